@@ -1,0 +1,55 @@
+"""What repsim raises and warns: one hierarchy, so that a caller can catch all of it.
+
+Messages read alike: the operation, the argument, what was expected, what came, the likely repair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xarray
+
+
+class RepsimError(Exception):
+    """Base of every error that repsim raises on purpose."""
+
+
+class InputError(RepsimError, ValueError):
+    """An argument has the right type but a value that the operation cannot use."""
+
+
+class ArrayTypeError(RepsimError, TypeError):
+    """An argument is not an array, or the arrays mix frameworks or devices."""
+
+
+class NonFiniteError(InputError):
+    """NaN or infinity in an input or in a Gram matrix computed from it.
+
+    Attributes
+    ----------
+    partial : xarray.Dataset or None
+        What had been computed before the offending batch, where there is such a result.
+    """
+
+    partial: xarray.Dataset | None = None
+
+
+class StateError(RepsimError, ValueError):
+    """Accumulator states that do not belong together, or that are not states at all."""
+
+
+class CaptureError(RepsimError, RuntimeError):
+    """A layer cannot be recorded, or its output is not a batch of representations."""
+
+
+class LayerNotFoundError(CaptureError, LookupError):
+    """A requested layer does not exist, or it never ran in the forward pass."""
+
+
+class RepsimWarning(UserWarning):
+    """Base of every warning that repsim issues."""
+
+
+class DegenerateWarning(RepsimWarning):
+    """A similarity is undefined (a constant representation) and NaN was returned."""

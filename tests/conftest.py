@@ -1,0 +1,146 @@
+"""The frameworks that every test of arrays runs over, and the settings of the property tests."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "repsim",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repsim")
+
+
+class Backend:
+    """A framework: arrays from NumPy, a function applied to them, and the result examined."""
+
+    name = "numpy"
+    compiled = False
+
+    def array(self, x: Any) -> Any:
+        return np.asarray(x)
+
+    def call(self, function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+        """Apply ``function`` to NumPy arrays brought to this framework."""
+        return function(*map(self.array, arrays), **options)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        return np.asarray(x)
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, np.ndarray)
+
+    def dtype(self, x: Any) -> str:
+        return str(x.dtype).removeprefix("torch.").rpartition(".")[2]
+
+    def device(self, x: Any) -> str:
+        return str(x.device)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Torch(Backend):
+    def __init__(self, device: str) -> None:
+        self.torch = pytest.importorskip("torch")
+        if device == "cuda" and not self.torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+        self.name = "torch" if device == "cpu" else "torch-cuda"
+        self.where = device
+
+    def array(self, x: Any) -> Any:
+        return self.torch.tensor(np.asarray(x), device=self.where)
+
+    def numpy(self, x: Any) -> np.ndarray:
+        return x.detach().cpu().numpy()
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, self.torch.Tensor)
+
+
+class Jax(Backend):
+    def __init__(self, compiled: bool) -> None:
+        self.jax = pytest.importorskip("jax")
+        self.name = "jax-jit" if compiled else "jax"
+        self.compiled = compiled
+
+    def array(self, x: Any) -> Any:
+        return self.jax.numpy.asarray(x)
+
+    def call(self, function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
+        def traced(*inputs: Any) -> Any:
+            return function(*inputs, **options)
+
+        apply = self.jax.jit(traced) if self.compiled else traced
+        return apply(*map(self.array, arrays))
+
+    def owns(self, x: Any) -> bool:
+        return isinstance(x, self.jax.Array)
+
+
+class Strict(Backend):
+    name = "strict"
+
+    def __init__(self) -> None:
+        self.xp = pytest.importorskip("array_api_strict")
+
+    def array(self, x: Any) -> Any:
+        return self.xp.asarray(np.asarray(x))
+
+    def numpy(self, x: Any) -> np.ndarray:
+        return np.from_dlpack(x)
+
+    def owns(self, x: Any) -> bool:
+        return type(x) is type(self.xp.zeros(1))
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    "numpy": Backend,
+    "torch": lambda: Torch("cpu"),
+    "torch-cuda": lambda: Torch("cuda"),
+    "jax": lambda: Jax(compiled=False),
+    "jax-jit": lambda: Jax(compiled=True),
+    "strict": Strict,
+}
+
+
+@contextlib.contextmanager
+def double_precision(backend: Backend) -> Any:
+    """jax has float64 only when asked to."""
+    if isinstance(backend, Jax):
+        with backend.jax.enable_x64(True):
+            yield backend
+    else:
+        yield backend
+
+
+def _parameters(*, eager: bool) -> list[Any]:
+    names = [name for name in BACKENDS if not (eager and name == "jax-jit")]
+    return [
+        pytest.param(name, marks=pytest.mark.cuda) if name == "torch-cuda" else name
+        for name in names
+    ]
+
+
+@pytest.fixture(params=_parameters(eager=False))
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Each framework in turn, jax with and without ``jit``; float64 available."""
+    with double_precision(BACKENDS[request.param]()) as out:
+        yield out
+
+
+@pytest.fixture(params=_parameters(eager=True))
+def eager(request: pytest.FixtureRequest) -> Any:
+    """Each framework whose values can be read, so that errors and warnings are possible."""
+    with double_precision(BACKENDS[request.param]()) as out:
+        yield out

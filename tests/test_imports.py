@@ -1,0 +1,112 @@
+"""What ``import repsim`` loads, and a check of the check."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+import types
+
+import pytest
+
+HEAVY = ("torch", "pandas", "xarray", "matplotlib", "jax", "cupy", "tensorflow", "scipy", "sklearn")
+
+REPORT = f"""
+import sys
+print(*(name for name in {HEAVY!r} if name in sys.modules))
+"""
+
+
+def loaded_by(script):
+    """The heavy packages that a fresh interpreter has loaded after the script."""
+    run = subprocess.run(
+        [sys.executable, "-c", script + REPORT], capture_output=True, text=True, check=True
+    )
+    return run.stdout.splitlines()[-1].split()
+
+
+def test_import_loads_no_framework():
+    assert loaded_by("import repsim") == []
+
+
+def test_cka_of_numpy_loads_no_framework():
+    script = """
+import numpy as np
+import repsim
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 40))
+for kernel in repsim.kernels.KERNELS:
+    for estimator in ("biased", "unbiased"):
+        repsim.cka(x, y, kernel=kernel, estimator=estimator)
+        repsim.hsic(x, y, kernel=kernel, estimator=estimator)
+repsim.cka_from_gram(x @ x.T, y @ y.T)
+dir(repsim)
+"""
+    assert loaded_by(script) == []
+
+
+def test_errors_load_no_framework():
+    script = """
+import repsim
+try:
+    repsim.cka([[1.0]], [[1.0]])
+except repsim.ArrayTypeError:
+    pass
+"""
+    assert loaded_by(script) == []
+
+
+def test_streaming_statistics_load_no_torch():
+    assert "torch" not in loaded_by("import repsim; repsim.MinibatchCKA")
+
+
+@pytest.mark.parametrize("name", ["xarray", "matplotlib", "torch"])
+def test_the_check_sees_what_a_script_imports(name):
+    pytest.importorskip(name)
+    assert name in loaded_by(f"import repsim; import {name}")
+
+
+def test_the_check_sees_what_a_lazy_name_brings():
+    pytest.importorskip("matplotlib")
+    assert "matplotlib" in loaded_by("import repsim; repsim.plot.heatmap")
+
+
+def modules():
+    import repsim
+
+    for info in pkgutil.walk_packages(repsim.__path__, "repsim."):
+        yield importlib.import_module(info.name)
+
+
+def shadows(module):
+    """Functions that a package exports under the name of one of its own modules."""
+    inside = {info.name for info in pkgutil.iter_modules(getattr(module, "__path__", []))}
+    exported = {
+        name
+        for name in getattr(module, "__all__", [])
+        if not isinstance(getattr(module, name), types.ModuleType)
+    }
+    return inside & exported
+
+
+def test_no_module_has_the_name_of_a_function_it_exports():
+    import repsim
+
+    assert shadows(repsim) == set()
+    seen = 0
+    for module in modules():
+        seen += 1
+        assert shadows(module) == set(), module.__name__
+        last = module.__name__.rpartition(".")[2]
+        assert last not in getattr(module, "__all__", []), module.__name__
+    assert seen > 15
+
+
+def test_the_shadow_check_sees_a_shadow(tmp_path, monkeypatch):
+    package = tmp_path / "shadowed"
+    package.mkdir()
+    (package / "__init__.py").write_text("from shadowed.cka import cka\n__all__ = ['cka']\n")
+    (package / "cka.py").write_text("def cka(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert shadows(importlib.import_module("shadowed")) == {"cka"}
+    for name in ("shadowed", "shadowed.cka"):
+        monkeypatch.delitem(sys.modules, name)

@@ -1,0 +1,64 @@
+"""The public names."""
+
+import inspect
+import types
+
+import pytest
+
+import repsim
+
+
+@pytest.mark.parametrize("name", repsim.__all__)
+def test_every_public_name_resolves(name):
+    if name in ("Recorder", "compare"):
+        pytest.importorskip("torch")
+    if name == "plot":
+        pytest.importorskip("matplotlib")
+    value = getattr(repsim, name)
+    assert value is getattr(repsim, name)  # and stays what it is
+    if name in ("kernels", "plot"):
+        assert isinstance(value, types.ModuleType)
+    elif name == "__version__":
+        assert value.split(".")[0].isdigit()
+    else:
+        assert inspect.isclass(value) or inspect.isfunction(value)
+        assert value.__doc__
+
+
+def test_dir_lists_the_public_names():
+    assert dir(repsim) == sorted(repsim.__all__)
+    assert len(set(repsim.__all__)) == len(repsim.__all__)
+
+
+def test_unknown_names():
+    with pytest.raises(AttributeError, match=r"'repsim' has no attribute 'ckaa'"):
+        repsim.ckaa  # noqa: B018
+    assert not hasattr(repsim, "torch")
+    with pytest.raises(ImportError):
+        from repsim import nothing_of_the_kind  # noqa: F401
+
+
+def test_functions_are_functions_and_not_modules():
+    for name in ("cka", "hsic", "cka_from_gram"):
+        assert inspect.isfunction(getattr(repsim, name))
+
+
+def test_all_errors_are_of_one_family():
+    for name in repsim.__all__:
+        value = getattr(repsim, name) if name.endswith(("Error", "Warning")) else None
+        if name.endswith("Error"):
+            assert issubclass(value, repsim.RepsimError)
+        elif name.endswith("Warning"):
+            assert issubclass(value, repsim.RepsimWarning)
+
+
+@pytest.mark.parametrize("function", [repsim.cka, repsim.hsic, repsim.cka_from_gram])
+def test_options_are_keyword_only_with_the_documented_defaults(function):
+    parameters = list(inspect.signature(function).parameters.values())
+    assert [p.kind for p in parameters[:2]] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters[2:])
+    defaults = {p.name: p.default for p in parameters[2:]}
+    assert defaults["estimator"] == "biased"
+    assert defaults.get("kernel", "linear") == "linear"
+    for section in ("Parameters", "Returns", "Raises", "Notes", "References", "Examples"):
+        assert f"\n    {section}\n" in function.__doc__
