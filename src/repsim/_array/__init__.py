@@ -1,0 +1,45 @@
+"""Arrays of any framework: their namespace, the precision to compute in, checks and layout.
+
+Everything above this package sees arrays that are two-dimensional, floating, finite and of one
+framework on one device; nothing above asks which framework that is.
+"""
+
+from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar
+from repsim._array._layout import column_blocks, flatten_features
+from repsim._array._namespace import (
+    host_resident,
+    known,
+    namespace,
+    same_home,
+    to_numpy,
+)
+from repsim._array._scale import unit_scale
+from repsim._array._validate import (
+    as_samples,
+    as_square,
+    check_finite,
+    paired,
+    require_square,
+    unpromoted_samples,
+)
+
+__all__ = [
+    "accumulator_dtype",
+    "as_samples",
+    "as_square",
+    "check_finite",
+    "column_blocks",
+    "compute_dtype",
+    "flatten_features",
+    "host_resident",
+    "known",
+    "namespace",
+    "paired",
+    "promote",
+    "require_square",
+    "same_home",
+    "scalar",
+    "to_numpy",
+    "unit_scale",
+    "unpromoted_samples",
+]

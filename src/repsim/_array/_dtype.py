@@ -1,0 +1,62 @@
+"""The precision policy: at least float32, float64 for float64 and integers, float64 sums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import device
+
+from repsim._array._namespace import describe
+from repsim._errors import ArrayTypeError
+from repsim._typing import Array, Namespace
+
+__all__ = ["accumulator_dtype", "compute_dtype", "promote", "scalar"]
+
+
+def accumulator_dtype(xp: Namespace, x: Array) -> Any:
+    """The dtype that sums are kept in: float64 where the device has it, else float32.
+
+    jax has it only when asked to (``jax_enable_x64``), Apple's GPUs never.
+    """
+    where = device(x)
+    has_float64 = str(
+        getattr(where, "type", where)
+    ) != "mps" and "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")
+    return xp.float64 if has_float64 else xp.float32
+
+
+def compute_dtype(xp: Namespace, x: Array, operation: str = "repsim", name: str = "x") -> Any:
+    """The dtype to compute in for an input of this dtype.
+
+    Half precision and bfloat16 go to float32: their Grams would overflow or lose the differences
+    that a similarity is made of. Integers and booleans go to float64, which holds them exactly.
+    """
+    dtype = x.dtype
+    if str(dtype) == "bfloat16":  # NumPy's is a registered dtype that isdtype does not know
+        return xp.float32
+    if xp.isdtype(dtype, "complex floating"):
+        raise ArrayTypeError(
+            f"{operation}: {name} must be real.\n  {describe(name, x)}\n"
+            f"  Stack the parts as features, for example concat([{name}.real, {name}.imag], -1)."
+        )
+    if xp.isdtype(dtype, ("integral", "bool")):
+        return accumulator_dtype(xp, x)
+    if xp.isdtype(dtype, "real floating"):
+        return xp.float32 if xp.finfo(dtype).bits < 32 else dtype
+    raise ArrayTypeError(
+        f"{operation}: {name} must hold numbers.\n  {describe(name, x)}\n"
+        f"  Convert it first, for example {name}.astype('float32')."
+    )
+
+
+def promote(xp: Namespace, x: Array, operation: str = "repsim", name: str = "x") -> Array:
+    """Cast to the dtype that the computation runs in; no copy where it is that already."""
+    dtype = compute_dtype(xp, x, operation, name)
+    out: Array = x if x.dtype == dtype else xp.astype(x, dtype)
+    return out
+
+
+def scalar(xp: Namespace, value: Array, dtype: Any) -> Array:
+    """Return a result as a 0-d array of the dtype; NumPy's reductions make scalars instead."""
+    out: Array = xp.astype(value, dtype, copy=False)[...]
+    return out

@@ -1,0 +1,113 @@
+"""Checks at the public edge: what comes through is samples by features, finite and comparable."""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace
+
+from repsim._array._dtype import compute_dtype, promote
+from repsim._array._layout import flatten_features
+from repsim._array._namespace import describe, known, namespace
+from repsim._errors import InputError, NonFiniteError
+from repsim._typing import Array, Namespace
+
+__all__ = [
+    "as_samples",
+    "as_square",
+    "check_finite",
+    "paired",
+    "require_square",
+    "unpromoted_samples",
+]
+
+
+def as_samples(
+    operation: str, xp: Namespace, x: Array, name: str = "x", *, min_samples: int, why: str
+) -> Array:
+    """Return ``x`` as (n, p) in the dtype to compute in, or say why it cannot be that."""
+    out = unpromoted_samples(operation, x, name)
+    if x.shape[0] < min_samples:
+        raise InputError(
+            f"{operation}: {why} needs at least {min_samples} samples.\n"
+            f"  {describe(name, x)} → n={x.shape[0]}\n"
+            f"  Is axis 0 the sample axis? Otherwise bring more samples."
+        )
+    return promote(xp, out, operation, name)
+
+
+def unpromoted_samples(operation: str, x: Array, name: str) -> Array:
+    """Return ``x`` as (n, p) in its own dtype, checked to be one that can be computed with.
+
+    For activations that a kernel promotes a block at a time.
+    """
+    xp = array_namespace(x)
+    if x.ndim < 2:
+        raise InputError(
+            f"{operation}: {name} must be samples by features, (n, p) or (n, ...).\n"
+            f"  {describe(name, x)}\n"
+            f"  For n samples of one feature pass {name}[:, None]; for one sample there is nothing "
+            f"to compare."
+        )
+    if 0 in x.shape:
+        raise InputError(
+            f"{operation}: {name} is empty.\n  {describe(name, x)}\n"
+            f"  Check the slice or the mask that selected its rows and columns."
+        )
+    compute_dtype(xp, x, operation, name)
+    return flatten_features(xp, x)
+
+
+def require_square(operation: str, k: Array, name: str) -> None:
+    """Refuse what is not an (n, n) matrix; for Grams whose values are checked later."""
+    if k.ndim != 2 or k.shape[0] != k.shape[1]:
+        raise InputError(
+            f"{operation}: {name} must be a Gram matrix, (n, n).\n  {describe(name, k)}\n"
+            f"  For activations (n, p) use the function that takes them."
+        )
+
+
+def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
+    """Refuse NaN and infinity, where the values can be read (not inside ``jax.jit``)."""
+    if known(xp.all(xp.isfinite(x))) is False:
+        bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int32)))
+        row = int(xp.argmax(xp.astype(xp.any(~xp.isfinite(x), axis=1), xp.int32)))
+        raise NonFiniteError(
+            f"{operation}: {name} must be finite.\n"
+            f"  {describe(name, x)}: {bad} entries are NaN or infinite, the first in row {row}\n"
+            f"  Find where they arise (half precision overflows at 65504) or drop those rows from "
+            f"both arrays."
+        )
+
+
+def paired(
+    operation: str, x: Array, y: Array, *, min_samples: int, why: str
+) -> tuple[Namespace, Array, Array]:
+    """Bring two activations to one namespace, dtype and (n, p), (n, q); check all of it."""
+    xp = namespace(operation, x=x, y=y)
+    if x.ndim >= 1 and y.ndim >= 1 and x.shape[0] != y.shape[0]:
+        raise InputError(
+            f"{operation}: x and y must describe the same samples.\n"
+            f"  x: {tuple(x.shape)} → n={x.shape[0]}    y: {tuple(y.shape)} → n={y.shape[0]}\n"
+            f"  Did the last batch drop a sample? Pair rows before comparing."
+        )
+    a = as_samples(operation, xp, x, "x", min_samples=min_samples, why=why)
+    b = as_samples(operation, xp, y, "y", min_samples=min_samples, why=why)
+    check_finite(operation, xp, a, "x")
+    check_finite(operation, xp, b, "y")
+    dtype = xp.result_type(a.dtype, b.dtype)
+    return xp, xp.astype(a, dtype, copy=False), xp.astype(b, dtype, copy=False)
+
+
+def as_square(operation: str, xp: Namespace, k: Array, name: str, *, min_samples: int) -> Array:
+    """Return a Gram matrix (n, n) in the dtype to compute in, or say why it is not one."""
+    require_square(operation, k, name)
+    out = as_samples(operation, xp, k, name, min_samples=min_samples, why="this estimator")
+    check_finite(operation, xp, out, name)
+    # A centring map of a matrix that is not symmetric is not the HSIC of anything.
+    gap = xp.max(xp.abs(out - out.T))  # type: ignore[attr-defined]
+    if known(gap > 1e-3 * xp.max(xp.abs(out))):
+        raise InputError(
+            f"{operation}: {name} must be symmetric.\n"
+            f"  {describe(name, k)}, largest |{name} - {name}ᵀ| = {float(gap):.3g}\n"
+            f"  A Gram matrix holds the kernel of every sample with every sample."
+        )
+    return out

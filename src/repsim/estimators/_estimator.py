@@ -1,0 +1,43 @@
+"""The estimators of HSIC as values: a centring map, a scale, and the fewest samples it can take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim.estimators._centring import double_centre, u_centre
+
+__all__ = ["ESTIMATORS", "Estimator", "resolve_estimator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """An estimator of HSIC: ⟨centre(K), centre(L)⟩/divisor(n)."""
+
+    name: str
+    centre: Callable[[Namespace, Array], Array]
+    divisor: Callable[[int], float]
+    min_samples: int
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "biased": Estimator(
+        "biased", double_centre, lambda n: (n - 1) ** 2, min_samples=2
+    ),  # Gretton et al. 2005, Eq. 9
+    "unbiased": Estimator(
+        "unbiased", u_centre, lambda n: n * (n - 3), min_samples=4
+    ),  # Song et al. 2012, Eq. 5
+}
+
+
+def resolve_estimator(operation: str, estimator: str) -> Estimator:
+    """Look an estimator up by name, or list the names."""
+    if isinstance(estimator, str) and estimator in ESTIMATORS:
+        return ESTIMATORS[estimator]
+    raise InputError(
+        f"{operation}: unknown estimator.\n"
+        f"  expected one of {', '.join(map(repr, ESTIMATORS))}\n"
+        f"  got {estimator!r}"
+    )

@@ -1,0 +1,83 @@
+"""Linear HSIC straight from features: the same numbers as from Grams, without an n×n matrix."""
+
+from __future__ import annotations
+
+from repsim._array import accumulator_dtype, unit_scale
+from repsim._typing import Array, Namespace
+from repsim.estimators._estimator import Estimator
+from repsim.estimators._products import Products, inner
+from repsim.kernels import centre_features
+
+__all__ = ["feature_products", "features_are_cheaper"]
+
+
+def features_are_cheaper(n: int, p: int, q: int, *, self_products: bool) -> bool:
+    """Whether the p×q cross products cost fewer multiplications than the two n×n Grams.
+
+    p·q·n against n²·(p+q); with the self-products that a normalisation needs, (p²+pq+q²)·n.
+    """
+    cross = p * q + (p * p + q * q if self_products else 0)
+    return cross < n * (p + q)
+
+
+def feature_products(
+    xp: Namespace, x: Array, y: Array, estimator: Estimator
+) -> tuple[Products, Array]:
+    """Return the scaled inner products of two representations, and the scale of ``xy``.
+
+    With centred X, Y and a_i = ‖x_i‖², b_i = ‖y_i‖²: biased ‖XᵀY‖²_F; unbiased
+    ‖XᵀY‖²_F − n/(n−2) Σ a_i b_i + Σa Σb/((n−1)(n−2)), which is ⟨A, B⟩ of the U-centred Grams.
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace of both.
+    x, y : array, shapes (n, p) and (n, q)
+        Features, not centred.
+    estimator : Estimator
+        Biased or unbiased.
+
+    Returns
+    -------
+    products : Products
+        Inner products of the centred Grams, divided by powers of two.
+    scale : array, 0-d
+        What ``products.xy`` was divided by.
+    """
+    wide = accumulator_dtype(xp, x)
+    if estimator.name == "unbiased":
+        # Its terms cancel where a few samples are far from the others: all of it in full width.
+        x, y = xp.astype(x, wide, copy=False), xp.astype(y, wide, copy=False)
+    a, scale_x = unit_scale(xp, centre_features(xp, x))
+    b, scale_y = unit_scale(xp, centre_features(xp, y))
+    products = Products(
+        _product(xp, a, b, estimator),
+        _self_product(xp, a, estimator),
+        _self_product(xp, b, estimator),
+    )
+    scale: Array = xp.astype(scale_x, wide) ** 2 * xp.astype(scale_y, wide) ** 2
+    return products, scale
+
+
+def _product(xp: Namespace, a: Array, b: Array, estimator: Estimator) -> Array:
+    cross = xp.matrix_transpose(a) @ b
+    total = inner(xp, cross, cross)
+    if estimator.name == "biased":
+        return total
+    n = a.shape[0]
+    norms_a, norms_b = xp.sum(a * a, axis=1), xp.sum(b * b, axis=1)
+    out: Array = (
+        total
+        - n / (n - 2) * xp.sum(norms_a * norms_b)
+        + xp.sum(norms_a) * xp.sum(norms_b) / ((n - 1) * (n - 2))
+    )
+    return out
+
+
+def _self_product(xp: Namespace, a: Array, estimator: Estimator) -> Array:
+    total = _product(xp, a, a, estimator)
+    # A sum of squares by nature: what is left of it below rounding is zero, not a representation.
+    gram = inner(xp, a, a)
+    rounding = 64 * float(xp.finfo(a.dtype).eps) * gram * gram
+    out: Array = xp.where(total <= rounding, xp.zeros_like(total), total)
+    return out

@@ -1,0 +1,46 @@
+"""HSIC from Gram matrices: centre, then inner products."""
+
+from __future__ import annotations
+
+from repsim._array import unit_scale
+from repsim._typing import Array, Namespace
+from repsim.estimators._centring import off_diagonal
+from repsim.estimators._estimator import Estimator
+from repsim.estimators._products import Products, inner
+
+__all__ = ["centred", "gram_products"]
+
+
+def centred(xp: Namespace, k: Array, estimator: Estimator) -> Array:
+    """Centre Gram matrices (..., n, n), and make the centred Gram of a constant exactly zero.
+
+    The Gram of a constant representation is constant, but only to rounding: what centring leaves
+    of it is noise, with a perfectly good-looking similarity to anything. What lies below the
+    rounding of the entries it was computed from is therefore set to zero.
+    """
+    # Both maps ignore a constant. Without it, the entries of a constant Gram are exactly zero, and
+    # no rounded mean of them is taken.
+    a = estimator.centre(xp, k - k[..., :1, -1:])
+    size = xp.max(xp.abs(off_diagonal(xp, k)), axis=(-2, -1), keepdims=True)
+    left = xp.max(xp.abs(a), axis=(-2, -1), keepdims=True)
+    rounding = 8 * xp.finfo(k.dtype).eps * size
+    out: Array = xp.where(left <= rounding, xp.zeros_like(a), a)
+    return out
+
+
+def gram_products(
+    xp: Namespace,
+    k: Array,
+    l: Array,  # noqa: E741
+    estimator: Estimator,
+) -> tuple[Products, Array]:
+    """Return the scaled inner products of two Grams (n, n), and the scale s_x s_y of ``xy``."""
+    a, scale_x = unit_scale(xp, centred(xp, k, estimator))
+    b, scale_y = unit_scale(xp, centred(xp, l, estimator))
+    products = Products(inner(xp, a, b), inner(xp, a, a), inner(xp, b, b))
+    return products, _wide(xp, products.xy, scale_x) * _wide(xp, products.xy, scale_y)
+
+
+def _wide(xp: Namespace, like: Array, scale: Array) -> Array:
+    out: Array = xp.astype(scale, like.dtype, copy=False)
+    return out

@@ -1,0 +1,46 @@
+"""Three inner products make a normalised alignment: the last step of CKA, in one place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from repsim._array import accumulator_dtype
+from repsim._typing import Array, Namespace
+
+__all__ = ["Products", "alignment", "inner"]
+
+
+class Products(NamedTuple):
+    """Inner products of two centred representations, each divided by what kept it in range.
+
+    ``xy`` is ⟨A, B⟩/(s_x s_y), ``xx`` is ⟨A, A⟩/s_x², ``yy`` is ⟨B, B⟩/s_y². A constant
+    representation has a self-product of exactly zero.
+    """
+
+    xy: Array
+    xx: Array
+    yy: Array
+
+
+def inner(xp: Namespace, a: Array, b: Array) -> Array:
+    """Return ⟨a, b⟩, the sum over all entries, added up in float64 where the device has it."""
+    out: Array = xp.sum(a * b, dtype=accumulator_dtype(xp, a))
+    return out
+
+
+def alignment(xp: Namespace, products: Products) -> Array:
+    """Return xy/(√xx·√yy), and NaN where a self-product is zero.
+
+    Never √(xx·yy), which overflows; never an epsilon in the denominator, which turns the
+    similarity of small features into zero. Only the numerator may be negative; it is not clamped.
+    """
+    defined = (products.xx > 0) & (products.yy > 0)
+    # The unused branch of `where` still has a derivative: keep the square root off zero.
+    xx = xp.where(defined, products.xx, xp.ones_like(products.xx))
+    yy = xp.where(defined, products.yy, xp.ones_like(products.yy))
+    out: Array = xp.where(
+        defined,
+        products.xy / (xp.sqrt(xx) * xp.sqrt(yy)),
+        xp.full_like(products.xy, float("nan")),
+    )
+    return out

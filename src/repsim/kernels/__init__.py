@@ -1,0 +1,19 @@
+"""Kernels: what a Gram matrix is made of."""
+
+from repsim.kernels._base import KERNELS, Kernel, resolve_kernel
+from repsim.kernels._centre import centre_features, double_centre
+from repsim.kernels._dot import Cosine, Linear, Polynomial
+from repsim.kernels._radial import RBF, Laplacian
+
+__all__ = [
+    "KERNELS",
+    "RBF",
+    "Cosine",
+    "Kernel",
+    "Laplacian",
+    "Linear",
+    "Polynomial",
+    "centre_features",
+    "double_centre",
+    "resolve_kernel",
+]

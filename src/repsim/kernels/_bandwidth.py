@@ -1,0 +1,53 @@
+"""The median heuristic, in the two conventions of the literature."""
+
+from __future__ import annotations
+
+from repsim._array import known
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+
+__all__ = ["MEDIANS", "median_of"]
+
+MEDIANS = ("all", "off_diagonal")
+
+
+def median_of(xp: Namespace, distances: Array, convention: str) -> Array:
+    """Return the median of an (n, n) matrix of distances between samples.
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace of ``distances``.
+    distances : array, shape (n, n)
+        Symmetric, non-negative, zero diagonal; squared or not.
+    convention : {"all", "off_diagonal"}
+        Over all n² entries, the n zeros of the diagonal included (Kornblith et al. 2019), or over
+        pairs of different samples.
+
+    Returns
+    -------
+    array, 0-d
+        The median; 1 where all samples are the same, whose kernel is constant at any bandwidth.
+
+    Raises
+    ------
+    InputError
+        If the median is zero although the samples differ: more than half of the pairs are
+        duplicates, and no bandwidth follows from them.
+    """
+    ordered = xp.sort(xp.reshape(distances, (-1,)))
+    if convention == "off_diagonal":
+        # The n zeros of the diagonal are the smallest entries; every other pair is there twice,
+        # which moves no median.
+        ordered = ordered[distances.shape[0] :]
+    size = ordered.shape[0]
+    median = (ordered[(size - 1) // 2] + ordered[size // 2]) / 2
+    same = ordered[-1] == 0
+    if known((median == 0) & ~same):
+        raise InputError(
+            f"kernel bandwidth: the median distance of samples is zero (median={convention!r}).\n"
+            f"  n={distances.shape[0]}, more than half of the pairs are duplicates\n"
+            f"  Remove duplicated samples, or fix the bandwidth: RBF(sigma=...)."
+        )
+    out: Array = xp.where(same, xp.ones_like(median), median)
+    return out

@@ -1,0 +1,61 @@
+"""What a kernel is, and how a name or an instance given by a user becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from repsim._errors import InputError
+from repsim._typing import Array
+from repsim.kernels._dot import Cosine, Linear, Polynomial
+from repsim.kernels._radial import RBF, Laplacian
+
+__all__ = ["KERNELS", "Kernel", "resolve_kernel"]
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """A positive semi-definite function of two samples.
+
+    Any object with these two methods is a kernel, so a user can bring one.
+    """
+
+    def gram(self, x: Array) -> Array:
+        """Return the Gram matrix (n, n) of the rows of ``x`` (n, p), up to what HSIC ignores.
+
+        A kernel whose HSIC does not depend on the mean of the features may centre them first.
+        """
+        ...
+
+    def fit(self, x: Array) -> Kernel:
+        """Return this kernel with everything that depends on data fixed on ``x`` (n, p)."""
+        ...
+
+
+KERNELS: dict[str, Callable[[], Kernel]] = {
+    "linear": Linear,
+    "rbf": RBF,
+    "laplacian": Laplacian,
+    "polynomial": Polynomial,
+    "cosine": Cosine,
+}
+"""The kernels that can be asked for by name, with their default parameters."""
+
+
+def resolve_kernel(operation: str, kernel: str | Kernel) -> Kernel:
+    """Turn a name into a kernel; pass a kernel through; explain anything else."""
+    if isinstance(kernel, str) and kernel in KERNELS:
+        return KERNELS[kernel]()
+    if isinstance(kernel, Kernel) and not isinstance(kernel, type):
+        return kernel
+    got = (
+        f"the class {kernel.__name__}: write {kernel.__name__}()"
+        if isinstance(kernel, type)
+        else repr(kernel)
+    )
+    raise InputError(
+        f"{operation}: unknown kernel.\n"
+        f"  expected one of {', '.join(map(repr, KERNELS))}, or a kernel such as "
+        f"repsim.kernels.RBF(fraction=0.5)\n"
+        f"  got {got}"
+    )

@@ -1,0 +1,129 @@
+"""Kernels of inner products: linear, polynomial, cosine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from repsim._array import promote
+from repsim._errors import InputError
+from repsim._typing import Array
+from repsim.kernels._products import centred_products, flat_if_constant
+
+__all__ = ["Cosine", "Linear", "Polynomial"]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """The linear kernel, k(a, b) = a·b.
+
+    The Gram matrix is that of the *centred* features. HSIC with a linear kernel does not depend on
+    their mean, but a raw Gram does: in float32 a mean of 30 standard deviations leaves no digit of
+    the difference.
+
+    Invariances of linear CKA: orthogonal maps, isotropic scale, feature permutations, translation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Linear().gram(np.array([[1.0, 0.0], [3.0, 0.0]]))
+    array([[ 1., -1.],
+           [-1.,  1.]])
+    """
+
+    def gram(self, x: Array) -> Array:
+        """Return XcXcᵀ (n, n) for ``x`` (n, p). Cost O(n²p), memory O(n²)."""
+        return centred_products(array_namespace(x), x)
+
+    def fit(self, x: Array) -> Linear:
+        """Return the kernel itself: nothing in it depends on data."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Polynomial:
+    """The polynomial kernel, k(a, b) = (γ a·b + c₀)^d.
+
+    Parameters
+    ----------
+    degree : int, default 2
+        d ≥ 1.
+    gamma : float, optional
+        γ > 0; by default 1/p, p the number of features, so that the value does not grow with it.
+    coef0 : float, default 1.0
+        c₀ ≥ 0; with 0 the CKA does not depend on the scale of the features.
+
+    Notes
+    -----
+    The features are used as they come: this kernel, unlike the linear one, depends on their mean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Polynomial(degree=2, gamma=1.0).gram(np.array([[1.0], [2.0]]))
+    array([[ 4.,  9.],
+           [ 9., 25.]])
+    """
+
+    degree: int = 2
+    gamma: float | None = None
+    coef0: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (hasattr(self.degree, "__index__") and self.degree >= 1):
+            raise InputError(
+                f"Polynomial: degree must be an integer of at least 1.\n  got {self.degree!r}"
+            )
+        if self.gamma is not None and not self.gamma > 0:
+            raise InputError(
+                f"Polynomial: gamma must be positive, or None for 1/p.\n  got {self.gamma!r}"
+            )
+        if not self.coef0 >= 0:
+            raise InputError(
+                f"Polynomial: coef0 must not be negative, the kernel would not be positive "
+                f"semi-definite.\n  got {self.coef0!r}"
+            )
+
+    def gram(self, x: Array) -> Array:
+        """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p)."""
+        xp = array_namespace(x)
+        x = promote(xp, x)
+        gamma = 1.0 / x.shape[1] if self.gamma is None else self.gamma
+        gram = (gamma * (x @ xp.matrix_transpose(x)) + self.coef0) ** int(self.degree)
+        return flat_if_constant(xp, x, gram)
+
+    def fit(self, x: Array) -> Polynomial:
+        """Return the kernel itself: nothing in it depends on data."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Cosine:
+    """The cosine kernel, k(a, b) = a·b/(‖a‖‖b‖).
+
+    A row of zeros has no direction: its entries are NaN, and so is every similarity that uses them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Cosine().gram(np.array([[2.0, 0.0], [0.0, 3.0]]))
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    def gram(self, x: Array) -> Array:
+        """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p)."""
+        xp = array_namespace(x)
+        x = promote(xp, x)
+        # By the largest entry first: the squares of 1e-30 are zero in float32.
+        largest = xp.max(xp.abs(x), axis=1, keepdims=True)
+        zero = largest <= 0
+        x = x / xp.where(zero, xp.ones_like(largest), largest)
+        norm = xp.linalg.vector_norm(x, axis=1, keepdims=True)
+        x = x / xp.where(zero, xp.full_like(norm, float("nan")), norm)
+        return flat_if_constant(xp, x, x @ xp.matrix_transpose(x))
+
+    def fit(self, x: Array) -> Cosine:
+        """Return the kernel itself: nothing in it depends on data."""
+        return self

@@ -1,0 +1,296 @@
+"""Right to the digits that the input has: against float64 loops on the same rounded values."""
+
+import numpy as np
+import pytest
+
+import repsim
+from reference import hsic as reference
+from reference import kernels as grams
+from reference.data import related, rounding
+from repsim.kernels import RBF, Cosine, Laplacian, Linear, Polynomial
+
+EPS = {"float16": 2**-23, "bfloat16": 2**-23, "float32": 2**-23, "float64": 2**-52}
+ESTIMATORS = ("biased", "unbiased")
+
+
+def linear(x):
+    return grams.linear(grams.centred(x))
+
+
+def expected(x, y, estimator, gram=linear):
+    return reference.cka(gram(x), gram(y), estimator)
+
+
+def shapes():
+    """Feature form and Gram form."""
+    return [pytest.param((100, 20, 30), id="features"), pytest.param((40, 100, 60), id="grams")]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("shape", shapes())
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_numpy_dtypes(dtype, shape, estimator):
+    x, y = ((z + 3).astype(dtype) for z in related(*shape))
+    out = float(repsim.cka(x, y, estimator=estimator))
+    assert out == pytest.approx(expected(x, y, estimator), abs=rounding(EPS[dtype], max(shape)))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("shape", shapes())
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_half_precision(framework, dtype, shape, estimator):
+    """Rounded values with an offset: their Grams need more digits than they have."""
+    module = pytest.importorskip(framework)
+    x, y = (z + 8 for z in related(*shape))
+    if framework == "torch":
+        a, b = (module.tensor(z).to(getattr(module, dtype)) for z in (x, y))
+        x, y = (z.to(module.float64).numpy() for z in (a, b))
+    else:
+        a, b = (module.numpy.asarray(z, dtype) for z in (x, y))
+        x, y = (np.asarray(z).astype(np.float64) for z in (a, b))
+    out = repsim.cka(a, b, estimator=estimator)
+    assert str(out.dtype).endswith("float32")
+    tolerance = rounding(EPS[dtype], max(shape))
+    assert float(out) == pytest.approx(expected(x, y, estimator), abs=tolerance)
+    assert float(out) < 0.9
+
+
+@pytest.mark.parametrize("name", list(grams.KERNELS))
+def test_every_kernel_in_half_precision(name):
+    torch = pytest.importorskip("torch")
+    for dtype in (torch.float16, torch.bfloat16):
+        a, b = (torch.tensor(z).to(dtype) for z in related(40, 8, 9))
+        x, y = (z.to(torch.float64).numpy() for z in (a, b))
+        for estimator in ESTIMATORS:
+            out = float(repsim.cka(a, b, kernel=name, estimator=estimator))
+            wanted = expected(x, y, estimator, grams.KERNELS[name])
+            assert out == pytest.approx(wanted, abs=rounding(EPS["float16"], 40))
+
+
+def test_float16_that_would_overflow():
+    x, y = related(40, 30, 20)
+    x, y = (2000 * x).astype(np.float16), (2000 * y).astype(np.float16)
+    for estimator in ESTIMATORS:
+        out = float(repsim.cka(x, y, estimator=estimator))
+        tolerance = rounding(EPS["float16"], 40)
+        assert out == pytest.approx(expected(x, y, estimator), abs=tolerance)
+
+
+def test_bfloat16_in_numpy():
+    """What numpy.asarray makes of a jax array in bfloat16."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x, y = ((z + 8).astype(ml_dtypes.bfloat16) for z in related(40, 10, 12))
+    out = repsim.cka(x, y)
+    assert out.dtype == np.float32
+    assert float(out) == pytest.approx(expected(x, y, "biased"), abs=rounding(EPS["bfloat16"], 40))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("shape", shapes())
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "bool"])
+def test_integers_and_booleans_are_exact(dtype, shape, estimator):
+    x, y = (np.rint(20 * z) for z in related(*shape))
+    x, y = ((z > 0 if dtype == "bool" else np.abs(z) % 100).astype(dtype) for z in (x, y))
+    out = repsim.cka(x, y, estimator=estimator)
+    assert out.dtype == np.float64
+    tolerance = rounding(EPS["float64"], max(shape))
+    assert float(out) == pytest.approx(expected(x, y, estimator), abs=tolerance)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("shape", shapes())
+@pytest.mark.parametrize("mean", [30, 1e3, 1e5])
+def test_linear_with_a_large_mean(eager, mean, shape, estimator):
+    x, y = ((z / z.std(0) + mean).astype(np.float32) for z in related(*shape))
+    out = float(eager.call(repsim.cka, x, y, estimator=estimator))
+    tolerance = rounding(EPS["float32"], max(shape))
+    assert tolerance < 1e-5
+    assert out == pytest.approx(expected(x, y, estimator), abs=tolerance)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("mean", [30, 1e3, 1e5])
+@pytest.mark.parametrize(
+    ("kernel", "gram"),
+    [
+        (RBF(), grams.rbf),
+        (RBF(median="off_diagonal"), lambda x: grams.rbf(x, median="off_diagonal")),
+        (RBF(sigma=5.0), lambda x: grams.rbf_fixed(x, 5.0)),
+        (Laplacian(), grams.laplacian),
+    ],
+    ids=["rbf", "rbf-off", "rbf-fixed", "laplacian"],
+)
+def test_distances_with_a_large_mean(kernel, gram, mean, estimator):
+    x, y = ((z / z.std(0) + mean).astype(np.float32) for z in related(60, 30, 20))
+    out = float(repsim.cka(x, y, kernel=kernel, estimator=estimator))
+    wanted = expected(x, y, estimator, gram)
+    assert out == pytest.approx(wanted, abs=rounding(EPS["float32"], 60))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("shape", shapes())
+@pytest.mark.parametrize("mean", [1e3, 1e7])
+def test_float64_with_a_large_mean(mean, shape, estimator):
+    x, y = (z + mean for z in related(*shape))
+    out = float(repsim.cka(x, y, estimator=estimator))
+    tolerance = rounding(EPS["float64"], max(shape))
+    # The reference itself subtracts a rounded mean: in twice the digits, then.
+    x, y = (
+        (z.astype(np.longdouble) - z.astype(np.longdouble).mean(0)).astype(float) for z in (x, y)
+    )
+    assert out == pytest.approx(expected(x, y, estimator), abs=tolerance)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("mean", [30, 1e4])
+def test_hsic_with_a_large_mean(mean, estimator):
+    for shape in ((100, 20, 30), (40, 100, 60)):
+        x, y = ((z + mean).astype(np.float32) for z in related(*shape))
+        wanted = reference.HSIC[estimator](linear(x), linear(y))
+        out = float(repsim.hsic(x, y, estimator=estimator))
+        assert out == pytest.approx(wanted, rel=2 * rounding(EPS["float32"], max(shape)))
+
+
+SCALE_FREE = [
+    (Linear(), linear),
+    (RBF(), grams.rbf),
+    (RBF(0.5, "off_diagonal"), lambda x: grams.rbf(x, 0.5, "off_diagonal")),
+    (Laplacian(), grams.laplacian),
+    (Cosine(), grams.cosine),
+    (Polynomial(coef0=0.0), lambda x: grams.polynomial(x, coef0=0.0)),
+]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("kernel", "gram"), SCALE_FREE, ids=[repr(kernel) for kernel, _ in SCALE_FREE]
+)
+@pytest.mark.parametrize(
+    ("dtype", "factor"),
+    [("float64", 1e15), ("float64", 1e-15), ("float32", 1e8), ("float32", 1e-8)],
+)
+def test_scales(kernel, gram, dtype, factor, estimator, eager):
+    for shape in [(20, 3, 4), (8, 20, 30)] if kernel == Linear() else [(8, 20, 30)]:
+        x, y = (z.astype(dtype) for z in related(*shape))
+        wanted = expected(x, y, estimator, gram)
+        # One more rounding of the inputs. Eight samples in twenty dimensions are almost equally
+        # far from each other, so a kernel of distances centres away most of what it is.
+        tolerance = (
+            rounding(EPS[dtype], max(shape)) * 2 * (8 if isinstance(kernel, RBF | Laplacian) else 1)
+        )
+        scaled = (x * np.asarray(factor, dtype), y)
+        assert float(
+            eager.call(repsim.cka, *scaled, kernel=kernel, estimator=estimator)
+        ) == pytest.approx(wanted, abs=tolerance)
+        both = (x * np.asarray(factor, dtype), y * np.asarray(1 / factor, dtype))
+        assert float(
+            eager.call(repsim.cka, *both, kernel=kernel, estimator=estimator)
+        ) == pytest.approx(wanted, abs=tolerance)
+        itself = eager.call(repsim.cka, scaled[0], scaled[0], kernel=kernel, estimator=estimator)
+        assert float(itself) == pytest.approx(1, abs=4 * EPS[dtype])
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("kernel", ["linear", "rbf", "laplacian", "cosine"])
+@pytest.mark.parametrize("factor", [1e-25, 1e25])
+def test_whatever_float32_can_hold(kernel, factor, estimator):
+    """The squares of these features do not fit into float32; their similarity does."""
+    for shape in [(40, 5, 6), (10, 30, 20)]:
+        x, y = (z.astype(np.float32) for z in related(*shape))
+        wanted = expected(x, y, estimator, grams.KERNELS[kernel])
+        out = float(repsim.cka(x * np.float32(factor), y, kernel=kernel, estimator=estimator))
+        assert out == pytest.approx(wanted, abs=2 * rounding(EPS["float32"], 40))
+
+
+def test_a_gram_that_overflows_says_so():
+    """A polynomial has no scale to divide by: NonFiniteError, never a guess."""
+    x, y = (z.astype(np.float32) for z in related(10, 30, 20))
+    with pytest.raises(repsim.NonFiniteError, match=r"cka: .*x"):
+        repsim.cka(x * np.float32(1e15), y, kernel="polynomial")
+    with pytest.raises(repsim.NonFiniteError, match=r"hsic: .*y"):
+        repsim.hsic(x, y * np.float32(1e15), kernel="polynomial")
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("dtype", "factor"),
+    [("float64", 1e15), ("float64", 1e-15), ("float32", 1e8), ("float32", 1e-8)],
+)
+def test_hsic_scales(dtype, factor, estimator, eager):
+    for shape in [(20, 3, 4), (8, 20, 30)]:
+        x, y = (z.astype(dtype) for z in related(*shape))
+        wanted = reference.HSIC[estimator](linear(x), linear(y)) * factor**4
+        scaled = (x * np.asarray(factor, dtype), y * np.asarray(factor, dtype))
+        out = float(eager.call(repsim.hsic, *scaled, estimator=estimator))
+        assert out == pytest.approx(wanted, rel=4 * rounding(EPS[dtype], max(shape)), abs=0)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_independent_data_are_around_zero(kernel):
+    """Unbiased CKA has variance 2/(n(n-3)) there; its negatives belong to its mean."""
+    rng = np.random.default_rng(0)
+    n, draws = 20, 200
+    values = np.array(
+        [
+            float(
+                repsim.cka(
+                    rng.standard_normal((n, 8)),
+                    rng.standard_normal((n, 50)),
+                    kernel=kernel,
+                    estimator="unbiased",
+                )
+            )
+            for _ in range(draws)
+        ]
+    )
+    standard_error = np.sqrt(2 / (n * (n - 3)) / draws)
+    assert abs(values.mean()) < 4 * standard_error
+    assert 0.3 < (values < 0).mean() < 0.7
+    assert values.std() == pytest.approx(np.sqrt(2 / (n * (n - 3))), rel=0.25)
+    biased = repsim.cka(rng.standard_normal((n, 8)), rng.standard_normal((n, 50)), kernel=kernel)
+    assert float(biased) > 0.3
+
+
+def test_opposite_grams_reach_minus_one():
+    k = np.random.default_rng(0).standard_normal((8, 8))
+    k = k + k.T
+    for estimator in ESTIMATORS:
+        assert float(repsim.cka_from_gram(k, -k, estimator=estimator)) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("kernel", ["linear", "laplacian", "polynomial", "cosine", "rbf"])
+def test_duplicated_samples(kernel, estimator):
+    x, y = related(12, 5, 6)
+    rows = [*range(12), 0, 0, 3, 5]
+    x, y = x[rows].astype(np.float32), y[rows].astype(np.float32)
+    out = float(repsim.cka(x, y, kernel=kernel, estimator=estimator))
+    wanted = expected(x, y, estimator, grams.KERNELS[kernel])
+    assert out == pytest.approx(wanted, abs=rounding(EPS["float32"], 16))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("size", [1e2, 1e3, 1e4])
+@pytest.mark.parametrize("shape", [(200, 10, 8), (40, 60, 60)], ids=["features", "grams"])
+def test_one_sample_far_from_the_others(shape, size, estimator):
+    """A massive activation: what the unbiased estimator sees is size, what cancels is size²."""
+    x, y = related(*shape)
+    x[0] *= size
+    y[0] *= size
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    out = float(repsim.cka(x, y, estimator=estimator))
+    tolerance = rounding(EPS["float32"], max(shape)) + EPS["float32"] * size
+    assert abs(out) <= 1 + tolerance
+    assert out == pytest.approx(expected(x, y, estimator), abs=tolerance)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_grams_of_a_large_constant_part_in_float32(estimator):
+    # Kernels between 0 and 1 have a mean near their spread: centring must not lose to it.
+    x, y = (z.astype(np.float32) for z in related(300, 4, 5))
+    kernel = RBF(sigma=20.0)
+    out = float(repsim.cka(x, y, kernel=kernel, estimator=estimator))
+    wanted = expected(x, y, estimator, lambda z: grams.rbf_fixed(z, 20.0))
+    # Entries near 1, of which the distances are the 1/100 below: their rounding counts 100 times.
+    assert out == pytest.approx(wanted, abs=100 * rounding(EPS["float32"], 4))
