@@ -1,0 +1,66 @@
+"""Kernels whose data-driven bandwidth is fixed once, on the first batch a layer is seen in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from repsim._array import same_home, to_numpy
+from repsim._errors import StateError
+from repsim._typing import Array
+from repsim.kernels import Kernel
+
+__all__ = ["PilotKernels"]
+
+
+class PilotKernels:
+    """One kernel for many layers, each with the bandwidth of its own pilot batch.
+
+    A bandwidth that moved from batch to batch would sum HSICs of different kernels, which
+    estimates nothing.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.fitted: dict[str, Kernel] = {}
+
+    def gram(self, layer: str, x: Array) -> Array:
+        """Return the Gram (n, n) of ``x`` (n, p), fixing the layer's kernel at its first batch."""
+        kernel = self.fitted.get(layer)
+        if kernel is None:
+            kernel = self.fitted[layer] = self.kernel.fit(x)
+        sigma = getattr(kernel, "sigma", None)
+        if sigma is not None and not isinstance(sigma, int | float) and not same_home(sigma, x):
+            kernel = self.fitted[layer] = replace(kernel, sigma=float(to_numpy(sigma)))  # type: ignore[type-var]
+        return kernel.gram(x)
+
+    def bandwidths(self) -> dict[str, float]:
+        """Return the bandwidths fixed so far, by layer; empty for kernels that have none."""
+        return {
+            layer: float(to_numpy(sigma))
+            for layer, kernel in self.fitted.items()
+            if (sigma := getattr(kernel, "sigma", None)) is not None
+        }
+
+    def restore(self, bandwidths: Mapping[str, float]) -> None:
+        """Fix bandwidths as they were when :meth:`bandwidths` returned them."""
+        for layer, sigma in bandwidths.items():
+            self.fitted[layer] = replace(self.kernel, sigma=sigma)  # type: ignore[type-var]
+
+    def agree(self, other: PilotKernels) -> None:
+        """Refuse to go on with another book whose kernels differ from those of this one."""
+        if self.kernel != other.kernel:
+            raise StateError(
+                f"MinibatchCKA.merge: both accumulators must use one kernel.\n"
+                f"  this: {self.kernel!r}    other: {other.kernel!r}"
+            )
+        mine, theirs = self.bandwidths(), other.bandwidths()
+        for layer in (name for name in mine if name in theirs):
+            if abs(mine[layer] - theirs[layer]) > 1e-6 * mine[layer]:
+                raise StateError(
+                    f"MinibatchCKA.merge: both accumulators must use one bandwidth.\n"
+                    f"  layer {layer!r}: this {mine[layer]:.6g}, other {theirs[layer]:.6g}, each "
+                    f"fixed on its own first batch\n"
+                    f"  Show one accumulator the pilot batch and start the others from "
+                    f"accumulator.spawn(), or give the kernel a sigma."
+                )

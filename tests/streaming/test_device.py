@@ -1,0 +1,212 @@
+"""On an accelerator nothing is read back during an update; what went wrong is said at the end.
+
+An accelerator is played by the CPU: the library is told that values are not on the host, and every
+way of reading a value is counted.
+"""
+
+import numpy as np
+import pytest
+
+import repsim
+from repsim import MinibatchCKA
+from streaming.batches import accumulate, data, named, split
+
+torch = pytest.importorskip("torch")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+READS = ("cpu", "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__array__")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Tensors are said to live on an accelerator."""
+    for module in ("repsim.streaming._minibatch", "repsim.kernels._products"):
+        monkeypatch.setattr(f"{module}.host_resident", lambda _: False)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what would wait for an accelerator."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.seen = []
+        for name in READS:
+
+            def counted(tensor, *args, _name=name, _read=getattr(torch.Tensor, name), **kwargs):  # noqa: B008
+                self.seen.append(_name)
+                return _read(tensor, *args, **kwargs)
+
+            monkeypatch.setattr(torch.Tensor, name, counted)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "_local_scalar_dense" in str(function) or "nonzero" in str(function):
+            self.seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def batches(count, shared=False):
+    xs, ys = (split(side, [8] * count) for side in data(8 * count, dtype="float32"))
+    xs, ys = ([named(torch.tensor, b) for b in side] for side in (xs, ys))
+    if shared:
+        for batch in xs:
+            batch["again"] = batch["conv"]
+    return xs, ys
+
+
+def test_the_counter_counts(monkeypatch):
+    with Reads(monkeypatch) as reads:
+        x = torch.ones(3)
+        bool(x.sum() > 2)
+        x.sum().item()
+        x.cpu()
+        np.asarray(x)
+        float(x[0])
+        x[x > 0]
+    assert {"__bool__", "item", "cpu", "__float__"} <= set(reads.seen)
+    assert {"__array__", "numpy"} & set(reads.seen)
+    assert any("nonzero" in name or "_local_scalar" in name for name in reads.seen)
+
+
+def test_on_the_host_values_are_read(monkeypatch):
+    """The test below would notice: without the pretence there are reads."""
+    xs, ys = batches(2)
+    acc = MinibatchCKA()
+    with Reads(monkeypatch) as reads:
+        acc.update(xs[0], ys[0])
+    assert reads.seen
+
+
+@pytest.mark.parametrize("kernel", ["linear", "polynomial", "cosine", "rbf", "laplacian"])
+@pytest.mark.parametrize("two", [True, False], ids=["two models", "one model"])
+def test_no_update_reads_a_value(elsewhere, monkeypatch, kernel, two):
+    xs, ys = batches(4)
+    acc = MinibatchCKA(kernel=kernel)
+    if kernel in ("rbf", "laplacian"):  # the pilot batch tells whether its median is zero
+        acc.update(xs[0], ys[0] if two else None)
+    with Reads(monkeypatch) as reads:
+        for x, y in zip(xs[acc.n_batches :], ys[acc.n_batches :], strict=True):
+            acc.update(x, y if two else None)
+    assert reads.seen == []
+    expected = accumulate(*((xs, ys) if two else (xs,)), kernel=kernel, array=lambda t: t.numpy())
+    np.testing.assert_allclose(acc.compute().values, expected.compute().values, rtol=1e-4)
+
+
+def test_no_update_of_grams_reads_a_value(elsewhere, monkeypatch):
+    xs, ys = ([{k: v @ v.T for k, v in b.items()} for b in side] for side in batches(4))
+    for batch in xs:
+        batch["again"] = batch["conv"]
+    acc = MinibatchCKA()
+    with Reads(monkeypatch) as reads:
+        for x, y in zip(xs, ys, strict=True):
+            acc.update_grams(x, y)
+    assert reads.seen == []
+
+
+def test_no_merge_reads_a_value(elsewhere, monkeypatch):
+    xs, ys = batches(2)
+    a, b = MinibatchCKA(), MinibatchCKA()
+    a.update(xs[0], ys[0])
+    b.update(xs[1], ys[1])
+    with Reads(monkeypatch) as reads:
+        a.merge(b)
+    assert reads.seen == []
+
+
+@pytest.mark.parametrize("kernel", ["linear", "polynomial", "rbf", "laplacian"])
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_non_finite_is_said_by_compute(elsewhere, kernel, side):
+    xs, ys = batches(5)
+    bad = (xs if side == "x" else ys)[2]
+    layer = "norm" if side == "x" else "block"
+    bad[layer][1, 0] = float("nan")
+    acc = MinibatchCKA(kernel=kernel)
+    for x, y in zip(xs, ys, strict=True):
+        acc.update(x, y)
+    with pytest.raises(repsim.NonFiniteError) as caught:
+        acc.compute()
+    assert "MinibatchCKA.compute" in str(caught.value)
+    assert f"{side}, batch 2 (counted from 0), 1 layer(s): '{layer}'" in str(caught.value)
+    partial = caught.value.partial.cka
+    nan = np.zeros((3, 2), dtype=bool)
+    if side == "x":
+        nan[1] = True
+    else:
+        nan[:, 1] = True
+    np.testing.assert_array_equal(np.isnan(partial.values), nan)
+
+
+def test_the_first_bad_batch_is_remembered_over_merging(elsewhere):
+    xs, _ = batches(4)
+    a, b = MinibatchCKA(), MinibatchCKA()
+    for batch in xs[:3]:
+        a.update(batch)
+    b.update(xs[3])
+    xs[0]["fc"][0, 0] = float("inf")
+    b.update(xs[0])
+    with pytest.raises(repsim.NonFiniteError, match="batch 4 .*'fc'"):
+        a.merge(b).compute()
+
+
+@pytest.mark.parametrize("bad", [False, True], ids=["finite", "not finite"])
+def test_a_state_goes_on_on_an_accelerator(elsewhere, bad):
+    """A checkpoint resumed: what it remembers lives on the host, the new batches do not."""
+    xs, ys = batches(4)
+    if bad:
+        xs[1]["fc"][0, 0] = float("nan")
+    began = MinibatchCKA()
+    for b in range(2):
+        began.update(xs[b], ys[b])
+    resumed = MinibatchCKA.from_state_dict(began.state_dict())
+    for b in range(2, 4):
+        resumed.update(xs[b], ys[b])
+    merged = MinibatchCKA.from_state_dict(began.state_dict())
+    rest = MinibatchCKA()
+    for b in range(2, 4):
+        rest.update(xs[b], ys[b])
+    merged.merge(rest)
+    for acc in (resumed, merged):
+        assert acc.n_batches == 4
+        if bad:
+            with pytest.raises(repsim.NonFiniteError, match="batch 1 .*'fc'"):
+                acc.compute()
+        else:
+            acc.compute()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_cuda_does_not_synchronise(kernel):
+    xs, ys = batches(4)
+    xs, ys = ([{k: v.cuda() for k, v in b.items()} for b in side] for side in (xs, ys))
+    acc = MinibatchCKA(kernel=kernel)
+    acc.update(xs[0], ys[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for b in range(1, 4):
+            acc.update(xs[b], ys[b])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = accumulate(xs, ys, kernel, lambda t: t.cpu().numpy()).compute()
+    np.testing.assert_allclose(acc.compute().values, expected.values, rtol=1e-4)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_and_cpu_batches_do_not_mix():
+    xs, ys = batches(1)
+    with pytest.raises(repsim.ArrayTypeError, match="one device"):
+        MinibatchCKA().update(xs[0], {k: v.cuda() for k, v in ys[0].items()})
+
+
+def test_short_batches_around_the_bad_one_do_not_shift_its_number(elsewhere):
+    """A short batch before it counts, as on the host; the short last one does not."""
+    xs, _ = batches(3)
+    xs[1]["fc"][0, 0] = float("nan")
+    short = {name: x[:2] for name, x in xs[0].items()}
+    acc = MinibatchCKA()
+    for batch in (short, xs[0], xs[1], short, xs[2], short):
+        acc.update(batch)
+    with pytest.raises(repsim.NonFiniteError, match="x, batch 2 .*'fc'"):
+        acc.compute()
