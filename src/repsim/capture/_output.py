@@ -1,0 +1,174 @@
+"""From whatever a module returned to one tensor, and from a hook's result to memory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim._errors import CaptureError
+
+__all__ = ["Select", "UnusableOutput", "owned", "pick", "tensors_in"]
+
+Select: TypeAlias = Callable[[Any], Tensor] | int | str
+"""What ``select=`` accepts: a function of a module's output, an index, or a key."""
+
+
+class UnusableOutput(CaptureError):  # noqa: N818 - raised to the user only as a CaptureError
+    """A module's output is no batch of representations.
+
+    Attributes
+    ----------
+    brief : str
+        What it was instead, for a list of many such layers.
+    quiet : bool
+        Whether leaving it out is a matter of course (a loss, a position embedding).
+    """
+
+    def __init__(self, message: str, *, brief: str, quiet: bool = False) -> None:
+        super().__init__(message)
+        self.brief = brief
+        self.quiet = quiet
+
+
+def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
+    """Take one tensor from a module's output.
+
+    Without `select`, a tensor is itself; from anything else it is the first floating-point tensor
+    with at least one axis, depth first, in order, through tuples, lists, namedtuples and mappings
+    (Hugging Face's ModelOutput is one). None, numbers and 0-d losses are passed over.
+
+    Parameters
+    ----------
+    output : object
+        What the module returned.
+    layer : str
+        The layer's name, for errors.
+    select : callable, int or str, optional
+        The rule to use instead: output → tensor, an index into a tuple or list, or a key of a
+        mapping.
+
+    Returns
+    -------
+    torch.Tensor
+        The tensor itself, not a copy; strided and real, with at least one axis.
+
+    Raises
+    ------
+    UnusableOutput
+        There is no such tensor, or it is nested, sparse or complex.
+
+    Examples
+    --------
+    >>> import torch
+    >>> pick((None, {"loss": torch.tensor(0.5), "hidden": torch.ones(2)}), "encoder")
+    tensor([1., 1.])
+    """
+    found = _first_float(output) if select is None else _selected(output, layer, select)
+    if not isinstance(found, Tensor):
+        raise UnusableOutput(
+            f"Recorder: layer {layer!r} gave no tensor to record.\n"
+            f"  it returned: {_describe(output)}\n"
+            + ("" if select is None else f"  select={select!r} found: {_describe(found)}\n")
+            + "  Pass select=: a callable output -> tensor, an index or a key; or leave it out.",
+            brief=f"returned {_describe(output)}",
+            quiet=True,
+        )
+    return _plain(found, layer)
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists and mappings, depth first and in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def owned(value: Any, source: Tensor) -> Any:
+    """Copy what shares memory with `source`, in tuples, lists and dicts too.
+
+    A view is overwritten by the in-place operations later in the model, and keeps the whole of
+    its base alive: a CLS token would hold all tokens.
+    """
+    if isinstance(value, Tensor):
+        return value.clone() if _shares_memory(value, source) else value
+    if isinstance(value, np.ndarray):
+        storage = source.untyped_storage()
+        first = storage.data_ptr()
+        shared = first <= value.__array_interface__["data"][0] < first + storage.nbytes()
+        return value.copy() if source.device.type == "cpu" and shared else value
+    if type(value) is dict:
+        return {key: owned(item, source) for key, item in value.items()}
+    if type(value) is list or type(value) is tuple:
+        return type(value)(owned(item, source) for item in value)
+    return value
+
+
+def _first_float(output: object) -> Tensor | None:
+    if isinstance(output, Tensor):
+        return output
+    candidates = (t for t in tensors_in(output) if t.is_floating_point() and t.dim() > 0)
+    return next(candidates, None)
+
+
+def _selected(output: object, layer: str, select: Select) -> object:
+    if isinstance(select, int) and isinstance(output, tuple | list):
+        return output[select] if -len(output) <= select < len(output) else None
+    if isinstance(select, str) and isinstance(output, Mapping):
+        return output.get(select)
+    if callable(select):
+        try:
+            return select(output)
+        except Exception as error:
+            error.add_note(f"repsim: in select= on layer {layer!r}, given {_describe(output)}")
+            raise
+    return None  # an index or a key, and an output that has neither
+
+
+def _plain(tensor: Tensor, layer: str) -> Tensor:
+    if tensor.is_nested:
+        kind, repair = "nested", "t.to_padded_tensor(0.0)"
+    elif tensor.layout != torch.strided:
+        kind, repair = "sparse", "t.to_dense()"
+    elif tensor.is_complex():
+        kind, repair = "complex", "torch.view_as_real(t)"
+    elif tensor.dim() == 0:
+        raise UnusableOutput(
+            f"Recorder: layer {layer!r} returned a number, a tensor without axes.\n"
+            "  Leave it out, or pass select= to take something else from its output.",
+            brief="()",
+            quiet=True,
+        )
+    else:
+        return tensor
+    raise UnusableOutput(
+        f"Recorder: layer {layer!r} returned a {kind} tensor.\n"
+        f"  Pass select=lambda t: {repair}, or leave the layer out.",
+        brief=f"a {kind} tensor",
+    )
+
+
+def _describe(output: object) -> str:
+    if isinstance(output, Tensor):
+        # A nested tensor has no shape to show.
+        return "a nested tensor" if output.is_nested else f"Tensor {tuple(output.shape)}"
+    name = type(output).__name__
+    if isinstance(output, Mapping):
+        return f"{name} with keys {[str(key) for key in output]}"
+    if isinstance(output, tuple | list):
+        return f"{name} of ({', '.join(type(item).__name__ for item in output)})"
+    return name
+
+
+def _shares_memory(a: Tensor, b: Tensor) -> bool:
+    if a.layout != torch.strided or a.is_nested or a.device != b.device:
+        return False
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()

@@ -1,0 +1,391 @@
+"""Recording what the layers of an unmodified torch model return."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from repsim._errors import CaptureError, LayerNotFoundError, RepsimWarning
+from repsim.capture._batch import BatchAxis, BatchDim
+from repsim.capture._output import Select, UnusableOutput, pick
+from repsim.capture._select import Layer, Layers, listing, near_names, select_layers
+from repsim.capture._transform import Applied, Transform
+from repsim.capture._walk import find
+
+__all__ = ["Recorder"]
+
+logger = logging.getLogger("repsim")
+
+
+class MissingLabelError(LayerNotFoundError, KeyError):
+    """There is no such label in a recorder; a KeyError too, as the Mapping protocol wants."""
+
+    __str__ = RuntimeError.__str__  # KeyError shows the repr of its message: no line breaks
+
+
+@dataclass(frozen=True)
+class _Record:
+    value: Any
+    shape: tuple[int, ...]
+
+
+class Recorder(Mapping[str, Any]):
+    """Record the outputs of a model's layers while a ``with`` block runs.
+
+    A mapping from label to value in the order in which the calls completed. A label is the
+    module's name, or ``name:0``, ``name:1``, ... where the module ran several times in the forward.
+    It holds the latest forward: calling the model again starts afresh. Where its parts are called
+    instead (``model.forward_features(x)``), it holds what ran since the block was entered or
+    :meth:`clear` was called. It stays readable after the block.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, in any wrapper. It comes back as it was: no hook is left, and the recorder
+        touches neither train/eval flags, nor device, nor random state.
+    layers : str, re.Pattern, module type, callable, or a list of these, default ``"*"``
+        As in :func:`select_layers`. What is asked for by exact name has to run and return a batch;
+        what a glob, a type or a callable finds is left out where it does not.
+    transform : {"flatten", "cls", "mean"}, callable or None, optional
+        What to keep of an output, batch first. It runs inside the hook, without autocast, and on
+        the very tensor that the model goes on with: do not modify it. None keeps a copy. A result
+        that shares memory with the output is copied, for in-place operations overwrite it later.
+        A callable whose attribute ``wants_layer`` is true is called with (tensor, layer, call).
+    select : callable, int or str, optional
+        Which tensor to take from an output that is no tensor: output -> tensor, an index, a key.
+        By default the first floating-point tensor with at least one axis, depth first.
+    batch_dim : int, mapping of str to int, or None, optional
+        The batch axis of the outputs, moved to the front before the transform; a mapping gives it
+        by layer name or glob. By default axis 0, which must have the size of the input's axis 0.
+    detach : bool, default True
+        Whether to cut the values from the autograd graph.
+
+    Attributes
+    ----------
+    enabled : bool
+        While False, nothing is recorded. For recorders of two models that share modules.
+
+    Raises
+    ------
+    LayerNotFoundError
+        A layer does not exist (on construction), or was asked for by exact name and did not run
+        (when the model's forward ends, or on reading or leaving the block if it was not called).
+    CaptureError
+        A layer cannot be recorded, its output is no batch, or nothing is left to record.
+
+    Warns
+    -----
+    RepsimWarning
+        Layers found by a glob, type or callable were left out because axis 0 is not the batch.
+        A layer is reported once, and stays out for the recorder's lifetime.
+
+    Notes
+    -----
+    Compiled code runs eagerly inside the block, since hooks added after ``torch.compile`` are
+    never called. Hooks inside an ``nn.TransformerEncoderLayer`` make it take its slow path, as
+    hooks of any kind do: results agree to rounding. What activation checkpointing runs again in
+    the backward pass is not recorded twice. Forwards in several threads are not supported.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True))
+    >>> with Recorder(net, ["1", nn.ReLU]) as rec:
+    ...     y = net(torch.ones(3, 4))
+    >>> {label: tuple(value.shape) for label, value in rec.items()}
+    {'1': (3, 8), '2': (3, 8)}
+    >>> torch.equal(rec["2"], y)
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Layers = "*",
+        *,
+        transform: Transform = None,
+        select: Select | None = None,
+        batch_dim: BatchDim = None,
+        detach: bool = True,
+    ) -> None:
+        self.enabled = True
+        self._model = model
+        self._layers = select_layers(model, layers)
+        self._apply = Applied(transform, detach=detach)
+        self._select = select
+        self._axis = BatchAxis(batch_dim, self._layers.names)
+
+        # For the recorder's lifetime:
+        self._stack: ExitStack | None = None
+        self._left_out: dict[tuple[str, int], UnusableOutput] = {}
+        self._reported: set[tuple[str, int]] = set()
+        self._told_of_idle_layers = False
+        self._ever_settled = False
+
+        # Of the latest forward:
+        self._depth = 0
+        self._records: dict[tuple[str, int], _Record] = {}
+        self._calls: Counter[str] = Counter()
+        self._root_called = False
+        self._succeeded = False
+        self._failed = False
+        self._pending = False
+
+    # -- the block -------------------------------------------------------------------------------
+
+    def __enter__(self) -> Recorder:
+        if self._stack is not None:
+            raise CaptureError("Recorder: already recording.\n  Make a second Recorder to nest.")
+        self._depth = 0
+        self.clear()
+        with ExitStack() as stack:
+            # Compiled code never calls a hook that was added later. Where it is does not show from
+            # the model: a wrapper around what we were given, a function that its forward calls.
+            if "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            for handle in self._register():
+                stack.callback(handle.remove)
+            # Only now: if registering a hook raises, the `with` removes those before it.
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+        self._depth = 0  # always_call hooks are not called on a KeyboardInterrupt
+        # After clear() there is nothing to settle, unless nothing ever ran.
+        unread = self._pending and not self._root_called
+        if exc_type is None and unread and (self._calls or not self._ever_settled):
+            self._settle()
+
+    def clear(self, batch_size: int | None = None) -> None:
+        """Drop the records, before a forward that may not go through the model's own call.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            The number of samples that the outputs must have, whatever the input's axis 0 says. It
+            holds until the next call of this method. By default the model's input tells; where the
+            model itself is not called, the sizes are not checked.
+        """
+        self._start()
+        self._axis.reset(batch_size)
+        self._root_called = False
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def __getitem__(self, label: str) -> Any:
+        labels = self._labels()
+        if label not in labels:
+            raise MissingLabelError(self._why_missing(label, list(labels)))
+        return self._records[labels[label]].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._labels())
+
+    def __len__(self) -> int:
+        return len(self._labels())
+
+    def __repr__(self) -> str:
+        return (
+            f"<Recorder of {type(self._layers.root).__name__}: "
+            f"{len(self._layers)} layers chosen, {len(self._records)} records>"
+        )
+
+    # Identity, not Mapping's comparison of values: tensors do not compare to one bool.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def _labels(self) -> dict[str, tuple[str, int]]:
+        if self._pending and self._depth == 0:
+            self._settle()
+        return {
+            name if self._calls[name] == 1 else f"{name}:{call}": (name, call)
+            for name, call in self._records
+        }
+
+    def _why_missing(self, label: str, labels: list[str]) -> str:
+        lines = [f"Recorder: there is no record of {label!r}."]
+        stem, _, call = label.rpartition(":")
+        if (
+            key := (stem or label, int(call) if stem and call.isdecimal() else 0)
+        ) in self._left_out:
+            lines.append(f"  it was left out: {self._left_out[key].brief}")
+        elif self._failed:
+            lines.append("  the last forward raised before it was complete")
+        elif self._calls[label] > 1:
+            lines.append(f"  {label!r} ran {self._calls[label]} times: ask for one of its calls")
+        elif self._calls[stem] == 1 and call == "0":
+            lines.append(f"  {stem!r} ran once: ask for it by that name")
+        elif (module := find(self._model, label)) is not None:
+            first = next((each.name for each in self._layers if each.module is module), label)
+            lines.append(
+                f"  it is another name of {first!r}: ask for that"
+                if first != label
+                else "  it was chosen, and did not run"
+                if first in self._layers.names
+                else "  it was not chosen: see layers="
+            )
+        near = near_names(label, labels).rstrip()
+        return "\n".join([*lines, *([near] if near else []), f"  recorded: {listing(labels)}"])
+
+    # -- hooks -----------------------------------------------------------------------------------
+
+    def _register(self) -> Iterator[Any]:
+        """Place the hooks one by one, so that the caller can undo as many as there are."""
+        root = self._layers.root
+        yield root.register_forward_pre_hook(self._enter_root, with_kwargs=True)
+        if self._axis.is_assumed:
+            for name, module in root.named_modules():
+                declares = getattr(module, "batch_first", None) is False
+                if declares and not isinstance(module, torch.jit.ScriptModule):
+                    yield module.register_forward_pre_hook(
+                        self._watch_hook(name or type(module).__name__), with_kwargs=True
+                    )
+        for layer in self._layers:
+            yield layer.module.register_forward_hook(self._record_hook(layer))
+        yield root.register_forward_hook(self._finish_root)
+        yield root.register_forward_hook(self._leave_root, always_call=True)
+
+    def _enter_root(self, _module: nn.Module, args: object, kwargs: object) -> None:
+        if _in_backward():
+            return
+        self._depth += 1
+        if self._depth == 1 and self.enabled:
+            self._start()
+            self._root_called = True
+            self._axis.read_input(args, kwargs)
+
+    def _finish_root(self, *_: object) -> None:
+        """Run when the forward succeeded."""
+        if self._depth == 1 and self.enabled and not _in_backward():
+            self._succeeded = True
+            self._settle()
+
+    def _leave_root(self, *_: object) -> None:
+        """Run in any case."""
+        if _in_backward() or self._depth == 0:  # 0: another pre-hook raised ahead of ours
+            return
+        self._depth -= 1
+        if self._depth == 0 and self.enabled and not self._succeeded:
+            self._start()  # half a forward is not a recording
+            self._failed, self._pending = True, False
+
+    def _watch_hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def watch(_module: nn.Module, args: object, kwargs: object) -> None:
+            if self.enabled and not _in_backward():
+                self._axis.saw_sequence_first(name, args, kwargs)
+
+        return watch
+
+    def _record_hook(self, layer: Layer) -> Callable[[nn.Module, object, object], None]:
+        def record(module: nn.Module, _args: object, output: object) -> None:
+            if not self.enabled or _in_backward():
+                return
+            if getattr(module, "_is_replica", False):
+                raise CaptureError(
+                    f"Recorder: layer {layer.name!r} runs in a DataParallel replica.\n"
+                    "  Call model.module inside the block: its batch is whole, on one device."
+                )
+            call = self._calls[layer.name]
+            self._calls[layer.name] += 1
+            self._pending = True
+            if not layer.wants(call) or (layer.name, call) in self._left_out:
+                return
+            try:
+                tensor = self._axis.first(pick(output, layer.name, self._select), layer.name)
+            except UnusableOutput as problem:
+                if layer.requires(call):
+                    raise
+                self._left_out[layer.name, call] = problem
+                return
+            value = self._apply(tensor, layer.name, call)
+            self._records[layer.name, call] = _Record(value, tuple(tensor.shape))
+
+        return record
+
+    # -- a forward's end -------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._records = {}
+        self._calls = Counter()
+        self._succeeded = self._failed = False
+        self._pending = True
+
+    def _settle(self) -> None:
+        """Check what can only be known when the forward is over."""
+        absent = [label for each in self._layers for label in each.absent(self._calls[each.name])]
+        if absent:
+            raise LayerNotFoundError(
+                f"Recorder: asked for by name, but did not run: {listing(absent)}.\n"
+                "  Their parents may use their weights directly, or take another path.\n"
+                f"  ran: {listing(list(self._calls)) or 'none of the chosen layers'}"
+            )
+        self._drop_sequence_first()
+        self._report()
+        if not self._records:
+            raise CaptureError(self._why_empty())
+        self._ever_settled = True
+        self._pending = False
+
+    def _drop_sequence_first(self) -> None:
+        chosen = {layer.name: layer for layer in self._layers}
+        for (name, call), record in list(self._records.items()):
+            problem = self._axis.contradiction(name, record.shape)
+            if problem is None:
+                continue
+            if chosen[name].requires(call):
+                raise problem
+            self._left_out[name, call] = problem
+            del self._records[name, call]
+
+    def _report(self) -> None:
+        idle = [name for name in self._layers.names if not self._calls[name]]
+        if idle and self._calls and not self._told_of_idle_layers:
+            self._told_of_idle_layers = True
+            logger.info("Recorder: did not run: %s", listing(idle))
+        news = {key: why for key, why in self._left_out.items() if key not in self._reported}
+        self._reported.update(news)
+        quiet = [name for (name, _), why in news.items() if why.quiet]
+        if quiet:
+            logger.info("Recorder: returned no batch: %s", listing(quiet))
+        loud = [f"{name} {why.brief}" for (name, _), why in news.items() if not why.quiet]
+        if loud and self._records:
+            shown = "".join(f"  {line}\n" for line in loud[:12])
+            more = f"  and {len(loud) - 12} more\n" if len(loud) > 12 else ""
+            warnings.warn(
+                "Recorder: outputs without the batch on axis 0 were left out:\n"
+                f"{shown}{more}  Pass batch_dim= or select=, or choose other layers.",
+                RepsimWarning,
+                stacklevel=2,
+            )
+
+    def _why_empty(self) -> str:
+        if not self._calls:
+            return (
+                f"Recorder: none of the chosen layers ran: {listing(list(self._layers.names))}.\n"
+                "  Call the model inside the block, or choose other layers."
+            )
+        left = [f"  {name}: {why.brief}\n" for (name, _), why in self._left_out.items()]
+        return (
+            "Recorder: nothing is left to record, no output is a tensor with the batch on axis 0.\n"
+            f"{''.join(left[:8])}"
+            "  Pass batch_dim= if the batch is another axis (sequence-first models: batch_dim=1), "
+            "select= to make\n  plain tensors of the outputs, or choose other layers."
+        )
+
+
+def _in_backward() -> bool:
+    # Activation checkpointing runs modules, and so their hooks, again inside the backward pass.
+    return torch._C._current_graph_task_id() != -1

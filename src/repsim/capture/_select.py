@@ -1,0 +1,255 @@
+"""Which modules of a model to record: names, globs, expressions, types and predicates."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from repsim._errors import CaptureError, InputError, LayerNotFoundError
+from repsim.capture._walk import find, named_layers, unwrap
+
+__all__ = ["Layer", "LayerSpec", "Layers", "Selection", "near_names", "select_layers"]
+
+LayerSpec: TypeAlias = str | re.Pattern[str] | type[nn.Module] | Callable[[str, nn.Module], bool]
+"""One way of naming layers."""
+
+Layers: TypeAlias = LayerSpec | list[LayerSpec] | tuple[LayerSpec, ...]
+"""What every argument called ``layers`` accepts."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A chosen module, and what was asked of it.
+
+    Attributes
+    ----------
+    name : str
+        Its first name in the model, without wrappers.
+    module : torch.nn.Module
+        The module itself.
+    calls : frozenset of int, or None
+        Which of its calls in a forward to record; None for all of them.
+    required : frozenset of (int or None)
+        What was asked for by exact name: None stands for the module, k for its k-th call.
+        What is required must run and be usable; anything else is left out where it is not.
+    """
+
+    name: str
+    module: nn.Module = field(repr=False)
+    calls: frozenset[int] | None
+    required: frozenset[int | None]
+
+    def wants(self, call: int) -> bool:
+        """Whether this call is to be recorded."""
+        return self.calls is None or call in self.calls
+
+    def requires(self, call: int) -> bool:
+        """Whether this call was asked for by exact name."""
+        return None in self.required or call in self.required
+
+    def absent(self, n_calls: int) -> list[str]:
+        """Name what was required and did not run in a forward that called the module n times."""
+        return [
+            self.name if call is None else f"{self.name}:{call}"
+            for call in sorted(self.required, key=lambda call: -1 if call is None else call)
+            if n_calls <= (call or 0)
+        ]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The modules chosen from a model, in registration order.
+
+    Attributes
+    ----------
+    root : torch.nn.Module
+        The model without its wrappers.
+    layers : tuple of Layer
+        What was chosen; never empty.
+    """
+
+    root: nn.Module = field(repr=False)
+    layers: tuple[Layer, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The first name of every chosen module."""
+        return tuple(layer.name for layer in self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+def select_layers(model: nn.Module, layers: Layers) -> Selection:
+    r"""Choose modules of a model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model; wrappers (DataParallel, DDP, FSDP, ``torch.compile``, checkpointing) are looked
+        through, and their names are not part of any layer's name.
+    layers : str, re.Pattern, module type, callable, or a list or tuple of these
+        - ``"blocks.3"``: the module of exactly this name. It has to exist, run, and return a batch.
+        - ``"blocks.*"``: a glob, in which ``*`` crosses dots too: ``"*"`` is every submodule. The
+          root itself is never chosen.
+        - ``re.compile(r"blocks\.\d+")``: the whole name must match.
+        - ``nn.Linear``: every instance.
+        - ``lambda name, module: ...``: where it returns true.
+
+        A name or a glob may end in ``:k``: only the k-th call (from 0) of a module that runs
+        several times in one forward.
+
+    Returns
+    -------
+    Selection
+        The modules in registration order, each once. A module registered under several names
+        goes by the first one; its other names can be asked for exactly, but globs and the like
+        see first names only.
+
+    Raises
+    ------
+    LayerNotFoundError
+        An exact name does not exist, or nothing matches at all.
+    CaptureError
+        A chosen module is a ScriptModule, which takes no hooks.
+    InputError
+        `layers` is empty or of another type.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> select_layers(net, nn.Linear).names
+    ('0', '2')
+    >>> select_layers(net, ["2", "1*"]).names
+    ('1', '2')
+    >>> select_layers(net, "3")
+    Traceback (most recent call last):
+        ...
+    repsim._errors.LayerNotFoundError: select_layers: no layer is called '3'.
+      Sequential has 3 layers: '0', '1', '2'
+      Pass a name from model.named_modules(), a glob such as "*", a module type or a callable.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"select_layers: model must be a torch.nn.Module, got {type(model).__name__}."
+        )
+    named = named_layers(model)
+    specs = list(layers) if isinstance(layers, list | tuple) else [layers]
+    if not specs:
+        raise InputError('select_layers: layers is empty.\n  Pass "*" for every submodule.')
+
+    calls: dict[str, set[int | None]] = {}
+    required: dict[str, set[int | None]] = {}
+    for spec in specs:
+        names, call, exact = _match(model, named, spec)
+        for name in names:
+            calls.setdefault(name, set()).add(call)
+            if exact:
+                required.setdefault(name, set()).add(call)
+    if not calls:
+        raise _not_found(model, named, specs)
+
+    chosen = tuple(
+        Layer(name, module, _call_set(calls[name]), frozenset(required.get(name, ())))
+        for name, module in named.items()
+        if name in calls
+    )
+    _refuse_scripted(chosen)
+    return Selection(unwrap(model), chosen)
+
+
+def near_names(name: str, names: list[str]) -> str:
+    """Say which names are meant, perhaps: a line for an error, or nothing."""
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"  Did you mean {' or '.join(map(repr, near))}?\n" if near else ""
+
+
+def listing(names: list[str], most: int = 8) -> str:
+    """Join the first few names, and count the others."""
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def _match(
+    model: nn.Module, named: dict[str, nn.Module], spec: LayerSpec
+) -> tuple[list[str], int | None, bool]:
+    """Find the names that a spec means, the call it restricts them to, and whether it is exact."""
+    if isinstance(spec, str):
+        # The name as it stands goes first: nothing forbids a module called "a:0" or "a*".
+        stem, colon, index = spec.rpartition(":")
+        with_call = bool(colon) and index.isdecimal()
+        readings = [(spec, None), (stem, int(index))] if with_call else [(spec, None)]
+        for name, call in readings:
+            if (first := _first_name(model, named, name)) is not None:
+                return [first], call, True
+        pattern, call = readings[-1]
+        if not any(character in pattern for character in "*?["):
+            raise _not_found(model, named, [spec])
+        return [name for name in named if fnmatchcase(name, pattern)], call, False
+    if isinstance(spec, re.Pattern):
+        return [name for name in named if spec.fullmatch(name)], None, False
+    if isinstance(spec, type) and issubclass(spec, nn.Module):
+        return [name for name, module in named.items() if isinstance(module, spec)], None, False
+    # A module and a type are callable too, but not as predicates.
+    if callable(spec) and not isinstance(spec, type | nn.Module):
+        return [name for name, module in named.items() if spec(name, module)], None, False
+    raise InputError(
+        "select_layers: layers must be a name, a glob, a re.Pattern, a module type, a callable "
+        "(name, module) -> bool, or a list of these.\n"
+        f"  got: {type(spec).__name__}"
+        + ("\n  Pass the module's name, or its type." if isinstance(spec, nn.Module) else "")
+    )
+
+
+def _first_name(model: nn.Module, named: dict[str, nn.Module], name: str) -> str | None:
+    if name in named:
+        return name
+    if not name or (module := find(model, name)) is None:
+        return None
+    # An alias: the walk listed this very module earlier, under another name.
+    return next((first for first, other in named.items() if other is module), None)
+
+
+def _call_set(calls: set[int | None]) -> frozenset[int] | None:
+    return None if None in calls else frozenset(call for call in calls if call is not None)
+
+
+def _not_found(
+    model: nn.Module, named: dict[str, nn.Module], specs: list[LayerSpec]
+) -> LayerNotFoundError:
+    names = list(named)
+    if len(specs) == 1 and isinstance(spec := specs[0], str):
+        glob = any(character in spec for character in "*?[")
+        problem = f"no layer matches {spec!r}" if glob else f"no layer is called {spec!r}"
+        hint = near_names(spec, names)
+    else:
+        shown = ", ".join(getattr(spec, "__name__", repr(spec)) for spec in specs)
+        problem, hint = f"no layer matches {shown}", ""
+    kind = type(unwrap(model)).__name__
+    has = f"{kind} has {len(names)} layers: {listing(names)}" if names else f"{kind} has no layers"
+    return LayerNotFoundError(
+        f"select_layers: {problem}.\n{hint}  {has}\n"
+        '  Pass a name from model.named_modules(), a glob such as "*", a module type or a callable.'
+    )
+
+
+def _refuse_scripted(chosen: tuple[Layer, ...]) -> None:
+    scripted = [layer.name for layer in chosen if isinstance(layer.module, torch.jit.ScriptModule)]
+    if scripted:
+        raise CaptureError(
+            f"select_layers: a scripted or traced module takes no hooks: {listing(scripted)}.\n"
+            "  Record the model as it was before torch.jit.script or torch.jit.trace, or leave "
+            "these out:\n"
+            "  layers=lambda name, module: not isinstance(module, torch.jit.ScriptModule)"
+        )

@@ -1,0 +1,102 @@
+"""Names of a model's modules, with the wrappers that tools put around them left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+__all__ = ["find", "named_layers", "unwrap"]
+
+# Class → the child that it wraps. By name, because importing torch.distributed or torch._dynamo
+# only to ask whether a module comes from there costs seconds.
+_WRAPPERS = {
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
+        "_fsdp_wrapped_module"
+    ),
+    "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.ActivationWrapper": (
+        "_checkpoint_wrapped_module"
+    ),
+}
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside DataParallel, DDP, FSDP, ``torch.compile`` and checkpoint wrappers.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A module, wrapped any number of times or not at all.
+
+    Returns
+    -------
+    torch.nn.Module
+        The innermost module that is not such a wrapper; `model` itself if it is none. A user's own
+        module with a child called ``module`` is no wrapper.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Linear(2, 2)
+    >>> unwrap(torch.nn.DataParallel(net)) is net
+    True
+    """
+    while (child := _wrapped_child(model)) is not None:
+        model = child
+    return model
+
+
+def named_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Name every submodule of a model, without the root and without wrappers.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model; wrappers are looked through at the root and at any depth.
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        In registration order. A module registered under several names appears once, under its
+        first. Where a submodule is wrapped, the name leads to the module inside.
+
+    Examples
+    --------
+    >>> import torch
+    >>> inner = torch.nn.DataParallel(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    >>> list(named_layers(torch.nn.Sequential(inner, torch.nn.ReLU())))
+    ['0', '0.0', '1']
+    """
+    root = unwrap(model)
+    return dict(_descend(root, prefix="", seen={id(root)}))
+
+
+def find(model: nn.Module, path: str) -> nn.Module | None:
+    """Follow a dotted name, aliases included; None where it leads nowhere."""
+    module = unwrap(model)
+    for part in path.split("."):
+        if part not in module._modules or (child := module._modules[part]) is None:
+            return None
+        module = unwrap(child)
+    return module
+
+
+def _descend(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+    for name, wrapped in module.named_children():
+        child = unwrap(wrapped)
+        if id(child) in seen:
+            continue
+        seen.add(id(child))
+        path = f"{prefix}{name}"
+        yield path, child
+        yield from _descend(child, f"{path}.", seen)
+
+
+def _wrapped_child(module: nn.Module) -> nn.Module | None:
+    for base in type(module).__mro__:
+        if (child := _WRAPPERS.get(f"{base.__module__}.{base.__qualname__}")) is not None:
+            return module._modules[child]
+    return None

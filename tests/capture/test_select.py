@@ -1,0 +1,238 @@
+"""Which modules a string, an expression, a type or a predicate means."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+from repsim._errors import CaptureError, InputError, LayerNotFoundError
+from repsim.capture import named_layers, select_layers, unwrap
+
+
+def block() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    return nn.ModuleDict(
+        {
+            "stem": nn.Linear(4, 4),
+            "blocks": nn.Sequential(block(), block()),
+            "head": nn.Linear(4, 2),
+        }
+    )
+
+
+ALL = ["stem", "blocks", "blocks.0", "blocks.0.0", "blocks.0.1"]
+ALL += ["blocks.1", "blocks.1.0", "blocks.1.1", "head"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        ("*", ALL),
+        ("blocks.0", ["blocks.0"]),
+        ("blocks.*", ALL[2:8]),
+        ("*.1", ["blocks.0.1", "blocks.1", "blocks.1.1"]),
+        ("blocks.[1-9]", ["blocks.1"]),
+        ("s???", ["stem"]),
+        (re.compile(r"blocks\.\d"), ["blocks.0", "blocks.1"]),
+        (re.compile("blocks"), ["blocks"]),
+        (nn.ReLU, ["blocks.0.1", "blocks.1.1"]),
+        (nn.Module, ALL),
+        (lambda name, module: name.startswith("h"), ["head"]),
+        (lambda name, module: isinstance(module, nn.Linear) and "." not in name, ["stem", "head"]),
+        (["head", "stem"], ["stem", "head"]),
+        (("head", "h*", nn.Linear), ["stem", "blocks.0.0", "blocks.1.0", "head"]),
+    ],
+)
+def test_what_is_selected(net, layers, names):
+    assert list(select_layers(net, layers).names) == names
+
+
+def test_walk_is_named_modules_without_the_root(net):
+    expected = dict(net.named_modules())
+    del expected[""]
+    assert named_layers(net) == expected
+
+
+def test_exact_names_are_required_and_patterns_are_not(net):
+    required = {each.name: each.required for each in select_layers(net, ["head", "*"])}
+    assert required["head"] == {None}
+    assert not any(required[name] for name in ALL[:-1])
+
+
+def test_calls(net):
+    (layer,) = select_layers(net, "head:1")
+    assert (layer.calls, layer.required) == ({1}, {1})
+    (layer,) = select_layers(net, ["head:1", "head:0"])
+    assert layer.calls == {0, 1}
+    (layer,) = select_layers(net, ["head:1", "h*"])
+    assert layer.calls is None
+    assert layer.requires(1)
+    assert not layer.requires(0)
+    assert [each.calls for each in select_layers(net, "*.1:2")] == [{2}] * 3
+
+
+def test_a_name_with_a_colon_or_a_star_is_a_name():
+    net = nn.Module()
+    for name in ("a:1", "a", "b*", "bc"):
+        net.add_module(name, nn.Linear(1, 1))
+    (layer,) = select_layers(net, "a:1")
+    assert (layer.name, layer.calls) == ("a:1", None)
+    assert select_layers(net, "b*").names == ("b*",)
+
+
+class TestMistakes:
+    def test_misspelt_name(self, net):
+        with pytest.raises(LayerNotFoundError) as caught:
+            select_layers(net, "blocks.0.O")
+        assert str(caught.value) == (
+            "select_layers: no layer is called 'blocks.0.O'.\n"
+            "  Did you mean 'blocks.0.1' or 'blocks.0.0' or 'blocks.0'?\n"
+            "  ModuleDict has 9 layers: 'stem', 'blocks', 'blocks.0', 'blocks.0.0', 'blocks.0.1', "
+            "'blocks.1', 'blocks.1.0', 'blocks.1.1' and 1 more\n"
+            '  Pass a name from model.named_modules(), a glob such as "*", a module type or a '
+            "callable."
+        )
+
+    @pytest.mark.parametrize("good", ["head", "*", nn.Linear])
+    def test_misspelt_name_beside_good_ones(self, net, good):
+        with pytest.raises(LayerNotFoundError, match=r"'haed'.\n  Did you mean 'head'"):
+            select_layers(net, [good, "haed"])
+
+    @pytest.mark.parametrize("name", ["", "head.", ".head", "blocks..0", "stem.weight"])
+    def test_what_is_no_name(self, net, name):
+        with pytest.raises(LayerNotFoundError):
+            select_layers(net, name)
+
+    @pytest.mark.parametrize(
+        ("layers", "shown"),
+        [
+            ("layer*", "no layer matches 'layer*'"),
+            (nn.Conv2d, "no layer matches Conv2d"),
+            ([nn.Conv2d, "q*"], "no layer matches Conv2d, 'q*'"),
+            (re.compile("block"), "no layer matches re.compile('block')"),
+        ],
+    )
+    def test_nothing_matches(self, net, layers, shown):
+        with pytest.raises(LayerNotFoundError, match=re.escape(shown)):
+            select_layers(net, layers)
+
+    def test_model_without_submodules(self):
+        with pytest.raises(LayerNotFoundError, match="Linear has no layers"):
+            select_layers(nn.Linear(1, 1), "*")
+
+    def test_a_glob_that_matches_nothing_beside_one_that_does_is_fine(self, net):
+        assert select_layers(net, ["layer*", "head"]).names == ("head",)
+
+    @pytest.mark.parametrize("layers", [3, None, int, [["head"]], {"head"}])
+    def test_wrong_type(self, net, layers):
+        with pytest.raises(InputError, match="layers must be a name, a glob"):
+            select_layers(net, layers)
+
+    def test_a_module_is_not_a_predicate(self, net):
+        with pytest.raises(InputError, match="Pass the module's name"):
+            select_layers(net, net["head"])
+
+    def test_empty(self, net):
+        with pytest.raises(InputError, match="layers is empty"):
+            select_layers(net, [])
+
+    def test_no_model(self):
+        with pytest.raises(InputError, match="got str"):
+            select_layers("resnet18", "*")
+
+
+class TestWrappers:
+    def test_unwrap_is_the_model_itself_where_there_is_no_wrapper(self, net):
+        assert unwrap(net) is net
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            nn.DataParallel,
+            checkpoint_wrapper,
+            lambda m: torch.compile(m, backend="eager"),
+            lambda m: torch.compile(nn.DataParallel(checkpoint_wrapper(m)), backend="eager"),
+        ],
+    )
+    def test_names_go_without_wrappers_at_any_depth(self, wrap):
+        plain = nn.Sequential(block(), nn.Sequential(nn.Linear(4, 4)))
+        names = list(named_layers(plain))
+        inner = plain[1][0]
+        plain[1][0] = wrap(inner)
+        plain[1] = wrap(plain[1])
+        wrapped = wrap(plain)
+        assert unwrap(wrapped) is plain
+        assert list(named_layers(wrapped)) == names
+        assert named_layers(wrapped)["1.0"] is inner
+        (layer,) = select_layers(wrapped, "1.0")
+        assert layer.module is inner
+
+    @pytest.mark.parametrize("name", ["module", "_orig_mod", "_fsdp_wrapped_module"])
+    def test_a_users_own_child_of_such_a_name_stays(self, name):
+        net = nn.Module()
+        net.add_module(name, nn.Sequential(nn.Linear(1, 1)))
+        assert unwrap(net) is net
+        assert list(named_layers(net)) == [name, f"{name}.0"]
+
+    def test_subclass_of_a_wrapper(self):
+        class Mine(nn.DataParallel):
+            pass
+
+        inner = nn.Linear(1, 1)
+        assert unwrap(Mine(inner)) is inner
+
+
+class TestSharedModules:
+    @pytest.fixture
+    def tied(self) -> nn.Module:
+        net = nn.ModuleDict({"encoder": block()})
+        net["decoder"] = net["encoder"]
+        net["head"] = nn.Sequential(net["encoder"][1])
+        net["parallel"] = nn.DataParallel(net["encoder"])
+        return net
+
+    def test_appears_once_under_its_first_name(self, tied):
+        assert list(named_layers(tied)) == ["encoder", "encoder.0", "encoder.1", "head"]
+
+    @pytest.mark.parametrize(
+        ("alias", "first"),
+        [
+            ("decoder", "encoder"),
+            ("decoder.0", "encoder.0"),
+            ("head.0", "encoder.1"),
+            ("parallel.0", "encoder.0"),
+        ],
+    )
+    def test_an_alias_means_the_same_module(self, tied, alias, first):
+        (layer,) = select_layers(tied, alias)
+        assert layer.name == first
+        assert layer.module is tied.get_submodule(first)
+        assert layer.required == {None}
+        assert select_layers(tied, [f"{alias}:1", first]).names == (first,)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("how", ["script", "trace"])
+class TestScriptModules:
+    @staticmethod
+    def frozen(how: str) -> nn.Module:
+        if how == "script":
+            return torch.jit.script(block())
+        return torch.jit.trace(block(), torch.ones(1, 4))
+
+    @pytest.mark.parametrize("layers", ["*", "1", nn.Module])
+    def test_are_refused(self, how, layers, unchanged):
+        net = nn.Sequential(nn.Linear(4, 4), self.frozen(how))
+        with unchanged(net), pytest.raises(CaptureError, match="scripted or traced") as caught:
+            select_layers(net, layers)
+        assert "torch.jit.ScriptModule" in str(caught.value)
+
+    def test_may_be_in_the_model(self, how):
+        net = nn.Sequential(nn.Linear(4, 4), self.frozen(how))
+        assert select_layers(net, "0").names == ("0",)
