@@ -1,0 +1,298 @@
+"""Layer-by-layer CKA of two models, or of one with itself."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from repsim._errors import InputError, NonFiniteError, RepsimWarning
+from repsim.analysis._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis._grams import LayerGrams
+from repsim.analysis._provenance import model_label, versions
+from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform
+from repsim.kernels import Kernel, resolve_kernel
+from repsim.streaming import MinibatchCKA, PilotKernels
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["compare"]
+
+
+def compare(
+    model_x: nn.Module,
+    model_y: nn.Module | None = None,
+    data: Iterable[Any] | None = None,
+    *,
+    layers: Layers = "*",
+    layers_y: Layers | None = None,
+    kernel: str | Kernel = "linear",
+    passes: int = 1,
+    transform: Transform = None,
+    select: Select | None = None,
+    batch_dim: int | Mapping[str, int] | None = None,
+    prepare_x: Prepare | None = None,
+    prepare_y: Prepare | None = None,
+    forward: Forward | None = None,
+    names: tuple[str, str] | None = None,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """CKA of every layer of a model with every layer of another, or of itself, over data.
+
+    Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`, Nguyen, Raghu & Kornblith 2021, Eq. 3)
+    of the layers' outputs, from one pass over the data for both models::
+
+        CKA = Σ_b w_b h_b(x, y) / √(Σ_b w_b h_b(x, x) · Σ_b w_b h_b(y, y)),   w_b = n_b(n_b − 3)
+
+    Parameters
+    ----------
+    model_x, model_y : torch.nn.Module
+        Unmodified models, in any wrapper, each on its own device. Without ``model_y``, model_x is
+        compared with itself. They run in evaluation mode without gradients, and come back as they
+        were: no hook is left, the train/eval flag of every submodule, device and random state are
+        as before.
+    data : iterable
+        Batches, iterated once per pass for both models. A batch is the input tensor, a tuple or
+        list whose first item is the input tensor, or a mapping that is passed whole as keyword
+        arguments; for anything else see ``forward``. Draw batches without replacement; larger
+        ones give smaller errors. Batches of fewer than four samples are skipped and reported.
+    layers, layers_y : str, re.Pattern, module type, callable, or a list of these
+        Which layers, as in :func:`repsim.capture.select_layers`: names, globs whose ``*`` also
+        crosses dots, module types. By default all submodules; ``layers_y`` is ``layers`` unless
+        given.
+    kernel : str or Kernel, default "linear"
+        As in :func:`repsim.cka`. A bandwidth that follows the data is fixed on the first batch.
+    passes : int, default 1
+        How many times to go over the data. With a loader that reshuffles, several passes converge
+        to the unbiased CKA of the whole data set.
+    transform : {"flatten", "cls", "mean"} or callable, optional
+        What to compare of an output (n, ...), inside the hook: by default all of it, flattened.
+    select, batch_dim
+        Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    prepare_x, prepare_y : callable, optional
+        From the batch to the batch that one model wants: another resolution, other keywords.
+        The result is moved to the model's device.
+    forward : callable, optional
+        ``forward(model, batch)`` in place of ``model(batch)``.
+    names : tuple of two str, optional
+        What the result and the pictures call the models, by default their classes.
+    progress : bool, default True
+        Whether to show a progress bar with rate and remaining time on standard error.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``cka`` and ``standard_error``, float64, dims ("layer_x", "layer_y"), coordinates the layer
+        names in execution order; ``name:0``, ``name:1``, ... for a module that runs several times.
+        CKA is in [−1, 1] and around 0 for independent layers. The standard error is the
+        delete-one-batch jackknife; with several passes that of a single pass, an upper bound;
+        NaN with a single batch. ``attrs``: model_x, model_y, estimator, kernel, transform, passes,
+        n_samples and n_batches over all passes, n_skipped_batches, n_skipped_samples, versions.
+
+    Raises
+    ------
+    InputError
+        Data that cannot be iterated as batches, an unknown kernel, models that see different
+        numbers of samples.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist or did not run, an output that is no batch of samples.
+    NonFiniteError
+        NaN or infinity in a layer, naming layer and batch; ``partial`` is the result before it.
+
+    Warns
+    -----
+    RepsimWarning
+        Layers that a glob found and that return no batch, skipped short batches, passes that all
+        saw the same batches.
+    DegenerateWarning
+        A constant layer: its CKA is NaN.
+
+    Notes
+    -----
+    Gram matrices are computed in the hooks, so memory is O(L n²) for L layers and batches of n,
+    whatever the size of the activations, and in-place operations cannot overwrite a value. Layers
+    that return one tensor share one Gram. Cost: the two forward passes plus O(n² Σp).
+
+    Always look at a control: two *untrained* networks can score high, because they see the same
+    images. Two trainings that differ only in their seed show what "the same" scores.
+
+    References
+    ----------
+    Nguyen, Raghu, Kornblith 2021, arXiv:2010.15327. Raghu et al. 2021, arXiv:2108.08810.
+
+    Examples
+    --------
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> data = [torch.randn(64, 8) for _ in range(4)]
+    >>> result = repsim.compare(net, data=data, progress=False)
+    >>> result.cka.sel(layer_x="0", layer_y="0").round(6).item()
+    1.0
+    >>> result.layer_y.values.tolist()
+    ['0', '1', '2']
+    """
+    if not isinstance(passes, int) or passes < 1:
+        raise InputError(f"compare: passes must be a positive integer.\n  got {passes!r}")
+    for name, model in (("model_x", model_x), ("model_y", model_y)):
+        if not isinstance(model, nn.Module) and not (name == "model_y" and model is None):
+            raise InputError(
+                f"compare: {name} must be a torch.nn.Module.\n  got {type(model).__name__}\n"
+                f"  The data go by keyword: compare(model_x, model_y, data=batches)."
+            )
+    if names is not None and not (
+        isinstance(names, tuple | list) and [type(name) for name in names] == [str, str]
+    ):
+        raise InputError(
+            f"compare: names must be two strings, for model_x and model_y.\n  got {names!r}"
+        )
+    resolved = resolve_kernel("compare", kernel)
+    reduce = resolve_transform(transform, "compare")
+
+    def side(model: nn.Module, wanted: Layers, prepare: Prepare | None) -> _Side:
+        grams = LayerGrams(PilotKernels(resolved), reduce)
+        recorder = Recorder(model, wanted, transform=grams, select=select, batch_dim=batch_dim)
+        recorder.enabled = False  # until it is this model's turn
+        return _Side(model, recorder, grams, prepare, forward)
+
+    x = side(model_x, layers, prepare_x)
+    # One forward serves both sides where they are one model on one input.
+    same_input = prepare_y is prepare_x or (model_y is None and prepare_y is None)
+    one_forward = (model_y is None or model_y is model_x) and same_input
+    y = None
+    if not one_forward or layers_y is not None:
+        other = model_x if model_y is None else model_y
+        y = side(other, layers if layers_y is None else layers_y, prepare_y)
+
+    total = MinibatchCKA(kernel=resolved)
+    finished: list[MinibatchCKA] = []
+    models = (model_x, model_x if model_y is None else model_y)
+    name_x, name_y = (None, None) if names is None else names
+    provenance = {
+        "model_x": model_label(models[0], name_x),
+        "model_y": model_label(models[1], name_y),
+        "transform": _transform_name(transform),
+        **versions(),
+    }
+    with ExitStack() as stack:
+        stack.enter_context(as_found(*models))
+        for each in (x, y):
+            if each is not None:
+                stack.enter_context(each.recorder)
+        for one_pass in batches("compare", data, passes=passes, progress=progress):
+            acc = MinibatchCKA(kernel=resolved)
+            try:
+                for batch in one_pass:
+                    acc.update_grams(*_grams(x, y, batch, one_forward=one_forward))
+            except NonFiniteError as error:
+                if total.merge(acc).n_batches:
+                    error.partial = _result(total, [*finished, acc], provenance)
+                raise
+            finished.append(acc)
+            total.merge(acc)
+    if len(finished) > 1 and _same_batches(*finished[:2]):
+        warnings.warn(
+            f"compare: all {passes} passes saw the same batches, so they tell no more than one. "
+            f"Pass a loader that reshuffles (shuffle=True).",
+            RepsimWarning,
+            stacklevel=2,
+        )
+    try:
+        return _result(total, finished, provenance)
+    except NonFiniteError as error:  # found out only now, on an accelerator
+        if error.partial is not None:
+            error.partial = error.partial.assign_attrs(provenance, passes=len(finished))
+        raise
+
+
+@dataclass
+class _Side:
+    """One model with what records it."""
+
+    model: nn.Module
+    recorder: Recorder
+    grams: LayerGrams
+    prepare: Prepare | None
+    forward: Forward | None
+
+    def start(self) -> None:
+        """Get ready for the next batch."""
+        self.grams.forget()
+        self.recorder.clear()
+        self.recorder.enabled = True
+
+    def stop(self) -> None:
+        """Ignore what other models do: two models may share submodules."""
+        self.recorder.enabled = False
+
+
+def _grams(
+    x: _Side, y: _Side | None, batch: Any, *, one_forward: bool
+) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """Run one batch through both models and return the Grams of their layers."""
+    together = [x] if y is None or not one_forward else [x, y]
+    for group in (together, [] if y is None or one_forward else [y]):
+        for side in group:
+            side.start()
+        if group:
+            run("compare", group[0].model, batch, group[0].prepare, group[0].forward)
+        for side in group:
+            side.stop()
+    grams_x = dict(x.recorder)
+    return grams_x, None if y is None else _beside(dict(y.recorder), grams_x)
+
+
+def _beside(grams: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move Grams to the device of the other model's: n² numbers a layer, whatever its features."""
+    device = next(iter(others.values())).device
+    moved: dict[int, Tensor] = {}
+    for gram in grams.values():
+        if id(gram) not in moved:  # a Gram that layers share stays shared
+            moved[id(gram)] = gram.to(device)
+    return {name: moved[id(gram)] for name, gram in grams.items()}
+
+
+def _same_batches(first: MinibatchCKA, second: MinibatchCKA) -> bool:
+    a, b = first.state_dict()["blocks"], second.state_dict()["blocks"]
+    return a["xy"].shape == b["xy"].shape and bool(np.array_equal(a["xy"], b["xy"]))
+
+
+def _result(
+    total: MinibatchCKA,
+    finished: list[MinibatchCKA],
+    provenance: Mapping[str, str],
+) -> xarray.Dataset:
+    cka = total.compute()
+    # Passes over the same samples are no independent batches: the spread within one pass is what
+    # is known, and an upper bound for their average.
+    variances = [np.square(acc.standard_error().values) for acc in finished if acc.n_batches]
+    error = cka.copy(data=np.sqrt(sum(variances) / len(variances)))
+    dataset = cka.to_dataset(name="cka").assign(standard_error=error.rename("standard_error"))
+    dataset.cka.attrs = {
+        "long_name": "CKA",
+        "description": "centred kernel alignment: 1 = same, around 0 = independent",
+        "units": "1",
+    }
+    dataset.standard_error.attrs = {
+        "long_name": "standard error of CKA",
+        "description": "delete-one-batch jackknife, of a single pass",
+        "units": "1",
+    }
+    return dataset.assign_attrs(cka.attrs, **provenance, passes=len(finished))
+
+
+def _transform_name(transform: Transform) -> str:
+    """Return a name for ``attrs`` that is the same from one process to the next."""
+    if transform is None:
+        return "flatten"
+    if isinstance(transform, str):
+        return transform
+    name = getattr(transform, "name", None) or getattr(transform, "__qualname__", None)
+    return str(name or type(transform).__name__)

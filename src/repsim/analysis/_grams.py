@@ -1,0 +1,96 @@
+"""Gram matrices made inside the hook, so that an activation is never kept."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repsim._errors import CaptureError
+from repsim.capture import Reducer
+from repsim.streaming import MIN_BATCH, PilotKernels
+
+__all__ = ["LayerGrams"]
+
+
+class LayerGrams:
+    """A recorder's transform: the (n, n) Gram of a layer's output, whatever the output's size.
+
+    Layers that return one tensor share one Gram: a container and its last child, dropout and
+    identities in evaluation, a flattening that copies nothing. A tensor is known to be the same by
+    its memory while that memory is alive, and by its version, which in-place operations advance.
+
+    Parameters
+    ----------
+    kernels : PilotKernels
+        The kernel of each layer.
+    reduce : callable, optional
+        Applied to the output before it is flattened: tokens to one token, maps to their mean.
+    """
+
+    wants_layer = True
+
+    def __init__(self, kernels: PilotKernels, reduce: Callable[..., Any] | None) -> None:
+        self._kernels = kernels
+        self._reduce = reduce
+        self._told = getattr(reduce, "wants_layer", False)
+        # What is told the layer may do something else for each; a reducer only names it in errors.
+        self._sharing = not self._told or isinstance(reduce, Reducer)
+        self._seen: dict[tuple[Any, ...], tuple[weakref.ref[Tensor], int, Tensor]] = {}
+
+    def forget(self) -> None:
+        """Drop what is known of the tensors of the last forward."""
+        self._seen.clear()
+
+    def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        """Return the Gram (n, n) of an output (n, ...)."""
+        if not self._sharing or not _versioned(tensor):
+            return self._gram(tensor, layer, call)
+        # Flattened, a map and its flattening are one; to a reducer they are not.
+        shape = tensor.shape if self._reduce else (tensor.shape[0], tensor.numel())
+        key = (tensor.data_ptr(), tuple(shape), tensor.dtype, tensor.device)
+        known = self._seen.get(key)
+        if known is not None:
+            alive, version, gram = known
+            if alive() is not None and version == tensor._version:
+                return gram
+        gram = self._gram(tensor, layer, call)
+        self._seen[key] = (weakref.ref(tensor), tensor._version, gram)
+        return gram
+
+    def _gram(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        values = tensor
+        if self._reduce is not None:
+            values = self._reduce(tensor, layer, call) if self._told else self._reduce(tensor)
+            if not isinstance(values, Tensor) or values.shape[:1] != tensor.shape[:1]:
+                got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                raise CaptureError(
+                    f"compare: transform must keep the samples on axis 0.\n"
+                    f"  layer {layer!r}: from {tuple(tensor.shape)} it made {got}\n"
+                    f"  Reduce the other axes, for example transform=lambda x: x.mean(1)."
+                )
+        if values.numel() == 0:
+            raise CaptureError(
+                f"compare: layer {layer!r} has no features.\n  {tuple(values.shape)}\n"
+                f"  Leave it out of layers=."
+            )
+        if values.shape[0] < MIN_BATCH:
+            # The batch will be skipped and reported; it must not become the bandwidth's pilot.
+            return values.new_zeros((values.shape[0], values.shape[0]))
+        flat = values.reshape(values.shape[0], -1)
+        gram: Tensor = self._kernels.gram(f"{layer}:{call}", flat)  # type: ignore[assignment]
+        return gram
+
+
+def _versioned(tensor: Tensor) -> bool:
+    """Whether the same memory and version mean the same values in the same order."""
+    return (
+        tensor.layout == torch.strided
+        and not tensor.is_inference()  # inference tensors have no version
+        and not tensor.requires_grad  # without a graph nothing else distinguishes two tensors
+        and tensor.is_contiguous()
+        and tensor.numel() > 0
+    )

@@ -1,0 +1,138 @@
+"""What of a layer's output is compared."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from analysis.plain import (
+    inputs,
+    net,
+    unchanged,
+)
+from reference import kernels, minibatch
+from repsim import InputError, compare
+from repsim.capture import token
+
+quiet = {"progress": False}
+
+
+def matrix(model_x, model_y, batches, **options):
+    return compare(model_x, model_y, data=batches, **quiet, **options).cka
+
+
+class Tokens(nn.Module):
+    """(n, 3, 6, 6) → a map → tokens → one vector per sample."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.map = nn.Conv2d(3, 4, 3, stride=3)
+        self.norm = nn.LayerNorm(4)
+        self.tokens = nn.Linear(4, 5)
+        self.flat = nn.Flatten()
+        self.head = nn.Linear(20, 3)
+
+    def forward(self, x):
+        x = self.map(x).flatten(2).transpose(1, 2)
+        return self.head(self.flat(self.tokens(self.norm(x))))
+
+
+@pytest.fixture
+def tokens():
+    generator = torch.Generator().manual_seed(1)
+    return Tokens(), [torch.randn(8, 3, 6, 6, generator=generator) for _ in range(3)]
+
+
+def by_hand(model, data, reduce, layers=None):
+    acts = []
+    for batch in data:
+        kept = {}
+        handles = []
+        for name, module in model.named_children():
+            if layers is None or name in layers:
+
+                def keep(_module, _args, output, name=name, kept=kept):
+                    kept[name] = output.clone()
+
+                handles.append(module.register_forward_hook(keep))
+        with torch.no_grad():
+            model(batch)
+        for handle in handles:
+            handle.remove()
+        acts.append({k: reduce(k, v).double().flatten(1).numpy() for k, v in kept.items()})
+    gram = lambda v: kernels.linear(kernels.centred(v))  # noqa: E731
+    return np.array(
+        [
+            [
+                minibatch.minibatch_cka([a[x] for a in acts], [a[y] for a in acts], gram)
+                for y in acts[0]
+            ]
+            for x in acts[0]
+        ]
+    )
+
+
+def means(_name, v):
+    return v.mean((2, 3)) if v.ndim == 4 else v.mean(1) if v.ndim == 3 else v
+
+
+@pytest.mark.parametrize(
+    ("transform", "layers", "reduce"),
+    [
+        (None, "*", lambda _, v: v),
+        ("flatten", "*", lambda _, v: v),
+        ("mean", "*", means),
+        ("cls", ["norm", "tokens"], lambda _, v: v[:, 0]),
+        (lambda v: v.flatten(1)[:, ::2], "*", lambda _, v: v.flatten(1)[:, ::2]),
+        (token(-1), ["norm", "tokens"], lambda _, v: v[:, -1]),
+    ],
+    ids=["none", "flatten", "mean", "cls", "callable", "token"],
+)
+@pytest.mark.parametrize("dedupe", [True, False])
+def test_transforms(tokens, transform, layers, reduce, dedupe, monkeypatch):
+    """A view may be another representation: tokens and their flattening have other means."""
+    if not dedupe:
+        monkeypatch.setattr("repsim.analysis._grams._versioned", lambda _: False)
+    model, data = tokens
+    result = compare(model, data=data, layers=layers, transform=transform, **quiet)
+    expected = by_hand(model, data, reduce, None if layers == "*" else layers)
+    np.testing.assert_allclose(result.cka.values, expected, atol=1e-6)
+    assert "0x" not in result.attrs["transform"]  # an address would differ from run to run
+
+
+def test_a_transform_that_knows_its_layer(tokens):
+    model, data = tokens
+    seen = set()
+
+    class Told:
+        wants_layer = True
+
+        def __call__(self, tensor, layer, call):
+            seen.add((layer, call))
+            return tensor.flatten(1)
+
+    compare(model, data=data, transform=Told(), **quiet)
+    assert seen == {(name, 0) for name in ("map", "norm", "tokens", "flat", "head")}
+
+
+@pytest.mark.parametrize("transform", ["clss", 3])
+def test_a_transform_that_does_not_exist(transform):
+    with pytest.raises(InputError, match="transform"):
+        compare(net(), data=inputs(), transform=transform, **quiet)
+
+
+@pytest.mark.parametrize("layers", ["0", "*"])
+def test_a_transform_that_loses_the_samples(layers):
+    """Features compared as if they were samples: an error wherever their numbers differ."""
+    with pytest.raises(repsim.RepsimError):
+        compare(net(), data=inputs(n=9), layers=layers, transform=lambda x: x.mean(0), **quiet)
+
+
+def test_cls_of_what_has_no_tokens(tokens):
+    model, data = tokens
+    with unchanged(model), pytest.raises(repsim.CaptureError, match="cls: layer 'map'"):
+        compare(model, data=data, transform="cls", **quiet)
+    with pytest.raises(repsim.CaptureError, match="cls: layer 'flat'"):
+        compare(model, data=data, layers=["tokens", "flat"], transform="cls", **quiet)
