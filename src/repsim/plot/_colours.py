@@ -1,0 +1,71 @@
+"""Colours for similarities: what lies outside the scale, or is undefined, looks different."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Colormap, Normalize, to_rgba
+
+from repsim._errors import InputError
+
+__all__ = ["Scale", "colour_scale"]
+
+UNDER = ("#4f9dac", "#e08b7d", "#b39ddb")
+OVER = ("#5aae61", "#f4a6c0", "#8d6e63")
+"""Colours for what lies below or above: of each, the one least like the scale is taken."""
+
+ROUNDING = 1e-5
+"""Part of the scale by which a value may miss its ends and still count as the end: a CKA of
+1 + 1e-7 is 1, and only then would the whole diagonal be drawn as impossible."""
+
+Extend = Literal["neither", "min", "max", "both"]
+
+
+class Scale(NamedTuple):
+    """How values become colours."""
+
+    values: Any
+    """The values to draw; those beyond an end by rounding alone are at that end."""
+    cmap: Colormap
+    norm: Normalize
+    extend: Extend
+    """At which ends the colour bar has an arrow, as values lie beyond it."""
+
+
+def colour_scale(
+    values: Any, operation: str, *, vmin: float, vmax: float, cmap: str | Colormap
+) -> Scale:
+    """Return the colours for `values` on a scale from `vmin` to `vmax`.
+
+    A colormap that says nothing about values below (above) the scale gets a colour of its own
+    there; NaN stays transparent.
+    """
+    if not vmin < vmax:
+        raise InputError(
+            f"{operation}: vmin must be less than vmax.\n"
+            f"  vmin: {vmin}    vmax: {vmax}\n"
+            "  Similarities such as CKA are drawn on 0 to 1."
+        )
+    slack = ROUNDING * (vmax - vmin)
+    values = np.where((values < vmin) & (values >= vmin - slack), vmin, values)
+    values = np.where((values > vmax) & (values <= vmax + slack), vmax, values)
+    below, above = bool((values < vmin).any()), bool((values > vmax).any())
+    extend: Extend = "both" if above else "min"
+    if not below:
+        extend = "max" if above else "neither"
+
+    colours = matplotlib.colormaps[cmap] if isinstance(cmap, str) else cmap
+    extremes = {}
+    if np.array_equal(colours.get_under(), colours(0.0)):
+        extremes["under"] = _least_like(colours, UNDER)
+    if np.array_equal(colours.get_over(), colours(1.0)):
+        extremes["over"] = _least_like(colours, OVER)
+    return Scale(values, colours.with_extremes(**extremes), Normalize(vmin, vmax), extend)
+
+
+def _least_like(cmap: Colormap, candidates: tuple[str, ...]) -> str:
+    """Return the candidate that is farthest from every colour on the scale."""
+    scale = cmap(np.linspace(0.0, 1.0, 64))
+    return max(candidates, key=lambda colour: np.abs(scale - to_rgba(colour)).sum(axis=1).min())

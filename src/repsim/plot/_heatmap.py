@@ -1,0 +1,181 @@
+"""The CKA map: every layer of one model against every layer of the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.legend import Legend
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.transforms import ScaledTranslation
+
+from repsim.plot._beside import PAD, add_colour_bar, make_room
+from repsim.plot._colours import colour_scale
+from repsim.plot._figure import new_axes, text_width
+from repsim.plot._layer_map import layer_map, layer_names, measure_label, model_name
+from repsim.plot._ticks import NAME_SIZE, name_layers
+
+__all__ = ["heatmap"]
+
+CELL = 0.2
+SHORTEST, LONGEST = 2.2, 9.0
+"""Inches: the side of a cell in a small map, and the bounds of a side of the map."""
+
+SQUARISH = 2.0
+"""Up to this ratio of the two numbers of layers the cells are squares."""
+
+UNDEFINED: dict[str, Any] = {
+    "facecolor": "0.88",
+    "edgecolor": "0.55",
+    "hatch": "//////",
+    "linewidth": 0.0,
+}
+
+
+def heatmap(
+    result: xr.Dataset | xr.DataArray,
+    ax: Axes | None = None,
+    *,
+    vmin: float = 0.0,
+    vmax: float = 1.0,
+    cmap: str | Colormap = "magma",
+    labels: bool = True,
+    colorbar: bool = True,
+    title: str | None = None,
+) -> Axes:
+    """Draw the similarity of every layer of one model with every layer of another.
+
+    The layers of x run upwards and those of y to the right, both from the lower left corner, as in
+    the reference. A cell is drawn as it is, without smoothing.
+
+    Parameters
+    ----------
+    result : xarray.Dataset or xarray.DataArray
+        What `repsim.compare` returns (its variable `cka` is drawn), or such a map itself, with the
+        dimensions `layer_x` and `layer_y` in either order.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw. Without it, a figure is made that grows with the number of layers up to 9
+        inches a side; it is ``ax.figure``, unknown to pyplot.
+    vmin, vmax : float
+        The ends of the colour scale. A value beyond one of them gets a colour that is not on the
+        scale, and the colour bar an arrow at that end: unbiased CKA is below 0 by chance, and
+        should not look like 0. A value beyond by less than 1e-5 of the scale is rounding and is
+        drawn as the end.
+    cmap : str or matplotlib.colors.Colormap
+        The colours of the scale. Colours that it sets itself for values below or above are kept.
+    labels : bool
+        Whether to name the layers: in full, thinned to what the axes have room for, the first and
+        the last always among them.
+    colorbar : bool
+        Whether to add a colour bar. Its room is taken from `ax` alone; it is
+        ``ax.images[-1].colorbar``.
+    title : str, optional
+        A title for the Axes.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`, or the new one. Undefined similarities (NaN) are hatched in grey, with a note.
+
+    Raises
+    ------
+    InputError
+        `result` is not such a map, or `vmin` is not less than `vmax`.
+
+    References
+    ----------
+    Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 1.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from repsim.plot import heatmap
+    >>> cka = xr.DataArray(
+    ...     [[1.0, 0.4], [0.5, 0.8], [0.1, -0.01]],
+    ...     coords={"layer_x": ["stem", "block.0", "head"], "layer_y": ["embed", "head"]},
+    ...     dims=("layer_x", "layer_y"),
+    ...     attrs={"model_x": "ResNet-50", "model_y": "ViT-B/32"},
+    ...     name="cka",
+    ... )
+    >>> ax = heatmap(cka)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('ViT-B/32 layer', 'ResNet-50 layer')
+    >>> ax.images[0].colorbar.extend  # one value lies below the scale
+    'min'
+    """
+    array = layer_map(result, "heatmap")
+    names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")
+    scale = colour_scale(array.values, "heatmap", vmin=vmin, vmax=vmax, cmap=cmap)
+    if ax is None:
+        ax = _axes_for(names_x, names_y, labels=labels, colorbar=colorbar, title=title)
+
+    n_x, n_y = array.shape
+    image = ax.imshow(
+        scale.values,
+        cmap=scale.cmap,
+        norm=scale.norm,
+        origin="lower",
+        interpolation="nearest",
+        aspect="equal" if max(n_x, n_y) <= SQUARISH * min(n_x, n_y) else "auto",
+        extent=(-0.5, n_y - 0.5, -0.5, n_x - 0.5),
+    )
+    ax.grid(visible=False)
+    ax.spines[:].set_linewidth(0.6)
+    ax.set_ylabel(f"{model_name(array, 'x')} layer")
+    ax.set_xlabel(f"{model_name(array, 'y')} layer")
+    if title is not None:
+        ax.set_title(title)
+    if labels:
+        name_layers(ax.yaxis, np.arange(n_x), names_x)
+        name_layers(ax.xaxis, np.arange(n_y), names_y)
+    else:
+        ax.set_xticks([])
+        ax.set_yticks([])
+
+    beside: list[Artist] = []
+    if colorbar:
+        bar = add_colour_bar(ax, image, measure_label(array), extend=scale.extend)
+        beside.append(bar.ax)
+    if np.isnan(scale.values).any():
+        beside.append(_mark_undefined(ax, n_x, n_y))
+    make_room(ax, beside)
+    return ax
+
+
+def _axes_for(
+    names_x: list[str], names_y: list[str], *, labels: bool, colorbar: bool, title: str | None
+) -> Axes:
+    """Axes whose cells are `CELL` wide where that is possible within the bounds."""
+    cell = min(CELL, LONGEST / max(len(names_x), len(names_y)))
+    return new_axes(
+        max(cell * len(names_y), SHORTEST),
+        max(cell * len(names_x), SHORTEST),
+        beside=0.4 + 0.8 * colorbar + (text_width(names_x) if labels else 0.0),
+        below=0.4 + 0.3 * bool(title) + (text_width(names_y) if labels else 0.0),
+    )
+
+
+def _mark_undefined(ax: Axes, n_x: int, n_y: int) -> Legend:
+    """Hatch what shows through the undefined cells, and say so at the lower right."""
+    ax.add_patch(Rectangle((-0.5, -0.5), n_y, n_x, zorder=-1.0, **UNDEFINED))
+    to_the_right = ScaledTranslation(PAD / 72, -PAD / 72, ax.figure.dpi_scale_trans)
+    note = Legend(
+        ax,
+        [Patch(**UNDEFINED)],
+        ["undefined (NaN)"],
+        loc="upper left",
+        bbox_to_anchor=(1.0, 0.0),
+        bbox_transform=ax.transAxes + to_the_right,
+        borderaxespad=0.0,
+        borderpad=0.0,
+        handlelength=1.3,
+        handletextpad=0.5,
+        frameon=False,
+        fontsize=NAME_SIZE,
+    )
+    ax.add_artist(note).set_clip_on(False)
+    return note

@@ -1,0 +1,224 @@
+"""Where in the depth of one model each layer of the other finds its like."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+from repsim.plot._beside import add_colour_bar, make_room
+from repsim.plot._colours import colour_scale
+from repsim.plot._figure import new_axes, text_width
+from repsim.plot._layer_map import layer_map, layer_names, measure_label, model_name
+from repsim.plot._ticks import NAME_SIZE, name_layers
+
+__all__ = ["layer_match"]
+
+SIDE = 4.2
+"""Inches: the side of the square."""
+
+LOWER_HALF = 0.5
+MOST = 0.9
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ACCENT = "#2166ac"
+
+
+def layer_match(
+    result: xr.Dataset | xr.DataArray,
+    ax: Axes | None = None,
+    *,
+    variable: str = "cka",
+) -> Axes:
+    r"""Draw, for each layer of x, how deep in y its most similar layer lies.
+
+    The depth of the i-th of m layers is :math:`i / (m - 1)`, from 0 for the first to 1 for the
+    last, in the order of `result` (0 for a single layer). For the layer i of x with similarities
+    :math:`s_{ij}`, the point is :math:`(\mathrm{depth}(i), \mathrm{depth}(\arg\max_j s_{ij}))`,
+    coloured by :math:`\max_j s_{ij}`. Two models that see alike layer by layer lie on the dashed
+    diagonal.
+
+    The shaded area sums up the lower half of x, its layers of depth at most 0.5: it reaches up to
+    the least depth of y at or below which at least 90 % of them find their match (a 90th
+    percentile rather than the maximum, which one stray layer would decide). The line in it is the
+    median of their matched depths. The note says both.
+
+    Parameters
+    ----------
+    result : xarray.Dataset or xarray.DataArray
+        What `repsim.compare` returns, or such a map itself, with the dimensions `layer_x` and
+        `layer_y` in either order. Larger values must mean more similar.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+    variable : str
+        Which variable of a Dataset to draw.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`, or the new one. Undefined similarities (NaN) are passed over; a layer of x that has
+        no other is left out, and the note names it. Among equals the lowest layer of y is the
+        match.
+
+    Raises
+    ------
+    InputError
+        `result` is not such a map.
+
+    References
+    ----------
+    Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 3:
+    the lower half of a ResNet's layers resembles about the lowest quarter of a ViT's.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from repsim.plot import layer_match
+    >>> cka = xr.DataArray(
+    ...     [[0.9, 0.3, 0.1], [0.8, 0.6, 0.2], [0.1, 0.4, 0.7]],
+    ...     coords={"layer_x": ["stem", "block", "head"], "layer_y": ["embed", "mlp", "norm"]},
+    ...     dims=("layer_x", "layer_y"),
+    ...     attrs={"model_x": "ResNet-50", "model_y": "ViT-B/32"},
+    ... )
+    >>> ax = layer_match(cka)
+    >>> ax.collections[0].get_offsets().tolist()
+    [[0.0, 0.0], [0.5, 0.0], [1.0, 1.0]]
+    """
+    array = layer_map(result, "layer_match", variable)
+    matches = _best_match(array)
+    scale = colour_scale(
+        matches[array.name].values, "layer_match", vmin=0.0, vmax=1.0, cmap="magma"
+    )
+    names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")
+    if ax is None:
+        ax = new_axes(SIDE, SIDE, beside=1.5 + text_width(names_y), below=0.6 + text_width(names_x))
+
+    _draw_frame(ax, model_name(array, "x"), model_name(array, "y"))
+    beside_x, beside_y = ax.secondary_xaxis("top"), ax.secondary_yaxis("right")
+    name_layers(beside_x.xaxis, _depths(len(names_x)), names_x)
+    name_layers(beside_y.yaxis, _depths(len(names_y)), names_y)
+    for names in (beside_x, beside_y):
+        names.tick_params(colors="0.35")
+        names.spines[:].set_visible(False)
+        names.set_zorder(2.6)
+
+    points = ax.scatter(
+        matches["depth_x"],
+        matches["depth_y"],
+        c=scale.values,
+        s=26.0 if matches.sizes["layer_x"] <= 100 else 16.0,
+        cmap=scale.cmap,
+        norm=scale.norm,
+        edgecolors="0.2",
+        linewidths=0.5,
+        zorder=3.0,
+        clip_on=False,
+    )
+    _sum_up(ax, matches, model_name(array, "x"), model_name(array, "y"))
+    bar = add_colour_bar(
+        ax, points, f"{measure_label(array)} of the match", extend=scale.extend, after=[beside_y]
+    )
+    make_room(ax, [bar.ax, beside_x, beside_y])
+    return ax
+
+
+def _best_match(result: xr.Dataset | xr.DataArray, variable: str = "cka") -> xr.Dataset:
+    r"""Return, for each layer of x, the most similar layer of y and the depth of both.
+
+    Parameters
+    ----------
+    result : xarray.Dataset or xarray.DataArray
+        As for `layer_match`.
+    variable : str
+        Which variable of a Dataset to take.
+
+    Returns
+    -------
+    xarray.Dataset
+        Along `layer_x`, without the layers whose similarities are all NaN, which
+        ``attrs["left_out"]`` lists: `match`, the name of the layer of y; the similarity with it,
+        under its own name (`cka`); `depth_x` and `depth_y`, both in [0, 1].
+    """
+    array = layer_map(result, "layer_match", variable)
+    values = array.values
+    kept = ~np.isnan(values).all(axis=1)
+    values = values[kept]
+    best = np.where(np.isnan(values), -np.inf, values).argmax(axis=1)
+    names_x = np.asarray(layer_names(array, "layer_x"), dtype=object)
+    names_y = np.asarray(layer_names(array, "layer_y"), dtype=object)
+    return xr.Dataset(
+        {
+            "match": ("layer_x", names_y[best]),
+            str(array.name): ("layer_x", values[np.arange(len(best)), best]),
+            "depth_x": ("layer_x", _depths(len(names_x))[kept]),
+            "depth_y": ("layer_x", _depths(len(names_y))[best]),
+        },
+        coords={"layer_x": names_x[kept]},
+        attrs={**array.attrs, "left_out": names_x[~kept].tolist()},
+    )
+
+
+def _depths(layers: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Depth of each of so many layers: 0 for the first, 1 for the last."""
+    return np.linspace(0.0, 1.0, layers)
+
+
+def _draw_frame(ax: Axes, model_x: str, model_y: str) -> None:
+    """Draw the square of depths: quarters, diagonal, labels."""
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set_xticks(QUARTERS, [f"{quarter:g}" for quarter in QUARTERS])
+    ax.set_yticks(QUARTERS, [f"{quarter:g}" for quarter in QUARTERS])
+    ax.tick_params(labelsize=NAME_SIZE + 1, length=2.0, width=0.6)
+    ax.grid(visible=True, color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[:].set_linewidth(0.6)
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--", zorder=1.5)
+    ax.set_xlabel(f"depth of the {model_x} layer")
+    ax.set_ylabel(f"depth of its best match in {model_y}")
+
+
+def _sum_up(ax: Axes, matches: xr.Dataset, model_x: str, model_y: str) -> None:
+    """Shade what the lower half of x matches, and say it in words where there is room."""
+    lines = []
+    lower = matches["depth_y"].values[matches["depth_x"].values <= LOWER_HALF]
+    if len(lower):
+        # The least depth that is a layer's own: no interpolation between two layers.
+        top = float(np.quantile(lower, MOST, method="inverted_cdf"))
+        median = float(np.median(lower))
+        ax.add_patch(
+            Rectangle(
+                (0, 0), LOWER_HALF, top, facecolor=ACCENT, edgecolor="none", alpha=0.13, zorder=1.0
+            )
+        )
+        ax.plot([0, LOWER_HALF], [median, median], color=ACCENT, linewidth=1.2, zorder=2.0)
+        reach = f"lowest {top:.0%}" if top > 0 else "first layer"
+        lines = [
+            f"lower half of {model_x}",
+            f"→ {reach} of {model_y}",
+            f"median match at {median:.0%} (line)",
+        ]
+    left_out = matches.attrs["left_out"]
+    if left_out:
+        shown = ", ".join(left_out[:2]) + (", …" if len(left_out) > 2 else "")
+        lines.append(f"left out, all NaN: {len(left_out)} ({shown})")
+    if not lines:
+        return
+    # The corner with the fewest points; the diagonal runs through the other two.
+    x, y = matches["depth_x"].values, matches["depth_y"].values
+    upper_left = int(((x < 0.6) & (y > 0.75)).sum())
+    lower_right = int(((x > 0.4) & (y < 0.25)).sum())
+    at_left = upper_left <= lower_right
+    note = ax.text(
+        0.03 if at_left else 0.97,
+        0.97 if at_left else 0.03,
+        "\n".join(lines).replace("$", r"\$"),
+        transform=ax.transAxes,
+        ha="left" if at_left else "right",
+        va="top" if at_left else "bottom",
+        fontsize=NAME_SIZE + 1,
+        color=ACCENT,
+        path_effects=[withStroke(linewidth=2.0, foreground="white")],
+        zorder=2.5,  # hides neither a name nor a point
+    )
+    note.set_in_layout(False)  # in small axes it may stick out, but must not shrink them more

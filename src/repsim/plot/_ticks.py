@@ -1,0 +1,94 @@
+"""Layer names as tick labels: as many as fit without touching, at every size of the axes.
+
+The choice is made when the ticks are drawn, not when the picture is built, so that it stays right
+after a layout engine, a resized window, a zoom or a larger label size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axis import Axis, XAxis
+from matplotlib.font_manager import FontProperties
+from matplotlib.ticker import Formatter, Locator
+from numpy.typing import ArrayLike
+
+__all__ = ["NAME_SIZE", "name_layers"]
+
+NAME_SIZE = 7.0
+"""Size of a layer's name, in points."""
+
+LINE = 1.3
+"""Height of a line of text over its font size, with a little air."""
+
+
+class LayerLocator(Locator):
+    """Ticks at evenly chosen layers, the first and the last always among them.
+
+    Parameters
+    ----------
+    positions : array-like of float, (layers,)
+        Where the layers lie on the axis, increasing.
+    """
+
+    def __init__(self, positions: ArrayLike) -> None:
+        self._positions = np.asarray(positions, dtype=np.float64)
+
+    def __call__(self) -> Any:
+        assert self.axis is not None
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """Return the positions of the layers that are named when vmin to vmax is in view."""
+        low, high = min(vmin, vmax), max(vmin, vmax)
+        seen = self._positions[(self._positions >= low) & (self._positions <= high)]
+        if len(seen) < 2:
+            return seen
+        points = self._length() * (seen[-1] - seen[0]) / (high - low)
+        layers_apart = int(np.ceil(self._spacing() * (len(seen) - 1) / max(points, 1e-9)))
+        if layers_apart >= len(seen):
+            return seen[:1]
+        # Rounding an even division keeps whole gaps of at least `layers_apart` layers.
+        count = (len(seen) - 1) // layers_apart + 1
+        return seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
+
+    def _length(self) -> float:
+        """Length of the axis on paper, in points."""
+        axes = self.axis.axes  # type: ignore[union-attr]
+        box = axes.get_window_extent()
+        pixels = box.width if isinstance(self.axis, XAxis) else box.height
+        return float(pixels * 72 / axes.figure.dpi)
+
+    def _spacing(self) -> float:
+        """Least distance between two names, in points: the line height of their font."""
+        assert isinstance(self.axis, Axis)
+        size = self.axis.get_tick_params().get("labelsize", NAME_SIZE)
+        return float(FontProperties(size=size).get_size_in_points() * LINE)
+
+
+class LayerFormatter(Formatter):
+    """The name of the layer at a position, or of the nearest one (under the mouse)."""
+
+    def __init__(self, positions: ArrayLike, names: Sequence[str]) -> None:
+        self._positions = np.asarray(positions, dtype=np.float64)
+        # A dollar sign in a name is a dollar sign, not the beginning of a formula.
+        self._names = [name.replace("$", r"\$") for name in names]
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the name of the layer nearest to `x`."""
+        return self._names[int(np.abs(self._positions - x).argmin())]
+
+
+def name_layers(axis: Axis, positions: ArrayLike, names: Sequence[str]) -> None:
+    """Write layer names along `axis` in full; along a horizontal one they stand upright."""
+    axis.set_major_locator(LayerLocator(positions))
+    axis.set_major_formatter(LayerFormatter(positions, names))
+    axis.set_tick_params(
+        labelsize=NAME_SIZE,
+        length=2.0,
+        width=0.6,
+        pad=2.0,
+        labelrotation=90 if isinstance(axis, XAxis) else 0,
+    )

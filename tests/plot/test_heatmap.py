@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import product
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from repsim._errors import InputError
+from repsim.plot import heatmap
+
+
+def draw(ax):
+    """Draw on Agg and return the pixels, first row at the bottom as in display coordinates."""
+    canvas = FigureCanvasAgg(ax.figure.get_figure(root=True))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[::-1] / 255
+
+
+def drawn_colour(ax, column, row):
+    pixels = draw(ax)
+    x, y = ax.transData.transform((column, row)).astype(int)
+    return pixels[y, x]
+
+
+def names_of(result, side):
+    return result[f"layer_{side}"].values.tolist()
+
+
+class TestOrientation:
+    def test_first_layers_meet_at_the_lower_left(self, make_result):
+        result = make_result(3, 4)
+        ax = heatmap(result)
+        draw(ax)
+        first, right, up = ax.transData.transform([(0, 0), (3, 0), (0, 2)])
+        assert right[0] > first[0]
+        assert up[1] > first[1]
+
+    def test_every_cell_is_drawn_in_its_place_and_colour(self, make_result):
+        result = make_result(3, 4)
+        ax = heatmap(result)
+        pixels = draw(ax)
+        for i, j in product(range(3), range(4)):
+            x, y = ax.transData.transform((j, i)).astype(int)
+            expected = matplotlib.colormaps["magma"](float(result["cka"][i, j]))
+            np.testing.assert_allclose(pixels[y, x], expected, atol=2 / 255)
+
+    def test_cells_are_not_smoothed(self, make_result):
+        ax = heatmap(make_result(2, 2), colorbar=False)
+        pixels = draw(ax)
+        box = ax.get_window_extent().shrunk(0.96, 0.96)
+        inside = pixels[int(box.y0) + 4 : int(box.y1), int(box.x0) + 4 : int(box.x1)]
+        assert len(np.unique(inside.reshape(-1, 4), axis=0)) == 4
+
+    def test_order_of_dimensions_does_not_matter(self, make_result):
+        result = make_result(3, 4)
+        drawn = heatmap(result["cka"].transpose("layer_y", "layer_x")).images[0].get_array()
+        np.testing.assert_array_equal(drawn, result["cka"].values, strict=True)
+
+
+class TestLabels:
+    @pytest.mark.parametrize("layers", [20, 60])
+    def test_each_name_stands_at_its_own_layer(self, make_result, layers):
+        result = make_result(layers, layers + 3)
+        ax = heatmap(result, Figure(figsize=(7, 7)).subplots())
+        draw(ax)
+        values = ax.images[0].get_array()
+        rows = list(zip(ax.get_yticks(), ax.get_yticklabels(), strict=True))
+        columns = list(zip(ax.get_xticks(), ax.get_xticklabels(), strict=True))
+        assert len(rows) > 10
+        assert len(columns) > 10
+        for (y, row), (x, column) in product(rows, columns[::5]):
+            expected = result["cka"].sel(layer_x=row.get_text(), layer_y=column.get_text())
+            assert values[int(y), int(x)] == float(expected)
+
+    @pytest.mark.parametrize("layers", [20, 60, 200])
+    def test_readable_on_a_figure_of_its_own(self, make_result, assert_readable, layers):
+        result = make_result(layers, layers)
+        ax = heatmap(result)
+        draw(ax)
+        assert_readable(ax, "x", names_of(result, "y"))
+        assert_readable(ax, "y", names_of(result, "x"))
+
+    @pytest.mark.parametrize("layout", [None, "constrained"])
+    @pytest.mark.parametrize("layers", [20, 60, 200])
+    def test_readable_on_small_axes(self, make_result, assert_readable, layers, layout):
+        result = make_result(layers, layers)
+        ax = heatmap(result, Figure(figsize=(4, 3.5), layout=layout).subplots())
+        draw(ax)
+        assert_readable(ax, "x", names_of(result, "y"))
+        assert_readable(ax, "y", names_of(result, "x"))
+
+    def test_all_are_shown_where_there_is_room(self, make_result):
+        ax = heatmap(make_result(20, 60))
+        draw(ax)
+        assert len(ax.get_yticklabels()) == 20
+        assert len(ax.get_xticklabels()) > 40
+
+    def test_adapt_to_a_later_size_of_figure_and_font(self, make_result, assert_readable):
+        result = make_result(60, 60)
+        ax = heatmap(result)
+        draw(ax)
+        before = len(ax.get_yticklabels())
+        ax.figure.set_size_inches(5, 5)
+        ax.tick_params(labelsize=10)
+        draw(ax)
+        assert 2 < len(ax.get_yticklabels()) < before
+        assert_readable(ax, "y", names_of(result, "x"))
+
+    def test_a_zoom_names_the_first_and_last_layer_in_view(self, make_result):
+        result = make_result(200, 200)
+        ax = heatmap(result, Figure().subplots())
+        ax.set(xlim=(99.5, 109.5), ylim=(99.5, 109.5))
+        draw(ax)
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names == names_of(result, "x")[100:110]
+
+    def test_dollar_signs_are_not_formulas(self, make_result):
+        names = ["a$x_1$", "b$", "$c"]
+        ax = heatmap(make_result(3, 3).assign_coords(layer_x=names))
+        draw(ax)
+        assert [label.get_text().replace("\\$", "$") for label in ax.get_yticklabels()] == names
+
+    def test_can_be_left_off(self, make_result):
+        ax = heatmap(make_result(3, 3), labels=False)
+        assert not ax.get_xticklabels()
+        assert not ax.get_yticklabels()
+
+    def test_axes_say_model_and_layer(self, make_result):
+        ax = heatmap(make_result(3, 4), title="Figure 1")
+        assert ax.get_ylabel() == "ResNet-50 layer"
+        assert ax.get_xlabel() == "ViT-B/32 layer"
+        assert ax.get_title() == "Figure 1"
+        assert ax.images[0].colorbar.ax.get_ylabel() == "CKA (linear, unbiased)"
+
+    def test_without_names_of_models_or_layers(self, make_result):
+        bare = make_result(3, 4)["cka"].drop_vars(["layer_x", "layer_y"]).drop_attrs()
+        ax = heatmap(bare)
+        draw(ax)
+        assert ax.get_ylabel() == "x layer"
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "2", "3"]
+        assert ax.images[0].colorbar.ax.get_ylabel() == "CKA"
+
+
+class TestBeyondTheScale:
+    @pytest.mark.parametrize(
+        ("value", "extend"), [(0.5, "neither"), (-0.01, "min"), (1.01, "max"), (np.nan, "neither")]
+    )
+    def test_colour_bar_has_an_arrow_where_values_lie_beyond(self, make_result, value, extend):
+        result = make_result(3, 3)
+        result["cka"][1, 2] = value
+        assert heatmap(result).images[0].colorbar.extend == extend
+
+    def test_both_arrows(self, make_result):
+        result = make_result(3, 3)
+        result["cka"][0, 0], result["cka"][1, 1] = -0.2, 1.2
+        assert heatmap(result).images[0].colorbar.extend == "both"
+
+    @pytest.mark.parametrize("cmap", ["magma", "viridis", "gray", "RdBu_r"])
+    def test_a_negative_value_does_not_look_like_zero(self, make_result, cmap):
+        result = make_result(2, 2)
+        result["cka"][:] = [[0.0, -1e-3], [1.0, 1.001]]
+        ax = heatmap(result, cmap=cmap)
+        colours = [drawn_colour(ax, j, i) for i, j in product(range(2), range(2))]
+        scale = matplotlib.colormaps[cmap](np.linspace(0, 1, 256))
+        for colour in (colours[1], colours[3]):
+            assert np.abs(scale - colour).max(axis=1).min() > 0.1
+
+    def test_rounding_is_not_beyond(self, make_result):
+        result = make_result(2, 2)
+        result["cka"][:] = [[1.0000004, -4e-7], [0.5, 1.0]]
+        ax = heatmap(result)
+        assert ax.images[0].colorbar.extend == "neither"
+        np.testing.assert_allclose(
+            drawn_colour(ax, 0, 0), matplotlib.colormaps["magma"](1.0), atol=2 / 255
+        )
+
+    def test_colours_that_the_colormap_sets_itself_are_kept(self, make_result):
+        result = make_result(2, 2)
+        result["cka"][0, 0] = -0.5
+        own = matplotlib.colormaps["magma"].with_extremes(under="red")
+        ax = heatmap(result, cmap=own)
+        np.testing.assert_allclose(drawn_colour(ax, 0, 0), to_rgba("red"), atol=2 / 255)
+
+    def test_undefined_is_hatched_and_noted(self, make_result):
+        result = make_result(3, 3)
+        result["cka"][1, 2] = np.nan
+        ax = heatmap(result)
+        pixels = draw(ax)
+        (x0, y0), (x1, y1) = ax.transData.transform([(1.55, 0.55), (2.45, 1.45)]).astype(int)
+        cell = pixels[y0:y1, x0:x1, :3]
+        np.testing.assert_allclose(cell.max(axis=2), cell.min(axis=2), atol=2 / 255)  # all grey
+        assert np.ptp(cell) > 0.2  # and hatched
+        (note,) = [child for child in ax.get_children() if hasattr(child, "legend_handles")]
+        assert [text.get_text() for text in note.get_texts()] == ["undefined (NaN)"]
+
+    def test_no_note_where_all_is_defined(self, make_result):
+        ax = heatmap(make_result(3, 3))
+        assert not [child for child in ax.get_children() if hasattr(child, "legend_handles")]
+
+    def test_all_undefined(self, make_result):
+        result = make_result(3, 3)
+        result["cka"][:] = np.nan
+        draw(heatmap(result))
+
+    def test_scale_of_the_caller(self, make_result):
+        image = heatmap(make_result(3, 3), vmin=-1.0, vmax=2.0).images[0]
+        assert image.get_clim() == (-1.0, 2.0)
+
+
+class TestAxes:
+    @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3), (70, 150)])
+    def test_any_number_of_layers(self, make_result, shape):
+        ax = heatmap(make_result(*shape))
+        draw(ax)
+        assert ax.images[0].get_array().shape == shape
+        width, height = ax.figure.get_size_inches()
+        assert 2 < width < 13
+        assert 2 < height < 13
+
+    def test_figure_grows_with_the_layers(self, make_result):
+        sizes = [heatmap(make_result(n, n)).figure.get_size_inches() for n in (5, 20, 40, 400)]
+        assert (np.diff(sizes, axis=0) > 0).all()
+        assert np.max(sizes) < 13
+
+    @pytest.mark.parametrize("shape", [(20, 20), (3, 60)])
+    def test_everything_lies_on_a_figure_of_its_own(self, make_result, shape):
+        result = make_result(*shape)
+        result["cka"][0, 0] = np.nan
+        ax = heatmap(result, title="title")
+        draw(ax)
+        box, page = ax.get_tightbbox(), ax.figure.bbox
+        assert box.x0 >= page.x0
+        assert box.y0 >= page.y0
+        assert box.x1 <= page.x1
+        assert box.y1 <= page.y1
+
+    def test_returns_the_axes_passed_in(self, make_result):
+        ax = Figure().subplots()
+        assert heatmap(make_result(3, 3), ax) is ax
+
+    @pytest.mark.parametrize("layout", [None, "constrained"])
+    def test_colour_bar_takes_room_from_its_own_axes_alone(self, make_result, layout):
+        def neighbours(picture):
+            figure = Figure(figsize=(15, 4), layout=layout)
+            left, middle, right = figure.subplots(1, 3)
+            picture(middle)
+            draw(middle)
+            return left, middle, right
+
+        plain = neighbours(lambda ax: heatmap(make_result(9, 9), ax, colorbar=False))
+        ours = neighbours(lambda ax: heatmap(make_result(9, 9), ax))
+        for i in (0, 2):
+            np.testing.assert_allclose(
+                ours[i].get_position().bounds, plain[i].get_position().bounds, atol=1e-6
+            )
+        assert len(ours[1].figure.axes) == 3
+        bar = ours[1].images[0].colorbar.ax
+        slot = ours[1].get_position(original=True).transformed(ours[1].figure.transSubfigure)
+        assert bar.get_tightbbox().x1 <= slot.x1 + 1
+        assert ours[1].get_window_extent().width < plain[1].get_window_extent().width
+
+    @pytest.mark.parametrize("layout", ["tight", "constrained"])
+    def test_pictures_side_by_side_do_not_touch(self, make_result, layout):
+        pair = Figure(figsize=(9, 4), layout=layout).subplots(1, 2)
+        for ax in pair:
+            heatmap(make_result(30, 30), ax)
+        draw(pair[0])
+        assert pair[0].get_tightbbox().x1 < pair[1].get_tightbbox().x0
+        assert pair[1].get_tightbbox().x1 <= pair[1].figure.bbox.x1
+
+    def test_colour_bar_is_as_tall_as_the_map(self, make_result):
+        ax = heatmap(make_result(9, 9), Figure(figsize=(4, 8)).subplots())
+        draw(ax)
+        bar, box = ax.images[0].colorbar.ax.get_window_extent(), ax.get_window_extent()
+        np.testing.assert_allclose([bar.y0, bar.y1], [box.y0, box.y1], atol=1)
+
+    def test_colour_bar_can_be_left_off(self, make_result):
+        ax = heatmap(make_result(3, 3), colorbar=False)
+        assert ax.images[0].colorbar is None
+        assert not ax.child_axes
+
+    def test_cropping_on_save_moves_nothing(self, make_result, tmp_path):
+        ax = heatmap(make_result(20, 20), Figure(figsize=(9, 6)).subplots())
+        draw(ax)
+        bar = ax.images[0].colorbar.ax
+        seen = []
+        ax.figure.canvas.mpl_connect("draw_event", lambda _: seen.append(bar.get_position().bounds))
+        before = bar.get_position().bounds
+        ax.figure.savefig(tmp_path / "map.png", bbox_inches="tight")
+        draw(ax)
+        np.testing.assert_allclose(bar.get_position().bounds, before, atol=1e-3)
+        for bounds in seen:
+            np.testing.assert_allclose(bounds, before, atol=1e-3)
+
+    def test_on_a_subfigure(self, make_result):
+        left, right = Figure(figsize=(8, 4), layout="constrained").subfigures(1, 2)
+        ax = heatmap(make_result(9, 9), right.subplots())
+        draw(ax)
+        assert ax.get_tightbbox().x0 >= right.bbox.x0
+        assert ax.get_tightbbox().x1 <= right.bbox.x1
+        assert not left.axes
+
+
+def test_pyplot_stays_unimported():
+    code = "import sys, repsim.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestErrors:
+    def test_dataset_without_the_variable(self, make_result):
+        with pytest.raises(InputError, match=r"no variable 'cka'.\n  variables: standard_error"):
+            heatmap(make_result(3, 3).drop_vars("cka"))
+
+    def test_extra_dimension(self, make_result):
+        result = make_result(3, 3)["cka"].expand_dims(head=2)
+        with pytest.raises(InputError, match=r"exactly the dimensions(.|\n)*isel\(head=0\)"):
+            heatmap(result)
+
+    def test_missing_dimension(self, make_result):
+        with pytest.raises(InputError, match=r"\('layer_y',\) → \(3,\)\n  Keep both"):
+            heatmap(make_result(3, 3)["cka"][0])
+
+    def test_other_dimensions(self, make_result):
+        with pytest.raises(InputError, match="exactly the dimensions layer_x and layer_y"):
+            heatmap(make_result(3, 3)["cka"].rename(layer_x="model"))
+
+    def test_bare_matrix(self):
+        with pytest.raises(InputError, match="result: ndarray"):
+            heatmap(np.eye(3))
+
+    def test_no_layers(self, make_result):
+        with pytest.raises(InputError, match="at least one layer"):
+            heatmap(make_result(3, 3).isel(layer_x=[]))
+
+    def test_not_numbers(self, make_result):
+        with pytest.raises(InputError, match="real numbers"):
+            heatmap(make_result(3, 3)["cka"].astype(str))
+
+    @pytest.mark.parametrize("ends", [(1.0, 0.0), (0.5, 0.5), (np.nan, 1.0)])
+    def test_scale_the_wrong_way_round(self, make_result, ends):
+        with pytest.raises(InputError, match="vmin must be less than vmax"):
+            heatmap(make_result(3, 3), vmin=ends[0], vmax=ends[1])
+
+    def test_an_error_leaves_the_axes_empty(self, make_result):
+        ax = Figure().subplots()
+        with pytest.raises(InputError):
+            heatmap(make_result(3, 3), ax, vmin=2.0)
+        assert not ax.images
