@@ -1,0 +1,229 @@
+"""One page that needs no other file, and the same findings as plain text."""
+
+from __future__ import annotations
+
+import base64
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from _digit_findings import Finding
+
+__all__ = ["Picture", "page", "plain"]
+
+LEARNED = 0.9
+"""Test accuracy below which a model has learned too little to speak of what training does."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure, the name of its file, and what it shows, in words."""
+
+    name: str
+    figure: Figure
+    alt: str
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as a PNG file."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", dpi=200, bbox_inches="tight", pad_inches=0.05)
+        return file.getvalue()
+
+    @property
+    def html(self) -> str:
+        """The figure as an element that holds its own data."""
+        data = base64.b64encode(self.png).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt)}">'
+
+
+def plain(n: Mapping[str, float], found: Sequence[Finding]) -> str:
+    """Return the findings as text for a terminal."""
+    shown = {name: _text(name, n) for name in n}
+    lines = []
+    for finding in found:
+        lines.append(f"{finding.verdict.upper():<15}{finding.claim}")
+        measured = finding.measured.format_map(shown)
+        lines += textwrap.wrap(measured, 96, initial_indent=" " * 15, subsequent_indent=" " * 15)
+    return "\n".join([*_unlearned(n), *lines])
+
+
+def page(
+    n: Mapping[str, float],
+    found: Sequence[Finding],
+    pictures: Sequence[Picture],
+    results: Mapping[str, xr.Dataset],
+    details: Mapping[str, str],
+) -> str:
+    """Return the page."""
+    shown = {name: _number(name, n) for name in n}
+    image = {picture.name: picture.html for picture in pictures}
+
+    def figures(*names: str) -> str:
+        return "\n".join(
+            f"<figure>{image[name]}\n"
+            f"<figcaption>{CAPTIONS[name].format_map(shown)}</figcaption></figure>"
+            for name in names
+        )
+
+    def row(finding: Finding) -> str:
+        kind = finding.verdict.replace(" ", "-")
+        return (
+            f'<li class="{kind}"><p class="verdict">{finding.verdict}</p><div>'
+            f"<h3>{escape(finding.claim)}</h3>"
+            f"<p>Measured: {escape(finding.measured).format_map(shown)}.</p>"
+            f'<p class="criterion">Criterion: {escape(finding.criterion)}</p></div></li>'
+        )
+
+    about = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in details.items())
+    layers_cnn, layers_vit = results["cnn-vit"].cka.shape
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>ViT and CNN on handwritten digits: representation similarity</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<header>
+<h1>Does a vision transformer see handwritten digits like a convolutional network?</h1>
+<p class="lead">A small ViT and a small residual CNN learned to read the same digits; ViT
+{shown["accuracy_vit"]}, CNN {shown["accuracy_cnn"]} of the held-out images right. Below, each of
+the {layers_vit} layers of the one is compared with each of the {layers_cnn} layers of the other,
+by CKA. The claims are those of Raghu et al. (2021), made there for large models and
+photographs; whether they hold here is decided by the numbers, by criteria stated beside them.</p>
+{"".join(f'<p class="warning">{line}</p>' for line in _unlearned(n))}
+{image["digits"]}
+</header>
+
+<section>
+<h2>What holds on these data</h2>
+<ul class="findings">{"".join(row(finding) for finding in found)}</ul>
+<p class="note">A claim holds in part where only some of what its criterion asks for is met.
+± is a standard error over batches of images (jackknife), an upper bound: as if
+all pairs of layers erred together. It does not cover chance in training: another seed trains
+other models, and a verdict near its criterion may change.</p>
+</section>
+
+<section>
+<h2>The maps</h2>
+<div class="figures">
+{figures("vit", "cnn", "cnn-vit", "layer-match")}
+</div>
+</section>
+
+<section>
+<h2>Controls</h2>
+<p>Layers of a network that has learned nothing also see the same images, and each is computed
+from the one before: they can score high. What a map says about <em>learning</em> is only what it
+says beyond these.</p>
+<div class="figures">
+{figures("untrained-vit", "vit-untrained-vit", "layer-match-untrained")}
+</div>
+</section>
+
+<section>
+<h2>How it was made</h2>
+<p>CKA is linear, with the unbiased minibatch estimator of Nguyen, Raghu and Kornblith (2021),
+arXiv:2010.15327: 1 is the same up to rotation and scale, and about 0 is unrelated. The largest
+standard error of any pair of layers is {shown["error_largest"]}. A map has every layer, norms
+and activations too; layers run from the input, at the lower left, to the output. The claims are
+from Raghu, Unterthiner, Kornblith, Zhang and Dosovitskiy (2021), arXiv:2108.08810. The images are
+the handwritten digits that come with scikit-learn.</p>
+<dl>{about}</dl>
+</section>
+</main>
+</body>
+</html>
+"""
+
+
+def _unlearned(n: Mapping[str, float]) -> list[str]:
+    """Return a warning, unless both models can read digits."""
+    if min(n["accuracy_vit"], n["accuracy_cnn"]) >= LEARNED:
+        return []
+    return [f"Not both models read {LEARNED:.0%} of the digits: no verdict on them counts yet."]
+
+
+def _text(name: str, n: Mapping[str, float]) -> str:
+    """Return a number as text, with its standard error where it has one."""
+    if name.startswith(("accuracy", "match")):
+        return f"{n[name]:.1%}"
+    error = f" ± {n[f'{name}_error']:.3f}" if f"{name}_error" in n else ""
+    return f"{n[name]:.3f}{error}".replace("-", "−")
+
+
+def _number(name: str, n: Mapping[str, float]) -> str:
+    """Return a number as an element that keeps its name and full value."""
+    return f'<data data-name="{name}" value="{n[name]!r}">{_text(name, n)}</data>'
+
+
+CAPTIONS = {
+    "vit": "The ViT with itself. Two different layers score {mean_vit} on average; the lowest "
+    "quarter of the layers with the highest, {ends_vit}.",
+    "cnn": "The CNN with itself. Two different layers score {mean_cnn} on average; the lowest "
+    "quarter of the layers with the highest, {ends_cnn}.",
+    "cnn-vit": "Every layer of the CNN with every layer of the ViT: {mean_cnn_vit} on average. "
+    "With each image paired with another one instead, {mean_chance}: chance is zero, and no pair "
+    "of layers is farther from it than {chance_largest}.",
+    "layer-match": "Where each layer of the CNN finds its best match in the ViT. Of the lower "
+    "half of the CNN, nine in ten layers match within the lowest {match_reach} of the ViT, half "
+    "of them within the lowest {match_lower}; the match beats the best in the lowest quarter by "
+    "{margin_match} (median). The upper half matches at {match_upper} (median).",
+    "untrained-vit": "The ViT before training ({accuracy_untrained_vit} of the images right) with "
+    "itself. Two different layers score {mean_untrained_vit}; the lowest quarter with the "
+    "highest, {ends_untrained_vit}; the outputs of two different blocks, {blocks_untrained_vit} "
+    "(trained: {blocks_vit}).",
+    "vit-untrained-vit": "The trained ViT with itself before training: {mean_vit_untrained_vit} "
+    "on average; each layer with its own beginning, {same_layer_vit_untrained_vit}.",
+    "layer-match-untrained": "The match of CNN and ViT, both before training. Nine in ten layers "
+    "of the lower half match within the lowest {match_untrained_reach} of the ViT, half of them "
+    "within the lowest {match_untrained_lower}.",
+}
+
+STYLE = """
+:root { --ground: #fff; --text: #1c2128; --soft: #57606a; --line: #d8dee4; --plate: #fff;
+  --good: #1a7f37; --partly: #9a6700; --bad: #b42318; }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #14171c; --text: #e6e8eb; --soft: #a3abb5; --line: #333a43; --plate: #fff;
+    --good: #5bc57c; --partly: #d9a93a; --bad: #f28b80; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--text);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
+main { max-width: 72rem; margin: 0 auto; padding: 2rem 1.1rem 4rem; }
+header, section > p, section > ul, dl { max-width: 46rem; }
+h1 { font-size: clamp(1.5rem, 1.1rem + 2vw, 2.2rem); line-height: 1.2; margin: 0 0 1rem; }
+h2 { font-size: 1.3rem; margin: 3rem 0 .8rem; }
+h3 { font-size: 1rem; margin: 0 0 .25rem; }
+img { display: block; width: 100%; height: auto; background: var(--plate); border-radius: 4px; }
+.warning { color: var(--bad); font-weight: 650; }
+.lead { font-size: 1.08rem; }
+.findings { list-style: none; margin: 0; padding: 0; }
+.findings li { display: grid; grid-template-columns: 8.5rem 1fr; gap: .2rem 1rem;
+  border-top: 1px solid var(--line); padding: .8rem 0; }
+.findings p { margin: 0 0 .25rem; }
+.verdict { font-weight: 650; }
+.holds .verdict { color: var(--good); }
+.holds-in-part .verdict { color: var(--partly); }
+.does-not-hold .verdict { color: var(--bad); }
+.criterion, .note, figcaption, dl { color: var(--soft); font-size: .92rem; }
+data { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
+  gap: 2rem 1.6rem; align-items: start; }
+figure { margin: 0; max-width: 42rem; }
+figcaption { padding-top: .5rem; }
+figcaption data { color: var(--text); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
+dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 34rem) { .findings li, dl { grid-template-columns: 1fr; }
+  dd { margin-bottom: .5rem; } }
+"""

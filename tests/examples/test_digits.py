@@ -1,0 +1,265 @@
+"""The demo, run as a user would, and the page it writes held against the results it saves."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+matplotlib_image = pytest.importorskip("matplotlib.image")
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "digits.py"
+PICTURES = {
+    "vit", "cnn", "cnn-vit", "layer-match", "untrained-vit", "vit-untrained-vit",
+    "layer-match-untrained",
+}  # fmt: skip
+RESULTS = {
+    "vit", "cnn", "cnn-vit", "untrained-vit", "untrained-cnn", "vit-untrained-vit",
+    "untrained-cnn-untrained-vit", "chance",
+}  # fmt: skip
+VOID = {"meta", "img", "br", "link", "input"}
+
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    script = ["-c", code] if code else [str(SCRIPT)]
+    return subprocess.run(
+        [sys.executable, *script, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=500,
+        env={
+            **os.environ,
+            "PYTHONIOENCODING": "utf-8",
+            "PYTHONWARNINGS": "error::UserWarning,error::RuntimeWarning",
+        },
+    )
+
+
+class Page(HTMLParser):
+    """What a page holds: its tags, the pieces of data in it, and whether its elements close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.numbers: dict[str, set[float]] = {}
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        if tag == "data":
+            self.numbers.setdefault(str(values["data-name"]), set()).add(
+                float(str(values["value"]))
+            )
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    done = run("--out", str(out), "--quick")
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout
+
+
+@pytest.fixture(scope="module")
+def page(demo: tuple[Path, str]) -> Page:
+    return Page((demo[0] / "index.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def results(demo: tuple[Path, str]) -> dict[str, xr.Dataset]:
+    return {
+        file.stem: xr.load_dataset(file, engine="scipy")
+        for file in (demo[0] / "results").glob("*.nc")
+    }
+
+
+def test_it_says_what_it_found_and_where_it_is(demo: tuple[Path, str]) -> None:
+    out, stdout = demo
+    assert str(out / "index.html") in stdout
+    verdicts = re.findall(r"^(HOLDS|HOLDS IN PART|DOES NOT HOLD)  +\S", stdout, flags=re.MULTILINE)
+    assert len(verdicts) == 6
+    assert not re.search(r"\bnan\b|\{", stdout)
+
+
+def test_pictures_are_pictures(demo: tuple[Path, str]) -> None:
+    out, _ = demo
+    assert {file.stem for file in out.glob("*.png")} == PICTURES | {"digits"}
+    for name in PICTURES:
+        image = matplotlib_image.imread(out / f"{name}.png")
+        assert min(image.shape[:2]) > 500, name
+        assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 50, name
+
+
+def test_results_are_labelled(results: dict[str, xr.Dataset]) -> None:
+    assert set(results) == RESULTS
+    cross = results["cnn-vit"]
+    assert (cross.attrs["model_x"], cross.attrs["model_y"]) == ("CNN", "ViT")
+    assert "stage2.0.conv1" in cross.layer_x.values
+    assert "blocks.1.mlp.fc1" in cross.layer_y.values
+    for name in ("vit", "cnn", "untrained-vit", "untrained-cnn"):
+        np.testing.assert_allclose(np.diag(results[name].cka), 1.0, atol=1e-6)
+        np.testing.assert_allclose(results[name].cka, results[name].cka.values.T, atol=1e-6)
+
+
+def test_page_stands_alone(demo: tuple[Path, str], page: Page) -> None:
+    out, _ = demo
+    text = (out / "index.html").read_text(encoding="utf-8")
+    assert page.open == []
+    own = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|<link", own, re.IGNORECASE)
+    assert "{" not in re.sub(r"<style>.*?</style>", "", own, flags=re.DOTALL)
+    images = [attrs for tag, attrs in page.tags if tag == "img"]
+    assert len(images) == len(PICTURES) + 1
+    assert len({attrs["alt"] for attrs in images}) == len(images)
+    for attrs in images:
+        assert str(attrs["src"]).startswith("data:image/png;base64,")
+        assert len(str(attrs["alt"])) > 20
+    for _, attrs in page.tags:
+        assert "href" not in attrs
+        assert str(attrs.get("src", "data:")).startswith("data:")
+    assert ("html", {"lang": "en"}) in page.tags
+    assert any(attrs.get("name") == "viewport" for _, attrs in page.tags)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_page_shows_what_the_results_say(page: Page, results: dict[str, xr.Dataset]) -> None:
+    def off_diagonal(name: str, variable: str = "cka") -> float:
+        values = results[name][variable].values
+        return (values.sum() - np.trace(values)) / (values.size - len(values))
+
+    def ends(name: str) -> float:
+        values = results[name].cka.values
+        return values[: len(values) // 4, -(len(values) // 4) :].mean()
+
+    def blocks(name: str) -> float:
+        names = ["blocks.0", "blocks.1"]
+        return results[name].cka.sel(layer_x=names[0], layer_y=names[1]).item()
+
+    def match(name: str) -> dict[str, float]:
+        cka = results[name].cka.values
+        n_x, n_y = cka.shape
+        depths = [int(np.argmax(row)) / (n_y - 1) for row in cka]
+        lower = [depth for i, depth in enumerate(depths) if i / (n_x - 1) <= 0.5]
+        # Nine in ten of them lie at or below the reach, and fewer at or below any lesser depth.
+        reach = min(d for d in lower if sum(other <= d for other in lower) >= 0.9 * len(lower))
+        quarter = [j for j in range(n_y) if j / (n_y - 1) <= 0.25]
+        margins = [max(row) - max(row[quarter]) for row in cka[: len(lower)]]
+        return {
+            "reach": reach,
+            "lower": float(np.median(lower)),
+            "upper": float(np.median(depths[len(lower) :])),
+            "margin": float(np.median(margins)),
+        }
+
+    trained, untrained = match("cnn-vit"), match("untrained-cnn-untrained-vit")
+    together = results["vit-untrained-vit"].cka
+    chance = results["chance"].cka
+    expected = {
+        "accuracy_vit": results["cnn-vit"].attrs["test_accuracy_y"],
+        "accuracy_cnn": results["cnn-vit"].attrs["test_accuracy_x"],
+        "accuracy_untrained_vit": results["vit-untrained-vit"].attrs["test_accuracy_y"],
+        "mean_vit": off_diagonal("vit"),
+        "mean_cnn": off_diagonal("cnn"),
+        "mean_untrained_vit": off_diagonal("untrained-vit"),
+        "ends_vit": ends("vit"),
+        "ends_cnn": ends("cnn"),
+        "ends_untrained_vit": ends("untrained-vit"),
+        "blocks_vit": blocks("vit"),
+        "blocks_untrained_vit": blocks("untrained-vit"),
+        "mean_cnn_vit": float(results["cnn-vit"].cka.mean()),
+        "mean_vit_untrained_vit": float(together.mean()),
+        "same_layer_vit_untrained_vit": float(
+            np.mean([together.sel(layer_x=name, layer_y=name) for name in together.layer_x.values])
+        ),
+        "mean_chance": float(chance.mean()),
+        "chance_largest": float(np.abs(chance).max()),
+        "error_largest": max(float(each.standard_error.max()) for each in results.values()),
+        "match_reach": trained["reach"],
+        "match_lower": trained["lower"],
+        "match_upper": trained["upper"],
+        "margin_match": trained["margin"],
+        "match_untrained_reach": untrained["reach"],
+        "match_untrained_lower": untrained["lower"],
+        "stages_cnn": stage_contrast(results["cnn"]),
+        "stages_untrained_cnn": stage_contrast(results["untrained-cnn"]),
+    }
+    assert set(page.numbers) == set(expected)
+    for name, value in expected.items():
+        (shown,) = page.numbers[name]
+        np.testing.assert_allclose(shown, value, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def stage_contrast(result: xr.Dataset) -> float:
+    """Same stage less other stage, at equal distances: pair by pair."""
+    names = [str(name) for name in result.layer_x.values]
+    cells: dict[int, tuple[list[float], list[float]]] = {}
+    for i, one in enumerate(names):
+        for j in range(i + 1, len(names)):
+            if one.startswith("stage") and names[j].startswith("stage"):
+                apart = one[:6] != names[j][:6]
+                cells.setdefault(j - i, ([], []))[apart].append(float(result.cka[i, j]))
+    return float(
+        np.mean(
+            [np.mean(same) - np.mean(other) for same, other in cells.values() if same and other]
+        )
+    )
+
+
+def test_numbers_are_written_out_as_they_are(demo: tuple[Path, str], page: Page) -> None:
+    text = (demo[0] / "index.html").read_text(encoding="utf-8")
+    shown = re.findall(r'<data data-name="(\w+)" value="([^"]+)">([^<]+)</data>', text)
+    assert shown
+    for name, value, words in shown:
+        first = words.split(" ± ")[0].replace("−", "-")
+        if first.endswith("%"):
+            assert abs(float(first[:-1]) / 100 - float(value)) <= 0.0005 + 1e-12, name
+        else:
+            assert abs(float(first) - float(value)) <= 0.0005 + 1e-12, name
+
+
+def test_same_seed_same_numbers(demo: tuple[Path, str], tmp_path: Path) -> None:
+    done = run("--out", str(tmp_path), "--quick")
+    assert done.returncode == 0, done.stderr
+    again = (tmp_path / "findings.json").read_text(encoding="utf-8")
+    assert again == (demo[0] / "findings.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("missing", ["sklearn", "torch", "matplotlib"])
+def test_missing_package_says_what_to_install(missing: str) -> None:
+    code = (
+        f"import runpy, sys; sys.modules[{missing!r}] = None; "
+        f"sys.path.insert(0, {str(SCRIPT.parent)!r}); "
+        f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    )
+    done = run(code=code)
+    assert done.returncode == 1
+    assert f"digits.py: {missing} is not installed" in done.stderr
+    assert ".[demo]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--passes", "--threads"])
+def test_options_must_make_sense(option: str) -> None:
+    done = run(option, "0")
+    assert done.returncode == 2
+    assert f"{option} must be at least 1" in done.stderr
