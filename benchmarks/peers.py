@@ -1,0 +1,306 @@
+"""repsim.compare beside the other packages for CKA of two torch models, in one run.
+
+    pip install -e .[bench]
+    python benchmarks/peers.py                                # both cases, a Markdown table each
+    python benchmarks/peers.py --case a --repeats 3 --only repsim pytorch-cka
+    python benchmarks/peers.py --json peers.json --write benchmarks/README.md
+
+All layers of one model against all layers of the other. For each package: its time as a ratio to
+the two forward passes that no method can do without, its peak memory above theirs, and how far its
+numbers are from a float64 reference. benchmarks/README.md says how each is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # here and in every process started from here
+
+import numpy as np
+import torch
+
+from _cases import CASES, Reference, locate, names_that_ran, reference
+from _measure import Plan, Run, Setting, alone, cores, interleaved
+from _packages import ALL, FLOORS, PACKAGES, Layers, Matrix
+
+OFF = 1e-3  # an entry further than this from the reference would be seen on a map
+START, END = "<!-- peers:start -->", "<!-- peers:end -->"
+
+
+@dataclass
+class Row:
+    """What was found out about one package in one case."""
+
+    package: str
+    version: str | None
+    how: str | None = None
+    batches: int = 0
+    seconds_per_batch: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)  # to the two forward passes
+    extra_mib: float | None = None
+    shape: tuple[int, int] | None = None
+    max_error: float | None = None  # over the entries that are numbers
+    nan: float | None = None  # share of entries that are not
+    off: float | None = None  # share of entries further than OFF from the reference, or NaN
+    remarks: list[str] = field(default_factory=list)
+
+
+def errors(matrix: Matrix, truth: Reference, n_batches: int) -> tuple[float, float, float]:
+    """Largest absolute error, the share of NaN, and the share of entries off by more than OFF."""
+    rows, columns = locate(matrix.labels_x, truth.keys_x), locate(matrix.labels_y, truth.keys_y)
+    error = np.abs(matrix.values - truth.cka(n_batches)[np.ix_(rows, columns)])
+    nan = np.isnan(error)
+    return (
+        float(error[~nan].max(initial=0.0)),
+        float(nan.mean()),
+        float((nan | (error > OFF)).mean()),
+    )
+
+
+def measure(case: str, names: list[str], args: argparse.Namespace) -> list[Row]:
+    say(f"case {case}: float64 reference")
+    truth = reference(CASES[case], args.batches)
+    layers = Layers(names_that_ran(truth.keys_x), names_that_ran(truth.keys_y))
+    imports = [m for name in names if (m := PACKAGES[name].module)]
+
+    def run(name: str, how: str, batches: int) -> Run:
+        say(f"case {case}: {name}, {how}, {count(batches, 'batch', 'batches')}")
+        setting = Setting(case, layers, imports, args.threads, args.timeout)
+        return alone(name, how, batches, setting)
+
+    rows = {name: Row(name, version(name), remarks=list(PACKAGES[name].notes)) for name in names}
+    plans: dict[str, Plan] = {}
+    bare = 0.0
+    for name, row in rows.items():
+        how, trial = first_that_returns(run, row)
+        if trial is None:
+            continue
+        # Where more than one batch cannot be afforded, the trial is the measurement.
+        plan = affordable(name, how, trial.seconds, args)
+        runs = [trial]
+        if plan.batches > 1:
+            runs = [run(name, how, plan.batches) for _ in range(min(plan.repeats, args.memory))]
+        peaks = [r.peak_mib for r in runs]
+        if name == FLOORS[0]:
+            bare = statistics.median(peaks)
+            row.remarks.append(
+                f"Peak of {min(peaks):.0f} to {max(peaks):.0f} MiB over "
+                f"{count(len(peaks), 'process', 'processes')}, libraries and weights included."
+            )
+        row.how, row.batches, row.extra_mib = how, plan.batches, statistics.median(peaks) - bare
+        if matrix := runs[0].matrix:
+            row.shape = (len(matrix.labels_x), len(matrix.labels_y))
+            row.max_error, row.nan, row.off = errors(matrix, truth, plan.batches)
+        if trial.seconds > args.budget and name not in FLOORS:
+            row.seconds_per_batch = [trial.seconds]
+            row.remarks.append("Too slow to take turns: one batch, timed once in its own process.")
+        else:
+            plans[name] = plan
+
+    for name, turn, seconds in interleaved(CASES[case], plans, layers):
+        say(f"case {case}, round {turn + 1}: {name}, {seconds:.2f} s a batch")
+        rows[name].seconds_per_batch.append(seconds)
+    floor = rows[FLOORS[0]].seconds_per_batch
+    for name, row in rows.items():
+        # Each round has its own floor; what took no turn is set against their median.
+        per_round = floor if name in plans else [statistics.median(floor)]
+        row.ratios = [s / f for s, f in zip(row.seconds_per_batch, per_round, strict=False)]
+        if name in plans and (plans[name].batches, plans[name].repeats) != (
+            args.batches,
+            args.repeats,
+        ):
+            row.remarks.append(
+                f"Slow: {count(plans[name].batches, 'batch', 'batches')} instead of "
+                f"{args.batches}, timed {count(len(row.ratios), 'time', 'times')}."
+            )
+    return list(rows.values())
+
+
+def first_that_returns(run: Callable[[str, str, int], Run], row: Row) -> tuple[str, Run | None]:
+    """The first way of calling the package that does not raise, and one batch of it."""
+    how = ""
+    for how in PACKAGES[row.package].callers:
+        trial = run(row.package, how, 1)
+        if trial.raised is None:
+            if how != ALL:
+                row.remarks.append(f"Measured as: {how}.")
+            return how, trial
+        row.remarks.append(f"{how}: {trial.raised}")
+        say(f"  {trial.raised}")
+    return how, None
+
+
+def affordable(name: str, how: str, seconds: float, args: argparse.Namespace) -> Plan:
+    """As much as fits in `--budget` at `seconds` a batch; fewer repeats first, then batches."""
+    if name in FLOORS:
+        return Plan(how, args.batches, args.repeats)
+    batches = int(min(args.batches, max(1, args.budget // seconds)))
+    repeats = int(min(args.repeats, max(1, args.budget // (batches * seconds))))
+    return Plan(how, batches, repeats)
+
+
+def table(case_name: str, rows: list[Row]) -> str:
+    lines = [
+        f"**{case_name}. {CASES[case_name].title}**",
+        "",
+        "| package | time ÷ forward (range) | memory above forward, MiB | layers "
+        "| largest error | entries off by > 0.001 | notes |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    remarks: list[str] = []
+    for row in rows:
+        marks = []
+        for remark in row.remarks:
+            remark = remark.replace("\n", " ")
+            if remark not in remarks:
+                remarks.append(remark)
+            marks.append(str(remarks.index(remark) + 1))
+        title = f"{row.package} {row.version}" if row.version else f"*{row.package}*"
+        cells = [
+            title,
+            spread(row.ratios),
+            "–" if row.extra_mib is None else f"{row.extra_mib:.0f}",
+            "–" if row.shape is None else f"{row.shape[0]} × {row.shape[1]}",
+            worst(row),
+            "–" if row.off is None else f"{row.off:.1%}",
+            ", ".join(marks),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [""] + [f"{i}. {remark}" for i, remark in enumerate(remarks, 1)]
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    if not values:
+        return "–"
+    middle = f"{statistics.median(values):.2f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.2f}–{max(values):.2f})"
+
+
+def worst(row: Row) -> str:
+    if row.max_error is None:
+        return "–"
+    error = f"{row.max_error:.0e}" if row.max_error < OFF else f"{row.max_error:.2g}"
+    return f"{error}, and {row.nan:.1%} NaN" if row.nan else error
+
+
+def count(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
+
+
+def version(name: str) -> str | None:
+    distribution = PACKAGES[name].distribution
+    return distribution and importlib.metadata.version(distribution)
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def machine_and_versions(args: argparse.Namespace) -> dict[str, str | int]:
+    packages = ("torch", "torchvision", "timm", "numpy")
+    return {
+        "processor": processor(),
+        "threads": args.threads,
+        "batches": args.batches,
+        "repeats": args.repeats,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def report(found: dict[str, list[Row]], machine: dict[str, str | int]) -> str:
+    about = ", ".join(f"{key} {value}" for key, value in machine.items() if key != "processor")
+    tables = [table(case, rows) for case, rows in found.items()]
+    return "\n\n".join([f"{machine['processor']}; {about}.", *tables])
+
+
+def write(path: Path, text: str) -> None:
+    """Replace what stands between the two comments of `path`."""
+    page = path.read_text(encoding="utf-8")
+    if page.count(START) != 1 or page.count(END) != 1:
+        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
+    pattern = re.escape(START) + ".*" + re.escape(END)
+    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
+    path.write_text(page, encoding="utf-8")
+
+
+def check(names: list[str]) -> None:
+    """Stop unless every package is there: a table with a package missing looks complete."""
+    missing = []
+    for name in names:
+        try:
+            version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        sys.exit(
+            f"Not installed: {', '.join(missing)}.\n"
+            "  Repair: pip install -e .[bench]\n"
+            "  or name the packages to compare: --only repsim pytorch-cka"
+        )
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    peers = [name for name in PACKAGES if name not in FLOORS]
+    parser.add_argument("--case", choices=[*CASES, "all"], default="all")
+    parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default 5)")
+    parser.add_argument("--batches", type=int, default=4, help="batches a call (default 4)")
+    parser.add_argument("--memory", type=int, default=3, help="processes for memory (default 3)")
+    parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=120,
+        help="seconds for all timed calls of a package in a case, before it gets fewer repeats "
+        "and then fewer batches; the two floors are always timed in full (default 120)",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=1800, help="seconds until a call is given up"
+    )
+    parser.add_argument("--only", nargs="+", choices=peers, default=peers, metavar="PACKAGE")
+    parser.add_argument("--json", type=Path, help="write everything that was measured here")
+    parser.add_argument("--write", type=Path, help="put the tables between this file's comments")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    names = [*FLOORS, *(name for name in PACKAGES if name in args.only)]
+    check(names)
+    torch.set_num_threads(args.threads)
+    machine = machine_and_versions(args)
+    cases = list(CASES) if args.case == "all" else [args.case]
+    found = {case: measure(case, names, args) for case in cases}
+    text = report(found, machine)
+    print(text)
+    if args.json:
+        data = {"setting": machine, "cases": {c: [asdict(r) for r in found[c]] for c in found}}
+        args.json.write_text(json.dumps(data, indent=1))
+    if args.write:
+        write(args.write, text)
+
+
+if __name__ == "__main__":
+    main()

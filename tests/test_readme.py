@@ -1,0 +1,26 @@
+"""The README's Python, run as a reader would run it: every block by itself, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(
+    r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```", README.read_text(), re.M | re.S
+)
+
+
+def test_every_python_block_is_found():
+    assert len(BLOCKS) == README.read_text().count("```python")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("title", "code"), BLOCKS, ids=[title for title, _ in BLOCKS])
+def test_readme_block_runs(title, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, f"README.md, {title}", "exec"), {})
+    if "savefig" in code:
+        assert {path.name for path in tmp_path.iterdir()} == {"map.png", "match.png"}
