@@ -120,8 +120,8 @@ def measure(case: str, names: list[str], args: argparse.Namespace) -> list[Row]:
             args.repeats,
         ):
             row.remarks.append(
-                f"Slow: {count(plans[name].batches, 'batch', 'batches')} instead of "
-                f"{args.batches}, timed {count(len(row.ratios), 'time', 'times')}."
+                f"Slow: {count(plans[name].batches, 'batch', 'batches')} of {args.batches}, "
+                f"timed {count(len(row.ratios), 'time', 'times')}."
             )
     return list(rows.values())
 

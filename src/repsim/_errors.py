@@ -5,6 +5,8 @@ Messages read alike: the operation, the argument, what was expected, what came, 
 
 from __future__ import annotations
 
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,3 +55,16 @@ class RepsimWarning(UserWarning):
 
 class DegenerateWarning(RepsimWarning):
     """A similarity is undefined (a constant representation) and NaN was returned."""
+
+
+def warn(message: str, category: type[RepsimWarning] = RepsimWarning) -> None:
+    """Issue a warning that points at the caller's line, however deep in here it arose.
+
+    Frames of torch are passed over too: a hook is called by torch, and torch by the caller.
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in ("repsim", "torch"):
+            break
+    warnings.warn(message, category, stacklevel=level)

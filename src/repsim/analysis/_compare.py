@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from repsim._errors import InputError, NonFiniteError, RepsimWarning
+from repsim._errors import InputError, NonFiniteError, warn
 from repsim.analysis._drive import Forward, Prepare, as_found, batches, run
 from repsim.analysis._grams import LayerGrams
 from repsim.analysis._provenance import model_label, versions
@@ -198,11 +197,9 @@ def compare(
             finished.append(acc)
             total.merge(acc)
     if len(finished) > 1 and _same_batches(*finished[:2]):
-        warnings.warn(
+        warn(
             f"compare: all {passes} passes saw the same batches, so they tell no more than one. "
             f"Pass a loader that reshuffles (shuffle=True).",
-            RepsimWarning,
-            stacklevel=2,
         )
     try:
         return _result(total, finished, provenance)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from repsim._errors import CaptureError, LayerNotFoundError, RepsimWarning
+from repsim._errors import CaptureError, LayerNotFoundError, warn
 from repsim.capture._batch import BatchAxis, BatchDim
 from repsim.capture._output import Select, UnusableOutput, pick
 from repsim.capture._select import Layer, Layers, listing, near_names, select_layers
@@ -364,11 +363,9 @@ class Recorder(Mapping[str, Any]):
         if loud and self._records:
             shown = "".join(f"  {line}\n" for line in loud[:12])
             more = f"  and {len(loud) - 12} more\n" if len(loud) > 12 else ""
-            warnings.warn(
+            warn(
                 "Recorder: outputs without the batch on axis 0 were left out:\n"
                 f"{shown}{more}  Pass batch_dim= or select=, or choose other layers.",
-                RepsimWarning,
-                stacklevel=2,
             )
 
     def _why_empty(self) -> str:

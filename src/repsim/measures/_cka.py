@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-
 from repsim._array import as_square, known, namespace, paired, scalar
-from repsim._errors import DegenerateWarning, InputError
+from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array, Namespace
 from repsim.estimators import Products, alignment, gram_products, resolve_estimator
 from repsim.kernels import Kernel, resolve_kernel
@@ -184,9 +182,8 @@ def _finish(
             if known(xp.isnan(product))
             else "is constant over the samples (its HSIC with itself is zero)"
         )
-        warnings.warn(
+        warn(
             f"{operation}: {name} {why}, so the similarity is undefined and NaN is returned.",
             DegenerateWarning,
-            stacklevel=3,
         )
     return scalar(xp, alignment(xp, products), dtype)

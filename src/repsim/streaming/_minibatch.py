@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,8 @@ from repsim._errors import (
     DegenerateWarning,
     InputError,
     NonFiniteError,
-    RepsimWarning,
     StateError,
+    warn,
 )
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
@@ -429,11 +428,9 @@ class MinibatchCKA:
         """
         self._require("standard_error")
         if len(self._sums.blocks) < 2:
-            warnings.warn(
+            warn(
                 "MinibatchCKA.standard_error: one batch has no spread; NaN is returned. Use "
                 "smaller batches to get several.",
-                RepsimWarning,
-                stacklevel=2,
             )
         out = self._labelled(self._sums.jackknife(), "standard_error")
         out.attrs["n_blocks"] = len(self._sums.blocks)
@@ -458,21 +455,18 @@ class MinibatchCKA:
         ):
             constant = [layers[i] for i in np.flatnonzero(to_numpy(selves) == 0)] if layers else []
             if constant:
-                warnings.warn(
+                warn(
                     f"MinibatchCKA: constant over the samples of every batch, so its CKA is "
                     f"undefined (NaN): {side} {', '.join(map(repr, constant))}.",
                     DegenerateWarning,
-                    stacklevel=3,
                 )
         return to_numpy(values)
 
     def _report(self) -> None:
         if self.n_skipped_batches:
-            warnings.warn(
+            warn(
                 f"MinibatchCKA: {self.n_skipped_batches} batch(es) of fewer than {MIN_BATCH} "
                 f"samples ({self.n_skipped_samples} samples in all) were left out.",
-                RepsimWarning,
-                stacklevel=3,
             )
 
     def _labelled(self, values: Any, name: str) -> xarray.DataArray:

@@ -1,0 +1,69 @@
+"""A warning points at the line of the caller, through our own frames and torch's."""
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim import DegenerateWarning, RepsimWarning
+
+constant = np.ones((6, 3))
+varied = np.random.default_rng(0).standard_normal((6, 3))
+
+
+def single_batch():
+    repsim.compare(nn.Sequential(nn.Linear(3, 2)), data=[torch.randn(8, 3)], progress=False)
+
+
+def one_batch_of_an_accumulator():
+    accumulator = repsim.MinibatchCKA()
+    accumulator.update({"a": varied})
+    accumulator.standard_error()
+
+
+def short_batch():
+    accumulator = repsim.MinibatchCKA()
+    for rows in (6, 3):
+        accumulator.update({"a": varied[:rows]})
+    accumulator.compute()
+
+
+def constant_array():
+    repsim.cka(constant, varied)
+
+
+def tokens_first():
+    net = nn.Sequential(nn.Linear(3, 2), nn.Flatten(0, 1))
+    with repsim.Recorder(net, "*"):
+        net(torch.randn(4, 5, 3))
+
+
+@pytest.mark.parametrize(
+    "act", [single_batch, one_batch_of_an_accumulator, short_batch, constant_array, tokens_first]
+)
+def test_it_points_at_the_caller(act):
+    with pytest.warns(RepsimWarning) as caught:
+        act()
+    assert {warning.filename for warning in caught} == {__file__}
+    first, last = act.__code__.co_firstlineno, max(n for *_, n in act.__code__.co_lines() if n)
+    assert all(first < warning.lineno <= last for warning in caught)
+
+
+def test_from_a_frame_without_a_caller():
+    """Embedded interpreters may call us from C."""
+    code = compile("warn('far out')", "<embedded>", "exec")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(code, {"warn": repsim._errors.warn, "__name__": "repsim.embedded"})
+    assert [str(warning.message) for warning in caught] == ["far out"]
+    assert issubclass(caught[0].category, RepsimWarning)
+
+
+def test_the_category_is_kept():
+    with pytest.warns(DegenerateWarning):
+        constant_array()
+    assert sys.modules["repsim._errors"].warn is repsim._errors.warn
