@@ -1,0 +1,182 @@
+"""Where patches lie: distances between the cells of a grid, and their mean in closed form."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from repsim._errors import InputError
+
+__all__ = ["Grid", "PatchSize", "as_grid", "as_patch_size", "grid_distances", "uniform_distance"]
+
+Grid: TypeAlias = int | tuple[int, int]
+"""Patches along the height and the width; one number for a square."""
+
+PatchSize: TypeAlias = float | tuple[float, float]
+"""Pixels from a patch to the next along the height and the width; one number for both."""
+
+
+def grid_distances(
+    grid: Grid, patch_size: PatchSize = 1.0
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Distance of every patch of a grid to every other.
+
+    ::
+
+        D_ij = √((ph·(r_i − r_j))² + (pw·(c_i − c_j))²)
+
+    with patch i in row r_i and column c_i, counted row by row: i = r_i·gw + c_i.
+
+    Parameters
+    ----------
+    grid : int or (int, int)
+        Patches along the height and the width, (gh, gw), each at least 1; one number for a square.
+        N = gh·gw.
+    patch_size : float or (float, float), default 1
+        Pixels from a patch to the next along the height and the width, (ph, pw), positive. With
+        the default, distances are in patches.
+
+    Returns
+    -------
+    numpy.ndarray, shape (N, N)
+        float64, in pixels; symmetric, 0 on the diagonal.
+
+    Raises
+    ------
+    InputError
+        `grid` or `patch_size` is not one or two positive numbers.
+
+    Notes
+    -----
+    Time and memory O(N²). Distances between the centres of the patches, which overlapping patches
+    have too: for them `patch_size` is the stride.
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 4, after Dosovitskiy et al. 2021,
+    arXiv:2010.11929, Fig. 7.
+
+    Examples
+    --------
+    >>> from repsim.attention import grid_distances
+    >>> grid_distances((1, 3), patch_size=16)
+    array([[ 0., 16., 32.],
+           [16.,  0., 16.],
+           [32., 16.,  0.]])
+    """
+    rows, columns = as_grid("grid_distances", grid)
+    height, width = as_patch_size("grid_distances", patch_size)
+    r, c = np.divmod(np.arange(rows * columns), columns)
+    distances = np.hypot(height * (r[:, None] - r), width * (c[:, None] - c))
+    return distances.astype(np.float64, copy=False)
+
+
+def uniform_distance(grid: Grid, patch_size: PatchSize = 1.0, prefix: int = 0) -> float:
+    """Mean attention distance of a head that attends to every token alike, in closed form.
+
+    ::
+
+        d = N/(N + p) · Σ_{|a|<gh, |b|<gw} (gh − |a|)(gw − |b|) √((ph·a)² + (pw·b)²) / N²
+
+    Parameters
+    ----------
+    grid : int or (int, int)
+        Patches along the height and the width, (gh, gw); N = gh·gw.
+    patch_size : float or (float, float), default 1
+        Pixels from a patch to the next along the height and the width, (ph, pw).
+    prefix : int, default 0
+        Tokens that are not patches (CLS, distillation, registers), p. They take p/(N + p) of the
+        attention, which the plain convention of :func:`mean_distance` counts as distance 0. Leave
+        it 0 for the reference of the renormalised distance.
+
+    Returns
+    -------
+    float
+        In pixels. Exact up to rounding: no N×N array is made.
+
+    Raises
+    ------
+    InputError
+        `grid` or `patch_size` is not one or two positive numbers, or `prefix` is not a whole
+        number of at least 0.
+
+    Notes
+    -----
+    A head of this mean distance need not attend uniformly; one well below it is local. Time and
+    memory O(N).
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 4, for the distance.
+
+    Examples
+    --------
+    >>> from repsim.attention import uniform_distance
+    >>> round(uniform_distance(14, 16), 6)  # the 224-pixel images of ViT-B/16, without CLS
+    116.492227
+    >>> round(uniform_distance(14, 16, prefix=1), 6)
+    115.900896
+    """
+    rows, columns = as_grid("uniform_distance", grid)
+    height, width = as_patch_size("uniform_distance", patch_size)
+    extra = as_prefix("uniform_distance", prefix)
+    a, b = np.arange(rows)[:, None], np.arange(columns)
+    # Each offset but 0 occurs with both signs.
+    pairs = (rows - a) * (columns - b) * np.where(a > 0, 2.0, 1.0) * np.where(b > 0, 2.0, 1.0)
+    patches = rows * columns
+    total = float(np.sum(pairs * np.hypot(height * a, width * b)))
+    return total / patches / (patches + extra)
+
+
+def as_grid(operation: str, grid: Any) -> tuple[int, int]:
+    """Return (rows, columns), or say what a grid is."""
+    pair = _pair(grid)
+    if len(pair) != 2 or not all(_is_whole(side) and side >= 1 for side in pair):
+        raise InputError(
+            f"{operation}: grid must be the number of patches along height and width, each at "
+            f"least 1.\n"
+            f"  grid: {grid!r}\n"
+            f"  For 224×224 images in patches of 16×16 it is (14, 14)."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:
+    """Return (height, width) in pixels, or say what a patch size is."""
+    pair = _pair(patch_size)
+    if len(pair) != 2 or not all(_is_number(side) and 0 < side < math.inf for side in pair):
+        raise InputError(
+            f"{operation}: patch_size must be positive, in pixels: one number, or height and "
+            f"width.\n"
+            f"  patch_size: {patch_size!r}\n"
+            f"  For a model of patches of 16×16 pixels it is 16."
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def as_prefix(operation: str, prefix: Any) -> int:
+    """Return the number of tokens before the patches, or say what that is."""
+    if not _is_whole(prefix) or prefix < 0:
+        raise InputError(
+            f"{operation}: prefix must be a whole number of at least 0, the tokens before the "
+            f"patches.\n"
+            f"  prefix: {prefix!r}\n"
+            f"  With one CLS token it is 1, with CLS and four registers 5."
+        )
+    return int(prefix)
+
+
+def _pair(value: Any) -> tuple[Any, ...]:
+    several = isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return tuple(value) if several else (value, value)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
