@@ -1,0 +1,221 @@
+"""repsim.attention_distance beside the bare forward pass, and beside keeping the weights.
+
+    pip install -e .[bench]
+    python benchmarks/attention.py                               # print the table
+    python benchmarks/attention.py --json attention.json --write benchmarks/README.md
+
+timm's vit_tiny_patch16_224 on batches of 8 images of 224×224 pixels, random weights. For each way:
+its time as a ratio to the bare forward pass of the same batches, and its peak memory above that.
+benchmarks/README.md says how each is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # here and in every process started from here
+
+import numpy as np
+import timm
+import torch
+import xarray  # noqa: F401 - so that the size of a library does not count
+from torch import Tensor, nn
+
+import repsim
+from _measure import cores, forget_peak, peak_mib
+from peers import processor, spread
+from repsim.attention import entropy, mean_distance, prefix_mass
+from repsim.capture import AttentionRecorder
+
+START, END = "<!-- attention:start -->", "<!-- attention:end -->"
+GRID, PATCH, PREFIX = 14, 16, 1
+
+
+def build() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("vit_tiny_patch16_224").eval()
+
+
+def images(batches: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(8, 3, 224, 224, generator=generator) for _ in range(batches)]
+
+
+def forward(model: nn.Module, data: list[Tensor]) -> None:
+    """The floor: nothing is recorded."""
+    with torch.inference_mode():
+        for batch in data:
+            model(batch)
+
+
+def recorder(model: nn.Module, data: list[Tensor]) -> None:
+    """Hooks and the function mode, and a handler that asks for no weights."""
+    with torch.inference_mode(), AttentionRecorder(model, handle=lambda call: None):
+        for batch in data:
+            model(batch)
+
+
+def distances(model: nn.Module, data: list[Tensor]) -> np.ndarray:
+    """Distance, renormalised distance, prefix mass and entropy, in chunks of queries."""
+    return repsim.attention_distance(model, data, progress=False).distance.values
+
+
+def keeping(model: nn.Module, data: list[Tensor]) -> np.ndarray:
+    """What the same numbers take without: eager attention, and hooks that keep its weights."""
+    kept: list[Tensor] = []
+    handles = []
+    for block in model.blocks:
+        block.attn.fused_attn = False
+        handles.append(block.attn.attn_drop.register_forward_hook(lambda *a: kept.append(a[2])))
+    sums = []
+    with torch.inference_mode():
+        for batch in data:
+            kept.clear()
+            model(batch)
+            sums.append([reduced(weights) for weights in kept])
+    for handle in handles:
+        handle.remove()
+    return np.mean([[layer[0] for layer in batch] for batch in sums], axis=0)
+
+
+def reduced(weights: Tensor) -> list[np.ndarray]:
+    both = [mean_distance(weights, GRID, PATCH, PREFIX, renormalize=r) for r in (False, True)]
+    rest = [prefix_mass(weights, PREFIX), entropy(weights)]
+    return [value.mean(0).numpy() for value in (*both, *rest)]
+
+
+WAYS: dict[str, Callable[[nn.Module, list[Tensor]], object]] = {
+    "the bare forward pass": forward,
+    "AttentionRecorder, nothing asked for": recorder,
+    "attention_distance": distances,
+    "eager attention, weights kept and then reduced": keeping,
+}
+FLOOR = next(iter(WAYS))
+
+
+def interleaved(args: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds per batch of every way, A B C … A B C …, so that a drift meets all alike."""
+    data = images(args.batches)
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for turn in range(args.repeats + 1):  # the first is not counted
+        for name, way in WAYS.items():
+            model = build()
+            gc.collect()
+            start = time.perf_counter()
+            way(model, data)
+            if turn:
+                seconds[name].append((time.perf_counter() - start) / args.batches)
+                say(f"round {turn}: {name}, {seconds[name][-1]:.3f} s a batch")
+    return seconds
+
+
+def peak(name: str, args: argparse.Namespace) -> float:
+    """Highest resident memory of one way in a fresh process, MiB."""
+    command = [sys.executable, __file__, "--worker", name]
+    command += ["--batches", str(args.batches), "--threads", str(args.threads)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name}:\n{done.stderr}")
+    say(f"memory: {name}, {done.stdout.strip()} MiB")
+    return float(done.stdout)
+
+
+def worker(args: argparse.Namespace) -> None:
+    model, data = build(), images(args.batches)
+    # First use of each kernel, and of what is imported late: not the way's own memory.
+    WAYS[args.worker](build(), [data[0][:1]])
+    gc.collect()
+    forget_peak()
+    WAYS[args.worker](model, data)
+    print(peak_mib())
+
+
+def check() -> float:
+    """The largest difference between what the two ways find, in pixels."""
+    data = images(1)
+    return float(np.abs(distances(build(), data) - keeping(build(), data)).max())
+
+
+def table(found: dict[str, dict[str, list[float]]], error: float) -> str:
+    lines = [
+        "| | time ÷ forward (range) | memory above forward, MiB (range) |",
+        "|---|--:|--:|",
+    ]
+    floor = found["seconds"][FLOOR]
+    bare = statistics.median(found["peaks"][FLOOR])
+    for name in WAYS:
+        ratios = [s / f for s, f in zip(found["seconds"][name], floor, strict=True)]
+        extra = [p - bare for p in found["peaks"][name]]
+        middle = f"{statistics.median(extra):.0f} ({min(extra):.0f}–{max(extra):.0f})"
+        lines.append(f"| {name} | {spread(ratios)} | {middle} |")
+    return "\n".join(
+        [*lines, "", f"Largest difference between the distances of the last two: {error:.1e} px."]
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Replace what stands between the two comments of `path`."""
+    page = path.read_text(encoding="utf-8")
+    if page.count(START) != 1 or page.count(END) != 1:
+        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
+    pattern = re.escape(START) + ".*" + re.escape(END)
+    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
+    path.write_text(page, encoding="utf-8")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=7, help="timed rounds (default 7)")
+    parser.add_argument("--batches", type=int, default=4, help="batches a call (default 4)")
+    parser.add_argument("--memory", type=int, default=3, help="processes for memory (default 3)")
+    parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
+    parser.add_argument("--json", type=Path, help="write everything that was measured here")
+    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
+    parser.add_argument("--worker", choices=list(WAYS), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    if args.worker:
+        worker(args)
+        return
+    peaks = {name: [peak(name, args) for _ in range(args.memory)] for name in WAYS}
+    found = {"peaks": peaks, "seconds": interleaved(args)}
+    setting = {
+        "threads": args.threads,
+        "batches": args.batches,
+        "repeats": args.repeats,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("torch", "timm", "numpy")},
+    }
+    about = ", ".join(f"{key} {value}" for key, value in setting.items())
+    text = f"{processor()}; {about}.\n\n{table(found, check())}"
+    print(text)
+    if args.json:
+        args.json.write_text(json.dumps({"setting": setting, **found}, indent=1))
+    if args.write:
+        write(args.write, text)
+
+
+if __name__ == "__main__":
+    main()

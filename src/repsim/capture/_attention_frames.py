@@ -1,0 +1,200 @@
+"""Where in a model a function is called: a stack of the modules whose forward is running."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import CaptureError
+from repsim.capture._output import tensors_in
+from repsim.capture._walk import unwrap
+
+__all__ = ["Convolution", "Frame", "Frames", "ModelInput", "in_backward"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One module whose forward is running.
+
+    Attributes
+    ----------
+    name : str
+        Its first name in the model, without wrappers; the root goes by the name of its class.
+    module : torch.nn.Module
+        The module itself.
+    shape : tuple of int, or None
+        The shape of the first tensor that it was given; None without one, and for nested tensors.
+    pairs : tuple of (int, int)
+        Pairs of whole numbers among its arguments, such as ``input_dimensions=(7, 7)``.
+    """
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...] | None
+    pairs: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """The sizes (height, width) that a two-dimensional convolution led from and to."""
+
+    source: tuple[int, int]
+    result: tuple[int, int]
+    stride: tuple[int, int]
+
+
+@dataclass(slots=True)
+class ModelInput:
+    """What a forward started from.
+
+    Attributes
+    ----------
+    batch : int or None
+        The first axis of the first tensor.
+    image : (int, int) or None
+        Height and width of the first floating-point tensor with four axes.
+    lengths : set of int
+        Second axes of integer tensors: lengths of texts.
+    """
+
+    batch: int | None
+    image: tuple[int, int] | None
+    lengths: set[int]
+
+    @classmethod
+    def of(cls, arguments: object) -> ModelInput:
+        """Look through the arguments of a module."""
+        found = cls(None, None, set())
+        for tensor in tensors_in(arguments):
+            if tensor.is_nested or tensor.dim() == 0:
+                continue
+            if found.batch is None:
+                found.batch = int(tensor.shape[0])
+            if tensor.dim() == 4 and tensor.is_floating_point() and found.image is None:
+                found.image = _height_and_width(tensor)
+            if tensor.dim() >= 2 and not (tensor.is_floating_point() or tensor.is_complex()):
+                found.lengths.add(int(tensor.shape[1]))
+        return found
+
+
+class Frames:
+    """The stack, kept by hooks on every module of a model.
+
+    What runs outside the model's modules has no frame, and what activation checkpointing runs again
+    in the backward pass adds none.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model; wrappers are looked through, and left out of the names.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.root = unwrap(model)
+        self.stack: list[Frame] = []
+        self.input: ModelInput | None = None
+        self.ran: bool = False
+        self._thread = threading.get_ident()
+
+    def hooks(self) -> Iterator[Any]:
+        """Place the hooks one by one, so that the caller can undo as many as there are."""
+        self._thread = threading.get_ident()
+        for name, module in _first_names(self.root):
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # takes no hooks
+            if name and _holds_no_attention(module):
+                continue  # it would cost time and tell nothing
+            yield module.register_forward_pre_hook(
+                self._enter(name or type(module).__name__), with_kwargs=True, prepend=True
+            )
+            yield module.register_forward_hook(self._leave, always_call=True)
+
+    def clear(self) -> None:
+        """Forget the last forward."""
+        self.stack.clear()
+        self.input = None
+        self.ran = False
+
+    def _enter(self, name: str) -> Any:
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if threading.get_ident() != self._thread:
+                raise CaptureError(
+                    f"AttentionRecorder: layer {name!r} runs in another thread, where attention "
+                    f"would be missed.\n"
+                    "  DataParallel on several devices does that. Call model.module inside the "
+                    "block: its batch is whole, on one device."
+                )
+            if in_backward():
+                return
+            with torch._C.DisableTorchFunction():  # looking at shapes is no news to any mode
+                if module is self.root:
+                    self.stack.clear()  # always_call hooks are not called on a KeyboardInterrupt
+                if not self.stack and (module is self.root or not self.ran):
+                    self.input = ModelInput.of((args, kwargs))
+                self.ran = True
+                shape, pairs = _shape((args, kwargs)), _pairs(args, kwargs)
+            self.stack.append(Frame(name, module, shape, pairs))
+
+        return enter
+
+    def _leave(self, module: nn.Module, *_: object) -> None:
+        # Another hook may have raised ahead of ours: then this module was never put on the stack.
+        if self.stack and self.stack[-1].module is module and not in_backward():
+            self.stack.pop()
+
+
+def _holds_no_attention(module: nn.Module) -> bool:
+    """Whether this is a layer of torch.nn without parts: linear, a norm, an activation, softmax.
+
+    A softmax then counts as its parent's. Convolutions are to be seen when called by themselves.
+    """
+    if next(module.children(), None) is not None or isinstance(module, nn.Conv2d):
+        return False
+    return type(module).__module__.startswith("torch.nn.modules.")
+
+
+def in_backward() -> bool:
+    """Whether this runs inside a backward pass, as what is checkpointed does again."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _first_names(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module once, wrappers inside the model included, by its name without wrappers."""
+    seen: set[int] = set()
+
+    def descend(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+        inner = unwrap(module)
+        if id(inner) in seen:
+            return
+        seen.add(id(inner))
+        yield name, inner
+        for key, child in inner.named_children():
+            yield from descend(child, f"{name}.{key}" if name else key)
+
+    return descend(root, "")
+
+
+def _shape(arguments: object) -> tuple[int, ...] | None:
+    first = next(tensors_in(arguments), None)
+    return None if first is None or first.is_nested else tuple(first.shape)
+
+
+def _pairs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (value[0], value[1])
+        for value in (*args, *kwargs.values())
+        if isinstance(value, tuple | list)
+        and len(value) == 2
+        and type(value[0]) is int
+        and type(value[1]) is int
+    )
+
+
+def _height_and_width(image: Tensor) -> tuple[int, int]:
+    a, b, c = (int(size) for size in image.shape[1:])
+    return (a, b) if c in (1, 3, 4) and a not in (1, 3, 4) else (b, c)
