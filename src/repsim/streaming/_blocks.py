@@ -28,7 +28,7 @@ class Sums(NamedTuple):
     def plus(self, other: Sums) -> Sums:
         """Return the sums over the batches of both; on the host if they live apart."""
         if not same_home(self.xy, other.xy):  # restored from a state, or merged from elsewhere
-            return self._on_host().plus(other._on_host())
+            return self.on_host().plus(other.on_host())
         return Sums(
             self.xy + other.xy,
             self.xx + other.xx,
@@ -36,7 +36,8 @@ class Sums(NamedTuple):
             self.batches + other.batches,
         )
 
-    def _on_host(self) -> Sums:
+    def on_host(self) -> Sums:
+        """Return the same sums as NumPy arrays."""
         return Sums(to_numpy(self.xy), to_numpy(self.xx), to_numpy(self.yy), self.batches)
 
 
@@ -78,6 +79,18 @@ class BlockSums:
         for block in rest:
             first = first.plus(block)
         return Products(to_numpy(first.xy), to_numpy(first.xx), to_numpy(first.yy))
+
+    def cka(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the CKA over all batches, (Lx, Ly); NaN where a layer is constant."""
+        total = self.total()
+        products = Products(total.xy, total.xx[:, None], total.yy[None, :])
+        return to_numpy(alignment(np, products))
+
+    def on_host(self) -> BlockSums:
+        """Return the same blocks as NumPy arrays."""
+        return BlockSums(
+            [block.on_host() for block in self.blocks], self.batches_per_block, self.capacity
+        )
 
     def jackknife(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the delete-one-block jackknife standard error of CKA, (Lx, Ly).

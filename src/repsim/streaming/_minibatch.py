@@ -529,6 +529,14 @@ class MinibatchCKA:
         self.n_skipped_samples += other.n_skipped_samples
         return self
 
+    def block_sums(self) -> BlockSums:
+        """Return the sums behind the result, by block of batches, as NumPy arrays.
+
+        For what is linear in HSIC: sums of layers, partial CKA. ``blocks[b].xy`` is Σ w h(x, y) of
+        block b, (Lx, Ly), ``xx`` and ``yy`` those of each layer with itself.
+        """
+        return self._sums.on_host()
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything accumulated as a dict of NumPy arrays, numbers, strings and lists."""
         return {
