@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from repsim.measures import layer_match as _best_match
+from repsim.measures._layer_match import LOWER_HALF
 from repsim.plot._beside import add_colour_bar, make_room
 from repsim.plot._colours import colour_scale
 from repsim.plot._figure import new_axes, text_width
@@ -19,8 +21,6 @@ __all__ = ["layer_match"]
 SIDE = 4.2
 """Inches: the side of the square."""
 
-LOWER_HALF = 0.5
-MOST = 0.9
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ACCENT = "#2166ac"
 
@@ -57,9 +57,9 @@ def layer_match(
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. Undefined similarities (NaN) are passed over; a layer of x that has
-        no other is left out, and the note names it. Among equals the lowest layer of y is the
-        match.
+        `ax`, or the new one; the numbers are those of :func:`repsim.layer_match`. Undefined
+        similarities (NaN) are passed over; a layer of x that has no other is left out, and the
+        note names it. Among equals the lowest layer of y is the match.
 
     Raises
     ------
@@ -96,8 +96,8 @@ def layer_match(
 
     _draw_frame(ax, model_name(array, "x"), model_name(array, "y"))
     beside_x, beside_y = ax.secondary_xaxis("top"), ax.secondary_yaxis("right")
-    name_layers(beside_x.xaxis, _depths(len(names_x)), names_x)
-    name_layers(beside_y.yaxis, _depths(len(names_y)), names_y)
+    name_layers(beside_x.xaxis, np.linspace(0.0, 1.0, len(names_x)), names_x)
+    name_layers(beside_y.yaxis, np.linspace(0.0, 1.0, len(names_y)), names_y)
     for names in (beside_x, beside_y):
         names.tick_params(colors="0.35")
         names.spines[:].set_visible(False)
@@ -123,47 +123,6 @@ def layer_match(
     return ax
 
 
-def _best_match(result: xr.Dataset | xr.DataArray, variable: str = "cka") -> xr.Dataset:
-    r"""Return, for each layer of x, the most similar layer of y and the depth of both.
-
-    Parameters
-    ----------
-    result : xarray.Dataset or xarray.DataArray
-        As for `layer_match`.
-    variable : str
-        Which variable of a Dataset to take.
-
-    Returns
-    -------
-    xarray.Dataset
-        Along `layer_x`, without the layers whose similarities are all NaN, which
-        ``attrs["left_out"]`` lists: `match`, the name of the layer of y; the similarity with it,
-        under its own name (`cka`); `depth_x` and `depth_y`, both in [0, 1].
-    """
-    array = layer_map(result, "layer_match", variable)
-    values = array.values
-    kept = ~np.isnan(values).all(axis=1)
-    values = values[kept]
-    best = np.where(np.isnan(values), -np.inf, values).argmax(axis=1)
-    names_x = np.asarray(layer_names(array, "layer_x"), dtype=object)
-    names_y = np.asarray(layer_names(array, "layer_y"), dtype=object)
-    return xr.Dataset(
-        {
-            "match": ("layer_x", names_y[best]),
-            str(array.name): ("layer_x", values[np.arange(len(best)), best]),
-            "depth_x": ("layer_x", _depths(len(names_x))[kept]),
-            "depth_y": ("layer_x", _depths(len(names_y))[best]),
-        },
-        coords={"layer_x": names_x[kept]},
-        attrs={**array.attrs, "left_out": names_x[~kept].tolist()},
-    )
-
-
-def _depths(layers: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Depth of each of so many layers: 0 for the first, 1 for the last."""
-    return np.linspace(0.0, 1.0, layers)
-
-
 def _draw_frame(ax: Axes, model_x: str, model_y: str) -> None:
     """Draw the square of depths: quarters, diagonal, labels."""
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -181,11 +140,8 @@ def _draw_frame(ax: Axes, model_x: str, model_y: str) -> None:
 def _sum_up(ax: Axes, matches: xr.Dataset, model_x: str, model_y: str) -> None:
     """Shade what the lower half of x matches, and say it in words where there is room."""
     lines = []
-    lower = matches["depth_y"].values[matches["depth_x"].values <= LOWER_HALF]
-    if len(lower):
-        # The least depth that is a layer's own: no interpolation between two layers.
-        top = float(np.quantile(lower, MOST, method="inverted_cdf"))
-        median = float(np.median(lower))
+    top, median = matches.attrs["lower_half_reach"], matches.attrs["lower_half_median"]
+    if not np.isnan(top):
         ax.add_patch(
             Rectangle(
                 (0, 0), LOWER_HALF, top, facecolor=ACCENT, edgecolor="none", alpha=0.13, zorder=1.0

@@ -1,0 +1,166 @@
+"""Batches with labels: taking them apart, and dividing a stream of them class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from repsim._array import to_numpy
+from repsim._errors import InputError
+
+__all__ = ["Division", "IntArray", "LabelsOf", "apart"]
+
+LabelsOf: TypeAlias = Callable[[Any], Any]
+"""What ``labels=`` accepts: the labels of a batch."""
+
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+KEYS = ("labels", "label")
+
+
+def apart(
+    operation: str, batch: Any, labels_of: LabelsOf | None, n_classes: int | None, source: str
+) -> tuple[Any, IntArray]:
+    """Return the batch that the model gets, and the labels of its samples.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    batch : object
+        A tuple or list of (input, labels, ...), or a mapping with "labels" or "label", which the
+        model does not get: it would add a loss, or refuse.
+    labels_of : callable, optional
+        Takes the labels from any other batch, which the model then gets whole.
+    n_classes : int, optional
+        Labels must be below.
+    source : str
+        Which stream this is, for errors.
+
+    Returns
+    -------
+    batch : object
+    labels : numpy.ndarray of int64, shape (n,)
+
+    Raises
+    ------
+    InputError
+        There are no labels, or they are not one class number from 0 a sample.
+    """
+    if labels_of is not None:
+        found = labels_of(batch)
+    elif isinstance(batch, Mapping):
+        key = next((key for key in KEYS if key in batch), None)
+        found = None if key is None else batch[key]
+        batch = {name: value for name, value in batch.items() if name != key}
+    else:
+        found = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
+    if found is None:
+        raise InputError(
+            f"{operation}: a batch of {source} must bring its labels.\n"
+            f"  expected (input, labels), or a mapping with {' or '.join(map(repr, KEYS))}\n"
+            f"  got {type(batch).__name__}\n"
+            "  Pass labels=lambda batch: ... for anything else."
+        )
+    labels = to_numpy(found) if isinstance(found, Tensor) else np.asarray(found)
+    if labels.ndim != 1 or labels.dtype.kind not in "iub" or len(labels) == 0:
+        raise InputError(
+            f"{operation}: labels must be one class number for each sample, (n,).\n"
+            f"  {source}: {labels.dtype} of shape {labels.shape}\n"
+            "  From one-hot or soft labels take argmax(-1), from (n, 1) take [:, 0]."
+        )
+    labels = labels.astype(np.int64)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (n_classes is not None and high >= n_classes):
+        below = "" if n_classes is None else f" and below {n_classes}"
+        raise InputError(
+            f"{operation}: labels must be classes from 0{below}.\n"
+            f"  {source}: {low} to {high}\n"
+            "  Do they start at 1, mark missing ones by -1, or is n_classes too small?"
+        )
+    return batch, labels
+
+
+class Division:
+    """Which samples of a stream a probe is fitted on, which are held out, and which are too many.
+
+    By a sample's number i within its class, from 0, so that classes are balanced and a stream is
+    divided the same way every time: held out where ⌊(i + 1)h⌋ > ⌊ih⌋, every fifth for h = 0.2.
+
+    Parameters
+    ----------
+    holdout : float
+        h, the part of each class that is held out, in [0, 1).
+    shots : int, optional
+        How many samples of each class to take, the first ones; by default all.
+    """
+
+    def __init__(self, holdout: float, shots: int | None) -> None:
+        self._holdout = holdout
+        self._shots = shots
+        self.fitted: IntArray = np.zeros(0, np.int64)  # samples of each class
+        self.held: IntArray = np.zeros(0, np.int64)
+
+    @property
+    def n_classes(self) -> int:
+        """One more than the largest label so far."""
+        return len(self.fitted)
+
+    def complete(self, n_classes: int | None) -> bool:
+        """Whether no further sample will be taken."""
+        if self._shots is None or n_classes is None or self.n_classes < n_classes:
+            return False
+        return bool((self.fitted + self.held >= self._shots).all())
+
+    def take(self, labels: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the rows of the next samples to fit on, and those to hold out."""
+        grown = max(self.n_classes, int(labels.max()) + 1) - self.n_classes
+        self.fitted, self.held = (np.pad(c, (0, grown)) for c in (self.fitted, self.held))
+        rows: tuple[list[int], list[int]] = [], []
+        for row, label in enumerate(labels.tolist()):
+            number = int(self.fitted[label] + self.held[label])
+            if self._shots is not None and number >= self._shots:
+                continue
+            out = int((number + 1) * self._holdout) > int(number * self._holdout)
+            (self.held if out else self.fitted)[label] += 1
+            rows[out].append(row)
+        return np.array(rows[0], np.int64), np.array(rows[1], np.int64)
+
+    def check(self, operation: str, n_classes: int | None, *, hold: bool) -> int:
+        """Return the number of classes, or say what is missing for a probe of them."""
+        classes = self.n_classes if n_classes is None else n_classes
+        fitted = np.pad(self.fitted, (0, classes - self.n_classes))
+        held = np.pad(self.held, (0, classes - self.n_classes))
+        if classes < 2:
+            raise InputError(
+                f"{operation}: a probe needs at least two classes.\n"
+                f"  train: {int(fitted.sum() + held.sum())} samples, all of class 0\n"
+                "  Are the labels those of the samples?"
+            )
+        short = np.flatnonzero(fitted + held < (self._shots or 0))
+        if len(short):
+            raise InputError(
+                f"{operation}: train has fewer than shots={self._shots} samples of "
+                f"{_classes(short)}.\n  it has {(fitted + held)[short[:8]].tolist()}\n"
+                "  Bring more of them, or take fewer shots."
+            )
+        for kind, counts in (("to fit", fitted), ("to hold out", held)):
+            absent = np.flatnonzero(counts == 0)
+            if len(absent) and (hold or kind == "to fit"):
+                raise InputError(
+                    f"{operation}: there is no training sample {kind} of {_classes(absent)}.\n"
+                    f"  classes: {classes}    samples of these in train: "
+                    f"{(fitted + held)[absent[:8]].tolist()}\n"
+                    f"  The part holdout={self._holdout} of a class must come to a sample. Bring "
+                    "more of them, or hold out more.\n  With a single value of ridges, holdout=0 "
+                    "will do. Classes are numbered from 0."
+                )
+        return classes
+
+
+def _classes(which: IntArray) -> str:
+    shown = ", ".join(map(str, which[:8].tolist())) + (", ..." if len(which) > 8 else "")
+    return f"class {shown}" if len(which) == 1 else f"{len(which)} classes: {shown}"

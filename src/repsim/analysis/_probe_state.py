@@ -1,0 +1,93 @@
+"""What is kept of one layer while its probes are trained, and while they are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim._array import to_numpy
+from repsim.analysis._labelled import IntArray
+from repsim.streaming import LinearClassifier, RidgeStatistics
+
+__all__ = ["TestedProbe", "TrainedProbe"]
+
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass
+class TestedProbe:
+    """The classifiers of one layer's T tokens, and how many test samples each got right.
+
+    Attributes
+    ----------
+    names : tuple of T str
+        The tokens; none where the layer has none of those asked for.
+    ridge, holdout_accuracy, correct : numpy.ndarray, shape (T,)
+        The chosen λ, how often it was right on what was held out, and hits on test.
+    """
+
+    names: tuple[str, ...]
+    classifier: LinearClassifier | None
+    ridge: Floats
+    holdout_accuracy: Floats
+    correct: Floats
+
+    __test__ = False  # to pytest, a class of this name would be a test
+
+    def add(self, values: Tensor, labels: IntArray) -> None:
+        """Count the hits among the samples of a batch, (T, n, p)."""
+        if self.classifier is not None:
+            predicted = to_numpy(self.classifier.predict(values))
+            self.correct += (predicted == labels).sum(-1)
+
+
+@dataclass
+class TrainedProbe:
+    """What has been seen in train of one layer's T tokens."""
+
+    names: tuple[str, ...]
+    statistics: RidgeStatistics = field(default_factory=RidgeStatistics)
+    held: list[tuple[Tensor, IntArray]] = field(default_factory=list)
+
+    def add(self, values: Tensor, labels: IntArray, fit: IntArray, hold: IntArray) -> None:
+        """Add the rows `fit` of a batch (T, n, p) to the statistics, keep the rows `hold`."""
+        if self.names:
+            self.statistics.update(_rows(values, fit), labels[fit])
+            if len(hold):
+                self.held.append((_rows(values, hold), labels[hold]))
+
+    def choose(self, ridges: Sequence[float], classes: int, *, standardize: bool) -> TestedProbe:
+        """Choose each token's λ on what is held out, and fit again on everything with it.
+
+        The best accuracy decides; few-shot accuracies have many ties, so among equals the least
+        squared error to the targets, and then the first.
+        """
+        tokens = len(self.names)
+        nothing = np.zeros(tokens)
+        if not tokens:
+            return TestedProbe((), None, nothing, nothing, nothing)
+        ridge, best = np.full(tokens, float(ridges[0])), np.full(tokens, np.nan)
+        path = self.statistics.solve(standardize=standardize, n_classes=classes)
+        if self.held:
+            parts = [path.assess(x, labels, ridges) for x, labels in self.held]
+            correct = np.sum([part[0] for part in parts], axis=0)
+            error = np.sum([part[1] for part in parts], axis=0)
+            at = np.where(correct == correct.max(0), error, np.inf).argmin(0)
+            ridge = np.asarray(ridges, dtype=np.float64)[at]
+            best = correct.max(0) / sum(len(labels) for _, labels in self.held)
+            for x, labels in self.held:
+                self.statistics.update(x, labels)
+            self.held.clear()
+            path = self.statistics.solve(standardize=standardize, n_classes=classes)
+        return TestedProbe(self.names, path.weights(ridge), ridge, best, nothing)
+
+
+def _rows(values: Tensor, rows: IntArray) -> Tensor:
+    if len(rows) == values.shape[1]:
+        return values
+    return values[:, torch.from_numpy(rows).to(values.device)]

@@ -1,0 +1,153 @@
+"""Where in the depth of one model each layer of the other finds its like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repsim._errors import InputError
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["layer_match"]
+
+DIMS = ("layer_x", "layer_y")
+
+LOWER_HALF = 0.5
+MOST = 0.9
+
+
+def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka") -> xarray.Dataset:
+    """For each layer of x, the most similar layer of y, and the depth of both.
+
+    With similarities s_ij of layer i of m in x and layer j of m′ in y, in the order of the map::
+
+        j*(i) = argmax_j s_ij        depth_x(i) = i/(m − 1)        depth_y(i) = j*(i)/(m′ − 1)
+
+    from 0 for the first layer to 1 for the last (0 for a single layer). The lower half of x are its
+    layers of depth at most 0.5: ``lower_half_reach`` is the least depth of y at or below which at
+    least 90 % of them find their match (a 90th percentile and not the maximum, which one stray
+    layer would decide), ``lower_half_median`` the median of their matched depths.
+
+    Parameters
+    ----------
+    result : xarray.Dataset or xarray.DataArray
+        What :func:`repsim.compare` or :meth:`repsim.MinibatchCKA.compute` return, or any map with
+        the dimensions "layer_x" and "layer_y", in either order. Larger must mean more similar.
+    variable : str, default "cka"
+        Which variable of a Dataset to take.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dim "layer_x": ``match``, the name of the layer of y; the similarity with it, under the
+        name of the map (``cka``); ``depth_x`` and ``depth_y`` in [0, 1]. Among equals the lowest
+        layer of y is the match. NaN is passed over; layers of x with nothing else are not among
+        ``layer_x``, but keep their place in the depths. ``attrs``: lower_half_reach and
+        lower_half_median (depths; NaN where the lower half has no match), left_out (the names of
+        the layers without a match), and those of ``result``, such as model_x and model_y.
+
+    Raises
+    ------
+    InputError
+        There is no such variable, or it is no map of numbers with these two dimensions.
+
+    Notes
+    -----
+    Invariant to increasing functions of the similarity, apart from ``cka`` itself. A best match is
+    not a good one: look at its value, and remember that layers of one residual stream resemble
+    each other, so that near ties decide.
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 3: the lower half of a ResNet's layers resembles
+    about the lowest quarter of a ViT's.
+
+    Examples
+    --------
+    >>> import xarray, repsim
+    >>> cka = xarray.DataArray(
+    ...     [[0.9, 0.3, 0.1], [0.8, 0.6, 0.2], [0.1, 0.4, 0.7]],
+    ...     coords={"layer_x": ["stem", "block", "head"], "layer_y": ["embed", "mlp", "norm"]},
+    ...     dims=("layer_x", "layer_y"),
+    ... )
+    >>> match = repsim.layer_match(cka)
+    >>> match["match"].values.tolist()
+    ['embed', 'embed', 'norm']
+    >>> match.depth_y.values.tolist(), match.attrs["lower_half_reach"]
+    ([0.0, 0.0, 1.0], 0.0)
+    """
+    import xarray
+
+    array, attrs = _map(result, variable)
+    name = variable if array.name is None else str(array.name)
+    values = array.values.astype(np.float64)
+    kept = ~np.isnan(values).all(axis=1)
+    best = np.where(np.isnan(values), -np.inf, values)[kept].argmax(axis=1)
+    names_x, names_y = (np.array([str(v) for v in array[dim].values], dtype=object) for dim in DIMS)
+    depth_x, depth_y = _depths(len(names_x))[kept], _depths(len(names_y))[best]
+    lower = depth_y[depth_x <= LOWER_HALF]
+    matches = xarray.Dataset(
+        {
+            "match": ("layer_x", names_y[best]),
+            name: ("layer_x", values[kept][np.arange(len(best)), best], array.attrs),
+            "depth_x": ("layer_x", depth_x),
+            "depth_y": ("layer_x", depth_y),
+        },
+        coords={"layer_x": names_x[kept]},
+        attrs={
+            **attrs,
+            # The least depth that is a layer's own: no interpolation between two layers.
+            "lower_half_reach": float(np.quantile(lower, MOST, method="inverted_cdf"))
+            if len(lower)
+            else float("nan"),
+            "lower_half_median": float(np.median(lower)) if len(lower) else float("nan"),
+            "left_out": names_x[~kept].tolist(),
+        },
+    )
+    matches["match"].attrs["long_name"] = "most similar layer of y"
+    for side, of in (("x", "the layer"), ("y", "its best match")):
+        matches[f"depth_{side}"].attrs = {"long_name": f"depth of {of} in {side}", "units": "1"}
+    return matches
+
+
+def _depths(layers: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Depth of each of so many layers: 0 for the first, 1 for the last."""
+    return np.linspace(0.0, 1.0, layers)
+
+
+def _map(result: Any, variable: str) -> tuple[xarray.DataArray, dict[Any, Any]]:
+    """Return the similarities with dims ("layer_x", "layer_y"), and the attributes of the whole."""
+    import xarray
+
+    array, attrs = result, getattr(result, "attrs", {})
+    if isinstance(result, xarray.Dataset):
+        if variable not in result.data_vars:
+            raise InputError(
+                f"layer_match: result has no variable {variable!r}.\n"
+                f"  variables: {', '.join(map(str, result.data_vars)) or 'none'}\n"
+                "  Pass the map itself, as in layer_match(result[name])."
+            )
+        array = result[variable]
+    if not isinstance(array, xarray.DataArray):
+        raise InputError(
+            "layer_match: result must be an xarray.Dataset or DataArray with named layers.\n"
+            f"  result: {type(result).__name__}\n"
+            f"  Label a bare matrix first: xarray.DataArray(matrix, dims={DIMS}, "
+            "coords={'layer_x': names_x, 'layer_y': names_y})."
+        )
+    if array.ndim != 2 or set(array.dims) != set(DIMS):
+        raise InputError(
+            "layer_match: result must have exactly the dimensions layer_x and layer_y.\n"
+            f"  result: {tuple(map(str, array.dims))} → {array.shape}\n"
+            "  Choose one entry of any other, and keep these two: sel(layer_x=['blocks.3'])."
+        )
+    if array.size == 0 or array.dtype.kind not in "fiu":
+        raise InputError(
+            "layer_match: result must hold real numbers, for at least one layer on each side.\n"
+            f"  result: {array.dtype} → {array.shape}\n"
+            "  Was another variable meant, or does the selection of layers match nothing?"
+        )
+    return array.transpose(*DIMS), attrs
