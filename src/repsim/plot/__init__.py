@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from repsim.plot._attention_distance import attention_distance
+from repsim.plot._data_scale import data_scale
+from repsim.plot._head_subsets import head_subsets
 from repsim.plot._heatmap import heatmap
 from repsim.plot._layer_match import layer_match
+from repsim.plot._localization import localization
+from repsim.plot._probe import probe
+from repsim.plot._receptive_field import receptive_field
+from repsim.plot._residual_ratios import residual_ratios
 
-__all__ = ["heatmap", "layer_match"]
+__all__ = [
+    "attention_distance",
+    "data_scale",
+    "head_subsets",
+    "heatmap",
+    "layer_match",
+    "localization",
+    "probe",
+    "receptive_field",
+    "residual_ratios",
+]

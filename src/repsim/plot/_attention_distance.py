@@ -1,0 +1,189 @@
+"""How far the heads of each layer look, from the most local head to the most global."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from repsim.plot._figure import new_axes, text_width
+from repsim.plot._lines import (
+    FEW,
+    REFERENCE,
+    add_key,
+    add_layer_key,
+    frame_lines,
+    in_order,
+    width_for,
+)
+from repsim.plot._result import choose, names_along, require, select_layers, unit_of
+from repsim.plot._ticks import name_layers
+
+__all__ = ["attention_distance"]
+
+WIDTH, HEIGHT = 3.6, 2.8
+"""Inches."""
+
+VARIABLES = {
+    "distance": "mean attention distance",
+    "renormalised": "mean attention distance\namong patches",
+}
+KINDS = ("heads", "layers")
+
+
+def attention_distance(
+    result: xr.Dataset,
+    ax: Axes | None = None,
+    layers: Sequence[str] | None = None,
+    *,
+    kind: str = "heads",
+    variable: str = "distance",
+) -> Axes:
+    """Draw the mean attention distance of every head, sorted within each layer.
+
+    The dashed line is where a head would be that attends to every token alike: heads below it are
+    local. Layers of different grids (in windows, or after merging) have a line each.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What `repsim.attention_distance` returns: `distance` (layer, head), in pixels.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+    layers : sequence of str, optional
+        The layers to draw, by name; without it, all. Drawn in the order of `result`.
+    kind : {"heads", "layers"}
+        ``"heads"``: one curve per layer over its sorted heads, as in the reference, from dark for
+        the first layer to light for the last. ``"layers"``: one column of points per layer, for
+        networks too deep to tell their curves apart.
+    variable : {"distance", "renormalised"}
+        Which of the two conventions: ``"distance"`` counts attention to prefix tokens (CLS) as
+        distance 0 and so shrinks for heads that look there, ``"renormalised"`` does not.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`, or the new one. Heads that a layer lacks (NaN) are left out.
+
+    Raises
+    ------
+    InputError
+        `result` is not such a Dataset, a layer is not in it, or `kind` or `variable` is unknown.
+
+    References
+    ----------
+    Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 3.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from repsim.plot import attention_distance
+    >>> result = xr.Dataset(
+    ...     {
+    ...         "distance": (("layer", "head"), [[60.0, 20.0, 110.0], [115.0, 112.0, 114.0]]),
+    ...         "uniform_distance": ("layer", [115.9, 115.9]),
+    ...     },
+    ...     coords={"layer": ["blocks.0.attn", "blocks.11.attn"]},
+    ... )
+    >>> ax = attention_distance(result)
+    >>> ax.lines[0].get_ydata().tolist()  # sorted
+    [20.0, 60.0, 110.0]
+    >>> ax.get_ylabel()
+    'mean attention distance (pixels)'
+    """
+    choose("attention_distance", "kind", kind, KINDS)
+    choose("attention_distance", "variable", variable, tuple(VARIABLES))
+    result = require(
+        result,
+        "attention_distance",
+        "attention_distance",
+        {variable: ("layer", "head"), "uniform_distance": ("layer",)},
+    )
+    result = select_layers(result, "attention_distance", layers)
+    names = names_along(result, "layer")
+    heads = [np.sort(row[~np.isnan(row)]) for row in result[variable].values]
+    uniform = _uniform(result, variable)
+    if ax is None:
+        wide = width_for(len(names)) if kind == "layers" else WIDTH
+        ax = new_axes(
+            wide,
+            HEIGHT,
+            beside=0.6 + (0.4 + text_width(names) if kind == "heads" else 1.0),
+            below=0.4 + (text_width(names) if kind == "layers" else 0.0),
+        )
+
+    frame_lines(ax)
+    ax.set_ylabel(f"{VARIABLES[variable]} ({unit_of(result[variable], 'pixels')})")
+    if kind == "heads":
+        _draw_curves(ax, names, heads, uniform)
+    else:
+        _draw_columns(ax, names, heads, uniform)
+    highest = max([*(values.max(initial=0.0) for values in heads), np.nanmax(uniform, initial=0.0)])
+    ax.set_ylim(0.0, 1.06 * highest if highest > 0 else 1.0)
+    return ax
+
+
+def _uniform(result: xr.Dataset, variable: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Distance of uniform attention in the convention of `variable`, for each layer."""
+    uniform = np.asarray(result["uniform_distance"].values, dtype=np.float64)
+    if variable == "renormalised" and {"grid_height", "grid_width", "prefix"} <= set(result.coords):
+        patches = np.asarray(result["grid_height"] * result["grid_width"], dtype=np.float64)
+        uniform = uniform * (patches + np.asarray(result["prefix"])) / patches
+    return uniform
+
+
+def _draw_curves(ax: Axes, names: list[str], heads: list[np.ndarray], uniform: np.ndarray) -> None:
+    """One curve per layer over its sorted heads."""
+    colours = in_order(len(names))
+    handles: list[Artist] = []
+    for name, values, colour in zip(names, heads, colours, strict=True):
+        handles += ax.plot(
+            np.arange(1, len(values) + 1),
+            values,
+            color=colour,
+            marker="o",
+            markersize=3.0,
+            linewidth=1.1,
+            label=name,
+        )
+    # Rounding aside, layers of one grid share a line.
+    levels = np.unique(uniform[np.isfinite(uniform)].round(9))
+    for level in levels:
+        ax.axhline(float(level), **REFERENCE, label="uniform attention")
+    most = max(1, *(len(values) for values in heads))
+    ax.set_xlim(0.5, most + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+    ax.set_xlabel("head, sorted by distance")
+    if len(names) <= FEW:
+        add_key(ax, [*handles, Line2D([], [], **REFERENCE, label="uniform attention")])
+    else:
+        add_layer_key(ax, names, "layer (dashed: uniform attention)")
+
+
+def _draw_columns(ax: Axes, names: list[str], heads: list[np.ndarray], uniform: np.ndarray) -> None:
+    """One column of points per layer, its mean, and the uniform distance across it."""
+    at = np.arange(len(names))
+    points = ax.scatter(
+        np.repeat(at, [len(values) for values in heads]),
+        np.concatenate(heads),
+        s=12.0,
+        facecolors="#0072B2",
+        edgecolors="white",
+        linewidths=0.3,
+        zorder=3.0,
+        label="head",
+    )
+    means = np.asarray([values.mean() if len(values) else np.nan for values in heads])
+    handles: list[Artist] = [points]
+    handles += ax.plot(at, means, color="#D55E00", linewidth=1.1, label="mean of the heads")
+    edges = np.column_stack([at - 0.5, at + 0.5]).ravel()
+    handles += ax.plot(edges, np.repeat(uniform, 2), **REFERENCE, label="uniform\nattention")
+    ax.set_xlim(-0.5, len(names) - 0.5)
+    ax.set_xlabel("layer")
+    name_layers(ax.xaxis, at, names)
+    add_key(ax, handles)

@@ -1,0 +1,137 @@
+"""Which layers need much data: their similarity with those of the model trained on all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+from repsim.plot._figure import new_axes, text_width
+from repsim.plot._lines import CONTROLS, add_key, frame_lines, in_order, width_for
+from repsim.plot._result import names_along, require
+from repsim.plot._ticks import name_layers
+
+__all__ = ["data_scale"]
+
+HEIGHT = 2.8
+"""Inches."""
+
+
+def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
+    """Draw how similar each layer is to the same layer of the model trained on all data.
+
+    One line per part of the data, from dark to light in the order of `result`; controls (another
+    seed with all data, an untrained model) are dashed. What falls below the other seed needs the
+    data; what does not would have been as different anyway. Bands are one standard error to each
+    side.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What `repsim.data_scale` returns: `cka` (fraction, layer), and where there are such
+        `standard_error`, `control_cka` (control, layer) and `control_standard_error`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`, or the new one. Undefined values (NaN) are gaps; without a standard error there is no
+        band.
+
+    Raises
+    ------
+    InputError
+        `result` is not such a Dataset.
+
+    References
+    ----------
+    Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 7.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> from repsim.plot import data_scale
+    >>> result = xr.Dataset(
+    ...     {
+    ...         "cka": (("fraction", "layer"), [[0.9, 0.4], [0.95, 0.7]]),
+    ...         "control_cka": (("control", "layer"), [[0.96, 0.8]]),
+    ...     },
+    ...     coords={"fraction": [0.1, 0.3], "layer": ["blocks.0", "blocks.1"],
+    ...             "control": ["other seed"]},
+    ... )
+    >>> ax = data_scale(result)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['10 % of the data', '30 % of the data', 'other seed']
+    """
+    needed: dict[str, tuple[str, ...]] = {"cka": ("fraction", "layer")}
+    optional: dict[str, tuple[str, ...]] = {
+        "standard_error": ("fraction", "layer"),
+        "control_cka": ("control", "layer"),
+        "control_standard_error": ("control", "layer"),
+    }
+    if isinstance(result, xr.Dataset):
+        # A result without controls may hold the dimension with no entries.
+        needed |= {name: dims for name, dims in optional.items() if _filled(result, name)}
+    result = require(result, "data_scale", "data_scale", needed)
+    names = names_along(result, "layer")
+    if ax is None:
+        ax = new_axes(width_for(len(names)), HEIGHT, beside=1.9, below=0.4 + text_width(names))
+
+    frame_lines(ax)
+    handles: list[Artist] = []
+    for i, colour in enumerate(in_order(result.sizes["fraction"])):
+        label = _percentage(result["fraction"].values[i])
+        errors = result["standard_error"].values[i] if "standard_error" in needed else None
+        handles += _draw(ax, result["cka"].values[i], errors, color=colour, label=label)
+    if "control_cka" in needed:
+        controls = names_along(result, "control")
+        has_errors = "control_standard_error" in needed
+        colours = np.resize(CONTROLS, len(controls))
+        for i, (name, colour) in enumerate(zip(controls, colours, strict=True)):
+            handles += _draw(
+                ax,
+                result["control_cka"].values[i],
+                result["control_standard_error"].values[i] if has_errors else None,
+                color=str(colour),
+                label=name,
+                linestyle=(0, (4, 2)),
+            )
+    ax.set_xlim(-0.5, len(names) - 0.5)
+    lowest = min(0.0, *(float(result[name].min()) for name in needed if name.endswith("cka")), 0.0)
+    ax.set_ylim(lowest - 0.02 * (lowest < 0), 1.02)
+    ax.set_ylabel("CKA with the same layer\nof the model trained on all data")
+    ax.set_xlabel("layer")
+    name_layers(ax.xaxis, np.arange(len(names)), names)
+    add_key(ax, handles)
+    return ax
+
+
+def _filled(result: xr.Dataset, name: str) -> bool:
+    return name in result and result[name].size > 0
+
+
+def _percentage(fraction: Any) -> str:
+    """Return a fraction in words; one that is a name is its own."""
+    try:
+        return f"{100 * float(fraction):.4g} % of the data"
+    except ValueError:
+        return str(fraction)
+
+
+def _draw(ax: Axes, values: np.ndarray, errors: np.ndarray | None, **style: Any) -> list[Artist]:
+    at = np.arange(len(values))
+    if errors is not None and np.isfinite(errors).any():
+        ax.fill_between(
+            at,
+            values - errors,
+            values + errors,
+            color=style["color"],
+            alpha=0.2,
+            linewidth=0.0,
+            zorder=1.0,
+        )
+    return [*ax.plot(at, values, marker="o", markersize=3.0, linewidth=1.2, **style)]

@@ -1,0 +1,256 @@
+"""Where in the image each token still is: its similarity with every patch of the input."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
+
+from repsim._errors import InputError
+from repsim.plot._beside import add_colour_bar, make_room
+from repsim.plot._figure import new_axes
+from repsim.plot._lines import plain
+from repsim.plot._result import names_along, require
+from repsim.plot._ticks import NAME_SIZE
+from repsim.plot._tiles import TileName, add_tile, frame_tiles
+
+__all__ = ["localization"]
+
+MOST = 8
+"""Tiles along a side, where the caller does not say."""
+
+SIDE = 4.8
+"""Inches: the longer side of the picture."""
+
+FINE = 5
+"""With more patches a side, the frame leaves one around the own patch to be seen."""
+
+FRAME = "#56B4E9"
+"""A colour that the scale does not have."""
+
+GAP = 0.12
+"""Part of a tile: the space between two."""
+
+
+def localization(
+    result: xr.Dataset,
+    ax: Axes | None = None,
+    layer: str | None = None,
+    *,
+    every: int | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> Axes:
+    """Draw, for the tokens of a layer, the CKA of each with the patches of the input.
+
+    The maps stand where their tokens do, and the patch at the same place is framed: a token that
+    kept its place is brightest in its frame. Prefix tokens (CLS) stand apart, at the left. The
+    title says for how many of all spatial tokens the own patch is the most similar, and for how
+    many it would be by chance.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        What `repsim.token_localization` returns: `cka` (layer, token, patch), with the coordinates
+        `token_row`, `token_column`, `is_prefix` (layer, token) and `patch_row`, `patch_column`
+        (layer, patch), and `hit_rate` and `chance` along `layer`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+    layer : str, optional
+        The layer to draw; may be left out where `result` has only one.
+    every : int, optional
+        Draw the tokens of every so many rows and columns; without it, as few as leave at most 8
+        along a side.
+    vmin, vmax : float, optional
+        The ends of the colour scale; without them, the least and the greatest value drawn. CKA is
+        unbiased here: below 0 by chance.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`, or the new one. ``ax.images`` are the maps, spatial tokens first, row by row;
+        undefined values (NaN) are hatched.
+
+    Raises
+    ------
+    InputError
+        `result` is not such a Dataset, the layer is not in it or has no tokens, or `every` is not
+        positive.
+
+    References
+    ----------
+    Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> from repsim.plot import localization
+    >>> rows, columns = np.divmod(np.arange(4), 2)
+    >>> result = xr.Dataset(
+    ...     {
+    ...         "cka": (("layer", "token", "patch"), np.eye(4)[None]),
+    ...         "hit_rate": ("layer", [1.0]),
+    ...         "chance": ("layer", [0.25]),
+    ...     },
+    ...     coords={
+    ...         "layer": ["blocks.11"],
+    ...         "token_row": (("layer", "token"), rows[None]),
+    ...         "token_column": (("layer", "token"), columns[None]),
+    ...         "is_prefix": (("layer", "token"), np.zeros((1, 4), bool)),
+    ...         "patch_row": (("layer", "patch"), rows[None]),
+    ...         "patch_column": (("layer", "patch"), columns[None]),
+    ...     },
+    ... )
+    >>> ax = localization(result)
+    >>> ax.images[1].get_array().tolist()  # the token at the upper right
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+    result = require(
+        result,
+        "localization",
+        "token_localization",
+        {"cka": ("layer", "token", "patch"), "hit_rate": ("layer",)},
+    )
+    one = _one_layer(result, layer)
+    tokens = _tokens(one, every)
+    shown = np.stack([*tokens.spatial.values(), *tokens.prefix])
+    if not np.isfinite(shown).any():
+        shown = np.zeros(1)
+    low = float(np.nanmin(shown)) if vmin is None else vmin
+    high = float(np.nanmax(shown)) if vmax is None else vmax
+    norm = Normalize(low, high if high > low else low + 1.0)
+
+    rows, columns = tokens.patches
+    step_x, step_y = columns * (1 + GAP), rows * (1 + GAP)
+    beside = step_x * (1 + GAP) * bool(tokens.prefix)
+    width = beside + len(tokens.columns) * step_x - columns * GAP
+    height = max(len(tokens.rows), len(tokens.prefix) * 1.3) * step_y - rows * GAP
+    if ax is None:
+        inch = SIDE / max(width, height)
+        ax = new_axes(width * inch, height * inch, beside=0.9, below=0.6)
+
+    own = tokens.grid == tokens.patches
+    first = len(ax.images)
+    for (row, column), values in tokens.spatial.items():
+        left = beside + tokens.columns.index(column) * step_x
+        top = tokens.rows.index(row) * step_y
+        add_tile(ax, values, left, top, norm=norm, cmap="magma")
+        if own:
+            around = 1.0 if max(rows, columns) > FINE else 0.0
+            ax.add_patch(
+                Rectangle(
+                    (left + column - around, top + row - around),
+                    1.0 + 2 * around,
+                    1.0 + 2 * around,
+                    facecolor="none",
+                    edgecolor=FRAME,
+                    linewidth=0.8 if around else 1.4,
+                    gid="own patch",
+                )
+            )
+    for index, values in enumerate(tokens.prefix):
+        top = (0.3 + index * 1.3) * step_y
+        add_tile(ax, values, 0.0, top, norm=norm, cmap="magma")
+        ax.add_artist(TileName(0.0, top - 0.03 * rows, columns, 0.26 * step_y, [f"prefix {index}"]))
+    frame_tiles(ax, width, height)
+    _title(ax, one, tokens)
+    bar = add_colour_bar(ax, ax.images[first], "CKA with the patch (unbiased)", extend="neither")
+    make_room(ax, [bar.ax])
+    return ax
+
+
+class _Tokens(NamedTuple):
+    """The maps of one layer that are drawn."""
+
+    spatial: dict[tuple[int, int], np.ndarray[Any, np.dtype[np.float64]]]
+    """By row and column of the token."""
+    prefix: list[np.ndarray[Any, np.dtype[np.float64]]]
+    rows: list[int]
+    columns: list[int]
+    grid: tuple[int, int]
+    """Of all spatial tokens, drawn or not."""
+    patches: tuple[int, int]
+    """Grid of the patches, the shape of a map."""
+    every: int
+
+
+def _one_layer(result: xr.Dataset, layer: str | None) -> xr.Dataset:
+    names = names_along(result, "layer")
+    if (layer is None and len(names) > 1) or (layer is not None and layer not in names):
+        raise InputError(
+            f"localization: layer must name one layer of the result.\n"
+            f"  layer: {layer!r}    result: {', '.join(names)}\n"
+            f"  As in localization(result, layer={names[-1]!r})."
+        )
+    return result.isel(layer=0 if layer is None else names.index(layer))
+
+
+def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
+    """Arrange the tokens of one layer by their places."""
+    needed = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
+    missing = [name for name in needed if name not in one.coords and name not in one]
+    if missing:
+        raise InputError(
+            f"localization: result must say where tokens and patches are.\n"
+            f"  missing: {', '.join(missing)}    coordinates: {', '.join(map(str, one.coords))}\n"
+            f"  Pass what repsim.token_localization returned."
+        )
+    lie = [np.asarray(one[name].values, float) for name in ("patch_row", "patch_column")]
+    # A layer with fewer patches, or tokens, than others is filled up with some that are nowhere.
+    real = (lie[0] >= 0) & (lie[1] >= 0)
+    patch_rows, patch_columns = (places[real].astype(int) for places in lie)
+    patches = (int(patch_rows.max(initial=0)) + 1, int(patch_columns.max(initial=0)) + 1)
+    maps = np.full((one.sizes["token"], *patches), np.nan)
+    maps[:, patch_rows, patch_columns] = one["cka"].values[:, real]
+    is_prefix = np.asarray(one["is_prefix"].values).astype(bool)
+    rows, columns = (
+        np.asarray(one[name].values, dtype=np.float64) for name in ("token_row", "token_column")
+    )
+    placed = ~is_prefix & (rows >= 0) & (columns >= 0)
+    if not placed.any():
+        raise InputError(
+            f"localization: layer must have tokens with a place.\n"
+            f"  layer: {one['layer'].item()}    tokens with a row and a column: 0\n"
+            f"  A pooled layer has none: draw one before the pooling."
+        )
+    grid = (int(rows[placed].max()) + 1, int(columns[placed].max()) + 1)
+    if every is None:
+        every = math.ceil(max(grid) / MOST)
+    elif every < 1:
+        raise InputError(
+            f"localization: every must be at least 1.\n"
+            f"  every: {every}\n"
+            f"  2 draws every second row and column of tokens."
+        )
+    # From the middle of the first step, so that what is left out lies on both sides.
+    kept_rows, kept_columns = (list(range((every - 1) // 2, side, every)) for side in grid)
+    spatial = {
+        (int(rows[t]), int(columns[t])): maps[t]
+        for t in np.flatnonzero(placed)
+        if int(rows[t]) in kept_rows and int(columns[t]) in kept_columns
+    }
+    prefix = [maps[t] for t in np.flatnonzero(is_prefix) if np.isfinite(maps[t]).any()]
+    return _Tokens(
+        dict(sorted(spatial.items())), prefix, kept_rows, kept_columns, grid, patches, every
+    )
+
+
+def _title(ax: Axes, one: xr.Dataset, tokens: _Tokens) -> None:
+    hit = float(one["hit_rate"])
+    lines = [plain(str(one["layer"].item())), "no token has a patch of its own"]
+    if np.isfinite(hit):
+        lines[1] = f"own patch the most similar: {hit:.1%} of tokens"
+        if "chance" in one:
+            lines.append(f"(by chance {float(one['chance']):.1%})")
+    if tokens.every > 1:
+        lines.append(f"every {_ordinal(tokens.every)} row and column of tokens")
+    ax.set_title("\n".join(lines), fontsize=NAME_SIZE + 1)
+
+
+def _ordinal(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")
