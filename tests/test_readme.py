@@ -22,5 +22,5 @@ def test_every_python_block_is_found():
 def test_readme_block_runs(title, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, f"README.md, {title}", "exec"), {})
-    if "savefig" in code:
-        assert {path.name for path in tmp_path.iterdir()} == {"map.png", "match.png"}
+    pictures = set(re.findall(r'savefig\("([^"]+)"\)', code))
+    assert {path.name for path in tmp_path.iterdir()} == pictures
