@@ -107,11 +107,11 @@ def test_both_sides_of_the_crossover(estimator, self_products, monkeypatch):
     """The public functions take the cheaper form, and no one can tell from the value."""
     import importlib
 
-    module = importlib.import_module("repsim.measures._hsic")
+    module = importlib.import_module("repsim.measures._kernel_item")
     function = repsim.cka if self_products else repsim.hsic
     n = 30
     taken = []
-    for form in ("feature_products", "gram_products"):
+    for form in ("scaled_features", "scaled_gram"):
         original = getattr(module, form)
 
         def spy(*args, form=form, original=original):
@@ -128,7 +128,8 @@ def test_both_sides_of_the_crossover(estimator, self_products, monkeypatch):
         value = float(function(x, y, estimator=estimator))
         assert value == pytest.approx(expected, rel=1e-9), p
         cheaper = features_are_cheaper(n, p, p, self_products=self_products)
-        assert taken.pop() == ("feature_products" if cheaper else "gram_products")
+        assert taken == ["scaled_features" if cheaper else "scaled_gram"] * 2
+        taken.clear()
     assert features_are_cheaper(n, 5, 5, self_products=self_products)
     assert not features_are_cheaper(n, 200, 200, self_products=self_products)
 

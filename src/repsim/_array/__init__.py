@@ -7,6 +7,7 @@ framework on one device; nothing above asks which framework that is.
 from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar
 from repsim._array._layout import column_blocks, flatten_features
 from repsim._array._namespace import (
+    describe,
     host_resident,
     known,
     namespace,
@@ -30,6 +31,7 @@ __all__ = [
     "check_finite",
     "column_blocks",
     "compute_dtype",
+    "describe",
     "flatten_features",
     "host_resident",
     "known",

@@ -2,22 +2,35 @@
 
 from repsim.estimators._centring import double_centre, off_diagonal, u_centre
 from repsim.estimators._estimator import ESTIMATORS, Estimator, resolve_estimator
-from repsim.estimators._features import feature_products, features_are_cheaper
-from repsim.estimators._gram import centred, gram_products
+from repsim.estimators._features import (
+    feature_product,
+    feature_products,
+    feature_self_product,
+    features_are_cheaper,
+    scaled_features,
+)
+from repsim.estimators._gram import centred, gram_products, scaled_gram
 from repsim.estimators._products import Products, alignment, inner
+from repsim.estimators._subsampled import between_features, within_features
 
 __all__ = [
     "ESTIMATORS",
     "Estimator",
     "Products",
     "alignment",
+    "between_features",
     "centred",
     "double_centre",
+    "feature_product",
     "feature_products",
+    "feature_self_product",
     "features_are_cheaper",
     "gram_products",
     "inner",
     "off_diagonal",
     "resolve_estimator",
+    "scaled_features",
+    "scaled_gram",
     "u_centre",
+    "within_features",
 ]

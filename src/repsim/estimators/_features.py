@@ -8,7 +8,13 @@ from repsim.estimators._estimator import Estimator
 from repsim.estimators._products import Products, inner
 from repsim.kernels import centre_features
 
-__all__ = ["feature_products", "features_are_cheaper"]
+__all__ = [
+    "feature_product",
+    "feature_products",
+    "feature_self_product",
+    "features_are_cheaper",
+    "scaled_features",
+]
 
 
 def features_are_cheaper(n: int, p: int, q: int, *, self_products: bool) -> bool:
@@ -45,21 +51,27 @@ def feature_products(
         What ``products.xy`` was divided by.
     """
     wide = accumulator_dtype(xp, x)
-    if estimator.name == "unbiased":
-        # Its terms cancel where a few samples are far from the others: all of it in full width.
-        x, y = xp.astype(x, wide, copy=False), xp.astype(y, wide, copy=False)
-    a, scale_x = unit_scale(xp, centre_features(xp, x))
-    b, scale_y = unit_scale(xp, centre_features(xp, y))
+    a, scale_x = scaled_features(xp, x, estimator)
+    b, scale_y = scaled_features(xp, y, estimator)
     products = Products(
-        _product(xp, a, b, estimator),
-        _self_product(xp, a, estimator),
-        _self_product(xp, b, estimator),
+        feature_product(xp, a, b, estimator),
+        feature_self_product(xp, a, estimator),
+        feature_self_product(xp, b, estimator),
     )
     scale: Array = xp.astype(scale_x, wide) ** 2 * xp.astype(scale_y, wide) ** 2
     return products, scale
 
 
-def _product(xp: Namespace, a: Array, b: Array, estimator: Estimator) -> Array:
+def scaled_features(xp: Namespace, x: Array, estimator: Estimator) -> tuple[Array, Array]:
+    """Return centred features of size one (n, p), and the power of two they were divided by."""
+    if estimator.name == "unbiased":
+        # Its terms cancel where a few samples are far from the others: all of it in full width.
+        x = xp.astype(x, accumulator_dtype(xp, x), copy=False)
+    return unit_scale(xp, centre_features(xp, x))
+
+
+def feature_product(xp: Namespace, a: Array, b: Array, estimator: Estimator) -> Array:
+    """Return ⟨A, B⟩ of the centred Grams of scaled features (n, p) and (n, q)."""
     cross = xp.matrix_transpose(a) @ b
     total = inner(xp, cross, cross)
     if estimator.name == "biased":
@@ -74,8 +86,9 @@ def _product(xp: Namespace, a: Array, b: Array, estimator: Estimator) -> Array:
     return out
 
 
-def _self_product(xp: Namespace, a: Array, estimator: Estimator) -> Array:
-    total = _product(xp, a, a, estimator)
+def feature_self_product(xp: Namespace, a: Array, estimator: Estimator) -> Array:
+    """Return ⟨A, A⟩, exactly zero for a constant representation."""
+    total = feature_product(xp, a, a, estimator)
     # A sum of squares by nature: what is left of it below rounding is zero, not a representation.
     gram = inner(xp, a, a)
     rounding = 64 * float(xp.finfo(a.dtype).eps) * gram * gram

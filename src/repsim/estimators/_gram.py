@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from repsim._array import unit_scale
+from repsim._array import accumulator_dtype, unit_scale
 from repsim._typing import Array, Namespace
 from repsim.estimators._centring import off_diagonal
 from repsim.estimators._estimator import Estimator
 from repsim.estimators._products import Products, inner
 
-__all__ = ["centred", "gram_products"]
+__all__ = ["centred", "gram_products", "scaled_gram"]
 
 
 def centred(xp: Namespace, k: Array, estimator: Estimator) -> Array:
@@ -35,12 +35,12 @@ def gram_products(
     estimator: Estimator,
 ) -> tuple[Products, Array]:
     """Return the scaled inner products of two Grams (n, n), and the scale s_x s_y of ``xy``."""
-    a, scale_x = unit_scale(xp, centred(xp, k, estimator))
-    b, scale_y = unit_scale(xp, centred(xp, l, estimator))
-    products = Products(inner(xp, a, b), inner(xp, a, a), inner(xp, b, b))
-    return products, _wide(xp, products.xy, scale_x) * _wide(xp, products.xy, scale_y)
+    a, scale_x = scaled_gram(xp, k, estimator)
+    b, scale_y = scaled_gram(xp, l, estimator)
+    return Products(inner(xp, a, b), inner(xp, a, a), inner(xp, b, b)), scale_x * scale_y
 
 
-def _wide(xp: Namespace, like: Array, scale: Array) -> Array:
-    out: Array = xp.astype(scale, like.dtype, copy=False)
-    return out
+def scaled_gram(xp: Namespace, k: Array, estimator: Estimator) -> tuple[Array, Array]:
+    """Return a centred Gram of size one (n, n), and the power of two that it was divided by."""
+    a, scale = unit_scale(xp, centred(xp, k, estimator))
+    return a, xp.astype(scale, accumulator_dtype(xp, scale), copy=False)

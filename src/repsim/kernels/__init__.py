@@ -3,6 +3,7 @@
 from repsim.kernels._base import KERNELS, Kernel, resolve_kernel
 from repsim.kernels._centre import centre_features, double_centre
 from repsim.kernels._dot import Cosine, Linear, Polynomial
+from repsim.kernels._products import squared_distances
 from repsim.kernels._radial import RBF, Laplacian
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "centre_features",
     "double_centre",
     "resolve_kernel",
+    "squared_distances",
 ]

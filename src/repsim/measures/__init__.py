@@ -1,6 +1,44 @@
 """Measures: two representations in, one number out."""
 
+from repsim.measures._angular import angular_cka
+from repsim.measures._cca import cca, pwcca, svcca
 from repsim.measures._cka import cka, cka_from_gram
+from repsim.measures._cknna import cknna
+from repsim.measures._distance_correlation import distance_correlation
 from repsim.measures._hsic import hsic
+from repsim.measures._layer_match import layer_match
+from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
+from repsim.measures._pairwise import pairwise
+from repsim.measures._procrustes import nbs, procrustes
+from repsim.measures._registry import MEASURES, Measure, register, resolve_measure
+from repsim.measures._regression import linear_regression_r2
+from repsim.measures._rsa import rsa
+from repsim.measures._shape import shape_distance
+from repsim.measures._soft_matching import soft_matching
 
-__all__ = ["cka", "cka_from_gram", "hsic"]
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "angular_cka",
+    "cca",
+    "cka",
+    "cka_from_gram",
+    "cknna",
+    "distance_correlation",
+    "hsic",
+    "jaccard_knn",
+    "layer_match",
+    "linear_regression_r2",
+    "mutual_knn",
+    "nbs",
+    "pairwise",
+    "procrustes",
+    "pwcca",
+    "register",
+    "resolve_measure",
+    "rsa",
+    "second_order_cosine",
+    "shape_distance",
+    "soft_matching",
+    "svcca",
+]

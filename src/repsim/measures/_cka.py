@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from repsim._array import as_square, known, namespace, paired, scalar
-from repsim._errors import DegenerateWarning, InputError, warn
-from repsim._typing import Array, Namespace
+from functools import partial
+from typing import Any
+
+from repsim._array import as_square, known, namespace, scalar
+from repsim._errors import InputError
+from repsim._typing import Array
 from repsim.estimators import Products, alignment, gram_products, resolve_estimator
 from repsim.kernels import Kernel, resolve_kernel
-from repsim.measures._hsic import representation_products
+from repsim.measures._dissimilarity import require_choice
+from repsim.measures._hsic import kernel_item, samples_needed
+from repsim.measures._kernel_item import KernelItem
+from repsim.measures._partial import PartialItem
+from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures._sampled_item import SampledItem
 
-__all__ = ["cka", "cka_from_gram"]
+__all__ = ["cka", "cka_from_gram", "kernel_alignment"]
+
+FEATURES = ("all", "sampled")
 
 
-def cka(x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str = "biased") -> Array:
+def cka(
+    x: Array,
+    y: Array,
+    *,
+    kernel: str | Kernel = "linear",
+    estimator: str = "biased",
+    given: Array | None = None,
+    features: str = "all",
+) -> Array:
     """Centred kernel alignment: how similar two representations of the same samples are.
 
     ::
 
         CKA = HSIC(x, y) / (√HSIC(x, x) · √HSIC(y, y))      (Kornblith et al. 2019, Eq. 5)
         linear, biased: ‖XcᵀYc‖²_F / (‖XcᵀXc‖_F · ‖YcᵀYc‖_F)
+        given z: (c_xy − c_xz c_yz) / √((1 − c_xz²)(1 − c_yz²)), c the CKA of each two
 
     with Xc, Yc the activations minus their column means.
 
@@ -50,12 +69,14 @@ def cka(x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str =
         Not arrays, or arrays of different frameworks or devices.
     InputError
         Different n, fewer than 2 (unbiased: 4) samples, one-dimensional or empty input, NaN or
-        infinity (``NonFiniteError``), unknown kernel or estimator.
+        infinity (``NonFiniteError``), unknown kernel or estimator; ``features="sampled"`` with
+        another kernel, with one feature or with ``given``.
 
     Warns
     -----
     DegenerateWarning
-        If a representation is constant: CKA is undefined and NaN is returned.
+        If a representation is constant, ``given`` leaves nothing of one, or sampled features have
+        nothing in common: CKA is undefined and NaN is returned.
 
     Notes
     -----
@@ -67,6 +88,17 @@ def cka(x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str =
     whichever is less, with the same result to rounding; the other kernels from Grams. Memory: the
     centred features and the p×q or n×n products.
 
+    Sampled features: ‖Kc‖² contains the products of each feature with itself, a share of 1/p of
+    its terms that is large for few features and low for none, so that the CKA of a few features is
+    too low. The correction divides by the mean over *different* features instead. It holds for
+    features of x and of y that were drawn at random and independently of each other: a feature
+    that is on both sides biases it upwards, the value of x with itself is above 1, and for two
+    halves of one population it is about 1. Values above 1 occur and are not clamped. The mean over
+    draws is right to order 1/p; a single one may be far off for few features. It is not invariant
+    to rotations, and choices of features (the best neurons, non-overlapping channels) are not
+    random. Where all features of a network are at hand there is nothing to correct. The bias from
+    few *samples* is another one: ``estimator="unbiased"`` takes it out as well.
+
     Not defined for non-finite values; under ``jax.jit`` values cannot be read, so neither errors
     about values nor warnings are possible there, and the result is NaN.
 
@@ -74,7 +106,10 @@ def cka(x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str =
     ----------
     Kornblith, Norouzi, Lee, Hinton 2019, "Similarity of neural network representations revisited",
     arXiv:1905.00414. Cortes, Mohri, Rostamizadeh 2012. Nguyen, Raghu, Kornblith 2021,
-    arXiv:2010.15327, for the unbiased estimator.
+    arXiv:2010.15327, for the unbiased estimator. Székely, Rizzo 2014, "Partial distance
+    correlation with methods for dissimilarities", for the partial one. Chun, Canatar, Chung, Lee
+    2025, "Estimating neural representation alignment from sparsely sampled inputs and features",
+    arXiv:2502.15104.
 
     Examples
     --------
@@ -87,16 +122,12 @@ def cka(x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str =
     >>> y = rng.standard_normal((200, 500))
     >>> bool(repsim.cka(x, y) > 0.1), bool(abs(repsim.cka(x, y, estimator="unbiased")) < 0.1)
     (True, True)
+    >>> z = rng.standard_normal((200, 10))
+    >>> noisy = [z + 0.5 * rng.standard_normal((200, 10)) for _ in range(2)]
+    >>> bool(repsim.cka(*noisy) > 0.6), bool(abs(repsim.cka(*noisy, given=z)) < 0.1)
+    (True, True)
     """
-    resolved = resolve_estimator("cka", estimator)
-    with_kernel = resolve_kernel("cka", kernel)
-    xp, a, b = paired(
-        "cka", x, y, min_samples=resolved.min_samples, why=f"the {resolved.name} estimator"
-    )
-    products, _ = representation_products(
-        "cka", xp, a, b, with_kernel, resolved, self_products=True
-    )
-    return _finish("cka", ("x", "y"), xp, products, a.dtype)
+    return evaluate("cka", x, y, kernel=kernel, estimator=estimator, given=given, features=features)
 
 
 def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  # noqa: E741
@@ -166,24 +197,62 @@ def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  #
     products, _ = gram_products(
         xp, xp.astype(a, dtype, copy=False), xp.astype(b, dtype, copy=False), resolved
     )
-    return _finish("cka_from_gram", ("k", "l"), xp, products, dtype)
-
-
-def _finish(
-    operation: str, names: tuple[str, str], xp: Namespace, products: Products, dtype: object
-) -> Array:
-    """Normalise, say so where that is impossible, and return a 0-d array of the inputs' dtype."""
-    for name, product in zip(names, products[1:], strict=True):
-        if known(product > 0) is not False:
-            continue
-        why = (
-            "has no finite Gram matrix (a row of zeros has no direction for a cosine; large "
-            "features overflow)"
-            if known(xp.isnan(product))
-            else "is constant over the samples (its HSIC with itself is zero)"
-        )
-        warn(
-            f"{operation}: {name} {why}, so the similarity is undefined and NaN is returned.",
-            DegenerateWarning,
+    for name, product in (("k", products.xx), ("l", products.yy)):
+        undefined(
+            "cka_from_gram",
+            name,
+            known(product > 0) is False,
+            "is constant over the samples (its HSIC with itself is zero)",
         )
     return scalar(xp, alignment(xp, products), dtype)
+
+
+def _prepare(
+    operation: str,
+    x: Array,
+    *,
+    name: str,
+    kernel: str | Kernel,
+    estimator: str,
+    given: Array | None,
+    features: str,
+) -> KernelItem:
+    require_choice(operation, "features", features, FEATURES)
+    if given is None and features == "all":
+        return kernel_item(operation, x, name=name, kernel=kernel, estimator=estimator)
+    if given is not None and features == "sampled":
+        raise InputError(
+            f"{operation}: given and features='sampled' do not go together.\n"
+            f"  There is no correction of a partial alignment: pass features='all'."
+        )
+    resolved = resolve_kernel(operation, kernel), resolve_estimator(operation, estimator)
+    if given is None:
+        return SampledItem(operation, name, x, *resolved)
+    return PartialItem(operation, name, x, *resolved, given)
+
+
+def kernel_alignment(x: KernelItem, y: KernelItem, **_: Any) -> Array:
+    """Return the cosine of two prepared representations: CKA."""
+    features = x.from_features(y, self_products=True)
+    products = Products(x.product(y, features), x.self_product(features), y.self_product(features))
+    return alignment(x.xp, products)
+
+
+register(
+    Measure(
+        name="cka",
+        family="kernel",
+        function=cka,
+        range=(0.0, 1.0),
+        similarity=True,
+        metric=False,
+        symmetric=True,
+        invariances=frozenset({"orthogonal", "permutation", "isotropic_scale", "translation"}),
+        minimum_samples=2,
+        cost="item O(n² p), pair O(n²); or item O(n p²), pair O(n p q)",
+        reference="Kornblith et al. 2019, Eq. 5",
+        prepare=_prepare,
+        compare=kernel_alignment,
+        needs=partial(samples_needed, operation="cka"),
+    )
+)

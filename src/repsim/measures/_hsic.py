@@ -2,57 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from repsim._array import known, paired, scalar, unit_scale
-from repsim._errors import NonFiniteError
-from repsim._typing import Array, Namespace
-from repsim.estimators import (
-    Estimator,
-    Products,
-    feature_products,
-    features_are_cheaper,
-    gram_products,
-    resolve_estimator,
-)
-from repsim.kernels import RBF, Kernel, Laplacian, Linear, resolve_kernel
+from repsim._typing import Array
+from repsim.estimators import resolve_estimator
+from repsim.kernels import Kernel, resolve_kernel
+from repsim.measures._kernel_item import KernelItem
+from repsim.measures._registry import Measure, evaluate, register
 
-__all__ = ["hsic", "representation_products"]
-
-
-def representation_products(
-    operation: str,
-    xp: Namespace,
-    x: Array,
-    y: Array,
-    kernel: Kernel,
-    estimator: Estimator,
-    *,
-    self_products: bool,
-) -> tuple[Products, Array]:
-    """Return the inner products that HSIC and CKA are made of, by the cheaper of the two forms."""
-    (n, p), q = x.shape, y.shape[1]
-    linear = isinstance(kernel, Linear)
-    if linear and features_are_cheaper(n, p, q, self_products=self_products):
-        return feature_products(xp, x, y, estimator)
-    # A bandwidth that follows the data follows the scale as well, and takes it out again.
-    scale_free = linear or (isinstance(kernel, RBF | Laplacian) and kernel.sigma is None)
-    a, scale_x = unit_scale(xp, x) if scale_free else (x, xp.ones_like(x[0, 0]))
-    b, scale_y = unit_scale(xp, y) if scale_free else (y, xp.ones_like(y[0, 0]))
-    with np.errstate(all="ignore"):  # what is not finite is an error, or NaN with a reason
-        k, l = kernel.gram(a), kernel.gram(b)  # noqa: E741
-    for name, gram in (("x", k), ("y", l)):
-        if known(xp.any(xp.isinf(gram))):
-            raise NonFiniteError(
-                f"{operation}: the Gram matrix of {name} overflows {gram.dtype}.\n"
-                f"  kernel: {kernel!r}\n"
-                f"  Standardise the features of {name}, or pass them as float64."
-            )
-    products, scale = gram_products(xp, k, l, estimator)
-    if linear:
-        wide = scale.dtype
-        scale = scale * xp.astype(scale_x, wide) ** 2 * xp.astype(scale_y, wide) ** 2
-    return products, scale
+__all__ = ["hsic", "kernel_item", "samples_needed"]
 
 
 def hsic(
@@ -116,13 +74,52 @@ def hsic(
     >>> abs(float(repsim.hsic(x, rng.standard_normal((100, 5)), estimator="unbiased"))) < 0.2
     True
     """
-    resolved = resolve_estimator("hsic", estimator)
-    with_kernel = resolve_kernel("hsic", kernel)
-    xp, a, b = paired(
-        "hsic", x, y, min_samples=resolved.min_samples, why=f"the {resolved.name} estimator"
+    return evaluate("hsic", x, y, kernel=kernel, estimator=estimator)
+
+
+def kernel_item(
+    operation: str, x: Array, *, name: str, kernel: str | Kernel, estimator: str
+) -> KernelItem:
+    """Prepare one representation for HSIC or CKA."""
+    return KernelItem(
+        operation,
+        name,
+        x,
+        resolve_kernel(operation, kernel),
+        resolve_estimator(operation, estimator),
     )
-    products, scale = representation_products(
-        "hsic", xp, a, b, with_kernel, resolved, self_products=False
+
+
+def samples_needed(*, operation: str = "hsic", estimator: str, **_: object) -> tuple[int, str]:
+    """Return the fewest samples of the estimator, and its name for an error."""
+    resolved = resolve_estimator(operation, estimator)
+    return resolved.min_samples, f"the {resolved.name} estimator"
+
+
+def _compare(x: KernelItem, y: KernelItem, **_: Any) -> Array:
+    features = x.from_features(y, self_products=False)
+    scale = x.form(features)[1] * y.form(features)[1]
+    out: Array = x.product(y, features) * scale / x.estimator.divisor(x.n)
+    return out
+
+
+register(
+    Measure(
+        name="hsic",
+        family="kernel",
+        function=hsic,
+        range=(0.0, float("inf")),
+        similarity=True,
+        metric=False,
+        symmetric=True,
+        invariances=frozenset({"orthogonal", "permutation", "translation"}),
+        minimum_samples=2,
+        cost="item O(n² p), pair O(n²); or pair O(n p q)",
+        reference="Gretton et al. 2005; Song et al. 2012",
+        prepare=kernel_item,
+        compare=_compare,
+        needs=samples_needed,
+        self_is_best=False,
+        defined_for_constant=True,
     )
-    value = products.xy * scale / resolved.divisor(a.shape[0])
-    return scalar(xp, value, a.dtype)
+)

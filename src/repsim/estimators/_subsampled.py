@@ -1,0 +1,47 @@
+"""Self-HSIC of a population of features, from a sample of them (Chun et al. 2025)."""
+
+from __future__ import annotations
+
+from repsim._typing import Array, Namespace
+from repsim.estimators._estimator import Estimator
+
+__all__ = ["between_features", "within_features"]
+
+
+def within_features(xp: Namespace, a: Array, estimator: Estimator) -> Array:
+    """Return Σ_α ⟨A_α, A_α⟩, what single features contribute to ⟨A, A⟩.
+
+    A_α is the centred Gram of feature α alone, A = Σ_α A_α. With c_i the centred values of one
+    feature: biased (Σ c²)²; unbiased (Σ c²)² − n/(n−2) Σ c⁴ + (Σ c²)²/((n−1)(n−2)).
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace of ``a``.
+    a : array, shape (n, p)
+        Centred features, of size one. Cost O(n p).
+    estimator : Estimator
+        Biased or unbiased.
+    """
+    squares = a * a
+    sums = xp.sum(squares, axis=0)
+    total = sums * sums
+    if estimator.name == "unbiased":
+        n = a.shape[0]
+        fourth = xp.sum(squares * squares, axis=0)
+        total = total - n / (n - 2) * fourth + total / ((n - 1) * (n - 2))
+    out: Array = xp.sum(total)
+    return out
+
+
+def between_features(xp: Namespace, total: Array, within: Array, p: int) -> Array:
+    """Return p² times the mean of ⟨A_α, A_β⟩ over pairs of different features, α ≠ β.
+
+    ⟨A, A⟩/p² is the mean over all pairs, and the pairs of a feature with itself are what makes it
+    too large: in the population they are a share of zero. Not a sum of squares: where it is not
+    above the rounding of ``total``, too few features leave nothing to divide by, and it is zero.
+    """
+    rounding = 64 * float(xp.finfo(total.dtype).eps) * total
+    left = total - within
+    out: Array = xp.where(left <= rounding, xp.zeros_like(left), left * (p / (p - 1)))
+    return out

@@ -1,0 +1,365 @@
+"""Canonical correlations: of all directions, of the leading ones, and weighted by use."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace, device
+
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim.measures._registry import Measure, evaluate, register
+from repsim.measures._subspace import Subspace, require_share, subspace
+
+__all__ = ["cca", "pwcca", "svcca"]
+
+STATISTICS = ("mean_rho", "mean_rho_squared")
+
+
+def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
+    """Canonical correlation analysis: how well the directions of x and y can be matched.
+
+    ::
+
+        ρ = singular values of QxᵀQy,  k = min(rank Xc, rank Yc)
+        mean_rho           Σρ_i/k
+        mean_rho_squared   Σρ_i²/k = ‖QxᵀQy‖²_F/k
+
+    with Qx, Qy orthonormal bases of the centred columns of x and y.
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 3 samples; trailing axes are flattened. More samples than features.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device.
+    statistic : {"mean_rho", "mean_rho_squared"}, default "mean_rho"
+        The mean of the correlations, or of their squares.
+
+    Returns
+    -------
+    array, 0-d
+        In [0, 1], without unit; 1 if one span contains the other. Same namespace and device as the
+        inputs; float32 for half precision and float32, float64 for float64 and integers.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Different n, fewer than 3 samples, one-dimensional or empty input, NaN or infinity
+        (``NonFiniteError``), unknown statistic.
+
+    Warns
+    -----
+    DegenerateWarning
+        If a representation is constant, or spans all n − 1 dimensions of the centred samples, as
+        any does with as many features as samples: every correlation with anything is then 1, and
+        NaN is returned.
+
+    Notes
+    -----
+    Invariant to invertible linear maps and translation of either input, symmetric. Columns that
+    are constant, duplicated or sums of others add no direction; the decision is made at the
+    rounding of the input's dtype, relative to columns of unit norm.
+
+    Biased upwards: of independent data the mean squared correlation is max(p, q)/(n − 1) on
+    average, and p + q − (n − 1) of the correlations are 1 whatever the data, where that is
+    positive. Bring many more samples than features, or use :func:`svcca`.
+
+    Computed in float64 where the device has it. Differentiable where the singular values of the
+    columns are distinct. Cost: one SVD of each input, O(n p min(n, p)), then O(n p q + p q min(p,
+    q)).
+
+    References
+    ----------
+    Hotelling 1936. Kornblith et al. 2019, arXiv:1905.00414, Table 1.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((50, 3))
+    >>> float(repsim.cca(x, x @ rng.standard_normal((3, 3)) + 7).round(6))
+    1.0
+    >>> bool(repsim.cca(x, rng.standard_normal((50, 3)), statistic="mean_rho_squared") < 0.3)
+    True
+    """
+    return evaluate("cca", x, y, statistic=statistic)
+
+
+def svcca(
+    x: Array,
+    y: Array,
+    *,
+    variance: float | None = None,
+    directions: int | None = None,
+    statistic: str = "mean_rho",
+) -> Array:
+    """Singular vector canonical correlation: CCA of the leading principal directions.
+
+    ::
+
+        Xc = U S Vᵀ,  keep the first k with Σ_{i≤k} s_i² ≥ variance · Σ s_i²;  CCA of the kept U's
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 3 samples; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device.
+    variance : float, optional
+        In (0, 1]: keep as few directions as hold this share of the variance (of the *squared*
+        singular values). 0.99 where neither this nor ``directions`` is given.
+    directions : int, optional
+        At least 1: keep this many instead, or all of them if there are fewer.
+    statistic : {"mean_rho", "mean_rho_squared"}, default "mean_rho"
+        As in :func:`cca`.
+
+    Returns
+    -------
+    array, 0-d
+        In [0, 1], without unit. Same namespace and device as the inputs; float32 for half
+        precision and float32, float64 for float64 and integers.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Different n, fewer than 3 samples, one-dimensional or empty input, NaN or infinity
+        (``NonFiniteError``), variance outside (0, 1], directions below 1, both of them, unknown
+        statistic.
+
+    Warns
+    -----
+    DegenerateWarning
+        If a representation is constant, or the directions kept are all n − 1 that there are: NaN
+        is returned.
+
+    Notes
+    -----
+    Invariant to orthogonal maps, isotropic scale, feature permutations and translation of either
+    input, symmetric; not invariant to invertible linear maps, which change what is leading. Of
+    independent data the mean squared correlation is max(k_x, k_y)/(n − 1) on average.
+
+    The number of directions jumps where the variance crosses the threshold, and the value with it.
+    Differentiable in between where the singular values are distinct. Computed in float64 where the
+    device has it. Cost: one SVD of each input, O(n p min(n, p)), then O(n k_x k_y).
+
+    References
+    ----------
+    Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, "SVCCA", arXiv:1706.05806.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> signal = rng.standard_normal((100, 2))
+    >>> x, y = (signal @ rng.standard_normal((2, 20)) for _ in range(2))
+    >>> x, y = (z + 0.1 * rng.standard_normal(z.shape) for z in (x, y))
+    >>> bool(repsim.svcca(x, y, variance=0.9) > 0.99), bool(repsim.cca(x, y) < 0.9)
+    (True, True)
+    >>> bool(repsim.svcca(x, y, directions=2) > 0.99)
+    True
+    """
+    return evaluate("svcca", x, y, variance=variance, directions=directions, statistic=statistic)
+
+
+def pwcca(x: Array, y: Array) -> Array:
+    """Projection-weighted canonical correlation: each ρ weighted by what x makes of its direction.
+
+    ::
+
+        PWCCA = Σ_i α_i ρ_i / Σ_i α_i,   α_i = Σ_j |⟨h_i, x_j⟩|,   i ≤ min(rank Xc, rank Yc)
+
+    with h_i the canonical variates of x, of unit norm, and x_j its centred columns.
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 3 samples, whose columns give the weights; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device.
+
+    Returns
+    -------
+    array, 0-d
+        In [0, 1], without unit. Same namespace and device as the inputs; float32 for half
+        precision and float32, float64 for float64 and integers.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Different n, fewer than 3 samples, one-dimensional or empty input, NaN or infinity
+        (``NonFiniteError``).
+
+    Warns
+    -----
+    DegenerateWarning
+        As :func:`cca`: NaN is returned.
+
+    Notes
+    -----
+    Not symmetric. Invariant to invertible linear maps and translation of y; of x to isotropic
+    scale, feature permutations and translation, but not to rotations, which mix the columns that
+    give the weights. Biased upwards as :func:`cca` is.
+
+    Computed in float64 where the device has it. Differentiable where the correlations, and the
+    singular values of the columns, are distinct. Cost as :func:`cca`.
+
+    References
+    ----------
+    Morcos, Raghu, Bengio 2018, "Insights on representational similarity in neural networks with
+    canonical correlation", arXiv:1806.05759.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((50, 3)) * [10.0, 1.0, 1.0]
+    >>> y = np.concatenate([x[:, :1], rng.standard_normal((50, 2))], axis=1)
+    >>> bool(repsim.pwcca(x, y) > repsim.cca(x, y) + 0.2)
+    True
+    """
+    return evaluate("pwcca", x, y)
+
+
+class _Weighted(NamedTuple):
+    """A subspace, and the centred columns in the basis that it is written in."""
+
+    span: Subspace
+    columns: Array
+
+
+def _check_statistic(operation: str, statistic: str) -> None:
+    if statistic not in STATISTICS:
+        raise InputError(
+            f"{operation}: unknown statistic.\n"
+            f"  expected one of {', '.join(map(repr, STATISTICS))}\n"
+            f"  got {statistic!r}"
+        )
+
+
+def _prepare(operation: str, x: Array, *, name: str, statistic: str) -> Subspace:
+    _check_statistic(operation, statistic)
+    return subspace(operation, name, x)[0]
+
+
+def _prepare_leading(
+    operation: str,
+    x: Array,
+    *,
+    name: str,
+    variance: float | None,
+    directions: int | None,
+    statistic: str,
+) -> Subspace:
+    _check_statistic(operation, statistic)
+    if variance is not None and directions is not None:
+        raise InputError(
+            f"{operation}: give variance or directions, not both.\n"
+            f"  got variance={variance!r}, directions={directions!r}"
+        )
+    if directions is None:
+        variance = 0.99 if variance is None else variance
+        require_share(operation, "variance", variance)
+    elif isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
+        raise InputError(
+            f"{operation}: directions must be an integer of at least 1.\n  got {directions!r}"
+        )
+    return subspace(operation, name, x, variance=variance, directions=directions)[0]
+
+
+def _prepare_weighted(operation: str, x: Array, *, name: str) -> _Weighted:
+    return _Weighted(*subspace(operation, name, x))
+
+
+def _compare(x: Subspace, y: Subspace, *, statistic: str, **_: Any) -> Array:
+    xp = array_namespace(x.basis)
+    cross = xp.matrix_transpose(x.basis) @ y.basis
+    rho = xp.linalg.svdvals(cross) if statistic == "mean_rho" else cross * cross
+    return _quotient(xp, x, y, xp.sum(rho), xp.minimum(x.rank, y.rank))
+
+
+def _compare_weighted(x: _Weighted, y: _Weighted) -> Array:
+    xp = array_namespace(x.columns)
+    cross = xp.matrix_transpose(x.span.basis) @ y.span.basis
+    turn, rho, _ = xp.linalg.svd(cross, full_matrices=False)
+    variates = x.span.basis @ turn
+    weights = xp.sum(xp.abs(xp.matrix_transpose(variates) @ x.columns), axis=1)
+    # Under jit the columns beyond the rank are still there, at the end.
+    order = xp.arange(rho.shape[0], dtype=rho.dtype, device=device(rho))
+    weights = xp.where(
+        order < xp.minimum(x.span.rank, y.span.rank), weights, xp.zeros_like(weights)
+    )
+    return _quotient(xp, x.span, y.span, xp.sum(weights * rho), xp.sum(weights))
+
+
+def _quotient(xp: Namespace, x: Subspace, y: Subspace, above: Array, below: Array) -> Array:
+    defined = x.defined & y.defined
+    out: Array = xp.where(
+        defined,
+        above / xp.where(defined, below, xp.ones_like(below)),
+        xp.full_like(above, float("nan")),
+    )
+    return out
+
+
+_MOVES = frozenset({"orthogonal", "permutation", "isotropic_scale", "translation"})
+_COST = "item O(n p min(n, p)), pair O(n p q + p q min(p, q))"
+
+register(
+    Measure(
+        name="cca",
+        family="canonical correlation",
+        function=cca,
+        range=(0.0, 1.0),
+        similarity=True,
+        metric=False,
+        symmetric=True,
+        invariances=_MOVES | {"invertible_linear"},
+        minimum_samples=3,
+        cost=_COST,
+        reference="Kornblith et al. 2019, Table 1",
+        prepare=_prepare,
+        compare=_compare,
+    )
+)
+register(
+    Measure(
+        name="svcca",
+        family="canonical correlation",
+        function=svcca,
+        range=(0.0, 1.0),
+        similarity=True,
+        metric=False,
+        symmetric=True,
+        invariances=_MOVES,
+        minimum_samples=3,
+        cost=_COST,
+        reference="Raghu et al. 2017",
+        prepare=_prepare_leading,
+        compare=_compare,
+    )
+)
+register(
+    Measure(
+        name="pwcca",
+        family="canonical correlation",
+        function=pwcca,
+        range=(0.0, 1.0),
+        similarity=True,
+        metric=False,
+        symmetric=False,
+        invariances=_MOVES - {"orthogonal"},
+        invariances_y=_MOVES | {"invertible_linear"},
+        minimum_samples=3,
+        cost=_COST,
+        reference="Morcos et al. 2018",
+        prepare=_prepare_weighted,
+        compare=_compare_weighted,
+    )
+)

@@ -1,0 +1,71 @@
+"""Centred samples as configurations of points, and the way from a cosine to a distance."""
+
+from __future__ import annotations
+
+import math
+
+from repsim._array import accumulator_dtype, unit_scale
+from repsim._typing import Array, Namespace
+from repsim.kernels import centre_features
+
+__all__ = ["angle", "chord", "contrasts", "nonnegative", "root"]
+
+ROUNDING = 64
+"""How many units of rounding a difference of sums of squares may be and still count as zero."""
+
+
+def contrasts(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Return n−1 orthonormal contrasts of n samples, Z = CXc with CCᵀ = I, and their scale.
+
+    Centred samples lie in the n−1 dimensions orthogonal to (1, …, 1). In a basis of those, nothing
+    that depends on inner products of columns changes (ZᵀZ = XcᵀXc), and a matrix that has all the
+    rank it can have is of full rank, so that its decompositions can be differentiated. C is the
+    Householder reflection that takes (1, …, 1)/√n to the first axis, less its first row.
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace of ``x``.
+    x : array, shape (n, p)
+        Features, not centred, n ≥ 2.
+
+    Returns
+    -------
+    z : array, shape (n − 1, p)
+        In float64 where the device has it; the largest entry of the centred features is in [1, 2).
+        Constant columns are exactly zero.
+    scale : array, 0-d
+        The power of two that they were divided by.
+    """
+    wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
+    centred, scale = unit_scale(xp, centre_features(xp, wide))
+    return centred[1:, :] + centred[:1, :] / (math.sqrt(x.shape[0]) - 1), scale
+
+
+def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:
+    """Set to zero what is left of terms of this size by their rounding.
+
+    A difference that cannot be negative, such as ‖X‖² + ‖Y‖² − 2‖XᵀY‖_*. NaN stays NaN.
+    """
+    rounding = ROUNDING * float(xp.finfo(difference.dtype).eps) * size
+    out: Array = xp.where(difference <= rounding, xp.zeros_like(difference), difference)
+    return out
+
+
+def root(xp: Namespace, squared: Array) -> Array:
+    """Square root whose derivative at zero is zero: equal inputs must not give NaN gradients."""
+    zero = squared <= 0
+    safe = xp.where(zero, xp.ones_like(squared), squared)
+    out: Array = xp.where(zero, xp.zeros_like(squared), xp.sqrt(safe))
+    return out
+
+
+def chord(xp: Namespace, cosine: Array) -> Array:
+    """Return √(2 − 2c), the distance of two points at this cosine on the unit sphere."""
+    return root(xp, 2 * nonnegative(xp, 1 - cosine, 1.0))
+
+
+def angle(xp: Namespace, cosine: Array) -> Array:
+    """Return arccos(c) in radians, as 2 arcsin(√((1 − c)/2)), which takes c = 1 + rounding."""
+    out: Array = 2 * xp.asin(root(xp, nonnegative(xp, 1 - cosine, 1.0) / 2))
+    return out

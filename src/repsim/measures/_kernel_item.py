@@ -1,0 +1,116 @@
+"""What HSIC and CKA keep of one representation: scaled features or a centred Gram, made once."""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from repsim._array import accumulator_dtype, known, unit_scale
+from repsim._errors import NonFiniteError
+from repsim._typing import Array
+from repsim.estimators import (
+    Estimator,
+    feature_product,
+    feature_self_product,
+    features_are_cheaper,
+    inner,
+    scaled_features,
+    scaled_gram,
+)
+from repsim.kernels import RBF, Kernel, Laplacian, Linear
+from repsim.measures._registry import undefined
+
+__all__ = ["KernelItem"]
+
+
+class KernelItem:
+    """One representation on its way into inner products with others.
+
+    The linear kernel has two forms with the same value, p×q products of features and n×n Grams;
+    which one is cheaper depends on both sides of a pair, so each is made when it is first asked
+    for, and kept.
+
+    Parameters
+    ----------
+    operation, name : str
+        For errors and warnings: the caller, and what it calls this array.
+    x : array, shape (n, p)
+        Checked features.
+    kernel : Kernel
+        Resolved.
+    estimator : Estimator
+        Resolved.
+    """
+
+    def __init__(
+        self, operation: str, name: str, x: Array, kernel: Kernel, estimator: Estimator
+    ) -> None:
+        self.xp = array_namespace(x)
+        self.n, self.p = x.shape
+        self.estimator = estimator
+        self._x, self._kernel = x, kernel
+        self._operation, self._name = operation, name
+        self._forms: dict[bool, tuple[Array, Array]] = {}
+        self._self_products: dict[bool, Array] = {}
+
+    def from_features(self, other: KernelItem, *, self_products: bool) -> bool:
+        """Whether the pair is cheaper from features than from Grams."""
+        return isinstance(self._kernel, Linear) and features_are_cheaper(
+            self.n, self.p, other.p, self_products=self_products
+        )
+
+    def form(self, features: bool) -> tuple[Array, Array]:
+        """Return scaled features (n, p) or a scaled centred Gram (n, n), and the Gram's scale."""
+        if features not in self._forms:
+            self._forms[features] = self._features() if features else self._gram()
+        return self._forms[features]
+
+    def product(self, other: KernelItem, features: bool) -> Array:
+        """Return ⟨A, B⟩ of the centred Grams, divided by both scales."""
+        a, b = self.form(features)[0], other.form(features)[0]
+        return feature_product(self.xp, a, b, self.estimator) if features else inner(self.xp, a, b)
+
+    def self_product(self, features: bool) -> Array:
+        """Return ⟨A, A⟩, divided by the scale twice; zero and a warning for a constant."""
+        if features not in self._self_products:
+            a, _ = self.form(features)
+            product = (
+                feature_self_product(self.xp, a, self.estimator)
+                if features
+                else inner(self.xp, a, a)
+            )
+            self._self_products[features] = product
+            if known(product > 0) is False:
+                undefined(self._operation, self._name, True, self._why(product))
+        return self._self_products[features]
+
+    def _why(self, product: Array) -> str:
+        if known(self.xp.isnan(product)):
+            return (
+                "has no finite Gram matrix (a row of zeros has no direction for a cosine; large "
+                "features overflow)"
+            )
+        return "is constant over the samples (its HSIC with itself is zero)"
+
+    def _features(self) -> tuple[Array, Array]:
+        a, scale = scaled_features(self.xp, self._x, self.estimator)
+        return a, self.xp.astype(scale, accumulator_dtype(self.xp, a)) ** 2
+
+    def _gram(self) -> tuple[Array, Array]:
+        xp, kernel, x = self.xp, self._kernel, self._x
+        linear = isinstance(kernel, Linear)
+        # A bandwidth that follows the data follows the scale as well, and takes it out again.
+        if linear or (isinstance(kernel, RBF | Laplacian) and kernel.sigma is None):
+            x, size = unit_scale(xp, x)
+        else:
+            size = xp.ones_like(x[0, 0])
+        with np.errstate(all="ignore"):  # what is not finite is an error, or NaN with a reason
+            gram = kernel.gram(x)
+        if known(xp.any(xp.isinf(gram))):
+            raise NonFiniteError(
+                f"{self._operation}: the Gram matrix of {self._name} overflows {gram.dtype}.\n"
+                f"  kernel: {kernel!r}\n"
+                f"  Standardise the features of {self._name}, or pass them as float64."
+            )
+        a, scale = scaled_gram(xp, gram, self.estimator)
+        return a, scale * xp.astype(size, scale.dtype) ** 2 if linear else scale

@@ -1,0 +1,298 @@
+"""A measure of every pair of named arrays, what belongs to one array being done once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repsim._array import (
+    accumulator_dtype,
+    as_samples,
+    check_finite,
+    namespace,
+    scalar,
+    to_numpy,
+)
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim._version import __version__
+from repsim.measures._registry import Item, Measure, resolve_measure
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["pairwise"]
+
+
+def pairwise(
+    xs: Mapping[str, Array],
+    ys: Mapping[str, Array] | None = None,
+    *,
+    measure: str | Measure = "cka",
+    samples_x: Sequence[object] | Array | None = None,
+    samples_y: Sequence[object] | Array | None = None,
+    **options: object,
+) -> xarray.DataArray:
+    """Compare every array of one mapping with every array of another, or of the same.
+
+    ::
+
+        result[a, b] = measure(xs[a], ys[b], **options)
+
+    What a measure computes from one array alone (a centred Gram, a decomposition, a list of
+    neighbours) is computed once per array and not once per pair.
+
+    Parameters
+    ----------
+    xs : mapping of str to array, shapes (n, p) or (n, ...)
+        Named activations of the same n samples in the same order, of one framework and device;
+        trailing axes are flattened, and widths may differ.
+    ys : mapping of str to array, optional
+        Activations of the same samples; by default ``xs`` is compared with itself, and of a
+        symmetric measure one half is computed.
+    measure : str or Measure, default "cka"
+        A name from ``repsim.measures.MEASURES``, or an entry of one's own.
+    samples_x, samples_y : sequence or one-dimensional array of n identifiers, optional
+        What identifies each row of ``xs`` and of ``ys``, such as file names: they must be equal,
+        in the same order, and nothing is reordered. Either both or none where there are ``ys``.
+    **options
+        Keyword options of the measure's function, for example ``kernel="rbf"``.
+
+    Returns
+    -------
+    xarray.DataArray, dims ("layer_x", "layer_y")
+        float64 (of the digits that the function has for each pair); coordinates are the names, in
+        the mappings' order. ``attrs`` hold measure, kind ("similarity" or "dissimilarity"), units,
+        each option, n_samples and repsim_version.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Not mappings, empty mappings, different n, sample identifiers that differ, unknown measure
+        or option, and what the measure itself refuses, naming the array.
+    NonFiniteError
+        NaN or infinity, naming the array and the row.
+
+    Warns
+    -----
+    DegenerateWarning
+        Once for an array that the measure is not defined for, by its name; its row and column are
+        NaN.
+
+    Notes
+    -----
+    Invariances, range and bias are those of the measure. Cost: L_x + L_y items and L_x L_y pairs,
+    as the measure's entry has them. All items are held at once: for ``"cka"`` a centred Gram
+    (n, n) or the centred features (n, p) of each array; for more than memory holds use
+    :class:`repsim.MinibatchCKA`. The values are read once, at the end.
+
+    References
+    ----------
+    Those of the measure.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> early = rng.standard_normal((60, 8))
+    >>> layers = {"early": early, "late": np.tanh(early @ rng.standard_normal((8, 5)))}
+    >>> result = repsim.pairwise(layers, measure="cka", estimator="unbiased")
+    >>> result.dims, result.shape, result.attrs["estimator"]
+    (('layer_x', 'layer_y'), (2, 2), 'unbiased')
+    >>> float(result.sel(layer_x="early", layer_y="late")) == float(
+    ...     repsim.cka(layers["early"], layers["late"], estimator="unbiased")
+    ... )
+    True
+    """
+    import xarray
+
+    chosen = resolve_measure("pairwise", measure)
+    settings = chosen.options("pairwise", options)
+    sides = {"xs": _mapping("xs", xs)}
+    if ys is not None:
+        sides["ys"] = _mapping("ys", ys)
+    xp, n = _home(sides)
+    _match_samples(samples_x, samples_y, n, both=ys is not None)
+
+    items = _Items(xp, chosen, settings, sides)
+    other = "xs" if ys is None else "ys"
+    half = ys is None and chosen.symmetric
+    values: dict[tuple[str, str], Array] = {}
+    for i, a in enumerate(sides["xs"]):
+        for j, b in enumerate(sides[other]):
+            # The mirror image is there already, and the same but for the rounding.
+            values[a, b] = values[b, a] if half and j < i else items.compare(a, other, b)
+    shape = len(sides["xs"]), len(sides[other])
+    return xarray.DataArray(
+        np.reshape(_to_host(xp, list(values.values())), shape),
+        dims=("layer_x", "layer_y"),
+        coords={"layer_x": list(sides["xs"]), "layer_y": list(sides[other])},
+        name=chosen.name,
+        attrs={
+            "long_name": chosen.name.replace("_", " "),
+            "units": chosen.units,
+            "measure": chosen.name,
+            "kind": "similarity" if chosen.similarity else "dissimilarity",
+            **{name: _attribute(value) for name, value in settings.items()},
+            "n_samples": n,
+            "repsim_version": __version__,
+        },
+    )
+
+
+class _Items:
+    """The prepared arrays, each made when it is first asked for.
+
+    An array is prepared in the dtype of its pair, as the function does it: a float32 array that
+    meets float32 and float64 arrays is prepared twice.
+    """
+
+    def __init__(
+        self,
+        xp: Namespace,
+        measure: Measure,
+        settings: dict[str, object],
+        sides: dict[str, Mapping[str, Array]],
+    ) -> None:
+        self._xp, self._measure, self._settings = xp, measure, settings
+        self._operation = f"pairwise({measure.name!r})"
+        fewest, why = measure.fewest(**settings)
+        self._arrays: dict[tuple[str, str], Array] = {}
+        for side, arrays in sides.items():
+            for name, x in arrays.items():
+                label = f"{side}[{name!r}]"
+                checked = as_samples(self._operation, xp, x, label, min_samples=fewest, why=why)
+                check_finite(self._operation, xp, checked, label)
+                self._arrays[side, name] = checked
+        self._made: dict[tuple[str, str, object], Item] = {}
+
+    def compare(self, name_x: str, side_y: str, name_y: str) -> Array:
+        xp = self._xp
+        x, y = self._arrays["xs", name_x], self._arrays[side_y, name_y]
+        dtype = xp.result_type(x.dtype, y.dtype)
+        value = self._measure.compare(
+            self._item("xs", name_x, dtype), self._item(side_y, name_y, dtype), **self._settings
+        )
+        return scalar(xp, value, dtype)
+
+    def _item(self, side: str, name: str, dtype: Any) -> Item:
+        key = side, name, str(dtype)
+        if key not in self._made:
+            self._made[key] = self._measure.prepare(
+                self._operation,
+                self._xp.astype(self._arrays[side, name], dtype, copy=False),
+                name=f"{side}[{name!r}]",
+                **self._settings,
+            )
+        return self._made[key]
+
+
+def _mapping(argument: str, arrays: object) -> Mapping[str, Array]:
+    if not isinstance(arrays, Mapping):
+        raise InputError(
+            f"pairwise: {argument} must be a mapping of names to arrays.\n"
+            f"  got {type(arrays).__name__}\n"
+            f"  Name them, for example {{'layer 1': x1, 'layer 2': x2}}."
+        )
+    if not arrays:
+        raise InputError(f"pairwise: {argument} is empty.\n  Pass at least one named array.")
+    for name in arrays:
+        if not isinstance(name, str):
+            raise InputError(
+                f"pairwise: the names in {argument} must be strings.\n"
+                f"  got {name!r} of {type(name).__name__}"
+            )
+    return arrays
+
+
+def _home(sides: dict[str, Mapping[str, Array]]) -> tuple[Namespace, int]:
+    """Return the one namespace and the one number of samples of all arrays, or say who differs."""
+    named = {f"{side}[{key!r}]": x for side, xs in sides.items() for key, x in xs.items()}
+    (first, like), *others = named.items()
+    xp = namespace("pairwise", **{first: like})
+    for name, x in others:
+        namespace("pairwise", **{first: like, name: x})
+        if like.ndim >= 1 and x.ndim >= 1 and x.shape[0] != like.shape[0]:
+            raise InputError(
+                f"pairwise: all arrays must describe the same samples.\n"
+                f"  {first}: {tuple(like.shape)} → n={like.shape[0]}    "
+                f"{name}: {tuple(x.shape)} → n={x.shape[0]}\n"
+                f"  Did the last batch drop a sample? Pair rows before comparing."
+            )
+    return xp, like.shape[0] if like.ndim else 0
+
+
+def _match_samples(samples_x: Any, samples_y: Any, n: int, *, both: bool) -> None:
+    """Refuse rows that are not known to be the same samples in the same order."""
+    if samples_x is None and samples_y is None:
+        return
+    if not both and samples_y is not None:
+        raise InputError(
+            "pairwise: samples_y identifies the rows of ys, and there are none.\n"
+            "  Pass samples_x alone, or the second mapping."
+        )
+    if both and (samples_x is None or samples_y is None):
+        given, missing = ("x", "y") if samples_y is None else ("y", "x")
+        raise InputError(
+            f"pairwise: samples_{given} has nothing to be matched with.\n"
+            f"  got samples_{given} and no samples_{missing}\n"
+            f"  Pass the identifiers of both, or of neither."
+        )
+    left = _identifiers("samples_x", samples_x, n)
+    if not both:
+        return
+    right = _identifiers("samples_y", samples_y, n)
+    differ = [i for i, (a, b) in enumerate(zip(left, right, strict=True)) if a != b]
+    if differ:
+        row = differ[0]
+        same = sorted(map(repr, left)) == sorted(map(repr, right))
+        repair = (
+            "They are the same samples in another order: reorder the rows of one side."
+            if same
+            else "Keep the samples that both sides have, in one order."
+        )
+        raise InputError(
+            f"pairwise: xs and ys must describe the same samples in the same order.\n"
+            f"  {len(differ)} of {n} identifiers differ, the first in row {row}: "
+            f"{left[row]!r} in samples_x, {right[row]!r} in samples_y\n"
+            f"  {repair}"
+        )
+
+
+def _identifiers(argument: str, samples: Any, n: int) -> list[object]:
+    if isinstance(samples, str | bytes) or not hasattr(samples, "__len__"):
+        raise InputError(
+            f"pairwise: {argument} must hold one identifier for each sample.\n"
+            f"  got {type(samples).__name__}"
+        )
+    array = getattr(samples, "ndim", None) is not None
+    if array and samples.ndim != 1:
+        raise InputError(
+            f"pairwise: {argument} must be one-dimensional.\n  got shape {tuple(samples.shape)}"
+        )
+    out: list[object] = to_numpy(samples).tolist() if array else list(samples)
+    if len(out) != n:
+        raise InputError(
+            f"pairwise: {argument} must hold one identifier for each sample.\n"
+            f"  got {len(out)} identifiers for n={n} samples"
+        )
+    return out
+
+
+def _to_host(xp: Namespace, values: list[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Read all values at once: one synchronisation with an accelerator, not one for each pair."""
+    wide = accumulator_dtype(xp, values[0])
+    stacked = xp.stack([xp.astype(value, wide, copy=False) for value in values])
+    return np.asarray(to_numpy(stacked), dtype=np.float64)
+
+
+def _attribute(value: object) -> str | int | float:
+    """Return an option as NetCDF can hold it."""
+    if (shape := getattr(value, "shape", None)) is not None:
+        return f"array {tuple(shape)}"
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return value if plain else repr(value)  # type: ignore[return-value]

@@ -1,0 +1,271 @@
+"""Procrustes: two configurations of samples, turned onto each other as well as possible."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from array_api_compat import array_namespace
+
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim.measures._geometry import chord, contrasts, nonnegative, root
+from repsim.measures._registry import Measure, evaluate, register, undefined
+
+__all__ = ["Configuration", "configuration", "nbs", "procrustes", "similarity"]
+
+NORMS = ("none", "unit")
+
+
+class Configuration(NamedTuple):
+    """Samples as points, in as few coordinates (n − 1, min(n − 1, p)) as hold all of them."""
+
+    points: Array
+    norm: Array
+    scale: Array
+
+
+def configuration(xp: Namespace, z: Array, scale: Array) -> Configuration:
+    """Prepare contrasts (n − 1, p), divided by ``scale``, for the products of ``similarity``."""
+    if z.shape[1] > z.shape[0]:
+        # Z = RᵀQᵀ: the rotation Q is what no measure here sees, and Rᵀ has n − 1 columns.
+        z = xp.matrix_transpose(xp.linalg.qr(xp.matrix_transpose(z), mode="reduced")[1])
+    return Configuration(z, xp.linalg.vector_norm(z), scale)
+
+
+def similarity(xp: Namespace, x: Configuration, y: Configuration) -> Array:
+    """Return ‖XᵀY‖_*/(‖X‖‖Y‖), NaN where a norm is zero."""
+    defined = (x.norm > 0) & (y.norm > 0)
+    norms = xp.where(defined, x.norm * y.norm, xp.ones_like(x.norm))
+    out: Array = xp.where(defined, _nuclear(xp, x, y) / norms, xp.full_like(norms, float("nan")))
+    return out
+
+
+def _nuclear(xp: Namespace, x: Configuration, y: Configuration) -> Array:
+    out: Array = xp.sum(xp.linalg.svdvals(xp.matrix_transpose(x.points) @ y.points))
+    return out
+
+
+def nbs(x: Array, y: Array) -> Array:
+    """Normalised Bures similarity: the alignment of two representations after the best rotation.
+
+    ::
+
+        NBS = ‖XcᵀYc‖_* / (‖Xc‖_F ‖Yc‖_F)
+
+    with Xc, Yc the activations minus their column means and ‖·‖_* the sum of the singular values.
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 2 samples; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device. p and q may
+        differ: the narrower one is filled up with zeros.
+
+    Returns
+    -------
+    array, 0-d
+        In [0, 1], without unit; 1 for representations that are equal up to a rotation, a
+        reflection, a scale and a translation. Same namespace and device as the inputs; float32 for
+        half precision and float32, float64 for float64 and integers.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Different n, fewer than 2 samples, one-dimensional or empty input, NaN or infinity
+        (``NonFiniteError``).
+
+    Warns
+    -----
+    DegenerateWarning
+        If a representation is constant: NaN is returned.
+
+    Notes
+    -----
+    Invariant to orthogonal maps, isotropic scale, feature permutations and translation of either
+    input, symmetric; not invariant to invertible linear maps. Its arccosine is the angular shape
+    distance. Independent data have a value well above zero when n is not large beside p and q.
+
+    Differentiable where XcᵀYc is of full rank; for p ≥ n, where Xc has rank n − 1. Computed in
+    float64 where the device has it. Cost: O(n² p) once for each p ≥ n, then O(n p q + p q min(p,
+    q)) with p and q at most n − 1.
+
+    References
+    ----------
+    Tang, Maddox, Dickens, Diethe, Damianou 2020, "Similarity of neural networks with gradients",
+    arXiv:2003.11498. Harvey, Larsen, Williams 2023, "Duality of Bures and shape distances",
+    arXiv:2311.11436.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
+    >>> turned = 3 * x @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 5
+    >>> round(float(repsim.nbs(x, turned)), 6)
+    1.0
+    >>> round(float(repsim.nbs(x, x * [1.0, 3.0])), 6)
+    0.967024
+    """
+    return evaluate("nbs", x, y)
+
+
+def procrustes(x: Array, y: Array, *, norm: str = "none") -> Array:
+    """Procrustes distance: what is left between two representations after the best rotation.
+
+    ::
+
+        none   min_Q ‖Xc − YcQ‖_F = √(‖Xc‖² + ‖Yc‖² − 2‖XcᵀYc‖_*)
+        unit   the same of Xc/‖Xc‖ and Yc/‖Yc‖ = √(2 − 2 NBS)
+
+    over orthogonal Q, with Xc, Yc the activations minus their column means.
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 2 samples; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device. p and q may
+        differ: the narrower one is filled up with zeros.
+    norm : {"none", "unit"}, default "none"
+        Compare as they are, in the units of the features, or at a Frobenius norm of one each.
+
+    Returns
+    -------
+    array, 0-d
+        At least 0, in the units of the features, or in [0, √2] for ``norm="unit"``. Same namespace
+        and device as the inputs; float32 for half precision and float32, float64 for float64 and
+        integers.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Different n, fewer than 2 samples, one-dimensional or empty input, NaN or infinity
+        (``NonFiniteError``), unknown norm.
+
+    Warns
+    -----
+    DegenerateWarning
+        If ``norm="unit"`` and a representation is constant: NaN is returned. With ``norm="none"``
+        a constant is a point like others, ‖Yc‖ away from y.
+
+    Notes
+    -----
+    A metric. Invariant to orthogonal maps, feature permutations and translation of either input;
+    with ``norm="unit"`` to isotropic scale as well. Ding et al. 2021 report its square.
+
+    A distance below about 1e-7 of the norms (3e-3 where the device has no float64) is the rounding
+    of a difference of squares, and exactly 0 is returned. Differentiable where XcᵀYc is of full
+    rank and the distance is not 0. Cost as :func:`nbs`.
+
+    References
+    ----------
+    Schönemann 1966. Williams, Kunz, Kornblith, Linderman 2021, "Generalized shape metrics on
+    neural representations", arXiv:2110.14739. Ding, Denain, Steinhardt 2021, arXiv:2108.01661.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
+    >>> turned = x @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 5
+    >>> float(repsim.procrustes(x, turned))
+    0.0
+    >>> bool(np.isclose(repsim.procrustes(x, 3 * turned), 2 * np.linalg.norm(x - x.mean(0))))
+    True
+    >>> float(repsim.procrustes(x, 3 * turned, norm="unit"))
+    0.0
+    """
+    return evaluate("procrustes", x, y, norm=norm)
+
+
+def _prepare(operation: str, x: Array, *, name: str, norm: str = "unit") -> Configuration:
+    if norm not in NORMS:
+        raise InputError(
+            f"{operation}: unknown norm.\n"
+            f"  expected one of {', '.join(map(repr, NORMS))}\n"
+            f"  got {norm!r}"
+        )
+    xp = array_namespace(x)
+    item = configuration(xp, *contrasts(xp, x))
+    if norm == "unit":
+        undefined(operation, name, item.norm <= 0, "is constant over the samples")
+    return item
+
+
+def _compare_nbs(x: Configuration, y: Configuration) -> Array:
+    return similarity(array_namespace(x.points), x, y)
+
+
+def _compare(x: Configuration, y: Configuration, *, norm: str) -> Array:
+    xp = array_namespace(x.points)
+    if norm == "unit":
+        return chord(xp, similarity(xp, x, y))
+    # In units of the larger scale: the squares of 1e30 are infinite in float32.
+    unit = xp.maximum(x.scale, y.scale)
+    in_x, in_y = x.scale / unit, y.scale / unit
+    squares = (x.norm * in_x) ** 2 + (y.norm * in_y) ** 2
+    left = nonnegative(xp, squares - 2 * in_x * in_y * _nuclear(xp, x, y), squares)
+    out: Array = root(xp, left) * unit
+    return out
+
+
+_RIGID = frozenset({"orthogonal", "permutation", "translation"})
+_COST = "item O(n² p) for p ≥ n, pair O(n p q + p q min(p, q)) with p, q at most n − 1"
+
+register(
+    Measure(
+        name="nbs",
+        family="shape",
+        function=nbs,
+        range=(0.0, 1.0),
+        similarity=True,
+        metric=False,
+        symmetric=True,
+        invariances=_RIGID | {"isotropic_scale"},
+        minimum_samples=2,
+        cost=_COST,
+        reference="Tang et al. 2020; Harvey et al. 2023",
+        prepare=_prepare,
+        compare=_compare_nbs,
+    )
+)
+register(
+    Measure(
+        name="procrustes",
+        family="shape",
+        function=procrustes,
+        range=(0.0, float("inf")),
+        similarity=False,
+        metric=True,
+        symmetric=True,
+        invariances=_RIGID,
+        minimum_samples=2,
+        cost=_COST,
+        reference="Williams et al. 2021",
+        prepare=_prepare,
+        compare=_compare,
+        defined_for_constant=True,
+        units="of the features",
+    )
+)
+register(
+    Measure(
+        name="normalised_procrustes",
+        family="shape",
+        function=procrustes,
+        range=(0.0, 2**0.5),
+        similarity=False,
+        metric=True,
+        symmetric=True,
+        invariances=_RIGID | {"isotropic_scale"},
+        minimum_samples=2,
+        cost=_COST,
+        reference="Williams et al. 2021",
+        prepare=_prepare,
+        compare=_compare,
+        preset={"norm": "unit"},
+    )
+)

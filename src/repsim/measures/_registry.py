@@ -1,0 +1,193 @@
+"""What is known of every measure, in one table.
+
+The invariance table of the documentation, the property tests and ``repsim.pairwise`` are made from
+it. A measure is two steps, ``prepare`` once per array and ``compare`` once per pair; the public
+function is those two after the checks, so that a number and its pairwise matrix cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from repsim._array import known, paired, scalar
+from repsim._errors import DegenerateWarning, InputError, warn
+from repsim._typing import Array
+
+__all__ = [
+    "INVARIANCES",
+    "MEASURES",
+    "Item",
+    "Measure",
+    "evaluate",
+    "register",
+    "resolve_measure",
+    "undefined",
+]
+
+Item: TypeAlias = Any
+"""What ``prepare`` makes of one array: whatever its ``compare`` takes."""
+
+INVARIANCES = ("orthogonal", "permutation", "isotropic_scale", "translation", "invertible_linear")
+"""Changes of the features of one side, the other held fixed, that may leave a value as it is."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measure:
+    """A measure of similarity, and what is true of it with its default options.
+
+    Parameters
+    ----------
+    name : str
+        The key in :data:`MEASURES`.
+    family : str
+        The heading that it stands under in the documentation.
+    function : callable
+        The public function, ``function(x, y, **options)`` → 0-d array.
+    range : (float, float)
+        The least and the greatest value, both included; ``inf`` where there is no greatest.
+    similarity : bool
+        Larger is more alike; otherwise a dissimilarity.
+    metric : bool
+        The triangle inequality holds, and zero means equal up to the invariances.
+    symmetric : bool
+        ``f(x, y) = f(y, x)``.
+    invariances : frozenset of str
+        Those of :data:`INVARIANCES` that hold for x; all others do not hold.
+    minimum_samples : int
+        Fewer are an error.
+    cost : str
+        Of one item and of one pair, in n, p and q.
+    reference : str
+        Where it comes from.
+    prepare : callable
+        ``prepare(operation, x, *, name, **options)`` → item; once per array. ``x`` is (n, p),
+        floating and finite, checked by the caller; ``name`` is what to call it in errors and
+        warnings; ``options`` are all keyword options of ``function``, defaults filled in.
+    compare : callable
+        ``compare(item_x, item_y, **options)`` → 0-d array of any floating dtype; once per pair.
+    invariances_y : frozenset of str, optional
+        Those that hold for y, where they are not the same.
+    self_is_best : bool, default True
+        ``f(x, x)`` is 1 for a similarity, 0 for a dissimilarity.
+    defined_for_constant : bool, default False
+        A constant representation has a value; otherwise it is NaN, and a warning names it.
+    differentiable : bool, default True
+        In frameworks that differentiate.
+    units : str, default "1"
+        Of the value; "rad" for angles.
+    preset : mapping, optional
+        Options of ``function`` that this row stands for.
+    needs : callable, optional
+        ``needs(**options)`` → (fewest samples, what needs them), where options change it.
+    """
+
+    name: str
+    family: str
+    function: Callable[..., Array]
+    range: tuple[float, float]
+    similarity: bool
+    metric: bool
+    symmetric: bool
+    invariances: frozenset[str]
+    minimum_samples: int
+    cost: str
+    reference: str
+    prepare: Callable[..., Item]
+    compare: Callable[..., Array]
+    invariances_y: frozenset[str] | None = None
+    self_is_best: bool = True
+    defined_for_constant: bool = False
+    differentiable: bool = True
+    units: str = "1"
+    preset: Mapping[str, object] = field(default_factory=dict)
+    needs: Callable[..., tuple[int, str]] | None = None
+
+    def __post_init__(self) -> None:
+        for claimed in (self.invariances, self.invariances_y or frozenset()):
+            if unknown := set(claimed) - set(INVARIANCES):
+                raise InputError(
+                    f"Measure: unknown invariances of {self.name!r}.\n"
+                    f"  expected some of {', '.join(map(repr, INVARIANCES))}\n"
+                    f"  got {', '.join(map(repr, sorted(unknown)))}"
+                )
+        self.options("Measure", self.preset)
+
+    def options(self, operation: str, given: Mapping[str, object]) -> dict[str, object]:
+        """Return all options of the function: the given ones, the preset ones, the defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        if unknown := sorted(set(given) - set(defaults)):
+            raise InputError(
+                f"{operation}: unknown options for measure {self.name!r}.\n"
+                f"  expected {', '.join(map(repr, defaults)) or 'none: it has no options'}\n"
+                f"  got {', '.join(map(repr, unknown))}"
+            )
+        return {**defaults, **self.preset, **given}
+
+    def fewest(self, **options: object) -> tuple[int, str]:
+        """Return the fewest samples that will do with these options, and what needs them."""
+        return self.needs(**options) if self.needs else (self.minimum_samples, self.name)
+
+
+_TABLE: dict[str, Measure] = {}
+
+MEASURES: Mapping[str, Measure] = MappingProxyType(_TABLE)
+"""Every measure by its name, in the order in which they were registered."""
+
+
+def register(measure: Measure) -> Measure:
+    """Add a measure to the table and return it; a name is taken once."""
+    there = _TABLE.get(measure.name)
+    # A module that is loaded again, as in a notebook, replaces its own entries.
+    if there is not None and _home(there) != _home(measure):
+        raise InputError(
+            f"register: there is a measure {measure.name!r} already.\n"
+            f"  that of {'.'.join(_home(there))}\n"
+            f"  Choose another name."
+        )
+    _TABLE[measure.name] = measure
+    return measure
+
+
+def _home(measure: Measure) -> tuple[str, str]:
+    return measure.function.__module__, measure.function.__qualname__
+
+
+def resolve_measure(operation: str, measure: str | Measure) -> Measure:
+    """Turn a name into a measure; pass a measure through; explain anything else."""
+    if isinstance(measure, Measure):
+        return measure
+    if isinstance(measure, str) and measure in MEASURES:
+        return MEASURES[measure]
+    raise InputError(
+        f"{operation}: unknown measure.\n"
+        f"  expected one of {', '.join(map(repr, MEASURES))}\n"
+        f"  got {measure!r}"
+    )
+
+
+def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
+    """Check two arrays, prepare and compare them: the body of every public measure.
+
+    ``options`` are all keyword options of the function. The result is a 0-d array in the inputs'
+    namespace and on their device, of the dtype that ``paired`` brings them to.
+    """
+    measure = MEASURES[name]
+    fewest, why = measure.fewest(**options)
+    xp, a, b = paired(name, x, y, min_samples=fewest, why=why)
+    item_x = measure.prepare(name, a, name="x", **options)
+    item_y = measure.prepare(name, b, name="y", **options)
+    return scalar(xp, measure.compare(item_x, item_y, **options), a.dtype)
+
+
+def undefined(operation: str, name: str, condition: Array | bool, why: str) -> None:
+    """Warn that ``name`` makes the value NaN, where ``condition`` is true and can be read."""
+    if known(condition):
+        warn(
+            f"{operation}: {name} {why}, so the value is undefined and NaN is returned.",
+            DegenerateWarning,
+        )

@@ -1,0 +1,252 @@
+"""Linear regression: how much of one representation is a linear function of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from repsim._array import accumulator_dtype, unit_scale
+from repsim._errors import InputError
+from repsim._typing import Array
+from repsim.kernels import centre_features
+from repsim.measures._geometry import contrasts
+from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures._ridge_folds import Fold, fold_errors, training_spectrum
+from repsim.measures._subspace import contrast_spectrum
+
+__all__ = ["linear_regression_r2"]
+
+
+def linear_regression_r2(
+    x: Array, y: Array, *, ridge: float | Sequence[float] = 0.0, folds: int | None = None
+) -> Array:
+    """Share of the variance of x that a linear function of y explains.
+
+    ::
+
+        R² = 1 − min_B ‖Xc − YcB‖² / ‖Xc‖² = ‖QᵀXc‖²/‖Xc‖²      (Kornblith et al. 2019, section 4)
+        ridge   B = argmin ‖Xc − YcB‖² + λ‖B‖²,   λ = ridge · ‖Yc‖²/n
+        folds   1 − Σ_f ‖X_f − X̂_f‖² / Σ_f ‖X_f − m_f‖²
+
+    with Xc, Yc the activations minus their column means, Q an orthonormal basis of the columns of
+    Yc, X̂_f and m_f the prediction and the mean of x from the samples outside fold f. All features
+    of x count together, each by its variance.
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        What is predicted: activations of n samples; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        What it is predicted from: activations of the same samples in the same order; same
+        framework and device.
+    ridge : float or sequence of float, default 0.0
+        Penalty ≥ 0, in units of the mean squared norm of the (training) samples of y, so that the
+        value does not depend on the scale of y. Of several, which needs ``folds``, each training
+        set takes the one with the smallest leave-one-out error within it.
+    folds : int, optional
+        Predict each of so many folds from the others, 2 ≤ folds ≤ n; sample i is in fold
+        i mod ``folds``. By default the R² of the fit itself.
+
+    Returns
+    -------
+    array, 0-d
+        In [0, 1] without folds, at most 1 and negative for predictions worse than the mean with
+        folds; without unit. Same namespace and device as the inputs; float32 for half precision
+        and float32, float64 for float64 and integers.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Different n, fewer than 3 (with folds: 4 and ``folds``) samples, one-dimensional or empty
+        input, NaN or infinity (``NonFiniteError``), negative penalties, several without folds.
+
+    Warns
+    -----
+    DegenerateWarning
+        If a representation is constant, or if y spans all n − 1 dimensions of n centred samples
+        (without ridge and folds), which explains anything: NaN is returned.
+
+    Notes
+    -----
+    Not symmetric: ``linear_regression_r2(y, x)`` predicts y. Without ridge it is invariant to
+    invertible linear maps and translation of y, and to orthogonal maps, isotropic scale, feature
+    permutations and translation of x; with ridge, and with folds where the columns of y are
+    linearly dependent, y may be turned, scaled and moved alone. Without folds biased upwards, by
+    about q/(n−1) of what is not explained: the mean for independent data is q/(n−1).
+
+    With linearly dependent columns and folds the smallest B is taken. Which columns of y are
+    linearly dependent is decided to the rounding of its dtype. Computed in float64 where the
+    device has it. Differentiable where the columns of y are linearly independent and its singular
+    values distinct. Cost: O(n q min(n, q)) once for each array and fold, O(n p min(n, q)) for a
+    pair, for each penalty again where there are several.
+
+    References
+    ----------
+    Kornblith et al. 2019, arXiv:1905.00414, section 4. Hastie, Tibshirani, Friedman 2009, "The
+    elements of statistical learning", Eq. 7.64, for the leave-one-out error.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.standard_normal((100, 5))
+    >>> x = y @ rng.standard_normal((5, 2)) + 3
+    >>> round(float(repsim.linear_regression_r2(x, y)), 6)
+    1.0
+    >>> bool(repsim.linear_regression_r2(y, x) < 0.6)
+    True
+    >>> many = rng.standard_normal((100, 90))
+    >>> bool(repsim.linear_regression_r2(x, many) > 0.8)
+    True
+    >>> bool(repsim.linear_regression_r2(x, many, ridge=[1, 10, 100], folds=5) < 0.1)
+    True
+    """
+    return evaluate("linear_regression_r2", x, y, ridge=ridge, folds=folds)
+
+
+class _Item:
+    """A representation as what is predicted and as what predicts, each made when first needed."""
+
+    def __init__(self, operation: str, name: str, x: Array, folds: int | None) -> None:
+        xp = array_namespace(x)
+        self.xp, self.n, self.p = xp, x.shape[0], x.shape[1]
+        self.resolution = float(xp.finfo(x.dtype).eps)
+        self._operation, self._name = operation, name
+        if folds is None:
+            self.centred = contrasts(xp, x)[0]
+        else:
+            wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
+            self.centred = unit_scale(xp, centre_features(xp, wide))[0]
+        self.square = xp.sum(self.centred * self.centred)
+        undefined(operation, name, self.square <= 0, "is constant over the samples")
+        self._spectra: dict[tuple[bool, int], Any] = {}
+
+    def directions(self, *, plain: bool) -> tuple[Array, Array, Array]:
+        """Return left singular vectors (n − 1, r), singular values and which count.
+
+        Plain regression does not see the scale of a column, so all are brought to norm one first:
+        a small feature is not mistaken for rounding.
+        """
+        xp = self.xp
+        if (plain, 0) not in self._spectra:
+            z = self.centred
+            if plain:
+                # By the largest entry first: the squares of 1e-200 are zero.
+                largest = xp.max(xp.abs(z), axis=0)
+                z = z / xp.where(largest > 0, largest, xp.ones_like(largest))
+                norm = xp.linalg.vector_norm(z, axis=0)
+                z = z / xp.where(norm > 0, norm, xp.ones_like(norm))
+            spectrum = contrast_spectrum(xp, z, self.resolution)
+            if plain:
+                undefined(
+                    self._operation,
+                    self._name,
+                    xp.all(spectrum.counts) & (spectrum.counts.shape[0] >= self.n - 1),
+                    f"spans all {self.n - 1} dimensions of {self.n} centred samples and explains "
+                    f"anything (bring more samples than features, or pass ridge= or folds=)",
+                )
+            self._spectra[plain, 0] = spectrum
+        vectors, values, counts = self._spectra[plain, 0]
+        return vectors, values, counts
+
+    def training(self, fold: int, folds: int) -> Fold:
+        """Return the decomposition of the samples outside a fold."""
+        if (False, fold) not in self._spectra:
+            self._spectra[False, fold] = training_spectrum(
+                self.xp, self.centred, fold, folds, self.resolution
+            )
+        out: Fold = self._spectra[False, fold]
+        return out
+
+
+def _prepare(operation: str, x: Array, *, name: str, ridge: object, folds: int | None) -> _Item:
+    _penalties(operation, ridge, folds)
+    return _Item(operation, name, x, folds)
+
+
+def _compare(x: _Item, y: _Item, *, ridge: object, folds: int | None) -> Array:
+    xp = x.xp
+    penalties = _penalties("linear_regression_r2", ridge, folds)
+    defined = (x.square > 0) & (y.square > 0)
+    if folds is None:
+        vectors, values, counts = y.directions(plain=penalties == (0.0,))
+        power = values * values
+        if penalties == (0.0,):
+            defined = defined & ~(xp.all(counts) & (counts.shape[0] >= y.n - 1))
+            kept = xp.astype(counts, power.dtype)
+        else:
+            power = power / xp.where(defined, y.square / y.n, xp.ones_like(y.square))
+            shrunk = power / (power + penalties[0])
+            kept = shrunk * (2 - shrunk)  # ‖Xc‖² − ‖Xc − X̂‖² in one direction
+        coordinates = xp.matrix_transpose(vectors) @ x.centred
+        explained = xp.sum(kept * xp.sum(coordinates * coordinates, axis=1))
+        value = explained / xp.where(defined, x.square, xp.ones_like(x.square))
+    else:
+        errors, scale = xp.zeros_like(x.square), xp.zeros_like(x.square)
+        for fold in range(folds):
+            error, spread = fold_errors(
+                xp, y.training(fold, folds), x.centred, fold, folds, penalties
+            )
+            errors, scale = errors + error, scale + spread
+        value = 1 - errors / xp.where(scale > 0, scale, xp.ones_like(scale))
+    out: Array = xp.where(defined, value, xp.full_like(value, float("nan")))
+    return out
+
+
+def _penalties(operation: str, ridge: object, folds: int | None) -> tuple[float, ...]:
+    given = (ridge,) if isinstance(ridge, int | float) else ridge
+    ok = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0
+    if not ok or not all(
+        isinstance(r, int | float) and not isinstance(r, bool) and 0 <= r < float("inf")
+        for r in given  # type: ignore[attr-defined]
+    ):
+        raise InputError(
+            f"{operation}: ridge must be a number of at least 0, or a sequence of them.\n"
+            f"  got {ridge!r}"
+        )
+    penalties = tuple(float(r) for r in given)  # type: ignore[attr-defined]
+    if len(penalties) > 1 and folds is None:
+        raise InputError(
+            f"{operation}: several penalties need held-out samples to choose by.\n"
+            f"  got ridge={ridge!r} without folds\n"
+            f"  Pass folds=5, or one penalty."
+        )
+    return penalties
+
+
+def _needs(*, ridge: object, folds: int | None) -> tuple[int, str]:
+    if folds is None:
+        return 3, "linear_regression_r2"
+    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
+        raise InputError(
+            f"linear_regression_r2: folds must be an integer of at least 2, or None.\n"
+            f"  got {folds!r}"
+        )
+    return max(4, folds), f"folds={folds}"
+
+
+_MOVES = frozenset({"orthogonal", "permutation", "isotropic_scale", "translation"})
+
+register(
+    Measure(
+        name="linear_regression_r2",
+        family="regression",
+        function=linear_regression_r2,
+        range=(0.0, 1.0),
+        similarity=True,
+        metric=False,
+        symmetric=False,
+        invariances=_MOVES,
+        invariances_y=_MOVES | {"invertible_linear"},
+        minimum_samples=3,
+        cost="item O(n q min(n, q)), pair O(n p min(n, q))",
+        reference="Kornblith et al. 2019, section 4",
+        prepare=_prepare,
+        compare=_compare,
+        needs=_needs,
+    )
+)

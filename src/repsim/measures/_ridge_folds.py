@@ -1,0 +1,105 @@
+"""Ridge regression from one representation on another, fitted on some samples for the others."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from array_api_compat import device
+
+from repsim._typing import Array, Namespace
+
+__all__ = ["Fold", "fold_errors", "split", "training_spectrum"]
+
+
+class Fold(NamedTuple):
+    """Training predictors X̄ = U diag(s) Vᵀ, centred, and the held-out ones in its directions.
+
+    ``left`` is U (m, r), ``values`` are s (r,), ``held`` is (held-out − training mean) V (h, r),
+    ``counts`` says which directions are above rounding, ``size`` is tr(X̄X̄ᵀ)/m.
+    """
+
+    left: Array
+    values: Array
+    held: Array
+    counts: Array
+    size: Array
+
+
+def split(xp: Namespace, x: Array, fold: int, folds: int) -> tuple[Array, Array]:
+    """Return training and held-out rows: sample i is held out in fold i mod ``folds``."""
+    rows = np.arange(x.shape[0])
+    held = rows % folds == fold
+    return (
+        xp.take(x, xp.asarray(rows[~held], device=device(x)), axis=0),
+        xp.take(x, xp.asarray(rows[held], device=device(x)), axis=0),
+    )
+
+
+def training_spectrum(xp: Namespace, x: Array, fold: int, folds: int, resolution: float) -> Fold:
+    """Decompose the training predictors of a fold of ``x`` (n, p)."""
+    train, held = split(xp, x, fold, folds)
+    mean = xp.mean(train, axis=0, keepdims=True)
+    left, values, right = xp.linalg.svd(train - mean, full_matrices=False)
+    floor = 8 * resolution * max(train.shape) ** 0.5 * values[:1]
+    return Fold(
+        left,
+        values,
+        (held - mean) @ xp.matrix_transpose(right),
+        (values > floor) & (values > 0),
+        xp.sum(values * values) / train.shape[0],
+    )
+
+
+def fold_errors(
+    xp: Namespace,
+    predictors: Fold,
+    target: Array,
+    fold: int,
+    folds: int,
+    penalties: tuple[float, ...],
+) -> tuple[Array, Array]:
+    """Return the squared error over the held-out samples, and that of the training mean.
+
+    Where there are several penalties, the one with the smallest leave-one-out error within the
+    training samples is taken (Hastie, Tibshirani, Friedman 2009, Eq. 7.64), the first of equal
+    ones.
+    """
+    train, held = split(xp, target, fold, folds)
+    mean = xp.mean(train, axis=0, keepdims=True)
+    train, held = train - mean, held - mean
+    coordinates = xp.matrix_transpose(predictors.left) @ train
+    shrinkage = [_shrinkage(xp, predictors, penalty) for penalty in penalties]
+    chosen = shrinkage[0]
+    if len(penalties) > 1:
+        least = _left_out(xp, predictors, train, coordinates, chosen)
+        for candidate in shrinkage[1:]:
+            error = _left_out(xp, predictors, train, coordinates, candidate)
+            better = error < least
+            chosen = xp.where(better, candidate, chosen)
+            least = xp.where(better, error, least)
+    safe = xp.where(predictors.counts, predictors.values, xp.ones_like(predictors.values))
+    predicted = predictors.held @ ((chosen / safe)[:, None] * coordinates)
+    return xp.sum((held - predicted) ** 2), xp.sum(held * held)
+
+
+def _shrinkage(xp: Namespace, fold: Fold, penalty: float) -> Array:
+    """Return s²/(s² + λ), λ = penalty · tr(X̄X̄ᵀ)/m, and zero for directions of rounding."""
+    power = fold.values * fold.values
+    below = xp.where(fold.counts, power + penalty * fold.size, xp.ones_like(power))
+    out: Array = xp.where(fold.counts, power / below, xp.zeros_like(power))
+    return out
+
+
+def _left_out(
+    xp: Namespace, fold: Fold, train: Array, coordinates: Array, shrinkage: Array
+) -> Array:
+    """Return Σ (e_i/(1 − h_i))², h the diagonal of the hat matrix, intercept included."""
+    residual = train - fold.left @ (shrinkage[:, None] * coordinates)
+    hat = 1 / train.shape[0] + xp.sum(fold.left * fold.left * shrinkage, axis=1)
+    # A sample that its own fit reproduces says nothing: infinite, unless nothing else is there.
+    free = 1 - hat
+    tiny = free <= 64 * float(xp.finfo(free.dtype).eps)
+    ratio = xp.sum(residual * residual, axis=1) / xp.where(tiny, xp.ones_like(free), free) ** 2
+    out: Array = xp.sum(xp.where(tiny, xp.full_like(ratio, float("inf")), ratio))
+    return out

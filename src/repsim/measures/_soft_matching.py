@@ -1,0 +1,189 @@
+"""Soft matching: features paired with features, one neuron with one neuron."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from array_api_compat import array_namespace, device
+
+from repsim._array import accumulator_dtype, describe, to_numpy, unit_scale
+from repsim._errors import ArrayTypeError
+from repsim._typing import Array, Namespace
+from repsim.kernels import centre_features
+from repsim.measures._dissimilarity import require_choice
+from repsim.measures._geometry import nonnegative, root
+from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures._transport import transport_plan
+
+__all__ = ["soft_matching"]
+
+SCORES = ("distance", "correlation")
+
+
+def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
+    """Soft matching: how alike two representations are feature by feature, in the best pairing.
+
+    ::
+
+        distance     √( min_P Σ_ij P_ij ‖x_i − y_j‖² )
+        correlation  max_P Σ_ij P_ij r(x_i, y_j)
+
+    over P ≥ 0 with rows that sum to 1/p and columns that sum to 1/q, x_i, y_j the centred columns
+    and r their correlation. For p = q the best P is a permutation, divided by p.
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 2 samples; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device. p and q may
+        differ.
+    score : {"distance", "correlation"}, default "distance"
+        The distance of features as they are, or the correlation of matched features.
+
+    Returns
+    -------
+    array, 0-d
+        The distance is at least 0, in the units of the features; the correlation is in [−1, 1],
+        without unit, 1 for features that are equal up to order, duplication, shift and positive
+        scale. Same namespace and device as the inputs; float32 for half precision and float32,
+        float64 for float64 and integers.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices; arrays whose values cannot be
+        read (inside ``jax.jit`` and ``jax.grad``): the pairing is found on the host.
+    InputError
+        Different n, fewer than 2 samples, one-dimensional or empty input, NaN or infinity
+        (``NonFiniteError``), unknown score.
+
+    Warns
+    -----
+    DegenerateWarning
+        If ``score="correlation"`` and a feature is constant, which has no correlation: NaN is
+        returned. A constant feature has a distance.
+
+    Notes
+    -----
+    Both are invariant to feature permutations and translation of either input, and to duplicating
+    all features; the correlation also to isotropic scale; neither to rotations. The distance is a
+    metric. Biased for few samples: the best pairing of independent features correlates.
+
+    The pairing is found by SciPy and does not count as a function of the inputs: in torch the
+    derivative is that of the value at a fixed pairing, which is the derivative of the whole
+    wherever the best pairing is unique. A distance below about 1e-7 of the norms is the rounding
+    of a difference of squares, and exactly 0 is returned. Computed in float64 where the device has
+    it. Cost: O(n p q) and an assignment, O(max(p, q)³) for p = q (and where lcm(p, q) is at most
+    4 max(p, q)), otherwise a linear programme of p q variables, which takes minutes from some
+    hundred features on.
+
+    References
+    ----------
+    Khosla, Williams 2023, "Soft matching distance", arXiv:2311.09466, Eqs. 5 and 9.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((50, 3))
+    >>> float(repsim.soft_matching(x, x[:, [2, 0, 1]] + 1))
+    0.0
+    >>> twice = np.concatenate([x, x], axis=1)
+    >>> round(float(repsim.soft_matching(x, 5 * twice, score="correlation")), 6)
+    1.0
+    """
+    return evaluate("soft_matching", x, y, score=score)
+
+
+class _Columns(NamedTuple):
+    """Centred features (n, p), divided by ``scale`` or each at norm one, for the products."""
+
+    features: Array
+    mean_square: Array
+    scale: Array
+    defined: Array
+    operation: str
+    name: str
+
+
+def _prepare(operation: str, x: Array, *, name: str, score: str) -> _Columns:
+    require_choice(operation, "score", score, SCORES)
+    xp = array_namespace(x)
+    wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
+    features, scale = unit_scale(xp, centre_features(xp, wide))
+    defined = xp.all(xp.isfinite(features))
+    if score == "correlation":
+        largest = xp.max(xp.abs(features), axis=0, keepdims=True)
+        constant = largest <= 0
+        # By the largest entry first: the squares of 1e-200 are zero.
+        features = features / xp.where(constant, xp.ones_like(largest), largest)
+        safe = xp.where(constant, xp.ones_like(features), features)
+        features = features / xp.linalg.vector_norm(safe, axis=0, keepdims=True)
+        undefined(
+            operation,
+            name,
+            xp.any(constant),
+            "has a constant feature, which has no correlation with any other",
+        )
+        defined = defined & ~xp.any(constant)
+    mean_square = xp.sum(features * features) / features.shape[1]
+    return _Columns(features, mean_square, scale, defined, operation, name)
+
+
+def _compare(x: _Columns, y: _Columns, *, score: str) -> Array:
+    xp = array_namespace(x.features)
+    products = xp.matrix_transpose(x.features) @ y.features
+    plan = _plan(xp, x, products)
+    matched = xp.sum(plan * products)
+    if score == "correlation":
+        nan = xp.full_like(matched, float("nan"))
+        correlation: Array = xp.where(x.defined & y.defined, matched, nan)
+        return correlation
+    # In units of the larger scale: the squares of 1e30 are infinite in float32.
+    unit = xp.maximum(x.scale, y.scale)
+    in_x, in_y = x.scale / unit, y.scale / unit
+    squares = x.mean_square * in_x**2 + y.mean_square * in_y**2
+    left = nonnegative(xp, squares - 2 * in_x * in_y * matched, squares)
+    out: Array = root(xp, left) * unit
+    return out
+
+
+def _plan(xp: Namespace, item: _Columns, products: Array) -> Array:
+    try:
+        gain = to_numpy(products)
+    except TypeError as error:  # jax has it that a traced value is no array
+        raise ArrayTypeError(
+            f"{item.operation}: {item.name} must have values that can be read.\n"
+            f"  {describe(item.name, item.features)}, still being traced\n"
+            f"  Call it outside jax.jit and jax.grad: the pairing is found on the host."
+        ) from error
+    plan = transport_plan(gain.astype("float64"))
+    out: Array = xp.asarray(plan, dtype=products.dtype, device=device(products))
+    return out
+
+
+for _name, _score, _more in (
+    ("soft_matching", "distance", frozenset[str]()),
+    ("soft_matching_correlation", "correlation", frozenset({"isotropic_scale"})),
+):
+    register(
+        Measure(
+            name=_name,
+            family="matching",
+            function=soft_matching,
+            range=(0.0, float("inf")) if _score == "distance" else (-1.0, 1.0),
+            similarity=_score == "correlation",
+            metric=_score == "distance",
+            symmetric=True,
+            invariances=frozenset({"permutation", "translation"}) | _more,
+            minimum_samples=2,
+            cost="item O(n p), pair O(n p q) and an assignment, O(max(p, q)³)",
+            reference="Khosla & Williams 2023",
+            prepare=_prepare,
+            compare=_compare,
+            defined_for_constant=_score == "distance",
+            differentiable=False,
+            units="of the features" if _score == "distance" else "1",
+            preset={"score": _score},
+        )
+    )

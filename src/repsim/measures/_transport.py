@@ -1,0 +1,57 @@
+"""Optimal transport between the features of two representations, each of equal weight."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+__all__ = ["transport_plan"]
+
+COPIES = 4
+"""Up to how many times the larger number of features an assignment may grow by copying them."""
+
+
+def transport_plan(
+    gain: np.ndarray[Any, np.dtype[np.float64]],
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the plan P ≥ 0 (p, q) of rows 1/p and columns 1/q with the largest Σ P_ij gain_ij.
+
+    For p = q a permutation over p. Otherwise features may be copied until the numbers match, which
+    is an assignment as well (lcm(p, q) rows and columns); where that is large, a linear programme.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    p, q = gain.shape
+    common = math.lcm(p, q)
+    if common <= COPIES * max(p, q):
+        copied = np.repeat(np.repeat(gain, common // p, axis=0), common // q, axis=1)
+        rows, columns = linear_sum_assignment(copied, maximize=True)
+        plan = np.zeros((p, q))
+        np.add.at(plan, (rows // (common // p), columns // (common // q)), 1 / common)
+        return plan
+    return _linear_programme(gain)
+
+
+def _linear_programme(
+    gain: np.ndarray[Any, np.dtype[np.float64]],
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    from scipy.optimize import linprog
+    from scipy.sparse import eye_array, kron, vstack
+
+    p, q = gain.shape
+    sums = vstack([kron(eye_array(p), np.ones((1, q))), kron(np.ones((1, p)), eye_array(q))])
+    # In units of the largest gain, and with rows that sum to q: the solver's tolerances are
+    # absolute.
+    unit = float(np.max(np.abs(gain))) or 1.0
+    solution = linprog(
+        -gain.ravel() / unit,
+        A_eq=sums.tocsr(),
+        b_eq=np.concatenate([np.full(p, float(q)), np.full(q, float(p))]),
+        method="highs-ds",
+    )
+    if not solution.success:
+        raise RuntimeError(f"transport_plan: the solver failed on {p} × {q}: {solution.message}")
+    plan: np.ndarray[Any, np.dtype[np.float64]] = np.reshape(solution.x, (p, q)) / (p * q)
+    return plan

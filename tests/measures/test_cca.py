@@ -1,0 +1,267 @@
+"""Canonical correlations: values, rank, thresholds, weights, derivatives."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import repsim
+from reference import canonical
+from reference.data import oracle, related
+from repsim.measures._subspace import leading, subspace
+
+FUNCTIONS = [repsim.cca, repsim.svcca, repsim.pwcca]
+STATISTICS = ("mean_rho", "mean_rho_squared")
+
+
+def undefined(call, *names):
+    """The result is NaN, and the warnings name exactly these."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        out = call()
+    assert [w.category for w in caught] == [repsim.DegenerateWarning] * len(names)
+    for w, name in zip(caught, names, strict=True):
+        assert name in str(w.message)
+        assert w.filename == __file__
+    assert np.isnan(float(out))
+    return [str(w.message) for w in caught]
+
+
+def test_values():
+    x, y = oracle()
+    assert float(repsim.cca(x, y)) == pytest.approx(0.91709360564531, rel=1e-13)
+    squared = repsim.cca(x, y, statistic="mean_rho_squared")
+    assert float(squared) == pytest.approx(0.84171081490803, rel=1e-13)
+    assert float(repsim.svcca(x, y, variance=0.8)) == pytest.approx(0.82453597487461, rel=1e-13)
+    assert float(repsim.pwcca(x, y)) == pytest.approx(0.92505962589567, rel=1e-13)
+
+
+shapes = st.tuples(st.integers(20, 40), st.integers(1, 8), st.integers(1, 8))
+
+
+@given(shape=shapes, seed=st.integers(0, 2**32 - 1))
+def test_against_covariances(shape, seed):
+    x, y = related(*shape, seed)
+    for statistic in STATISTICS:
+        value = float(repsim.cca(x, y, statistic=statistic))
+        assert value == pytest.approx(canonical.cca(x, y, statistic), rel=1e-8)
+    assert float(repsim.pwcca(x, y)) == pytest.approx(canonical.pwcca(x, y), rel=1e-7)
+
+
+@given(
+    shape=shapes,
+    seed=st.integers(0, 2**32 - 1),
+    keep=st.one_of(
+        st.fixed_dictionaries({"variance": st.sampled_from([0.3, 0.5, 0.9, 0.999, 1.0])}),
+        st.fixed_dictionaries({"directions": st.integers(1, 8)}),
+    ),
+    statistic=st.sampled_from(STATISTICS),
+)
+def test_svcca_against_covariances(shape, seed, keep, statistic):
+    x, y = related(*shape, seed)
+    value = float(repsim.svcca(x, y, **keep, statistic=statistic))
+    assert value == pytest.approx(canonical.svcca(x, y, **keep, statistic=statistic), rel=1e-7)
+
+
+def test_svcca_keeps_099_of_the_variance_by_default():
+    x, y = related(60, 8, 7, 3)
+    x, y = x * 0.4 ** np.arange(8), y * 0.4 ** np.arange(7)
+    value = float(repsim.svcca(x, y))
+    assert value == float(repsim.svcca(x, y, variance=0.99))
+    assert value == pytest.approx(canonical.svcca(x, y, variance=0.99), rel=1e-9)
+    assert abs(value - float(repsim.svcca(x, y, variance=0.95))) > 1e-3
+    assert abs(value - float(repsim.svcca(x, y, variance=1.0))) > 1e-3
+
+
+def orthonormal(n, p):
+    """Centred, orthonormal columns."""
+    z = np.random.default_rng(0).standard_normal((n, p))
+    return np.linalg.qr(z - z.mean(0))[0]
+
+
+def test_svcca_counts_variance_and_not_singular_values():
+    """One direction of 16 with 99 % of the variance has 0.72 of the sum of singular values."""
+    x = orthonormal(200, 16) * np.where(np.arange(16) == 0, np.sqrt(99 * 15), 1.0)
+    assert float(subspace("svcca", "x", x, variance=0.98)[0].rank) == 1
+    assert float(subspace("svcca", "x", x, variance=0.995)[0].rank) == 9
+
+
+def test_a_share_that_is_reached_exactly_is_reached():
+    """Orthogonal directions of equal variance: a half of ten is five of them, not six."""
+    for many in (3, 4, 7, 10):
+        x = orthonormal(26, many) / 3
+        for kept in range(1, many + 1):
+            span, _ = subspace("svcca", "x", x, variance=kept / many)
+            assert float(span.rank) == kept
+            assert span.basis.shape == (25, kept)
+            if kept < many:
+                more, _ = subspace("svcca", "x", x, variance=kept / many + 1e-6)
+                assert float(more.rank) == kept + 1
+    for percent in range(1, 101):
+        assert leading(np, np.ones(100), percent / 100).sum() == percent
+
+
+def test_more_directions_than_there_are_is_all_of_them():
+    x, y = related(30, 3, 5)
+    assert float(repsim.svcca(x, y, directions=99)) == pytest.approx(
+        float(repsim.cca(x, y)), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_dependent_columns_add_no_direction(dtype, statistic):
+    x, y = (z.astype(dtype) for z in related(40, 4, 3, 5))
+    expected = float(repsim.cca(x, y, statistic=statistic))
+    constant = np.full((40, 1), 0.1, dtype)
+    for more in (x, x[:, :1] + x[:, 1:2], 3 * x[:, 2:], constant, x.sum(1, keepdims=True)):
+        wide = np.concatenate([x, more.astype(dtype)], axis=1)
+        assert float(repsim.cca(wide, y, statistic=statistic)) == pytest.approx(expected, rel=2e-6)
+        assert float(repsim.cca(y, wide, statistic=statistic)) == pytest.approx(expected, rel=2e-6)
+    weighted = float(repsim.pwcca(y, x))
+    doubled = np.concatenate([x, x], axis=1)
+    assert float(repsim.pwcca(y, doubled)) == pytest.approx(weighted, rel=2e-6)
+    twice = np.concatenate([y, y], axis=1)
+    assert float(repsim.pwcca(twice, x)) == pytest.approx(weighted, rel=2e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_small_feature_is_a_direction(dtype):
+    """CCA does not see the scale of a column, even far below the rounding of the largest."""
+    x, y = (z.astype(dtype) for z in related(40, 4, 3, 5))
+    small = (x * np.asarray([1e-12, 1.0, 1.0, 1e10])).astype(dtype)
+    assert float(repsim.cca(small, y)) == pytest.approx(float(repsim.cca(x, y)), rel=1e-5)
+
+
+def test_the_weights_are_those_of_the_columns_of_x():
+    """PWCCA of a pair of independent coordinates, in closed form."""
+    q = orthonormal(30, 4)
+    x = q[:, :2] * [5.0, 2.0]
+    y = np.stack([q[:, 0] * 0.8 + q[:, 2] * 0.6, q[:, 1] * 0.3 + q[:, 3] * np.sqrt(0.91)], 1)
+    assert float(repsim.cca(x, y)) == pytest.approx(0.55, rel=1e-12)
+    assert float(repsim.pwcca(x, y)) == pytest.approx((5 * 0.8 + 2 * 0.3) / 7, rel=1e-12)
+    assert float(repsim.pwcca(y, x)) == pytest.approx(0.55, rel=1e-12)
+    # A narrower y: one correlation, whatever the other direction of x weighs.
+    assert float(repsim.pwcca(x, y[:, 1:])) == pytest.approx(0.3, rel=1e-12)
+
+
+def test_independent_data_by_chance():
+    """The mean squared correlation of independent data is max(p, q)/(n - 1) on average."""
+    rng = np.random.default_rng(0)
+    n, p, q = 20, 6, 3
+    values = [
+        float(
+            repsim.cca(
+                rng.standard_normal((n, p)),
+                rng.standard_normal((n, q)),
+                statistic="mean_rho_squared",
+            )
+        )
+        for _ in range(400)
+    ]
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values) - p / (n - 1)) < 4 * error
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_as_many_features_as_samples(function):
+    """Every correlation with anything is 1: not a similarity."""
+    options = {"variance": 1.0} if function is repsim.svcca else {}
+    name = function.__name__
+    for p in (9, 10, 30):
+        x, y = related(10, p, 2)
+        (message,) = undefined(lambda a=x, b=y: function(a, b, **options), f"{name}: x spans all 9")
+        assert "10 centred samples" in message
+        undefined(lambda a=x, b=y: function(b, a, **options), f"{name}: y spans all 9")
+    x, y = related(10, 8, 2)
+    assert 0 < float(function(x, y, **options)) <= 1
+
+
+def test_svcca_of_more_features_than_samples():
+    x, y = related(12, 40, 30, 2)
+    value = float(repsim.svcca(x, y, directions=3))
+    assert value == pytest.approx(canonical.svcca(x, y, directions=3), rel=1e-8)
+    undefined(lambda: repsim.svcca(x, y, directions=11), "x spans", "y spans")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_constant(function):
+    x, y = related(20, 3, 4)
+    x[:] = [0.1, 0.3, 7.7]
+    name = function.__name__
+    undefined(lambda: function(x, y), f"{name}: x is constant")
+    undefined(lambda: function(y, x), f"{name}: y is constant")
+    undefined(lambda: function(x, x), f"{name}: x is constant", f"{name}: y is constant")
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_undefined_under_jit(function):
+    jax = pytest.importorskip("jax")
+    x, y = related(8, 3, 2)
+    wide = related(8, 9, 2)[0]
+    options = {"variance": 1.0} if function is repsim.svcca else {}
+    with jax.enable_x64(True):
+        apply = jax.jit(lambda a, b: function(a, b, **options))
+        expected = float(function(x, y, **options))
+        assert float(apply(x, y)) == pytest.approx(expected, rel=1e-10)
+        assert np.isnan(float(apply(np.ones((8, 3)), y)))
+        assert np.isnan(float(apply(wide, y)))
+
+
+def test_columns_not_kept_weigh_nothing_under_jit():
+    """There the basis keeps its shape, and what is not kept is zero."""
+    jax = pytest.importorskip("jax")
+    x, y = related(20, 4, 3, 5)
+    x = np.concatenate([x, x[:, :2]], axis=1)
+    y[:, 1] = 0.3
+    with jax.enable_x64(True):
+        for function, options in (
+            (repsim.cca, {}),
+            (repsim.cca, {"statistic": "mean_rho_squared"}),
+            (repsim.svcca, {"variance": 0.6}),
+            (repsim.svcca, {"directions": 1}),
+            (repsim.pwcca, {}),
+        ):
+            out = jax.jit(lambda a, b, f=function, o=options: f(a, b, **o))(x, y)
+            assert float(out) == pytest.approx(float(function(x, y, **options)), rel=1e-9)
+
+
+def test_options_are_checked():
+    x, y = related(20, 3, 4)
+    for bad in ("rho", None, True):
+        with pytest.raises(repsim.InputError, match=r"cca: unknown statistic.*\n.*'mean_rho'"):
+            repsim.cca(x, y, statistic=bad)
+    for bad in (0, -0.5, 1.1, 99, "0.99", True):
+        with pytest.raises(repsim.InputError, match=r"svcca: variance must be"):
+            repsim.svcca(x, y, variance=bad)
+    for bad in (0, -1, 2.0, "3", True):
+        with pytest.raises(repsim.InputError, match=r"svcca: directions must be"):
+            repsim.svcca(x, y, directions=bad)
+    with pytest.raises(repsim.InputError, match=r"not both.*\n.*0\.5, directions=2"):
+        repsim.svcca(x, y, variance=0.5, directions=2)
+
+
+GRADIENTS = [
+    (repsim.cca, {}, (9, 3, 2)),
+    (repsim.cca, {"statistic": "mean_rho_squared"}, (9, 3, 2)),
+    (repsim.svcca, {"variance": 0.8}, (9, 3, 2)),
+    (repsim.svcca, {"directions": 2}, (8, 12, 10)),
+    (repsim.pwcca, {}, (9, 2, 3)),
+]
+
+
+@pytest.mark.parametrize(("function", "options", "shape"), GRADIENTS)
+def test_gradients(function, options, shape):
+    torch = pytest.importorskip("torch")
+    jax = pytest.importorskip("jax")
+    arrays = related(*shape, 2)
+    a, b = (torch.tensor(z, requires_grad=True) for z in arrays)
+    assert torch.autograd.gradcheck(lambda x, y: function(x, y, **options), (a, b))
+    function(a, b, **options).backward()
+    assert float(a.grad.abs().max()) > 1e-4
+    with jax.enable_x64(True):
+        out = jax.grad(lambda x, y: function(x, y, **options), argnums=(0, 1))(*arrays)
+    for mine, theirs in zip(out, (a.grad, b.grad), strict=True):
+        np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-6, atol=1e-9)

@@ -1,0 +1,244 @@
+"""RSA: the published values, ties, rows without a direction, RDMs that say nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
+
+import repsim
+from measures.checks import (
+    half,
+    lives_with_its_inputs,
+    refuses,
+    right_gradient,
+    same_gradient,
+    undefined,
+)
+from reference import rdm as reference
+from reference.data import oracle, related
+
+RDMS = ("euclidean", "correlation", "cosine")
+COMPARISONS = ("spearman", "pearson", "cosine")
+EVERY = [(rdm, comparison) for rdm in RDMS for comparison in COMPARISONS]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 0.55928853754941),
+        ({"comparison": "pearson"}, 0.58394514121023),
+        ({"rdm": "correlation"}, 0.61620553359684),
+    ],
+)
+def test_oracle(options, expected):
+    assert float(repsim.rsa(*oracle(), **options)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("rdm", "comparison"), EVERY)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values(backend, rdm, comparison, dtype):
+    if backend.name == "jax" and dtype == "float32":
+        pytest.skip("every dtype is compiled again; the registry's tests have both")
+    if backend.compiled and (dtype == "float32" or (rdm, comparison) not in EVERY[::4]):
+        pytest.skip("compiling each takes a second; eager jax covers the rest")
+    x, y = (z.astype(dtype) for z in related(12, 5, 7))
+    expected = reference.rsa(x, y, rdm, comparison)
+    rtol = {"float32": 1e-5, "float64": 1e-11}[dtype]
+    lives_with_its_inputs(backend, repsim.rsa, x, y, expected, rtol, rdm=rdm, comparison=comparison)
+
+
+@pytest.mark.parametrize(("rdm", "comparison"), EVERY)
+def test_trailing_axes_are_features(rdm, comparison):
+    x, y = related(9, 12, 4)
+    out = repsim.rsa(x.reshape(9, 2, 3, 2), y, rdm=rdm, comparison=comparison)
+    assert float(out) == float(repsim.rsa(x, y, rdm=rdm, comparison=comparison))
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(4, 14), levels=st.integers(2, 4))
+def test_equal_distances_have_equal_ranks(seed, n, levels):
+    """Small integers have many equal distances, which no rounding may order."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, levels, (n, 5)), rng.integers(0, levels, (n, 6))
+    a, b = (np.round(pdist(z, "sqeuclidean")) for z in (x, y))
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return
+    expected = spearmanr(a, b)[0]
+    for dtype in ("float32", "float64"):
+        # Tenths are not exact, and in float32 no tie is left of them.
+        for factor in (1.0, 2.0**-20, *([0.1, 1e-6] if dtype == "float64" else [])):
+            out = repsim.rsa((factor * x).astype(dtype), y.astype(dtype))
+            assert float(out) == pytest.approx(expected, abs=1e-6)
+
+
+def test_duplicated_samples():
+    x, y = related(8, 5, 6)
+    rows = [*range(8), 0, 0, 3]
+    expected = reference.rsa(x[rows], y[rows])
+    assert float(repsim.rsa(x[rows], y[rows])) == pytest.approx(expected, abs=1e-12)
+    # In another order, and with directions that are equal up to a factor.
+    out = repsim.rsa((x * np.arange(1, 9)[:, None])[rows], y[rows], rdm="cosine")
+    same = repsim.rsa(x[rows], y[rows], rdm="cosine")
+    assert float(out) == pytest.approx(float(same), abs=1e-12)
+
+
+def precise(x, rdm):
+    """The RDM of data with a large mean: 1 − cos cancels even in float64, ‖u − v‖²/2 does not."""
+    x = x.astype(np.longdouble)
+    if rdm == "correlation":
+        x = x - x.mean(axis=1, keepdims=True)
+    if rdm != "euclidean":
+        x = x / np.sqrt((x * x).sum(axis=1, keepdims=True))
+    i, j = np.triu_indices(len(x), 1)
+    d = ((x[i] - x[j]) ** 2).sum(axis=1)
+    return np.asarray(np.sqrt(d) if rdm == "euclidean" else d / 2, np.float64)
+
+
+@pytest.mark.parametrize("rdm", RDMS)
+@pytest.mark.parametrize("mean", [30, 1e4])
+def test_a_large_mean_in_float32(eager, rdm, mean):
+    if eager.name == "jax" and mean == 30:
+        pytest.skip("the larger one is harder")
+    x, y = ((z + mean).astype(np.float32) for z in related(20, 6, 7))
+    for comparison in ("spearman", "pearson"):
+        expected = reference.COMPARISON[comparison](precise(x, rdm), precise(y, rdm))
+        out = repsim.rsa(eager.array(x), eager.array(y), rdm=rdm, comparison=comparison)
+        # Data on a grid of 1e-3 have distances that agree to 17 bits, and are not equal.
+        assert float(out) == pytest.approx(expected, abs=1e-4 if comparison == "spearman" else 1e-6)
+
+
+@pytest.mark.parametrize("rdm", RDMS)
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [("float32", 1e8), ("float32", 1e-8), ("float64", 1e200), ("float64", 1e-200)],
+)
+def test_scale_does_not_matter(rdm, dtype, scale):
+    x, y = (z.astype(dtype) for z in related(10, 5, 4))
+    for comparison in COMPARISONS:
+        options = {"rdm": rdm, "comparison": comparison}
+        expected = float(repsim.rsa(x, y, **options))
+        big = np.asarray(x * np.asarray(scale, dtype), dtype)
+        assert float(repsim.rsa(big, y, **options)) == pytest.approx(expected, abs=1e-6)
+        assert float(repsim.rsa(big, big, **options)) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("comparison", COMPARISONS)
+def test_half_precision(comparison):
+    x, y = related(12, 6, 5)
+    half(
+        repsim.rsa,
+        x,
+        y,
+        lambda a, b: reference.rsa(a, b, "euclidean", comparison),
+        # bfloat16 makes near-ties, which ranks of a coarser mantissa may join.
+        2e-3 if comparison == "spearman" else 1e-6,
+        comparison=comparison,
+    )
+
+
+@pytest.mark.parametrize("rdm", RDMS)
+@pytest.mark.parametrize("comparison", ["pearson", "cosine"])
+def test_gradients(rdm, comparison):
+    options = {"rdm": rdm, "comparison": comparison}
+    right_gradient(repsim.rsa, *related(6, 4, 5, 2), **options)
+    if rdm == "correlation" and comparison == "pearson":
+        same_gradient(repsim.rsa, *related(6, 4, 5, 2), **options)
+
+
+def test_gradients_exist_at_duplicates():
+    torch = pytest.importorskip("torch")
+    x, y = (torch.tensor(z) for z in related(8, 5, 4, 2))
+    x[3] = x[2]
+    for rdm in RDMS:
+        a = x.clone().requires_grad_()
+        repsim.rsa(a, y, rdm=rdm, comparison="pearson").backward()
+        assert bool(torch.isfinite(a.grad).all())
+        assert float(a.grad.abs().max()) > 0
+
+
+def test_ranks_have_no_gradient():
+    torch = pytest.importorskip("torch")
+    x, y = (torch.tensor(z, requires_grad=True) for z in related(8, 5, 4))
+    assert not repsim.rsa(x, y).requires_grad
+
+
+@pytest.mark.parametrize(("rdm", "comparison"), [(r, c) for r, c in EVERY if r == "euclidean"])
+@pytest.mark.parametrize("value", [0.0, 0.1, 7.7])
+def test_constant(rdm, comparison, value):
+    x = np.full((11, 3), value, np.float32)
+    y = related(11, 3, 4)[1].astype(np.float32)
+
+    def call(a, b):
+        return lambda: repsim.rsa(a, b, rdm=rdm, comparison=comparison)
+
+    undefined(call(x, y), "x", about="same for all samples")
+    undefined(call(y, x), "y", about="same for all samples")
+    undefined(call(x, x), "x", "y", about="same for all samples")
+
+
+def test_all_samples_equally_far():
+    y = related(6, 3, 4)[1]
+    for x in (np.eye(6), 0.1 * np.eye(6, dtype=np.float32), np.eye(6) + 1000):
+        for comparison in ("spearman", "pearson"):
+            undefined(
+                lambda x=x, c=comparison: repsim.rsa(x, y.astype(x.dtype), comparison=c),
+                "x",
+                about="same dissimilarity",
+            )
+    assert 0 < float(repsim.rsa(np.eye(6), y, comparison="cosine")) < 1
+
+
+def test_rows_without_a_direction(eager):
+    if eager.name == "jax":
+        pytest.skip("the registry's tests cover it")
+    x, y = related(9, 4, 5)
+    zero, flat = x.copy(), x.copy()
+    zero[2] = 0
+    flat[3] = 0.7
+    b = eager.array(y)
+    for comparison in COMPARISONS:
+        undefined(
+            lambda c=comparison: repsim.rsa(eager.array(zero), b, rdm="cosine", comparison=c),
+            "x",
+            about="row of zeros",
+        )
+        undefined(
+            lambda c=comparison: repsim.rsa(b, eager.array(flat), rdm="correlation", comparison=c),
+            "y",
+            about="same in all features",
+        )
+    # One feature has no correlation with itself over features.
+    undefined(
+        lambda: repsim.rsa(eager.array(x[:, :1]), b, rdm="correlation"),
+        "x",
+        about="same in all features",
+    )
+
+
+@pytest.mark.parametrize(("rdm", "comparison"), [("euclidean", "spearman"), ("cosine", "pearson")])
+def test_undefined_under_jit(rdm, comparison):
+    jax = pytest.importorskip("jax")
+    x, y = np.zeros((9, 3)), related(9, 3, 4)[1]
+    run = jax.jit(lambda a, b: repsim.rsa(a, b, rdm=rdm, comparison=comparison))
+    assert np.isnan(float(run(x, y)))
+
+
+def test_one_feature():
+    x, y = related(10, 1, 1)
+    assert float(repsim.rsa(x, y)) == pytest.approx(reference.rsa(x, y), abs=1e-12)
+
+
+def test_errors():
+    x, y = related(9, 4, 5)
+    with refuses(repsim.InputError, "rsa: unknown rdm", "'cosine'", "'manhattan'"):
+        repsim.rsa(x, y, rdm="manhattan")
+    with refuses(repsim.InputError, "rsa: unknown comparison", "'pearson'", "'kendall'"):
+        repsim.rsa(x, y, comparison="kendall")
+    with refuses(repsim.InputError, "rsa", "at least 3 samples"):
+        repsim.rsa(x[:2], y[:2])
+    with refuses(repsim.InputError, "same samples"):
+        repsim.rsa(x, y[:-1])
+    x[4, 1] = np.nan
+    with refuses(repsim.NonFiniteError, "rsa: x", "row 4"):
+        repsim.rsa(x, y)

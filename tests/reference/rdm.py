@@ -1,0 +1,89 @@
+"""Dissimilarity matrices, their comparison, and distance correlation, pair by pair, in float64."""
+
+import math
+
+import numpy as np
+
+from reference.neighbours import cosine
+
+DISSIMILARITY = {
+    "euclidean": math.dist,
+    "correlation": lambda a, b: 1 - cosine(a - a.mean(), b - b.mean()),
+    "cosine": lambda a, b: 1 - cosine(a, b),
+}
+
+
+def entries(x, rdm="euclidean"):
+    """The RDM above its diagonal, row by row."""
+    x = np.asarray(x, np.float64)
+    n = len(x)
+    return np.array([DISSIMILARITY[rdm](x[i], x[j]) for i in range(n) for j in range(i + 1, n)])
+
+
+def ranks(values):
+    """From 1 on; equal values share the mean of their ranks."""
+    return np.array(
+        [sum(w < v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
+    )
+
+
+def pearson(a, b):
+    return cosine(a - a.mean(), b - b.mean())
+
+
+COMPARISON = {
+    "pearson": pearson,
+    "spearman": lambda a, b: pearson(ranks(a), ranks(b)),
+    "cosine": cosine,
+}
+
+
+def rsa(x, y, rdm="euclidean", comparison="spearman"):
+    """Kriegeskorte et al. 2008."""
+    return COMPARISON[comparison](entries(x, rdm), entries(y, rdm))
+
+
+def distances(x):
+    x = np.asarray(x, np.float64)
+    return np.array([[math.dist(a, b) for b in x] for a in x])
+
+
+def distance_correlation(x, y):
+    """Szekely, Rizzo, Bakirov 2007, Eqs. 2.8 to 2.10, squared."""
+
+    def centred(d):
+        n = len(d)
+        return np.array(
+            [
+                [d[i, j] - d[i].sum() / n - d[:, j].sum() / n + d.sum() / n**2 for j in range(n)]
+                for i in range(n)
+            ]
+        )
+
+    a, b = centred(distances(x)), centred(distances(y))
+    return float((a * b).sum() / math.sqrt((a * a).sum()) / math.sqrt((b * b).sum()))
+
+
+def bias_corrected(x, y):
+    """Szekely & Rizzo 2013, Eqs. 2.4 to 2.7: another form than U-centring, by A* and U*."""
+
+    def modified(d):
+        n = len(d)
+        rows, total = d.sum(axis=1) / n, d.sum() / n**2
+        out = np.empty((n, n))
+        for i in range(n):
+            for j in range(n):
+                if i == j:
+                    out[i, j] = n / (n - 1) * (rows[i] - total)
+                else:
+                    out[i, j] = n / (n - 1) * (d[i, j] - rows[i] - rows[j] + total - d[i, j] / n)
+        return out
+
+    def u(a, b):
+        n = len(a)
+        off = sum(a[i, j] * b[i, j] for i in range(n) for j in range(n) if i != j)
+        on = sum(a[i, i] * b[i, i] for i in range(n))
+        return off - 2 / (n - 2) * on
+
+    a, b = modified(distances(x)), modified(distances(y))
+    return u(a, b) / math.sqrt(u(a, a) * u(b, b))
