@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from repsim import kernels
+from repsim import attention, kernels
 from repsim._errors import (
     ArrayTypeError,
     CaptureError,
@@ -25,19 +25,59 @@ from repsim._errors import (
     StateError,
 )
 from repsim._version import __version__
-from repsim.measures import cka, cka_from_gram, hsic
+from repsim.measures import (
+    angular_cka,
+    cca,
+    cka,
+    cka_from_gram,
+    cknna,
+    distance_correlation,
+    hsic,
+    jaccard_knn,
+    layer_match,
+    linear_regression_r2,
+    mutual_knn,
+    nbs,
+    pairwise,
+    procrustes,
+    pwcca,
+    rsa,
+    second_order_cosine,
+    shape_distance,
+    soft_matching,
+    svcca,
+)
 
 if TYPE_CHECKING:
     from repsim import plot
-    from repsim.analysis import compare
-    from repsim.capture import Recorder
+    from repsim.analysis import (
+        attention_distance,
+        compare,
+        data_scale,
+        effective_receptive_field,
+        head_subset_cka,
+        linear_probe,
+        residual_ratios,
+        residual_sites,
+        token_localization,
+    )
+    from repsim.capture import Recorder, without_residual
     from repsim.streaming import MinibatchCKA
 
 _LAZY = {
     "MinibatchCKA": "repsim.streaming",
     "Recorder": "repsim.capture",
+    "attention_distance": "repsim.analysis",
     "compare": "repsim.analysis",
+    "data_scale": "repsim.analysis",
+    "effective_receptive_field": "repsim.analysis",
+    "head_subset_cka": "repsim.analysis",
+    "linear_probe": "repsim.analysis",
     "plot": "repsim",
+    "residual_ratios": "repsim.analysis",
+    "residual_sites": "repsim.analysis",
+    "token_localization": "repsim.analysis",
+    "without_residual": "repsim.capture",
 }
 
 __all__ = [
@@ -53,12 +93,39 @@ __all__ = [
     "RepsimWarning",
     "StateError",
     "__version__",
+    "angular_cka",
+    "attention",
+    "attention_distance",
+    "cca",
     "cka",
     "cka_from_gram",
+    "cknna",
     "compare",
+    "data_scale",
+    "distance_correlation",
+    "effective_receptive_field",
+    "head_subset_cka",
     "hsic",
+    "jaccard_knn",
     "kernels",
+    "layer_match",
+    "linear_probe",
+    "linear_regression_r2",
+    "mutual_knn",
+    "nbs",
+    "pairwise",
     "plot",
+    "procrustes",
+    "pwcca",
+    "residual_ratios",
+    "residual_sites",
+    "rsa",
+    "second_order_cosine",
+    "shape_distance",
+    "soft_matching",
+    "svcca",
+    "token_localization",
+    "without_residual",
 ]
 
 

@@ -1,5 +1,23 @@
 """Experiments: models and a stream of data in, a labelled ``xarray.Dataset`` out."""
 
+from repsim.analysis._attention_distance import attention_distance
 from repsim.analysis._compare import compare
+from repsim.analysis._data_scale import data_scale
+from repsim.analysis._head_subsets import head_subset_cka
+from repsim.analysis._linear_probe import linear_probe
+from repsim.analysis._localization import token_localization
+from repsim.analysis._receptive_field import effective_receptive_field
+from repsim.analysis._residual_ratios import residual_ratios
+from repsim.analysis._residual_sites import residual_sites
 
-__all__ = ["compare"]
+__all__ = [
+    "attention_distance",
+    "compare",
+    "data_scale",
+    "effective_receptive_field",
+    "head_subset_cka",
+    "linear_probe",
+    "residual_ratios",
+    "residual_sites",
+    "token_localization",
+]
