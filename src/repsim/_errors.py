@@ -41,6 +41,10 @@ class StateError(RepsimError, ValueError):
     """Accumulator states that do not belong together, or that are not states at all."""
 
 
+class CheckpointError(RepsimError, OSError):
+    """A checkpoint cannot be written or read: a full disk, a read-only or missing folder."""
+
+
 class CaptureError(RepsimError, RuntimeError):
     """A layer cannot be recorded, or its output is not a batch of representations."""
 

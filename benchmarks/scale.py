@@ -1,0 +1,190 @@
+"""repsim.cka_matrix on activations in memory maps: time beside the bare products, and memory.
+
+    python benchmarks/scale.py                                   # print the table
+    python benchmarks/scale.py --samples 2000 4000 --layers 6    # something smaller
+    python benchmarks/scale.py --json scale.json --write benchmarks/README.md
+
+All pairs of 24 layers of 384 features in float32, for 5 000 to 40 000 samples. For each kernel and
+size, in a process of its own: the time of the whole call as a ratio to the floor, the same matrix
+products on arrays in memory and nothing else, and the peak of memory above that before the call.
+benchmarks/README.md says how each is measured. Seconds count only on a machine that does nothing
+else: --write refuses to write them where the load average is above 1.5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray  # noqa: F401 - so that the size of a library does not count
+
+import repsim
+from _measure import cores, forget_peak, peak_mib
+from repsim.streaming import _exact_plan
+
+START, END = "<!-- scale:start -->", "<!-- scale:end -->"
+BUSY = 1.5
+
+
+def write_layers(folder: Path, n: int, layers: int, p: int) -> None:
+    """Layers that see the same causes, written a block of rows at a time."""
+    for layer in range(layers):
+        rng = np.random.default_rng([0, layer])
+        mixing = rng.standard_normal((16, p)).astype(np.float32)
+        out = np.lib.format.open_memmap(
+            folder / f"{layer:02}.npy", mode="w+", dtype=np.float32, shape=(n, p)
+        )
+        for start in range(0, n, 4096):
+            stop = min(start + 4096, n)
+            causes = np.random.default_rng([1, start]).standard_normal((stop - start, 16))
+            noise = rng.standard_normal((stop - start, p), dtype=np.float32)
+            out[start:stop] = causes.astype(np.float32) @ mixing + 4 * noise + 3
+        out.flush()
+
+
+def floor(form: str, n: int, layers: int, p: int) -> float:
+    """Seconds of the bare matrix products: of one pair of blocks, times how many there are.
+
+    Each is timed three times after a first, and the fastest counts.
+    """
+    rng = np.random.default_rng(0)
+    if form == "features":
+        width = min(_exact_plan.WIDTH, layers * p)
+        a = rng.standard_normal((min(n, 2048), width), dtype=np.float32)
+        b = rng.standard_normal((min(n, 2048), width), dtype=np.float32)
+        # A tile by itself is half of a pair of tiles.
+        count = (layers * p / width) ** 2 / 2 * n / len(a)
+        return fastest(lambda: a.T @ b) * count
+    block = min(n, _exact_plan.BLOCK)
+    a = rng.standard_normal((block, p), dtype=np.float32)
+    b = rng.standard_normal((block, p), dtype=np.float32)
+    flat = rng.standard_normal((layers, block * block), dtype=np.float32)
+    blocks = n / block
+    pairs = blocks * (blocks + 1) / 2
+    return (fastest(lambda: a @ b.T) * layers + fastest(lambda: flat @ flat.T)) * pairs
+
+
+def fastest(function) -> float:
+    function()
+    found = []
+    for _ in range(3):
+        start = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def worker(folder: Path) -> None:
+    """One call in a fresh process; resident pages of the memory maps are counted apart."""
+    task = json.loads((folder / "task.json").read_text())
+    xs = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
+    rng = np.random.default_rng(0)
+    small = {name: rng.standard_normal((8, 4), dtype=np.float32) for name in list(xs)[:2]}
+    repsim.cka_matrix(small, kernel=task["kernel"])  # first use of each function
+    before = anonymous_mib()
+    forget_peak()
+    start = time.perf_counter()
+    result = repsim.cka_matrix(xs, kernel=task["kernel"], memory=task["memory"])
+    seconds = time.perf_counter() - start
+    found = {
+        "seconds": seconds,
+        "peak_mib": peak_mib(),
+        "input_mib": sum(x.nbytes for x in xs.values()) / 2**20,
+        "before_mib": before,
+        "form": result.attrs["form"],
+        "mean": float(result.mean()),
+    }
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+def anonymous_mib() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
+
+
+def measure(kernel: str, n: int, layers: int, p: int, memory: int) -> dict:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_layers(folder, n, layers, p)
+        (folder / "task.json").write_text(json.dumps({"kernel": kernel, "memory": memory}))
+        subprocess.run([sys.executable, __file__, "--worker", name], check=True)
+        found = json.loads((folder / "found.json").read_text())
+    found |= {"kernel": kernel, "n": n, "floor": floor(found["form"], n, layers, p)}
+    return found | {"load": os.getloadavg()[0]}
+
+
+def exponent(runs: list[dict]) -> float:
+    """Slope of log seconds over log n."""
+    n, seconds = ([run[key] for run in runs] for key in ("n", "seconds"))
+    return float(np.polyfit(np.log(n), np.log(seconds), 1)[0])
+
+
+def table(runs: list[dict], options: argparse.Namespace) -> str:
+    lines = [
+        f"{platform.machine()}; {cores()} cores, {options.layers} layers of {options.features} "
+        f"features in float32, all pairs, memory={options.memory >> 20} MiB, "
+        f"python {platform.python_version()}, numpy {importlib.metadata.version('numpy')}.",
+        "",
+        "| kernel | form | n | seconds | time ÷ bare products | peak, MiB | input, MiB "
+        "| before, MiB |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {run['kernel']} | {run['form']} | {run['n']} | {run['seconds']:.1f} | "
+        f"{run['seconds'] / run['floor']:.2f} | {run['peak_mib']:.0f} | {run['input_mib']:.0f} | "
+        f"{run['before_mib']:.0f} |"
+        for run in runs
+    ]
+    for kernel in options.kernels:
+        own = [run for run in runs if run["kernel"] == kernel]
+        if len(own) > 1:
+            lines += ["", f"{kernel}: time grows as n^{exponent(own):.2f}."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--samples", type=int, nargs="+", default=[5000, 10000, 20000, 40000])
+    parser.add_argument("--kernels", nargs="+", default=["linear", "rbf"])
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--features", type=int, default=384)
+    parser.add_argument("--memory", type=int, default=1 << 30)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.worker)
+        return
+    before = os.getloadavg()[0]
+    if options.write and before > BUSY:
+        parser.error(f"the load average is {before:.1f}: the machine is not free to be timed on")
+    runs = []
+    for kernel in options.kernels:
+        for n in options.samples:
+            runs.append(measure(kernel, n, options.layers, options.features, options.memory))
+            print(json.dumps(runs[-1]), file=sys.stderr)
+    text = table(runs, options)
+    print(text)
+    if options.json:
+        options.json.write_text(json.dumps(runs, indent=1))
+    if options.write:
+        page = options.write.read_text()
+        pattern = re.escape(START) + ".*?" + re.escape(END)
+        options.write.write_text(
+            re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,391 @@
+"""Exact linear CKA from batches that are seen once, by covariances that add up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from repsim._array import accumulator_dtype, namespace, same_home, to_numpy, unpromoted_samples
+from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateError, warn
+from repsim._typing import Array
+from repsim._version import __version__
+from repsim.estimators import Products, alignment, resolve_estimator
+from repsim.streaming._covariance_sums import Cuts, Moments
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["StreamingLinearCKA"]
+
+FORMAT = "repsim.StreamingLinearCKA/1"
+
+
+class StreamingLinearCKA:
+    """Exact linear CKA of all layer pairs over all samples, from batches that are seen once.
+
+    ::
+
+        biased     ⟨A, B⟩ = ‖XᵀY‖²_F
+        unbiased   ⟨A, B⟩ = ‖XᵀY‖²_F − n/(n−2) Σ a_i b_i + Σa Σb/((n−1)(n−2)),   a_i = ‖x_i‖²
+        CKA = ⟨A, B⟩ / (√⟨A, A⟩ · √⟨B, B⟩)
+
+    of features centred by the means of *all* samples, from sums about a shift that are moved to
+    those means at the end. The value is that of :func:`repsim.cka` on everything at once, whatever
+    the batches and their order.
+
+    Parameters
+    ----------
+    estimator : {"unbiased", "biased"}, default "unbiased"
+        As in :func:`repsim.cka`.
+
+    Attributes
+    ----------
+    n_samples, n_batches : int
+        What has been accumulated. Batches may be of any size, one sample included.
+
+    Notes
+    -----
+    When which: this for the linear kernel when batches are seen once and the covariances of all
+    pairs fit in memory, 8 Σp Σq bytes, and 8 Σp² more for each of two models. With more features
+    than that, or another kernel, :class:`MinibatchCKA` estimates the same value from the Grams of
+    batches, with a standard error; :func:`cka_matrix` computes it exactly from stored activations.
+
+    Cost of an update: O(n Σp Σq) multiplications in float64, on the device of the batch where that
+    has float64, else on the host. Invariances and bias are those of linear CKA with this estimator.
+
+    References
+    ----------
+    Kornblith et al. 2019, arXiv:1905.00414, Eq. 5. Song et al. 2012, Eq. 5. Chan, Golub, LeVeque
+    1983, "Algorithms for computing the sample variance", for sums about a shift.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((100, 8)) + 30
+    >>> y = x[:, :3] + rng.standard_normal((100, 3))
+    >>> acc = repsim.StreamingLinearCKA(estimator="biased")
+    >>> for rows in (slice(0, 1), slice(1, 60), slice(60, 100)):
+    ...     acc.update({"conv1": x[rows]}, {"block1": y[rows]})
+    >>> bool(abs(acc.compute().item() - repsim.cka(x, y)) < 1e-12)
+    True
+    """
+
+    def __init__(self, *, estimator: str = "unbiased") -> None:
+        self._estimator = resolve_estimator("StreamingLinearCKA", estimator)
+        self.reset()
+
+    @property
+    def estimator(self) -> str:
+        """Name of the estimator."""
+        return self._estimator.name
+
+    def reset(self) -> None:
+        """Forget everything accumulated."""
+        self.layers_x: dict[str, int] = {}
+        self.layers_y: dict[str, int] | None = None
+        self.n_batches = 0
+        # Without ys one set of sums, x with x; with them x with y, and every layer with itself.
+        self._moments: list[Moments] = []
+
+    @property
+    def n_samples(self) -> int:
+        """Samples accumulated."""
+        return self._moments[0].n if self._moments else 0
+
+    def update(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:
+        """Add one batch of named activations.
+
+        Parameters
+        ----------
+        xs : mapping of str to array, shape (n, ...)
+            Activations of the same n ≥ 1 samples by layer; trailing axes are flattened. Every batch
+            has the same layers with the same features.
+        ys : mapping of str to array, shape (n, ...), optional
+            Activations of a second model; without it, the layers of ``xs`` with each other. One
+            framework and device for all.
+
+        Raises
+        ------
+        ArrayTypeError
+            Not arrays, or arrays of different frameworks or devices.
+        InputError
+            Other layers or features than in the first batch, different n, one-dimensional or empty
+            arrays.
+        NonFiniteError
+            NaN or infinity, naming layer and batch. Nothing of a refused batch has been added.
+        """
+        operation = "StreamingLinearCKA.update"
+        x = self._features(operation, "xs", xs)
+        y = None if ys is None else self._features(operation, "ys", ys)
+        widths_x = {name: v.shape[1] for name, v in x.items()}
+        widths_y = None if y is None else {name: v.shape[1] for name, v in y.items()}
+        if self.n_batches and (widths_x, widths_y) != (self.layers_x, self.layers_y):
+            raise InputError(
+                f"{operation}: every batch must have the layers and features of the first.\n"
+                f"  first: {_described(self.layers_x, self.layers_y)}\n"
+                f"  now: {_described(widths_x, widths_y)}\n"
+                f"  A layer that runs in some batches only cannot be compared over all."
+            )
+        sizes = {
+            f"{side}[{name!r}]": v.shape[0]
+            for side, group in (("xs", x), ("ys", y or {}))
+            for name, v in group.items()
+        }
+        if len(set(sizes.values())) > 1:
+            raise InputError(
+                f"{operation}: all layers must describe the same samples.\n"
+                f"  {', '.join(f'{name}: n={n}' for name, n in sizes.items())}\n"
+                f"  Is axis 0 the sample axis in all of them?"
+            )
+        if y is not None:
+            namespace(operation, xs=next(iter(xs.values())), ys=next(iter((ys or xs).values())))
+        names = dict(zip(sizes, [*x.values(), *(y or {}).values()], strict=True))
+        for label, v in names.items():
+            xp = array_namespace(v)
+            if not bool(xp.all(xp.isfinite(v))):
+                raise NonFiniteError(
+                    f"{operation}: activations must be finite.\n"
+                    f"  {label}, batch {self.n_batches} (counted from 0)\n"
+                    f"  Half precision overflows at 65504. The batches before are kept."
+                )
+        if not self.n_batches:
+            self.layers_x, self.layers_y = widths_x, widths_y
+        self._add(x, y)
+
+    def _add(self, x: dict[str, Array], y: dict[str, Array] | None) -> None:
+        moments = []
+        for index, (cuts, z, w) in enumerate(self._stacks(x, y)):
+            if self._moments:
+                before = self._moments[index]
+                if same_home(before.zw, z):
+                    shifts = before.shift_z, before.shift_w
+                else:
+                    shifts = _mean(z), _mean(w)
+                moments.append(before.plus(Moments.of(z, w, *shifts, cuts), cuts))
+            else:
+                moments.append(Moments.of(z, w, _mean(z), _mean(w), cuts))
+        self._moments = moments
+        self.n_batches += 1
+
+    def _stacks(
+        self, x: dict[str, Array], y: dict[str, Array] | None
+    ) -> list[tuple[Cuts, Array, Array]]:
+        xs = [x[name] for name in self.layers_x]
+        xp = array_namespace(xs[0])
+        z = xp.concat(xs, axis=1)
+        if y is None:
+            return [(self._cuts()[0], z, z)]
+        ys = [y[name] for name in self.layers_y or {}]
+        w = xp.concat(ys, axis=1)
+        each = [*xs, *ys]
+        sides = [(z, w), *((v, v) for v in each)]
+        return [(cuts, a, b) for cuts, (a, b) in zip(self._cuts(), sides, strict=True)]
+
+    def _cuts(self) -> list[Cuts]:
+        cut_x = _slices(self.layers_x)
+        if self.layers_y is None:
+            return [Cuts(cut_x, cut_x)]
+        each = [*self.layers_x.values(), *self.layers_y.values()]
+        own = [(slice(0, p),) for p in each]
+        return [Cuts(cut_x, _slices(self.layers_y)), *(Cuts(c, c) for c in own)]
+
+    @staticmethod
+    def _features(operation: str, side: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        if not isinstance(arrays, Mapping) or not arrays:
+            raise InputError(
+                f"{operation}: {side} must map layer names to arrays, at least one.\n"
+                f"  got {type(arrays).__name__}\n  Name them: {{'x': x}}, {{'y': y}}."
+            )
+        out, first = {}, next(iter(arrays.items()))
+        for name, x in arrays.items():
+            label = f"{side}[{name!r}]"
+            xp = namespace(operation, **{f"{side}[{first[0]!r}]": first[1], label: x})
+            x = unpromoted_samples(operation, x, label)
+            if accumulator_dtype(xp, x) == xp.float64:
+                out[name] = xp.astype(x, xp.float64, copy=False)
+            else:
+                out[name] = to_numpy(x).astype(np.float64)
+        return out
+
+    # Results
+
+    def compute(self) -> xarray.DataArray:
+        """Return the CKA of every layer of x with every layer of y.
+
+        Returns
+        -------
+        xarray.DataArray, dims ("layer_x", "layer_y")
+            float64, in [−1, 1] (biased: [0, 1]), without unit; coordinates are the layer names in
+            the order of the first batch; ``attrs`` hold estimator, kernel, n_samples, n_batches
+            and repsim_version.
+
+        Raises
+        ------
+        StateError
+            If there were fewer than four samples (biased: two).
+
+        Warns
+        -----
+        DegenerateWarning
+            If a layer is constant: its row is NaN.
+        """
+        import xarray
+
+        least = self._estimator.min_samples
+        if self.n_samples < least:
+            raise StateError(
+                f"StreamingLinearCKA.compute: estimator={self.estimator!r} needs at least {least} "
+                f"samples.\n  accumulated: {self.n_samples}\n  Call update with more of them first."
+            )
+        unbiased = self.estimator == "unbiased"
+        found = [
+            moments.products(cuts, unbiased=unbiased)
+            for moments, cuts in zip(self._moments, self._cuts(), strict=True)
+        ]
+        lx = len(self.layers_x)
+        xy = found[0]
+        if self.layers_y is None:
+            selves, traces = np.diagonal(xy).copy(), self._traces(self._moments[0])
+        else:
+            selves = np.array([one.item() for one in found[1:]])
+            traces = np.concatenate([self._traces(one) for one in self._moments[1:]])
+        # A sum of squares by nature: what is left of it below rounding is zero.
+        selves[selves <= 64 * np.finfo(np.float64).eps * traces**2] = 0
+        xx, yy = selves[:lx], selves if self.layers_y is None else selves[lx:]
+        names = [f"x {n!r}" for n in self.layers_x] + [f"y {n!r}" for n in self.layers_y or {}]
+        constant = [name for name, own in zip(names, selves, strict=True) if own == 0]
+        if constant:
+            warn(
+                f"StreamingLinearCKA: constant over the samples, so its CKA is undefined (NaN): "
+                f"{', '.join(constant)}.",
+                DegenerateWarning,
+            )
+        return xarray.DataArray(
+            to_numpy(alignment(np, Products(xy, xx[:, None], yy[None, :]))),
+            dims=("layer_x", "layer_y"),
+            coords={
+                "layer_x": list(self.layers_x),
+                "layer_y": list(self.layers_x if self.layers_y is None else self.layers_y),
+            },
+            name="cka",
+            attrs={
+                "estimator": self.estimator,
+                "kernel": "Linear()",
+                "n_samples": self.n_samples,
+                "n_batches": self.n_batches,
+                "repsim_version": __version__,
+            },
+        )
+
+    @staticmethod
+    def _traces(moments: Moments) -> np.ndarray[Any, Any]:
+        """Σ ‖x_i‖² about the shift: no less than about the mean, and zero for a constant."""
+        return to_numpy(moments.a)
+
+    # Several accumulators
+
+    def merge(self, other: StreamingLinearCKA) -> StreamingLinearCKA:
+        """Add everything another accumulator has seen to this one, and return this one.
+
+        Parameters
+        ----------
+        other : StreamingLinearCKA
+            Of the same estimator and layers; it is not changed.
+
+        Raises
+        ------
+        StateError
+            If the two do not belong together, saying what differs.
+        """
+        if self.estimator != other.estimator:
+            raise StateError(
+                f"StreamingLinearCKA.merge: both must have one estimator.\n"
+                f"  this: {self.estimator}    other: {other.estimator}\n  Start both alike."
+            )
+        if not other.n_batches:
+            return self
+        if not self.n_batches:
+            self.layers_x, self.layers_y = other.layers_x, other.layers_y
+            self._moments = list(other._moments)
+        elif _orders(self) != _orders(other):
+            raise StateError(
+                f"StreamingLinearCKA.merge: both must have the same layers and features.\n"
+                f"  this: {_described(self.layers_x, self.layers_y)}\n"
+                f"  other: {_described(other.layers_x, other.layers_y)}\n"
+                f"  Accumulate the same layers in both."
+            )
+        else:
+            self._moments = [
+                mine.plus(theirs, cuts)
+                for mine, theirs, cuts in zip(
+                    self._moments, other._moments, self._cuts(), strict=True
+                )
+            ]
+        self.n_batches += other.n_batches
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything accumulated as a dict of NumPy arrays, numbers, strings and lists."""
+        hosts = [moments.on_host() for moments in self._moments]
+        return {
+            "format": FORMAT,
+            "repsim_version": __version__,
+            "estimator": self.estimator,
+            "layers_x": dict(self.layers_x),
+            "layers_y": None if self.layers_y is None else dict(self.layers_y),
+            "n_batches": self.n_batches,
+            "moments": [{f.name: getattr(one, f.name) for f in fields(one)} for one in hosts],
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> StreamingLinearCKA:
+        """Return an accumulator that goes on where the one that gave the state stood.
+
+        Raises
+        ------
+        StateError
+            If it is not such a state, or one of another format.
+        """
+        if not isinstance(state, Mapping) or state.get("format") != FORMAT:
+            got = state.get("format") if isinstance(state, Mapping) else type(state).__name__
+            raise StateError(
+                f"StreamingLinearCKA.from_state_dict: not a state of this accumulator.\n"
+                f"  expected format {FORMAT!r}, got {got!r}"
+            )
+        missing = {"estimator", "layers_x", "layers_y", "n_batches", "moments"} - state.keys()
+        if missing:
+            raise StateError(
+                f"StreamingLinearCKA.from_state_dict: the state is incomplete.\n"
+                f"  missing: {sorted(missing)}\n"
+                f"  Was it cut off while it was saved? Go back to an earlier one."
+            )
+        acc = cls(estimator=state["estimator"])
+        acc.layers_x = dict(state["layers_x"])
+        acc.layers_y = None if state["layers_y"] is None else dict(state["layers_y"])
+        acc.n_batches = int(state["n_batches"])
+        acc._moments = [Moments(**one) for one in state["moments"]]
+        return acc
+
+
+def _mean(x: Array) -> Any:
+    """The column means of a batch, exactly the value of a column that is constant in it."""
+    xp = array_namespace(x)
+    return x[0, :] + xp.mean(x - x[:1, :], axis=0)
+
+
+def _slices(widths: Mapping[str, int]) -> tuple[slice, ...]:
+    ends = np.cumsum(list(widths.values())).tolist()
+    return tuple(slice(e - p, e) for e, p in zip(ends, widths.values(), strict=True))
+
+
+def _orders(acc: StreamingLinearCKA) -> tuple[Any, Any]:
+    return list(acc.layers_x.items()), list((acc.layers_y or {}).items())
+
+
+def _described(x: Mapping[str, int], y: Mapping[str, int] | None) -> str:
+    return " × ".join(str(dict(list(side.items())[:4])) for side in (x, y) if side is not None)

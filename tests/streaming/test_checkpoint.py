@@ -1,0 +1,238 @@
+"""A checkpoint is whole or refused, whatever happens to the disk, the file or the process."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repsim import CheckpointError, StateError, cka_matrix
+from repsim.streaming import Checkpoint, _checkpoint, _exact
+from streaming.batches import data
+
+ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array(3), "c": np.array(["x", "yy"])}
+
+
+def made(path, operation="sums", **fingerprint):
+    return Checkpoint(path, operation=operation, fingerprint=fingerprint)
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    file = made(tmp_path / "x.npz", n=3, layers=("a", "b"))
+    assert file.load() is None
+    file.save(ARRAYS)
+    file.save({**ARRAYS, "b": np.array(4)})
+    back = made(tmp_path / "x.npz", n=3, layers=["a", "b"]).load()
+    assert sorted(back) == ["a", "b", "c"]
+    for name, x in {**ARRAYS, "b": np.array(4)}.items():
+        assert back[name].dtype == x.dtype
+        np.testing.assert_array_equal(back[name], x)
+    assert os.listdir(tmp_path) == ["x.npz"]  # nothing is left beside it
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    made(path, n=3, kernel="rbf").save(ARRAYS)
+    with pytest.raises(StateError, match=r"inputs or options \(n: saved 3, now 4\)"):
+        made(path, n=4, kernel="rbf").load()
+    with pytest.raises(StateError, match="another operation, sums"):
+        made(path, "other", n=3, kernel="rbf").load()
+    np.savez(path, **ARRAYS)
+    with pytest.raises(StateError, match="no header"):
+        made(path, n=3).load()
+    path.write_text("not an archive")
+    with pytest.raises(StateError, match="not a checkpoint"):
+        made(path, n=3).load()
+    with path.open("wb") as file:
+        np.save(file, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(StateError, match="not a checkpoint"):
+        made(path, n=3).load()
+
+
+def test_damage_anywhere_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    made(path, n=3).save(ARRAYS)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(StateError):
+            made(path, n=3).load()
+    accepted = 0
+    for place in range(0, len(whole), 11):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            back = made(path, n=3).load()
+        except StateError:
+            continue
+        accepted += 1  # a byte of the archive that holds no data: a date, a flag
+        for name, x in ARRAYS.items():
+            np.testing.assert_array_equal(back[name], x)
+    assert accepted < len(whole) / 11 / 2
+
+
+def test_other_values_under_the_same_header_are_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    made(path, n=3).save(ARRAYS)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["a"][1, 1] += 1
+    np.savez(path, **arrays)
+    with pytest.raises(StateError, match="checksum does not fit"):
+        made(path, n=3).load()
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path):
+    path = tmp_path / "x.npz"
+    file = made(path, n=3)
+    file.save(ARRAYS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot be written(.|\n)*still there, whole"):
+            file.save({"a": np.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    np.testing.assert_array_equal(file.load()["a"], ARRAYS["a"])
+    assert os.listdir(tmp_path) == ["x.npz"]
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    with pytest.raises(CheckpointError, match=r"No such file(.|\n)*nothing had been saved"):
+        made(tmp_path / "missing" / "x.npz").save(ARRAYS)
+    path = tmp_path / "x.npz"
+    file = made(path)
+    file.save(ARRAYS)
+    if os.geteuid() == 0:  # to whom no folder is read-only
+
+        def refuse(*_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "replace", refuse)
+    else:
+        tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(CheckpointError, match=r"Permission denied(.|\n)*still there, whole"):
+            file.save({"a": np.zeros(3)})
+    finally:
+        tmp_path.chmod(0o700)
+    np.testing.assert_array_equal(file.load()["a"], ARRAYS["a"])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        made(tmp_path).load()
+
+
+# cka_matrix with one
+
+
+@pytest.fixture
+def _always(monkeypatch):
+    monkeypatch.setattr(_checkpoint, "EVERY_SECONDS", 0.0)
+
+
+def options(kernel):
+    return {"kernel": kernel, "block_size": 9} if kernel == "rbf" else {"block_size": 9}
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+@pytest.mark.parametrize("stop", [0, 1, 4])
+@pytest.mark.usefixtures("_always")
+def test_an_interrupted_matrix_resumes_to_the_same_bits(tmp_path, monkeypatch, kernel, stop):
+    monkeypatch.setattr("repsim.streaming._exact_plan.WIDTH", 4)
+    xs, ys = data(60)
+    expected = cka_matrix(xs, ys, **options(kernel))
+    form = _exact.GramBlocks if kernel == "rbf" else _exact.FeatureTiles
+    run, seen = form.run, []
+
+    def interrupted(self, task):
+        if task == stop:
+            raise KeyboardInterrupt
+        run(self, task)
+
+    monkeypatch.setattr(form, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cka_matrix(xs, ys, checkpoint=tmp_path / "x.npz", **options(kernel))
+    monkeypatch.setattr(form, "run", lambda self, task: (seen.append(task), run(self, task)))
+    got = cka_matrix(xs, ys, checkpoint=tmp_path / "x.npz", **options(kernel))
+    np.testing.assert_array_equal(got.values, expected.values)
+    assert seen[0] == stop
+    seen.clear()
+    again = cka_matrix(xs, ys, checkpoint=tmp_path / "x.npz", **options(kernel))
+    np.testing.assert_array_equal(again.values, expected.values)
+    assert not seen
+
+
+@pytest.mark.usefixtures("_always")
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    xs, ys = data(60)
+    path = tmp_path / "x.npz"
+    cka_matrix(xs, ys, checkpoint=path)
+    other = {name: x.copy() for name, x in xs.items()}
+    other["norm"][31, 2] += 1e-6
+    for arguments, changed, what in (
+        ((other, ys), {}, "contents"),
+        ((xs, ys), {"estimator": "biased"}, "estimator"),
+        ((xs, ys), {"kernel": "rbf"}, "kernel"),
+        ((xs, ys), {"block_size": 8}, "plan"),
+        ((xs, None), {}, "layers_y"),
+    ):
+        with pytest.raises(StateError, match=what):
+            cka_matrix(*arguments, checkpoint=path, **changed)
+
+
+def test_a_folder_that_is_missing_is_found_out_at_once(tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("computed first")
+
+    monkeypatch.setattr(_exact.FeatureTiles, "run", never)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        cka_matrix(*data(60), checkpoint=tmp_path / "missing" / "x.npz")
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from repsim import cka_matrix
+from repsim.streaming import _checkpoint
+from streaming.batches import data
+_checkpoint.EVERY_SECONDS = 0.0
+xs, ys = data(300)
+print("ready", flush=True)
+found = cka_matrix(xs, ys, kernel="rbf", block_size=4, checkpoint=sys.argv[1] + "/state.npz")
+np.save(sys.argv[1] + "/found.npy", found.values)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_until_it_is_done(tmp_path):
+    xs, ys = data(300)
+    expected = cka_matrix(xs, ys, kernel="rbf", block_size=4).values
+    tests = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
+    rng, done, kills = np.random.default_rng(), 0, 0
+    for attempt in range(40):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(tmp_path)],
+            env=environment,
+            stdout=subprocess.PIPE,
+        )
+        process.stdout.readline()
+        if attempt < 5:
+            time.sleep(rng.uniform(0, 0.6))
+            process.send_signal(signal.SIGKILL)
+        code = process.wait()
+        process.stdout.close()
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+        if (tmp_path / "state.npz").exists():
+            with np.load(tmp_path / "state.npz") as state:
+                assert int(state["done"]) >= done  # nothing lost
+                done = int(state["done"])
+    assert kills >= 1
+    assert done > 0
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), expected)
