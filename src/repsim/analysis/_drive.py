@@ -93,7 +93,12 @@ def run(
 
 
 def batches(
-    operation: str, data: Iterable[Any] | None, *, passes: int, progress: bool
+    operation: str,
+    data: Iterable[Any] | None,
+    *,
+    passes: int,
+    progress: bool,
+    may_be_empty: bool = False,
 ) -> Iterator[Iterator[Any]]:
     """Yield one iterator over the batches for every pass, under one progress bar.
 
@@ -127,7 +132,7 @@ def batches(
                     bar.update()
 
             yield one_pass()
-            if not seen:
+            if not seen and not may_be_empty:
                 raise InputError(
                     f"{operation}: data gave no batch in pass {number + 1}.\n"
                     f"  Is the folder empty, or drop_last=True with fewer samples than a batch?"

@@ -1,0 +1,129 @@
+"""Telling whether a run goes on with the model and the data it was begun with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import StateError
+from repsim.capture import unwrap
+
+__all__ = ["BatchLog", "digest", "label_of", "model_digest"]
+
+SAMPLED = 4096
+"""Elements read of a tensor. Two batches that differ in any sample differ in some of these."""
+
+
+def digest(value: Any) -> str:
+    """Return 16 hexadecimal digits that two equal values share, and unequal ones hardly ever.
+
+    Of a tensor: shape, dtype and at most 4096 elements spread evenly over it; a change of other
+    elements alone goes unnoticed. Of what is no tensor, number, string or container: its type.
+    """
+    state = hashlib.blake2b(digest_size=8)
+    _feed(state, value)
+    return state.hexdigest()
+
+
+def model_digest(model: nn.Module) -> str:
+    """Return the digest of a model's parameters and buffers, with their names."""
+    root = unwrap(model)
+    return digest({**dict(root.named_parameters()), **dict(root.named_buffers())})
+
+
+def label_of(value: Any) -> str:
+    """Return a name for an option that is the same from one process to the next."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k!r}: {label_of(v)}" for k, v in value.items()) + "}"
+    name = getattr(value, "name", None) or getattr(value, "__qualname__", None)
+    return str(name or type(value).__name__)
+
+
+def _feed(state: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        state.update(f"{tuple(value.shape)} {value.dtype}".encode())
+        if value.device.type != "meta" and value.layout == torch.strided:
+            flat = value.detach().reshape(-1)
+            step = max(1, -(-flat.numel() // SAMPLED))
+            if step > 1 and step % 2 == 0:
+                step += 1  # an odd step visits every column of an even-sized last axis
+            part = flat[::step].cpu().contiguous()
+            state.update(part.view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, np.ndarray) and value.dtype.kind not in "OUS":
+        _feed(state, torch.from_numpy(np.ascontiguousarray(value)))
+    elif isinstance(value, Mapping):
+        state.update(f"mapping {len(value)}".encode())
+        for key, each in value.items():
+            state.update(repr(key).encode())
+            _feed(state, each)
+    elif isinstance(value, list | tuple):
+        state.update(f"sequence {len(value)}".encode())
+        for each in value:
+            _feed(state, each)
+    elif value is None or isinstance(value, str | bytes | int | float | bool):
+        state.update(repr(value).encode())
+    else:
+        state.update(type(value).__qualname__.encode())
+
+
+class BatchLog:
+    """The digests of the batches counted so far, which the data of a resumed run must repeat.
+
+    Parameters
+    ----------
+    operation, path : str
+        For messages.
+    known : list of list of str
+        The digests by pass, as :attr:`known` stood when the state was written.
+    """
+
+    def __init__(self, operation: str, path: str, known: list[list[str]]) -> None:
+        self.operation, self.path, self.known = operation, path, known
+        self._pass, self._at, self._pending = -1, 0, ""
+
+    def begin_pass(self) -> None:
+        """Start a pass over the data; the pass before must have given all that was counted."""
+        self.end_pass()
+        self._pass, self._at = self._pass + 1, 0
+        if self._pass == len(self.known):
+            self.known.append([])
+
+    def end_pass(self) -> None:
+        """Check that the data did not end before the last counted batch."""
+        if self._pass >= 0 and self._at < len(self.known[self._pass]):
+            raise self._refusal(
+                f"the data ended after {self._at} batches; "
+                f"{len(self.known[self._pass])} had been counted"
+            )
+
+    def was_counted(self, batch: Any) -> bool:
+        """Return whether this batch had been counted; refuse another one in its place."""
+        self._pending, at = digest(batch), self._at
+        self._at += 1
+        known = self.known[self._pass]
+        if at < len(known):
+            if known[at] != self._pending:
+                raise self._refusal(f"batch {at} of pass {self._pass} (from 0) is another")
+            return True
+        if self._pass + 1 < len(self.known):
+            raise self._refusal(f"pass {self._pass} (from 0) now has more than {at} batches")
+        return False
+
+    def count(self) -> None:
+        """Note that the latest batch is counted."""
+        self.known[self._pass].append(self._pending)
+
+    def _refusal(self, what: str) -> StateError:
+        return StateError(
+            f"{self.operation}: the data are not those that {self.path!r} was begun with.\n"
+            f"  {what}\n"
+            f"  Pass the same batches in the same order: without shuffle, or with a seeded one. "
+            f"To begin anew, delete it."
+        )

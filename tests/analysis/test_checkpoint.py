@@ -1,0 +1,328 @@
+"""compare(checkpoint=...): killed, interrupted, refused; and gone on with to the same bits."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim.analysis import _compare_state
+from repsim.streaming import _checkpoint
+
+
+def net(seed=0, width=6):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def data(batches=7, n=6, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, 5, generator=generator) for _ in range(batches)]
+
+
+def stopping(batches, after, error):
+    """The batches, and an error in place of one."""
+    for i, batch in enumerate(batches):
+        if i == after:
+            raise error
+        yield batch
+
+
+class Counting(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.inner(x)
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.cka.values, b.cka.values)
+    np.testing.assert_array_equal(a.standard_error.values, b.standard_error.values)
+    assert a.layer_x.values.tolist() == b.layer_x.values.tolist()
+    for key in ("n_samples", "n_batches", "n_skipped_batches", "passes"):
+        assert a.attrs[key] == b.attrs[key]
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+@pytest.mark.parametrize("after", [1, 4])
+def test_a_run_that_failed_goes_on_to_the_same_bits(tmp_path, kernel, after):
+    file, options = tmp_path / "run.npz", {"kernel": kernel, "progress": False}
+    whole = repsim.compare(net(), net(1), data(), **options)
+    with pytest.raises(OSError, match="disk"):
+        repsim.compare(
+            net(), net(1), stopping(data(), after, OSError("disk")), checkpoint=file, **options
+        )
+    model = Counting(net())
+    # The wrapper has other layer names: the same model again, and one that counts its forwards.
+    same(repsim.compare(net(), net(1), data(), checkpoint=file, **options), whole)
+    assert "interrupted" not in whole.attrs
+    with pytest.raises(repsim.StateError, match="model_x"):
+        repsim.compare(model, net(1), data(), checkpoint=file, **options)
+
+
+def test_counted_batches_run_through_no_model(tmp_path):
+    model, file = Counting(net()), tmp_path / "run.npz"
+    with pytest.raises(OSError, match="loader"):
+        repsim.compare(
+            model, data=stopping(data(), 5, OSError("loader")), checkpoint=file, progress=False
+        )
+    assert model.calls == 5
+    whole = repsim.compare(model, data=data(), checkpoint=file, progress=False)
+    assert model.calls == 7
+    assert whole.attrs["n_batches"] == 7
+    same(repsim.compare(model, data=data(), checkpoint=file, progress=False), whole)
+    assert model.calls == 7  # a finished run is read
+
+
+def test_several_passes_go_on_in_the_second(tmp_path):
+    file, batches = tmp_path / "run.npz", data(4)
+
+    class Reshuffled:
+        def __init__(self, broken):
+            self.epoch, self.broken = 0, broken
+
+        def __iter__(self):
+            self.epoch += 1
+            order = batches[self.epoch :] + batches[: self.epoch]
+            if self.broken and self.epoch == 2:
+                return stopping(order, 2, OSError("disk"))
+            return iter(order)
+
+    whole = repsim.compare(net(), data=Reshuffled(False), passes=3, progress=False)
+    options = {"passes": 3, "checkpoint": file, "progress": False}
+    with pytest.raises(OSError, match="disk"):
+        repsim.compare(net(), data=Reshuffled(True), **options)
+    same(repsim.compare(net(), data=Reshuffled(False), **options), whole)
+
+
+def test_a_pass_that_was_over_and_goes_on_is_refused(tmp_path):
+    class Passes:
+        def __init__(self, *passes):
+            self.passes = list(passes)
+
+        def __iter__(self):
+            return iter(self.passes.pop(0))
+
+    options = {"passes": 2, "checkpoint": tmp_path / "run.npz", "progress": False}
+    with pytest.raises(OSError, match="loader"):
+        repsim.compare(
+            net(), data=Passes(data(3), stopping(data(4, seed=2), 1, OSError("loader"))), **options
+        )
+    with pytest.raises(repsim.StateError, match="pass 0 .* now has more than 3 batches"):
+        repsim.compare(net(), data=Passes(data(4), data(4, seed=2)), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bandwidths_come_back_in_their_dtype(dtype):
+    x = torch.randn(8, 3, dtype=dtype)
+    first, second = (_compare_state.KeptKernels(repsim.kernels.RBF()) for _ in range(2))
+    gram = first.gram("a", x)
+    arrays = _compare_state.split({"bandwidths": first.state()})
+    second.kept = _compare_state.joined(arrays)["bandwidths"]
+    assert second.state() == first.state()  # before the layer is seen again, too
+    assert torch.equal(second.gram("a", x), gram)
+    assert torch.equal(second.fitted["a"].sigma, first.fitted["a"].sigma)
+    assert second.fitted["a"].sigma.dtype == dtype
+    assert not torch.equal(second.gram("b", x * 3), gram)
+
+
+def test_short_batches_are_counted_once(tmp_path):
+    file, batches = tmp_path / "run.npz", [*data(2), data(1, n=2)[0], *data(2, seed=3)]
+    with pytest.raises(OSError, match="loader"):
+        repsim.compare(
+            net(), data=stopping(batches, 4, OSError("loader")), checkpoint=file, progress=False
+        )
+    with pytest.warns(repsim.RepsimWarning, match="1 batch"):
+        whole = repsim.compare(net(), data=batches, progress=False)
+    with pytest.warns(repsim.RepsimWarning, match="1 batch"):
+        same(repsim.compare(net(), data=batches, checkpoint=file, progress=False), whole)
+
+
+def test_an_interrupt_returns_the_result_so_far(tmp_path):
+    file = tmp_path / "run.npz"
+    with pytest.warns(repsim.RepsimWarning, match="interrupted after 3 batches"):
+        part = repsim.compare(
+            net(), data=stopping(data(), 3, KeyboardInterrupt()), checkpoint=file, progress=False
+        )
+    first_three = repsim.compare(net(), data=data()[:3], progress=False)
+    same(part, first_three)
+    assert part.attrs["interrupted"] == "after 3 batches"
+    same(
+        repsim.compare(net(), data=data(), checkpoint=file, progress=False),
+        repsim.compare(net(), data=data(), progress=False),
+    )
+
+
+def test_an_interrupt_before_anything_and_one_without_a_checkpoint_are_raised(tmp_path):
+    for after, checkpoint in ((0, tmp_path / "run.npz"), (3, None)):
+        with pytest.raises(KeyboardInterrupt):
+            repsim.compare(
+                net(),
+                data=stopping(data(), after, KeyboardInterrupt()),
+                checkpoint=checkpoint,
+                progress=False,
+            )
+
+
+def test_ctrl_c_waits_until_a_batch_is_counted():
+    done = []
+    with pytest.raises(KeyboardInterrupt), _compare_state.uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("counted")
+    assert done == ["counted"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model_x": net(3)}, "weights of model_x"),
+        ({"model_x": net(width=7)}, "weights of model_x"),
+        ({"layers": ["0"]}, "layers"),
+        ({"kernel": "rbf"}, "kernel"),
+        ({"transform": "mean"}, "transform"),
+        ({"passes": 2}, "passes"),
+        ({"prepare_x": torch.neg}, "prepare"),
+        ({"data": data(seed=2)}, "batch 0 of pass 0"),
+        ({"data": [*data()[:3], *data()[:2:-1]]}, "batch 3 of pass 0"),
+        ({"data": data()[:5]}, "ended after 5 batches; 7"),
+    ],
+)
+def test_a_foreign_state_is_refused_saying_what_differs(tmp_path, change, says):
+    file = tmp_path / "run.npz"
+    options = {"model_x": net(), "data": data(), "checkpoint": file, "progress": False}
+    repsim.compare(**options)
+    before = file.read_bytes()
+    with pytest.raises(repsim.StateError, match=says):
+        repsim.compare(**{**options, **change})
+    assert joined_state(before) == joined_state(file.read_bytes())
+
+
+def joined_state(raw):
+    import io
+
+    with np.load(io.BytesIO(raw)) as stored:
+        return {name: stored[name].tobytes() for name in stored.files}
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+def test_a_damaged_state_is_refused(tmp_path, damage):
+    file = tmp_path / "run.npz"
+    repsim.compare(net(), data=data(), checkpoint=file, progress=False)
+    raw = file.read_bytes()
+    at = raw.index(b"array0.npy") + 200  # inside the first array
+    file.write_bytes(
+        {
+            "cut": raw[: len(raw) // 2],
+            "flipped": raw[:at] + bytes([raw[at] ^ 255]) + raw[at + 1 :],
+            "empty": b"",
+            "text": b"this is no state",
+        }[damage]
+    )
+    with pytest.raises(repsim.StateError, match="checkpoint"):
+        repsim.compare(net(), data=data(), checkpoint=file, progress=False)
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatch):
+    model, file = Counting(net()), tmp_path / "run.npz"
+    with pytest.raises(repsim.RepsimError, match="cannot be written"):
+        repsim.compare(model, data=data(), checkpoint=tmp_path / "no" / "run", progress=False)
+    assert model.calls == 0
+    with pytest.raises(OSError, match="loader"):
+        repsim.compare(
+            model, data=stopping(data(), 5, OSError("loader")), checkpoint=file, progress=False
+        )
+    before, rename = file.read_bytes(), os.replace
+
+    def read_only(*_args):  # the tests may run as root, whom permissions do not stop
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(_checkpoint.os, "replace", read_only)
+    with pytest.raises(repsim.RepsimError, match="Permission denied"):
+        repsim.compare(model, data=data(), checkpoint=file, progress=False)
+    assert file.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.npz"]  # nothing half-written beside it
+    monkeypatch.setattr(_checkpoint.os, "replace", rename)
+    same(
+        repsim.compare(model, data=data(), checkpoint=file, progress=False),
+        repsim.compare(model, data=data(), progress=False),
+    )
+
+
+def test_a_disk_that_fills_up_does_not_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "EVERY_SECONDS", 0.0)
+    file, rename, calls = tmp_path / "run.npz", os.replace, []
+
+    def full_once(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        rename(*args)
+
+    monkeypatch.setattr(_checkpoint.os, "replace", full_once)
+    with pytest.warns(repsim.RepsimWarning, match="No space left"):
+        result = repsim.compare(net(), data=data(), checkpoint=file, progress=False)
+    same(result, repsim.compare(net(), data=data(), progress=False))
+    assert len(calls) == 8  # the first, after every batch, and none at the end: it is written
+
+
+KILLED = """
+import sys, time, warnings
+import torch
+import repsim
+from repsim.streaming import _checkpoint
+sys.path.insert(0, {tests!r})
+from analysis.test_checkpoint import data, net
+_checkpoint.EVERY_SECONDS = 0.0
+torch.set_num_threads(1)
+
+def slowly():
+    for batch in data(30):
+        time.sleep(0.01)
+        yield batch
+
+print("ready", flush=True)
+result = repsim.compare(net(), net(1), slowly(), kernel="rbf", checkpoint=sys.argv[1],
+                        progress=False)
+import numpy as np
+np.save(sys.argv[2], result.cka.values)
+np.save(sys.argv[3], result.standard_error.values)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path):
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    outputs = [str(tmp_path / name) for name in ("run.npz", "cka.npy", "se.npy")]
+    code = KILLED.format(tests=here)
+    moment = random.Random(0)
+    killed = 0
+    for attempt in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", code, *outputs], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout.readline() == "ready\n"
+            if attempt < 5:
+                try:
+                    child.wait(moment.uniform(0.02, 0.25))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    killed += 1
+            child.wait(60)
+        if os.path.exists(outputs[2]):
+            break
+    assert killed >= 2
+    whole = repsim.compare(net(), net(1), data(30), kernel="rbf", progress=False)
+    np.testing.assert_array_equal(np.load(outputs[1]), whole.cka.values)
+    np.testing.assert_array_equal(np.load(outputs[2]), whole.standard_error.values)

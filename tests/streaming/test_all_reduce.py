@@ -1,0 +1,120 @@
+"""MinibatchCKA.all_reduce over 1, 2 and 4 gloo processes."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import repsim
+from ranks import run_ranks
+from repsim.kernels import RBF
+from repsim.streaming import gather
+
+SHARES = {1: [4], 2: [3, 5], 4: [3, 5, 0, 2]}
+"""Batches of each rank: unequal, and one rank without any."""
+
+
+def batch(rank, number):
+    rng = np.random.default_rng([rank, number])
+    n = 2 if (rank, number) == (1, 4) else 8  # one batch is too short
+    x = rng.standard_normal((n, 5))
+    return {"a": x, "b": np.maximum(x, 0)}, {"c": x[:, :2] + rng.standard_normal((n, 2))}
+
+
+def accumulated(ranks, batches, **options):
+    acc = repsim.MinibatchCKA(**options)
+    for rank in ranks:
+        for number in range(batches[rank]):
+            acc.update(*batch(rank, number))
+    return acc
+
+
+def values(acc):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", repsim.RepsimWarning)
+        result = acc.compute()
+    return result.values, acc.standard_error().values, dict(result.attrs)
+
+
+def refusal(call):
+    try:
+        call()
+    except repsim.RepsimError as error:
+        return str(error)
+    return "nothing was raised"
+
+
+def scenarios(rank, size):
+    mine = accumulated([rank], {rank: SHARES[size][rank]})
+    n_before = mine.n_samples
+    total = mine.all_reduce()
+    many = accumulated([rank], {rank: 70})
+    rbf = repsim.MinibatchCKA(kernel="rbf")
+    rbf.update(*batch(rank, 0))
+    layers = repsim.MinibatchCKA()
+    layers.update({f"layer{rank}": batch(rank, 0)[0]["a"]})
+    other = accumulated([rank], {rank: 1}, kernel=RBF(sigma=1.0 + rank))
+    result = {
+        "total": values(total),
+        "again": values(mine.all_reduce()),
+        "left alone": (n_before, mine.n_samples),
+        "many": values(many.all_reduce()),
+        "sigma": values(accumulated([rank], {rank: 2}, kernel=RBF(sigma=2.0)).all_reduce()),
+        "bandwidths": refusal(rbf.all_reduce),
+        "layers": refusal(layers.all_reduce),
+        "kernels": refusal(other.all_reduce),
+    }
+    everyone = gather("the test", result, None)
+    if size == 2 and rank == 1:
+        os._exit(7)
+    start = time.monotonic()
+    dead = refusal(mine.all_reduce) if size == 2 else None
+    return everyone, dead, time.monotonic() - start
+
+
+def assert_same_bits(got, expected):
+    np.testing.assert_array_equal(got[0], expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
+    assert got[2] == expected[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_every_rank_gets_the_bits_of_one_process_or_an_error_and_no_hang(size):
+    results, dead, seconds = run_ranks("streaming.test_all_reduce:scenarios", size)[0]
+    assert len(results) == size
+    if size == 2:  # and then rank 1 died
+        assert "A rank has died" in dead
+        assert "rank 0 of 2" in dead
+        assert seconds < 40  # the group's own limit is 20 s
+    one = values(accumulated(range(size), SHARES[size]))
+    assert one[2]["n_skipped_batches"] == (size > 1)
+    sigma = values(accumulated(range(size), [2] * size, kernel=RBF(sigma=2.0)))
+    parts = [accumulated([rank], {rank: 70}) for rank in range(size)]
+    merged = repsim.MinibatchCKA()
+    for part in parts:
+        merged.merge(part)
+    sequential = values(accumulated(range(size), [70] * size))
+    for result in results:
+        assert_same_bits(result["total"], one)
+        assert_same_bits(result["again"], one)
+        assert result["left alone"][0] == result["left alone"][1]
+        assert_same_bits(result["sigma"], sigma)
+        assert_same_bits(result["many"], values(merged))
+        np.testing.assert_allclose(result["many"][0], sequential[0], rtol=1e-12)
+        for name, says in (
+            ("bandwidths", "one bandwidth"),
+            ("layers", "same layers"),
+            ("kernels", "kernel"),
+        ):
+            assert says in result[name] if size > 1 else result[name] == "nothing was raised"
+
+
+def test_without_a_process_group_it_says_what_to_do():
+    acc = accumulated([0], [1])
+    with pytest.raises(repsim.StateError, match="init_process_group"):
+        acc.all_reduce()
