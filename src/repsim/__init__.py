@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from repsim import attention, kernels
+from repsim import attention, inference, kernels
 from repsim._errors import (
     ArrayTypeError,
     CaptureError,
+    CheckpointError,
     DegenerateWarning,
     InputError,
     LayerNotFoundError,
@@ -25,6 +26,13 @@ from repsim._errors import (
     StateError,
 )
 from repsim._version import __version__
+from repsim.inference import (
+    calibrated_score,
+    chance_floor,
+    jackknife,
+    max_t,
+    permutation_test,
+)
 from repsim.measures import (
     angular_cka,
     cca,
@@ -62,12 +70,14 @@ if TYPE_CHECKING:
         token_localization,
     )
     from repsim.capture import Recorder, without_residual
-    from repsim.streaming import MinibatchCKA
+    from repsim.streaming import MinibatchCKA, StreamingLinearCKA, cka_matrix
 
 _LAZY = {
     "MinibatchCKA": "repsim.streaming",
     "Recorder": "repsim.capture",
+    "StreamingLinearCKA": "repsim.streaming",
     "attention_distance": "repsim.analysis",
+    "cka_matrix": "repsim.streaming",
     "compare": "repsim.analysis",
     "data_scale": "repsim.analysis",
     "effective_receptive_field": "repsim.analysis",
@@ -83,6 +93,7 @@ _LAZY = {
 __all__ = [
     "ArrayTypeError",
     "CaptureError",
+    "CheckpointError",
     "DegenerateWarning",
     "InputError",
     "LayerNotFoundError",
@@ -92,13 +103,17 @@ __all__ = [
     "RepsimError",
     "RepsimWarning",
     "StateError",
+    "StreamingLinearCKA",
     "__version__",
     "angular_cka",
     "attention",
     "attention_distance",
+    "calibrated_score",
     "cca",
+    "chance_floor",
     "cka",
     "cka_from_gram",
+    "cka_matrix",
     "cknna",
     "compare",
     "data_scale",
@@ -106,14 +121,18 @@ __all__ = [
     "effective_receptive_field",
     "head_subset_cka",
     "hsic",
+    "inference",
     "jaccard_knn",
+    "jackknife",
     "kernels",
     "layer_match",
     "linear_probe",
     "linear_regression_r2",
+    "max_t",
     "mutual_knn",
     "nbs",
     "pairwise",
+    "permutation_test",
     "plot",
     "procrustes",
     "pwcca",

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from repsim._errors import InputError, NonFiniteError, warn
-from repsim.analysis._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis._compare_state import KeptKernels, Progress
+from repsim.analysis._drive import Forward, Prepare, as_found, run
+from repsim.analysis._fingerprint import label_of, model_digest
 from repsim.analysis._grams import LayerGrams
 from repsim.analysis._provenance import model_label, versions
-from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform
+from repsim.analysis._ranks import Ranks, SampleIds
+from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform, select_layers
 from repsim.kernels import Kernel, resolve_kernel
-from repsim.streaming import MinibatchCKA, PilotKernels
+from repsim.streaming import MinibatchCKA
 
 if TYPE_CHECKING:
     import xarray
@@ -40,7 +46,11 @@ def compare(
     prepare_y: Prepare | None = None,
     forward: Forward | None = None,
     names: tuple[str, str] | None = None,
+    z_scores: bool = False,
     progress: bool = True,
+    checkpoint: str | PathLike[str] | None = None,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """CKA of every layer of a model with every layer of another, or of itself, over data.
 
@@ -81,8 +91,28 @@ def compare(
         ``forward(model, batch)`` in place of ``model(batch)``.
     names : tuple of two str, optional
         What the result and the pictures call the models, by default their classes.
+    z_scores : bool, default False
+        Whether the result has a variable ``z``: how many standard deviations each CKA lies above
+        chance, the samples of each batch permuted; see :meth:`repsim.MinibatchCKA.z_scores`.
+        ``repsim.plot.heatmap(result, above_chance=3.0)`` greys out what is less.
     progress : bool, default True
         Whether to show a progress bar with rate and remaining time on standard error.
+    checkpoint : path, optional
+        A file that holds the state, written every two minutes, on an interrupt or error, and at
+        the end. If it exists, the batches counted in it are read from ``data`` and skipped, so the
+        data must give the same batches in the same order: without shuffle, or with a seeded one.
+        Each batch is checked by the digest of a part of it. Ctrl-C then returns the result so far
+        with a warning. Delete the file to begin anew.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches make up one result; by default this process alone. Each rank passes
+        its own share as ``data``, as by a ``DistributedSampler``; shares may be unequal or empty.
+        Every rank returns the same bits. With a checkpoint each rank writes its own file,
+        ``<checkpoint>.rank<r>of<size>``.
+    sample_ids : callable, optional
+        From a batch to the ids of its samples, a 1-d tensor, array or list of n numbers or
+        strings. A sample whose id was seen before in the pass, on any rank, is not counted again:
+        a ``DistributedSampler`` repeats samples to even out the ranks. Costs one exchange of ids
+        per batch. All ranks have it or none.
 
     Returns
     -------
@@ -91,8 +121,11 @@ def compare(
         names in execution order; ``name:0``, ``name:1``, ... for a module that runs several times.
         CKA is in [−1, 1] and around 0 for independent layers. The standard error is the
         delete-one-batch jackknife; with several passes that of a single pass, an upper bound;
-        NaN with a single batch. ``attrs``: model_x, model_y, estimator, kernel, transform, passes,
-        n_samples and n_batches over all passes, n_skipped_batches, n_skipped_samples, versions.
+        NaN with a single batch. With ``z_scores`` also ``z``, exact for one pass and a lower bound
+        for several, which are not independent. ``attrs``: model_x, model_y, estimator, kernel,
+        transform, passes, n_samples and n_batches over all passes, n_skipped_batches,
+        n_skipped_samples, versions; n_duplicates with ``sample_ids``, n_ranks with ``group``,
+        ``interrupted`` if partial.
 
     Raises
     ------
@@ -103,12 +136,16 @@ def compare(
         A layer that does not exist or did not run, an output that is no batch of samples.
     NonFiniteError
         NaN or infinity in a layer, naming layer and batch; ``partial`` is the result before it.
+    StateError
+        A checkpoint that is damaged, cannot be written, or belongs to other models, options or
+        data; a rank that died, failed, or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
         Layers that a glob found and that return no batch, skipped short batches, passes that all
-        saw the same batches.
+        saw the same batches. An interrupt (with a checkpoint), a checkpoint that could not be
+        written in between.
     DegenerateWarning
         A constant layer: its CKA is NaN.
 
@@ -155,11 +192,22 @@ def compare(
     resolved = resolve_kernel("compare", kernel)
     reduce = resolve_transform(transform, "compare")
 
+    ranks = Ranks(group, sample_ids)
+    if ranks.size > 1 and getattr(resolved, "sigma", 0.0) is None:
+        raise InputError(
+            f"compare: the ranks of a group need one bandwidth.\n"
+            f"  kernel {resolved!r} would fix another on every rank's first batch\n"
+            f"  Give it one: kernel=repsim.kernels.RBF(sigma=...)."
+        )
+    books: list[KeptKernels] = []
+
     def side(model: nn.Module, wanted: Layers, prepare: Prepare | None) -> _Side:
-        grams = LayerGrams(PilotKernels(resolved), reduce)
+        books.append(KeptKernels(resolved))
+        grams = LayerGrams(books[-1], reduce)
         recorder = Recorder(model, wanted, transform=grams, select=select, batch_dim=batch_dim)
         recorder.enabled = False  # until it is this model's turn
-        return _Side(model, recorder, grams, prepare, forward)
+        chosen = list(select_layers(model, wanted).names)
+        return _Side(model, recorder, grams, prepare, forward, chosen)
 
     x = side(model_x, layers, prepare_x)
     # One forward serves both sides where they are one model on one input.
@@ -170,39 +218,79 @@ def compare(
         other = model_x if model_y is None else model_y
         y = side(other, layers if layers_y is None else layers_y, prepare_y)
 
-    total = MinibatchCKA(kernel=resolved)
-    finished: list[MinibatchCKA] = []
     models = (model_x, model_x if model_y is None else model_y)
     name_x, name_y = (None, None) if names is None else names
-    provenance = {
+    provenance: dict[str, Any] = {
         "model_x": model_label(models[0], name_x),
         "model_y": model_label(models[1], name_y),
         "transform": _transform_name(transform),
         **versions(),
     }
-    with ExitStack() as stack:
+    interrupted = False
+    with ranks.telling(), ExitStack() as stack:
+        kept = Progress(
+            ranks.own_path(checkpoint),
+            {
+                **{name: str(provenance[name]) for name in ("model_x", "model_y", "transform")},
+                **_weights(checkpoint, *models),
+                "layers": x.chosen,
+                "layers_y": "as layers" if y is None else y.chosen,
+                "kernel": repr(resolved),
+                "passes": passes,
+                "select": label_of(select),
+                "batch_dim": label_of(batch_dim),
+                "prepare": [label_of(prepare_x), label_of(prepare_y)],
+                "forward": label_of(forward),
+                "sample_ids": label_of(sample_ids),
+                "rank": f"{ranks.rank} of {ranks.size}",
+            },
+            resolved,
+            books,
+        )
         stack.enter_context(as_found(*models))
         for each in (x, y):
             if each is not None:
-                stack.enter_context(each.recorder)
-        for one_pass in batches("compare", data, passes=passes, progress=progress):
-            acc = MinibatchCKA(kernel=resolved)
-            try:
-                for batch in one_pass:
-                    acc.update_grams(*_grams(x, y, batch, one_forward=one_forward))
-            except NonFiniteError as error:
-                if total.merge(acc).n_batches:
-                    error.partial = _result(total, [*finished, acc], provenance)
+                stack.enter_context(each.recording())
+        try:
+            for one_pass in ranks.passes(data, passes, progress=progress):
+                acc = kept.begin_pass()
+                for batch, rows in one_pass:
+                    if kept.was_counted(batch):
+                        continue
+                    grams = _grams(x, y, batch, one_forward=one_forward)
+                    cut = [_rows(each, rows, ranks.n_ids) for each in grams]
+                    with kept.counting():
+                        if rows is None or rows:
+                            acc.update_grams(*cut)
+                    kept.save_if_due()
+            kept.log.end_pass()
+            kept.save()
+        except BaseException as error:
+            kept.save_before_raising(error)
+            interrupted = isinstance(error, KeyboardInterrupt) and checkpoint is not None
+            counted = any(each.n_batches for each in kept.accumulators)
+            if isinstance(error, NonFiniteError) and counted:
+                so_far = _merged(resolved, kept.accumulators)
+                error.partial = _result(so_far, kept.accumulators, provenance, z_scores=z_scores)
+            if not (interrupted and ranks.alone and counted):
                 raise
-            finished.append(acc)
-            total.merge(acc)
-    if len(finished) > 1 and _same_batches(*finished[:2]):
+    finished = kept.accumulators
+    provenance.update(ranks.report())
+    finished = ranks.all_reduce(finished)
+    total = _merged(resolved, finished)
+    if interrupted:
+        provenance["interrupted"] = f"after {total.n_batches} batches"
+        warn(
+            f"compare: interrupted after {total.n_batches} batches; this is the result so far. "
+            f"The state is in {kept.path!r}: call again to go on from there.",
+        )
+    elif len(finished) > 1 and _same_batches(*finished[:2]):
         warn(
             f"compare: all {passes} passes saw the same batches, so they tell no more than one. "
             f"Pass a loader that reshuffles (shuffle=True).",
         )
     try:
-        return _result(total, finished, provenance)
+        return _result(total, finished, provenance, z_scores=z_scores)
     except NonFiniteError as error:  # found out only now, on an accelerator
         if error.partial is not None:
             error.partial = error.partial.assign_attrs(provenance, passes=len(finished))
@@ -219,8 +307,25 @@ class _Side:
     prepare: Prepare | None
     forward: Forward | None
 
+    chosen: list[str]
+    ran: bool = False
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep the hooks in place; a rank without data never ran, which is no error here."""
+        with ExitStack() as stack:
+            self.recorder.__enter__()
+            stack.push(self._leave)
+            yield
+
+    def _leave(self, kind: Any, error: Any, trace: Any) -> None:
+        if not self.ran and kind is None:
+            kind = InputError  # the recorder checks what ran only where nothing went wrong
+        self.recorder.__exit__(kind, error, trace)
+
     def start(self) -> None:
         """Get ready for the next batch."""
+        self.ran = True
         self.grams.forget()
         self.recorder.clear()
         self.recorder.enabled = True
@@ -256,6 +361,41 @@ def _beside(grams: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Te
     return {name: moved[id(gram)] for name, gram in grams.items()}
 
 
+def _rows(grams: Mapping[str, Any] | None, rows: list[int] | None, ids: int | None) -> Any:
+    """Return the Grams of these samples alone; what layers share stays shared."""
+    if grams is None:
+        return None
+    n = next(iter(grams.values())).shape[0]
+    if ids is not None and ids != n:
+        raise InputError(
+            f"compare: sample_ids must give one id for each sample.\n"
+            f"  got {ids} ids for a batch of {n}"
+        )
+    if rows is None:
+        return grams
+    cut: dict[int, Tensor] = {}
+    for gram in grams.values():
+        if id(gram) not in cut:
+            index = torch.tensor(rows, dtype=torch.long, device=gram.device)
+            cut[id(gram)] = gram[index][:, index]
+    return {name: cut[id(gram)] for name, gram in grams.items()}
+
+
+def _merged(kernel: Kernel, accumulators: list[MinibatchCKA]) -> MinibatchCKA:
+    total = MinibatchCKA(kernel=kernel)
+    for acc in accumulators:
+        total.merge(acc)
+    return total
+
+
+def _weights(checkpoint: object, *models: nn.Module) -> dict[str, str]:
+    """Return the digests of the models, which only a checkpoint asks for."""
+    if checkpoint is None:
+        return {}
+    names = ("weights of model_x", "weights of model_y")
+    return {name: model_digest(model) for name, model in zip(names, models, strict=True)}
+
+
 def _same_batches(first: MinibatchCKA, second: MinibatchCKA) -> bool:
     a, b = first.state_dict()["blocks"], second.state_dict()["blocks"]
     return a["xy"].shape == b["xy"].shape and bool(np.array_equal(a["xy"], b["xy"]))
@@ -264,7 +404,9 @@ def _same_batches(first: MinibatchCKA, second: MinibatchCKA) -> bool:
 def _result(
     total: MinibatchCKA,
     finished: list[MinibatchCKA],
-    provenance: Mapping[str, str],
+    provenance: Mapping[str, Any],
+    *,
+    z_scores: bool,
 ) -> xarray.Dataset:
     cka = total.compute()
     # Passes over the same samples are no independent batches: the spread within one pass is what
@@ -282,6 +424,14 @@ def _result(
         "description": "delete-one-batch jackknife, of a single pass",
         "units": "1",
     }
+    if z_scores:
+        # Chance repeats itself from pass to pass: at worst the standard deviations add up.
+        dataset["z"] = total.z_scores() / math.sqrt(len(variances))
+        dataset.z.attrs = {
+            "long_name": "z-score of CKA under permutation",
+            "description": "standard deviations above chance, samples permuted in each batch",
+            "units": "1",
+        }
     return dataset.assign_attrs(cka.attrs, **provenance, passes=len(finished))
 
 

@@ -10,6 +10,7 @@ from repsim.estimators._features import (
     scaled_features,
 )
 from repsim.estimators._gram import centred, gram_products, scaled_gram
+from repsim.estimators._null import permutation_variance
 from repsim.estimators._products import Products, alignment, inner
 from repsim.estimators._subsampled import between_features, within_features
 
@@ -28,6 +29,7 @@ __all__ = [
     "gram_products",
     "inner",
     "off_diagonal",
+    "permutation_variance",
     "resolve_estimator",
     "scaled_features",
     "scaled_gram",

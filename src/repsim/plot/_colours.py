@@ -10,7 +10,7 @@ from matplotlib.colors import Colormap, Normalize, to_rgba
 
 from repsim._errors import InputError
 
-__all__ = ["Scale", "colour_scale"]
+__all__ = ["Scale", "colour_scale", "least_like"]
 
 UNDER = ("#4f9dac", "#e08b7d", "#b39ddb")
 OVER = ("#5aae61", "#f4a6c0", "#8d6e63")
@@ -59,13 +59,13 @@ def colour_scale(
     colours = matplotlib.colormaps[cmap] if isinstance(cmap, str) else cmap
     extremes = {}
     if np.array_equal(colours.get_under(), colours(0.0)):
-        extremes["under"] = _least_like(colours, UNDER)
+        extremes["under"] = least_like(colours, UNDER)
     if np.array_equal(colours.get_over(), colours(1.0)):
-        extremes["over"] = _least_like(colours, OVER)
+        extremes["over"] = least_like(colours, OVER)
     return Scale(values, colours.with_extremes(**extremes), Normalize(vmin, vmax), extend)
 
 
-def _least_like(cmap: Colormap, candidates: tuple[str, ...]) -> str:
+def least_like(cmap: Colormap, candidates: tuple[str, ...]) -> str:
     """Return the candidate that is farthest from every colour on the scale."""
     scale = cmap(np.linspace(0.0, 1.0, 64))
     return max(candidates, key=lambda colour: np.abs(scale - to_rgba(colour)).sum(axis=1).min())

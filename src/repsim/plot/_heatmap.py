@@ -8,13 +8,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.legend import Legend
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.transforms import ScaledTranslation
 
 from repsim.plot._beside import PAD, add_colour_bar, make_room
-from repsim.plot._colours import colour_scale
+from repsim.plot._chance import by_chance
+from repsim.plot._colours import colour_scale, least_like
 from repsim.plot._figure import new_axes, text_width
 from repsim.plot._layer_map import layer_map, layer_names, measure_label, model_name
 from repsim.plot._ticks import NAME_SIZE, name_layers
@@ -35,11 +36,15 @@ UNDEFINED: dict[str, Any] = {
     "linewidth": 0.0,
 }
 
+BY_CHANCE = ("#b8b8b8", "#cdb99a")
+"""Grey for what is not above chance, unlike the lighter, hatched NaN; or beige, on a grey scale."""
+
 
 def heatmap(
     result: xr.Dataset | xr.DataArray,
     ax: Axes | None = None,
     *,
+    above_chance: float | xr.DataArray | None = None,
     vmin: float = 0.0,
     vmax: float = 1.0,
     cmap: str | Colormap = "magma",
@@ -60,6 +65,11 @@ def heatmap(
     ax : matplotlib.axes.Axes, optional
         Where to draw. Without it, a figure is made that grows with the number of layers up to 9
         inches a side; it is ``ax.figure``, unknown to pyplot.
+    above_chance : float or xarray.DataArray, optional
+        What to show in colour; the rest is grey, with a note. A number is the least z-score, and
+        `result` then a Dataset with the variable `z`, as ``repsim.compare(..., z_scores=True)`` or
+        `repsim.max_t` returns it. A DataArray of booleans is true where a cell is above chance, as
+        ``repsim.max_t(...).p_adjusted <= 0.05``.
     vmin, vmax : float
         The ends of the colour scale. A value beyond one of them gets a colour that is not on the
         scale, and the colour bar an arrow at that end: unbiased CKA is below 0 by chance, and
@@ -84,7 +94,8 @@ def heatmap(
     Raises
     ------
     InputError
-        `result` is not such a map, or `vmin` is not less than `vmax`.
+        `result` is not such a map, or `vmin` is not less than `vmax`; a threshold without
+        z-scores, or a mask of other layers.
 
     References
     ----------
@@ -109,20 +120,24 @@ def heatmap(
     """
     array = layer_map(result, "heatmap")
     names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")
-    scale = colour_scale(array.values, "heatmap", vmin=vmin, vmax=vmax, cmap=cmap)
+    undefined = np.isnan(array.values)
+    grey = by_chance(result, array, above_chance, "heatmap") & ~undefined
+    shown = np.where(grey, np.nan, array.values)
+    scale = colour_scale(shown, "heatmap", vmin=vmin, vmax=vmax, cmap=cmap)
     if ax is None:
         ax = _axes_for(names_x, names_y, labels=labels, colorbar=colorbar, title=title)
 
     n_x, n_y = array.shape
-    image = ax.imshow(
-        scale.values,
-        cmap=scale.cmap,
-        norm=scale.norm,
-        origin="lower",
-        interpolation="nearest",
-        aspect="equal" if max(n_x, n_y) <= SQUARISH * min(n_x, n_y) else "auto",
-        extent=(-0.5, n_y - 0.5, -0.5, n_x - 0.5),
-    )
+    place: dict[str, Any] = {
+        "origin": "lower",
+        "interpolation": "nearest",
+        "aspect": "equal" if max(n_x, n_y) <= SQUARISH * min(n_x, n_y) else "auto",
+        "extent": (-0.5, n_y - 0.5, -0.5, n_x - 0.5),
+    }
+    dull = least_like(scale.cmap, BY_CHANCE)
+    if grey.any():  # below the map, which is transparent there
+        ax.imshow(np.where(grey, 0.0, np.nan), cmap=ListedColormap([dull]), **place)
+    image = ax.imshow(scale.values, cmap=scale.cmap, norm=scale.norm, **place)
     ax.grid(visible=False)
     ax.spines[:].set_linewidth(0.6)
     ax.set_ylabel(f"{model_name(array, 'x')} layer")
@@ -140,8 +155,16 @@ def heatmap(
     if colorbar:
         bar = add_colour_bar(ax, image, measure_label(array), extend=scale.extend)
         beside.append(bar.ax)
-    if np.isnan(scale.values).any():
-        beside.append(_mark_undefined(ax, n_x, n_y))
+    notes: list[tuple[Patch, str]] = []
+    if undefined.any():
+        # Hatched, it shows through the undefined cells.
+        ax.add_patch(Rectangle((-0.5, -0.5), n_y, n_x, zorder=-1.0, **UNDEFINED))
+        notes.append((Patch(**UNDEFINED), "undefined (NaN)"))
+    if grey.any():
+        level = "" if isinstance(above_chance, xr.DataArray) else f" (z < {above_chance:g})"
+        notes.append((Patch(facecolor=dull, linewidth=0.0), f"not above\nchance{level}"))
+    if notes:
+        beside.append(_add_notes(ax, notes))
     make_room(ax, beside)
     return ax
 
@@ -159,14 +182,13 @@ def _axes_for(
     )
 
 
-def _mark_undefined(ax: Axes, n_x: int, n_y: int) -> Legend:
-    """Hatch what shows through the undefined cells, and say so at the lower right."""
-    ax.add_patch(Rectangle((-0.5, -0.5), n_y, n_x, zorder=-1.0, **UNDEFINED))
+def _add_notes(ax: Axes, notes: list[tuple[Patch, str]]) -> Legend:
+    """Say at the lower right what the cells without a colour of the scale are."""
     to_the_right = ScaledTranslation(PAD / 72, -PAD / 72, ax.figure.dpi_scale_trans)
     note = Legend(
         ax,
-        [Patch(**UNDEFINED)],
-        ["undefined (NaN)"],
+        [patch for patch, _ in notes],
+        [text for _, text in notes],
         loc="upper left",
         bbox_to_anchor=(1.0, 0.0),
         bbox_transform=ax.transAxes + to_the_right,

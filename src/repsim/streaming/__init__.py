@@ -1,6 +1,10 @@
 """Streaming: similarity of data that arrives in batches, in memory that does not grow with them."""
 
+from repsim.streaming._all_reduce import gather, group_size, tell_failure
 from repsim.streaming._blocks import BlockSums, Sums
+from repsim.streaming._checkpoint import Checkpoint
+from repsim.streaming._covariance import StreamingLinearCKA
+from repsim.streaming._exact import cka_matrix
 from repsim.streaming._minibatch import MIN_BATCH, MinibatchCKA
 from repsim.streaming._pilot import PilotKernels
 from repsim.streaming._ridge import LinearClassifier, RidgePath, RidgeStatistics
@@ -8,10 +12,16 @@ from repsim.streaming._ridge import LinearClassifier, RidgePath, RidgeStatistics
 __all__ = [
     "MIN_BATCH",
     "BlockSums",
+    "Checkpoint",
     "LinearClassifier",
     "MinibatchCKA",
     "PilotKernels",
     "RidgePath",
     "RidgeStatistics",
+    "StreamingLinearCKA",
     "Sums",
+    "cka_matrix",
+    "gather",
+    "group_size",
+    "tell_failure",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,9 @@ from repsim._errors import (
 )
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
-from repsim.estimators import Products, alignment
+from repsim.estimators import Products, alignment, permutation_variance
 from repsim.kernels import Kernel, resolve_kernel
+from repsim.streaming._all_reduce import all_reduce
 from repsim.streaming._blocks import BlockSums, Sums
 from repsim.streaming._pairs import distinct, flat_centred, pair_products, self_products
 from repsim.streaming._pilot import PilotKernels
@@ -49,6 +51,7 @@ _STATE_KEYS = frozenset(
     (
         *("kernel", "bandwidths_x", "bandwidths_y", "layers_x", "layers_y", "first_bad", "blocks"),
         *("n_samples", "n_batches", "n_skipped_batches", "n_skipped_samples"),
+        "null_sd",
     )
 )
 
@@ -127,6 +130,8 @@ class MinibatchCKA:
         self.n_skipped_batches = 0
         self.n_skipped_samples = 0
         self._sums = BlockSums()
+        # Standard deviation of Σ_b ⟨A_b, B_b⟩ where y's samples are permuted in every batch.
+        self._null_sd: Array | None = None
         self._indices: dict[tuple[int, ...], Array] = {}
         # First batch in which a layer was not finite, counted on the device: reading it would
         # wait for the accelerator. Infinity for "none".
@@ -243,6 +248,7 @@ class MinibatchCKA:
         if accumulator_dtype(xp, xy) != xp.float64:
             xy, xx, yy = (to_numpy(v).astype(np.float64) for v in (xy, xx, yy))
         self._sums.add(Sums(xy, xx, yy, 1))
+        self._null_sd = _root_sum(self._null_sd, _null_sd(xx, yy, n))
         self.n_samples += n
         self.n_batches += 1
 
@@ -436,6 +442,49 @@ class MinibatchCKA:
         out.attrs["n_blocks"] = len(self._sums.blocks)
         return out
 
+    def z_scores(self) -> xarray.DataArray:
+        """Return how far each CKA lies above chance, in standard deviations.
+
+        ::
+
+            z = Σ_b w_b h_b(x, y) / √(Σ_b Var_b),   Var_b = 2 ‖A_b‖² ‖B_b‖² / (n_b(n_b − 3))
+
+        Var_b is the variance of w_b h_b(x, y) = ⟨A_b, B_b⟩ over all permutations of y's samples
+        within batch b, exact for any data, and its mean is zero; batches are permuted
+        independently. Nothing is permuted: the cost is that of one more (Lx, Ly) matrix.
+
+        Returns
+        -------
+        xarray.DataArray, dims ("layer_x", "layer_y")
+            float64, without unit, around 0 for independent layers; NaN for a constant layer.
+
+        Raises
+        ------
+        StateError
+            If there was no batch of at least four samples.
+
+        Notes
+        -----
+        The samples of a batch must be exchangeable: several crops or tokens of one image are not,
+        and make z too large. Over many batches z of independent layers is close to normal; over
+        few it is skewed to the right, so that large values are less rare (z > 3 with a probability
+        of at most 1/(1 + 9), Cantelli, and of some 2 % for one batch of layers with one direction
+        each). A map has many entries: for an error rate of all of it use :func:`repsim.max_t`.
+
+        z measures evidence, and grows with the number of samples; how alike two layers are is said
+        by :meth:`compute`, and how well that is known by :meth:`standard_error`.
+
+        References
+        ----------
+        Song et al. 2012, JMLR 13, Eq. 5; Székely, Rizzo 2014, for the U-centred Grams A, B.
+        """
+        self._require("z_scores")
+        assert self._null_sd is not None, "a batch has been added"
+        sd, sums = to_numpy(self._null_sd), to_numpy(self._sums.total().xy)
+        values = np.full(sd.shape, np.nan)
+        np.divide(sums, sd, out=values, where=sd > 0)
+        return self._labelled(values, "z")
+
     def _require(self, method: str) -> None:
         if not self.n_batches:
             raise StateError(
@@ -520,6 +569,8 @@ class MinibatchCKA:
         self._pilot_x.fitted = {**other._pilot_x.fitted, **self._pilot_x.fitted}
         self._pilot_y.fitted = {**other._pilot_y.fitted, **self._pilot_y.fitted}
         self._sums.merge(other._sums)
+        if other._null_sd is not None:
+            self._null_sd = _root_sum(self._null_sd, other._null_sd)
         for side, first in other._first_bad.items():
             later = first + float(self._seen)
             self._first_bad[side] = _earlier(self._first_bad.get(side), later)
@@ -528,6 +579,44 @@ class MinibatchCKA:
         self.n_skipped_batches += other.n_skipped_batches
         self.n_skipped_samples += other.n_skipped_samples
         return self
+
+    def all_reduce(self, group: Any = None) -> MinibatchCKA:
+        """Return a new accumulator of everything that all ranks of torch.distributed have seen.
+
+        ::
+
+            sums = Σ_r sums_r,   r = 0, 1, ..., in the order of ranks
+
+        Parameters
+        ----------
+        group : torch.distributed.ProcessGroup, optional
+            The ranks, by default all of them; any backend, gloo and nccl among them. With nccl
+            call ``torch.cuda.set_device`` before.
+
+        Returns
+        -------
+        MinibatchCKA
+            The same bits on every rank, and those of one process that merges the ranks'
+            accumulators in their order. Up to 128 batches in all, they are those of one process
+            that saw rank 0's batches, then rank 1's, ...; beyond, blocks are joined in another
+            order and the sums agree to float64 rounding. This accumulator stays as it is.
+
+        Raises
+        ------
+        StateError
+            No process group; ranks of other kernels, bandwidths or layers; a rank that died or did
+            not answer within the group's time limit.
+
+        Notes
+        -----
+        Every rank must call it. A rank may have seen nothing, and ranks may have seen different
+        numbers of batches. A bandwidth that follows the data must be the same on all: show one
+        accumulator the pilot batch, or give the kernel a sigma. Samples that a
+        ``DistributedSampler`` repeats to even out the ranks count twice here: leave them out of
+        the batches, or use ``repsim.compare(group=..., sample_ids=...)``. Each rank sends its
+        blocks, at most 128 (Lx, Ly) float64 matrices.
+        """
+        return all_reduce(self, group)
 
     def block_sums(self) -> BlockSums:
         """Return the sums behind the result, by block of batches, as NumPy arrays.
@@ -553,6 +642,7 @@ class MinibatchCKA:
             "n_skipped_samples": self.n_skipped_samples,
             "first_bad": {side: to_numpy(first) for side, first in self._first_bad.items()},
             "blocks": blocks_state(self._sums),
+            "null_sd": None if self._null_sd is None else to_numpy(self._null_sd),
         }
 
     @classmethod
@@ -599,6 +689,7 @@ class MinibatchCKA:
         acc._pilot_y.restore(state["bandwidths_y"])
         acc._first_bad = {side: np.array(first) for side, first in state["first_bad"].items()}
         acc._sums = blocks_from_state(state["blocks"])
+        acc._null_sd = None if state["null_sd"] is None else np.array(state["null_sd"])
         return acc
 
 
@@ -609,6 +700,24 @@ def _earlier(a: Array | None, b: Array) -> Array:
     if not same_home(a, b):
         a, b = to_numpy(a), to_numpy(b)
     out: Array = array_namespace(a).minimum(a, b)
+    return out
+
+
+def _null_sd(xx: Array, yy: Array, n: int) -> Array:
+    """Return the standard deviation of ⟨A, B⟩ over permutations of a batch of n, (Lx, Ly)."""
+    xp = array_namespace(xx)
+    # Roots first: the product of two self-products overflows.
+    out: Array = xp.sqrt(xx)[:, None] * (xp.sqrt(yy) * math.sqrt(permutation_variance(n)))[None, :]
+    return out
+
+
+def _root_sum(a: Array | None, b: Array) -> Array:
+    """Return √(a² + b²), on the host if the two live apart; variances of what is independent."""
+    if a is None:
+        return b
+    if not same_home(a, b):
+        a, b = to_numpy(a), to_numpy(b)
+    out: Array = array_namespace(a).hypot(a, b)
     return out
 
 

@@ -1,0 +1,229 @@
+"""What a similarity is by chance, and what of it is left above that."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from repsim._array import paired, scalar
+from repsim._errors import DegenerateWarning, InputError, warn
+from repsim._typing import Array
+from repsim.inference._null_moments import expected_by_chance
+from repsim.inference._permutation import permutation_test
+from repsim.kernels import Kernel
+from repsim.measures import Measure, resolve_measure
+
+__all__ = ["CalibratedScore", "calibrated_score", "chance_floor"]
+
+
+def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Array:
+    """Biased CKA that representations like these have by chance: print it beside the value.
+
+    ::
+
+        mean over permutations of CKA(x, y[π]) = √(R_x R_y)/(n−1),   R = tr(Kc)²/‖Kc‖²
+
+    with Kc the centred Gram. R is the number of directions that a representation effectively has,
+    between 1 and n − 1.
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 2 samples; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device.
+    kernel : str or Kernel, default "linear"
+        As in :func:`repsim.cka`.
+
+    Returns
+    -------
+    array, 0-d
+        In (0, 1], on the scale of CKA; near 1 if the features are many beside n. Same namespace,
+        device and dtype as :func:`repsim.cka` returns, differentiable where the inputs are.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        As :func:`repsim.cka` raises it.
+
+    Warns
+    -----
+    DegenerateWarning
+        If a representation is constant: NaN is returned.
+
+    Notes
+    -----
+    The exact mean over all n! permutations, not an estimate. The floor of unbiased CKA is zero.
+    Whether a value is above the floor by more than chance says :func:`repsim.permutation_test`.
+    Invariant as CKA is, also to permuting the samples of one side. Cost as :func:`repsim.cka`.
+    Works under ``jax.jit``.
+
+    References
+    ----------
+    Kazi-Aoual, Hitier, Sabatier, Lebreton 1995, "Refined approximations to permutation tests for
+    multivariate inference". Murphy, Zylberberg, Fyshe 2024, "Correcting biased centered kernel
+    alignment measures in biological and artificial neural networks", arXiv:2405.01012.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> x, y = np.random.default_rng(0).standard_normal((2, 50, 500))
+    >>> round(float(repsim.cka(x, y)), 2), round(float(repsim.chance_floor(x, y)), 2)
+    (0.91, 0.91)
+    """
+    operation = "chance_floor"
+    xp, a, b = paired(operation, x, y, min_samples=2, why="biased CKA")
+    measure = resolve_measure(operation, "cka")
+    options = measure.options(operation, {"kernel": kernel, "estimator": "biased"})
+    floor = expected_by_chance(
+        measure.prepare(operation, a, name="x", **options),
+        measure.prepare(operation, b, name="y", **options),
+    )
+    return scalar(xp, floor, a.dtype)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CalibratedScore:
+    """What :func:`repsim.calibrated_score` found.
+
+    Attributes
+    ----------
+    measure : str
+        Name of the measure.
+    score : float
+        In [0, 1]: 0 for what chance reaches, 1 for the same.
+    value : float
+        Of the measure itself.
+    threshold : float
+        τ, what chance exceeds with probability α at most, in the measure's unit.
+    alpha : float
+        α.
+    permutations : int
+        m.
+    n_samples : int
+        n.
+    """
+
+    measure: str
+    score: float
+    value: float
+    threshold: float
+    alpha: float
+    permutations: int
+    n_samples: int
+
+
+def calibrated_score(
+    x: Array,
+    y: Array,
+    *,
+    measure: str | Measure = "cka",
+    alpha: float = 0.05,
+    permutations: int = 999,
+    groups: Any = None,
+    seed: int | np.random.Generator = 0,
+    **options: Any,
+) -> CalibratedScore:
+    """Similarity above what chance reaches: 0 for independent representations, 1 for the same.
+
+    ::
+
+        score = max(0, (s − τ)/(1 − τ)),   τ the ⌈(1−α)(m+1)⌉-th smallest of s and m permuted values
+
+    with s = f(x, y), and f(x, y[π]) the permuted ones.
+
+    Parameters
+    ----------
+    x, y : array, shapes (n, p) and (n, q), or (n, ...)
+        As in :func:`repsim.permutation_test`.
+    measure : str or Measure, default "cka"
+        A similarity whose greatest value is 1.
+    alpha : float, default 0.05
+        In (0, 1): probability with which the score of independent representations is above zero,
+        at most. α(m+1) ≥ 1.
+    permutations, groups, seed, **options
+        As in :func:`repsim.permutation_test`; the estimator is unbiased unless given.
+
+    Returns
+    -------
+    CalibratedScore
+        ``score``, ``value`` s and ``threshold`` τ, as floats.
+
+    Raises
+    ------
+    ArrayTypeError, InputError
+        As :func:`repsim.permutation_test` raises them; a dissimilarity, or a similarity without
+        the greatest value 1; too few permutations for α.
+
+    Warns
+    -----
+    DegenerateWarning
+        If a representation is constant, or if chance alone reaches 1 (τ = 1): the score is NaN.
+
+    Notes
+    -----
+    The score is above zero only if the permutation test's p-value is at most α. It makes measures
+    and widths of layers with different floors comparable, the same n and α given; it is no
+    unbiased estimate of anything, and τ falls as n grows. Clamped at zero by definition: use
+    ``value`` and ``threshold`` for averages. Invariances and cost are those of the test.
+
+    References
+    ----------
+    Gröger et al. 2026, arXiv:2602.14486.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> x, y = np.random.default_rng(0).standard_normal((2, 40, 300))
+    >>> repsim.calibrated_score(x, 3 * x, estimator="biased").score > 0.999
+    True
+    >>> found = repsim.calibrated_score(x, y, estimator="biased")
+    >>> found.value > 0.8, found.score
+    (True, 0.0)
+    """
+    operation = "calibrated_score"
+    chosen = resolve_measure(operation, measure)
+    # Angles and distances have another end; HSIC has none.
+    if not chosen.similarity or chosen.range[1] != 1 or not chosen.self_is_best:
+        raise InputError(
+            f"{operation}: measure must be a similarity whose greatest value is 1.\n"
+            f"  {chosen.name}: {'similarity' if chosen.similarity else 'dissimilarity'}, "
+            f"range {chosen.range}\n"
+            f"  Use repsim.permutation_test, which takes any."
+        )
+    if not (isinstance(alpha, float) and 0 < alpha < 1):
+        raise InputError(f"{operation}: alpha must be a level in (0, 1).\n  got {alpha!r}")
+    rank = math.ceil(round((1 - alpha) * (permutations + 1), 9))
+    if rank > permutations:
+        raise InputError(
+            f"{operation}: {permutations} permutations have no quantile for alpha={alpha}.\n"
+            f"  Ask for at least {math.ceil(1 / alpha) - 1}."
+        )
+    test = permutation_test(
+        x, y, measure=chosen, permutations=permutations, groups=groups, seed=seed, **options
+    )
+    score, threshold = math.nan, math.nan
+    if not math.isnan(test.value):
+        threshold = float(np.sort([test.value, *test.null])[rank - 1])
+        if threshold < 1:
+            score = max(0.0, (test.value - threshold) / (1 - threshold))
+        else:
+            warn(
+                f"{operation}: permuted samples reach the greatest value too (τ = 1), so the "
+                f"score is undefined and NaN is returned.",
+                DegenerateWarning,
+            )
+    return CalibratedScore(
+        measure=chosen.name,
+        score=score,
+        value=test.value,
+        threshold=threshold,
+        alpha=alpha,
+        permutations=test.permutations,
+        n_samples=test.n_samples,
+    )

@@ -1,0 +1,62 @@
+"""Random orders and halves of the samples, from an explicit source of randomness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from repsim._errors import InputError
+from repsim.inference._groups import Groups, Indices
+
+__all__ = ["half", "positive", "random_order", "resolve_seed"]
+
+
+def resolve_seed(operation: str, seed: int | np.random.Generator) -> np.random.Generator:
+    """Return the generator of a seed; a generator is passed through, and will have moved on."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
+        return np.random.default_rng(int(seed))
+    raise InputError(
+        f"{operation}: seed must be a non-negative integer or a numpy.random.Generator.\n"
+        f"  got {seed!r}\n"
+        f"  There is no unseeded draw: pass numpy.random.default_rng() for one."
+    )
+
+
+def positive(operation: str, name: str, value: Any) -> int:
+    """Return a count that is at least one, or say that it is not."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1:
+        return int(value)
+    raise InputError(f"{operation}: {name} must be a positive integer.\n  got {value!r}")
+
+
+def random_order(
+    rng: np.random.Generator, n: int, places: np.ndarray[Any, Any] | None = None
+) -> Indices:
+    """Return a uniformly random order of n samples.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        One ``permutation`` is drawn from it: of the samples, or of the groups.
+    n : int
+        Samples.
+    places : array, shape (groups, samples of a group), optional
+        Rows of the groups that stay whole: the k-th sample of a group goes to the place of the
+        k-th sample of another.
+    """
+    if places is None:
+        return rng.permutation(n)
+    order = np.empty(n, dtype=np.int64)
+    order[places] = places[rng.permutation(len(places))]
+    return order
+
+
+def half(rng: np.random.Generator, n: int, groups: Groups | None) -> Indices:
+    """Return the rows of half of the samples (of the groups), rounded down, without repetition."""
+    if groups is None:
+        return np.sort(rng.permutation(n)[: n // 2])
+    chosen = rng.permutation(len(groups.rows))[: len(groups.rows) // 2]
+    return np.sort(np.concatenate([groups.rows[g] for g in chosen]))

@@ -1,0 +1,203 @@
+"""The leave-one-out jackknife of unbiased CKA: how well is this similarity known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from repsim._array import accumulator_dtype, paired, to_numpy
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim.estimators import Products, alignment
+from repsim.inference._groups import Groups, resolve_groups
+from repsim.inference._interval import Interval, Values, check_level, interval
+from repsim.kernels import Kernel
+from repsim.measures import resolve_measure
+
+__all__ = ["jackknife"]
+
+FEWEST = 5
+"""Samples: without one of them the unbiased estimator needs four."""
+
+
+def jackknife(
+    x: Array,
+    y: Array,
+    *,
+    kernel: str | Kernel = "linear",
+    groups: Any = None,
+    level: float = 0.95,
+) -> Interval:
+    """Standard error and confidence interval of unbiased CKA, by leaving out each sample.
+
+    ::
+
+        SE² = (k−1)/k · Σ_i (θ₍₋ᵢ₎ − θ̄)²        θ₍₋ᵢ₎ the CKA without sample (group) i, k of them
+        interval: tanh(artanh θ ± q SE(artanh θ₍₋ᵢ₎))
+
+    with q the normal quantile. Nothing is fitted again: with A, B the U-centred Grams and
+    r_i = Σ_j A_ij B_ij, the inner product without sample i is Σ r − 2 r_i (n−2)/(n−3).
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 5 samples; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device.
+    kernel : str or Kernel, default "linear"
+        As in :func:`repsim.cka`. A bandwidth that follows the data is that of all samples.
+    groups : sequence or one-dimensional array of n labels, optional
+        Samples that come together, such as the tokens of one image: whole groups are left out, of
+        any size (Busing et al. 1999 for unequal ones). Without it the interval of dependent
+        samples is far too short.
+    level : float, default 0.95
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    Interval
+        ``value`` (unbiased CKA, in [−1, 1]), ``standard_error``, ``low``, ``high`` and the
+        ``replicates`` θ₍₋ᵢ₎, as floats and a NumPy array.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        As :func:`repsim.cka` raises it; fewer than 5 samples; a group without which fewer than 4
+        are left.
+
+    Warns
+    -----
+    DegenerateWarning
+        If a representation is constant: all values are NaN. Also NaN where one is constant without
+        one of the samples.
+
+    Notes
+    -----
+    The interval is of the population's CKA: what more images of the same kind would give, the two
+    networks being what they are. ``benchmarks/inference.py`` measures how often it contains that;
+    with few samples or groups it is somewhat short, the quantile being the normal one. Where the
+    CKA is zero in the population its error is no longer normal: there use
+    :func:`repsim.permutation_test`.
+
+    There is no bootstrap of whole samples. A sample drawn twice is two equal rows: their entry in
+    the Gram, and they are a share of 1/n of all pairs, is a sample with itself, as on the diagonal
+    that the unbiased estimator leaves out. The bootstrap so centres on the *biased* value, and its
+    interval misses the truth, often always.
+
+    Invariances are those of CKA. Cost O(n² (p + q)), memory O(n²); with groups O(n² g) for g
+    groups. Computed in float64 where the device has it.
+
+    References
+    ----------
+    Efron, Stein 1981, "The jackknife estimate of variance", Annals of Statistics 9. Busing,
+    Meijer, van der Leeden 1999, "Delete-m jackknife for unequal m", Statistics and Computing 9.
+    Song et al. 2012, JMLR 13, for the estimator.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((100, 4))
+    >>> found = repsim.jackknife(x, x + rng.standard_normal((100, 4)))
+    >>> round(found.value, 3), round(found.standard_error, 3)
+    (0.53, 0.034)
+    >>> 0.5 in found
+    True
+    """
+    operation = "jackknife"
+    check_level(operation, level)
+    xp, a, b = paired(operation, x, y, min_samples=FEWEST, why="leaving one sample out")
+    n = a.shape[0]
+    whole = resolve_groups(operation, groups, n)
+    if whole is not None and n - max(whole.sizes) < FEWEST - 1:
+        raise InputError(
+            f"{operation}: without any group at least {FEWEST - 1} samples must be left.\n"
+            f"  n={n}, the largest of {len(whole.sizes)} groups has {max(whole.sizes)} samples\n"
+            f"  Bring more groups."
+        )
+    measure = resolve_measure(operation, "cka")
+    options = measure.options(operation, {"kernel": kernel, "estimator": "unbiased"})
+    items = [
+        measure.prepare(operation, side, name=name, **options)
+        for name, side in (("x", a), ("y", b))
+    ]
+    value = float(measure.compare(*items, **options))
+    wide = accumulator_dtype(xp, a)
+    first, second = (xp.astype(item.form(False)[0], wide, copy=False) for item in items)
+    left = [
+        _without_each(u, v) if whole is None else _without_groups(u, v, whole)
+        for u, v in ((first, second), (first, first), (second, second))
+    ]
+    without = np.asarray(to_numpy(alignment(xp, _defined(xp, Products(*left), items))))
+    sizes = np.ones(n) if whole is None else np.asarray(whole.sizes)
+    error = _standard_error(value, without, sizes)
+    with np.errstate(divide="ignore", invalid="ignore"):  # ±1 has no artanh: see `interval`
+        error_z = _standard_error(np.arctanh(value), np.arctanh(without), sizes)
+    low, high = interval(value, error, error_z, level, fisher=True)
+    return Interval(
+        measure="cka",
+        value=value,
+        standard_error=error,
+        low=low,
+        high=high,
+        level=level,
+        replicates=without,
+        n_samples=n,
+        n_groups=None if whole is None else len(whole.sizes),
+    )
+
+
+def _without_each(a: Array, b: Array) -> Array:
+    """Return ⟨A, B⟩ of the samples but one, for each (n,), up to the factor that n gives.
+
+    Of Song's estimator for n − 1 samples, with rows of A and B that sum to zero, all that remains
+    is Σ r − 2 r_i − 2 r_i/(n − 3).
+    """
+    xp, n = array_namespace(a), a.shape[0]
+    rows = xp.sum(a * b, axis=1)
+    out: Array = xp.sum(rows) - rows * (2 * (n - 2) / (n - 3))
+    return out
+
+
+def _without_groups(a: Array, b: Array, groups: Groups) -> Array:
+    """Return ⟨A, B⟩ of the samples outside each group (g,), up to one factor for each group.
+
+    Song et al. 2012, Eq. 5 for the m samples that are left. With z the indicator of a group S, and
+    A1 = B1 = 0: Σ A_ij over them is zᵀAz, their row sums are −(Az)_i, and Σ A_ij B_ij is
+    Σ r − 2 Σ_S r + zᵀ(A∘B)z.
+    """
+    xp, n = array_namespace(a), a.shape[0]
+    indicator = np.zeros((n, len(groups.rows)))
+    for g, rows in enumerate(groups.rows):
+        indicator[rows, g] = 1.0
+    z = xp.asarray(indicator, dtype=a.dtype, device=device(a))
+    m = xp.asarray(n - np.asarray(groups.sizes, dtype=np.float64), dtype=a.dtype, device=device(a))
+    both = a * b
+    az, bz, both_z = a @ z, b @ z, both @ z
+    pairs = xp.sum(both) - 2 * xp.sum(both_z, axis=0) + xp.sum(z * both_z, axis=0)
+    total = xp.sum(z * az, axis=0) * xp.sum(z * bz, axis=0)
+    rows_left = xp.sum((1 - z) * az * bz, axis=0)
+    out: Array = pairs + total / ((m - 1) * (m - 2)) - 2 * rows_left / (m - 2)
+    return out
+
+
+def _defined(xp: Namespace, left: Products, items: list[Any]) -> Products:
+    """Make self-products that are rounding only exactly zero: constant without a sample."""
+    selves = []
+    for product, item in zip((left.xx, left.yy), items, strict=True):
+        whole = item.self_product(False)
+        rounding = 64 * float(xp.finfo(item.form(False)[0].dtype).eps) * whole
+        selves.append(xp.where(product <= rounding, xp.zeros_like(product), product))
+    return Products(left.xy, *selves)
+
+
+def _standard_error(value: float, without: Values, sizes: Values) -> float:
+    """Delete-m jackknife (Busing et al. 1999, Eq. 4); for equal m √((k−1)/k Σ (θ₍₋ᵢ₎ − θ̄)²)."""
+    k, h = len(without), float(np.sum(sizes)) / sizes
+    pseudo = h * value - (h - 1) * without
+    estimate = k * value - np.sum((1 - 1 / h) * without)
+    return float(np.sqrt(np.mean((pseudo - estimate) ** 2 / (h - 1))))

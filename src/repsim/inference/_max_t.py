@@ -1,0 +1,261 @@
+"""The permutation test of a whole map of layers, with one error rate for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from array_api_compat import device
+
+from repsim._array import accumulator_dtype, as_samples, check_finite, namespace, to_numpy
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim._version import __version__
+from repsim.estimators import Products, alignment, resolve_estimator
+from repsim.inference._draws import positive, random_order, resolve_seed
+from repsim.inference._groups import resolve_groups
+from repsim.inference._null_moments import FEWEST, item_moments
+from repsim.kernels import Kernel, resolve_kernel
+from repsim.measures._kernel_item import KernelItem
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["max_t"]
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def max_t(
+    xs: Mapping[str, Array],
+    ys: Mapping[str, Array] | None = None,
+    *,
+    kernel: str | Kernel = "linear",
+    estimator: str = "unbiased",
+    permutations: int = 999,
+    groups: Any = None,
+    seed: int | np.random.Generator = 0,
+) -> xarray.Dataset:
+    """Test every layer of x against every layer of y, with one error rate for the whole map.
+
+    ::
+
+        z = (CKA − mean)/sd                 of each pair of layers, over permutations
+        p_adjusted = (1 + #{π : max over pairs of z_π ≥ z})/(m + 1)
+
+    The samples are permuted once for all layers, so that whatever layers have in common is kept.
+
+    Parameters
+    ----------
+    xs : mapping of str to array, shapes (n, p) or (n, ...)
+        Named activations of the same n ≥ 4 samples, of one framework and device.
+    ys : mapping of str to array, optional
+        Activations of the same samples in the same order; by default ``xs`` is compared with
+        itself.
+    kernel : str or Kernel, default "linear"
+        As in :func:`repsim.cka`.
+    estimator : {"unbiased", "biased"}, default "unbiased"
+        Of the CKA.
+    permutations : int, default 999
+        m ≥ 1. The p-values are multiples of 1/(m+1).
+    groups : sequence or one-dimensional array of n labels, optional
+        Groups of equal size that are permuted whole, as in :func:`repsim.permutation_test`.
+    seed : int or numpy.random.Generator, default 0
+        Source of the permutations. The same seed gives the same result; a generator moves on.
+
+    Returns
+    -------
+    xarray.Dataset
+        float64, dims ("layer_x", "layer_y"), without unit: ``cka``; ``z``, exact without groups;
+        ``p_value`` of each pair on its own; ``p_adjusted`` of each pair among all, never smaller.
+        ``max_z``, dim ("permutation",): the greatest z of each permuted map; its quantile is what z
+        a map reaches by chance. ``attrs``: estimator, kernel, n_samples, n_permutations, n_groups
+        (0 without), repsim_version.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Not mappings, empty mappings, different n, fewer than 4 samples, groups of different sizes,
+        and what :func:`repsim.cka` refuses, naming the array.
+    NonFiniteError
+        NaN or infinity, naming the array and the row.
+
+    Warns
+    -----
+    DegenerateWarning
+        Once for a constant layer, by its name; its row or column is NaN and takes no part.
+
+    Notes
+    -----
+    The probability that any entry has p_adjusted ≤ α is at most α if nothing in x shares anything
+    with anything in y; for that of any *false* entry, permuting all layers of y together must
+    leave the null distribution of those entries as it is, as it does for samples that are
+    exchangeable. Layers of one network are nearly copies of each other, and cost little here;
+    Bonferroni would divide α by their number.
+
+    In a map of ``xs`` with itself the diagonal is 1 and takes part.
+
+    Cost: Grams, O(n² Σp), then O(L_x L_y n²) a permutation; memory (L_x + 2 L_y) Grams in float64,
+    and with groups m L_x L_y values. For batches use :meth:`repsim.MinibatchCKA.z_scores`.
+
+    References
+    ----------
+    Westfall, Young 1993, "Resampling-based multiple testing". Nichols, Holmes 2002,
+    "Nonparametric permutation tests for functional neuroimaging".
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.standard_normal((2, 40, 12))
+    >>> found = repsim.max_t({"a": x}, {"copy": 2 * x + 1, "noise": noise}, permutations=199)
+    >>> found.p_adjusted.sel(layer_x="a").values.round(3).tolist()[0]
+    0.005
+    >>> bool((found.p_adjusted >= found.p_value).all())
+    True
+    """
+    import xarray
+
+    operation = "max_t"
+    resolved = resolve_kernel(operation, kernel), resolve_estimator(operation, estimator)
+    m = positive(operation, "permutations", permutations)
+    sides = {"xs": xs} if ys is None else {"xs": xs, "ys": ys}
+    xp, n, arrays = _checked(operation, sides)
+    whole = resolve_groups(operation, groups, n)
+    places = None if whole is None else whole.same_size(operation)
+    rng = resolve_seed(operation, seed)
+
+    items = {
+        side: [KernelItem(operation, name, x, *resolved) for name, x in named.items()]
+        for side, named in arrays.items()
+    }
+    items_x, items_y = items["xs"], items["xs" if ys is None else "ys"]
+    flat_x, stack_y = _normalised(xp, items_x), _normalised(xp, items_y)
+    flat_x = xp.reshape(flat_x, (len(items_x), n * n))
+
+    def correlations(order: Any = None) -> Values:
+        """All pairs, y's samples in another order: one matrix product."""
+        grams = stack_y
+        if order is not None:
+            taken = xp.asarray(order, device=device(stack_y))
+            grams = xp.take(xp.take(grams, taken, axis=1), taken, axis=2)
+        grams = xp.reshape(grams, (len(items_y), n * n))
+        return np.asarray(to_numpy(flat_x @ xp.matrix_transpose(grams)), dtype=np.float64)
+
+    cka = correlations()
+    orders = (random_order(rng, n, places) for _ in range(m))
+    if whole is None:
+        mean, sd = _exact(items_x, items_y)
+        null: Any = map(correlations, orders)
+    else:  # no closed form: of the permuted maps, and of the map itself, which is one of them
+        null = np.stack([correlations(order) for order in orders])
+        both = np.concatenate([cka[None], null])
+        mean, sd = both.mean(axis=0), both.std(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # groups too few to vary: NaN
+        z = (cka - mean) / sd
+        slack = 64 * float(np.finfo(np.float64).eps) / sd  # sums in another order, other digits
+        pointwise, familywise = np.zeros(cka.shape), np.zeros(cka.shape)
+        greatest = np.full(m, np.nan)
+        for i, values in enumerate(null):
+            permuted = (values - mean) / sd
+            greatest[i] = np.max(permuted, where=np.isfinite(permuted), initial=-np.inf)
+            pointwise += permuted >= z - slack
+            familywise += greatest[i] >= z - slack
+    undefined = ~np.isfinite(z)
+    dims = ("layer_x", "layer_y")
+    variables = {
+        "cka": (cka, "CKA"),
+        "z": (np.where(undefined, np.nan, z), "z-score of CKA under permutation"),
+        "p_value": (_p_value(pointwise, m, undefined), "p-value of the pair"),
+        "p_adjusted": (_p_value(familywise, m, undefined), "p-value among all pairs, max-T"),
+    }
+    return xarray.Dataset(
+        {
+            **{
+                name: (dims, values, {"long_name": label, "units": "1"})
+                for name, (values, label) in variables.items()
+            },
+            "max_z": (
+                "permutation",
+                np.where(np.isfinite(greatest), greatest, np.nan),
+                {"long_name": "greatest z-score of a permuted map", "units": "1"},
+            ),
+        },
+        coords={"layer_x": list(xs), "layer_y": list(xs if ys is None else ys)},
+        attrs={
+            "estimator": resolved[1].name,
+            "kernel": repr(resolved[0]),
+            "n_samples": n,
+            "n_permutations": m,
+            "n_groups": 0 if whole is None else len(whole.rows),
+            "repsim_version": __version__,
+        },
+    )
+
+
+def _checked(
+    operation: str, sides: Mapping[str, Any]
+) -> tuple[Namespace, int, dict[str, dict[str, Array]]]:
+    """Return the namespace, n, and the arrays as (n, p) in one dtype, named as errors want them."""
+    for side, named in sides.items():
+        if not isinstance(named, Mapping) or not named:
+            got = "an empty mapping" if isinstance(named, Mapping) else type(named).__name__
+            raise InputError(
+                f"{operation}: {side} must map names to arrays.\n  got {got}\n"
+                f"  Name them, for example {{'layer 1': x1, 'layer 2': x2}}."
+            )
+    every = {f"{side}[{name!r}]": x for side, named in sides.items() for name, x in named.items()}
+    first, like = next(iter(every.items()))
+    xp = namespace(operation, **{first: like})
+    checked = {}
+    for label, x in every.items():
+        namespace(operation, **{first: like, label: x})
+        if x.ndim >= 1 and like.ndim >= 1 and x.shape[0] != like.shape[0]:
+            raise InputError(
+                f"{operation}: all arrays must describe the same samples.\n"
+                f"  {first}: {tuple(like.shape)} → n={like.shape[0]}    "
+                f"{label}: {tuple(x.shape)} → n={x.shape[0]}\n"
+                f"  Pair rows before comparing."
+            )
+        checked[label] = as_samples(
+            operation, xp, x, label, min_samples=FEWEST, why="the permutation test"
+        )
+        check_finite(operation, xp, checked[label], label)
+    dtype = xp.result_type(*(x.dtype for x in checked.values()))
+    parted = {
+        side: {
+            label: xp.astype(checked[label], dtype, copy=False)
+            for label in (f"{side}[{name!r}]" for name in named)
+        }
+        for side, named in sides.items()
+    }
+    return xp, like.shape[0], parted
+
+
+def _normalised(xp: Namespace, items: list[KernelItem]) -> Array:
+    """Return the centred Grams divided by their norms, (L, n, n), NaN for a constant."""
+    out = []
+    for item in items:
+        gram, norm = item.form(False)[0], item.self_product(False)
+        gram = xp.astype(gram, accumulator_dtype(xp, gram), copy=False)
+        nothing = xp.zeros_like(norm)
+        # 1/‖A‖, or NaN: the cosine of A with a unit.
+        factor = alignment(xp, Products(nothing + 1, norm, nothing + 1))
+        out.append(gram * factor)
+    stacked: Array = xp.stack(out)
+    return stacked
+
+
+def _exact(items_x: list[KernelItem], items_y: list[KernelItem]) -> tuple[Values, Values]:
+    """Mean and standard deviation of every pair over all n! permutations."""
+    moments = [[item_moments(x, y, features=False) for y in items_y] for x in items_x]
+    mean = np.array([[float(each.mean) for each in row] for row in moments])
+    variance = np.array([[float(each.variance) for each in row] for row in moments])
+    return mean, np.sqrt(variance)
+
+
+def _p_value(exceedances: Values, m: int, undefined: np.ndarray[Any, Any]) -> Values:
+    return np.where(undefined, np.nan, (exceedances + 1) / (m + 1))

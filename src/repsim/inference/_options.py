@@ -1,0 +1,29 @@
+"""The options of a measure, as inference wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from repsim._errors import InputError
+from repsim.measures import Measure
+
+__all__ = ["settings_for"]
+
+
+def settings_for(operation: str, measure: Measure, given: Mapping[str, object]) -> dict[str, Any]:
+    """Return all options of the measure, the estimator being unbiased unless it is given.
+
+    Measures have the biased one as their default, as the papers do; it is above zero by chance,
+    and by how much depends on n, so that neither a half of the samples nor a level means the same.
+    """
+    settings = measure.options(operation, given)
+    if settings.get("given") is not None:
+        raise InputError(
+            f"{operation}: there is no inference for a partial alignment.\n"
+            f"  got given=...\n"
+            f"  Permuting y's samples would also undo what y shares with the third one."
+        )
+    if "estimator" in settings and "estimator" not in {**given, **measure.preset}:
+        settings["estimator"] = "unbiased"
+    return settings

@@ -1,0 +1,138 @@
+"""A measure of x with y's samples in another order, what does not depend on the order done once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from array_api_compat import device
+
+from repsim._array import accumulator_dtype
+from repsim._typing import Array, Namespace
+from repsim.estimators import feature_product, inner
+from repsim.inference._groups import Indices
+from repsim.inference._null_moments import FEWEST, item_moments
+from repsim.measures import Measure
+from repsim.measures._kernel_item import KernelItem
+
+__all__ = ["Rearranged", "rounding_of"]
+
+GATHER = 16
+"""Multiplications in the time in which one entry of a Gram is fetched from another place."""
+
+
+class Rearranged:
+    """The value of a measure for (x, y[order]).
+
+    For HSIC and its relatives an order of the samples is one of the rows and columns of a centred
+    Gram, or of the rows of centred features, and self-products do not change. Of another measure,
+    y is prepared anew for every order.
+
+    Parameters
+    ----------
+    operation : str
+        The caller, for errors and warnings.
+    measure : Measure
+        Its registry entry.
+    settings : mapping
+        All of its options.
+    xp, x, y
+        What :func:`repsim._array.paired` returns: the namespace, (n, p) and (n, q).
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        measure: Measure,
+        settings: Mapping[str, Any],
+        xp: Namespace,
+        x: Array,
+        y: Array,
+    ) -> None:
+        self._operation, self._measure, self._settings = operation, measure, settings
+        self._xp, self._y = xp, y
+        self.item_x = measure.prepare(operation, x, name="x", **settings)
+        self.item_y = measure.prepare(operation, y, name="y", **settings)
+        self.kernel = isinstance(self.item_x, KernelItem)
+        if self.kernel:
+            # From features a permutation costs n p q multiplications, from Grams n² fetches.
+            linear = self.item_x.from_features(self.item_y, self_products=False)
+            self._features = linear and x.shape[1] * y.shape[1] <= GATHER * x.shape[0]
+            self._fixed_x = _Fixed(self.item_x, self._features)
+
+    def value(self, order: Indices | None = None) -> Array:
+        """Return the measure of x and y[order], 0-d; without an order, of x and y as they are."""
+        taken = None if order is None else self._xp.asarray(order, device=device(self._y))
+        if self.kernel:
+            fixed = _Fixed(self.item_y, self._features, taken)
+            return self._measure.compare(self._fixed_x, fixed, **self._settings)
+        item = self.item_y
+        if taken is not None:
+            y = self._xp.take(self._y, taken, axis=0)
+            item = self._measure.prepare(self._operation, y, name="y", **self._settings)
+        return self._measure.compare(self.item_x, item, **self._settings)
+
+    def values(self, orders: list[Indices]) -> Array:
+        """Return the measure for each order, (m,), in float64 where the device has it."""
+        out = [self.value(order) for order in orders]
+        wide = accumulator_dtype(self._xp, out[0])
+        stacked: Array = self._xp.stack([self._xp.astype(v, wide, copy=False) for v in out])
+        return stacked
+
+    def unit(self) -> Array | None:
+        """Return what a CKA of 1 is in the measure's unit: √(f(x, x) f(y, y)); kernels alone."""
+        if not self.kernel:
+            return None
+        y = _Fixed(self.item_y, self._features)
+        xx = self._measure.compare(self._fixed_x, self._fixed_x, **self._settings)
+        yy = self._measure.compare(y, y, **self._settings)
+        out: Array = self._xp.sqrt(xx) * self._xp.sqrt(yy)
+        return out
+
+    def exact_moments(self) -> tuple[float, float] | None:
+        """Return mean and standard deviation over all n! orders, where there is a closed form."""
+        plain = type(self.item_x) is KernelItem and self._measure.name in ("cka", "hsic")
+        if not plain or self.item_x.n < FEWEST:
+            return None
+        moments = item_moments(self.item_x, self.item_y, features=self._features)
+        unit = self.unit() if self._measure.name == "hsic" else None
+        size = 1.0 if unit is None else float(unit)
+        return size * float(moments.mean), size * math.sqrt(float(moments.variance))
+
+
+class _Fixed:
+    """A prepared representation in one of its two forms, with its samples in an order."""
+
+    def __init__(self, item: KernelItem, features: bool, order: Array | None = None) -> None:
+        self.xp, self.n, self.p, self.estimator = item.xp, item.n, item.p, item.estimator
+        self._item, self._features, self._order = item, features, order
+
+    def from_features(self, other: _Fixed, *, self_products: bool) -> bool:
+        return self._features
+
+    def form(self, features: bool) -> tuple[Array, Array]:
+        a, scale = self._item.form(features)
+        if self._order is not None:
+            a = self.xp.take(a, self._order, axis=0)
+            a = a if features else self.xp.take(a, self._order, axis=1)
+        return a, scale
+
+    def product(self, other: _Fixed, features: bool) -> Array:
+        a, b = self.form(features)[0], other.form(features)[0]
+        return feature_product(self.xp, a, b, self.estimator) if features else inner(self.xp, a, b)
+
+    def self_product(self, features: bool) -> Array:
+        return self._item.self_product(features)
+
+
+def rounding_of(rearranged: Rearranged, measure: Measure, value: float, eps: float) -> float:
+    """Return the difference up to which two values are the same but for the order of the sums.
+
+    A sum of n² terms in another order ends with other digits. Relative to the range, or to the
+    value of x with itself: near zero the value says nothing of the terms that it is the sum of.
+    """
+    low, high = measure.range
+    unit = rearranged.unit() if high == float("inf") else None
+    size = high - low if high != float("inf") else abs(value if unit is None else float(unit))
+    return 64 * eps * size

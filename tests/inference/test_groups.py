@@ -1,0 +1,58 @@
+"""Labels of samples that belong together, for every function that takes them."""
+
+import numpy as np
+import pytest
+
+import repsim
+from reference.data import related
+from repsim import InputError, inference
+
+FUNCTIONS = (repsim.permutation_test, repsim.jackknife, inference.subsample)
+X, Y = related(12, 3, 3)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+class TestRefuses:
+    def test_another_number_of_labels(self, function):
+        with pytest.raises(InputError, match=r"got 11 labels for n=12 samples"):
+            function(X, Y, groups=[0] * 11)
+
+    def test_one_group(self, function):
+        with pytest.raises(InputError, match="at least two groups"):
+            function(X, Y, groups=np.zeros(12))
+
+    @pytest.mark.parametrize("groups", ["abcdefghijkl", 12, {0: 1}.items])
+    def test_what_is_no_list_of_labels(self, function, groups):
+        with pytest.raises(InputError, match="one label for each sample"):
+            function(X, Y, groups=groups)
+
+    def test_a_matrix(self, function):
+        with pytest.raises(InputError, match=r"one-dimensional.\n  got shape \(12, 1\)"):
+            function(X, Y, groups=np.arange(12)[:, None])
+
+    @pytest.mark.parametrize("missing", [None, float("nan")])
+    def test_a_missing_label(self, function, missing):
+        with pytest.raises(InputError, match="a label for every sample.\n  got .* in row 3"):
+            function(X, Y, groups=[1, 1, 1, missing, *[2] * 8])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_labels_of_any_kind_say_the_same(function):
+    options = {} if function is repsim.jackknife else {"seed": 5}
+    kinds = [
+        np.repeat([7, 3, 5, 1], 3),
+        ["d", "d", "d", "b", "b", "b", "c", "c", "c", "a", "a", "a"],
+        [(0, "x")] * 3 + [(1, "x")] * 3 + [(0, "y")] * 3 + [(1, "y")] * 3,
+        np.repeat([0.5, 0.25, 2.0, 1.0], 3),
+    ]
+    found = [function(X, Y, groups=groups, **options) for groups in kinds]
+    values = [f.null if isinstance(f, inference.PermutationTest) else f.replicates for f in found]
+    for other in values[1:]:
+        np.testing.assert_array_equal(values[0], other)
+    assert [f.n_groups for f in found] == [4] * 4
+    assert len(np.unique(np.round(values[0], 12))) > 2
+
+
+def test_the_order_of_the_groups_is_that_of_first_appearance():
+    groups = inference._groups.resolve_groups("f", ["b", "a", "b", "c", "a"], 5)
+    assert [rows.tolist() for rows in groups.rows] == [[0, 2], [1, 4], [3]]

@@ -1,0 +1,170 @@
+"""One error rate for a whole map of layers."""
+
+import numpy as np
+import pytest
+
+import repsim
+from reference.data import related
+from repsim import DegenerateWarning, InputError, max_t, permutation_test
+
+DIMS = ("layer_x", "layer_y")
+
+
+def layers(n=16, seed=0):
+    rng = np.random.default_rng(seed)
+    cause = rng.standard_normal((n, 3))
+    xs = {
+        "conv": cause + 0.3 * rng.standard_normal((n, 3)),
+        "fc": rng.standard_normal((n, 40)),
+    }
+    ys = {
+        "embed": cause @ rng.standard_normal((3, 20)) + 0.3 * rng.standard_normal((n, 20)),
+        "head": rng.standard_normal((n, 2)),
+        "norm": np.tanh(cause),
+    }
+    return xs, ys
+
+
+def loops(xs, ys, orders, estimator):
+    """Every pair on its own, in the orders of the permutations."""
+
+    def matrix(order):
+        return np.array(
+            [
+                [float(repsim.cka(x, y[order], estimator=estimator)) for y in ys.values()]
+                for x in xs.values()
+            ]
+        )
+
+    n = len(next(iter(xs.values())))
+    return matrix(np.arange(n)), np.array([matrix(order) for order in orders])
+
+
+@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+@pytest.mark.parametrize("itself", [False, True])
+def test_equals_the_plain_loop(estimator, itself):
+    xs, ys = layers()
+    ys = xs if itself else ys
+    found = max_t(xs, None if itself else ys, permutations=30, seed=3, estimator=estimator)
+    rng = np.random.default_rng(3)
+    observed, null = loops(xs, ys, [rng.permutation(16) for _ in range(30)], estimator)
+    moments = [
+        [repsim.inference.null_moments(x, y, estimator=estimator) for y in ys.values()]
+        for x in xs.values()
+    ]
+    mean = np.array([[float(m.mean) for m in row] for row in moments])
+    sd = np.sqrt([[float(m.variance) for m in row] for row in moments])
+    z, null_z = (observed - mean) / sd, (null - mean) / sd
+    np.testing.assert_allclose(found.cka, observed, atol=1e-10)
+    np.testing.assert_allclose(found.z, z, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(found.max_z, null_z.max(axis=(1, 2)), rtol=1e-8)
+    greater = null_z >= z - 1e-9
+    np.testing.assert_array_equal(found.p_value, (greater.sum(0) + 1) / 31)
+    greatest = null_z.max(axis=(1, 2))[:, None, None] >= z - 1e-9
+    np.testing.assert_array_equal(found.p_adjusted, (greatest.sum(0) + 1) / 31)
+    assert found.cka.dims == DIMS
+    assert found.layer_x.values.tolist() == list(xs)
+    assert found.layer_y.values.tolist() == list(ys)
+
+
+def test_one_pair_is_the_permutation_test():
+    xs, ys = layers()
+    one = max_t({"a": xs["fc"]}, {"b": ys["head"]}, permutations=50, seed=1)
+    test = permutation_test(xs["fc"], ys["head"], permutations=50, seed=1)
+    assert one.p_value.item() == one.p_adjusted.item() == test.p_value
+    assert one.z.item() == pytest.approx(test.z, rel=1e-10)
+
+
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(8), 2)])
+@pytest.mark.parametrize("seed", range(5))
+def test_adjusted_is_never_smaller(groups, seed):
+    xs, ys = layers(seed=seed)
+    found = max_t(xs, ys, permutations=40, seed=seed, groups=groups)
+    assert (found.p_adjusted >= found.p_value).all()
+    # A greater z never has the greater p-value.
+    order = np.argsort(found.z.values.ravel())
+    assert (np.diff(found.p_adjusted.values.ravel()[order]) <= 0).all()
+    assert (found.max_z.values >= -10).all()
+
+
+def test_finds_what_is_there_and_no_more():
+    found = max_t(*layers(24), permutations=199)
+    assert (found.p_adjusted.sel(layer_x="conv", layer_y=["embed", "norm"]) <= 0.01).all()
+    assert (found.p_adjusted.sel(layer_x="fc") > 0.05).all()
+
+
+def test_familywise_level():
+    single = whole = 0
+    rng = np.random.default_rng(0)
+    for seed in range(100):
+        xs, ys = ({str(i): rng.standard_normal((12, 4)) for i in range(4)} for _ in range(2))
+        found = max_t(xs, ys, permutations=19, seed=seed)
+        whole += bool((found.p_adjusted <= 0.1).any())
+        single += bool((found.p_value <= 0.1).any())
+    assert whole <= 23  # Binomial(100, .1) exceeds 23 once in 20 000
+    assert single >= 50  # sixteen tests at .1 each
+
+
+def test_groups():
+    xs, ys = layers()
+    labels = np.repeat(np.arange(8), 2)
+    found = max_t(xs, ys, permutations=25, seed=2, groups=labels)
+    for a, b in (("conv", "head"), ("fc", "embed")):
+        test = permutation_test(xs[a], ys[b], permutations=25, seed=2, groups=labels)
+        assert found.p_value.sel(layer_x=a, layer_y=b).item() == test.p_value
+        both = [test.value, *test.null]
+        expected = (test.value - np.mean(both)) / np.std(both)
+        assert found.z.sel(layer_x=a, layer_y=b).item() == pytest.approx(expected, rel=1e-9)
+    assert found.attrs["n_groups"] == 8
+    with pytest.raises(InputError, match="max_t: all groups must have the same number"):
+        max_t(xs, ys, groups=[0] * 10 + [1] * 6)
+
+
+def test_a_constant_layer_takes_no_part():
+    xs, ys = layers()
+    with pytest.warns(DegenerateWarning, match=r"max_t: xs\['flat'\] is constant"):
+        found = max_t({**xs, "flat": np.ones((16, 3))}, ys, permutations=20)
+    plain = max_t(xs, ys, permutations=20)
+    for name in ("cka", "z", "p_value", "p_adjusted"):
+        assert np.isnan(found[name].sel(layer_x="flat")).all()
+        np.testing.assert_allclose(found[name].sel(layer_x=list(xs)), plain[name], rtol=1e-9)
+    np.testing.assert_allclose(found.max_z, plain.max_z, rtol=1e-9)
+
+
+def test_every_framework(eager):
+    xs, ys = layers()
+    expected = max_t(xs, ys, permutations=10)
+    arrays = [{k: eager.array(v.astype("float32")) for k, v in side.items()} for side in (xs, ys)]
+    found = max_t(*arrays, permutations=10)
+    np.testing.assert_allclose(found.z, expected.z, atol=2e-4)
+    np.testing.assert_array_equal(found.p_adjusted, expected.p_adjusted)
+
+
+def test_attributes_and_saving(tmp_path):
+    found = max_t(*layers(), permutations=5, kernel="rbf", seed=np.random.default_rng(0))
+    assert found.attrs["estimator"] == "unbiased"
+    assert found.attrs["n_samples"] == 16
+    assert found.attrs["n_permutations"] == 5
+    assert found.attrs["n_groups"] == 0
+    assert "RBF" in found.attrs["kernel"]
+    for variable in found.data_vars.values():
+        assert variable.attrs["units"] == "1"
+        assert variable.attrs["long_name"]
+        assert variable.dtype == np.float64
+
+
+def test_refuses():
+    xs, _ = layers()
+    for bad in ([1, 2], {}, np.ones((3, 3))):
+        with pytest.raises(InputError, match="max_t: xs must map names to arrays"):
+            max_t(bad)
+    with pytest.raises(InputError, match="max_t: ys must map names"):
+        max_t(xs, {})
+    with pytest.raises(InputError, match=r"same samples.\n  xs\['conv'\]: .*ys\['b'\]: \(15, 2\)"):
+        max_t(xs, {"b": np.ones((15, 2))})
+    with pytest.raises(repsim.NonFiniteError, match=r"ys\['b'\] must be finite"):
+        max_t(xs, {"b": np.full((16, 2), np.inf)})
+    with pytest.raises(InputError, match="the permutation test needs at least 4 samples"):
+        max_t({"a": related(3, 2, 2)[0]})
+    with pytest.raises(repsim.ArrayTypeError, match=r"ys\['b'\] must be an array"):
+        max_t(xs, {"b": [[1.0]] * 16})

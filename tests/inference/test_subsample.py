@@ -1,0 +1,124 @@
+"""Random halves: what is drawn, and what becomes of it."""
+
+import math
+
+import numpy as np
+import pytest
+
+import repsim
+from reference.data import oracle, related
+from repsim import DegenerateWarning, InputError, jackknife
+from repsim.inference import subsample
+from repsim.inference._draws import half
+from repsim.inference._groups import resolve_groups
+
+
+@pytest.mark.parametrize("n", [8, 9])
+def test_a_half_has_no_sample_twice(n):
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(60):
+        rows = half(rng, n, None).tolist()
+        assert len(set(rows)) == len(rows) == n // 2
+        seen |= set(rows)
+    assert seen == set(range(n))
+
+
+def test_a_half_has_whole_groups():
+    labels = np.array([0, 1, 2, 0, 3, 2, 1, 2, 4])
+    groups = resolve_groups("f", labels, 9)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        rows = half(rng, 9, groups)
+        assert len(set(labels[rows])) == 2
+        assert sorted(rows) == np.flatnonzero(np.isin(labels, labels[rows])).tolist()
+
+
+@pytest.mark.parametrize("n", [20, 21])
+@pytest.mark.parametrize("measure", ["cka", "procrustes"])
+def test_by_its_definition(n, measure):
+    x, y = related(n, 3, 4)
+    found = subsample(x, y, measure=measure, draws=12, seed=3)
+    rng = np.random.default_rng(3)
+    options = {"estimator": "unbiased"} if measure == "cka" else {}
+    values = []
+    for _ in range(12):
+        rows = np.sort(rng.permutation(n)[: n // 2])
+        values.append(float(getattr(repsim, measure)(x[rows], y[rows], **options)))
+    np.testing.assert_allclose(found.replicates, values, rtol=1e-12)
+    factor = math.sqrt((n // 2) / (n - n // 2))
+    assert found.standard_error == pytest.approx(factor * np.std(values, ddof=1), rel=1e-10)
+    q = 1.959963984540054
+    if measure == "cka":
+        z = math.atanh(found.value)
+        spread = q * factor * np.std(np.arctanh(values), ddof=1)
+        ends = [math.tanh(z - spread), math.tanh(z + spread)]
+    else:
+        spread = q * found.standard_error
+        ends = [found.value - spread, found.value + spread]
+    assert [found.low, found.high] == pytest.approx(ends, rel=1e-10)
+    assert (found.measure, found.n_samples, found.n_groups) == (measure, n, None)
+
+
+def test_agrees_with_the_jackknife():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 5))
+    y = x + rng.standard_normal((200, 5))
+    ratio = subsample(x, y, draws=400).standard_error / jackknife(x, y).standard_error
+    assert 0.85 < ratio < 1.3
+
+
+def test_copies_within_groups_need_groups():
+    rng = np.random.default_rng(0)
+    x, y = (np.repeat(z, 5, axis=0) for z in related(20, 4, 4))
+    x, y = (z + 0.01 * rng.standard_normal(z.shape) for z in (x, y))
+    whole = subsample(x, y, groups=np.repeat(np.arange(20), 5))
+    assert whole.standard_error > 1.5 * subsample(x, y).standard_error
+    assert whole.n_groups == 20
+
+
+def test_every_framework(eager):
+    x, y = related(14, 3, 20)
+    expected = subsample(x, y, draws=3)
+    found = subsample(eager.array(x.astype("float32")), eager.array(y.astype("float32")), draws=3)
+    for name in ("value", "standard_error", "low", "high"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-3)
+
+
+def test_the_same_has_no_error():
+    x, _ = related(20, 4, 4)
+    found = subsample(x, 2 * x, draws=10)
+    assert found.standard_error == pytest.approx(0, abs=1e-9)
+    assert (found.low, found.high) == (found.value, found.value)
+
+
+def test_seeds():
+    x, y = oracle()
+    one, two = (subsample(x, y, draws=5, seed=s) for s in (1, np.random.default_rng(1)))
+    np.testing.assert_array_equal(one.replicates, two.replicates)
+    assert not np.array_equal(one.replicates, subsample(x, y, draws=5, seed=2).replicates)
+
+
+def test_constant():
+    x, _ = related(10, 3, 3)
+    with pytest.warns(DegenerateWarning, match="subsample: x is constant") as seen:
+        found = subsample(np.ones((10, 2)), x)
+    assert len(seen) == 1
+    assert math.isnan(found.standard_error)
+    assert math.isnan(found.low)
+    assert len(found.replicates) == 0
+
+
+def test_refuses():
+    x, y = related(8, 2, 2)
+    assert math.isfinite(subsample(x, y, draws=3).standard_error)
+    with pytest.raises(InputError, match=r"needs at least 4 samples in every half.\n  n=7"):
+        subsample(x[:7], y[:7])
+    with pytest.raises(InputError, match="the smallest half has 3"):
+        subsample(x, y, groups=[0, 1, 1, 2, 2, 3, 3, 3])
+    with pytest.raises(InputError, match="one draw has no spread"):
+        subsample(x, y, draws=1)
+    with pytest.raises(InputError, match="draws must be a positive integer"):
+        subsample(x, y, draws=0)
+    with pytest.raises(InputError, match="no inference for a partial"):
+        subsample(x, y, given=x)
