@@ -1,0 +1,178 @@
+"""The paper, end to end.
+
+    python -m raghu2021 --out paper-output                          # trains its own small models
+    python -m raghu2021 --models timm:vit_base_patch32_224 timm:resnet50 --data imagenet/val
+                        --device cuda --out paper-imagenet
+
+What is done is on disk and is not done again: run the same command to go on after a break.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from time import perf_counter
+
+try:
+    import matplotlib
+    import skimage
+    import sklearn
+    import timm
+    import torch
+
+    import repsim
+    from raghu2021 import images, pretrained, trained
+    from raghu2021.lab import Crops, Effort, Lab
+    from raghu2021.models import FULL, QUICK
+    from raghu2021.report import Shown, markdown, page, plain
+    from raghu2021.run import measuring, report_on
+    from raghu2021.steps import digest, run_steps
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"raghu2021: {error.name} is not installed.\n"
+        f"  Install the library with what this needs, from the root of the checkout:\n"
+        f"  python -m pip install -e '.[paper]'"
+    )
+
+QUICK_EFFORT = Effort(
+    cka_images=96,
+    cka_batch=32,
+    cka_passes=1,
+    distance_images=32,
+    field_images=4,
+    field_probes=2,
+    ratio_images=32,
+    place_images=64,
+    place_batch=32,
+    probe_shots=5,
+    probe_images=96,
+)
+STEPS = {"photographs": 1000, "digits": 600}
+QUICK_STEPS = 4
+MODELS_EFFORT = Effort(
+    cka_images=10240,
+    cka_batch=256,
+    cka_passes=1,
+    distance_images=5000,
+    ratio_images=1024,
+    place_images=2048,
+    place_batch=512,
+    probe_images=5000,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is asked for; return the exit status."""
+    options = parse(argv)
+    torch.set_num_threads(options.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    began = perf_counter()
+    labs = given(options) if options.models else embedded(options)
+
+    steps = [step for lab in labs for step in measuring(lab)]
+    seconds = run_steps(steps, progress=options.progress)
+    shown = [report_on(lab) for lab in labs]
+    details = {
+        "command": "python -m raghu2021 " + " ".join(sys.argv[1:]),
+        "versions": f"repsim {repsim.__version__}, torch {torch.__version__}, timm "
+        f"{timm.__version__}, scikit-image {skimage.__version__}, scikit-learn "
+        f"{sklearn.__version__}, matplotlib {matplotlib.__version__}, Python "
+        f"{platform.python_version()}",
+        **{f"images, {lab.data.name}": json.dumps(lab.effort.settings) for lab in labs},
+    }
+    write(options.out, shown, details)
+    print(plain(shown))
+    print(f"\nPage:     {options.out / 'index.html'}\nTable:    {options.out / 'findings.md'}")
+    print(f"Pictures and results: {', '.join(str(lab.folder) for lab in labs)}")
+    slowest = sorted(seconds.items(), key=lambda item: -item[1])[:3]
+    if slowest:
+        words = ", ".join(f"{name} {value:.0f} s" for name, value in slowest)
+        print(f"Longest:  {words}")
+    print(f"Done in {perf_counter() - began:.0f} s.")
+    return 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m raghu2021",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("paper-output"), help="folder to write to")
+    add("--images", nargs="+", choices=("photographs", "digits"), default=["photographs", "digits"],
+        help="what to train on and look at (both)")  # fmt: skip
+    add("--quick", action="store_true", help="tiny models that learn nothing: a test of the code")
+    add(
+        "--threads",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="models trained at a time, and threads to measure (all)",
+    )
+    add("--no-progress", dest="progress", action="store_false", help="no progress bar")
+    given = parser.add_argument_group("models by name, on images of your own, without training")
+    add = given.add_argument
+    add("--models", nargs="+", metavar="NAME", help="timm:NAME or torchvision:NAME")
+    add("--data", type=Path, metavar="FOLDER", help="one folder of images per class")
+    add("--random", action="store_true", help="random weights: nothing is downloaded")
+    add("--side", type=int, default=224, help="pixels a side of the images are cut to (224)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for the models")
+    add("--workers", type=int, default=0, help="processes that decode images (0)")
+    options = parser.parse_args(argv)
+    if bool(options.models) != (options.data is not None):
+        parser.error("--models and --data go together")
+    if options.data is not None and not options.data.is_dir():
+        parser.error(f"--data {options.data} is no folder")
+    for name in ("threads", "side"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    return options
+
+
+def embedded(options: argparse.Namespace) -> list[Lab]:
+    """Train the models, as far as they are not there, on the images that come with packages."""
+    size, effort = (QUICK, QUICK_EFFORT) if options.quick else (FULL, Effort())
+    steps, later = [], []
+    for name in options.images:
+        few = {"blocks": 3} if options.quick and name == "photographs" else {}
+        data = getattr(images, name)(**few)
+        key = digest(name, few, [Path(images.__file__)])
+        folder = options.out / name
+        count = QUICK_STEPS if options.quick else STEPS[name]
+        inner = options.progress and options.threads == 1
+        steps += trained.training(data, key, folder, size, count, progress=inner)
+        later.append((data, key, folder, count))
+    run_steps(steps, progress=options.progress, workers=options.threads)
+    return [
+        Lab(Crops(data, key), folder, trained.subjects(data, key, folder, size, count), effort)
+        for data, key, folder, count in later
+    ]
+
+
+def given(options: argparse.Namespace) -> list[Lab]:
+    """Take models by name and images from a folder."""
+    effort = QUICK_EFFORT if options.quick else MODELS_EFFORT
+    data = pretrained.Folder(
+        options.data, options.side, shots=effort.probe_shots, workers=options.workers
+    )
+    subjects = pretrained.subjects(options.models, random=options.random)
+    return [Lab(data, options.out / data.name, subjects, effort, options.device)]
+
+
+def write(out: Path, shown: list[Shown], details: dict[str, str]) -> None:
+    """Write the page and the tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.html").write_text(page(shown, details), encoding="utf-8")
+    (out / "findings.md").write_text(markdown(shown, details), encoding="utf-8")
+    table = {each.name: [vars(finding) for finding in each.findings] for each in shown}
+    text = json.dumps(table, indent=1, ensure_ascii=False)
+    (out / "findings.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""What an experiment consists of: measurements, pictures of them, findings held against them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from raghu2021.lab import Lab
+
+__all__ = [
+    "Experiment",
+    "Finding",
+    "Measurement",
+    "Picture",
+    "Results",
+    "by_seed",
+    "number",
+    "verdict",
+]
+
+HOLDS, IN_PART, FAILS, UNDEFINED = "holds", "in part", "does not hold", "undefined"
+
+Results: TypeAlias = Mapping[str, xr.Dataset]
+"""Results by the name of their measurement; one that is missing could not be made."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One result of one or more models, made once and kept on disk."""
+
+    name: str
+    roles: tuple[str, ...]
+    measure: Callable[[], xr.Dataset]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure, the name of its file, what it is, and what it shows, in words."""
+
+    name: str
+    figure: Figure
+    caption: str
+    alt: str
+
+    def png(self) -> bytes:
+        """The figure as a PNG file."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", dpi=150, bbox_inches="tight", pad_inches=0.05)
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim of the paper, and what became of it here.
+
+    The criterion is stated before anything is measured; with several seeds it has to be met by
+    each of them, and is met in part where some seeds or some of its conditions meet it.
+    """
+
+    figure: str
+    """Which figure of the paper."""
+    claim: str
+    paper: str
+    """What the paper found, in its own terms."""
+    criterion: str
+    measured: str
+    control: str
+    verdict: str
+
+
+class Experiment(Protocol):
+    """A module with these functions."""
+
+    def measurements(self, lab: Lab) -> Iterable[Measurement]:
+        """What to measure with the models there are."""
+        ...
+
+    def pictures(self, lab: Lab, results: Results) -> Iterable[Picture]:
+        """Draw what has been measured."""
+        ...
+
+    def findings(self, lab: Lab, results: Results) -> Iterable[Finding]:
+        """Hold the paper's claims against it, those that the models allow to be tested."""
+        ...
+
+
+def verdict(met: Iterable[bool], *numbers: float) -> str:
+    """Return the verdict on conditions; what rests on an undefined number is undefined."""
+    met = list(met)
+    if not met or any(math.isnan(value) for value in numbers):
+        return UNDEFINED
+    if all(met):
+        return HOLDS
+    return IN_PART if any(met) else FAILS
+
+
+def number(value: float, error: float | None = None, digits: int = 3) -> str:
+    """Return a number as text, with its standard error where there is one."""
+    text = f"{value:.{digits}f}"
+    if error is not None and not math.isnan(error):
+        text += f" ± {error:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def by_seed(values: Iterable[float], errors: Iterable[float] | None = None, digits: int = 3) -> str:
+    """Return the numbers of several seeds as text: the first, and the others in brackets."""
+    values = list(values)
+    first, *others = (
+        [number(value, None, digits) for value in values]
+        if errors is None
+        else [number(v, e, digits) for v, e in zip(values, errors, strict=True)]
+    )
+    return f"{first} (other seed: {', '.join(others)})" if others else first
+
+
+def panels(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list]:
+    """Return a figure with so many Axes side by side, in rows."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for ax in axes[count:]:
+        ax.set_axis_off()
+    return figure, list(axes[:count])

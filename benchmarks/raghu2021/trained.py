@@ -1,0 +1,127 @@
+"""The models that are trained here, each a file that is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+import repsim
+from raghu2021.images import Images
+from raghu2021.lab import Subject
+from raghu2021.models import Size, build
+from raghu2021.steps import Step, digest, is_done, load_weights, save_weights
+from raghu2021.train import SOURCES, Recipe, accuracy, train
+
+__all__ = ["cast", "subjects", "training"]
+
+PARTS = (0.03, 0.1, 0.3)
+"""Parts of the training data, as in the paper."""
+
+
+def cast(size: Size, steps: int) -> dict[str, tuple[str, Recipe]]:
+    """Return every part there is, what pictures call it, and how it is trained."""
+    middle = size["depth"] // 2
+    # What makes a CNN about as good as the ViT: convolutions need not learn what is near.
+    quick_learner = {"steps": max(2 * steps // 5, 1), "learning_rate": 2e-3}
+
+    def recipe(kind: str, **options: Any) -> Recipe:
+        return Recipe(kind, **({"steps": steps} | options))
+
+    return {
+        "vit": ("ViT", recipe("vit")),
+        "vit-2": ("ViT, other seed", recipe("vit", seed=1)),
+        "vit-gap": ("GAP-ViT", recipe("vit-gap")),
+        "vit-gap-2": ("GAP-ViT, other seed", recipe("vit-gap", seed=1)),
+        "cnn": ("CNN", recipe("cnn", **quick_learner)),
+        "cnn-2": ("CNN, other seed", recipe("cnn", seed=1, **quick_learner)),
+        "vit-untrained": ("untrained ViT", recipe("vit", steps=0)),
+        "cnn-untrained": ("untrained CNN", recipe("cnn", steps=0)),
+        "vit-no-skips": (
+            f"ViT without the skips of block {middle}",
+            recipe("vit", without_block=middle),
+        ),
+        **{
+            f"vit-part-{100 * part:g}": (f"ViT, {part:.0%} of the data", recipe("vit", part=part))
+            for part in PARTS
+        },
+    }
+
+
+def training(
+    images: Images, data_key: str, folder: Path, size: Size, steps: int, *, progress: bool
+) -> list[Step]:
+    """Return the steps that train every model."""
+    out = []
+    for role, (label, recipe) in cast(size, steps).items():
+        file, key = _file(folder, role), _key(data_key, size, recipe)
+        # No closure: it may have to travel to another process.
+        make = partial(_train, images, file, key, size, recipe, progress)
+        out.append(Step(f"{images.name}: train {label}", file, key, make))
+    return out
+
+
+def subjects(
+    images: Images, data_key: str, folder: Path, size: Size, steps: int
+) -> dict[str, Subject]:
+    """Return every model; those whose file is there already know their accuracy."""
+    out = {}
+    for role, (label, recipe) in cast(size, steps).items():
+        file, key = _file(folder, role), _key(data_key, size, recipe)
+        about = load_weights(file)[1] if is_done(file, key) else {}
+        out[role] = Subject(
+            role,
+            label,
+            "cnn" if recipe.kind == "cnn" else "vit",
+            key,
+            _loader(images, file, size, recipe),
+            about={**recipe.settings, **about},
+        )
+    return out
+
+
+def _file(folder: Path, role: str) -> Path:
+    return folder / "models" / f"{role}.safetensors"
+
+
+def _key(data_key: str, size: Size, recipe: Recipe) -> str:
+    return digest(data_key, dict(size), recipe.settings, timm.__version__, SOURCES)
+
+
+def _train(
+    images: Images, file: Path, key: str, size: Size, recipe: Recipe, progress: bool
+) -> None:
+    """Train one model and write it."""
+    model = build(recipe.kind, images, size, recipe.seed)
+    with without_block(model, recipe.without_block):
+        loss = train(model, images, recipe, progress=progress) if recipe.steps else None
+        right = accuracy(model, images)
+    about = {
+        "accuracy": right,
+        "loss": loss,
+        "tested": len(images.test),
+        "trained_on": images.fraction(recipe.part) if recipe.steps else 0,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    save_weights(file, key, model.state_dict(), about)
+
+
+def without_block(model: nn.Module, block: int | None) -> AbstractContextManager[object]:
+    """Run without the skips of a block, if there is one."""
+    return nullcontext() if block is None else repsim.without_residual(model, f"blocks.{block}")
+
+
+def _loader(images: Images, file: Path, size: Size, recipe: Recipe) -> Callable[[], nn.Module]:
+    def load() -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            model = build(recipe.kind, images, size, recipe.seed)
+        model.load_state_dict(load_weights(file)[0])
+        return model.eval()
+
+    return load
