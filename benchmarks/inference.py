@@ -334,7 +334,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--datasets", type=int, default=300, help="for coverage (default 300)")
-    parser.add_argument("--nulls", type=int, default=1000, help="for the tests (default 1000)")
+    parser.add_argument("--nulls", type=int, default=3000, help="for the tests (default 3000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write everything that was found here")
     parser.add_argument("--write", type=Path, help="put the tables between this file's comments")

@@ -53,6 +53,11 @@ def test_labels_of_any_kind_say_the_same(function):
     assert len(np.unique(np.round(values[0], 12))) > 2
 
 
+def test_labels_are_compared_and_not_their_names():
+    groups = inference._groups.resolve_groups("f", [1, "1", 1, "1"], 4)
+    assert groups.sizes == [2, 2]
+
+
 def test_the_order_of_the_groups_is_that_of_first_appearance():
     groups = inference._groups.resolve_groups("f", ["b", "a", "b", "c", "a"], 5)
     assert [rows.tolist() for rows in groups.rows] == [[0, 2], [1, 4], [3]]

@@ -205,16 +205,32 @@ def test_stopping_early_decides_the_same(seed, m, level, mix):
         assert early.p_value >= full.p_value  # what was still possible
 
 
-def test_stops_as_soon_as_it_is_certain():
+@pytest.mark.parametrize("level", [0.05, 0.0505])
+def test_stops_as_soon_as_it_is_certain(level):
     x, y = oracle()[0], np.random.default_rng(1).standard_normal((10, 4))
     full = permutation_test(x, y, permutations=999, seed=4)
-    early = permutation_test(x, y, permutations=999, seed=4, stop_at=0.05)
+    early = permutation_test(x, y, permutations=999, seed=4, stop_at=level)
     # 50 exceedances decide: (50 + 1)/1000 > .05
     last = int(np.flatnonzero(np.cumsum(full.null >= full.value - 1e-12) == 50)[0])
     assert len(early.null) == last + 1
     assert early.stopped_early
     assert early.exceedances == 50
     assert early.p_value == 51 / (last + 2)
+
+
+@pytest.mark.parametrize("m", [99, 28])
+def test_levels_that_a_p_value_can_equal(m):
+    # .29 * 100 is 28.999999999999996, and 29/100 is .29: the comparison must be that of p.
+    from repsim.inference._permutation import _certain, _p_value
+
+    rng = np.random.default_rng(0)
+    for k in range(1, m + 1):
+        level = k / (m + 1)
+        for b in (k - 2, k - 1, k):
+            above = rng.permutation(np.arange(m) < b)
+            p = (int(above.sum()) + 1) / (m + 1)
+            end = _certain(above, m, level) or m
+            assert (_p_value(int(above[:end].sum()), end, m, level) <= level) == (p <= level)
 
 
 def test_stopping_early_keeps_the_level():

@@ -83,10 +83,10 @@ def jackknife(
     CKA is zero in the population its error is no longer normal: there use
     :func:`repsim.permutation_test`.
 
-    There is no bootstrap of whole samples. A sample drawn twice is two equal rows: their entry in
-    the Gram, and they are a share of 1/n of all pairs, is a sample with itself, as on the diagonal
-    that the unbiased estimator leaves out. The bootstrap so centres on the *biased* value, and its
-    interval misses the truth, often always.
+    There is no bootstrap of whole samples. A sample drawn twice stands in the Gram beside itself,
+    off the diagonal and with the size of the diagonal, which the unbiased estimator is there to
+    leave out. The bootstrap so centres on the *biased* value: its intervals are a little off for
+    few features, and miss the truth nearly always with more features than samples on both sides.
 
     Invariances are those of CKA. Cost O(n² (p + q)), memory O(n²); with groups O(n² g) for g
     groups. Computed in float64 where the device has it.

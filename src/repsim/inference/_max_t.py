@@ -96,7 +96,8 @@ def max_t(
     exchangeable. Layers of one network are nearly copies of each other, and cost little here;
     Bonferroni would divide α by their number.
 
-    In a map of ``xs`` with itself the diagonal is 1 and takes part.
+    In a map of ``xs`` with itself the diagonal is 1 and takes part, and the p-values of (a, b) and
+    (b, a) differ a little, the permutations being of the second.
 
     Cost: Grams, O(n² Σp), then O(L_x L_y n²) a permutation; memory (L_x + 2 L_y) Grams in float64,
     and with groups m L_x L_y values. For batches use :meth:`repsim.MinibatchCKA.z_scores`.

@@ -195,17 +195,16 @@ def permutation_test(
     if not math.isnan(value):
         slack = rounding_of(rearranged, chosen, value, float(xp.finfo(a.dtype).eps))
         sign = 1 if chosen.similarity else -1
-        needed = math.inf if stop_at is None else stop_at * (m + 1)
         while len(null) < m:
             orders = [random_order(rng, n, places) for _ in range(min(CHUNK, m - len(null)))]
             drawn = np.asarray(to_numpy(rearranged.values(orders)), dtype=np.float64)
             null = np.concatenate([null, drawn])
             above = sign * null >= sign * value - slack
-            if stop_at is not None and (end := _certain(above, m, needed)) is not None:
+            if stop_at is not None and (end := _certain(above, m, stop_at)) is not None:
                 null = null[:end]
                 break
         exceedances = int(np.sum(sign * null >= sign * value - slack))
-        p_value = _p_value(exceedances, len(null), m, needed)
+        p_value = _p_value(exceedances, len(null), m, stop_at)
     else:
         exceedances, p_value = 0, math.nan
     mean, sd, exact = _moments(rearranged, null, grouped=whole is not None)
@@ -230,7 +229,7 @@ def _check_level(operation: str, level: float | None, m: int) -> None:
         return
     if not (isinstance(level, float) and 0 < level < 1):
         raise InputError(f"{operation}: stop_at must be a level in (0, 1).\n  got {level!r}")
-    if level * (m + 1) < 1:
+    if 1 / (m + 1) > level:
         raise InputError(
             f"{operation}: {m} permutations cannot give a p-value of {level}.\n"
             f"  the smallest is 1/{m + 1}\n"
@@ -238,19 +237,21 @@ def _check_level(operation: str, level: float | None, m: int) -> None:
         )
 
 
-def _certain(above: np.ndarray[Any, np.dtype[np.bool_]], m: int, needed: float) -> int | None:
-    """Return after how many permutations it is certain whether b + 1 ≤ α(m + 1), if it is."""
+def _certain(above: np.ndarray[Any, np.dtype[np.bool_]], m: int, level: float) -> int | None:
+    """Return after how many permutations it is certain whether (b + 1)/(m + 1) ≤ α, if it is."""
     so_far = np.cumsum(above)
     left = m - np.arange(1, len(above) + 1)
-    settled = (so_far + 1 > needed) | (so_far + left + 1 <= needed)
+    settled = ((so_far + 1) / (m + 1) > level) | ((so_far + left + 1) / (m + 1) <= level)
     first = int(np.argmax(settled))
     return first + 1 if settled[first] else None
 
 
-def _p_value(exceedances: int, drawn: int, m: int, needed: float) -> float:
-    if drawn == m:
+def _p_value(exceedances: int, drawn: int, m: int, level: float | None) -> float:
+    if drawn == m or level is None:
         return (exceedances + 1) / (m + 1)
-    if exceedances + 1 > needed:  # it can only grow: an estimate from those drawn, not below α
+    if (exceedances + 1) / (
+        m + 1
+    ) > level:  # it can only grow: an estimate from those drawn, not below α
         return (exceedances + 1) / (drawn + 1)
     return (exceedances + m - drawn + 1) / (m + 1)
 
