@@ -74,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     labs = given(options) if options.models else embedded(options)
 
     steps = [step for lab in labs for step in measuring(lab)]
-    seconds = run_steps(steps, progress=options.progress)
+    # Models by name may be large, and on one device: these go one after another.
+    workers = 1 if options.models else options.threads
+    seconds = run_steps(steps, progress=options.progress, workers=workers)
     shown = [report_on(lab) for lab in labs]
     details = {
         "command": "python -m raghu2021 " + " ".join(sys.argv[1:]),

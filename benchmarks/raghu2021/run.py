@@ -6,6 +6,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import xarray as xr
@@ -42,26 +43,26 @@ def _step(lab: Lab, experiment: Experiment, measurement: Measurement) -> Step:
         measurement.name, models, lab.data.key, lab.effort.settings, repsim.__version__, code
     )
     file = _file(lab, measurement)
-    return Step(f"{lab.data.name}: {measurement.name}", file, key, _maker(file, key, measurement))
+    # No closure: it may have to travel to another process.
+    make = partial(_make, file, key, measurement.measure)
+    return Step(f"{lab.data.name}: {measurement.name}", file, key, make)
 
 
 def _file(lab: Lab, measurement: Measurement) -> Path:
     return lab.folder / "results" / f"{measurement.name.replace('/', '.')}.nc"
 
 
-def _maker(file: Path, key: str, measurement: Measurement) -> Callable[[], None]:
-    def make() -> None:
-        # What the library warns of belongs to the result, and would tear the progress bar.
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", RepsimWarning)
-            result = measurement.measure()
-        said = [str(each.message) for each in caught if issubclass(each.category, RepsimWarning)]
-        for other in caught:
-            if not issubclass(other.category, RepsimWarning):
-                warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-        save_result(file, key, result.assign_attrs(warnings=sorted(set(said))))
-
-    return make
+def _make(file: Path, key: str, measure: Callable[[], xr.Dataset]) -> None:
+    """Measure and write what was found, with what was warned of."""
+    # What the library warns of belongs to the result, and would tear the progress bar.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RepsimWarning)
+        result = measure()
+    said = [str(each.message) for each in caught if issubclass(each.category, RepsimWarning)]
+    for other in caught:
+        if not issubclass(other.category, RepsimWarning):
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    save_result(file, key, result.assign_attrs(warnings=sorted(set(said))))
 
 
 def report_on(lab: Lab) -> Shown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -80,7 +79,7 @@ def subjects(
             label,
             "cnn" if recipe.kind == "cnn" else "vit",
             key,
-            _loader(images, file, size, recipe),
+            partial(_load, images, file, size, recipe),
             about={**recipe.settings, **about},
         )
     return out
@@ -117,11 +116,8 @@ def without_block(model: nn.Module, block: int | None) -> AbstractContextManager
     return nullcontext() if block is None else repsim.without_residual(model, f"blocks.{block}")
 
 
-def _loader(images: Images, file: Path, size: Size, recipe: Recipe) -> Callable[[], nn.Module]:
-    def load() -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            model = build(recipe.kind, images, size, recipe.seed)
-        model.load_state_dict(load_weights(file)[0])
-        return model.eval()
-
-    return load
+def _load(images: Images, file: Path, size: Size, recipe: Recipe) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        model = build(recipe.kind, images, size, recipe.seed)
+    model.load_state_dict(load_weights(file)[0])
+    return model.eval()
