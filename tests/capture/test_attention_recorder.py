@@ -659,6 +659,7 @@ def test_flex_attention_is_refused(unchanged):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
 def test_hugging_face_flex_attention_is_refused():
     model = hugging_face("bert", "flex_attention").eval()
     with pytest.raises(CaptureError, match=r'flex_attention.*\n.*attn_implementation="sdpa"'):
