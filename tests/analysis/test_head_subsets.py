@@ -199,3 +199,40 @@ def test_errors(options, error, message):
 def test_nothing_in_the_layer():
     with pytest.raises(CaptureError):
         head_subset_cka(cnn(), cnn(), images(), layer="0", layers_y="*", **quiet)
+
+
+def test_labels_stay_with_their_values_where_the_order_changes():
+    """A model may run its layers in another order in a later batch."""
+
+    class Either(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+            self.turns = 0
+
+        def forward(self, x):
+            self.turns += 1
+            first, second = (self.a, self.b) if self.turns % 2 else (self.b, self.a)
+            return first(x) + second(x)
+
+    torch.manual_seed(3)
+    either, model, batches = Either(), vit(), images()
+    arguments = {"layer": "blocks.0.attn", **quiet}
+    result = head_subset_cka(model, either, batches, layers_y=["a", "b"], **arguments)
+    assert result.layer_y.values.tolist() == ["a", "b"]
+    for name in "ab":
+        alone = head_subset_cka(model, either, batches, layers_y=name, **arguments)
+        np.testing.assert_allclose(result.cka.sel(layer_y=name), alone.cka[:, 0], atol=1e-9)
+
+
+def test_errors_name_the_operation():
+    with pytest.raises(CaptureError, match="head_subset_cka: transform must keep the samples"):
+        head_subset_cka(
+            vit(),
+            cnn(),
+            images(),
+            layer="blocks.0.attn",
+            layers_y="*",
+            transform=torch.sum,
+            **quiet,
+        )

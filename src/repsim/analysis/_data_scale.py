@@ -128,11 +128,14 @@ def data_scale(
     {'control': 1, 'layer': 3}
     """
     _check(models, full, controls)
-    resolved, reduce = resolve_kernel("data_scale", kernel), resolve_transform(transform)
+    resolved, reduce = (
+        resolve_kernel("data_scale", kernel),
+        resolve_transform(transform, "data_scale"),
+    )
     options: dict[str, Any] = {"select": select, "batch_dim": batch_dim}
 
     def recorded(label: str, model: nn.Module) -> _Recorded:
-        grams = LayerGrams(PilotKernels(resolved), reduce)
+        grams = LayerGrams(PilotKernels(resolved), reduce, operation="data_scale")
         recorder = Recorder(model, layers, transform=grams, **options)
         recorder.enabled = False  # until it is this model's turn: models may share modules
         return _Recorded(label, model, grams, recorder)

@@ -29,11 +29,20 @@ class LayerGrams:
         The kernel of each layer.
     reduce : callable, optional
         Applied to the output before it is flattened: tokens to one token, maps to their mean.
+    operation : str
+        What errors begin with.
     """
 
     wants_layer = True
 
-    def __init__(self, kernels: PilotKernels, reduce: Callable[..., Any] | None) -> None:
+    def __init__(
+        self,
+        kernels: PilotKernels,
+        reduce: Callable[..., Any] | None,
+        *,
+        operation: str = "compare",
+    ) -> None:
+        self._operation = operation
         self._kernels = kernels
         self._reduce = reduce
         self._told = getattr(reduce, "wants_layer", False)
@@ -68,13 +77,13 @@ class LayerGrams:
             if not isinstance(values, Tensor) or values.shape[:1] != tensor.shape[:1]:
                 got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 raise CaptureError(
-                    f"compare: transform must keep the samples on axis 0.\n"
+                    f"{self._operation}: transform must keep the samples on axis 0.\n"
                     f"  layer {layer!r}: from {tuple(tensor.shape)} it made {got}\n"
                     f"  Reduce the other axes, for example transform=lambda x: x.mean(1)."
                 )
         if values.numel() == 0:
             raise CaptureError(
-                f"compare: layer {layer!r} has no features.\n  {tuple(values.shape)}\n"
+                f"{self._operation}: layer {layer!r} has no features.\n  {tuple(values.shape)}\n"
                 f"  Leave it out of layers=."
             )
         if values.shape[0] < MIN_BATCH:

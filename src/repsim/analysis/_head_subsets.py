@@ -40,6 +40,9 @@ __all__ = ["head_subset_cka"]
 
 KINDS = ("growing", "sliding")
 
+_LAYER = "layer "
+"""Before the name of a layer of y, which must not be that of a head."""
+
 
 def head_subset_cka(
     model_x: nn.Module,
@@ -174,7 +177,11 @@ def head_subset_cka(
         raise InputError(f"head_subset_cka: width must be at least one head.\n  got {width!r}")
     heads = _Heads(Declared("head_subset_cka", grid, patch_size, prefix), width)
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
-    grams = LayerGrams(PilotKernels(Linear()), resolve_transform(transform, "head_subset_cka"))
+    grams = LayerGrams(
+        PilotKernels(Linear()),
+        resolve_transform(transform, "head_subset_cka"),
+        operation="head_subset_cka",
+    )
     recorder = Recorder(model_y, layers_y, transform=grams, select=select, batch_dim=batch_dim)
     acc = MinibatchCKA(kernel="linear")
     with ExitStack() as stack:
@@ -191,7 +198,7 @@ def head_subset_cka(
                     run("head_subset_cka", model_y, batch, prepare_y, forward)
                 found = heads.grams
                 home = next(iter(found.values())).device
-                others = {f"layer {name}": gram.to(home) for name, gram in recorder.items()}
+                others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}
                 acc.update_grams(found, {**found, **others})
     acc.compute()  # says what is constant, and what was skipped
     distances = heads.distances.dataset(attention)
@@ -199,7 +206,6 @@ def head_subset_cka(
     return _dataset(
         acc,
         distances.distance.values[0, : heads.count],
-        list(recorder),
         kinds,
         max(1, heads.count // 4) if width is None else width,
     ).assign_attrs(
@@ -274,12 +280,13 @@ def _chosen(order: Sequence[int], kinds: Sequence[str], width: int) -> list[tupl
     ]
 
 
-def _dataset(
-    acc: MinibatchCKA, distances: Any, layers: list[str], kinds: Sequence[str], width: int
-) -> xarray.Dataset:
+def _dataset(acc: MinibatchCKA, distances: Any, kinds: Sequence[str], width: int) -> xarray.Dataset:
     import xarray
 
     count = len(distances)
+    assert acc.layers_y is not None, "heads and layers stand side by side in y"
+    # The accumulator's own order, that of its first batch: a later one may run in another.
+    layers = [name.removeprefix(_LAYER) for name in acc.layers_y[count:]]
     order = np.argsort(distances, kind="stable")
     subsets = _chosen(order.tolist(), kinds, width)
     members = np.zeros((len(subsets), count))

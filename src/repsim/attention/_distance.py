@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-
 from array_api_compat import device
 
 from repsim._array import known
-from repsim._errors import DegenerateWarning
+from repsim._errors import DegenerateWarning, warn
 from repsim._typing import Array, Namespace
 from repsim.attention._grid import Grid, PatchSize, as_grid, as_patch_size, grid_distances
 from repsim.attention._weights import as_weights, require_tokens
@@ -121,11 +119,10 @@ def _mean_of_ratios(xp: Namespace, travelled: Array, mass: Array) -> Array:
     defined = count > 0
     if known(xp.all(defined)) is False:
         heads = int(xp.sum(xp.astype(~defined, xp.int32)))
-        warnings.warn(
+        warn(
             f"mean_distance: in {heads} of the maps no patch attends to any patch, so their "
             f"renormalised distance is undefined and NaN is returned.",
             DegenerateWarning,
-            stacklevel=3,
         )
     mean = xp.sum(ratio, axis=-1) / xp.where(defined, count, xp.ones_like(count))
     out: Array = xp.where(defined, mean, xp.full_like(mean, float("nan")))
