@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 from repsim._errors import InputError, LayerNotFoundError
+from repsim.analysis._patches import MOST_PREFIX, declared_prefix
 from repsim.attention._grid import as_grid, as_patch_size, as_prefix
 from repsim.capture import AttentionCall
 
@@ -32,9 +33,6 @@ PatchOption: TypeAlias = (
 
 PrefixOption: TypeAlias = int | Mapping[str, int] | None
 """What ``prefix=`` accepts."""
-
-MOST_PREFIX = 16
-"""Class, distillation and register tokens that a sequence may have beside its patches."""
 
 
 class NoDistance(Exception):  # noqa: N818 - turned into a warning or a CaptureError
@@ -279,7 +277,6 @@ def _n_windows(call: AttentionCall) -> int:
 
 def _timm_prefix(call: AttentionCall) -> int | None:
     for frame in reversed(call.frames):
-        prefix = getattr(frame.module, "num_prefix_tokens", None)
-        if isinstance(prefix, int) and not isinstance(prefix, bool):
+        if (prefix := declared_prefix(frame.module)) is not None:
             return prefix
     return None

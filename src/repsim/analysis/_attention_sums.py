@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
 from repsim.analysis._attention_grid import Declared, NoDistance, TokenPlaces, n_samples
 from repsim.attention import grid_distances, uniform_distance
-from repsim.capture import AttentionCall, AttentionRecorder
-from repsim.capture._select import listing
+from repsim.capture import AttentionCall, AttentionRecorder, listing
 
 if TYPE_CHECKING:
     import xarray

@@ -16,7 +16,7 @@ from repsim._errors import InputError, NonFiniteError
 from repsim.analysis._token_grid import TokenGrid
 from repsim.estimators import ESTIMATORS, centred
 from repsim.kernels import Linear, centre_features
-from repsim.streaming._pairs import CHUNK, pair_products, self_products
+from repsim.streaming import CHUNK, pair_products, self_products
 
 __all__ = ["Floats", "LayerSums", "TokenPatchSums", "patch_edges"]
 

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError
+from repsim.analysis._patches import MOST_PREFIX, declared_prefix, merged
 from repsim.capture import Join, ResidualSite, SiteFinder, unwrap
 
 __all__ = ["Layout", "Layouts"]
-
-MOST_PREFIX = 16
-"""Class, distillation and register tokens that a sequence may have beside its patches."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +100,13 @@ class Layouts:
             module = module.get_submodule(part)
             around.append(module)
         for module in reversed(around):
-            if type(number := getattr(module, "num_prefix_tokens", None)) is int:
+            if (number := declared_prefix(module)) is not None:
                 return min(number, n_tokens)
         if join.grid is not None:
             height, width = join.grid
             if 0 <= n_tokens - height * width <= MOST_PREFIX:
                 return n_tokens - height * width
-            merged = range(2, min(height, width))  # patch merging: both sides by one integer
-            if n_tokens in [
-                height * width // k**2 for k in merged if not height % k and not width % k
-            ]:
+            if merged(n_tokens, height, width):
                 return 0
         raise InputError(
             f"residual_ratios: which of the {n_tokens} tokens of site {site.label!r} are spatial "

@@ -14,8 +14,7 @@ from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFinit
 from repsim.analysis._drive import Forward, Prepare, as_found, batches, run
 from repsim.analysis._provenance import model_label, versions
 from repsim.analysis._residual_layout import Layout, Layouts
-from repsim.capture import Join, ResidualSite, SiteFinder
-from repsim.capture._select import listing
+from repsim.capture import Join, ResidualSite, SiteFinder, listing
 
 if TYPE_CHECKING:
     import xarray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError
+from repsim.analysis._patches import declared_prefix, map_sizes
 from repsim.capture import unwrap
 
 __all__ = ["ChosenTokens", "TokenChoices", "Tokens", "prefix_of"]
@@ -61,7 +62,7 @@ class TokenChoices:
             self._prefix, self._has_cls = prefix_of(model)
         else:
             self._prefix, self._has_cls = prefix, prefix > 0
-        self._maps: set[tuple[int, int]] = set()
+        self._maps: list[tuple[int, int]] = []
         # Those that keep channels last have one; without, a map in doubt is channels first.
         self._mixed = any(isinstance(module, nn.LayerNorm) for module in unwrap(model).modules())
         self.unknown: dict[str, tuple[int, ...]] = {}
@@ -70,20 +71,12 @@ class TokenChoices:
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
         """Follow the size of the model's maps: they tell a CLS token from a patch."""
-        with ExitStack() as stack:
-            for module in unwrap(model).modules():
-                if isinstance(module, nn.Conv2d):
-                    stack.callback(module.register_forward_hook(self._saw_map).remove)
+        with map_sizes(unwrap(model)) as self._maps:
             yield
 
     def start(self) -> None:
         """Get ready for the next forward."""
         self._maps.clear()
-
-    def _saw_map(self, _module: nn.Module, _args: object, output: Tensor) -> None:
-        size = int(output.shape[-2]), int(output.shape[-1])
-        if size != (1, 1):  # a gate on pooled channels lays no patches
-            self._maps.add(size)
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> ChosenTokens:
         """Return the chosen tokens of one output; those that it lacks are left out."""
@@ -173,8 +166,8 @@ def prefix_of(model: nn.Module) -> tuple[int, bool]:
     count: int | None = None
     others = cls = 0
     for module in unwrap(model).modules():
-        if count is None and isinstance(number := getattr(module, "num_prefix_tokens", None), int):
-            count = number
+        if count is None:
+            count = declared_prefix(module)
         cls = max(cls, *(_length(module, name) for name in CLS_NAMES))
         others = max(others, sum(_length(module, name) for name in OTHER_NAMES))
     return (others + cls if count is None else count), cls > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,15 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, warn
-from repsim.capture import Layers, select_layers, unwrap
-from repsim.capture._output import tensors_in
+from repsim.analysis._patches import MOST_PREFIX, declared_prefix, map_sizes, merged
+from repsim.capture import Layers, select_layers, tensors_in, unwrap
 
 __all__ = ["TokenGrid", "TokenGrids", "image_of", "pair_of", "with_image"]
 
 logger = logging.getLogger("repsim")
-
-MOST_PREFIX = 16
-"""Class, distillation and register tokens that a sequence may have beside its patches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +94,9 @@ class TokenGrids:
         self._told: set[tuple[str, int]] = set()
 
     def __enter__(self) -> TokenGrids:
-        def note(_module: nn.Module, _args: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4:
-                size = (int(output.shape[2]), int(output.shape[3]))
-                if size != (1, 1):  # a gate on pooled channels is no patch embedding
-                    self._convolutions.append(size)
-
         with ExitStack() as stack:
-            for module in self._root.modules():
-                if isinstance(module, nn.Conv2d) and self._grid is None:
-                    stack.callback(module.register_forward_hook(note).remove)
+            if self._grid is None:
+                self._convolutions = stack.enter_context(map_sizes(self._root))
             self._stack = stack.pop_all()
         return self
 
@@ -207,9 +196,8 @@ class TokenGrids:
             over, height, width = min(fitting, key=lambda each: each[0])
             return TokenGrid(height, width, over)
         for height, width in grids:
-            for step in range(2, math.gcd(height, width) + 1):
-                if height % step == width % step == 0 and n * step * step == height * width:
-                    return TokenGrid(height // step, width // step)
+            if smaller := merged(n, height, width):
+                return TokenGrid(*smaller)
         tried = ", ".join(f"{h}×{w}" for h, w in dict.fromkeys(grids)) or "no convolution before it"
         with_prefix = "" if known is None else f", prefix {known}"
         return f"{n} tokens fit no patch grid ({tried}{with_prefix})"
@@ -269,9 +257,5 @@ def pair_of(
 
 
 def _timm_prefix(root: nn.Module) -> int | None:
-    found = {
-        value
-        for module in root.modules()
-        if isinstance(value := getattr(module, "num_prefix_tokens", None), int)
-    }
+    found = {value for module in root.modules() if (value := declared_prefix(module)) is not None}
     return found.pop() if len(found) == 1 else None

@@ -2,13 +2,13 @@
 
 from repsim.capture._attention_call import AttentionCall
 from repsim.capture._attention_recorder import AttentionRecorder
-from repsim.capture._output import Select
+from repsim.capture._output import Select, tensors_in
 from repsim.capture._provenance import Join
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._residual_removal import Removal, without_residual
 from repsim.capture._residual_sites import ResidualSite, ResidualSites, SiteFinder
-from repsim.capture._select import Layer, Layers, LayerSpec, Selection, select_layers
+from repsim.capture._select import Layer, Layers, LayerSpec, Selection, listing, select_layers
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
 from repsim.capture._walk import named_layers, unwrap
 
@@ -30,9 +30,11 @@ __all__ = [
     "Selection",
     "SiteFinder",
     "Transform",
+    "listing",
     "named_layers",
     "resolve_transform",
     "select_layers",
+    "tensors_in",
     "token",
     "unwrap",
     "without_residual",

@@ -17,7 +17,7 @@ from repsim.inference._draws import positive, random_order, resolve_seed
 from repsim.inference._groups import resolve_groups
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.kernels import Kernel, resolve_kernel
-from repsim.measures._kernel_item import KernelItem
+from repsim.measures import KernelItem
 
 if TYPE_CHECKING:
     import xarray

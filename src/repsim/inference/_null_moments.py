@@ -11,8 +11,7 @@ from repsim._array import paired, scalar
 from repsim._typing import Array, Namespace
 from repsim.estimators import Products, alignment, permutation_variance, resolve_estimator
 from repsim.kernels import Kernel
-from repsim.measures import resolve_measure
-from repsim.measures._kernel_item import KernelItem
+from repsim.measures import KernelItem, resolve_measure
 
 __all__ = ["NullMoments", "expected_by_chance", "item_moments", "null_moments"]
 

@@ -13,8 +13,7 @@ from repsim._typing import Array, Namespace
 from repsim.estimators import feature_product, inner
 from repsim.inference._groups import Indices
 from repsim.inference._null_moments import FEWEST, item_moments
-from repsim.measures import Measure
-from repsim.measures._kernel_item import KernelItem
+from repsim.measures import KernelItem, Measure
 
 __all__ = ["Rearranged", "rounding_of"]
 

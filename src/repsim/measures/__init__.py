@@ -6,7 +6,9 @@ from repsim.measures._cka import cka, cka_from_gram
 from repsim.measures._cknna import cknna
 from repsim.measures._distance_correlation import distance_correlation
 from repsim.measures._hsic import hsic
-from repsim.measures._layer_match import layer_match
+from repsim.measures._kernel_item import KernelItem
+from repsim.measures._layer_map import layer_map
+from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._pairwise import pairwise
 from repsim.measures._procrustes import nbs, procrustes
@@ -17,7 +19,9 @@ from repsim.measures._shape import shape_distance
 from repsim.measures._soft_matching import soft_matching
 
 __all__ = [
+    "LOWER_HALF",
     "MEASURES",
+    "KernelItem",
     "Measure",
     "angular_cka",
     "cca",
@@ -27,6 +31,7 @@ __all__ = [
     "distance_correlation",
     "hsic",
     "jaccard_knn",
+    "layer_map",
     "layer_match",
     "linear_regression_r2",
     "mutual_knn",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repsim._errors import InputError
+from repsim.measures._layer_map import DIMS, layer_map
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["layer_match"]
-
-DIMS = ("layer_x", "layer_y")
+__all__ = ["LOWER_HALF", "layer_match"]
 
 LOWER_HALF = 0.5
 MOST = 0.9
@@ -81,9 +79,9 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
     """
     import xarray
 
-    array, attrs = _map(result, variable)
-    name = variable if array.name is None else str(array.name)
-    values = array.values.astype(np.float64)
+    array = layer_map(result, "layer_match", variable)
+    own = result[variable] if isinstance(result, xarray.Dataset) else result
+    name, values = str(array.name), array.values
     kept = ~np.isnan(values).all(axis=1)
     best = np.where(np.isnan(values), -np.inf, values)[kept].argmax(axis=1)
     names_x, names_y = (np.array([str(v) for v in array[dim].values], dtype=object) for dim in DIMS)
@@ -92,13 +90,13 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
     matches = xarray.Dataset(
         {
             "match": ("layer_x", names_y[best]),
-            name: ("layer_x", values[kept][np.arange(len(best)), best], array.attrs),
+            name: ("layer_x", values[kept][np.arange(len(best)), best], own.attrs),
             "depth_x": ("layer_x", depth_x),
             "depth_y": ("layer_x", depth_y),
         },
         coords={"layer_x": names_x[kept]},
         attrs={
-            **attrs,
+            **result.attrs,
             # The least depth that is a layer's own: no interpolation between two layers.
             "lower_half_reach": float(np.quantile(lower, MOST, method="inverted_cdf"))
             if len(lower)
@@ -116,38 +114,3 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
 def _depths(layers: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Depth of each of so many layers: 0 for the first, 1 for the last."""
     return np.linspace(0.0, 1.0, layers)
-
-
-def _map(result: Any, variable: str) -> tuple[xarray.DataArray, dict[Any, Any]]:
-    """Return the similarities with dims ("layer_x", "layer_y"), and the attributes of the whole."""
-    import xarray
-
-    array, attrs = result, getattr(result, "attrs", {})
-    if isinstance(result, xarray.Dataset):
-        if variable not in result.data_vars:
-            raise InputError(
-                f"layer_match: result has no variable {variable!r}.\n"
-                f"  variables: {', '.join(map(str, result.data_vars)) or 'none'}\n"
-                "  Pass the map itself, as in layer_match(result[name])."
-            )
-        array = result[variable]
-    if not isinstance(array, xarray.DataArray):
-        raise InputError(
-            "layer_match: result must be an xarray.Dataset or DataArray with named layers.\n"
-            f"  result: {type(result).__name__}\n"
-            f"  Label a bare matrix first: xarray.DataArray(matrix, dims={DIMS}, "
-            "coords={'layer_x': names_x, 'layer_y': names_y})."
-        )
-    if array.ndim != 2 or set(array.dims) != set(DIMS):
-        raise InputError(
-            "layer_match: result must have exactly the dimensions layer_x and layer_y.\n"
-            f"  result: {tuple(map(str, array.dims))} → {array.shape}\n"
-            "  Choose one entry of any other, and keep these two: sel(layer_x=['blocks.3'])."
-        )
-    if array.size == 0 or array.dtype.kind not in "fiu":
-        raise InputError(
-            "layer_match: result must hold real numbers, for at least one layer on each side.\n"
-            f"  result: {array.dtype} → {array.shape}\n"
-            "  Was another variable meant, or does the selection of layers match nothing?"
-        )
-    return array.transpose(*DIMS), attrs

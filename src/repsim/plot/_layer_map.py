@@ -3,86 +3,15 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from repsim._errors import InputError
+from repsim.measures import layer_map
 
 __all__ = ["layer_map", "layer_names", "measure_label", "model_name"]
 
-DIMS = ("layer_x", "layer_y")
-
 LABEL_WIDTH = 36
 """Characters of a line beside the colour bar."""
-
-
-def layer_map(result: Any, operation: str, variable: str = "cka") -> xr.DataArray:
-    """Return the similarities of `result` as a map with dims ("layer_x", "layer_y").
-
-    Parameters
-    ----------
-    result : xarray.Dataset or xarray.DataArray
-        Two-dimensional; a Dataset holds the map as `variable`.
-    operation : str
-        The caller's name, with which an error message begins.
-    variable : str
-        Which variable of a Dataset to take; without meaning for a DataArray.
-
-    Returns
-    -------
-    xarray.DataArray
-        float64, named; the attributes of the Dataset completed by those of the variable.
-
-    Raises
-    ------
-    InputError
-        The map is missing, empty, not numeric, or has other dimensions.
-    """
-    array, attrs = result, {}
-    if isinstance(result, xr.Dataset):
-        if variable not in result.data_vars:
-            raise InputError(
-                f"{operation}: result has no variable {variable!r}.\n"
-                f"  variables: {', '.join(map(str, result.data_vars)) or 'none'}\n"
-                f"  Pass the map itself, as in {operation}(result[name])."
-            )
-        array, attrs = result[variable], result.attrs
-    if not isinstance(array, xr.DataArray):
-        raise InputError(
-            f"{operation}: result must be an xarray.Dataset or DataArray with named layers.\n"
-            f"  result: {type(result).__name__}\n"
-            f"  Label a bare matrix first: xarray.DataArray(matrix, dims={DIMS}, "
-            "coords={'layer_x': names_x, 'layer_y': names_y})."
-        )
-    if set(array.dims) != set(DIMS) or array.ndim != 2:
-        rest = [dim for dim in array.dims if dim not in DIMS]
-        repair = (
-            f"Choose one entry of the rest first, as in result.isel({rest[0]}=0)."
-            if rest and set(DIMS) < set(array.dims)
-            else "Keep both dimensions: select with a list, as in sel(layer_x=['blocks.3'])."
-        )
-        raise InputError(
-            f"{operation}: result must have exactly the dimensions layer_x and layer_y.\n"
-            f"  result: {tuple(map(str, array.dims))} → {array.shape}\n"
-            f"  {repair}"
-        )
-    if array.size == 0:
-        raise InputError(
-            f"{operation}: result must have at least one layer on each side.\n"
-            f"  result: {tuple(map(str, array.dims))} → {array.shape}\n"
-            "  Did the selection of layers match nothing?"
-        )
-    if array.dtype.kind not in "fiu":
-        raise InputError(
-            f"{operation}: result must hold real numbers.\n"
-            f"  result: dtype {array.dtype}\n"
-            "  Was another variable meant?"
-        )
-    array = array.transpose(*DIMS).astype(np.float64)
-    name = array.name if array.name is not None else variable
-    return array.rename(name).assign_attrs({**attrs, **array.attrs})
 
 
 def layer_names(array: xr.DataArray, dim: str) -> list[str]:

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from repsim.measures import LOWER_HALF
 from repsim.measures import layer_match as _best_match
-from repsim.measures._layer_match import LOWER_HALF
 from repsim.plot._beside import add_colour_bar, make_room
 from repsim.plot._colours import colour_scale
 from repsim.plot._figure import new_axes, text_width

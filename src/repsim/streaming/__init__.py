@@ -6,10 +6,12 @@ from repsim.streaming._checkpoint import Checkpoint
 from repsim.streaming._covariance import StreamingLinearCKA
 from repsim.streaming._exact import cka_matrix
 from repsim.streaming._minibatch import MIN_BATCH, MinibatchCKA
+from repsim.streaming._pairs import CHUNK, pair_products, self_products
 from repsim.streaming._pilot import PilotKernels
 from repsim.streaming._ridge import LinearClassifier, RidgePath, RidgeStatistics
 
 __all__ = [
+    "CHUNK",
     "MIN_BATCH",
     "BlockSums",
     "Checkpoint",
@@ -23,5 +25,7 @@ __all__ = [
     "cka_matrix",
     "gather",
     "group_size",
+    "pair_products",
+    "self_products",
     "tell_failure",
 ]
