@@ -63,14 +63,21 @@ if TYPE_CHECKING:
         compare,
         data_scale,
         effective_receptive_field,
+        extract,
         head_subset_cka,
         linear_probe,
+        probe_activations,
         residual_ratios,
         residual_sites,
         token_localization,
     )
     from repsim.capture import Recorder, without_residual
-    from repsim.streaming import MinibatchCKA, StreamingLinearCKA, cka_matrix
+    from repsim.streaming import (
+        MinibatchCKA,
+        StreamingLinearCKA,
+        cka_matrix,
+        open_activations,
+    )
 
 _LAZY = {
     "MinibatchCKA": "repsim.streaming",
@@ -81,9 +88,12 @@ _LAZY = {
     "compare": "repsim.analysis",
     "data_scale": "repsim.analysis",
     "effective_receptive_field": "repsim.analysis",
+    "extract": "repsim.analysis",
     "head_subset_cka": "repsim.analysis",
     "linear_probe": "repsim.analysis",
+    "open_activations": "repsim.streaming",
     "plot": "repsim",
+    "probe_activations": "repsim.analysis",
     "residual_ratios": "repsim.analysis",
     "residual_sites": "repsim.analysis",
     "token_localization": "repsim.analysis",
@@ -119,6 +129,7 @@ __all__ = [
     "data_scale",
     "distance_correlation",
     "effective_receptive_field",
+    "extract",
     "head_subset_cka",
     "hsic",
     "inference",
@@ -131,9 +142,11 @@ __all__ = [
     "max_t",
     "mutual_knn",
     "nbs",
+    "open_activations",
     "pairwise",
     "permutation_test",
     "plot",
+    "probe_activations",
     "procrustes",
     "pwcca",
     "residual_ratios",
