@@ -179,6 +179,8 @@ def extract(
                 **versions(),
             }
         )
+    except CheckpointError:
+        raise  # it says itself what is left
     except BaseException as error:
         try:
             store.save()
