@@ -204,9 +204,8 @@ def _fill(
 ) -> None:
     """Store the batches that are not there yet."""
     log = BatchLog("extract", fspath(store.path), [[digest for digest, _ in store.batches]])
-    there = store.n_rows - sum(
-        rows for _, rows in store.batches
-    )  # of a batch that is there in part
+    # Rows on disk of a batch that is there in part.
+    there = store.n_rows - sum(rows for _, rows in store.batches)
     part = store.part
     recording = False
     with as_found(model), ExitStack() as stack:
