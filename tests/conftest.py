@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,44 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repsim")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let quick tests compile quickly: jax is most of their time, and compiling is most of jax."""
+    if config.option.markexpr == "not slow":
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file on one worker, where what jax has compiled for its shapes is compiled once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of each table of cases, every third one on jax is quick, and the others are slow.
+
+    jax compiles every operation for every shape, which was most of the time of the quick tests;
+    the other frameworks go through the same lines and run all cases. Three divides neither two
+    estimators nor two dtypes nor five kernels, so that none of these is left out.
+    """
+    seen: Counter[tuple[object, str]] = Counter()
+    for item in items:
+        for name in ("jax", "jax-jit"):
+            if name in _strings(item):
+                table = getattr(item, "function", None), name
+                if seen[table] % 3:
+                    item.add_marker(pytest.mark.slow)
+                seen[table] += 1
+
+
+def _strings(item: pytest.Item) -> list[str]:
+    """The parameters of a test that are strings: names of frameworks, estimators, dtypes."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return [value for value in parameters.values() if isinstance(value, str)]
 
 
 class Backend:

@@ -154,6 +154,7 @@ def test_jax_without_float64(make_weights):
         np.testing.assert_allclose(np.asarray(out), expected(name, weights), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_vmap(make_weights):
     jax = pytest.importorskip("jax")
     weights = make_weights(4, 3, 7, 7, dtype="float32")

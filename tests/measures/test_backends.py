@@ -143,6 +143,7 @@ def test_jax_without_float64():
     assert float(out) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_vmap_over_pairs():
     jax = pytest.importorskip("jax")
     pairs = [related(8, 6, 5, seed) for seed in range(3)]

@@ -244,10 +244,10 @@ def test_options_are_checked():
 
 
 GRADIENTS = [
-    (repsim.cca, {}, (9, 3, 2)),
+    pytest.param(repsim.cca, {}, (9, 3, 2), marks=pytest.mark.slow),
     (repsim.cca, {"statistic": "mean_rho_squared"}, (9, 3, 2)),
     (repsim.svcca, {"variance": 0.8}, (9, 3, 2)),
-    (repsim.svcca, {"directions": 2}, (8, 12, 10)),
+    pytest.param(repsim.svcca, {"directions": 2}, (8, 12, 10), marks=pytest.mark.slow),
     (repsim.pwcca, {}, (9, 2, 3)),
 ]
 

@@ -78,6 +78,7 @@ def test_half_precision():
     half(repsim.cknna, x, y, lambda a, b: reference.cknna(a, b, 5), 1e-5, k=5)
 
 
+@pytest.mark.slow
 def test_gradients():
     same_gradient(repsim.cknna, *related(8, 3, 4, 2), k=4)
 

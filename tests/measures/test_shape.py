@@ -186,7 +186,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow) if case in ("angle", "whitened") else case
+        for case in CASES
+    ],
+)
 def test_gradients(case):
     torch = pytest.importorskip("torch")
     jax = pytest.importorskip("jax")

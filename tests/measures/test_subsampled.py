@@ -125,6 +125,7 @@ def test_half_precision(estimator):
     )
 
 
+@pytest.mark.slow
 def test_gradients():
     same_gradient(repsim.cka, *related(8, 3, 4, 2), estimator="unbiased", features="sampled")
 

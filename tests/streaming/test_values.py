@@ -341,6 +341,7 @@ def test_inputs_are_not_written_to(eager):
         np.testing.assert_array_equal(eager.numpy(b[name]), y)
 
 
+@pytest.mark.slow
 def test_jax_without_float64():
     """Its default: the sums of one batch are float32, those over batches float64 on the host."""
     jax = pytest.importorskip("jax")
