@@ -16,10 +16,15 @@ from repsim.analysis import (
 )
 from repsim.streaming import _checkpoint, _store
 
-# Rows go to disk where a chunk is full, in the middle of a batch, and after every batch.
-_checkpoint.EVERY_SECONDS = _store.EVERY_SECONDS = 0.0
-_store.MOST_ROWS, _store.FIRST_CHUNKS = 16, 1
-torch.set_num_threads(1)
+
+def often() -> None:
+    """Save after every step: where a chunk is full, in the middle of a batch, and after each one.
+
+    In the process that is killed alone, for importing this file must change nothing.
+    """
+    _checkpoint.EVERY_SECONDS = _store.EVERY_SECONDS = 0.0
+    _store.MOST_ROWS, _store.FIRST_CHUNKS = 16, 1
+    torch.set_num_threads(1)
 
 
 def net(seed: int) -> nn.Module:
@@ -34,6 +39,7 @@ def batches(count: int, sizes: tuple[int, ...] = (9, 17, 6)) -> list[torch.Tenso
 
 
 def compare(folder: Path) -> None:
+    often()
     result = repsim.compare(
         net(0), net(1), batches(30), kernel="rbf", checkpoint=folder / "run.npz", progress=False
     )
@@ -42,6 +48,7 @@ def compare(folder: Path) -> None:
 
 
 def cka_matrix(folder: Path) -> None:
+    often()
     rng = np.random.default_rng(0)
     layers = {f"{p}": rng.standard_normal((160, p)) for p in (3, 50, 200)}
     result = repsim.cka_matrix(layers, kernel="rbf", block_size=16, checkpoint=folder / "run.npz")
@@ -49,6 +56,7 @@ def cka_matrix(folder: Path) -> None:
 
 
 def extract(folder: Path) -> None:
+    often()
     stored = repsim.extract(net(0), batches(10), out=folder / "run.zarr", progress=False)
     for layer, values in stored.items():
         np.save(folder / f"{layer}.npy", values.values)
