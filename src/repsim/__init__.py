@@ -57,7 +57,7 @@ from repsim.measures import (
 )
 
 if TYPE_CHECKING:
-    from repsim import plot
+    from repsim import plot, report
     from repsim.analysis import (
         attention_distance,
         compare,
@@ -84,6 +84,7 @@ _LAZY = {
     "head_subset_cka": "repsim.analysis",
     "linear_probe": "repsim.analysis",
     "plot": "repsim",
+    "report": "repsim",
     "residual_ratios": "repsim.analysis",
     "residual_sites": "repsim.analysis",
     "token_localization": "repsim.analysis",
@@ -136,6 +137,7 @@ __all__ = [
     "plot",
     "procrustes",
     "pwcca",
+    "report",
     "residual_ratios",
     "residual_sites",
     "rsa",
