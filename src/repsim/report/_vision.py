@@ -107,7 +107,12 @@ def attention_section(name: str, result: xr.Dataset) -> Section:
                 )
         references = [
             Series(
-                "uniform attention", np.arange(len(layers)), uniform, points=False, dashed=True
+                "uniform attention",
+                np.arange(len(layers)),
+                uniform,
+                points=False,
+                dashed=True,
+                reference=True,
             )
         ]
     head_at = np.argsort(np.argsort(distance, axis=1), axis=1)  # NaN last
@@ -159,7 +164,9 @@ def attention_section(name: str, result: xr.Dataset) -> Section:
             )
     if _has(result, "entropy", "layer", "head"):
         entropy = _mean(_values(result, "entropy", "layer", "head"), 1)
-        section.findings += _ends("entropy of attention, mean of heads", layers, entropy, 2, " nats")
+        section.findings += _ends(
+            "entropy of attention, mean of heads", layers, entropy, 2, " nats"
+        )
     return section
 
 
@@ -335,7 +342,9 @@ def localization_section(name: str, result: xr.Dataset) -> Section:
         ]
         if _has(result, "chance", "layer"):
             chance = _values(result, "chance", "layer")
-            series.append(Series("a random patch", at, chance, points=False, dashed=True))
+            series.append(
+                Series("a random patch", at, chance, points=False, dashed=True, reference=True)
+            )
             if np.isfinite(chance).any():
                 section.findings.append(Finding("by chance", f"{np.nanmax(chance):.1%}"))
         section.pictures.append(
@@ -378,18 +387,17 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
         patches = np.flatnonzero(np.isfinite(patch_row))
         if not tokens.size or not patches.size:
             continue
-        rows, columns = (token_row[tokens] // every).astype(int), (
-            token_column[tokens] // every
-        ).astype(int)
+        rows, columns = (
+            (token_row[tokens] // every).astype(int),
+            (token_column[tokens] // every).astype(int),
+        )
         down, right = patch_row[patches].astype(int), patch_column[patches].astype(int)
         height, width = int(down.max()) + 1, int(right.max()) + 1
         grid = np.full((rows.max() + 1, height, columns.max() + 1, width), np.nan)
         for token, r, c in zip(tokens, rows, columns, strict=True):
             grid[r, down, c, right] = cka[i, token, patches]
         cells.add((height, width))
-        tiles.append(
-            Tile(layer, grid.reshape(grid.shape[0] * height, grid.shape[2] * width))
-        )
+        tiles.append(Tile(layer, grid.reshape(grid.shape[0] * height, grid.shape[2] * width)))
     if not tiles or len(cells) != 1:
         return []  # grids that differ from layer to layer have no common picture
     known = np.concatenate([tile.values[np.isfinite(tile.values)] for tile in tiles])
@@ -446,8 +454,9 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
         series.append(Series(label, at, accuracy[:, j], low, high))
         if np.isfinite(accuracy[:, j]).any():
             best = int(np.nanargmax(accuracy[:, j]))
-            error = f" ± {errors[best, j]:.1%}" if _known(errors, best, j) else ""
-            text = f"{accuracy[best, j]:.1%}{error}"
+            text = f"{accuracy[best, j]:.1%}"
+            if errors is not None and np.isfinite(errors[best, j]):
+                text += f" ± {errors[best, j]:.1%}"
             section.findings.append(Finding(f"best accuracy, {label}", text, layers[best]))
     if single:
         alone = accuracy[:, single]
@@ -485,10 +494,6 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
         )
     ]
     return section
-
-
-def _known(errors: Any, *index: int) -> bool:
-    return errors is not None and bool(np.isfinite(errors[index]))
 
 
 def data_scale_section(name: str, result: xr.Dataset) -> Section:
