@@ -57,7 +57,7 @@ from repsim.measures import (
 )
 
 if TYPE_CHECKING:
-    from repsim import plot
+    from repsim import plot, report
     from repsim.analysis import (
         attention_distance,
         compare,
@@ -94,6 +94,7 @@ _LAZY = {
     "open_activations": "repsim.streaming",
     "plot": "repsim",
     "probe_activations": "repsim.analysis",
+    "report": "repsim",
     "residual_ratios": "repsim.analysis",
     "residual_sites": "repsim.analysis",
     "token_localization": "repsim.analysis",
@@ -149,6 +150,7 @@ __all__ = [
     "probe_activations",
     "procrustes",
     "pwcca",
+    "report",
     "residual_ratios",
     "residual_sites",
     "rsa",
