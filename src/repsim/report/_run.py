@@ -81,7 +81,7 @@ def save_result(
     {'n_samples': 512, 'grid': (14, 14)}
     """
     path = Path(folder) / (_file_name(name) + SUFFIX)
-    dataset = _as_dataset(result)
+    dataset = as_dataset("save_result", result)
     try:
         data = pack(dataset, name=name, saved=time.time_ns())
     except Unstorable as error:
@@ -170,12 +170,13 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def _as_dataset(result: Any) -> xr.Dataset:
+def as_dataset(operation: str, result: Any) -> xr.Dataset:
+    """Return a result as a Dataset, whichever of the two it is."""
     if isinstance(result, xr.DataArray):
         return result.to_dataset(name=UNNAMED if result.name is None else result.name)
     if not isinstance(result, xr.Dataset):
         raise InputError(
-            "save_result: result must be an xarray.Dataset or DataArray.\n"
+            f"{operation}: result must be an xarray.Dataset or DataArray.\n"
             f"  result: {type(result).__name__}\n"
             "  Pass what a function of repsim returned."
         )
