@@ -28,6 +28,7 @@ class ArrayOptions:
     test: bool = False
     permutations: int | None = None
     seed: int = 0
+    progress: bool = True
 
 
 def compare_arrays(session: Session, x: str, y: str | None, asked: ArrayOptions) -> None:
@@ -56,7 +57,7 @@ def _measure(name: str) -> Measure:
     return MEASURES[name]
 
 
-def _settings(measure: Measure, asked: ArrayOptions) -> dict[str, object]:
+def _settings(measure: Measure, asked: ArrayOptions) -> dict[str, Any]:
     """The options of the measure; its estimator is the unbiased one unless asked for otherwise."""
     given: dict[str, object] = read_options(asked.options)
     if asked.kernel is not None:
@@ -83,7 +84,7 @@ def _pair(
     x: Any,
     y: Any,
     measure: Measure,
-    settings: dict[str, object],
+    settings: dict[str, Any],
     asked: ArrayOptions,
 ) -> None:
     import repsim
@@ -131,9 +132,7 @@ def _pair(
     session.line(_described(found, measure))
     if asked.test:
         p = found["permutation_test"]
-        session.line(
-            f"p = {p['p_value']:.4g} ({p['permutations']} permutations), z = {p['z']:.2f}"
-        )
+        session.line(f"p = {p['p_value']:.4g} ({p['permutations']} permutations), z = {p['z']:.2f}")
         if "jackknife" in found:
             j = found["jackknife"]
             session.line(
@@ -146,7 +145,9 @@ def _pair(
 
 def _described(found: Mapping[str, Any], measure: Measure) -> str:
     choices = [
-        f"{name}={found[name]}" for name in measure.options("compare", {}) if found[name] != "None"
+        f"{name}={found[name]}"
+        for name in measure.options("compare", {})
+        if found[name] is not None
     ]
     kind = "similarity" if measure.similarity else "dissimilarity"
     listed = f" ({', '.join(choices)})" if choices else ""
@@ -176,14 +177,12 @@ def _matrix(
             xs, ys, permutations=asked.permutations or 999, seed=asked.seed, **settings
         )
     elif blockwise:  # in bounded memory, whatever n
-        result = repsim.cka_matrix(xs, ys, progress=not session.as_json, **settings)
+        result = repsim.cka_matrix(xs, ys, progress=asked.progress, **settings)
     else:
         result = repsim.pairwise(xs, ys, measure=measure, **settings)
     dataset = result if asked.test else result.to_dataset(name=measure.name)
     if session.as_json:
-        session.emit(
-            {"command": "compare", "x": files[0], "y": files[1], **dataset_json(dataset)}
-        )
+        session.emit({"command": "compare", "x": files[0], "y": files[1], **dataset_json(dataset)})
         return
     values = dataset[measure.name]
     n = int(dataset.attrs.get("n_samples", values.attrs.get("n_samples", 0)))
@@ -195,4 +194,4 @@ def _matrix(
 
 
 def _text(value: object) -> object:
-    return value if isinstance(value, str | int | float) else str(value)
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["BadSamples", "Batches", "Side", "chosen_samples"]
 
 
+class _Unreadable(Exception):  # noqa: N818 - never seen outside
+    """A sample that cannot be read, and why."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 @dataclass
 class BadSamples:
     """The samples that could not be read, each named once.
@@ -184,16 +192,19 @@ class Batches:
     ) -> Iterator[tuple[int, list[Tensor]]]:
         try:
             tensors = future.result()
-        # Whatever a decoder raises over a damaged file: it is reported by name, or stops the run.
-        except Exception as error:
-            self.bad.add(self.samples.key(at), error)
+        except _Unreadable as error:
+            self.bad.add(self.samples.key(at), error.reason)
             return
         yield at, tensors
 
     def _prepared(self, at: int) -> list[Tensor]:
         import torch
 
-        sample = self.samples.read(at)
+        try:
+            sample = self.samples.read(at)
+        # Whatever a decoder raises over a damaged file: it is reported by name, or stops the run.
+        except Exception as error:
+            raise _Unreadable(error) from error
         if not self.samples.are_images:
             return [torch.from_numpy(np.array(sample))]
         return [each(sample) for each in self._kinds.values() if each is not None]

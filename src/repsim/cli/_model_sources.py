@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from repsim.cli._literals import near
 from repsim.cli._needs import need
 from repsim.cli._outcome import UsageError
-from repsim.cli._preparation import SCALES, Preparation, channels_of, plain_preparation
+from repsim.cli._preparation import (
+    SCALES,
+    Preparation,
+    Scale,
+    channels_of,
+    plain_preparation,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +63,7 @@ def from_timm(name: str, *, pretrained: bool, size: int | None, scale: str | Non
     if size is not None:
         config["input_size"] = (config["input_size"][0], size, size)
     if scale is not None:
-        config["mean"], config["std"] = map(tuple, SCALES[scale])
+        config["mean"], config["std"] = SCALES[scale]
     transform = data.create_transform(**config, is_training=False)
     label = "timm: " + " ".join(str(transform).split())
     return Built(
@@ -82,7 +88,7 @@ def from_torchvision(name: str, *, pretrained: bool, size: int | None, scale: st
         shorter = round(size * transform.resize_size[0] / transform.crop_size[0])
         transform = published.transforms(crop_size=size, resize_size=shorter)
     if scale is not None:
-        transform.mean, transform.std = SCALES[scale]
+        transform.mean, transform.std = map(list, SCALES[scale])
     side = int(transform.crop_size[0])
     label = "torchvision: " + " ".join(str(transform).split())
     return Built(
@@ -92,9 +98,7 @@ def from_torchvision(name: str, *, pretrained: bool, size: int | None, scale: st
     )
 
 
-def from_transformers(
-    name: str, *, pretrained: bool, size: int | None, scale: str | None
-) -> Built:
+def from_transformers(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
     """Build ``transformers:`` a model type, a configuration or model class, or a local folder."""
     transformers = need("transformers", f"transformers:{name}")
     folder = Path(name)
@@ -119,7 +123,9 @@ def from_transformers(
     preparation = None
     if getattr(model, "main_input_name", "pixel_values") == "pixel_values" and side:
         channels = int(getattr(config, "num_channels", 3))
-        preparation = plain_preparation(int(side), channels, scale or _hf_scale(folder))
+        preparation = plain_preparation(
+            int(side), channels, SCALES[scale] if scale else _hf_scale(folder)
+        )
     return Built(model, weights, preparation)
 
 
@@ -152,7 +158,9 @@ def from_function(name: str, *, pretrained: bool, size: int | None, scale: str |
     side = size or _own_size(model)
     preparation = None
     if side is not None:
-        preparation = plain_preparation(side, channels_of(model), scale or "imagenet")
+        preparation = plain_preparation(
+            side, channels_of(model), SCALES[scale] if scale else _own_scale(model)
+        )
     return Built(model, f"as {what} makes them", preparation)
 
 
@@ -181,25 +189,44 @@ def _fresh_transformer(transformers: Any, name: str, size: int | None) -> Any:
     return build(config)
 
 
-def _hf_scale(folder: Path) -> str:
+def _hf_scale(folder: Path) -> Scale:
     """Return the scale of a local folder's image processor; else that of ViT, [-1, 1]."""
     file = folder / "preprocessor_config.json"
     if not file.is_file():
-        return "half"
+        return SCALES["half"]
     stated = json.loads(file.read_text())
-    wanted = stated.get("image_mean"), stated.get("image_std")
-    return next((name for name, each in SCALES.items() if each == wanted), "half")
+    if not stated.get("do_normalize", True):
+        return SCALES["none"]
+    mean, deviation = stated.get("image_mean"), stated.get("image_std")
+    return (tuple(mean), tuple(deviation)) if mean and deviation else SCALES["half"]
 
 
 def _own_size(model: Any) -> int | None:
-    """Return the image size that timm and transformers write on their models."""
-    for name in ("pretrained_cfg", "default_cfg"):
-        stated = getattr(model, name, None)
-        if isinstance(stated, dict) and stated.get("input_size"):
-            return int(stated["input_size"][-1])
-    side = getattr(getattr(model, "config", None), "image_size", None)
-    side = side[0] if isinstance(side, list | tuple) and side else side
-    return side if isinstance(side, int) else None
+    """Return the image size that timm, torchvision and transformers write on their models."""
+    stated = (
+        getattr(getattr(model, "patch_embed", None), "img_size", None),
+        getattr(model, "image_size", None),
+        getattr(getattr(model, "config", None), "image_size", None),
+        *((each["input_size"][-2:] if each.get("input_size") else None) for each in _cards(model)),
+    )
+    for size in stated:
+        side = size[0] if isinstance(size, list | tuple) and size else size
+        if isinstance(side, int):
+            return side
+    return None
+
+
+def _own_scale(model: Any) -> Scale:
+    """Return what timm writes on its models; else that of ImageNet."""
+    for each in _cards(model):
+        if each.get("mean") and each.get("std"):
+            return tuple(each["mean"]), tuple(each["std"])
+    return SCALES["imagenet"]
+
+
+def _cards(model: Any) -> list[dict[str, Any]]:
+    found = (getattr(model, name, None) for name in ("pretrained_cfg", "default_cfg"))
+    return [each for each in found if isinstance(each, dict)]
 
 
 def _unknown(source: str, name: str, known: Sequence[str]) -> UsageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,12 @@ class LoadedModel:
     weights: str
     preparation: Preparation | None
 
+    def digest(self) -> str:
+        """Return digits that tell these weights from others."""
+        from repsim.analysis._fingerprint import model_digest
+
+        return model_digest(self.module)
+
     def for_images(self) -> Preparation:
         """Return how it gets images.
 
@@ -135,13 +142,13 @@ def load_model(session: Session, request: ModelRequest) -> LoadedModel:
     return LoadedModel(short, built.module, weights, built.preparation)
 
 
-def chosen_layers(model: LoadedModel, layers: list[str], option: str) -> None:
+def chosen_layers(model: LoadedModel, layers: Sequence[str], option: str) -> None:
     """Refuse layers that the model does not have, before any data are read."""
     from repsim._errors import LayerNotFoundError
     from repsim.capture import select_layers
 
     try:
-        select_layers(model.module, list(layers))
+        select_layers(model.module, tuple(layers))
     except LayerNotFoundError as error:
         message = str(error).removeprefix("select_layers: ")
         raise UsageError(
@@ -186,4 +193,3 @@ def _move(torch: Any, module: nn.Module, device: str) -> None:
         raise UsageError(
             f"--device: the model cannot be moved there.\n  got {device}: {_first_line(error)}"
         ) from error
-

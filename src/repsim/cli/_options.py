@@ -17,24 +17,35 @@ __all__ = [
     "DataSource",
     "Debug",
     "Device",
+    "EstimatorOption",
     "Json",
     "Kernel",
     "LayersX",
     "LayersY",
     "Limit",
+    "MeasureOption",
+    "MeasureOptions",
+    "ModelName",
     "Normalise",
     "OnBadImage",
+    "Only",
     "Out",
+    "Passes",
+    "Permutations",
     "Pretrained",
     "ProgressBars",
     "Scale",
     "Seed",
+    "SeedY",
     "Size",
     "SizeY",
+    "Test",
     "Transform",
+    "TransformOption",
     "Weights",
     "WeightsY",
     "Workers",
+    "ZScores",
 ]
 
 
@@ -132,9 +143,7 @@ Limit = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(
-        min=1, rich_help_panel=_DATA, show_default="128", help="Samples in a batch."
-    ),
+    typer.Option(min=1, rich_help_panel=_DATA, show_default="128", help="Samples in a batch."),
 ]
 BadImages = Annotated[
     OnBadImage | None,
@@ -172,7 +181,9 @@ LayersX = Annotated[
 LayersY = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="GLOB", rich_help_panel=_MODEL, help="Those of the second model.",
+        metavar="GLOB",
+        rich_help_panel=_MODEL,
+        help="Those of the second model.",
         show_default="as --layers",
     ),
 ]
@@ -199,14 +210,20 @@ Pretrained = Annotated[
 Size = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="PIXELS", rich_help_panel=_MODEL, show_default="the model's own",
+        min=1,
+        metavar="PIXELS",
+        rich_help_panel=_MODEL,
+        show_default="the model's own",
         help="Height and width of the images that the model gets.",
     ),
 ]
 SizeY = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="PIXELS", rich_help_panel=_MODEL, show_default="as --size",
+        min=1,
+        metavar="PIXELS",
+        rich_help_panel=_MODEL,
+        show_default="as --size",
         help="Those of the second model.",
     ),
 ]
@@ -232,5 +249,91 @@ Kernel = Annotated[
         rich_help_panel=_RUN,
         show_default="linear",
         help="linear, rbf, laplacian, polynomial, cosine; with parameters: 'rbf(fraction=0.5)'.",
+    ),
+]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="timm:NAME, torchvision:NAME, transformers:TYPE, or package.module:function.",
+    ),
+]
+TransformOption = Annotated[
+    Transform | None,
+    typer.Option(
+        "--transform",
+        rich_help_panel=_MODEL,
+        show_default="flatten",
+        help="What of an output is compared: all of it, the first token, the mean over tokens.",
+    ),
+]
+Passes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=_RUN,
+        show_default="1",
+        help="How many times to go over the data, each time in another order.",
+    ),
+]
+ZScores = Annotated[
+    bool,
+    typer.Option(
+        "--z-scores", rich_help_panel=_RUN, help="Also say how far above chance each CKA lies."
+    ),
+]
+SeedY = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=_RUN,
+        show_default="the seed and 1",
+        help="Of the random weights of the second model.",
+    ),
+]
+MeasureOption = Annotated[
+    str | None,
+    typer.Option(
+        "--measure",
+        rich_help_panel=_ARRAYS,
+        show_default="cka",
+        help="Of arrays: any measure of the library.",
+    ),
+]
+EstimatorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--estimator",
+        metavar="unbiased|biased",
+        rich_help_panel=_ARRAYS,
+        show_default="unbiased",
+        help="Of measures that have one.",
+    ),
+]
+MeasureOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        rich_help_panel=_ARRAYS,
+        help="An option of the measure, such as k=5; may be repeated.",
+    ),
+]
+Test = Annotated[
+    bool,
+    typer.Option(
+        "--test",
+        rich_help_panel=_ARRAYS,
+        help="Permutation test, and for unbiased CKA the jackknife interval.",
+    ),
+]
+Permutations = Annotated[
+    int | None,
+    typer.Option(min=1, rich_help_panel=_ARRAYS, show_default="999", help="How many --test draws."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ANALYSIS", rich_help_panel=_RUN, help="Run this analysis only; may be repeated."
     ),
 ]

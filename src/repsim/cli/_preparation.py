@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["CROPPED", "Preparation", "channels_of", "plain_preparation"]
+__all__ = ["SCALES", "Preparation", "Scale", "channels_of", "plain_preparation"]
 
 CROPPED = 0.875
 """Part of the shorter side that is kept, where the model does not say: 224 of 256."""
 
-SCALES: dict[str, tuple[list[float], list[float]]] = {
-    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    "half": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
-    "none": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+Scale: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of pixels in [0, 1]."""
+
+SCALES: dict[str, Scale] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
 
@@ -51,7 +54,7 @@ class Preparation:
         return self.apply(image.convert(self.mode))
 
 
-def plain_preparation(size: int, channels: int, scale: str) -> Preparation:
+def plain_preparation(size: int, channels: int, scale: Scale) -> Preparation:
     """Resize the shorter side, crop the centre, scale: for models that do not say how.
 
     Parameters
@@ -60,12 +63,14 @@ def plain_preparation(size: int, channels: int, scale: str) -> Preparation:
         Height and width in pixels.
     channels : int
         1 or 3.
-    scale : {"imagenet", "half", "none"}
-        What pixels in [0, 1] become; of grey images with the mean of the three channels' values.
+    scale : (tuple of float, tuple of float)
+        What is taken off pixels in [0, 1], and what they are divided by; of grey images the mean
+        of the channels' values.
     """
-    mean, deviation = (np.array(each, dtype=np.float32) for each in SCALES[scale])
+    mean, deviation = (np.array(each, dtype=np.float32) for each in scale)
     if channels == 1:
         mean, deviation = mean.mean(keepdims=True), deviation.mean(keepdims=True)
+    described = f"less {np.round(mean, 4).tolist()}, over {np.round(deviation, 4).tolist()}"
     shorter = round(size / CROPPED)
 
     def apply(image: Any) -> Tensor:
@@ -80,7 +85,7 @@ def plain_preparation(size: int, channels: int, scale: str) -> Preparation:
         pixels = np.asarray(cropped, dtype=np.float32).reshape(size, size, -1) / 255
         return torch.from_numpy(((pixels - mean) / deviation).transpose(2, 0, 1).copy())
 
-    label = f"shorter side {shorter}, centre {size}x{size}, {channels} channels, {scale}"
+    label = f"shorter side {shorter}, centre {size}x{size}, {channels} channels, {described}"
     return Preparation((channels, size, size), label, apply)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,15 +19,10 @@ from repsim.cli._session import Session
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["RunFolder", "command_line", "write_page"]
+__all__ = ["RunFolder", "command_of", "write_page"]
 
 FORMAT = "repsim.run/1"
 RECORD, STATE, PAGE = "run.json", "state.npz", "report.html"
-
-
-def command_line() -> list[str]:
-    """Return the command as it was typed, but for the path of the program."""
-    return ["repsim", *sys.argv[1:]]
 
 
 class RunFolder:
@@ -64,7 +58,7 @@ class RunFolder:
         self._record: dict[str, Any] = {
             "format": FORMAT,
             "command": command,
-            "command_line": command_line(),
+            "command_line": session.command_line,
             "arguments": json.loads(json.dumps(arguments)),
             "weights": {},
             "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -133,7 +127,8 @@ class RunFolder:
             The weights are others, though the command is the same.
         """
         before = self._record["weights"]
-        if changed := [name for name in digests if before.get(name, digests[name]) != digests[name]]:
+        changed = [name for name, now in digests.items() if before.get(name, now) != now]
+        if changed:
             raise UsageError(
                 f"--out: the folder was begun with other weights of {' and '.join(changed)}.\n"
                 f"  got {self.path}\n"
@@ -151,7 +146,7 @@ class RunFolder:
         try:
             record = json.loads(file.read_text())
             kind, command, arguments = record["format"], record["command"], record["arguments"]
-            record["weights"], record["analyses"], record["command_line"]  # noqa: B018
+            record["weights"], record["analyses"], record["command_line"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"--out: the folder's record is damaged.\n  {file}: {error}\n"
@@ -184,6 +179,16 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 aside.unlink()
             raise
+
+
+def command_of(folder: Path) -> str | None:
+    """Return the command that a folder was begun with, if one was."""
+    try:
+        return shlex.join(json.loads((folder / RECORD).read_text())["command_line"])
+    except FileNotFoundError:
+        return None  # results that a program saved, without this command
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the folder's record is damaged.\n  {folder / RECORD}: {error}") from error
 
 
 def write_page(folder: Path, command: str | None = None) -> Path:

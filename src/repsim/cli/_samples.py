@@ -156,7 +156,8 @@ class Inputs:
                 f"--data: inputs must be numbers, (n, ...).\n  {name}: {inputs.dtype} "
                 f"{inputs.shape}"
             )
-        self.name, self.labels, self.classes = name, labels, None
+        self.name, self.labels = name, labels
+        self.classes: list[str] | None = None
         if inputs.dtype.kind == "f":
             self.inputs = inputs.astype(np.float32, copy=False)
         else:

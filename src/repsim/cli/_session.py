@@ -27,6 +27,8 @@ class Session:
 
     Attributes
     ----------
+    argv : list of str
+        The arguments as they were typed.
     debug : bool
         Show tracebacks, and the warnings of other libraries.
     as_json : bool
@@ -35,11 +37,17 @@ class Session:
         The command line that goes on after an interrupt.
     """
 
+    argv: list[str] = field(default_factory=list)
     debug: bool = False
     as_json: bool = False
     resume: str | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _json_to: TextIO | None = None
+
+    @property
+    def command_line(self) -> list[str]:
+        """The command as it was typed, but for the path of the program."""
+        return ["repsim", *self.argv]
 
     def only_json(self) -> None:
         """Keep standard output for the result: what models print goes to standard error."""
@@ -64,7 +72,7 @@ class Session:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write a table of the result for a person: numbers to the right, names to the left."""
-        table = Table(title=Text(title), title_justify="left")
+        table = Table()
         for at, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[at], int | float) for row in rows)
             table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
@@ -74,6 +82,7 @@ class Session:
         console = Console()
         if not console.is_terminal:
             console.width = WIDE
+        console.print(Text(title))  # not the table's own title, which wraps at its width
         console.print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def _compare(session: Session, dataset: Any) -> None:
     layers = [str(name) for name in dataset.layer_x.values]
     steps: list[list[object]] = [
         [a, b, float(dataset.cka.sel(layer_x=a, layer_y=b))]
-        for a, b in zip(layers, layers[1:], strict=False)
+        for a, b in pairwise(layers)
         if b in dataset.layer_y.values
     ]
     session.table(f"{title}: from layer to layer", ["layer", "next layer", "CKA"], steps)
@@ -101,9 +102,7 @@ def _attention(session: Session, dataset: Any) -> None:
     )
 
 
-def _columns(
-    heading: str, along: str, shown: dict[str, str]
-) -> Callable[[Session, Any], None]:
+def _columns(heading: str, along: str, shown: dict[str, str]) -> Callable[[Session, Any], None]:
     """Make a table of variables that have one value for each layer (site)."""
 
     def show(session: Session, dataset: Any) -> None:

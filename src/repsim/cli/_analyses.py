@@ -1,0 +1,155 @@
+"""What ``analyse`` does with a model: each analysis by the name it is saved under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repsim._errors import InputError
+from repsim.cli._blocks import find_blocks
+from repsim.cli._inputs import Inputs
+from repsim.cli._models import LoadedModel
+from repsim.cli._outcome import Interrupted
+from repsim.cli._shapes import output_shapes
+
+__all__ = ["ANALYSES", "Task"]
+
+FIELD_IMAGES, FIELD_BATCH = 32, 8
+"""Images of a receptive field, which more hardly change, and how many at a time: the graph of a
+batch is kept."""
+
+FINEST = 16
+"""Rows of a grid up to which each token has a patch of its own; finer maps get 14 x 14 patches."""
+
+HELD_OUT = 5
+"""Every so many-th sample is for testing a probe."""
+
+
+@dataclass
+class Task:
+    """One model, the data, and the layers to look at.
+
+    Attributes
+    ----------
+    model : LoadedModel
+        The model.
+    inputs : Inputs
+        The data.
+    wanted : tuple of str, or None
+        What ``--layers`` names; None leaves it to each analysis.
+    progress : bool
+        Whether to show bars.
+    state : pathlib.Path or None
+        Where an unfinished map is kept.
+    """
+
+    model: LoadedModel
+    inputs: Inputs
+    wanted: tuple[str, ...] | None
+    progress: bool
+    state: Path | None = None
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """The layers asked for, or the model's blocks."""
+        return self.wanted or tuple(find_blocks(self.model.module))
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What all analyses are called with."""
+        return {"progress": self.progress, "name": self.model.name}
+
+    def batches(self, **options: Any) -> Any:
+        """Return batches (input, labels) for the model."""
+        return self.inputs.batches([self.model], labelled=True, **options)
+
+
+def _layer_map(task: Task) -> Any:
+    from repsim.analysis import compare
+
+    result = compare(
+        task.model.module,
+        data=task.batches(),
+        layers=task.wanted or "*",
+        names=(task.model.name, task.model.name),
+        progress=task.progress,
+        checkpoint=task.state,
+    )
+    if "interrupted" in result.attrs:
+        raise Interrupted(str(result.attrs["interrupted"]))
+    return result
+
+
+def _attention_distance(task: Task) -> Any:
+    from repsim.analysis import attention_distance
+
+    return attention_distance(
+        task.model.module, task.batches(), layers=task.wanted or "*", **task.common
+    )
+
+
+def _residual_ratios(task: Task) -> Any:
+    from repsim.analysis import residual_ratios
+
+    return residual_ratios(task.model.module, task.batches(), **task.common)
+
+
+def _receptive_field(task: Task) -> Any:
+    from repsim.analysis import effective_receptive_field
+
+    few = task.batches(
+        order=task.inputs.order[:FIELD_IMAGES],
+        batch_size=min(FIELD_BATCH, task.inputs.batch_size),
+    )
+    return effective_receptive_field(
+        task.model.module, few, task.blocks, seed=task.inputs.seed, **task.common
+    )
+
+
+def _localization(task: Task) -> Any:
+    from repsim.analysis import token_localization
+
+    shapes = output_shapes(task.model, task.inputs, task.blocks)
+    finest = max((max(each.shape[2:]) for each in shapes if len(each.shape) == 4), default=0)
+    return token_localization(
+        task.model.module,
+        task.batches(),
+        task.blocks,
+        patches=(14, 14) if finest > FINEST else None,
+        **task.common,
+    )
+
+
+def _linear_probe(task: Task) -> Any:
+    from repsim.analysis import linear_probe
+
+    labels = task.inputs.samples.labels
+    if labels is None:
+        raise InputError("linear_probe: the data have no labels.")
+    order = task.inputs.order
+    test = order[::HELD_OUT]
+    train = [at for k, at in enumerate(order) if k % HELD_OUT]
+    return linear_probe(
+        task.model.module,
+        task.batches(order=np.array(train)),
+        task.batches(order=test),
+        layers=task.blocks,
+        n_classes=int(labels.max()) + 1,
+        **task.common,
+    )
+
+
+ANALYSES: dict[str, Callable[[Task], Any]] = {
+    "layer_map": _layer_map,
+    "attention_distance": _attention_distance,
+    "residual_ratios": _residual_ratios,
+    "receptive_field": _receptive_field,
+    "localization": _localization,
+    "linear_probe": _linear_probe,
+}
+"""By the name that a result is saved under, in the order in which they run."""
