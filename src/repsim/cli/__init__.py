@@ -54,11 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does, so that a batch system's time limit loses nothing."""
+    """Let SIGTERM do what Ctrl-C does, so that a batch system's time limit loses nothing.
+
+    By way of SIGINT, not by an exception of its own: while a batch is being counted, SIGINT waits.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:

@@ -89,6 +89,7 @@ def analyse(
 
 def measure_one(
     session: Session,
+    command: str,
     name: str,
     request: ModelRequest,
     inputs: Inputs,
@@ -101,7 +102,7 @@ def measure_one(
     request.check()
     folder = None
     if out is not None:
-        folder = RunFolder(session, out, name, _arguments(request, inputs, layers))
+        folder = RunFolder(session, out, command, _arguments(request, inputs, layers))
     if folder is not None and folder.has(name):
         session.note(f"note: {folder.path} is finished; nothing is computed again.")
         result = folder.load(name)
@@ -117,7 +118,7 @@ def measure_one(
     page = None if folder is None else folder.write_page()
     if session.as_json:
         files = None if page is None else {"folder": str(out), "report": str(page)}
-        session.emit({"command": name, "files": files, **dataset_json(result)})
+        session.emit({"command": command, "files": files, **dataset_json(result)})
         return
     show_result(session, name, result)
     if page is not None:

@@ -55,9 +55,20 @@ class Task:
     state: Path | None = None
 
     @cached_property
-    def blocks(self) -> tuple[str, ...]:
-        """The layers asked for, or the model's blocks."""
+    def names(self) -> tuple[str, ...]:
+        """The names of the layers asked for, or of the model's blocks."""
         return self.wanted or tuple(find_blocks(self.model.module))
+
+    @property
+    def blocks(self) -> Any:
+        """These as an analysis wants them.
+
+        What nobody asked for by name may be left out where it has no grid: the head of a network.
+        """
+        if self.wanted is not None:
+            return self.wanted
+        found = frozenset(self.names)
+        return lambda name, module: name in found
 
     @property
     def common(self) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def _receptive_field(task: Task) -> Any:
 def _localization(task: Task) -> Any:
     from repsim.analysis import token_localization
 
-    shapes = output_shapes(task.model, task.inputs, task.blocks)
+    shapes = output_shapes(task.model, task.inputs, task.names)
     finest = max((max(each.shape[2:]) for each in shapes if len(each.shape) == 4), default=0)
     return token_localization(
         task.model.module,

@@ -231,6 +231,7 @@ def attention(
     request.check()
     measure_one(
         context.obj,
+        "attention",
         "attention_distance",
         request,
         Inputs.asked("attention", data, limit, seed, batch_size, workers, on_bad_image),

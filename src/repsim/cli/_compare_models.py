@@ -149,4 +149,6 @@ def _names(models: list[LoadedModel], x: ModelRequest, y: ModelRequest | None) -
     source = (x.spec, y.spec)
     if source[0] != source[1]:
         return source
+    if models[0].weights == models[1].weights:
+        return f"{a} (seed {x.seed})", f"{b} (seed {y.seed})"
     return f"{a} ({models[0].weights})", f"{b} ({models[1].weights})"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from repsim._errors import RepsimError
 from repsim.cli._outcome import UsageError
 from repsim.kernels import KERNELS, Kernel
 
@@ -57,7 +58,10 @@ def read_kernel(text: str) -> Kernel:
             f"--kernel: {name} has no parameter {', '.join(unknown)}.\n"
             f"  expected {', '.join(known) or 'none'}{near(unknown[0], known)}"
         )
-    kernel: Kernel = kind(**given)
+    try:
+        kernel: Kernel = kind(**given)
+    except (RepsimError, TypeError) as error:
+        raise UsageError(f"--kernel: {error}") from error
     return kernel
 
 

@@ -104,7 +104,9 @@ def _unknown(name: str, result: xr.Dataset) -> Section:
     rows = []
     for key, variable in result.variables.items():
         values = np.asarray(variable.values)
-        shape = " × ".join(f"{dim} {size}" for dim, size in variable.sizes.items()) or "single value"
+        shape = (
+            " × ".join(f"{dim} {size}" for dim, size in variable.sizes.items()) or "single value"
+        )
         rows.append([str(key), shape, str(variable.dtype), _summary(values)])
     if len(rows) > ROWS:
         rows = [*rows[:ROWS], [f"{len(rows) - ROWS} more variables", "", "", ""]]

@@ -178,9 +178,7 @@ def _cautions(datasets: Mapping[str, xr.Dataset], sections: list[Section]) -> li
             "No untrained control among the results (none is called so). Two untrained networks "
             "can score high: they see the same images."
         )
-    if not any(
-        key in datasets[name] for name in maps for key in ("z", "p_adjusted", "p_value")
-    ):
+    if not any(key in datasets[name] for name in maps for key in ("z", "p_adjusted", "p_value")):
         out.append(
             "No test against chance among the maps: compare(z_scores=True) or max_t say which "
             "cells are more than chance."

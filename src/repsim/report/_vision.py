@@ -106,9 +106,7 @@ def attention_section(name: str, result: xr.Dataset) -> Section:
                     )
                 )
         references = [
-            Series(
-                "uniform attention", np.arange(len(layers)), uniform, points=False, dashed=True
-            )
+            Series("uniform attention", np.arange(len(layers)), uniform, points=False, dashed=True)
         ]
     head_at = np.argsort(np.argsort(distance, axis=1), axis=1)  # NaN last
     known = np.isfinite(distance)
@@ -159,7 +157,9 @@ def attention_section(name: str, result: xr.Dataset) -> Section:
             )
     if _has(result, "entropy", "layer", "head"):
         entropy = _mean(_values(result, "entropy", "layer", "head"), 1)
-        section.findings += _ends("entropy of attention, mean of heads", layers, entropy, 2, " nats")
+        section.findings += _ends(
+            "entropy of attention, mean of heads", layers, entropy, 2, " nats"
+        )
     return section
 
 
@@ -378,18 +378,17 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
         patches = np.flatnonzero(np.isfinite(patch_row))
         if not tokens.size or not patches.size:
             continue
-        rows, columns = (token_row[tokens] // every).astype(int), (
-            token_column[tokens] // every
-        ).astype(int)
+        rows, columns = (
+            (token_row[tokens] // every).astype(int),
+            (token_column[tokens] // every).astype(int),
+        )
         down, right = patch_row[patches].astype(int), patch_column[patches].astype(int)
         height, width = int(down.max()) + 1, int(right.max()) + 1
         grid = np.full((rows.max() + 1, height, columns.max() + 1, width), np.nan)
         for token, r, c in zip(tokens, rows, columns, strict=True):
             grid[r, down, c, right] = cka[i, token, patches]
         cells.add((height, width))
-        tiles.append(
-            Tile(layer, grid.reshape(grid.shape[0] * height, grid.shape[2] * width))
-        )
+        tiles.append(Tile(layer, grid.reshape(grid.shape[0] * height, grid.shape[2] * width)))
     if not tiles or len(cells) != 1:
         return []  # grids that differ from layer to layer have no common picture
     known = np.concatenate([tile.values[np.isfinite(tile.values)] for tile in tiles])
