@@ -11,7 +11,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Chart", "Finding", "LayerMap", "Section", "Series", "Tile", "Tiles", "number"]
+__all__ = [
+    "Chart",
+    "Finding",
+    "LayerMap",
+    "Section",
+    "Series",
+    "Tile",
+    "Tiles",
+    "Variable",
+    "number",
+    "plus_minus",
+]
 
 Floats = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,6 +42,13 @@ def number(value: float, digits: int = 3) -> str:
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
     return text.replace("-", "−")
+
+
+def plus_minus(error: float | None) -> str:
+    """Return a standard error as it follows its value: " ± 0.012"; nothing where there is none."""
+    if error is None or not np.isfinite(error):
+        return ""
+    return f" ± {number(error)}" if error >= 0.0005 else " ± <0.001"
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,8 @@ class Series:
     line: bool = True
     points: bool = True
     dashed: bool = False
+    reference: bool = False
+    """Whether the others are to be seen against it: then it has no colour."""
     at: float | None = None
     """Its place from 0 to 1 among series in an order, for its colour; None: a colour of its own."""
     names: list[str] | None = None
@@ -162,6 +182,7 @@ class Chart:
                     "line": each.line,
                     "points": each.points,
                     "dashed": each.dashed,
+                    "reference": each.reference,
                     "at": each.at,
                     "names": each.names,
                     "values": each.values,

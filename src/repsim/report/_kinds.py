@@ -79,6 +79,13 @@ def section_of(name: str, result: xr.Dataset) -> Section:
         if key not in result.attrs and key not in ("long_name", "units", "description")
     }
     section.provenance += [(key, _text(value)) for key, value in own.items()]
+    counts = [
+        f"{value:,} {key[2:].replace('_', ' ')}"
+        for key in ("n_samples", "n_batches", "n_test")
+        if isinstance(value := result.attrs.get(key, own.get(key)), int | np.integer)
+    ]
+    if counts:
+        section.subtitle += f" · {', '.join(counts)}"
     skipped = result.attrs.get("n_skipped_batches", own.get("n_skipped_batches", 0))
     if isinstance(skipped, int | np.integer) and skipped > 0:
         section.cautions.append(f"{skipped} batches of fewer than 4 samples were left out.")
@@ -114,7 +121,7 @@ def _unknown(name: str, result: xr.Dataset) -> Section:
     return section
 
 
-def _summary(values: np.ndarray) -> str:  # type: ignore[type-arg]
+def _summary(values: np.ndarray) -> str:
     if values.size == 0:
         return "none"
     if values.dtype.kind in "fiub" and values.size > 6:

@@ -1,4 +1,4 @@
-"""A map of layers by layers as a section: the map itself, what is largest, and where layers meet."""
+"""A map of layers by layers as a section: the map, what is largest in it, where layers meet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import numpy as np
 import xarray as xr
 
 from repsim.measures import layer_map, layer_match, layer_names, measure_label, model_name
-from repsim.report._blocks import Chart, Finding, LayerMap, Section, Series, Variable, number
+from repsim.report._blocks import (
+    Chart,
+    Finding,
+    LayerMap,
+    Section,
+    Series,
+    Variable,
+    number,
+    plus_minus,
+)
 from repsim.report._order import axis_order, cluster_order
 
 __all__ = ["DIMS", "map_section", "match_section"]
@@ -17,6 +26,9 @@ DIMS = ("layer_x", "layer_y")
 
 LEAST_Z = 3.0
 MOST_P = 0.05
+MANY = 60
+"""Of more layers a curve is drawn without its points."""
+
 FEW_SAMPLES = 256
 FEW_BATCHES = 8
 """Of fewer batches a jackknife standard error is itself known to a quarter at best: it goes with
@@ -40,7 +52,9 @@ def map_section(name: str, result: xr.Dataset) -> Section:
     section.findings = _findings(result, array, similar=similar, itself=itself)
     section.cautions = _cautions(result, array)
     section.pictures = [_picture(result, array, shown, label)]
-    if similar and not itself:
+    if itself and len(array) > 2:
+        section.pictures.append(_profiles(array, label))
+    elif similar and not itself:
         section.pictures.append(_match_chart(layer_match(result, first), model_x, model_y))
     return section
 
@@ -115,6 +129,24 @@ def _picture(result: xr.Dataset, array: xr.DataArray, shown: list[str], label: s
     )
 
 
+def _profiles(array: xr.DataArray, label: str) -> Chart:
+    """Three rows of a map of one model with itself, as curves over its layers."""
+    names, m = layer_names(array, "layer_x"), len(array)
+    places = [("first", 0), ("middle", m // 2), ("last", m - 1)]
+    return Chart(
+        title="Similarity to three of the layers",
+        alt=f"{label} of each of {m} layers with the first, {names[0]}, the middle, "
+        f"{names[m // 2]}, and the last, {names[-1]}.",
+        x_label="layer",
+        y_label=label,
+        series=[
+            Series(f"{which}: {names[i]}", np.arange(m), array.values[i], points=m <= MANY)
+            for which, i in places
+        ],
+        categories=names,
+    )
+
+
 def _findings(
     result: xr.Dataset, array: xr.DataArray, *, similar: bool, itself: bool
 ) -> list[Finding]:
@@ -125,16 +157,15 @@ def _findings(
     m, n = values.shape
     rows, columns = layer_names(array, "layer_x"), layer_names(array, "layer_y")
     pairs = "pairs of different layers" if itself else "pairs of layers"
-    errors = result.get("standard_error")
-    if errors is not None and set(errors.dims) == set(DIMS):
-        errors = errors.transpose(*DIMS).values
-    else:
-        errors = None
+    errors: Any = None
+    if "standard_error" in result and set(result.standard_error.dims) == set(DIMS):
+        errors = result.standard_error.transpose(*DIMS).values
 
     def at(index: Any, what: str) -> Finding:
         i, j = np.unravel_index(int(index), values.shape)
-        error = f" ± {number(float(errors[i, j]))}" if _finite_at(errors, i, j) else ""
-        return Finding(what, number(float(values[i, j])) + error, f"{rows[i]} · {columns[j]}")
+        error = None if errors is None else float(errors[i, j])
+        value = number(float(values[i, j])) + plus_minus(error)
+        return Finding(what, value, f"{rows[i]} · {columns[j]}")
 
     found = []
     if counted.any():
@@ -150,10 +181,6 @@ def _findings(
     if errors is not None and np.isfinite(errors).any():
         found.append(Finding("largest standard error", number(float(np.nanmax(errors)))))
     return found
-
-
-def _finite_at(errors: Any, i: Any, j: Any) -> bool:
-    return errors is not None and bool(np.isfinite(errors[i, j]))
 
 
 def _above_chance(result: xr.Dataset, counted: Any) -> list[Finding]:
@@ -177,14 +204,14 @@ def _reach(match: xr.Dataset, model_x: str, model_y: str) -> list[Finding]:
     """How deep the lower half of x reaches into y."""
     found = []
     for key, what in (
-        ("lower_half_reach", f"depth of {model_y} below which 90 % of the lower half of {model_x} "
+        ("lower_half_reach", f"depth of {model_y} below which 90% of the lower half of {model_x} "
          "have their best match"),
         ("lower_half_median", f"median depth in {model_y} of the best matches of the lower half "
          f"of {model_x}"),
     ):  # fmt: skip
         depth = float(match.attrs.get(key, np.nan))
         if np.isfinite(depth):
-            found.append(Finding(what, f"{depth:.0%}", "0 % first layer, 100 % last"))
+            found.append(Finding(what, f"{depth:.0%}", "0% first layer, 100% last"))
     return found
 
 
@@ -214,7 +241,7 @@ def _match_chart(match: xr.Dataset, model_x: str, model_y: str) -> Chart:
         ],
         percent=True,
         diagonal=True,
-        note="0 % is the first layer, 100 % the last; dashed: equally deep. A best match is not a "
+        note="0% is the first layer, 100% the last; dashed: equally deep. A best match is not a "
         "good one: near ties decide among layers of one residual stream.",
     )
 

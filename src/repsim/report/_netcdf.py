@@ -30,6 +30,9 @@ TAKEN = {
     MARKER, "missing_value", "scale_factor", "add_offset", "dtype", "units_metadata", "calendar",
     "coordinates", "grid_mapping", "bounds", "cell_measures", "ancillary_variables",
     "formula_terms", "compress",
+    # Types of the format.
+    "byte", "char", "short", "ushort", "int", "uint", "int64", "uint64", "float", "real", "double",
+    "bool", "string",
     # What SciPy's objects keep of their own, beside the attributes of the file.
     "fp", "filename", "use_mmap", "mode", "maskandscale", "dimensions", "variables",
     "version_byte", "data", *dir(netcdf_file), *dir(netcdf_variable),
@@ -237,5 +240,5 @@ def _checksum(dataset: xr.Dataset) -> str:
         if values.dtype.kind == "O":
             digest.update(json.dumps(values.ravel().tolist()).encode())
         else:
-            digest.update(np.ascontiguousarray(values).tobytes())
+            digest.update(values.astype(_dtype(variable), copy=False).tobytes())
     return digest.hexdigest()

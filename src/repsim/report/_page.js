@@ -70,7 +70,11 @@
     if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
     const size = Math.abs(value);
     let text;
-    if (size !== 0 && (size < 0.001 || size >= 1e6)) text = value.toExponential(2);
+    if (size !== 0 && (size < 0.001 || size >= 1e6)) {
+      const [digit, power] = value.toExponential(1).split("e");
+      const raised = Array.from(String(Number(power)), (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("");
+      return `${digit} × 10${raised}`.replace("-", "−");
+    }
     else if (size >= 100) text = value.toFixed(1);
     else text = value.toFixed(digits);
     if (Number(text) === 0) text = text.replace("-", "");
@@ -246,7 +250,7 @@
       tip.hide();
       paint();
     });
-    const scale = choice(controls, "Colours", ["fixed", "fitted to the data"], (k) => {
+    const scale = choice(controls, "Colours", ["", "fitted to the data"], (k) => {
       state.fit = k === 1;
       paint();
     });
@@ -330,6 +334,8 @@
       }
       context.putImageData(pixels, 0, 0);
       scale.disabled = each.low === null;
+      scale.options[0].textContent =
+        each.low === null ? "fitted to the data" : `from ${each.low} to ${each.high ?? "the largest"}`;
       explain(each, low, high, found);
       fill();
       draw();
@@ -338,8 +344,8 @@
     function explain(each, low, high, found) {
       const bar = element("span", { class: "ramp" });
       bar.style.background = gradient(each.colours);
-      const whole = element("span", {}, element("span", {}, number(low, 2)), bar, element("span", {}, number(high, 2)));
-      legend.replaceChildren(whole);
+      const [least, most] = [low, high].map((v) => element("span", {}, number(v, 2)));
+      legend.replaceChildren(element("span", { class: "scale" }, least, bar, most));
       const note = (colour, text) => {
         const swatch = element("span", { class: "swatch" });
         swatch.style.background = colour;
@@ -721,7 +727,7 @@
     stage.before(legend);
     const tip = new Tip(stage);
     const { series, categories } = data;
-    const percent = (v, digits) => `${(100 * v).toFixed(digits)} %`;
+    const percent = (v, digits) => `${(100 * v).toFixed(digits)}%`;
     const text = (v, digits = 3) => (data.percent ? percent(v, 1) : number(v, digits));
     const many = series.filter((each) => each.at !== null).length > 8;
 
@@ -729,7 +735,7 @@
       let next = 0;
       const [from, to] = dark() ? [0.3, 1] : [0, 0.85];
       return series.map((each) =>
-        each.at === null ? `var(--s${next++ % 6})` : css(ramp("viridis", from + (to - from) * each.at)),
+        each.reference ? "var(--soft)" : each.at === null ? `var(--s${next++ % 6})` : css(ramp("viridis", from + (to - from) * each.at)),
       );
     }
 
@@ -791,11 +797,11 @@
         high = data.percent && high <= 1 ? Math.min(high + pad, 1) : high + pad;
       } else [low, high] = [-0.03, 1.03];
       const scale = log ? Math.log : (v) => v;
-      let levels = log ? logTicks(low, high) : ticks(Math.max(low, data.diagonal ? 0 : low), data.diagonal ? 1 : high, height / 55);
+      let levels = log ? logTicks(low, high) : ticks(Math.max(low, data.diagonal ? 0 : low), data.diagonal ? 1 : high, height / 42);
       const step = levels.length > 1 ? Math.abs(levels[1] - levels[0]) : 1;
       const digits = Math.max(0, Math.min(4, -Math.floor(Math.log10(step) + 1e-9)));
       const label = (v) =>
-        data.percent ? percent(v, step < 0.01 ? 1 : 0) : log ? number(v, 2).replace(/\.?0+$/, "") : number(v, digits);
+        data.percent ? percent(v, step < 0.01 ? 1 : 0) : log ? String(v) : v.toFixed(digits).replace("-", "−");
       const left = Math.max(...levels.map((v) => measure(label(v)))) + 30;
       const place = { x: left, y: 8, w: room - left - 10, h: height - 16 };
       const yAt = (v) => place.y + place.h * (1 - (scale(v) - scale(low)) / (scale(high) - scale(low)));
@@ -1005,7 +1011,10 @@
     const bar = element("span", { class: "ramp" });
     bar.style.background = gradient("magma");
     const ends = [data.low, data.high].map((v) => number(v, 2));
-    legend.append(element("span", {}, `${data.label}: ${data.log ? "≤ " : ""}${ends[0]}`, bar, ends[1]));
+    legend.append(
+      element("span", {}, data.label),
+      element("span", { class: "scale" }, `${data.log ? "≤ " : ""}${ends[0]}`, bar, ends[1]),
+    );
 
     const loaded = data.tiles.map((tile) => ({ ...tile, levels: bytes(tile.values) }));
     const table = Array.from({ length: 256 }, (_, level) => ramp("magma", (level - 1) / 254));
@@ -1091,13 +1100,17 @@
   }
   const all = () => redraws.forEach((redraw) => redraw());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
-  // On paper the page is light: what is drawn has to be drawn again.
+  // On paper the page is light and has its provenance: what is drawn has to be drawn again.
+  let closed = [];
   addEventListener("beforeprint", () => {
     document.documentElement.dataset.print = "";
+    closed = [...document.querySelectorAll("details.provenance:not([open])")];
+    for (const details of closed) details.open = true;
     all();
   });
   addEventListener("afterprint", () => {
     delete document.documentElement.dataset.print;
+    for (const details of closed) details.open = false;
     all();
   });
   document.documentElement.dataset.ready = performance.now().toFixed(1);

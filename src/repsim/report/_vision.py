@@ -106,7 +106,14 @@ def attention_section(name: str, result: xr.Dataset) -> Section:
                     )
                 )
         references = [
-            Series("uniform attention", np.arange(len(layers)), uniform, points=False, dashed=True)
+            Series(
+                "uniform attention",
+                np.arange(len(layers)),
+                uniform,
+                points=False,
+                dashed=True,
+                reference=True,
+            )
         ]
     head_at = np.argsort(np.argsort(distance, axis=1), axis=1)  # NaN last
     known = np.isfinite(distance)
@@ -335,7 +342,9 @@ def localization_section(name: str, result: xr.Dataset) -> Section:
         ]
         if _has(result, "chance", "layer"):
             chance = _values(result, "chance", "layer")
-            series.append(Series("a random patch", at, chance, points=False, dashed=True))
+            series.append(
+                Series("a random patch", at, chance, points=False, dashed=True, reference=True)
+            )
             if np.isfinite(chance).any():
                 section.findings.append(Finding("by chance", f"{np.nanmax(chance):.1%}"))
         section.pictures.append(
@@ -445,8 +454,9 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
         series.append(Series(label, at, accuracy[:, j], low, high))
         if np.isfinite(accuracy[:, j]).any():
             best = int(np.nanargmax(accuracy[:, j]))
-            error = f" ± {errors[best, j]:.1%}" if _known(errors, best, j) else ""
-            text = f"{accuracy[best, j]:.1%}{error}"
+            text = f"{accuracy[best, j]:.1%}"
+            if errors is not None and np.isfinite(errors[best, j]):
+                text += f" ± {errors[best, j]:.1%}"
             section.findings.append(Finding(f"best accuracy, {label}", text, layers[best]))
     if single:
         alone = accuracy[:, single]
@@ -484,10 +494,6 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
         )
     ]
     return section
-
-
-def _known(errors: Any, *index: int) -> bool:
-    return errors is not None and bool(np.isfinite(errors[index]))
 
 
 def data_scale_section(name: str, result: xr.Dataset) -> Section:
