@@ -97,10 +97,12 @@ def test_bad_images_can_stop_the_run(repsim_command, folder):
     assert ran.out == ""
 
 
-def test_a_map_of_a_model_with_itself_is_shown_for_a_person(repsim_command, inputs):
+def test_a_map_of_a_model_with_itself_is_shown_for_a_person(repsim_command, inputs, folder):
     ran = repsim_command("compare", "cli.tiny_models:mlp", "--data", "inputs.npz")
     assert ran.code == 0
     assert "CKA of cli.tiny_models:mlp with cli.tiny_models:mlp" in ran.out
+    assert ran.out.count("1.0000") == 3
+    ran = repsim_command("compare", "cli.tiny_models:vit", "--data", "photos", "--no-progress")
     assert "next layer" in ran.out
 
 
@@ -267,6 +269,12 @@ def test_what_is_wrong_is_said(repsim_command, inputs, argv, code, said):
     assert said in " ".join(ran.err.split())
     assert ran.out == ""
     assert "Traceback" not in ran.err
+
+
+def test_a_command_that_cannot_run_does_not_claim_the_folder(repsim_command, inputs):
+    assert repsim_command(*TWO, "--layers", "blok*", "--out", "run").code == 2
+    assert not Path("run").exists()
+    assert repsim_command(*TWO, "--layers", "0*", "--out", "run").code == 0
 
 
 def test_near_layers_are_named(repsim_command, folder):

@@ -222,3 +222,8 @@ def test_blocks_are_found():
     assert resnet == [f"layer{k}.{i}" for k in range(1, 5) for i in range(2)]
     assert find_blocks(torchvision.models.squeezenet1_1())[0] == "features.3"
     assert find_blocks(tiny_models.cnn()) == ["0", "4"]  # nothing repeats: what has weights
+    mobile = find_blocks(torchvision.models.mobilenet_v3_small())
+    assert mobile == [f"features.{k}" for k in range(1, 12)]  # not the convolutions in them
+    assert find_blocks(timm.create_model("test_resnet"))[0] == "layer1.0"  # one in each stage
+    swin = find_blocks(tiny_models.torchvision_swin())
+    assert swin == ["features.1.0", "features.1.1", "features.3.0", "features.3.1"]

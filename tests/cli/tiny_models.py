@@ -39,6 +39,12 @@ def hf_vit() -> nn.Module:
     )
 
 
+def torchvision_swin() -> nn.Module:
+    import torchvision
+
+    return torchvision.models.SwinTransformer([4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=5)
+
+
 def cnn() -> nn.Module:
     """No attention, no skip, and no word about the size of its images."""
     return nn.Sequential(

@@ -72,7 +72,7 @@ def analyse(
     if waiting:
         task = _task(session, request, inputs, layers, progress)
         task.state = folder.state
-        folder.check_weights({"model": task.model.digest()})
+        folder.begin({"model": task.model.digest()})
         described = model_provenance(request, task.model)
         for name in waiting:
             session.note(f"{name} ...")
@@ -109,7 +109,7 @@ def measure_one(
     else:
         task = _task(session, request, inputs, layers, progress)
         if folder is not None:
-            folder.check_weights({"model": task.model.digest()})
+            folder.begin({"model": task.model.digest()})
         result = ANALYSES[name](task)
         result = with_provenance(session, result, inputs, model_provenance(request, task.model))
         inputs.bad.tell(session)

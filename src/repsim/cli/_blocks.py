@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,10 +14,12 @@ __all__ = ["find_blocks"]
 def find_blocks(model: nn.Module) -> list[str]:
     """Return the names of a model's repeated blocks, in registration order.
 
-    A block is a module with modules inside that stands in a container (``Sequential``,
-    ``ModuleList``, ``ModuleDict``, or a class made from one) beside another of its class, and holds
-    no such blocks itself: ``blocks.3`` of a ViT, ``layer1.0`` of a ResNet. In a model without any
-    (VGG), its convolutions and linear layers.
+    A block has modules inside, and stands in a container (``Sequential``, ``ModuleList``,
+    ``ModuleDict``, or a class made from one). The blocks of a model are those of the classes of
+    which two stand side by side: ``blocks.3`` of a ViT, ``layer1.0`` of a ResNet. Where there are
+    none, of the classes that occur twice; where there are none of these, the ``Sequential`` that
+    stand side by side. Of blocks inside blocks (those of a stage) the inner ones count. In a model
+    without any (VGG), its convolutions and linear layers.
 
     Examples
     --------
@@ -29,18 +32,26 @@ def find_blocks(model: nn.Module) -> list[str]:
     from repsim.capture import named_layers
 
     named = named_layers(model)
-    repeated = []
-    for name, module in named.items():
-        parent = named.get(name.rpartition(".")[0], model)
-        if not isinstance(parent, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-            continue
-        alike = sum(type(child) is type(module) for child in parent.children())
-        if alike > 1 and any(module.children()):
-            repeated.append(name)
-    innermost = [
-        name for name in repeated if not any(other.startswith(f"{name}.") for other in repeated)
-    ]
-    return innermost or [
+    parents = {name: named.get(name.rpartition(".")[0], model) for name in named}
+    contained = {
+        name: module
+        for name, module in named.items()
+        if any(module.children())
+        and isinstance(parents[name], nn.Sequential | nn.ModuleList | nn.ModuleDict)
+    }
+    beside = Counter((id(parents[name]), type(module)) for name, module in contained.items())
+    anywhere = Counter(type(module) for module in contained.values())
+    side_by_side = {kind for (_, kind), times in beside.items() if times > 1}
+    repeated = {kind for kind, times in anywhere.items() if times > 1}
+    # A Sequential may be a convolution with its norm: only where nothing else is a block.
+    plain = {kind for kind in anywhere if issubclass(kind, nn.Sequential)}
+    for kinds in (side_by_side - plain, repeated - plain, side_by_side):
+        chosen = [name for name, module in contained.items() if type(module) in kinds]
+        if chosen:
+            return [
+                name for name in chosen if not any(other.startswith(f"{name}.") for other in chosen)
+            ]
+    return [
         name
         for name, module in named.items()
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)

@@ -108,9 +108,7 @@ def _computed(
     data = inputs.batches(models)
     if folder is not None:
         sides = ("model_x", "model_y")
-        folder.check_weights(
-            {side: model.digest() for side, model in zip(sides, models, strict=False)}
-        )
+        folder.begin({side: model.digest() for side, model in zip(sides, models, strict=False)})
     result = compare(
         model_x.module,
         None if model_y is None else model_y.module,

@@ -37,7 +37,7 @@ class RunFolder:
     session : Session
         Told how to go on.
     path : pathlib.Path
-        The folder; made where it is missing.
+        The folder; :meth:`begin` makes it where it is missing.
     command : str
         Its name.
     arguments : mapping of str to JSON values
@@ -67,7 +67,6 @@ class RunFolder:
         }
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out: is a file, not a folder.\n  got {path}")
-        path.mkdir(parents=True, exist_ok=True)
         if (path / RECORD).exists():
             self._go_on()
         elif any(path.glob("*.nc")):
@@ -75,8 +74,7 @@ class RunFolder:
                 f"--out: the folder holds results of something else.\n  got {path}\n"
                 f"  Name another folder, or show them: repsim report {path}"
             )
-        self._save()  # a folder that cannot be written is found out before the work, not after
-        session.resume = shlex.join(self._record["command_line"])
+        self._session = session
 
     @property
     def state(self) -> Path:
@@ -118,8 +116,13 @@ class RunFolder:
         self._record["analyses"][name] = {"status": "skipped", "reason": reason}
         self._save()
 
-    def check_weights(self, digests: Mapping[str, str]) -> None:
-        """Refuse models that compute otherwise than those the folder was begun with.
+    def begin(self, digests: Mapping[str, str]) -> None:
+        """Write the record, once the command is known to make sense: a typing error claims nothing.
+
+        Parameters
+        ----------
+        digests : mapping of str to str
+            Of the models' weights, by side.
 
         Raises
         ------
@@ -135,7 +138,9 @@ class RunFolder:
                 f"  The command is the same, but what it names has changed. Name another folder."
             )
         self._record["weights"] = {**before, **digests}
-        self._save()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._save()  # a folder that cannot be written is found out before the work, not after
+        self._session.resume = shlex.join(self._record["command_line"])
 
     def write_page(self) -> Path:
         """Write the page of all that is finished."""

@@ -73,6 +73,11 @@ def _compare(session: Session, dataset: Any) -> None:
         f"CKA of {attrs['model_x']} with {attrs['model_y']}, unbiased, "
         f"{attrs['n_samples']} samples in {attrs['n_batches']} batches"
     )
+    if len(dataset.layer_x) < 2 or (
+        attrs["model_x"] == attrs["model_y"] and len(dataset.layer_y) <= WIDEST
+    ):
+        show_matrix(session, title, dataset.cka)
+        return
     if attrs["model_x"] != attrs["model_y"]:
         session.table(f"{title}: the most alike", *_matches(dataset.cka, dataset.standard_error))
         return
