@@ -89,27 +89,50 @@ def test_hovering_shows_the_pair_and_its_values_in_every_order(show, order):
     assert page.locator(".tip:not([hidden])").count() == 0
 
 
+def assert_coloured(canvas, value, i, j):
+    """Look at the colour of a cell; return on which side of the scale its value lies."""
+    kind = "below" if value < 0 else "above" if value > 1 else "in"
+    beyond = {"below": to_rgb("#4f9dac"), "above": to_rgb("#5aae61")}
+    expected = beyond.get(kind, matplotlib.colormaps["magma"](value)[:3])
+    found = np.array(colour_at(canvas, i, j))[:3] / 255
+    assert np.abs(found - expected).max() < 0.02, (i, j, value)
+    return kind
+
+
 def test_colours_are_those_of_the_values(show):
     result = compared()
     page = show({"map": result})
     canvas = page.locator("canvas.map")
-    magma, checked = matplotlib.colormaps["magma"], set()
-    for i in range(30):
+    values, seen = result.cka.values, set()
+    for i in [0, 1, *range(3, 30, 2)]:
         for j in range(0, 24, 3):
-            value = float(result.cka[i, j])
-            if np.isnan(value):
-                continue
-            kind = "below" if value < 0 else "above" if value > 1 else "in"
-            expected = {"below": to_rgb("#4f9dac"), "above": to_rgb("#5aae61")}.get(
-                kind, magma(value)[:3]
-            )
-            found = np.array(colour_at(canvas, i, j))[:3] / 255
-            assert np.abs(found - expected).max() < 0.02, (i, j, value)
-            checked.add(kind)
-    assert checked >= {"below", "in"}
+            seen.add(assert_coloured(canvas, values[i, j], i, j))
+    assert seen >= {"below", "in"}
     legend = page.locator(".legend").first.inner_text()
     assert "below 0.00" in legend
     assert "undefined (NaN)" in legend
+
+
+def test_colours_are_those_of_the_values_when_sorted_and_zoomed(show):
+    result = shuffled(compared())
+    page = show({"map": result})
+    canvas = page.locator("canvas.map")
+    page.get_by_label("Order").select_option(index=1)
+    canvas.hover(position=dict(zip("xy", position(place_of(canvas), 20, 4), strict=True)))
+    page.get_by_label("Zoom in").click()
+    page.get_by_label("Zoom in").click()
+    r0, r1, c0, c1 = view(canvas)
+    assert r1 - r0 < 15
+    page.mouse.move(1, 1)
+    rows, columns = cluster_order(result.cka.values)
+    checked = 0
+    for i in range(int(np.ceil(r0)), int(r1)):
+        for j in range(int(np.ceil(c0)), int(c1), 2):
+            value = float(result.cka[rows[i], columns[j]])
+            if np.isfinite(value):
+                assert_coloured(canvas, value, i, j)
+                checked += 1
+    assert checked > 30
 
 
 def test_what_is_not_above_chance_is_greyed(show):
@@ -375,6 +398,48 @@ def test_every_kind_is_drawn_at_any_width_in_either_scheme(show, screenshots, wi
         "all => all.map(e => e.getAttribute('aria-label') || e.closest('label')?.textContent || '')"
     )
     assert all(labels)
+
+
+def odd():
+    """Results at the edge of what can be drawn."""
+    infinite = compared(4, 5)
+    infinite.cka[0, 0], infinite.cka[1, 1] = np.inf, -np.inf
+    return {
+        "one cell": compared(1, 1),
+        "one row": compared(1, 7),
+        "tall": compared(90, 4),
+        "wide": compared(4, 90),
+        "all undefined": compared(3, 3) * np.nan,
+        "all the same": compared(3, 3) * 0 + 0.5,
+        "infinite": infinite,
+        "without names": compared(4, 5).drop_vars(["layer_x", "layer_y"]),
+        "one layer": made.attention(layers=1, heads=1),
+        "no heads": made.attention(layers=2, heads=2) * np.nan,
+        "no ratios": made.ratios(blocks=2) * np.nan,
+        "negative ratios": -made.ratios(blocks=2),
+        "one subset": made.subsets(subsets=1, layers=1, kinds=("growing",)),
+        "no fields": made.fields() * 0,
+        "one field": made.fields(layers=1, rows=1, columns=5),
+        "no places": made.localized() * np.nan,
+        "no accuracy": made.probes(single=2) * np.nan,
+        "one fraction": made.scales(layers=1, fractions=(0.5,), controls=("other seed",)),
+    }
+
+
+@pytest.mark.parametrize("width", [375, 1440])
+def test_odd_results_are_drawn_too(show, screenshots, width):
+    page = show(odd(), width=width)
+    page.screenshot(path=screenshots / f"odd-{width}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for summary in page.locator("details.data summary").all():
+        summary.click()
+    for canvas in page.locator("canvas.map").all():
+        x, y = position(place_of(canvas), 0, 0)
+        canvas.hover(position={"x": x, "y": y})
+        assert page.locator(".tip:not([hidden])").inner_text()
+    for path in page.locator("svg path").all():
+        assert not re.search("NaN|Infinity|undefined", path.get_attribute("d"))
+    assert not re.search(r"\bNaN\b(?!\))|null|Infinity|object", page.locator("main").inner_text())
 
 
 CONTRAST = """() => {

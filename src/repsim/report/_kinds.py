@@ -64,6 +64,13 @@ KINDS = (
 """What the functions of repsim return. A map of layers by layers, whose variable has the name of
 its measure, is found by its dimensions; anything else is shown as a table."""
 
+COUNTS = {
+    "n_samples": "samples",
+    "n_batches": "batches",
+    "n_train": "training samples",
+    "n_test": "test samples",
+}
+
 ROWS = 40
 """Of the table of an unknown variable; the rest is counted."""
 
@@ -80,8 +87,8 @@ def section_of(name: str, result: xr.Dataset) -> Section:
     }
     section.provenance += [(key, _text(value)) for key, value in own.items()]
     counts = [
-        f"{value:,} {key[2:].replace('_', ' ')}"
-        for key in ("n_samples", "n_batches", "n_test")
+        f"{value:,} {what}"
+        for key, what in COUNTS.items()
         if isinstance(value := result.attrs.get(key, own.get(key)), int | np.integer)
     ]
     if counts:

@@ -46,8 +46,9 @@ def map_section(name: str, result: xr.Dataset) -> Section:
     itself = _with_itself(array)
 
     section = Section(name=name, kind="Layer map")
-    section.subtitle = f"{label}: every layer of {model_x} with " + (
-        "every other" if itself else f"every layer of {model_y}"
+    of_x, of_y = (f" of {array.attrs[f'model_{s}']}" if _named(array, s) else "" for s in "xy")
+    section.subtitle = f"{label}: every layer{of_x} with every " + (
+        "other" if itself else f"layer{of_y}"
     )
     section.findings = _findings(result, array, similar=similar, itself=itself)
     section.cautions = _cautions(result, array)
@@ -78,6 +79,10 @@ def _with_itself(array: xr.DataArray) -> bool:
     )
 
 
+def _named(array: xr.DataArray, side: str) -> bool:
+    return bool(array.attrs.get(f"model_{side}"))
+
+
 def _picture(result: xr.Dataset, array: xr.DataArray, shown: list[str], label: str) -> LayerMap:
     names = layer_names(array, "layer_x"), layer_names(array, "layer_y")
     variables = []
@@ -85,7 +90,7 @@ def _picture(result: xr.Dataset, array: xr.DataArray, shown: list[str], label: s
         values = result[key].transpose(*DIMS)
         if values.dtype.kind not in "fiub":
             continue
-        own = label if key == array.name else str(values.attrs.get("long_name", key))
+        own = str(values.attrs.get("long_name", "CKA" if key == "cka" else key))
         unit = array.name == key and array.attrs.get("kind") != "dissimilarity"
         variables.append(
             Variable(
@@ -122,8 +127,8 @@ def _picture(result: xr.Dataset, array: xr.DataArray, shown: list[str], label: s
         variables=variables,
         orders=[
             own_order,
-            ("by similarity: clusters", *cluster_order(array.values)),
-            ("by similarity: first principal axis", *axis_order(array.values)),
+            ("clusters of similar layers", *cluster_order(array.values)),
+            ("first principal axis", *axis_order(array.values)),
         ],
         threshold=threshold,
     )

@@ -26,6 +26,9 @@ FIELD_SIDE = 64
 DECADES = 3
 """Of a receptive field, as in repsim.plot."""
 
+FEW_TESTED = 400
+"""Samples: of fewer, the standard error of an accuracy of a half is above 2.5%."""
+
 CELLS = 600_000
 """Of all localisation maps together; beyond, only every second (third, ...) token is kept."""
 
@@ -47,7 +50,13 @@ def _model(result: xr.Dataset) -> str:
 
 
 def _ends(
-    what: str, names: Sequence[str], values: Any, digits: int = 3, unit: str = ""
+    what: str,
+    names: Sequence[str],
+    values: Any,
+    digits: int = 3,
+    unit: str = "",
+    *,
+    of: str = "layer",
 ) -> list[Finding]:
     """First and last of values along the layers, where they are defined."""
     known = np.flatnonzero(np.isfinite(values))
@@ -56,7 +65,7 @@ def _ends(
     ends = [int(known[0])] if known.size == 1 else [int(known[0]), int(known[-1])]
     return [
         Finding(
-            f"{what}, {'first' if k == 0 else 'last'} {'' if known.size > 1 else 'and only '}layer",
+            f"{what}, {'first' if k == 0 else 'last'} {'' if known.size > 1 else 'and only '}{of}",
             number(float(values[i]), digits) + unit,
             names[i],
         )
@@ -303,12 +312,12 @@ def ratio_section(name: str, result: xr.Dataset) -> Section:
         if not np.isfinite(values).any():
             continue
         series.append(Series(what, at, values))
-        section.findings += _ends(f"‖skip‖ / ‖branch‖, {what}", sites, values, 2)
+        section.findings += _ends(f"‖skip‖ / ‖branch‖, {what}", sites, values, 2, of="connection")
         section.findings += _extreme(f"largest ratio, {what}", sites, values, 2, most=True)
     if not series:
         values = _mean(_values(result, "ratio", "site", "token"), 1)
         series = [Series("all tokens", at, values)]
-        section.findings += _ends("‖skip‖ / ‖branch‖", sites, values, 2)
+        section.findings += _ends("‖skip‖ / ‖branch‖", sites, values, 2, of="connection")
     section.pictures = [
         Chart(
             "Skip against branch",
@@ -447,7 +456,7 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
     for j, token in enumerate(tokens):
         if j in single:
             continue
-        label = {"cls": "CLS"}.get(token, token.replace("_", " "))
+        label = token.replace("_", " ").replace("cls", "CLS")
         low = high = None
         if errors is not None and np.isfinite(errors[:, j]).all():
             low, high = accuracy[:, j] - errors[:, j], accuracy[:, j] + errors[:, j]
@@ -475,6 +484,12 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
                 f"{low[-1]:.1%} to {high[-1]:.1%}",
             )
         ]
+    n_test = result.attrs.get("n_test")
+    if isinstance(n_test, int | np.integer) and n_test < FEW_TESTED:
+        section.cautions.append(
+            f"Only {n_test} test samples: the standard error of an accuracy of a half is "
+            f"{0.5 / n_test**0.5:.1%}."
+        )
     references = []
     if "chance" in result.attrs:
         references = [(float(result.attrs["chance"]), "chance")]
