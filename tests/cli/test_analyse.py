@@ -167,6 +167,22 @@ def test_attention_is_that_of_the_library(repsim_command, folder):
     assert "farthest head" in shown.out
 
 
+def test_where_the_tokens_of_text_lie_can_be_said(repsim_command, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "text.npz", inputs=rng.integers(0, 20, (16, 7)))
+    argv = ("attention", "cli.tiny_models:bert", "--data", "text.npz", "--no-progress")
+    refused = repsim_command(*argv)
+    assert refused.code == 1
+    assert "grid=(1, tokens)" in refused.err
+    assert "On the command line: --grid" in refused.err
+    ran = repsim_command(*argv, "--grid", "1x7", "--patch-size", 1, "--prefix", 0, "--json")
+    assert ran.code == 0, ran.err
+    distance = np.array(ran.json["variables"]["distance"]["data"])
+    assert distance.shape == (1, 2)
+    assert 0 < distance.min() < distance.max() < 6  # tokens
+    assert repsim_command(*argv, "--grid", "7").code == 2
+
+
 def test_attention_of_a_model_without_any_is_an_error(repsim_command, folder):
     ran = repsim_command("attention", "cli.tiny_models:cnn", "--size", 32, "--data", "photos")
     assert ran.code == 1

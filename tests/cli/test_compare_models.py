@@ -342,12 +342,12 @@ def test_networks_of_three_libraries_end_to_end(folder, tmp_path):
             [str(Path(__file__).parents[1]), str(Path(repsim.__file__).parents[1])]
         ),
     }
-    for x, y, globs in (
-        ("timm:vit_tiny_patch16_224", "torchvision:resnet18", ("blocks.?", "layer*")),
-        ("cli.tiny_models:hf_vit", "torchvision:resnet18", ("*layer*.?", "layer?.1")),
+    for x, y, globs, size in (
+        ("timm:vit_tiny_patch16_224", "torchvision:resnet18", ("blocks.?", "layer*"), "--size"),
+        ("cli.tiny_models:hf_vit", "torchvision:resnet18", ("*layer*.?", "layer?.1"), "--size-y"),
     ):
         argv = ["compare", x, y, "--data", "photos", "--batch-size", "12", "--json"]
-        argv += ["--layers", globs[0], "--layers-y", globs[1], "--size", "64"]
+        argv += ["--layers", globs[0], "--layers-y", globs[1], size, "64"]
         ran = subprocess.run(
             [sys.executable, "-m", "repsim.cli", *argv],
             cwd=tmp_path, env=env, capture_output=True, text=True, check=False,

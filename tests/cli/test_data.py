@@ -47,6 +47,17 @@ def test_images_beside_the_classes_take_the_labels_away(folder):
     assert len(samples) == 25
 
 
+def test_deep_pixels_keep_their_brightness(tmp_path):
+    deep = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "float.tiff")
+    samples = open_samples(str(tmp_path))
+    read = np.asarray(samples.read(0).convert("RGB"))
+    np.testing.assert_allclose(read[..., 1], deep / 257, atol=0.5)
+    with pytest.raises(ValueError, match="mode F"):
+        samples.read(1)
+
+
 def test_the_digest_follows_the_files(folder):
     before = open_samples(str(folder)).digest
     assert open_samples(str(folder)).digest == before

@@ -73,6 +73,20 @@ def chatty() -> nn.Module:
     return mlp()
 
 
+def bert() -> nn.Module:
+    import transformers
+
+    return transformers.BertModel(
+        transformers.BertConfig(
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+            vocab_size=20,
+        )
+    )
+
+
 class Counted(nn.Module):
     """A layer that writes a line for each of its forwards, and stops at a given one.
 

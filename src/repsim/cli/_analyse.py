@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, RepsimError
-from repsim.cli._analyses import ANALYSES, Task
+from repsim.cli._analyses import ANALYSES, Task, Tokens
 from repsim.cli._inputs import Inputs
 from repsim.cli._literals import near
 from repsim.cli._models import ModelRequest, chosen_layers, load_model
@@ -54,6 +54,7 @@ def analyse(
     inputs: Inputs,
     names: Sequence[str],
     layers: Sequence[str] | None,
+    tokens: Tokens,
     *,
     out: Path,
     progress: bool,
@@ -61,7 +62,7 @@ def analyse(
     """Run the analyses that are not finished yet; return the exit code."""
     request.check()
     # Not the analyses: a folder grows by those that are asked for later.
-    folder = RunFolder(session, out, "analyse", _arguments(request, inputs, layers))
+    folder = RunFolder(session, out, "analyse", _arguments(request, inputs, layers, tokens))
     waiting = [name for name in names if not folder.has(name) and name not in folder.skipped]
     endings = {name: Ending(name, "done") for name in names if folder.has(name)}
     endings |= {
@@ -70,7 +71,7 @@ def analyse(
         if name in names
     }
     if waiting:
-        task = _task(session, request, inputs, layers, progress)
+        task = _task(session, request, inputs, layers, tokens, progress)
         task.state = folder.state
         folder.begin({"model": task.model.digest()})
         described = model_provenance(request, task.model)
@@ -94,6 +95,7 @@ def measure_one(
     request: ModelRequest,
     inputs: Inputs,
     layers: Sequence[str] | None,
+    tokens: Tokens,
     *,
     out: Path | None,
     progress: bool,
@@ -102,15 +104,20 @@ def measure_one(
     request.check()
     folder = None
     if out is not None:
-        folder = RunFolder(session, out, command, _arguments(request, inputs, layers))
+        folder = RunFolder(session, out, command, _arguments(request, inputs, layers, tokens))
     if folder is not None and folder.has(name):
         session.note(f"note: {folder.path} is finished; nothing is computed again.")
         result = folder.load(name)
     else:
-        task = _task(session, request, inputs, layers, progress)
+        task = _task(session, request, inputs, layers, tokens, progress)
         if folder is not None:
             folder.begin({"model": task.model.digest()})
-        result = ANALYSES[name](task)
+        try:
+            result = ANALYSES[name](task)
+        except InputError as error:
+            if hint := _options_for(error):
+                error.add_note(hint.strip())
+            raise
         result = with_provenance(session, result, inputs, model_provenance(request, task.model))
         inputs.bad.tell(session)
         if folder is not None:
@@ -126,12 +133,13 @@ def measure_one(
 
 
 def _arguments(
-    request: ModelRequest, inputs: Inputs, layers: Sequence[str] | None
+    request: ModelRequest, inputs: Inputs, layers: Sequence[str] | None, tokens: Tokens
 ) -> dict[str, Any]:
     return {
         "model": request.arguments(),
         **inputs.arguments(),
         "layers": None if layers is None else list(layers),
+        **asdict(tokens),
     }
 
 
@@ -140,13 +148,14 @@ def _task(
     request: ModelRequest,
     inputs: Inputs,
     layers: Sequence[str] | None,
+    tokens: Tokens,
     progress: bool,
 ) -> Task:
     need("torch", request.spec)
     model = load_model(session, request)
     if layers is not None:
         chosen_layers(model, layers, "--layers")
-    return Task(model, inputs, None if layers is None else tuple(layers), progress)
+    return Task(model, inputs, None if layers is None else tuple(layers), progress, tokens)
 
 
 def _one(
@@ -161,14 +170,21 @@ def _one(
         if isinstance(error, NonFiniteError):
             return Ending(name, "failed", str(error))
         # The model has no attention, no grid, no skips; the data no labels.
-        folder.skip(name, str(error))
-        return Ending(name, "skipped", str(error))
+        reason = f"{error}{_options_for(error)}"
+        folder.skip(name, reason)
+        return Ending(name, "skipped", reason)
     except RepsimError as error:
         return Ending(name, "failed", str(error))
     folder.save(name, with_provenance(session, result, task.inputs, described))
     if name == "layer_map":
         folder.state.unlink(missing_ok=True)
     return Ending(name, "done")
+
+
+def _options_for(error: Exception) -> str:
+    """Say how a command line gives what the message of a function asks for."""
+    asked = any(f"{name}=" in str(error) for name in ("grid", "prefix", "patch_size"))
+    return "\n  On the command line: --grid, --prefix, --patch-size." if asked else ""
 
 
 def _show(

@@ -14,10 +14,10 @@ from repsim._errors import InputError
 from repsim.cli._blocks import find_blocks
 from repsim.cli._inputs import Inputs
 from repsim.cli._models import LoadedModel
-from repsim.cli._outcome import Interrupted
+from repsim.cli._outcome import Interrupted, UsageError
 from repsim.cli._shapes import output_shapes
 
-__all__ = ["ANALYSES", "Task"]
+__all__ = ["ANALYSES", "Task", "Tokens"]
 
 FIELD_IMAGES, FIELD_BATCH = 32, 8
 """Images of a receptive field, which more hardly change, and how many at a time: the graph of a
@@ -28,6 +28,41 @@ FINEST = 16
 
 HELD_OUT = 5
 """Every so many-th sample is for testing a probe."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Where the tokens of a model lie, as far as somebody says so.
+
+    Attributes
+    ----------
+    grid : (int, int) or None
+        Rows and columns of patches.
+    prefix : int or None
+        Tokens before them.
+    patch_size : float or None
+        Pixels from a patch to the next.
+    """
+
+    grid: tuple[int, int] | None = None
+    prefix: int | None = None
+    patch_size: float | None = None
+
+    @classmethod
+    def asked(cls, grid: str | None, prefix: int | None, patch_size: float | None) -> Tokens:
+        """Make it of options.
+
+        Examples
+        --------
+        >>> Tokens.asked("7x14", None, None).grid
+        (7, 14)
+        """
+        if grid is None:
+            return cls(None, prefix, patch_size)
+        rows, _, columns = grid.partition("x")
+        if not (rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns)):
+            raise UsageError(f"--grid: write ROWSxCOLUMNS, for example 14x14.\n  got {grid!r}")
+        return cls((int(rows), int(columns)), prefix, patch_size)
 
 
 @dataclass
@@ -44,6 +79,8 @@ class Task:
         What ``--layers`` names; None leaves it to each analysis.
     progress : bool
         Whether to show bars.
+    tokens : Tokens
+        Where they lie.
     state : pathlib.Path or None
         Where an unfinished map is kept.
     """
@@ -52,6 +89,7 @@ class Task:
     inputs: Inputs
     wanted: tuple[str, ...] | None
     progress: bool
+    tokens: Tokens = Tokens()
     state: Path | None = None
 
     @cached_property
@@ -100,14 +138,22 @@ def _attention_distance(task: Task) -> Any:
     from repsim.analysis import attention_distance
 
     return attention_distance(
-        task.model.module, task.batches(), layers=task.wanted or "*", **task.common
+        task.model.module,
+        task.batches(),
+        layers=task.wanted or "*",
+        grid=task.tokens.grid,
+        patch_size=task.tokens.patch_size,
+        prefix=task.tokens.prefix,
+        **task.common,
     )
 
 
 def _residual_ratios(task: Task) -> Any:
     from repsim.analysis import residual_ratios
 
-    return residual_ratios(task.model.module, task.batches(), **task.common)
+    return residual_ratios(
+        task.model.module, task.batches(), prefix=task.tokens.prefix, **task.common
+    )
 
 
 def _receptive_field(task: Task) -> Any:
@@ -118,7 +164,13 @@ def _receptive_field(task: Task) -> Any:
         batch_size=min(FIELD_BATCH, task.inputs.batch_size),
     )
     return effective_receptive_field(
-        task.model.module, few, task.blocks, seed=task.inputs.seed, **task.common
+        task.model.module,
+        few,
+        task.blocks,
+        seed=task.inputs.seed,
+        grid=task.tokens.grid,
+        prefix=task.tokens.prefix,
+        **task.common,
     )
 
 
@@ -132,6 +184,8 @@ def _localization(task: Task) -> Any:
         task.batches(),
         task.blocks,
         patches=(14, 14) if finest > FINEST else None,
+        grid=task.tokens.grid,
+        prefix=task.tokens.prefix,
         **task.common,
     )
 
@@ -151,6 +205,7 @@ def _linear_probe(task: Task) -> Any:
         task.batches(order=test),
         layers=task.blocks,
         n_classes=int(labels.max()) + 1,
+        prefix=task.tokens.prefix,
         **task.common,
     )
 

@@ -210,6 +210,9 @@ def attention(
     on_bad_image: option.BadImages = None,
     workers: option.Workers = None,
     layers: option.LayersX = None,
+    grid: option.Grid = None,
+    prefix: option.Prefix = None,
+    patch_size: option.PatchSize = None,
     weights: option.Weights = None,
     pretrained: option.Pretrained = False,
     size: option.Size = None,
@@ -223,12 +226,14 @@ def attention(
 ) -> None:
     """Measure how far each attention head of a model looks: mean distance in pixels, by layer."""
     from repsim.cli._analyse import measure_one
+    from repsim.cli._analyses import Tokens
     from repsim.cli._inputs import Inputs
     from repsim.cli._models import ModelRequest
 
     scale = None if normalise is None else normalise.value
     request = ModelRequest(model, seed or 0, weights, pretrained, size, scale, device or "cpu")
     request.check()
+    tokens = Tokens.asked(grid, prefix, patch_size)
     measure_one(
         context.obj,
         "attention",
@@ -236,6 +241,7 @@ def attention(
         request,
         Inputs.asked("attention", data, limit, seed, batch_size, workers, on_bad_image),
         layers,
+        tokens,
         out=out,
         progress=progress,
     )
@@ -251,6 +257,9 @@ def analyse(
     on_bad_image: option.BadImages = None,
     workers: option.Workers = None,
     layers: option.LayersX = None,
+    grid: option.Grid = None,
+    prefix: option.Prefix = None,
+    patch_size: option.PatchSize = None,
     weights: option.Weights = None,
     pretrained: option.Pretrained = False,
     size: option.Size = None,
@@ -271,6 +280,7 @@ def analyse(
     """
     from repsim.cli._analyse import analyse as run_all
     from repsim.cli._analyse import check_names
+    from repsim.cli._analyses import Tokens
     from repsim.cli._inputs import Inputs
     from repsim.cli._models import ModelRequest
 
@@ -281,12 +291,14 @@ def analyse(
     scale = None if normalise is None else normalise.value
     request = ModelRequest(model, seed or 0, weights, pretrained, size, scale, device or "cpu")
     request.check()
+    tokens = Tokens.asked(grid, prefix, patch_size)
     code = run_all(
         context.obj,
         request,
         Inputs.asked("analyse", data, limit, seed, batch_size, workers, on_bad_image),
         names,
         layers,
+        tokens,
         out=out,
         progress=progress,
     )

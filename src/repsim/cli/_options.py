@@ -331,6 +331,33 @@ Permutations = Annotated[
     int | None,
     typer.Option(min=1, rich_help_panel=_ARRAYS, show_default="999", help="How many --test draws."),
 ]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ROWSxCOLUMNS",
+        rich_help_panel=_MODEL,
+        show_default="found",
+        help="Patches of the image, where they cannot be found; of text 1xTOKENS.",
+    ),
+]
+Prefix = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=_MODEL,
+        show_default="found",
+        help="Tokens before the patches: CLS, distillation, registers.",
+    ),
+]
+PatchSize = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=_MODEL,
+        show_default="found",
+        help="Pixels from a patch to the next; of text 1, for distances in tokens.",
+    ),
+]
 Only = Annotated[
     list[str] | None,
     typer.Option(

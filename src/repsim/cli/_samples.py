@@ -103,6 +103,12 @@ class Images:
         """Decode the image, all of it: a file that is cut off raises here and not later."""
         with self._image.open(self.folder / self.paths[at]) as image:
             image.load()
+            if image.mode.startswith("I;16"):  # PIL's own conversion cuts off at 255
+                return self._image.fromarray(
+                    np.rint(np.asarray(image) / 257).astype(np.uint8)  # 65535 / 255
+                )
+            if image.mode in ("I", "F"):
+                raise ValueError(f"pixels of mode {image.mode} have no scale to show them in")
             return image.copy()
 
 
