@@ -146,8 +146,6 @@ def test_transformers_by_name(load):
             load(f"transformers:{name}")
     with pytest.raises(UsageError, match="no such folder"):
         load("transformers:./nowhere")
-    with pytest.raises(UsageError, match="--pretrained"):
-        load("transformers:vit", pretrained=True)
 
 
 @pytest.mark.slow
@@ -202,6 +200,20 @@ def test_published_weights_without_network(load, spec, monkeypatch):
         load(spec, pretrained=True)
     for said in ("published weights of", "ConnectionError", "--weights FILE"):
         assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("layers", "transformers:vit"),
+        ("analyse", "cli.tiny_models:vit", "--data", "inputs.npz"),
+        ("compare", "cli.tiny_models:mlp", "transformers:vit", "--data", "inputs.npz"),
+    ],
+)
+def test_nobody_publishes_these_weights(repsim_command, inputs, argv):
+    ran = repsim_command(*argv, "--pretrained")
+    assert ran.code == 2
+    assert "--pretrained: is for timm and torchvision" in ran.err
 
 
 def test_a_device_that_is_not_there(load):

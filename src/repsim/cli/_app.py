@@ -166,7 +166,8 @@ def compare(
 
     scale = None if normalise is None else normalise.value
     seed_x = seed or 0
-    request_x = ModelRequest(x, seed_x, weights, pretrained, size, scale, device or "cpu")
+    have = _published(pretrained, *(each for each in (x, y) if each is not None))
+    request_x = ModelRequest(x, seed_x, weights, have[0], size, scale, device or "cpu")
     request_y = None
     if y is not None:
         # Two draws, as of two models built one after the other: the same would be one model.
@@ -174,7 +175,7 @@ def compare(
             y,
             seed_x + 1 if seed_y is None else seed_y,
             weights_y,
-            pretrained,
+            have[1],
             size_y or size,
             scale,
             device or "cpu",
@@ -231,7 +232,8 @@ def attention(
     from repsim.cli._models import ModelRequest
 
     scale = None if normalise is None else normalise.value
-    request = ModelRequest(model, seed or 0, weights, pretrained, size, scale, device or "cpu")
+    (has,) = _published(pretrained, model)
+    request = ModelRequest(model, seed or 0, weights, has, size, scale, device or "cpu")
     request.check()
     tokens = Tokens.asked(grid, prefix, patch_size)
     measure_one(
@@ -289,7 +291,8 @@ def analyse(
         last = model.rpartition(":")[2].rstrip("/").rpartition("/")[2]
         out = Path("repsim-" + re.sub(r"[^\w.-]+", "-", last))
     scale = None if normalise is None else normalise.value
-    request = ModelRequest(model, seed or 0, weights, pretrained, size, scale, device or "cpu")
+    (has,) = _published(pretrained, model)
+    request = ModelRequest(model, seed or 0, weights, has, size, scale, device or "cpu")
     request.check()
     tokens = Tokens.asked(grid, prefix, patch_size)
     code = run_all(
@@ -328,7 +331,8 @@ def layers(
     from repsim.cli._models import ModelRequest
 
     scale = None if normalise is None else normalise.value
-    request = ModelRequest(model, seed or 0, weights, pretrained, size, scale, device or "cpu")
+    (has,) = _published(pretrained, model)
+    request = ModelRequest(model, seed or 0, weights, has, size, scale, device or "cpu")
     list_layers(context.obj, request, layers or ["*"], data)
 
 
@@ -352,6 +356,18 @@ def report(
         session.emit({"command": "report", "files": {"folder": str(folder), "report": str(page)}})
     else:
         session.line(f"the page is {page}")
+
+
+def _published(pretrained: bool, *specs: str) -> list[bool]:
+    """Return for each model whether it gets published weights; refuse it where none has any."""
+    have = [pretrained and spec.startswith(("timm:", "torchvision:")) for spec in specs]
+    if pretrained and not any(have):
+        raise UsageError(
+            f"--pretrained: is for timm and torchvision.\n  got {' and '.join(specs)}\n"
+            f"  Load other weights with --weights FILE, or name a local folder: "
+            f"transformers:./folder"
+        )
+    return have
 
 
 def _only_for(what: str, **given: object) -> None:

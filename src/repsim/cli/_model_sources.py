@@ -102,11 +102,6 @@ def from_transformers(name: str, *, pretrained: bool, size: int | None, scale: s
     """Build ``transformers:`` a model type, a configuration or model class, or a local folder."""
     transformers = need("transformers", f"transformers:{name}")
     folder = Path(name)
-    if pretrained:
-        raise UsageError(
-            f"--pretrained: is for timm and torchvision.\n  got transformers:{name}\n"
-            f"  Download the model with its own tools, and name the folder: transformers:./folder"
-        )
     if folder.is_dir():
         model = transformers.AutoModel.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
