@@ -65,6 +65,18 @@ def test_what_a_model_has_not_is_skipped_with_the_reason(repsim_command, folder)
     assert again.out.count("skipped") == 2
 
 
+def test_layers_are_those_of_the_blocks_not_of_the_attention_in_them(repsim_command, folder):
+    ran = repsim_command(*VIT, "--layers", "blocks.1", "--out", "run", "--json")
+    assert {each["status"] for each in ran.json["analyses"].values()} == {"done"}
+    results = load_results("run")
+    assert results["layer_map"].layer_x.values.tolist() == ["blocks.1"]
+    assert results["linear_probe"].layer.values.tolist() == ["blocks.1"]
+    assert results["attention_distance"].sizes["layer"] == 2
+    argv = ("attention", *VIT[1:], "--layers", "blocks.1.attn", "--json")
+    found = repsim_command(*argv).json
+    assert found["coords"]["layer"]["data"] == ["blocks.1.attn"]
+
+
 def test_data_without_labels_have_no_probe(repsim_command, folder):
     (folder / "cat" / "00.png").rename(folder / "loose.png")
     ran = repsim_command(*VIT, "--only", "linear_probe", "--out", "run", "--json")

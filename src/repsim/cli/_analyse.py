@@ -112,6 +112,7 @@ def measure_one(
         task = _task(session, request, inputs, layers, tokens, progress)
         if folder is not None:
             folder.begin({"model": task.model.digest()})
+        task.attention = task.wanted
         try:
             result = ANALYSES[name](task)
         except InputError as error:

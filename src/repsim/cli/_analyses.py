@@ -81,6 +81,8 @@ class Task:
         Whether to show bars.
     tokens : Tokens
         Where they lie.
+    attention : tuple of str, or None
+        What ``--layers`` names of the modules that hold attention, where that is all it means.
     state : pathlib.Path or None
         Where an unfinished map is kept.
     """
@@ -90,6 +92,7 @@ class Task:
     wanted: tuple[str, ...] | None
     progress: bool
     tokens: Tokens = Tokens()
+    attention: tuple[str, ...] | None = None
     state: Path | None = None
 
     @cached_property
@@ -140,7 +143,7 @@ def _attention_distance(task: Task) -> Any:
     return attention_distance(
         task.model.module,
         task.batches(),
-        layers=task.wanted or "*",
+        layers=task.attention or "*",
         grid=task.tokens.grid,
         patch_size=task.tokens.patch_size,
         prefix=task.tokens.prefix,

@@ -11,7 +11,7 @@ import numpy as np
 from repsim.cli._needs import need
 from repsim.cli._outcome import DataError, UsageError
 
-__all__ = ["Images", "Inputs", "Pictures", "Samples", "open_samples"]
+__all__ = ["Images", "Pictures", "RawInputs", "Samples", "open_samples"]
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -149,7 +149,7 @@ class Pictures:
         return self._image.fromarray(self.images[at])
 
 
-class Inputs:
+class RawInputs:
     """Arrays that the models get as they are, (n, ...)."""
 
     are_images = False
@@ -234,7 +234,7 @@ def _archive(path: Path) -> Samples:
         )
     if "images" in arrays:
         return Pictures(path.name, found, labels)
-    return Inputs(path.name, found, labels)
+    return RawInputs(path.name, found, labels)
 
 
 def _digits() -> Samples:
