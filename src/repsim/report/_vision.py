@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from repsim.report._blocks import Chart, Finding, Section, Series, Tile, Tiles, number
+from repsim.report._blocks import Chart, Finding, Section, Series, Tile, Tiles, number, percent
 
 __all__ = [
     "attention_section",
@@ -346,7 +346,7 @@ def localization_section(name: str, result: xr.Dataset) -> Section:
         hits = _values(result, "hit_rate", "layer")
         series = [Series("tokens most similar to their own patch", at, hits)]
         section.findings += [
-            Finding(each.what, f"{hits[layers.index(each.where)]:.1%}", each.where)
+            Finding(each.what, percent(hits[layers.index(each.where)]), each.where)
             for each in _ends("tokens most similar to their own patch", layers, hits)
         ]
         if _has(result, "chance", "layer"):
@@ -360,7 +360,7 @@ def localization_section(name: str, result: xr.Dataset) -> Section:
             Chart(
                 "Hits by layer",
                 f"Share of tokens whose most similar patch is their own, for {len(layers)} layers: "
-                f"from {hits[0]:.0%} to {hits[-1]:.0%}.",
+                f"from {percent(hits[0], 0)} to {percent(hits[-1], 0)}.",
                 "layer",
                 "tokens most similar to their own patch",
                 series,
@@ -477,13 +477,14 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
             for f in (np.median, np.min, np.max)
         )
         series.append(Series("single tokens: median, range", at, middle, low, high))
-        section.findings += [
-            Finding(
-                "accuracy of single tokens, median, last layer",
-                f"{middle[-1]:.1%}",
-                f"{low[-1]:.1%} to {high[-1]:.1%}",
+        if np.isfinite(middle[-1]):
+            section.findings.append(
+                Finding(
+                    "accuracy of single tokens, median, last layer",
+                    percent(middle[-1]),
+                    f"{percent(low[-1])} to {percent(high[-1])}",
+                )
             )
-        ]
     n_test = result.attrs.get("n_test")
     if isinstance(n_test, int | np.integer) and n_test < FEW_TESTED:
         section.cautions.append(
