@@ -21,6 +21,7 @@ __all__ = [
     "Tiles",
     "Variable",
     "number",
+    "percent",
     "plus_minus",
 ]
 
@@ -42,6 +43,11 @@ def number(value: float, digits: int = 3) -> str:
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
     return text.replace("-", "−")
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Return a share as text: "93.1%"; "undefined" for NaN."""
+    return f"{value:.{digits}%}" if np.isfinite(value) else number(value)
 
 
 def plus_minus(error: float | None) -> str:

@@ -8,17 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from repsim.report._attention import attention_section
 from repsim.report._blocks import Section, number
+from repsim.report._fields import field_section
 from repsim.report._maps import DIMS, map_section, match_section
-from repsim.report._vision import (
-    attention_section,
-    data_scale_section,
-    field_section,
-    localization_section,
-    probe_section,
-    ratio_section,
-    subset_section,
-)
+from repsim.report._places import localization_section
+from repsim.report._probes import probe_section
+from repsim.report._ratios import ratio_section
+from repsim.report._scales import data_scale_section
+from repsim.report._subsets import subset_section
 
 __all__ = ["KINDS", "section_of"]
 

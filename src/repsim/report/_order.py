@@ -24,7 +24,7 @@ def cluster_order(values: Matrix) -> tuple[Order, Order]:
     Parameters
     ----------
     values : array, shape (m, n)
-        Profiles without any value (NaN) come last, in their own order.
+        Profiles without any finite value come last, in their own order.
 
     Returns
     -------
@@ -39,7 +39,8 @@ def cluster_order(values: Matrix) -> tuple[Order, Order]:
     >>> sorted(rows[:2].tolist()), sorted(rows[2:].tolist())
     ([0, 2], [1, 3])
     """
-    return _clustered(values), _clustered(values.T)
+    known = np.where(np.isfinite(values), values, np.nan)
+    return _clustered(known), _clustered(known.T)
 
 
 def axis_order(values: Matrix) -> tuple[Order, Order]:
@@ -47,7 +48,7 @@ def axis_order(values: Matrix) -> tuple[Order, Order]:
 
     With the means of rows and columns taken off, as in principal coordinates: :math:`u` and
     :math:`v` of the largest singular value, each turned so that its first layer stands in the
-    lower half. NaN count as the mean of the map.
+    lower half. What is not finite counts as the mean of the map.
 
     Parameters
     ----------

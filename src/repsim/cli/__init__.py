@@ -1,0 +1,68 @@
+"""The command ``repsim``: arrays, models and run folders from a shell.
+
+Importing this loads neither torch nor typer; a command loads what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the command's name; by default those of this process.
+
+    Returns
+    -------
+    int
+        0 done, 1 failed, 2 wrong arguments, 130 interrupted.
+
+    Examples
+    --------
+    >>> main(["--version"]) == 0
+    repsim ...
+    True
+    """
+    try:
+        from repsim.cli._app import app
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in ("typer", "rich"):
+            raise
+        print(
+            f"repsim: the command line needs {error.name}, which is not installed.\n"
+            f"  Install the extra from a checkout: pip install '.[cli]'",
+            file=sys.stderr,
+        )
+        return 1
+    with _terminated_as_interrupted():
+        try:
+            app(args=None if argv is None else list(argv), prog_name="repsim")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does, so that a batch system's time limit loses nothing.
+
+    By way of SIGINT, not by an exception of its own: while a batch is being counted, SIGINT waits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

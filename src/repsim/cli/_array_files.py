@@ -1,0 +1,51 @@
+"""Arrays in files: ``.npy`` as one array, ``.npz`` as named layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repsim.cli._outcome import DataError, UsageError
+
+__all__ = ["is_array_file", "read_layers"]
+
+SUFFIXES = (".npy", ".npz")
+
+
+def is_array_file(name: str) -> bool:
+    """Whether an argument names a file of arrays."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def read_layers(name: str) -> dict[str, Any]:
+    """Return the arrays of a file by name, in its order; ``.npy`` as a memory map.
+
+    The one array of an ``.npy`` goes by the name of the file. Nothing is unpickled.
+
+    Raises
+    ------
+    UsageError
+        There is no such file.
+    DataError
+        It is no file of numbers.
+    """
+    path = Path(name)
+    if not path.is_file():
+        raise UsageError(f"there is no such file.\n  got {name}")
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {path.stem: found}
+        with found:
+            layers = {key: found[key] for key in found.files}
+    # What NumPy and zipfile raise for a damaged file, and for one of another kind.
+    except Exception as error:
+        raise DataError(
+            f"the file cannot be read as arrays of numbers.\n  {name}: {error}\n"
+            f"  Write it with numpy.save, or numpy.savez(path, layer1=x1, layer2=x2)."
+        ) from error
+    if not layers:
+        raise DataError(f"the file holds no array.\n  got {name}")
+    return layers

@@ -1,0 +1,85 @@
+"""Values typed on a command line: kernels with parameters, options of measures."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from repsim._errors import RepsimError
+from repsim.cli._outcome import UsageError
+from repsim.kernels import KERNELS, Kernel
+
+__all__ = ["near", "read_kernel", "read_options"]
+
+
+def near(name: str, names: Sequence[str]) -> str:
+    """Return a line that says which names may have been meant, or nothing."""
+    close = difflib.get_close_matches(name, list(names), n=4, cutoff=0.5)
+    return f"\n  Did you mean {' or '.join(close)}?" if close else ""
+
+
+def read_kernel(text: str) -> Kernel:
+    """Read ``rbf`` or ``rbf(fraction=0.5)``.
+
+    Raises
+    ------
+    UsageError
+        No such kernel or parameter, or a text that is no call.
+
+    Examples
+    --------
+    >>> read_kernel("polynomial(degree=3)")
+    Polynomial(degree=3, gamma=None, coef0=1.0)
+    """
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        if not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError(text)
+        name = call.func.id.lower()
+        given = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(
+            f"--kernel: cannot be read.\n  got {text!r}\n"
+            f"  Write a name, with parameters in brackets: linear, 'rbf(fraction=0.5)'."
+        ) from error
+    if name not in KERNELS:
+        raise UsageError(
+            f"--kernel: unknown kernel.\n  expected one of {', '.join(KERNELS)}\n"
+            f"  got {text!r}{near(name, list(KERNELS))}"
+        )
+    kind: Any = KERNELS[name]
+    known = [each.name for each in fields(kind)]
+    if unknown := sorted(set(given) - set(known)):
+        raise UsageError(
+            f"--kernel: {name} has no parameter {', '.join(unknown)}.\n"
+            f"  expected {', '.join(known) or 'none'}{near(unknown[0], known)}"
+        )
+    try:
+        kernel: Kernel = kind(**given)
+    except (RepsimError, TypeError) as error:
+        raise UsageError(f"--kernel: {error}") from error
+    return kernel
+
+
+def read_options(texts: Sequence[str]) -> dict[str, object]:
+    """Read ``k=5`` and ``metric=cosine`` into a mapping.
+
+    Examples
+    --------
+    >>> read_options(["k=5", "metric=cosine"])
+    {'k': 5, 'metric': 'cosine'}
+    """
+    options: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--option: write NAME=VALUE, for example k=5.\n  got {text!r}")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            options[name] = value
+    return options

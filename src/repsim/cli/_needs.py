@@ -1,0 +1,31 @@
+"""Packages that only some commands need, and what to install where one is missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from repsim.cli._outcome import UsageError
+
+__all__ = ["need"]
+
+INSTALL = {
+    "torch": "pip install '.[torch]'",
+    "jinja2": "pip install '.[cli]'",
+    "sklearn": "pip install scikit-learn",
+    "PIL": "pip install pillow",
+}
+
+
+def need(name: str, purpose: str) -> Any:
+    """Import a module, or say what it is needed for and how to get it."""
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] != package:
+            raise
+        raise UsageError(
+            f"{purpose} needs {package}, which is not installed.\n"
+            f"  Install it: {INSTALL.get(package, f'pip install {package}')}"
+        ) from error

@@ -1,0 +1,82 @@
+"""How a command ends: its exit code, and what a person is told instead of a traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from repsim._errors import RepsimError, RepsimWarning
+from repsim.cli._session import Session
+
+__all__ = ["FAILED", "INTERRUPTED", "USAGE", "DataError", "Interrupted", "UsageError", "reporting"]
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class UsageError(RepsimError):
+    """The command as it was typed cannot mean anything: exit code 2."""
+
+
+class DataError(RepsimError):
+    """The data cannot be read."""
+
+
+class Interrupted(RepsimError):  # noqa: N818 - an end, not an error
+    """Somebody pressed Ctrl-C, and what was done is kept."""
+
+
+@contextmanager
+def reporting(session: Session) -> Iterator[None]:
+    """Turn every way in which a command can end into a message and an exit code."""
+    with warnings.catch_warnings():
+        # Other libraries' deprecations tell the user of a command nothing; --debug shows them.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", RepsimWarning)
+        warnings.showwarning = lambda message, *_, **__: session.note(f"warning: {message}")
+        try:
+            yield
+        except (typer.Exit, typer.Abort):
+            raise
+        except (KeyboardInterrupt, Interrupted) as end:
+            session.note(_interrupted(session, str(end)))
+            raise typer.Exit(INTERRUPTED) from end
+        except Exception as error:
+            if _is_typers(error):
+                raise
+            if session.debug:
+                traceback.print_exc(file=sys.stderr)
+            session.note(f"error: {_message(error)}")
+            raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED) from error
+
+
+def _is_typers(error: Exception) -> bool:
+    """Whether the error is one of parsing, or of a pipe whose reader has gone."""
+    broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+    return broken_pipe or hasattr(error, "format_message")
+
+
+def _interrupted(session: Session, what: str) -> str:
+    first = f"interrupted: {what}" if what else "interrupted."
+    if session.resume is None:
+        return f"{first}\n  Nothing was kept; with --out FOLDER the next call goes on from there."
+    return f"{first}\n  What is done is kept. To go on, run the same command again:\n" + (
+        f"  {session.resume}"
+    )
+
+
+def _message(error: Exception) -> str:
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+    if isinstance(error, RepsimError):
+        return f"{error}{notes}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}.{notes}\n  Install it, or the extras of repsim that bring it: '.[all]'."
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}{notes}"
+    return f"{type(error).__name__}: {error}{notes}\n  --debug shows where."

@@ -1,0 +1,223 @@
+"""A run folder: the command it belongs to, what is finished, what is not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repsim._version import __version__
+from repsim.cli._needs import need
+from repsim.cli._outcome import DataError, UsageError
+from repsim.cli._session import Session
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["RunFolder", "command_of", "write_page"]
+
+FORMAT = "repsim.run/1"
+RECORD, STATE, PAGE = "run.json", "state.npz", "report.html"
+
+
+class RunFolder:
+    """What ``--out`` names.
+
+    ``run.json`` holds the command, its arguments with digests of data and weights, and what was
+    finished or skipped; ``<analysis>.nc`` a finished result; ``state.npz`` the state of a
+    comparison that is not finished; ``report.html`` the page.
+
+    Parameters
+    ----------
+    session : Session
+        Told how to go on.
+    path : pathlib.Path
+        The folder; :meth:`begin` makes it where it is missing.
+    command : str
+        Its name.
+    arguments : mapping of str to JSON values
+        Everything that decides the results. A folder that was begun with others is refused.
+
+    Raises
+    ------
+    UsageError
+        The folder belongs to another command or other arguments, saying which.
+    DataError
+        Its record is damaged.
+    """
+
+    def __init__(
+        self, session: Session, path: Path, command: str, arguments: Mapping[str, Any]
+    ) -> None:
+        self.path = path
+        self._record: dict[str, Any] = {
+            "format": FORMAT,
+            "command": command,
+            "command_line": session.command_line,
+            "arguments": json.loads(json.dumps(arguments)),
+            "weights": {},
+            "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "repsim_version": __version__,
+            "analyses": {},
+        }
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"--out: is a file, not a folder.\n  got {path}")
+        if (path / RECORD).exists():
+            self._go_on()
+        elif any(path.glob("*.nc")):
+            raise UsageError(
+                f"--out: the folder holds results of something else.\n  got {path}\n"
+                f"  Name another folder, or show them: repsim report {path}"
+            )
+        self._session = session
+
+    @property
+    def state(self) -> Path:
+        """The file of a comparison that is not finished."""
+        return self.path / STATE
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What was skipped, and why."""
+        return {
+            name: entry["reason"]
+            for name, entry in self._record["analyses"].items()
+            if entry["status"] == "skipped"
+        }
+
+    def has(self, name: str) -> bool:
+        """Whether a result is finished."""
+        return (
+            self._record["analyses"].get(name, {}).get("status") == "done"
+            and (self.path / f"{name}.nc").is_file()
+        )
+
+    def load(self, name: str) -> xarray.Dataset:
+        """Return a finished result."""
+        from repsim.report import load_results
+
+        return load_results(self.path)[name]
+
+    def save(self, name: str, result: xarray.Dataset) -> None:
+        """Keep a finished result."""
+        from repsim.report import save_result
+
+        save_result(self.path, name, result)
+        self._record["analyses"][name] = {"status": "done", "file": f"{name}.nc"}
+        self._save()
+
+    def skip(self, name: str, reason: str) -> None:
+        """Keep that something was skipped, so that the next call need not find it out again."""
+        self._record["analyses"][name] = {"status": "skipped", "reason": reason}
+        self._save()
+
+    def begin(self, digests: Mapping[str, str]) -> None:
+        """Write the record, once the command is known to make sense: a typing error claims nothing.
+
+        Parameters
+        ----------
+        digests : mapping of str to str
+            Of the models' weights, by side.
+
+        Raises
+        ------
+        UsageError
+            The weights are others, though the command is the same.
+        """
+        before = self._record["weights"]
+        changed = [name for name, now in digests.items() if before.get(name, now) != now]
+        if changed:
+            raise UsageError(
+                f"--out: the folder was begun with other weights of {' and '.join(changed)}.\n"
+                f"  got {self.path}\n"
+                f"  The command is the same, but what it names has changed. Name another folder."
+            )
+        self._record["weights"] = {**before, **digests}
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._save()  # a folder that cannot be written is found out before the work, not after
+        self._session.resume = shlex.join(self._record["command_line"])
+
+    def write_page(self) -> Path:
+        """Write the page of all that is finished."""
+        return write_page(self.path, shlex.join(self._record["command_line"]))
+
+    def _go_on(self) -> None:
+        file = self.path / RECORD
+        try:
+            record = json.loads(file.read_text())
+            kind, command, arguments = record["format"], record["command"], record["arguments"]
+            record["weights"], record["analyses"], record["command_line"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"--out: the folder's record is damaged.\n  {file}: {error}\n"
+                f"  Delete the folder to begin anew."
+            ) from error
+        if kind != FORMAT:
+            raise UsageError(f"--out: of format {kind!r}, expected {FORMAT!r}.\n  got {file}")
+        differs = _differences(arguments, self._record["arguments"])
+        if command != self._record["command"]:
+            differs = [f"command: was {command}, now {self._record['command']}"]
+        if differs:
+            listed = "\n  ".join(differs)
+            raise UsageError(
+                f"--out: the folder belongs to another command.\n  {self.path} was begun with: "
+                f"{shlex.join(record['command_line'])}\n  {listed}\n"
+                f"  Run that command to go on, name another folder, or delete this one."
+            )
+        self._record = record
+
+    def _save(self) -> None:
+        file = self.path / RECORD
+        aside = file.with_name(f".{RECORD}.{os.getpid()}.tmp")
+        try:
+            with open(aside, "w") as out:
+                json.dump(self._record, out, indent=2)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(aside, file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            raise
+
+
+def command_of(folder: Path) -> str | None:
+    """Return the command that a folder was begun with, if one was."""
+    try:
+        return shlex.join(json.loads((folder / RECORD).read_text())["command_line"])
+    except FileNotFoundError:
+        return None  # results that a program saved, without this command
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the folder's record is damaged.\n  {folder / RECORD}: {error}") from error
+
+
+def write_page(folder: Path, command: str | None = None) -> Path:
+    """Write the page of a folder's results, and return it."""
+    need("jinja2", "the report")
+    report: Any = need("repsim.report", "the report")
+    page: Path = report.write_report(
+        report.load_results(folder), folder / PAGE, title=folder.resolve().name, command=command
+    )
+    return page
+
+
+def _differences(before: Any, now: Any, where: Sequence[str] = ()) -> list[str]:
+    """Say in which places two nested mappings differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for name in dict.fromkeys((*before, *now))
+            for line in _differences(before.get(name), now.get(name), (*where, name))
+        ]
+    if before == now:
+        return []
+    return [f"{' '.join(where)}: was {_said(before)}, now {_said(now)}"]
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else json.dumps(value)

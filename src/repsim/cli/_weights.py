@@ -1,0 +1,106 @@
+"""Weights from a file, in formats that cannot run code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repsim.cli._needs import need
+from repsim.cli._outcome import DataError, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["check_weights", "file_digest", "load_weights"]
+
+WRAPPED = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep the state dict."""
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a state dict into a model, every parameter of it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model; it is changed.
+    path : pathlib.Path
+        ``.safetensors``, or a file of ``torch.save``, read with ``weights_only=True``. A state
+        dict under "state_dict", "model_state_dict" or "model" is found, and the prefix "module."
+        of DataParallel is taken off.
+
+    Raises
+    ------
+    UsageError
+        There is no such file.
+    DataError
+        The file holds something else, or the parameters are not those of the model.
+    """
+    check_weights(path)
+    state = _read(path)
+    for key in WRAPPED:
+        if isinstance(state.get(key), Mapping):
+            state = state[key]
+    if state and all(str(name).startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    own = model.state_dict()
+    missing, strange = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shapes = [
+        f"{name} {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in state and tuple(state[name].shape) != tuple(own[name].shape)
+    ]
+    problems = [
+        f"{what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+        for what, names in (("missing", missing), ("unknown", strange), ("shape", shapes))
+        if names
+    ]
+    if problems:
+        listed = "\n  ".join(problems)
+        raise DataError(
+            f"the weights are not those of the model.\n  {path}\n  {listed}\n"
+            f"  Name the model that they were trained in."
+        )
+    model.load_state_dict(state)
+
+
+def check_weights(path: Path) -> None:
+    """Refuse a file that is not there, before anything is built."""
+    if not path.is_file():
+        raise UsageError(f"--weights: there is no such file.\n  got {path}")
+
+
+def file_digest(path: Path) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        safetensors = need("safetensors.torch", f"--weights {path}")
+        try:
+            state: Any = safetensors.load_file(path)
+        except Exception as error:  # the format's own error has no public name
+            raise DataError(f"--weights: damaged, or no safetensors.\n  {path}: {error}") from error
+        return dict(state)
+    torch = need("torch", f"--weights {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # A pickle of anything else than tensors could run code: it is refused, not tried.
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"--weights: not a state dict that can be read without running code.\n"
+            f"  {path}: {reason}\n"
+            f"  Save it as such: safetensors.torch.save_file(model.state_dict(), path), or "
+            f"torch.save(model.state_dict(), path)."
+        ) from error
+    if not isinstance(state, Mapping):
+        raise DataError(
+            f"--weights: holds no state dict.\n  {path}: {type(state).__name__}\n"
+            f"  Save model.state_dict(), not the model."
+        )
+    return dict(state)

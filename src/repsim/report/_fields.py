@@ -1,0 +1,83 @@
+"""Effective receptive fields as a section: a small map of each layer, and its radius."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from repsim.report._blocks import Chart, Section, Series, Tile, Tiles, number
+from repsim.report._read import ends, extreme, has, model_of, names_of, values_of
+
+__all__ = ["field_section"]
+
+FIELD_SIDE = 64
+"""Cells along the longer side of a receptive field, which is averaged down to it."""
+
+DECADES = 3
+"""Of a receptive field, as in repsim.plot."""
+
+
+def field_section(name: str, result: xr.Dataset) -> Section:
+    """Effective receptive fields, layer by layer."""
+    layers = names_of(result, "layer")
+    fields = values_of(result, "field", "layer", "row", "column")
+    section = Section(
+        name, "Effective receptive field", f"which pixels the units of {model_of(result)} depend on"
+    )
+    texts = [""] * len(layers)
+    if has(result, "sigma", "layer"):
+        sigma = values_of(result, "sigma", "layer")
+        section.findings += ends("σ, root mean square radius", layers, sigma, 1, " px")
+        section.findings += extreme("largest σ", layers, sigma, 1, " px", most=True)
+        texts = [f"σ = {number(float(s), 1)} px" for s in sigma]
+    if has(result, "participation_area", "layer"):
+        area = values_of(result, "participation_area", "layer")
+        section.findings += ends("pixels that share the field", layers, area, 0, " px")
+    small = [_averaged(field) for field in fields]
+    greatest = max((float(np.nanmax(each, initial=0.0)) for each in small), default=0.0)
+    if greatest > 0:
+        section.pictures.append(
+            Tiles(
+                "Effective receptive fields",
+                f"One map of the input for each of {len(layers)} layers, in one logarithmic scale "
+                f"of {DECADES} decades"
+                + (f"; σ from {texts[0][4:]} to {texts[-1][4:]}." if texts[0] else "."),
+                [Tile(n, v, t) for n, v, t in zip(layers, small, texts, strict=True)],
+                "part of the field per pixel",
+                greatest * 10.0**-DECADES,
+                greatest,
+                log=True,
+                note=""
+                if small[0].shape == fields[0].shape
+                else f"Averaged from {fields.shape[1]} × {fields.shape[2]} to "
+                f"{small[0].shape[0]} × {small[0].shape[1]} cells.",
+            )
+        )
+    if has(result, "sigma", "layer"):
+        section.pictures.append(
+            Chart(
+                "Radius by layer",
+                f"Root mean square radius σ of the field of each of {len(layers)} layers, from "
+                f"{texts[0][4:]} to {texts[-1][4:]}.",
+                "layer",
+                "σ (pixels)",
+                [Series("σ", np.arange(len(layers)), sigma)],
+                categories=layers,
+            )
+        )
+    return section
+
+
+def _averaged(field: Any) -> Any:
+    """`field` averaged over blocks, so that no side is longer than `FIELD_SIDE`."""
+    step = -(-max(field.shape) // FIELD_SIDE)
+    if step == 1:
+        return field
+    for axis in (0, 1):
+        edges = np.arange(0, field.shape[axis], step)
+        widths = np.diff(np.append(edges, field.shape[axis]))
+        sums = np.add.reduceat(field, edges, axis=axis)
+        field = sums / (widths[:, None] if axis == 0 else widths)
+    return field

@@ -1,0 +1,62 @@
+"""Less data as a section: models trained on parts of the data, layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from repsim.report._blocks import Chart, Section, Series
+from repsim.report._read import ends, has, model_of, names_of, values_of
+
+__all__ = ["data_scale_section"]
+
+
+def data_scale_section(name: str, result: xr.Dataset) -> Section:
+    """CKA of models trained on less data with the one trained on all, layer by layer."""
+    layers = names_of(result, "layer")
+    fractions = np.asarray(result["fraction"].values, dtype=np.float64)
+    cka = values_of(result, "cka", "fraction", "layer")
+    errors = (
+        values_of(result, "standard_error", "fraction", "layer")
+        if has(result, "standard_error", "fraction", "layer")
+        else None
+    )
+    section = Section(
+        name, "Less data", f"models trained on less data, with {model_of(result)} trained on all"
+    )
+    at, series = np.arange(len(layers)), []
+    order = np.argsort(fractions)
+    for k, i in enumerate(order):
+        low = high = None
+        if errors is not None and np.isfinite(errors[i]).all():
+            low, high = cka[i] - errors[i], cka[i] + errors[i]
+        label = f"{fractions[i]:.3g} of the data"
+        place = k / max(1, len(order) - 1)
+        series.append(Series(label, at, cka[i], low, high, at=place))
+        section.findings += ends(f"CKA, {label}", layers, cka[i])
+    if has(result, "control_cka", "control", "layer"):
+        for control, row in zip(
+            names_of(result, "control"),
+            values_of(result, "control_cka", "control", "layer"),
+            strict=True,
+        ):
+            series.append(Series(f"control: {control}", at, row, dashed=True))
+            section.findings += ends(f"CKA, control: {control}", layers, row)
+    else:
+        section.cautions.append(
+            "No control: what another seed on all data scores is what “the same” means here."
+        )
+    section.pictures = [
+        Chart(
+            "Similarity to the model trained on all data",
+            f"CKA of each of {len(layers)} layers with the same layer of the model trained on all "
+            f"data, one line for each of: {', '.join(each.name for each in series)}.",
+            "layer",
+            "CKA with the full-data model",
+            series,
+            categories=layers,
+            ordered="fraction of the data",
+            note="Bands are one standard error." if errors is not None else "",
+        )
+    ]
+    return section

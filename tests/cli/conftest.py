@@ -1,0 +1,80 @@
+"""Running the command as a user would, in this process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from repsim.cli import main
+
+
+@dataclass
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which has to be one JSON value and nothing else."""
+        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@pytest.fixture
+def repsim_command(capsys, tmp_path, monkeypatch):
+    """A function that runs ``repsim`` with these arguments in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.syspath_prepend(str(tmp_path))  # and take back what the command puts there
+
+    def run(*argv: object) -> Ran:
+        capsys.readouterr()
+        code = main([str(each) for each in argv])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """``x.npy``, ``y.npy`` of the same samples, and what is in them."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 5))
+    y = x @ rng.standard_normal((5, 7)) + 0.5 * rng.standard_normal((40, 7))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    return x, y
+
+
+@pytest.fixture
+def inputs(tmp_path) -> Path:
+    """``inputs.npz``: 40 samples that models get as they are, and labels."""
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "inputs.npz",
+        inputs=rng.standard_normal((40, 6)).astype(np.float32),
+        labels=np.arange(40) % 2,
+    )
+    return tmp_path / "inputs.npz"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """``photos``: 24 images of two classes, of different sizes, and a file that is none."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for at in range(12):
+            pixels = rng.integers(0, 255, (36 + at, 44, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{at:02}.png")
+    (tmp_path / "photos" / "notes.txt").write_text("not an image")
+    return tmp_path / "photos"

@@ -1,0 +1,302 @@
+"""``repsim analyse``, ``attention``, ``layers`` and ``report``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import repsim
+from cli import tiny_models
+from repsim.cli import _analyses, main
+from repsim.report import load_results
+
+VIT = ("analyse", "cli.tiny_models:vit", "--data", "photos", "--batch-size", "12", "--no-progress")
+ALL = [
+    "layer_map", "attention_distance", "residual_ratios", "receptive_field", "localization",
+    "linear_probe",
+]  # fmt: skip
+
+
+def test_all_of_a_vision_transformer(repsim_command, folder):
+    ran = repsim_command(*VIT, "--out", "run", "--json")
+    assert ran.code == 0, ran.err
+    analyses = ran.json["analyses"]
+    assert list(analyses) == ALL
+    assert {each["status"] for each in analyses.values()} == {"done"}
+    results = load_results("run")
+    assert list(results) == ALL
+    assert results["layer_map"].attrs["n_samples"] == 24
+    assert results["receptive_field"].layer.values.tolist() == ["blocks.0", "blocks.1"]
+    assert results["attention_distance"].sizes == {"layer": 2, "head": 3}
+    assert results["linear_probe"].attrs["n_test"] == 5
+    for result in results.values():
+        assert result.attrs["spec"] == "cli.tiny_models:vit"
+        assert result.attrs["command"].startswith("repsim analyse")
+    assert sorted(p.name for p in Path("run").iterdir()) == sorted(
+        [*(f"{name}.nc" for name in ALL), "report.html", "run.json"]
+    )
+    again = repsim_command(*VIT, "--out", "run", "--json")
+    assert again.json == ran.json
+    assert "nothing is computed again" in again.err
+
+
+def test_what_a_model_has_not_is_skipped_with_the_reason(repsim_command, folder):
+    argv = ("analyse", "cli.tiny_models:cnn", "--size", 32, "--data", "photos", "--no-progress")
+    ran = repsim_command(*argv, "--out", "run", "--json")
+    assert ran.code == 0, ran.err
+    status = {name: each["status"] for name, each in ran.json["analyses"].items()}
+    assert status == {
+        "layer_map": "done",
+        "attention_distance": "skipped",
+        "residual_ratios": "skipped",
+        "receptive_field": "done",
+        "localization": "done",
+        "linear_probe": "done",
+    }
+    assert "attention" in ran.json["analyses"]["attention_distance"]["reason"]
+    assert "residual" in ran.json["analyses"]["residual_ratios"]["reason"]
+    again = repsim_command(*argv, "--out", "run")
+    assert again.code == 0
+    assert "nothing is computed again" in again.err
+    assert again.out.count("skipped") == 2
+
+
+def test_layers_are_those_of_the_blocks_not_of_the_attention_in_them(repsim_command, folder):
+    ran = repsim_command(*VIT, "--layers", "blocks.1", "--out", "run", "--json")
+    assert {each["status"] for each in ran.json["analyses"].values()} == {"done"}
+    results = load_results("run")
+    assert results["layer_map"].layer_x.values.tolist() == ["blocks.1"]
+    assert results["linear_probe"].layer.values.tolist() == ["blocks.1"]
+    assert results["attention_distance"].sizes["layer"] == 2
+    argv = ("attention", *VIT[1:], "--layers", "blocks.1.attn", "--json")
+    found = repsim_command(*argv).json
+    assert found["coords"]["layer"]["data"] == ["blocks.1.attn"]
+
+
+def test_data_without_labels_have_no_probe(repsim_command, folder):
+    (folder / "cat" / "00.png").rename(folder / "loose.png")
+    ran = repsim_command(*VIT, "--only", "linear_probe", "--out", "run", "--json")
+    assert ran.code == 0
+    assert ran.json["analyses"] == {
+        "linear_probe": {
+            "status": "skipped",
+            "reason": "linear_probe: the data have no labels.",
+        }
+    }
+    assert ran.json["files"]["report"] is None
+
+
+def test_a_folder_grows_by_what_is_asked_for_later(repsim_command, folder):
+    assert repsim_command(*VIT, "--only", "residual_ratios", "--out", "run").code == 0
+    assert list(load_results("run")) == ["residual_ratios"]
+    ran = repsim_command(
+        *VIT, "--only", "residual_ratios", "--only", "receptive_field", "--out", "run"
+    )
+    assert ran.code == 0
+    assert "residual_ratios ..." not in ran.err
+    assert list(load_results("run")) == ["residual_ratios", "receptive_field"]
+
+
+def test_after_an_interrupt_it_goes_on_with_the_next(repsim_command, folder, monkeypatch):
+    ran = []
+
+    def counted(name):
+        original = _analyses.ANALYSES[name]
+
+        def analysis(task):
+            if len(ran) == 2:
+                ran.append("stopped")
+                raise KeyboardInterrupt
+            ran.append(name)
+            return original(task)
+
+        return analysis
+
+    for name in ALL:
+        monkeypatch.setitem(_analyses.ANALYSES, name, counted(name))
+    stopped = repsim_command(*VIT, "--out", "run")
+    assert stopped.code == 130
+    assert "repsim analyse cli.tiny_models:vit" in stopped.err
+    assert list(load_results("run")) == ALL[:2]
+    finished = repsim_command(*VIT, "--out", "run")
+    assert finished.code == 0
+    assert ran == [*ALL[:2], "stopped", *ALL[2:]]
+
+
+def test_an_analysis_that_fails_does_not_stop_the_others(repsim_command, inputs):
+    ran = repsim_command(
+        "analyse", "cli.tiny_models:broken", "--data", "inputs.npz", "--out", "run", "--json"
+    )
+    assert ran.code == 1
+    analyses = ran.json["analyses"]
+    assert analyses["layer_map"]["status"] == "failed"
+    assert "must be finite" in analyses["layer_map"]["reason"]
+    assert len(analyses) == len(ALL)
+    # What failed is tried again by the next call, what was skipped is not.
+    again = repsim_command(
+        "analyse", "cli.tiny_models:broken", "--data", "inputs.npz", "--out", "run"
+    )
+    assert again.code == 1
+    assert "layer_map ..." in again.err
+    assert "attention_distance ..." not in again.err
+
+
+def test_the_folder_has_a_name_of_its_own(repsim_command, folder):
+    ran = repsim_command(*VIT, "--only", "residual_ratios")
+    assert ran.code == 0
+    assert Path("repsim-vit/residual_ratios.nc").is_file()
+
+
+def test_fine_maps_are_localised_on_coarse_patches(repsim_command, folder):
+    argv = ("analyse", "cli.tiny_models:cnn", "--size", 64, "--data", "photos", "--layers", "0")
+    assert repsim_command(*argv, "--only", "localization", "--out", "run").code == 0
+    assert load_results("run")["localization"].sizes["patch"] == 14 * 14
+
+
+def test_attention_is_that_of_the_library(repsim_command, folder):
+    argv = ("attention", "cli.tiny_models:vit", "--data", "photos", "--no-progress")
+    found = repsim_command(*argv, "--out", "run", "--json").json
+    assert found["command"] == "attention"
+    stored = load_results("run")["attention_distance"]
+    np.testing.assert_array_equal(found["variables"]["distance"]["data"], stored.distance.values)
+
+    torch.manual_seed(0)
+    model = tiny_models.vit()
+    from repsim.cli._inputs import Inputs
+    from repsim.cli._models import ModelRequest, load_model
+    from repsim.cli._session import Session
+
+    loaded = load_model(Session(), ModelRequest("cli.tiny_models:vit"))
+    data = [batch[0] for batch in Inputs("photos").batches([loaded], labelled=True)]
+    expected = repsim.attention_distance(model, data, progress=False)
+    np.testing.assert_allclose(stored.distance.values, expected.distance.values)
+    shown = repsim_command(*argv)
+    assert "blocks.1.attn" in shown.out
+    assert "farthest head" in shown.out
+
+
+def test_where_the_tokens_of_text_lie_can_be_said(repsim_command, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "text.npz", inputs=rng.integers(0, 20, (16, 7)))
+    argv = ("attention", "cli.tiny_models:bert", "--data", "text.npz", "--no-progress")
+    refused = repsim_command(*argv)
+    assert refused.code == 1
+    assert "grid=(1, tokens)" in refused.err
+    assert "On the command line: --grid" in refused.err
+    ran = repsim_command(*argv, "--grid", "1x7", "--patch-size", 1, "--prefix", 0, "--json")
+    assert ran.code == 0, ran.err
+    distance = np.array(ran.json["variables"]["distance"]["data"])
+    assert distance.shape == (1, 2)
+    assert 0 < distance.min() < distance.max() < 6  # tokens
+    assert repsim_command(*argv, "--grid", "7").code == 2
+
+
+def test_attention_of_a_model_without_any_is_an_error(repsim_command, folder):
+    ran = repsim_command("attention", "cli.tiny_models:cnn", "--size", 32, "--data", "photos")
+    assert ran.code == 1
+    assert "attention" in ran.err
+    assert ran.out == ""
+
+
+def test_layers_in_execution_order_with_their_shapes(repsim_command):
+    found = repsim_command("layers", "cli.tiny_models:vit", "--layers", "blocks.0*", "--json").json
+    layers = {each["name"]: each for each in found["layers"]}
+    assert layers["blocks.0.attn.qkv"]["shape"] == ["n", 17, 72]
+    assert layers["blocks.0"]["type"] == "Block"
+    names = [each["name"] for each in found["layers"] if each["runs"]]
+    assert (
+        names.index("blocks.0.norm1") < names.index("blocks.0.attn.qkv") < names.index("blocks.0")
+    )
+    assert not layers["blocks.0.attn.attn_drop"]["runs"]
+    shown = repsim_command("layers", "cli.tiny_models:vit", "--layers", "blocks.0.attn*").out
+    assert "(n, 17, 24)" in shown
+    assert "does not run" in shown
+
+
+def test_layers_of_a_model_that_runs_on_other_inputs(repsim_command, inputs):
+    ran = repsim_command("layers", "cli.tiny_models:mlp")
+    assert ran.code == 2
+    assert "--size" in ran.err
+    found = repsim_command("layers", "cli.tiny_models:mlp", "--data", "inputs.npz", "--json").json
+    assert [each["shape"] for each in found["layers"]] == [["n", 8], ["n", 8], ["n", 4]]
+
+
+def test_modules_that_run_twice_are_labelled_as_in_results(repsim_command, inputs, tmp_path):
+    (tmp_path / "own_models_here.py").write_text(
+        "from torch import nn\n"
+        "def twice():\n"
+        "    act = nn.ReLU()\n"
+        "    return nn.Sequential(nn.Linear(6, 4), act, nn.Linear(4, 4), act)\n"
+    )
+    found = repsim_command("layers", "own_models_here:twice", "--data", "inputs.npz", "--json").json
+    assert [each["name"] for each in found["layers"]] == ["0", "1:0", "2", "1:1"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (("report", "missing"), 2, "no such folder"),
+        (("report", "photos"), 1, "no result in the folder"),
+        (("layers", "cli.tiny_models:vit", "--layers", "nothing*"), 2, "no layer matches"),
+        (("layers", "timm:no_such_model_at_all"), 2, "no model of this name"),
+        ((*VIT, "--only", "receptive_fields"), 2, "Did you mean receptive_field"),
+        (("analyse", "cli.tiny_models:vit"), 2, "--data FOLDER"),
+        (("attention", "cli.tiny_models:vit"), 2, "--data FOLDER"),
+        (("analyse",), 2, "MODEL"),
+        (("anlyse",), 2, "anlyse"),
+        (("--no-such-option",), 2, "--no-such-option"),
+    ],
+)
+def test_what_is_wrong_is_said(repsim_command, folder, argv, code, said):
+    ran = repsim_command(*argv)
+    assert ran.code == code
+    assert said in " ".join(ran.err.split())
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+
+
+def test_the_page_is_written_anew(repsim_command, folder):
+    assert repsim_command(*VIT, "--only", "residual_ratios", "--out", "run").code == 0
+    page = Path("run/report.html")
+    before = page.read_text()
+    page.unlink()
+    ran = repsim_command("report", "run", "--json")
+    assert ran.code == 0
+    assert ran.json["files"]["report"] == str(page)
+    assert page.read_text() == before
+
+
+def test_results_of_a_program_have_a_page_too(repsim_command, tmp_path):
+    from repsim.report import save_result
+
+    x = np.random.default_rng(0).standard_normal((20, 4))
+    save_result(tmp_path / "mine", "map", repsim.cka_matrix({"a": x, "b": x**3}))
+    assert repsim_command("report", "mine").code == 0
+    assert Path("mine/report.html").is_file()
+
+
+def test_version_and_help(repsim_command, capsys):
+    assert repsim_command("--version").out == f"repsim {repsim.__version__}\n"
+    shown = repsim_command("--help")
+    assert shown.code == 0
+    for command in ("compare", "attention", "analyse", "layers", "report", "Exit codes"):
+        assert command in shown.out
+    for command in ("compare", "attention", "analyse", "layers", "report"):
+        assert repsim_command(command, "--help").code == 0
+    assert main([]) == 2
+
+
+def test_json_is_json_for_every_command(repsim_command, folder, arrays):
+    for argv in (
+        ("compare", "x.npy", "y.npy"),
+        ("compare", "cli.tiny_models:vit", "--data", "photos", "--layers", "blocks.?"),
+        ("attention", "cli.tiny_models:vit", "--data", "photos"),
+        ("layers", "cli.tiny_models:vit"),
+    ):
+        ran = repsim_command(*argv, "--json")
+        assert ran.code == 0, ran.err
+        assert json.loads(ran.out)["command"] == argv[0]

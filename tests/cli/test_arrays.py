@@ -1,0 +1,163 @@
+"""``repsim compare`` on files of arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import repsim
+
+
+def test_a_number_is_the_first_line(repsim_command, arrays):
+    x, y = arrays
+    ran = repsim_command("compare", "x.npy", "y.npy")
+    assert ran.code == 0
+    first, second = ran.out.splitlines()
+    assert float(first) == pytest.approx(float(repsim.cka(x, y, estimator="unbiased")), abs=1e-6)
+    assert "unbiased" in second
+    assert "n=40" in second
+    assert ran.err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--estimator", "biased"], lambda x, y: repsim.cka(x, y)),
+        (
+            ["--kernel", "rbf(fraction=0.5)"],
+            lambda x, y: repsim.cka(
+                x, y, kernel=repsim.kernels.RBF(fraction=0.5), estimator="unbiased"
+            ),
+        ),
+        (["--measure", "procrustes"], repsim.procrustes),
+        (
+            ["--measure", "mutual_knn", "--option", "k=3", "--option", "metric=euclidean"],
+            lambda x, y: repsim.mutual_knn(x, y, k=3, metric="euclidean"),
+        ),
+        (["--measure", "hsic"], lambda x, y: repsim.hsic(x, y, estimator="unbiased")),
+    ],
+)
+def test_options_are_those_of_the_measure(repsim_command, arrays, options, expected):
+    ran = repsim_command("compare", "x.npy", "y.npy", *options, "--json")
+    assert ran.code == 0
+    assert ran.json["value"] == pytest.approx(float(expected(*arrays)), rel=1e-12)
+    assert ran.json["n_samples"] == 40
+    assert ran.json["measure"] == (options[1] if options[0] == "--measure" else "cka")
+
+
+def test_inference(repsim_command, arrays):
+    x, y = arrays
+    ran = repsim_command(
+        "compare", "x.npy", "y.npy", "--test", "--permutations", 199, "--seed", 3, "--json"
+    )
+    expected = repsim.permutation_test(x, y, permutations=199, seed=3)
+    assert ran.json["permutation_test"]["p_value"] == expected.p_value
+    assert ran.json["permutation_test"]["z"] == pytest.approx(expected.z)
+    interval = repsim.jackknife(x, y)
+    assert ran.json["jackknife"]["low"] == pytest.approx(interval.low)
+    assert ran.json["jackknife"]["high"] == pytest.approx(interval.high)
+
+    shown = repsim_command("compare", "x.npy", "y.npy", "--test", "--permutations", 199).out
+    assert "p = 0.005 (199 permutations)" in shown
+    assert "95% interval [" in shown
+
+
+def test_inference_of_another_measure_has_no_interval(repsim_command, arrays):
+    options = ["--measure", "procrustes", "--test", "--permutations", "19"]
+    ran = repsim_command("compare", "x.npy", "y.npy", *options, "--json")
+    assert ran.json["permutation_test"]["p_value"] == 0.05
+    assert "jackknife" not in ran.json
+    assert "no interval" in repsim_command("compare", "x.npy", "y.npy", *options).out
+
+
+@pytest.fixture
+def layers(tmp_path, arrays):
+    x, y = arrays
+    found = {"early": x, "late": np.tanh(y)}
+    np.savez(tmp_path / "layers.npz", **found)
+    return found
+
+
+def test_a_matrix_is_labelled(repsim_command, layers):
+    ran = repsim_command("compare", "layers.npz", "y.npy", "--json")
+    assert ran.json["coords"]["layer_x"]["data"] == ["early", "late"]
+    assert ran.json["coords"]["layer_y"]["data"] == ["y"]
+    (late,) = ran.json["variables"]["cka"]["data"][1]
+    y = np.load("y.npy")
+    assert late == pytest.approx(float(repsim.cka(np.tanh(y), y, estimator="unbiased")))
+
+
+def test_a_file_of_layers_with_itself(repsim_command, layers):
+    shown = repsim_command("compare", "layers.npz", "--no-progress")
+    assert shown.code == 0
+    for word in ("early", "late", "1.0000"):
+        assert word in shown.out
+    ran = repsim_command("compare", "layers.npz", "--measure", "nbs", "--json")
+    expected = repsim.pairwise(layers, measure="nbs")
+    np.testing.assert_allclose(ran.json["variables"]["nbs"]["data"], expected.values)
+
+
+def test_a_matrix_is_tested_under_one_error_rate(repsim_command, layers):
+    ran = repsim_command("compare", "layers.npz", "--test", "--permutations", 99, "--json")
+    expected = repsim.max_t(layers, permutations=99)
+    found = ran.json["variables"]["p_adjusted"]["data"]
+    np.testing.assert_array_equal(found, expected.p_adjusted.values)
+    refused = repsim_command("compare", "layers.npz", "--test", "--measure", "nbs")
+    assert refused.code == 2
+    assert "only CKA is tested" in refused.err
+
+
+def test_an_undefined_value_is_null(repsim_command, tmp_path, arrays):
+    np.save(tmp_path / "constant.npy", np.ones((40, 3)))
+    ran = repsim_command("compare", "x.npy", "constant.npy", "--json")
+    assert ran.code == 0
+    assert ran.json["value"] is None
+    assert "warning: cka" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["x.npy", "missing.npy"], 2, "no such file"),
+        (["x.npy"], 2, "nothing to be compared with"),
+        (["x.npy", "short.npy"], 1, "n=39"),
+        (["x.npy", "garbage.npy"], 1, "garbage.npy"),
+        (["x.npy", "garbage.npz"], 1, "garbage.npz"),
+        (["x.npy", "pickled.npy"], 1, "Python objects"),
+        (["x.npy", "few.npy"], 1, "n=2"),
+        (["x.npy", "timm:resnet18"], 2, "file of arrays and a model"),
+        (["x.npy", "y.npy", "--layers", "a"], 2, "--layers: is for models only"),
+        (["x.npy", "y.npy", "--out", "run"], 2, "--out: is for models only"),
+        (["x.npy", "y.npy", "--measure", "procrusts"], 2, "Did you mean procrustes"),
+        (["x.npy", "y.npy", "--kernel", "rbff"], 2, "Did you mean rbf"),
+        (["x.npy", "y.npy", "--kernel", "rbf(frction=2)"], 2, "Did you mean fraction"),
+        (["x.npy", "y.npy", "--kernel", "rbf(fraction=-1)"], 2, "fraction must be positive"),
+        (["x.npy", "y.npy", "--kernel", "__import__('os')"], 2, "cannot be read"),
+        (["x.npy", "y.npy", "--measure", "rsa", "--option", "k=3"], 2, "unknown options"),
+        (["x.npy", "y.npy", "--measure", "rsa", "--option", "k"], 2, "NAME=VALUE"),
+        (["x.npy", "y.npy", "--measure", "rsa", "--kernel", "rbf"], 2, "'kernel'"),
+        (["x.npy", "y.npy", "--permutations", "9"], 2, "Add --test"),
+        (["x.npy", "y.npy", "--tset"], 2, "--test"),
+        (["x.npy", "y.npy", "--seed", "one"], 2, "--seed"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays, argv, code, said):
+    x, _ = arrays
+    np.save(tmp_path / "short.npy", x[:-1])
+    np.save(tmp_path / "few.npy", x[:2])
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
+    for name in ("garbage.npy", "garbage.npz"):
+        (tmp_path / name).write_text("neither")
+    ran = repsim_command("compare", *argv)
+    assert ran.code == code
+    assert said in " ".join(ran.err.split())
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+
+
+def test_debug_shows_where(repsim_command, arrays):
+    ran = repsim_command("compare", "x.npy", "missing.npy", "--debug")
+    assert ran.code == 2
+    assert "Traceback" in ran.err
+    assert "error: there is no such file." in ran.err

@@ -1,0 +1,133 @@
+"""Models that a command line can name, ``cli.tiny_models:vit``: small, and one or two strange."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def vit() -> nn.Module:
+    import timm
+
+    return timm.create_model(
+        "vit_tiny_patch16_224",
+        img_size=32,
+        patch_size=8,
+        embed_dim=24,
+        num_heads=3,
+        depth=2,
+        num_classes=5,
+    )
+
+
+def hf_vit() -> nn.Module:
+    import transformers
+
+    return transformers.ViTModel(
+        transformers.ViTConfig(
+            image_size=32,
+            patch_size=8,
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            intermediate_size=32,
+        )
+    )
+
+
+def torchvision_swin() -> nn.Module:
+    import torchvision
+
+    return torchvision.models.SwinTransformer([4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=5)
+
+
+def cnn() -> nn.Module:
+    """No attention, no skip, and no word about the size of its images."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(128, 5),
+    )
+
+
+def grey() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+def number() -> int:
+    return 3
+
+
+def chatty() -> nn.Module:
+    print("a line on standard output")
+    return mlp()
+
+
+def bert() -> nn.Module:
+    import transformers
+
+    return transformers.BertModel(
+        transformers.BertConfig(
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+            vocab_size=20,
+        )
+    )
+
+
+class Counted(nn.Module):
+    """A layer that writes a line for each of its forwards, and stops at a given one.
+
+    ``COUNTED`` is the file; ``STOP_AT`` the forward (from 1) that behaves as if somebody pressed
+    Ctrl-C; ``SLOW`` the seconds that each takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        file = Path(os.environ["COUNTED"])
+        with file.open("a") as out:
+            out.write("forward\n")
+        time.sleep(float(os.environ.get("SLOW", 0)))
+        if os.environ.get("STOP_AT") == str(len(file.read_text().splitlines())):
+            raise KeyboardInterrupt
+        return self.inner(x)
+
+
+def counted() -> nn.Module:
+    return nn.Sequential(Counted(), nn.ReLU())
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 0
+
+
+def broken() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 4), Broken())
+
+
+def raising() -> nn.Module:
+    raise ZeroDivisionError("no such luck")
+
+
+def changing() -> nn.Module:
+    """The same name, other weights: what a checkpoint must notice."""
+    model = mlp()
+    with torch.no_grad():
+        model[0].weight.mul_(float(os.environ.get("FACTOR", 1)))
+    return model
