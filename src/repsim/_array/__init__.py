@@ -6,6 +6,7 @@ framework on one device; nothing above asks which framework that is.
 
 from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar
 from repsim._array._layout import column_blocks, flatten_features
+from repsim._array._matmul import PRECISIONS, require_precision, row_products
 from repsim._array._namespace import (
     describe,
     host_resident,
@@ -25,6 +26,7 @@ from repsim._array._validate import (
 )
 
 __all__ = [
+    "PRECISIONS",
     "accumulator_dtype",
     "as_samples",
     "as_square",
@@ -38,7 +40,9 @@ __all__ = [
     "namespace",
     "paired",
     "promote",
+    "require_precision",
     "require_square",
+    "row_products",
     "same_home",
     "scalar",
     "to_numpy",
