@@ -1,4 +1,4 @@
-"""The two comparisons that every package is given, and what their answer should be.
+"""The comparisons that every package is given, and what their answer should be.
 
 A case is a pair of models with seeded random weights and a few batches of seeded random images.
 The reference is written out on its own, in float64, from nothing but forward hooks and the formula
@@ -33,12 +33,16 @@ class Case:
     models: Callable[[], tuple[nn.Module, nn.Module]]
     image_size: int
     batch_size: int
+    layers: tuple[str, ...] | None = None  # of both models; None: all that a forward calls
 
     def build(self) -> tuple[nn.Module, nn.Module]:
         """Two models in eval mode; the same weights at every call."""
         torch.manual_seed(0)
         model_x, model_y = self.models()
         return model_x.eval(), model_y.eval()
+
+    def wants(self, key: Key) -> bool:
+        return self.layers is None or key.name in self.layers
 
     def batches(self, count: int) -> list[Tensor]:
         """`count` full batches of standard normal images; the same at every call."""
@@ -57,6 +61,22 @@ def _vit_and_resnet() -> tuple[nn.Module, nn.Module]:
     return timm.create_model("vit_tiny_patch16_224"), torchvision.models.resnet18()
 
 
+SMALL_VIT_LAYERS = tuple(
+    f"blocks.{block}.{name}"
+    for block in range(12)
+    for name in (
+        *("norm1", "attn.qkv", "attn.q_norm", "attn.k_norm", "attn.norm", "attn.proj"),
+        *("norm2", "mlp.fc1", "mlp.act", "mlp.fc2"),
+    )
+)
+"""Leaf modules that return ten different tensors a block: nothing is gained by seeing aliases."""
+
+
+def _small_vits() -> tuple[nn.Module, nn.Module]:
+    model = timm.create_model("vit_small_patch16_224", img_size=112)
+    return model, copy.deepcopy(model)
+
+
 CASES = {
     "a": Case("resnet18 with itself (two instances), 64 images of 3×64×64 a batch", _twins, 64, 64),
     "b": Case(
@@ -64,6 +84,14 @@ CASES = {
         _vit_and_resnet,
         224,
         32,
+    ),
+    "c": Case(
+        "vit_small_patch16_224 with itself (two instances), 120 layers by name, "
+        "128 images of 3×112×112 a batch",
+        _small_vits,
+        112,
+        128,
+        SMALL_VIT_LAYERS,
     ),
 }
 
@@ -124,7 +152,10 @@ def reference(case: Case, n_batches: int) -> Reference:
     model_x, model_y = case.build()
     xy, xx, yy = [], [], []
     for images in case.batches(n_batches):
-        ks, ls = grams(model_x, images), grams(model_y, images)
+        ks, ls = (
+            {key: gram for key, gram in grams(model, images).items() if case.wants(key)}
+            for model in (model_x, model_y)
+        )
         xy.append([[hsic(k, l) for l in ls.values()] for k in ks.values()])  # noqa: E741
         xx.append([hsic(k, k) for k in ks.values()])
         yy.append([hsic(l, l) for l in ls.values()])  # noqa: E741

@@ -87,10 +87,17 @@ def forward_and_grams(
         handle.remove()
 
 
-def repsim_(model_x: nn.Module, model_y: nn.Module, batches: list[Tensor], _: Layers) -> Matrix:
+def repsim_all(model_x: nn.Module, model_y: nn.Module, batches: list[Tensor], _: Layers) -> Matrix:
+    return _repsim(model_x, model_y, batches, None)
+
+
+def _repsim(
+    model_x: nn.Module, model_y: nn.Module, batches: list[Tensor], layers: Layers | None
+) -> Matrix:
     import repsim
 
-    cka = repsim.compare(model_x, model_y, data=batches, layers="*", progress=False).cka
+    x, y = ("*", "*") if layers is None else layers
+    cka = repsim.compare(model_x, model_y, data=batches, layers=x, layers_y=y, progress=False).cka
     cka = cka.transpose("layer_x", "layer_y")
     return Matrix(
         [str(label) for label in cka.layer_x.values],
@@ -229,7 +236,7 @@ RAN = "given the list of modules that run"
 PACKAGES = {
     "two forward passes": Package(None, None, {ALL: forward}),
     "bare Grams": Package(None, None, {ALL: forward_and_grams}),
-    "repsim": Package("repsim", "repsim", {ALL: repsim_}),
+    "repsim": Package("repsim", "repsim", {ALL: repsim_all, RAN: _repsim}),
     "pytorch-cka": Package(
         "pytorch-cka",
         "cka",
@@ -268,6 +275,14 @@ PACKAGES = {
         ],
     ),
 }
+
+
+def callers(name: str, *, by_name: bool) -> list[str]:
+    """The ways to call a package, in order; all layers are not asked for where some are chosen."""
+    ways = list(PACKAGES[name].callers)
+    return [way for way in ways if way != ALL or len(ways) == 1] if by_name else ways
+
+
 FLOORS = [name for name, package in PACKAGES.items() if package.distribution is None]
 
 

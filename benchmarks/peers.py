@@ -1,13 +1,14 @@
 """repsim.compare beside the other packages for CKA of two torch models, in one run.
 
     pip install -e .[bench]
-    python benchmarks/peers.py                                # both cases, a Markdown table each
+    python benchmarks/peers.py                                # all cases, a Markdown table each
     python benchmarks/peers.py --case a --repeats 3 --only repsim pytorch-cka
     python benchmarks/peers.py --json peers.json --write benchmarks/README.md
 
-All layers of one model against all layers of the other. For each package: its time as a ratio to
-the two forward passes that no method can do without, its peak memory above theirs, and how far its
-numbers are from a float64 reference. benchmarks/README.md says how each is measured.
+All layers of one model against all layers of the other; in case c, 120 by name. For each package:
+its time as a ratio to the two forward passes that no method can do without, its peak memory above
+theirs, and how far its numbers are from a float64 reference. benchmarks/README.md says how each is
+measured.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import torch
 
 from _cases import CASES, Reference, locate, names_that_ran, reference
 from _measure import Plan, Run, Setting, alone, cores, interleaved
-from _packages import ALL, FLOORS, PACKAGES, Layers, Matrix
+from _packages import ALL, FLOORS, PACKAGES, RAN, Layers, Matrix, callers
 
 OFF = 1e-3  # an entry further than this from the reference would be seen on a map
 START, END = "<!-- peers:start -->", "<!-- peers:end -->"
@@ -82,7 +83,7 @@ def measure(case: str, names: list[str], args: argparse.Namespace) -> list[Row]:
     plans: dict[str, Plan] = {}
     bare = 0.0
     for name, row in rows.items():
-        how, trial = first_that_returns(run, row)
+        how, trial = first_that_returns(run, row, by_name=CASES[case].layers is not None)
         if trial is None:
             continue
         # Where more than one batch cannot be afforded, the trial is the measurement.
@@ -126,13 +127,15 @@ def measure(case: str, names: list[str], args: argparse.Namespace) -> list[Row]:
     return list(rows.values())
 
 
-def first_that_returns(run: Callable[[str, str, int], Run], row: Row) -> tuple[str, Run | None]:
+def first_that_returns(
+    run: Callable[[str, str, int], Run], row: Row, *, by_name: bool
+) -> tuple[str, Run | None]:
     """The first way of calling the package that does not raise, and one batch of it."""
     how = ""
-    for how in PACKAGES[row.package].callers:
+    for how in callers(row.package, by_name=by_name):
         trial = run(row.package, how, 1)
         if trial.raised is None:
-            if how != ALL:
+            if how not in ((ALL, RAN) if by_name else (ALL,)):
                 row.remarks.append(f"Measured as: {how}.")
             return how, trial
         row.remarks.append(f"{how}: {trial.raised}")

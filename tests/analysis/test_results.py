@@ -42,6 +42,7 @@ def test_the_result(tmp_path):
         "model_y": "Sequential",
         "estimator": "minibatch unbiased",
         "kernel": "RBF(fraction=0.5, median='all', sigma=None)",
+        "precision": "highest",
         "transform": "flatten",
         "passes": 1,
         "n_samples": 40,

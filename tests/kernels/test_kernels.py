@@ -105,7 +105,7 @@ def test_fit_of_what_is_fixed_already(kernel):
 def test_many_features_come_in_blocks(eager):
     """More columns than one block holds, with a remainder."""
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((600, 2500)) + 3
+    x = rng.standard_normal((600, 4500)) + 3
     assert len(list(column_blocks(x))) > 2
     rows = x - x.mean(0)
     out = eager.numpy(Linear().gram(eager.array(x)))

@@ -22,6 +22,7 @@ def test_dimensions_coordinates_and_attributes():
     assert result.attrs == {
         "estimator": "minibatch unbiased",
         "kernel": "RBF(fraction=0.5, median='all', sigma=None)",
+        "precision": "highest",
         "n_samples": 13,
         "n_batches": 2,
         "n_skipped_batches": 0,

@@ -7,6 +7,7 @@ framework on one device; nothing above asks which framework that is.
 from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar
 from repsim._array._labelled import check_same_samples, unlabelled, unlabelled_sides
 from repsim._array._layout import column_blocks, flatten_features
+from repsim._array._matmul import PRECISIONS, require_precision, row_products
 from repsim._array._namespace import (
     describe,
     host_resident,
@@ -26,6 +27,7 @@ from repsim._array._validate import (
 )
 
 __all__ = [
+    "PRECISIONS",
     "accumulator_dtype",
     "as_samples",
     "as_square",
@@ -40,7 +42,9 @@ __all__ = [
     "namespace",
     "paired",
     "promote",
+    "require_precision",
     "require_square",
+    "row_products",
     "same_home",
     "scalar",
     "to_numpy",

@@ -22,7 +22,7 @@ from repsim.analysis._provenance import model_label, transform_label, versions
 from repsim.analysis._ranks import Ranks
 from repsim.analysis._sample_ids import SampleIds
 from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform, select_layers
-from repsim.kernels import Kernel, resolve_kernel
+from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
 from repsim.streaming import MinibatchCKA
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def compare(
     layers: Layers = "*",
     layers_y: Layers | None = None,
     kernel: str | Kernel = "linear",
+    precision: Precision | None = None,
     passes: int = 1,
     transform: Transform = None,
     select: Select | None = None,
@@ -78,6 +79,10 @@ def compare(
         given.
     kernel : str or Kernel, default "linear"
         As in :func:`repsim.cka`. A bandwidth that follows the data is fixed on the first batch.
+    precision : {"highest", "tf32", "bf16"}, optional
+        What centred features keep of their digits when they are multiplied, as in
+        :class:`repsim.kernels.Linear`; by default the kernel's own, which is "highest" unless it
+        was made otherwise. On CUDA the others use tensor cores. Sums are in at least float32.
     passes : int, default 1
         How many times to go over the data. With a loader that reshuffles, several passes converge
         to the unbiased CKA of the whole data set.
@@ -124,15 +129,15 @@ def compare(
         delete-one-batch jackknife; with several passes that of a single pass, an upper bound;
         NaN with a single batch. With ``z_scores`` also ``z``, exact for one pass and a lower bound
         for several, which are not independent. ``attrs``: model_x, model_y, estimator, kernel,
-        transform, passes, n_samples and n_batches over all passes, n_skipped_batches,
+        precision, transform, passes, n_samples and n_batches over all passes, n_skipped_batches,
         n_skipped_samples, versions; n_duplicates with ``sample_ids``, n_ranks with ``group``,
         ``interrupted`` if partial.
 
     Raises
     ------
     InputError
-        Data that cannot be iterated as batches, an unknown kernel, models that see different
-        numbers of samples.
+        Data that cannot be iterated as batches, an unknown kernel or precision, a precision for a
+        kernel that has none, models that see different numbers of samples.
     LayerNotFoundError, CaptureError
         A layer that does not exist or did not run, an output that is no batch of samples.
     NonFiniteError
@@ -191,6 +196,8 @@ def compare(
             f"compare: names must be two strings, for model_x and model_y.\n  got {names!r}"
         )
     resolved = resolve_kernel("compare", kernel)
+    if precision is not None:
+        resolved = with_precision("compare", resolved, precision)
     reduce = resolve_transform(transform, "compare")
 
     ranks = Ranks(group, sample_ids)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from repsim._errors import CaptureError
 from repsim.capture import Reducer
+from repsim.kernels import KERNELS
 from repsim.streaming import MIN_BATCH, PilotKernels
 
 __all__ = ["LayerGrams"]
@@ -20,8 +21,12 @@ class LayerGrams:
     """A recorder's transform: the (n, n) Gram of a layer's output, whatever the output's size.
 
     Layers that return one tensor share one Gram: a container and its last child, dropout and
-    identities in evaluation, a flattening that copies nothing. A tensor is known to be the same by
-    its memory while that memory is alive, and by its version, which in-place operations advance.
+    identities in evaluation, a flattening or a transposition that copies nothing. A tensor is known
+    to be the same by its memory while that memory is alive, and by its version, which in-place
+    operations advance.
+
+    To the library's kernels the order of features is nothing, so they are taken in the order of
+    memory: a map in channels-last format is not copied.
 
     Parameters
     ----------
@@ -48,6 +53,7 @@ class LayerGrams:
         self._told = getattr(reduce, "wants_layer", False)
         # What is told the layer may do something else for each; a reducer only names it in errors.
         self._sharing = not self._told or isinstance(reduce, Reducer)
+        self._any_order = type(kernels.kernel) in KERNELS.values()
         self._seen: dict[tuple[Any, ...], tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
     def forget(self) -> None:
@@ -56,7 +62,8 @@ class LayerGrams:
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         """Return the Gram (n, n) of an output (n, ...)."""
-        if not self._sharing or not _versioned(tensor):
+        inner = tensor if self._reduce or not self._any_order else _as_in_memory(tensor)
+        if not self._sharing or not inner.is_contiguous() or not _versioned(tensor):
             return self._gram(tensor, layer, call)
         # Flattened, a map and its flattening are one; to a reducer they are not.
         shape = tensor.shape if self._reduce else (tensor.shape[0], tensor.numel())
@@ -89,17 +96,26 @@ class LayerGrams:
         if values.shape[0] < MIN_BATCH:
             # The batch will be skipped and reported; it must not become the bandwidth's pilot.
             return values.new_zeros((values.shape[0], values.shape[0]))
+        if self._any_order:
+            values = _as_in_memory(values)
         flat = values.reshape(values.shape[0], -1)
         gram: Tensor = self._kernels.gram(f"{layer}:{call}", flat)  # type: ignore[assignment]
         return gram
 
 
+def _as_in_memory(tensor: Tensor) -> Tensor:
+    """Return a view with the axes after the first in the order of memory, outermost first."""
+    if tensor.is_contiguous():
+        return tensor
+    strides = tensor.stride()
+    return tensor.permute(0, *sorted(range(1, tensor.dim()), key=lambda axis: -strides[axis]))
+
+
 def _versioned(tensor: Tensor) -> bool:
-    """Whether the same memory and version mean the same values in the same order."""
+    """Whether the same memory and version mean the same values."""
     return (
         tensor.layout == torch.strided
         and not tensor.is_inference()  # inference tensors have no version
         and not tensor.requires_grad  # without a graph nothing else distinguishes two tensors
-        and tensor.is_contiguous()
         and tensor.numel() > 0
     )

@@ -135,6 +135,7 @@ class Recorder(Mapping[str, Any]):
         self._depth = 0
         self._records: dict[tuple[str, int], _Record] = {}
         self._calls: Counter[str] = Counter()
+        self._settled_labels: dict[str, tuple[str, int]] | None = None
         self._root_called = False
         self._succeeded = False
         self._failed = False
@@ -209,10 +210,15 @@ class Recorder(Mapping[str, Any]):
     def _labels(self) -> dict[str, tuple[str, int]]:
         if self._pending and self._depth == 0:
             self._settle()
-        return {
+        if self._settled_labels is not None:  # reading all values asks once for each
+            return self._settled_labels
+        labels = {
             name if self._calls[name] == 1 else f"{name}:{call}": (name, call)
             for name, call in self._records
         }
+        if not self._pending:
+            self._settled_labels = labels
+        return labels
 
     def _why_missing(self, label: str, labels: list[str]) -> str:
         lines = [f"Recorder: there is no record of {label!r}."]
@@ -299,7 +305,7 @@ class Recorder(Mapping[str, Any]):
                 )
             call = self._calls[layer.name]
             self._calls[layer.name] += 1
-            self._pending = True
+            self._pending, self._settled_labels = True, None
             if not layer.wants(call) or (layer.name, call) in self._left_out:
                 return
             try:
@@ -319,6 +325,7 @@ class Recorder(Mapping[str, Any]):
     def _start(self) -> None:
         self._records = {}
         self._calls = Counter()
+        self._settled_labels = None
         self._succeeded = self._failed = False
         self._pending = True
 

@@ -3,6 +3,7 @@
 from repsim.kernels._base import KERNELS, Kernel, resolve_kernel
 from repsim.kernels._centre import centre_features, double_centre
 from repsim.kernels._dot import Cosine, Linear, Polynomial
+from repsim.kernels._precision import Precision, with_precision
 from repsim.kernels._products import squared_distances
 from repsim.kernels._radial import RBF, Laplacian
 
@@ -14,8 +15,10 @@ __all__ = [
     "Laplacian",
     "Linear",
     "Polynomial",
+    "Precision",
     "centre_features",
     "double_centre",
     "resolve_kernel",
     "squared_distances",
+    "with_precision",
 ]

@@ -7,16 +7,17 @@ from typing import Literal
 
 from array_api_compat import array_namespace
 
-from repsim._array import known
+from repsim._array import known, require_precision
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim.kernels._bandwidth import MEDIANS, median_of
+from repsim.kernels._precision import Precision, repr_of
 from repsim.kernels._products import squared_distances
 
 __all__ = ["RBF", "Laplacian"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RBF:
     """The Gaussian kernel, k(a, b) = exp(−‖a − b‖²/(2σ²)).
 
@@ -34,6 +35,9 @@ class RBF:
         A fixed σ in the units of the features instead. Mind that a σ that is small beside the
         distances makes every sample similar to itself alone, and biased CKA close to 1 for any
         two representations.
+    precision : {"highest", "tf32", "bf16"}, default "highest"
+        What features keep of their digits in the inner products that the distances are made of, as
+        in :class:`Linear`; relative to the sample that is nearest to the mean.
 
     Examples
     --------
@@ -48,6 +52,9 @@ class RBF:
     fraction: float = 1.0
     median: Literal["all", "off_diagonal"] = "all"
     sigma: float | Array | None = None
+    precision: Precision = "highest"
+
+    __repr__ = repr_of
 
     def __post_init__(self) -> None:
         if not self.fraction > 0:
@@ -56,6 +63,7 @@ class RBF:
             raise InputError(f"RBF: median must be one of {MEDIANS}.\n  got {self.median!r}")
         if self.sigma is not None and not _positive(self.sigma):
             raise InputError(f"RBF: sigma must be positive, or None.\n  got {self.sigma!r}")
+        require_precision("RBF", self.precision)
 
     def _variance(self, xp: Namespace, squared: Array) -> Array | float:
         if self.sigma is None:
@@ -65,7 +73,7 @@ class RBF:
     def gram(self, x: Array) -> Array:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p + n² log n)."""
         xp = array_namespace(x)
-        squared = squared_distances(xp, x)
+        squared = squared_distances(xp, x, self.precision)
         out: Array = xp.exp(squared / (-2 * self._variance(xp, squared)))
         return out
 
@@ -74,11 +82,11 @@ class RBF:
         xp = array_namespace(x)
         if self.sigma is not None:
             return self
-        variance = self._variance(xp, squared_distances(xp, x))
+        variance = self._variance(xp, squared_distances(xp, x, self.precision))
         return replace(self, sigma=xp.sqrt(variance)[...])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Laplacian:
     """The Laplacian kernel of the Euclidean distance, k(a, b) = exp(−‖a − b‖/σ).
 
@@ -87,6 +95,9 @@ class Laplacian:
     sigma : float, optional
         In the units of the features; by default the median of ‖a − b‖ over pairs of different
         samples, which makes the kernel independent of the scale of the features.
+    precision : {"highest", "tf32", "bf16"}, default "highest"
+        What features keep of their digits in the inner products that the distances are made of, as
+        in :class:`Linear`; relative to the sample that is nearest to the mean.
 
     Examples
     --------
@@ -98,10 +109,14 @@ class Laplacian:
     """
 
     sigma: float | Array | None = None
+    precision: Precision = "highest"
+
+    __repr__ = repr_of
 
     def __post_init__(self) -> None:
         if self.sigma is not None and not _positive(self.sigma):
             raise InputError(f"Laplacian: sigma must be positive, or None.\n  got {self.sigma!r}")
+        require_precision("Laplacian", self.precision)
 
     def _scale(self, xp: Namespace, distances: Array) -> Array | float:
         return median_of(xp, distances, "off_diagonal") if self.sigma is None else self.sigma
@@ -109,7 +124,7 @@ class Laplacian:
     def gram(self, x: Array) -> Array:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p + n² log n)."""
         xp = array_namespace(x)
-        distances = _root(xp, squared_distances(xp, x))
+        distances = _root(xp, squared_distances(xp, x, self.precision))
         out: Array = xp.exp(-distances / self._scale(xp, distances))
         return out
 
@@ -118,7 +133,7 @@ class Laplacian:
         xp = array_namespace(x)
         if self.sigma is not None:
             return self
-        scale = self._scale(xp, _root(xp, squared_distances(xp, x)))
+        scale = self._scale(xp, _root(xp, squared_distances(xp, x, self.precision)))
         return replace(self, sigma=xp.asarray(scale)[...])
 
 

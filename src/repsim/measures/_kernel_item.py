@@ -55,7 +55,8 @@ class KernelItem:
 
     def from_features(self, other: KernelItem, *, self_products: bool) -> bool:
         """Whether the pair is cheaper from features than from Grams."""
-        return isinstance(self._kernel, Linear) and features_are_cheaper(
+        # Products of features with features are never rounded: a precision is that of Grams.
+        return self._kernel == Linear() and features_are_cheaper(
             self.n, self.p, other.p, self_products=self_products
         )
 

@@ -25,7 +25,7 @@ class SampledItem(KernelItem):
     def __init__(
         self, operation: str, name: str, x: Array, kernel: Kernel, estimator: Estimator
     ) -> None:
-        if not isinstance(kernel, Linear):
+        if kernel != Linear():
             raise InputError(
                 f"{operation}: features='sampled' is a correction of linear CKA.\n"
                 f"  got kernel={kernel!r}\n"

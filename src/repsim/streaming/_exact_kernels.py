@@ -37,6 +37,12 @@ def require_blockwise(operation: str, kernel: Kernel) -> None:
             f"  got {kernel!r}\n"
             f"  Use repsim.cka on samples that fit in memory, or repsim.MinibatchCKA."
         )
+    if kernel.precision != "highest":  # type: ignore[attr-defined]
+        raise InputError(
+            f"{operation}: products are made by the processor, in the precision of the features.\n"
+            f"  got {kernel!r}\n"
+            f"  Leave precision out; repsim.MinibatchCKA and repsim.compare have the option."
+        )
 
 
 def follows_data(kernel: Kernel) -> bool:

@@ -383,7 +383,7 @@ class MinibatchCKA:
         -------
         xarray.DataArray, dims ("layer_x", "layer_y")
             float64, in [−1, 1]; coordinates are the layer names in the order of the first batch;
-            ``attrs`` hold estimator, kernel, n_samples, n_batches, n_skipped_batches,
+            ``attrs`` hold estimator, kernel, precision, n_samples, n_batches, n_skipped_batches,
             n_skipped_samples and repsim_version.
 
         Raises
@@ -532,6 +532,7 @@ class MinibatchCKA:
             attrs={
                 "estimator": "minibatch unbiased",
                 "kernel": repr(self.kernel),
+                "precision": getattr(self.kernel, "precision", "the kernel's own"),
                 "n_samples": self.n_samples,
                 "n_batches": self.n_batches,
                 "n_skipped_batches": self.n_skipped_batches,

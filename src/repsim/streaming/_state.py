@@ -23,6 +23,8 @@ def kernel_state(kernel: kernels.Kernel) -> dict[str, Any]:
     parameters: dict[str, Any] = asdict(kernel) if is_dataclass(kernel) else {}
     if parameters.get("sigma") is not None:
         parameters["sigma"] = float(to_numpy(parameters["sigma"]))
+    if parameters.get("precision") == "highest":  # as in states from before it could be chosen
+        del parameters["precision"]
     return {"name": type(kernel).__name__, "parameters": parameters}
 
 
