@@ -71,14 +71,13 @@ def row_products(xp: Namespace, x: Array, precision: str = "highest") -> Array:
 def _product(x: Any) -> Any:
     """Return x xᵀ of a float32 tensor in main memory."""
     n, p = x.shape
-    chunks = p // _CHUNK
-    if chunks < 2 or n > _FEW_ROWS:
+    if p < 2 * _CHUNK or n > _FEW_ROWS:
         return x @ x.T
-    end = chunks * _CHUNK
-    stack = x[:, :end].reshape(n, chunks, _CHUNK).transpose(0, 1)
+    whole = p - p % _CHUNK
+    stack = x[:, :whole].reshape(n, -1, _CHUNK).transpose(0, 1)
     total = (stack @ stack.mT).sum(0)
-    if end < p:
-        rest = x[:, end:]
+    if whole < p:
+        rest = x[:, whole:]
         total = total + rest @ rest.T
     return total
 

@@ -98,10 +98,8 @@ def _mean(xp: Namespace) -> Origin:
 
 def _products(xp: Namespace, x: Array, origin: Origin | None, precision: str) -> Array:
     dtype = compute_dtype(xp, x)
-    if origin is None and x.dtype == dtype:  # nothing is copied
-        return row_products(xp, x, precision)
     total: Array | None = None
-    for block in column_blocks(x):
+    for block in column_blocks(x):  # also where nothing is copied: shorter sums lose fewer digits
         features = xp.astype(x[:, block], dtype, copy=False)
         if origin is not None:
             features = features - origin(features)
