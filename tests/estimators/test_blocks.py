@@ -201,11 +201,11 @@ def test_the_form_follows_the_shape(monkeypatch):
 
 
 def test_the_crossover():
-    # p = q: with self-products 2p² against n(p + E/2), without p² against the same.
-    assert blocks_of_features(10_000, 5_000, 5_000, self_products=True)
-    assert not blocks_of_features(10_000, 5_200, 5_200, self_products=True)
+    # p = q: with self-products 2.2 p² against n p, without 1.1 p² against the same.
+    assert blocks_of_features(10_000, 4_500, 4_500, self_products=True)
+    assert not blocks_of_features(10_000, 4_600, 4_600, self_products=True)
     assert blocks_of_features(10_000, 9_000, 9_000, self_products=False)
-    assert not blocks_of_features(10_000, 11_000, 11_000, self_products=False)
+    assert not blocks_of_features(10_000, 9_100, 9_100, self_products=False)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
