@@ -37,7 +37,7 @@ bench: $(VENV)-bench/.bench  ## Measure against other packages, side by side (ne
 	$(VENV)-bench/bin/python benchmarks/peers.py
 
 asv: $(VENV)/.dev  ## Run every benchmark suite once, quickly
-	cd benchmarks/asv && $(abspath $(BIN))/asv run --quick --python=$(abspath $(BIN))/python --show-stderr
+	cd benchmarks/asv && PATH=$(abspath $(BIN)):$$PATH && asv machine --yes && asv run --quick --python=same
 
 # An environment per extra; a later one contains the earlier ones.
 $(VENV)/.demo $(VENV)/.paper $(VENV)/.test $(VENV)/.check $(VENV)/.dev $(VENV)-bench/.bench: pyproject.toml
