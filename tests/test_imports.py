@@ -88,6 +88,22 @@ def test_streaming_statistics_load_no_torch():
     assert "torch" not in loaded_by("import repsim; repsim.MinibatchCKA")
 
 
+def test_stored_activations_are_read_without_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    import repsim
+
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
+    repsim.extract(net, [torch.randn(6, 3)], out=tmp_path / "run.zarr", progress=False)
+    script = f"""
+import repsim
+stored = repsim.open_activations({str(tmp_path / "run.zarr")!r})
+repsim.cka_matrix(stored)
+repsim.pairwise(stored)
+repsim.jackknife(stored["0"], stored["1"])
+"""
+    assert not {"torch", "matplotlib", "jax"} & set(loaded_by(script))
+
+
 @pytest.mark.parametrize("name", ["xarray", "matplotlib", "torch"])
 def test_the_check_sees_what_a_script_imports(name):
     pytest.importorskip(name)

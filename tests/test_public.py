@@ -16,7 +16,7 @@ def test_every_public_name_resolves(name):
         pytest.importorskip("matplotlib")
     value = getattr(repsim, name)
     assert value is getattr(repsim, name)  # and stays what it is
-    if name in ("attention", "inference", "kernels", "plot"):
+    if name in ("attention", "inference", "kernels", "plot", "report"):
         assert isinstance(value, types.ModuleType)
     elif name == "__version__":
         assert value.split(".")[0].isdigit()

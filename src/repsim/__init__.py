@@ -28,14 +28,16 @@ from repsim._errors import (
 from repsim._version import __version__
 
 if TYPE_CHECKING:
-    from repsim import attention, inference, kernels, plot
+    from repsim import attention, inference, kernels, plot, report
     from repsim.analysis import (
         attention_distance,
         compare,
         data_scale,
         effective_receptive_field,
+        extract,
         head_subset_cka,
         linear_probe,
+        probe_activations,
         residual_ratios,
         residual_sites,
         token_localization,
@@ -70,7 +72,12 @@ if TYPE_CHECKING:
         soft_matching,
         svcca,
     )
-    from repsim.streaming import MinibatchCKA, StreamingLinearCKA, cka_matrix
+    from repsim.streaming import (
+        MinibatchCKA,
+        StreamingLinearCKA,
+        cka_matrix,
+        open_activations,
+    )
 
 _LAZY = {
     "MinibatchCKA": "repsim.streaming",
@@ -91,6 +98,7 @@ _LAZY = {
     "distance_correlation": "repsim.measures",
     "effective_receptive_field": "repsim.analysis",
     "estimators": "repsim",
+    "extract": "repsim.analysis",
     "head_subset_cka": "repsim.analysis",
     "hsic": "repsim.measures",
     "inference": "repsim",
@@ -104,11 +112,14 @@ _LAZY = {
     "measures": "repsim",
     "mutual_knn": "repsim.measures",
     "nbs": "repsim.measures",
+    "open_activations": "repsim.streaming",
     "pairwise": "repsim.measures",
     "permutation_test": "repsim.inference",
     "plot": "repsim",
+    "probe_activations": "repsim.analysis",
     "procrustes": "repsim.measures",
     "pwcca": "repsim.measures",
+    "report": "repsim",
     "residual_ratios": "repsim.analysis",
     "residual_sites": "repsim.analysis",
     "rsa": "repsim.measures",
@@ -149,6 +160,7 @@ __all__ = [
     "data_scale",
     "distance_correlation",
     "effective_receptive_field",
+    "extract",
     "head_subset_cka",
     "hsic",
     "inference",
@@ -161,11 +173,14 @@ __all__ = [
     "max_t",
     "mutual_knn",
     "nbs",
+    "open_activations",
     "pairwise",
     "permutation_test",
     "plot",
+    "probe_activations",
     "procrustes",
     "pwcca",
+    "report",
     "residual_ratios",
     "residual_sites",
     "rsa",

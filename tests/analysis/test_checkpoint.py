@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -275,54 +272,3 @@ def test_a_disk_that_fills_up_does_not_end_the_run(tmp_path, monkeypatch):
         result = repsim.compare(net(), data=data(), checkpoint=file, progress=False)
     same(result, repsim.compare(net(), data=data(), progress=False))
     assert len(calls) == 8  # the first, after every batch, and none at the end: it is written
-
-
-KILLED = """
-import sys, time, warnings
-import torch
-import repsim
-from repsim.streaming import _checkpoint
-sys.path.insert(0, {tests!r})
-from analysis.test_checkpoint import data, net
-_checkpoint.EVERY_SECONDS = 0.0
-torch.set_num_threads(1)
-
-def slowly():
-    for batch in data(30):
-        time.sleep(0.01)
-        yield batch
-
-print("ready", flush=True)
-result = repsim.compare(net(), net(1), slowly(), kernel="rbf", checkpoint=sys.argv[1],
-                        progress=False)
-import numpy as np
-np.save(sys.argv[2], result.cka.values)
-np.save(sys.argv[3], result.standard_error.values)
-"""
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path):
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    outputs = [str(tmp_path / name) for name in ("run.npz", "cka.npy", "se.npy")]
-    code = KILLED.format(tests=here)
-    moment = random.Random(0)
-    killed = 0
-    for attempt in range(8):
-        with subprocess.Popen(
-            [sys.executable, "-c", code, *outputs], stdout=subprocess.PIPE, text=True
-        ) as child:
-            assert child.stdout.readline() == "ready\n"
-            if attempt < 5:
-                try:
-                    child.wait(moment.uniform(0.02, 0.25))
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    killed += 1
-            child.wait(60)
-        if os.path.exists(outputs[2]):
-            break
-    assert killed >= 2
-    whole = repsim.compare(net(), net(1), data(30), kernel="rbf", progress=False)
-    np.testing.assert_array_equal(np.load(outputs[1]), whole.cka.values)
-    np.testing.assert_array_equal(np.load(outputs[2]), whole.standard_error.values)

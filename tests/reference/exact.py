@@ -1,4 +1,4 @@
-"""CKA matrices from whole Grams in float64, by plain loops; and the file that a kill test runs."""
+"""CKA matrices from whole Grams in float64, by plain loops."""
 
 import math
 

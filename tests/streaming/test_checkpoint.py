@@ -2,11 +2,6 @@
 
 import os
 import resource
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,49 +185,3 @@ def test_a_folder_that_is_missing_is_found_out_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(_exact.FeatureTiles, "run", never)
     with pytest.raises(CheckpointError, match="cannot be written"):
         cka_matrix(*data(60), checkpoint=tmp_path / "missing" / "x.npz")
-
-
-SCRIPT = """
-import sys
-import numpy as np
-from repsim import cka_matrix
-from repsim.streaming import _checkpoint
-from streaming.batches import data
-_checkpoint.EVERY_SECONDS = 0.0
-xs, ys = data(300)
-print("ready", flush=True)
-found = cka_matrix(xs, ys, kernel="rbf", block_size=4, checkpoint=sys.argv[1] + "/state.npz")
-np.save(sys.argv[1] + "/found.npy", found.values)
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_random_moments_until_it_is_done(tmp_path):
-    xs, ys = data(300)
-    expected = cka_matrix(xs, ys, kernel="rbf", block_size=4).values
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
-    rng, done, kills = np.random.default_rng(), 0, 0
-    for attempt in range(40):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path)],
-            env=environment,
-            stdout=subprocess.PIPE,
-        )
-        process.stdout.readline()
-        if attempt < 5:
-            time.sleep(rng.uniform(0, 0.6))
-            process.send_signal(signal.SIGKILL)
-        code = process.wait()
-        process.stdout.close()
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-        kills += 1
-        if (tmp_path / "state.npz").exists():
-            with np.load(tmp_path / "state.npz") as state:
-                assert int(state["done"]) >= done  # nothing lost
-                done = int(state["done"])
-    assert kills >= 1
-    assert done > 0
-    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), expected)

@@ -5,6 +5,7 @@ framework on one device; nothing above asks which framework that is.
 """
 
 from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar
+from repsim._array._labelled import check_same_samples, unlabelled, unlabelled_sides
 from repsim._array._layout import column_blocks, flatten_features
 from repsim._array._namespace import (
     describe,
@@ -29,6 +30,7 @@ __all__ = [
     "as_samples",
     "as_square",
     "check_finite",
+    "check_same_samples",
     "column_blocks",
     "compute_dtype",
     "describe",
@@ -43,5 +45,7 @@ __all__ = [
     "scalar",
     "to_numpy",
     "unit_scale",
+    "unlabelled",
+    "unlabelled_sides",
     "unpromoted_samples",
 ]

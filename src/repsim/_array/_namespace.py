@@ -31,7 +31,7 @@ def namespace(operation: str, **arrays: object) -> Namespace:
                 f"{operation}: {name} must be an array (numpy, torch, jax, cupy or any other that "
                 f"follows the array API standard).\n  {describe(name, x)}\n"
                 f"  Convert it first: numpy.asarray({name}) for lists, {name}.to_numpy() for data "
-                f"frames and labelled arrays."
+                f"frames."
             )
         if (what := _unusual(x)) is not None:
             raise ArrayTypeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from repsim._array._dtype import compute_dtype, promote
+from repsim._array._labelled import unlabelled
 from repsim._array._layout import flatten_features
 from repsim._array._namespace import describe, known, namespace
 from repsim._errors import InputError, NonFiniteError
@@ -81,7 +82,11 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
 def paired(
     operation: str, x: Array, y: Array, *, min_samples: int, why: str
 ) -> tuple[Namespace, Array, Array]:
-    """Bring two activations to one namespace, dtype and (n, p), (n, q); check all of it."""
+    """Bring two activations to one namespace, dtype and (n, p), (n, q); check all of it.
+
+    Labelled arrays are taken as their values, if they name the same samples.
+    """
+    x, y = unlabelled(operation, {"x": x, "y": y})
     xp = namespace(operation, x=x, y=y)
     if x.ndim >= 1 and y.ndim >= 1 and x.shape[0] != y.shape[0]:
         raise InputError(

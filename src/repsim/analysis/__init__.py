@@ -1,8 +1,10 @@
 """Experiments: models and a stream of data in, a labelled ``xarray.Dataset`` out."""
 
+from repsim.analysis._activation_probe import probe_activations
 from repsim.analysis._attention_distance import attention_distance
 from repsim.analysis._compare import compare
 from repsim.analysis._data_scale import data_scale
+from repsim.analysis._extract import extract
 from repsim.analysis._head_subsets import head_subset_cka
 from repsim.analysis._linear_probe import linear_probe
 from repsim.analysis._localization import token_localization
@@ -15,8 +17,10 @@ __all__ = [
     "compare",
     "data_scale",
     "effective_receptive_field",
+    "extract",
     "head_subset_cka",
     "linear_probe",
+    "probe_activations",
     "residual_ratios",
     "residual_sites",
     "token_localization",

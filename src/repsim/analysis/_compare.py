@@ -18,8 +18,9 @@ from repsim.analysis._compare_state import KeptKernels, Progress
 from repsim.analysis._drive import Forward, Prepare, as_found, run
 from repsim.analysis._fingerprint import label_of, model_digest
 from repsim.analysis._grams import LayerGrams
-from repsim.analysis._provenance import model_label, versions
-from repsim.analysis._ranks import Ranks, SampleIds
+from repsim.analysis._provenance import model_label, transform_label, versions
+from repsim.analysis._ranks import Ranks
+from repsim.analysis._sample_ids import SampleIds
 from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform, select_layers
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.streaming import MinibatchCKA
@@ -223,7 +224,7 @@ def compare(
     provenance: dict[str, Any] = {
         "model_x": model_label(models[0], name_x),
         "model_y": model_label(models[1], name_y),
-        "transform": _transform_name(transform),
+        "transform": transform_label(transform),
         **versions(),
     }
     interrupted = False
@@ -433,13 +434,3 @@ def _result(
             "units": "1",
         }
     return dataset.assign_attrs(cka.attrs, **provenance, passes=len(finished))
-
-
-def _transform_name(transform: Transform) -> str:
-    """Return a name for ``attrs`` that is the same from one process to the next."""
-    if transform is None:
-        return "flatten"
-    if isinstance(transform, str):
-        return transform
-    name = getattr(transform, "name", None) or getattr(transform, "__qualname__", None)
-    return str(name or type(transform).__name__)

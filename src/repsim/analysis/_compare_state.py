@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike, fspath
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -21,9 +18,9 @@ from repsim._errors import CheckpointError, warn
 from repsim._typing import Array
 from repsim.analysis._fingerprint import BatchLog
 from repsim.kernels import Kernel
-from repsim.streaming import Checkpoint, MinibatchCKA, PilotKernels
+from repsim.streaming import Checkpoint, MinibatchCKA, PilotKernels, uninterrupted
 
-__all__ = ["KeptKernels", "Progress", "joined", "split", "uninterrupted"]
+__all__ = ["KeptKernels", "Progress", "joined", "split"]
 
 _VALUES = "values"
 
@@ -152,29 +149,6 @@ class Progress:
             self.save()
         except CheckpointError as failure:
             error.add_note(str(failure))
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is over, so that it is done or not begun.
-
-    Elsewhere than in the main thread Ctrl-C never arrives.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before):  # ignored, or set by another language's runtime
-        yield
-        return
-    arrived: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if arrived:
-        before(*arrived[0])
 
 
 def split(state: Any) -> dict[str, Any]:

@@ -82,11 +82,17 @@ class BatchLog:
         For messages.
     known : list of list of str
         The digests by pass, as :attr:`known` stood when the state was written.
+
+    Attributes
+    ----------
+    latest : str
+        The digest of the batch that was asked about last.
     """
 
     def __init__(self, operation: str, path: str, known: list[list[str]]) -> None:
         self.operation, self.path, self.known = operation, path, known
-        self._pass, self._at, self._pending = -1, 0, ""
+        self._pass, self._at = -1, 0
+        self.latest = ""
 
     def begin_pass(self) -> None:
         """Start a pass over the data; the pass before must have given all that was counted."""
@@ -98,29 +104,30 @@ class BatchLog:
     def end_pass(self) -> None:
         """Check that the data did not end before the last counted batch."""
         if self._pass >= 0 and self._at < len(self.known[self._pass]):
-            raise self._refusal(
+            raise self.refusal(
                 f"the data ended after {self._at} batches; "
                 f"{len(self.known[self._pass])} had been counted"
             )
 
     def was_counted(self, batch: Any) -> bool:
         """Return whether this batch had been counted; refuse another one in its place."""
-        self._pending, at = digest(batch), self._at
+        self.latest, at = digest(batch), self._at
         self._at += 1
         known = self.known[self._pass]
         if at < len(known):
-            if known[at] != self._pending:
-                raise self._refusal(f"batch {at} of pass {self._pass} (from 0) is another")
+            if known[at] != self.latest:
+                raise self.refusal(f"batch {at} of pass {self._pass} (from 0) is another")
             return True
         if self._pass + 1 < len(self.known):
-            raise self._refusal(f"pass {self._pass} (from 0) now has more than {at} batches")
+            raise self.refusal(f"pass {self._pass} (from 0) now has more than {at} batches")
         return False
 
     def count(self) -> None:
         """Note that the latest batch is counted."""
-        self.known[self._pass].append(self._pending)
+        self.known[self._pass].append(self.latest)
 
-    def _refusal(self, what: str) -> StateError:
+    def refusal(self, what: str) -> StateError:
+        """Return the error that says in which way the data are others."""
         return StateError(
             f"{self.operation}: the data are not those that {self.path!r} was begun with.\n"
             f"  {what}\n"

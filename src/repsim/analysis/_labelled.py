@@ -11,7 +11,7 @@ from torch import Tensor
 from repsim._array import to_numpy
 from repsim._errors import InputError
 
-__all__ = ["Division", "IntArray", "LabelsOf", "apart"]
+__all__ = ["Division", "IntArray", "LabelsOf", "apart", "class_numbers"]
 
 LabelsOf: TypeAlias = Callable[[Any], Any]
 """What ``labels=`` accepts: the labels of a batch."""
@@ -65,6 +65,11 @@ def apart(
             f"  got {type(batch).__name__}\n"
             "  Pass labels=lambda batch: ... for anything else."
         )
+    return batch, class_numbers(operation, found, n_classes, source)
+
+
+def class_numbers(operation: str, found: Any, n_classes: int | None, source: str) -> IntArray:
+    """Return labels as int64 (n,), or say why they are not one class number from 0 a sample."""
     labels = to_numpy(found) if isinstance(found, Tensor) else np.asarray(found)
     if labels.ndim != 1 or labels.dtype.kind not in "iub" or len(labels) == 0:
         raise InputError(
@@ -81,7 +86,7 @@ def apart(
             f"  {source}: {low} to {high}\n"
             "  Do they start at 1, mark missing ones by -1, or is n_classes too small?"
         )
-    return batch, labels
+    return labels
 
 
 class Division:

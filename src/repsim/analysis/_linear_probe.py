@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from repsim._errors import InputError, NonFiniteError, warn
 from repsim.analysis._drive import Forward, Prepare, as_found, batches, run
 from repsim.analysis._labelled import Division, IntArray, LabelsOf, apart
-from repsim.analysis._probe_state import TestedProbe, TrainedProbe
+from repsim.analysis._probe_result import probe_result
+from repsim.analysis._probe_state import RIDGES, TestedProbe, TrainedProbe, check_ridges
 from repsim.analysis._provenance import model_label, versions
 from repsim.analysis._token_choices import ChosenTokens, TokenChoices, Tokens
 from repsim.capture import Layers, Recorder, Select
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = ["linear_probe"]
-
-RIDGES = tuple(2.0**k for k in range(-10, 21, 2))
-"""From hardly any shrinkage to little more than the class means: the diagonal of A is n."""
 
 
 def linear_probe(
@@ -212,7 +209,7 @@ def linear_probe(
             for layer, values in vectors(given, truth, where):
                 tested[layer].add(values, truth)
     n_test, held = int(counts.sum()), int(division.held.sum())
-    return _result(tested, choices, n_test).assign_attrs(
+    return probe_result(tested, choices.named, n_test).assign_attrs(
         model=model_label(model, name),
         n_train=int(division.fitted.sum()) + held,
         n_holdout=held,
@@ -306,51 +303,4 @@ def _check(
             f"linear_probe: prefix must be the number of tokens before the patches, from 0.\n"
             f"  got {prefix!r}"
         )
-    if not len(ridges) or not all(0 < ridge < math.inf for ridge in ridges):
-        raise InputError(
-            f"linear_probe: ridges must be one or more numbers above zero.\n  got {ridges!r}\n"
-            "  The solution without a ridge is not unique with fewer samples than features."
-        )
-    if not 0 <= holdout < 1 or (holdout == 0 and len(ridges) > 1):
-        raise InputError(
-            "linear_probe: holdout must be a part in [0, 1), above 0 unless there is one ridge.\n"
-            f"  holdout={holdout!r}, {len(ridges)} ridges\n"
-            "  λ has to be chosen on samples that were not fitted; test is not for that."
-        )
-
-
-def _result(
-    chosen: Mapping[str, TestedProbe], choices: TokenChoices, n_test: int
-) -> xarray.Dataset:
-    import xarray
-
-    found = {name for each in chosen.values() for name in each.names}
-    numbers = sorted((n for n in found if n.isdecimal() and n not in choices.named), key=int)
-    tokens = {token: at for at, token in enumerate([*choices.named, *numbers])}
-    variables = {
-        "accuracy": ("probe accuracy", "on test"),
-        "standard_error": ("standard error of probe accuracy", "binomial, of n_test samples"),
-        "ridge": ("ridge", "λ with the best accuracy on the held-out part of train"),
-        "holdout_accuracy": ("held-out accuracy", "maximised over λ"),
-    }
-    shape = (len(chosen), len(tokens))
-    values = {name: np.full(shape, np.nan) for name in variables}
-    for row, each in enumerate(chosen.values()):
-        accuracy = each.correct / n_test
-        for at, token in enumerate(each.names):
-            cell = row, tokens[token]
-            values["accuracy"][cell] = accuracy[at]
-            values["standard_error"][cell] = math.sqrt(accuracy[at] * (1 - accuracy[at]) / n_test)
-            values["ridge"][cell] = each.ridge[at]
-            values["holdout_accuracy"][cell] = each.holdout_accuracy[at]
-    return xarray.Dataset(
-        {
-            name: (
-                ("layer", "token"),
-                values[name],
-                {"long_name": long, "description": description, "units": "1"},
-            )
-            for name, (long, description) in variables.items()
-        },
-        coords={"layer": list(chosen), "token": list(tokens)},
-    )
+    check_ridges("linear_probe", ridges, holdout)

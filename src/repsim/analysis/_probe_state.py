@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -11,12 +12,17 @@ import torch
 from torch import Tensor
 
 from repsim._array import to_numpy
+from repsim._errors import InputError
 from repsim.analysis._labelled import IntArray
 from repsim.streaming import LinearClassifier, RidgeStatistics
 
-__all__ = ["TestedProbe", "TrainedProbe"]
+__all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_ridges"]
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+RIDGES = tuple(2.0**k for k in range(-10, 21, 2))
+"""From hardly any shrinkage to little more than the class means: the diagonal of A is n."""
 
 
 @dataclass
@@ -91,3 +97,18 @@ def _rows(values: Tensor, rows: IntArray) -> Tensor:
     if len(rows) == values.shape[1]:
         return values
     return values[:, torch.from_numpy(rows).to(values.device)]
+
+
+def check_ridges(operation: str, ridges: Sequence[float], holdout: float) -> None:
+    """Refuse values of λ that cannot be used, or cannot be chosen among."""
+    if not len(ridges) or not all(0 < ridge < math.inf for ridge in ridges):
+        raise InputError(
+            f"{operation}: ridges must be one or more numbers above zero.\n  got {ridges!r}\n"
+            "  The solution without a ridge is not unique with fewer samples than features."
+        )
+    if not 0 <= holdout < 1 or (holdout == 0 and len(ridges) > 1):
+        raise InputError(
+            f"{operation}: holdout must be a part in [0, 1), above 0 unless there is one ridge.\n"
+            f"  holdout={holdout!r}, {len(ridges)} ridges\n"
+            "  λ has to be chosen on samples that were not fitted; test is not for that."
+        )

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch.distributed as dist
-from torch import Tensor
 
-from repsim._array import to_numpy
 from repsim._errors import InputError, StateError
 from repsim.analysis._drive import batches
+from repsim.analysis._sample_ids import SampleIds, check_sample_ids, ids_of
 from repsim.streaming import MinibatchCKA, gather, group_size, tell_failure
 
-__all__ = ["Ranks", "SampleIds"]
-
-SampleIds: TypeAlias = Callable[[Any], Any]
-"""What ``sample_ids=`` accepts: from a batch to the ids of its samples."""
+__all__ = ["Ranks"]
 
 _END = object()
 
@@ -41,11 +36,7 @@ class Ranks:
                 f"compare: group must be 'world' or a torch.distributed.ProcessGroup.\n"
                 f"  got {group!r}"
             )
-        if sample_ids is not None and not callable(sample_ids):
-            raise InputError(
-                f"compare: sample_ids must be a callable from a batch to its ids.\n"
-                f"  got {type(sample_ids).__name__}"
-            )
+        check_sample_ids("compare", sample_ids)
         self.alone = group is None
         self.group = None if isinstance(group, str) else group
         self.size = 1 if self.alone else group_size("compare", self.group)
@@ -101,10 +92,11 @@ class Ranks:
     def _first_seen(self, one_pass: Iterator[Any]) -> Iterator[tuple[Any, list[int] | None]]:
         # In step with the others until all are done: then every rank knows the same ids, and of
         # samples that several ranks have in one step the lowest rank counts them.
+        assert self._sample_ids is not None
         seen: set[Any] = set()
         while True:
             batch = next(one_pass, _END)
-            ids = None if batch is _END else self._ids(batch)
+            ids = None if batch is _END else ids_of("compare", self._sample_ids, batch)
             everyone = [ids] if self.alone else gather("compare", ids, self.group)
             if all(theirs is None for theirs in everyone):
                 return
@@ -121,19 +113,3 @@ class Ranks:
             if ids is not None:
                 self.n_ids = len(ids)
                 yield batch, None if len(mine) == len(ids) else mine
-
-    def _ids(self, batch: Any) -> list[Any]:
-        assert self._sample_ids is not None
-        ids = self._sample_ids(batch)
-        if isinstance(ids, Tensor | np.ndarray):
-            ids = to_numpy(ids).tolist()
-        if not isinstance(ids, list | tuple) or not all(
-            isinstance(each, int | float | str | bytes) for each in ids
-        ):
-            raise InputError(
-                f"compare: sample_ids must return one number or string per sample.\n"
-                f"  got {type(ids).__name__}\n"
-                f"  For example sample_ids=lambda batch: batch[2], of a data set that returns "
-                f"(image, label, index)."
-            )
-        return list(ids)

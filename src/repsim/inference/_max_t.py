@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import device
 
-from repsim._array import accumulator_dtype, as_samples, check_finite, namespace, to_numpy
+from repsim._array import (
+    accumulator_dtype,
+    as_samples,
+    check_finite,
+    namespace,
+    to_numpy,
+    unlabelled_sides,
+)
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
@@ -201,6 +208,7 @@ def _checked(
     operation: str, sides: Mapping[str, Any]
 ) -> tuple[Namespace, int, dict[str, dict[str, Array]]]:
     """Return the namespace, n, and the arrays as (n, p) in one dtype, named as errors want them."""
+    sides = dict(zip(sides, unlabelled_sides(operation, **sides), strict=True))
     for side, named in sides.items():
         if not isinstance(named, Mapping) or not named:
             got = "an empty mapping" if isinstance(named, Mapping) else type(named).__name__

@@ -7,7 +7,7 @@ from repsim.measures._cknna import cknna
 from repsim.measures._distance_correlation import distance_correlation
 from repsim.measures._hsic import hsic
 from repsim.measures._kernel_item import KernelItem
-from repsim.measures._layer_map import layer_map
+from repsim.measures._layer_map import layer_map, layer_names, measure_label, model_name
 from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._pairwise import pairwise
@@ -33,7 +33,10 @@ __all__ = [
     "jaccard_knn",
     "layer_map",
     "layer_match",
+    "layer_names",
     "linear_regression_r2",
+    "measure_label",
+    "model_name",
     "mutual_knn",
     "nbs",
     "pairwise",

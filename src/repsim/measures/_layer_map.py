@@ -11,7 +11,7 @@ from repsim._errors import InputError
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["DIMS", "layer_map"]
+__all__ = ["DIMS", "layer_map", "layer_names", "measure_label", "model_name"]
 
 DIMS = ("layer_x", "layer_y")
 
@@ -83,3 +83,23 @@ def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.Data
     array = array.transpose(*DIMS).astype(np.float64)
     name = array.name if array.name is not None else variable
     return array.rename(name).assign_attrs({**attrs, **array.attrs})
+
+
+def layer_names(array: xarray.DataArray, dim: str) -> list[str]:
+    """Return the names along `dim`, in execution order; positions where there are no names."""
+    return [str(name) for name in array[dim].values]
+
+
+def model_name(array: xarray.DataArray, side: str) -> str:
+    """Return the name of the model on `side` ("x" or "y"), or the side where it has none."""
+    return str(array.attrs.get(f"model_{side}") or side)
+
+
+def measure_label(array: xarray.DataArray) -> str:
+    """Return which similarity this is, with kernel and estimator: "CKA (linear, unbiased)"."""
+    name = str(array.attrs.get("long_name", array.name))
+    name = "CKA" if name == "cka" else name.replace("_", " ")
+    options = [str(array.attrs[key]) for key in ("kernel", "estimator") if array.attrs.get(key)]
+    # A kernel is given as it is made, Linear(); its parentheses say nothing where they are empty.
+    options = [option.lower() if option.endswith("()") else option for option in options]
+    return f"{name} ({', '.join(o.removesuffix('()') for o in options)})" if options else name

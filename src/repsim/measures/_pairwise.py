@@ -14,6 +14,7 @@ from repsim._array import (
     namespace,
     scalar,
     to_numpy,
+    unlabelled_sides,
 )
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
@@ -111,6 +112,7 @@ def pairwise(
 
     chosen = resolve_measure("pairwise", measure)
     settings = chosen.options("pairwise", options)
+    xs, ys = unlabelled_sides("pairwise", xs=xs, ys=ys)
     sides = {"xs": _mapping("xs", xs)}
     if ys is not None:
         sides["ys"] = _mapping("ys", ys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array_api_compat import array_namespace
 
-from repsim._array import as_samples, check_finite, known, namespace
+from repsim._array import as_samples, check_finite, known, namespace, unlabelled
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.estimators import Estimator, inner
@@ -83,6 +83,7 @@ class PartialItem(KernelItem):
 
 
 def _checked(operation: str, name: str, x: Array, given: Array, estimator: Estimator) -> Array:
+    (given,) = unlabelled(operation, {"given": given})
     xp = namespace(operation, **{name: x, "given": given})
     third = as_samples(
         operation,

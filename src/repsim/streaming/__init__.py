@@ -5,14 +5,19 @@ from repsim.streaming._blocks import BlockSums, Sums
 from repsim.streaming._checkpoint import Checkpoint
 from repsim.streaming._covariance import StreamingLinearCKA
 from repsim.streaming._exact import cka_matrix
+from repsim.streaming._exact_sources import Source, row_slices, sources_of
+from repsim.streaming._interrupts import uninterrupted
 from repsim.streaming._minibatch import MIN_BATCH, MinibatchCKA
 from repsim.streaming._pairs import CHUNK, pair_products, self_products
 from repsim.streaming._pilot import PilotKernels
 from repsim.streaming._ridge import LinearClassifier, RidgePath, RidgeStatistics
+from repsim.streaming._store import ActivationStore
+from repsim.streaming._stored import open_activations
 
 __all__ = [
     "CHUNK",
     "MIN_BATCH",
+    "ActivationStore",
     "BlockSums",
     "Checkpoint",
     "LinearClassifier",
@@ -20,12 +25,17 @@ __all__ = [
     "PilotKernels",
     "RidgePath",
     "RidgeStatistics",
+    "Source",
     "StreamingLinearCKA",
     "Sums",
     "cka_matrix",
     "gather",
     "group_size",
+    "open_activations",
     "pair_products",
+    "row_slices",
     "self_products",
+    "sources_of",
     "tell_failure",
+    "uninterrupted",
 ]

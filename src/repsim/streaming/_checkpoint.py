@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import CheckpointError, StateError
+from repsim.streaming._journal import sync_folder
 
-__all__ = ["Checkpoint"]
+__all__ = ["EVERY_SECONDS", "Checkpoint", "differences"]
 
 FORMAT = "repsim.checkpoint/1"
 HEADER = "__header__"
@@ -89,7 +90,7 @@ class Checkpoint:
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(aside, self.path)
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
             except BaseException:
                 with contextlib.suppress(OSError):
                     aside.unlink()
@@ -162,18 +163,8 @@ class Checkpoint:
             raise self._refused("damaged: its checksum does not fit")
         if operation != self.operation:
             raise self._refused(f"of another operation, {operation}")
-        if fingerprint != self.fingerprint:
-            names = sorted(
-                name
-                for name in {*fingerprint, *self.fingerprint}
-                if fingerprint.get(name) != self.fingerprint.get(name)
-            )
-            lines = "; ".join(
-                f"{name}: saved {_short(fingerprint.get(name))}, "
-                f"now {_short(self.fingerprint.get(name))}"
-                for name in names
-            )
-            raise self._refused(f"of other inputs or options ({lines})")
+        if other := differences(fingerprint, self.fingerprint):
+            raise self._refused(f"of other inputs or options ({other})")
 
     def _refused(self, why: str) -> StateError:
         return StateError(
@@ -183,6 +174,14 @@ class Checkpoint:
         )
 
 
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in which entries two fingerprints differ; empty where they do not."""
+    names = sorted(name for name in {*saved, *now} if saved.get(name) != now.get(name))
+    return "; ".join(
+        f"{name}: saved {_short(saved.get(name))}, now {_short(now.get(name))}" for name in names
+    )
+
+
 def _checksum(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -190,17 +189,6 @@ def _checksum(arrays: Arrays) -> str:
         digest.update(f"{name}|{x.dtype.str}|{np.shape(arrays[name])}|".encode())
         digest.update(x.tobytes())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself durable, where folders can be opened (not on Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype, namespace, same_home, to_numpy, unpromoted_samples
+from repsim._array import (
+    accumulator_dtype,
+    namespace,
+    same_home,
+    to_numpy,
+    unlabelled_sides,
+    unpromoted_samples,
+)
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateError, warn
 from repsim._typing import Array
 from repsim._version import __version__
@@ -120,6 +127,7 @@ class StreamingLinearCKA:
             NaN or infinity, naming layer and batch. Nothing of a refused batch has been added.
         """
         operation = "StreamingLinearCKA.update"
+        xs, ys = unlabelled_sides(operation, xs=xs, ys=ys)
         x = self._features(operation, "xs", xs)
         y = None if ys is None else self._features(operation, "ys", ys)
         widths_x = {name: v.shape[1] for name, v in x.items()}

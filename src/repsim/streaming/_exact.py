@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from repsim._array import check_same_samples
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._version import __version__
 from repsim.estimators import Products, alignment, resolve_estimator
@@ -154,6 +155,7 @@ def cka_matrix(
     layers_x = sources_of(OPERATION, "xs", xs)
     layers_y = None if ys is None else sources_of(OPERATION, "ys", ys)
     layers = [*layers_x, *(layers_y or [])]
+    check_same_samples(OPERATION, {source.label: source.array for source in layers})
     _check(layers, resolved.min_samples, estimator, memory, block_size, dtype)
     block_dtype = np.result_type(*(s.dtype for s in layers)) if dtype is None else np.dtype(dtype)
     plan = make_plan(

@@ -17,6 +17,7 @@ from repsim._array import (
     require_square,
     same_home,
     to_numpy,
+    unlabelled_sides,
     unpromoted_samples,
 )
 from repsim._errors import (
@@ -172,6 +173,7 @@ class MinibatchCKA:
             of the batch has been added. On an accelerator :meth:`compute` says so instead.
         """
         operation = "MinibatchCKA.update"
+        xs, ys = unlabelled_sides(operation, xs=xs, ys=ys)
         a = self._samples(operation, "xs", xs)
         b = None if ys is None else self._samples(operation, "ys", ys)
         n = self._batch_size(operation, xs, ys)

@@ -1,0 +1,101 @@
+"""Labelled arrays (xarray): their values, once it is certain that they are of the same samples."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from repsim._errors import InputError
+
+__all__ = ["check_same_samples", "unlabelled", "unlabelled_sides"]
+
+
+def unlabelled(operation: str, arrays: Mapping[str, Any]) -> list[Any]:
+    """Return the array inside every labelled array, anything else as it is.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    arrays : mapping of str to object
+        By the name that an error calls them.
+
+    Raises
+    ------
+    InputError
+        Two of them name their samples, and not the same ones in the same order.
+    """
+    kind = _labelled_type()
+    if kind is None:
+        return list(arrays.values())
+    check_same_samples(operation, arrays)
+    return [x.data if isinstance(x, kind) else x for x in arrays.values()]
+
+
+def unlabelled_sides(operation: str, **sides: Any) -> list[Any]:
+    """Return mappings of names to arrays with the array inside every labelled one.
+
+    What is no mapping, and a mapping without labelled arrays, comes back as it is.
+    """
+    kind = _labelled_type()
+    named = {
+        f"{side}[{name!r}]": x
+        for side, arrays in sides.items()
+        if kind is not None and isinstance(arrays, Mapping)
+        for name, x in arrays.items()
+        if isinstance(x, kind)
+    }
+    if not named:
+        return list(sides.values())
+    found = dict(zip(named, unlabelled(operation, named), strict=True))
+    return [
+        {name: found.get(f"{side}[{name!r}]", x) for name, x in arrays.items()}
+        if isinstance(arrays, Mapping)
+        else arrays
+        for side, arrays in sides.items()
+    ]
+
+
+def check_same_samples(operation: str, arrays: Mapping[str, Any]) -> None:
+    """Refuse labelled arrays whose first axes have coordinates that differ.
+
+    Arrays without labels, or without a coordinate along axis 0, are not asked.
+    """
+    kind = _labelled_type()
+    if kind is None:
+        return
+    first: tuple[str, Any] | None = None
+    for name, x in arrays.items():
+        if not isinstance(x, kind) or not x.ndim or x.dims[0] not in x.coords:
+            continue
+        ids = x.coords[x.dims[0]].values
+        if first is None:
+            first = name, ids
+        elif len(ids) == len(first[1]) and not np.array_equal(ids, first[1]):
+            _differ(operation, first, (name, ids))
+
+
+def _differ(operation: str, a: tuple[str, Any], b: tuple[str, Any]) -> None:
+    differ = np.flatnonzero(a[1] != b[1])
+    row = int(differ[0])
+    same = sorted(map(repr, a[1].tolist())) == sorted(map(repr, b[1].tolist()))
+    repair = (
+        "They are the same samples in another order: reorder one side by its labels."
+        if same
+        else "Keep the samples that both sides have, in one order."
+    )
+    raise InputError(
+        f"{operation}: arrays must describe the same samples in the same order.\n"
+        f"  {len(differ)} of {len(a[1])} labels differ, the first in row {row}: "
+        f"{a[1][row]!r} in {a[0]}, {b[1][row]!r} in {b[0]}\n"
+        f"  {repair}"
+    )
+
+
+def _labelled_type() -> Any:
+    # Only a caller who has loaded xarray can have made such an array.
+    xarray = sys.modules.get("xarray")
+    return getattr(xarray, "DataArray", None)

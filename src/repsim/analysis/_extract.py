@@ -1,0 +1,333 @@
+"""Activations of a model's layers into a store on disk, resumable after a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import CaptureError, CheckpointError, InputError, NonFiniteError
+from repsim.analysis._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis._fingerprint import BatchLog, label_of, model_digest
+from repsim.analysis._provenance import model_label, transform_label, versions
+from repsim.analysis._sample_ids import SampleIds, check_sample_ids, ids_of
+from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform, select_layers
+from repsim.streaming import ActivationStore, open_activations
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["extract"]
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+
+
+def extract(
+    model: nn.Module,
+    data: Iterable[Any],
+    layers: Layers = "*",
+    *,
+    out: str | PathLike[str],
+    transform: Transform = None,
+    dtype: str | None = None,
+    select: Select | None = None,
+    batch_dim: int | Mapping[str, int] | None = None,
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+    sample_ids: SampleIds | None = None,
+    name: str | None = None,
+    memory: int = 1 << 30,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """Store what the layers of a model return for a stream of data, to compute with it later.
+
+    One forward pass over the data; a Zarr group on disk with an array for each layer. A run that
+    was killed at any moment, interrupted or failed is gone on with by the same call: what is
+    complete is kept, what is torn is written again, no sample is there twice or missing, and the
+    store is the same to the last bit.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        An unmodified model, in any wrapper, on any device. It runs in evaluation mode without
+        gradients and comes back as it was.
+    data : iterable
+        Batches, iterated once: tensors, tuples whose first item is the input, or mappings of
+        keyword arguments. To be gone on with they must come in the same order: without shuffle, or
+        with a seeded one. Batches that are in the store run through no model.
+    layers : str, re.Pattern, module type, callable, or a list of these, default "*"
+        Which layers, as in :class:`repsim.Recorder`. All of them are many bytes: see Notes.
+    out : path
+        The folder of the store, a name like ``"run.zarr"``; beside it stands ``<out>.journal``,
+        which says what is complete. To begin anew delete both.
+    transform : {"flatten", "cls", "mean"} or callable, optional
+        What to store of an output (n, ...), inside the hook: by default all of it, in its shape.
+    dtype : {"float16", "float32", "float64"}, optional
+        What to store it in; by default as it comes (bfloat16, which Zarr has not, as float32).
+    select, batch_dim
+        Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    prepare, forward : callable, optional
+        From the batch to what the model wants, and ``forward(model, batch)`` in place of
+        ``model(batch)``.
+    sample_ids : callable, optional
+        From a batch to the ids of its samples, n integers or n strings; by default samples are
+        numbered from 0. A sample whose id was seen before is not stored again.
+    name : str, optional
+        What the result calls the model, by default its class.
+    memory : int, default 2**30
+        Bytes for rows that are gathered to be written together: a chunk has up to 1024 rows, fewer
+        where those of all layers would take more.
+    progress : bool, default True
+        Whether to show a progress bar on standard error.
+
+    Returns
+    -------
+    xarray.Dataset
+        As :func:`repsim.open_activations` opens it: a variable (sample, ...) for each layer in
+        execution order, read from disk when it is asked for; ``sample`` are the ids. ``attrs``:
+        model, transform, n_samples, n_batches, n_duplicates with ``sample_ids``, layers, versions.
+
+    Raises
+    ------
+    InputError
+        Data that cannot be iterated as batches or differ in size, options that cannot be used.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist or did not run, an output that is no batch of samples, layers
+        that differ from batch to batch.
+    NonFiniteError
+        NaN or infinity in a layer, or a value beyond ``dtype``, naming layer and batch. The batches
+        before are in the store.
+    StateError
+        ``out`` was made with another model (weights included), other layers, options or data,
+        saying what differs; is something else; is damaged; or another process is writing it.
+    CheckpointError
+        ``out`` cannot be written: a full disk, a read-only or missing folder. What was stored
+        before is whole.
+
+    Notes
+    -----
+    Bytes: n Σp itemsize, for p numbers a sample and layer; a vit_base_patch16_224 returns 151 296
+    numbers a block and image, 768 with ``transform="cls"``. Memory beside the model: the outputs
+    of one batch, and ``memory``. Rows go to disk when a chunk is full, every two minutes, and on an
+    error or interrupt; a kill costs what came after. Each chunk carries a checksum.
+
+    With several ranks, give each its own share of the data and its own ``out``.
+
+    The rows go to :func:`repsim.cka_matrix`, which reads blocks of them; to
+    :func:`repsim.pairwise`, :func:`repsim.cka` and :mod:`repsim.inference`, which read a layer
+    whole; and to :func:`repsim.probe_activations`.
+
+    Examples
+    --------
+    >>> import tempfile, torch, repsim
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    >>> data = [torch.randn(16, 3, 8, 8) for _ in range(4)]
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> stored = repsim.extract(net, data, ["0", "3"], out=folder.name + "/run.zarr",
+    ...                         progress=False)
+    >>> stored["0"].shape, stored["3"].dims
+    ((64, 4, 6, 6), ('sample', '3[1]'))
+    >>> result = repsim.cka_matrix(stored)
+    >>> result.sel(layer_x="3", layer_y="3").round(6).item()
+    1.0
+    >>> folder.cleanup()
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"extract: model must be a torch.nn.Module.\n  got {type(model).__name__}")
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(
+            f"extract: dtype must be one of {', '.join(map(repr, DTYPES))}, or None.\n"
+            f"  got {dtype!r}"
+        )
+    if not isinstance(memory, int) or memory < 1:
+        raise InputError(f"extract: memory must be a positive number of bytes.\n  got {memory!r}")
+    check_sample_ids("extract", sample_ids)
+    to_host = _ToHost(transform, dtype)
+    recorder = Recorder(model, layers, transform=to_host, select=select, batch_dim=batch_dim)
+    store = ActivationStore(
+        out,
+        operation="extract",
+        fingerprint={
+            "model": model_label(model, name),
+            "weights": model_digest(model),
+            "layers": list(select_layers(model, layers).names),
+            "transform": transform_label(transform, nothing="none"),
+            "dtype": dtype,
+            "select": label_of(select),
+            "batch_dim": label_of(batch_dim),
+            "prepare": label_of(prepare),
+            "forward": label_of(forward),
+            "sample_ids": label_of(sample_ids),
+        },
+        memory=memory,
+    )
+    try:
+        seen = _Seen(sample_ids)
+        _fill(store, model, recorder, seen, data, prepare, forward, progress)
+        store.finish(
+            {
+                "model": model_label(model, name),
+                "transform": transform_label(transform, nothing="none"),
+                "n_batches": len(store.batches),
+                **({} if sample_ids is None else {"n_duplicates": seen.duplicates}),
+                **versions(),
+            }
+        )
+    except CheckpointError:
+        raise  # it says itself what is left
+    except BaseException as error:
+        try:
+            store.save()
+        except CheckpointError as failure:
+            error.add_note(str(failure))
+        raise
+    finally:
+        store.close()
+    return open_activations(out)
+
+
+def _fill(
+    store: ActivationStore,
+    model: nn.Module,
+    recorder: Recorder,
+    seen: _Seen,
+    data: Iterable[Any],
+    prepare: Prepare | None,
+    forward: Forward | None,
+    progress: bool,
+) -> None:
+    """Store the batches that are not there yet."""
+    log = BatchLog("extract", fspath(store.path), [[digest for digest, _ in store.batches]])
+    # Rows on disk of a batch that is there in part.
+    there = store.n_rows - sum(rows for _, rows in store.batches)
+    part = store.part
+    recording = False
+    with as_found(model), ExitStack() as stack:
+        for one_pass in batches("extract", data, passes=1, progress=progress):
+            log.begin_pass()
+            for number, batch in enumerate(one_pass):
+                known = log.was_counted(batch)
+                ids, rows = seen.take(batch)
+                if known:
+                    seen.n_rows += store.batches[number][1]
+                    continue
+                if part is not None and log.latest != part:
+                    raise log.refusal(f"batch {number} (from 0) is another")
+                part = None
+                where = f"batch {number} (counted from 0)"
+                if not recording:  # if all is there already, nothing runs
+                    stack.enter_context(recorder)
+                    recording = True
+                recorder.clear()
+                run("extract", model, batch, prepare, forward)
+                values = _arrays(dict(recorder), where)
+                n = len(next(iter(values.values())))
+                if ids is None:
+                    ids = list(range(seen.n_rows, seen.n_rows + n))
+                if len(ids) != n:
+                    raise InputError(
+                        f"extract: sample_ids must give one id for each sample.\n"
+                        f"  got {len(ids)} ids for {n} samples, {where}"
+                    )
+                if rows is not None:
+                    values = {layer: x[rows] for layer, x in values.items()}
+                    ids = [ids[row] for row in rows]
+                store.begin({k: (x.shape[1:], x.dtype) for k, x in values.items()}, seen.kind)
+                store.append(values, ids, log.latest, skip=there)
+                log.count()
+                seen.n_rows, there = seen.n_rows + len(ids), 0
+    log.end_pass()
+    store.save()
+
+
+class _ToHost:
+    """A recorder's transform: what is stored of an output, on the host."""
+
+    wants_layer = True
+
+    def __init__(self, transform: Transform, dtype: str | None) -> None:
+        self._reduce = resolve_transform(transform, "extract")
+        self._told = getattr(self._reduce, "wants_layer", False)
+        self._dtype = None if dtype is None else DTYPES[dtype]
+
+    def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        values = tensor
+        if self._reduce is not None:
+            values = self._reduce(tensor, layer, call) if self._told else self._reduce(tensor)
+        if not isinstance(values, Tensor) or values.shape[:1] != tensor.shape[:1]:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise CaptureError(
+                f"extract: transform must keep the samples on axis 0.\n"
+                f"  layer {layer!r}: from {tuple(tensor.shape)} it made {got}\n"
+                f"  Reduce the other axes, for example transform=lambda x: x.mean(1)."
+            )
+        if values.numel() == 0:
+            raise CaptureError(
+                f"extract: layer {layer!r} has no features.\n  {tuple(values.shape)}\n"
+                f"  Leave it out of layers=."
+            )
+        wanted = self._dtype if values.is_floating_point() else None
+        if wanted is None:
+            wanted = torch.float32 if values.dtype == torch.bfloat16 else values.dtype
+        values = values.unsqueeze(1) if values.ndim == 1 else values
+        return values.to("cpu", wanted)
+
+
+class _Seen:
+    """The ids of the samples so far, and which of a batch's are new."""
+
+    def __init__(self, sample_ids: SampleIds | None) -> None:
+        self._sample_ids = sample_ids
+        self._ids: set[Any] = set()
+        self.duplicates = 0
+        self.n_rows = 0
+        self.kind = "int64"
+
+    def take(self, batch: Any) -> tuple[list[Any] | None, list[int] | None]:
+        """Return a batch's ids, and the rows that are new; None for numbered samples, all rows."""
+        if self._sample_ids is None:
+            return None, None
+        ids = ids_of("extract", self._sample_ids, batch)
+        kinds = {"int64" if type(each) is int else "str" for each in ids}
+        if self._ids:
+            kinds.add(self.kind)
+        if len(kinds) > 1 or not all(isinstance(each, int | str) for each in ids):
+            raise InputError(
+                f"extract: sample_ids must be all integers or all strings.\n"
+                f"  got {', '.join(sorted({type(each).__name__ for each in ids}))}\n"
+                f"  Turn them into strings, for example [str(i) for i in ids]."
+            )
+        self.kind = kinds.pop() if kinds else self.kind
+        rows = []
+        for row, each in enumerate(ids):
+            if each not in self._ids:
+                self._ids.add(each)
+                rows.append(row)
+        self.duplicates += len(ids) - len(rows)
+        return ids, None if len(rows) == len(ids) else rows
+
+
+def _arrays(outputs: Mapping[str, Tensor], where: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+    """Return a batch's outputs as arrays of the same samples, finite."""
+    sizes = {layer: x.shape[0] for layer, x in outputs.items()}
+    if len(set(sizes.values())) > 1:
+        raise CaptureError(
+            f"extract: all layers must describe the same samples, {where}.\n"
+            f"  samples by layer: {dict(list(sizes.items())[:8])}\n"
+            f"  Pass batch_dim=, or leave the layer out."
+        )
+    bad = [k for k, x in outputs.items() if x.is_floating_point() and not x.isfinite().all()]
+    if bad:
+        raise NonFiniteError(
+            f"extract: activations must be finite.\n"
+            f"  {where}: NaN or infinity in {', '.join(map(repr, bad[:8]))}\n"
+            f"  Half precision overflows at 65504: dtype='float32' stores more. The batches before "
+            f"are stored."
+        )
+    return {layer: x.numpy() for layer, x in outputs.items()}

@@ -1,0 +1,43 @@
+"""What the samples of a batch are known by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import Tensor
+
+from repsim._array import to_numpy
+from repsim._errors import InputError
+
+__all__ = ["SampleIds", "check_sample_ids", "ids_of"]
+
+SampleIds: TypeAlias = Callable[[Any], Any]
+"""What ``sample_ids=`` accepts: from a batch to the ids of its samples."""
+
+
+def check_sample_ids(operation: str, sample_ids: object) -> None:
+    """Refuse what cannot be called, before any work is done."""
+    if sample_ids is not None and not callable(sample_ids):
+        raise InputError(
+            f"{operation}: sample_ids must be a callable from a batch to its ids.\n"
+            f"  got {type(sample_ids).__name__}"
+        )
+
+
+def ids_of(operation: str, sample_ids: SampleIds, batch: Any) -> list[Any]:
+    """Return the ids of a batch's samples: numbers or strings, one for each."""
+    ids = sample_ids(batch)
+    if isinstance(ids, Tensor | np.ndarray):
+        ids = to_numpy(ids).tolist()
+    if not isinstance(ids, list | tuple) or not all(
+        isinstance(each, int | float | str | bytes) for each in ids
+    ):
+        raise InputError(
+            f"{operation}: sample_ids must return one number or string per sample.\n"
+            f"  got {type(ids).__name__}\n"
+            f"  For example sample_ids=lambda batch: batch[2], of a data set that returns "
+            f"(image, label, index)."
+        )
+    return list(ids)

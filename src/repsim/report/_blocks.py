@@ -1,0 +1,281 @@
+"""What a page is made of: sections of findings, cautions and pictures, free of any markup.
+
+The pictures are data. The page's script draws them, and makes the table that says the same.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "Chart",
+    "Finding",
+    "LayerMap",
+    "Section",
+    "Series",
+    "Tile",
+    "Tiles",
+    "Variable",
+    "number",
+    "plus_minus",
+]
+
+Floats = np.ndarray[Any, np.dtype[Any]]
+
+DISTINCT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe & Ito (2008), as in repsim.plot."""
+
+DIGITS = 6
+"""Significant digits of the numbers of a chart; a map keeps float32."""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number as text, with a minus sign: "−0.012"; "undefined" for NaN."""
+    if not np.isfinite(value):
+        return "undefined" if np.isnan(value) else ("∞" if value > 0 else "−∞")
+    text = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
+    # Where a minus would stand before nothing but zeros, there is none.
+    if float(text.replace(",", "")) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", "−")
+
+
+def plus_minus(error: float | None) -> str:
+    """Return a standard error as it follows its value: " ± 0.012"; nothing where there is none."""
+    if error is None or not np.isfinite(error):
+        return ""
+    return f" ± {number(error)}" if error >= 0.0005 else " ± <0.001"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number of a result: what it is, its value as text, and where it was found."""
+
+    what: str
+    value: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One matrix that a map can show."""
+
+    label: str
+    values: Floats
+    low: float | None = None
+    """The ends of its own colour scale; None: those of the data."""
+    high: float | None = None
+    colours: str = "magma"
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """Layers by layers: the rows run upwards, the columns to the right."""
+
+    title: str
+    alt: str
+    rows: list[str]
+    columns: list[str]
+    row_title: str
+    column_title: str
+    variables: list[Variable]
+    orders: list[tuple[str, Any, Any]]
+    """What to call it, and the rows and columns in that order; the first is the map's own."""
+    threshold: tuple[int, str, float, str] | None = None
+    """Which variable, "least" or "most", how much, and what to call the cells beyond."""
+    note: str = ""
+
+    def data(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "type": "map",
+            "rows": self.rows,
+            "columns": self.columns,
+            "rowTitle": self.row_title,
+            "columnTitle": self.column_title,
+            "variables": [
+                {
+                    "label": each.label,
+                    "values": _packed(each.values),
+                    "low": each.low,
+                    "high": each.high,
+                    "colours": each.colours,
+                }
+                for each in self.variables
+            ],
+            "orders": [
+                {"label": label, "rows": _integers(rows), "columns": _integers(columns)}
+                for label, rows, columns in self.orders
+            ],
+            "threshold": self.threshold,
+        }
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of a chart, in order; `low` and `high` are a band about them."""
+
+    name: str
+    x: Any
+    y: Any
+    low: Any = None
+    high: Any = None
+    line: bool = True
+    points: bool = True
+    dashed: bool = False
+    reference: bool = False
+    """Whether the others are to be seen against it: then it has no colour."""
+    at: float | None = None
+    """Its place from 0 to 1 among series in an order, for its colour; None: a colour of its own."""
+    names: list[str] | None = None
+    """What to call each point, where x does not say it."""
+    values: list[str] | None = None
+    """What else to say of each point."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves or points."""
+
+    title: str
+    alt: str
+    x_label: str
+    y_label: str
+    series: list[Series]
+    categories: list[str] | None = None
+    """Names along x, whose positions are then 0, 1, …."""
+    references: list[tuple[float, str]] = field(default_factory=list)
+    """Levels that the curves are measured against."""
+    zero: bool = True
+    """Whether the axis of y begins at zero, unless there are negative values."""
+    percent: bool = False
+    diagonal: bool = False
+    log: bool = False
+    ordered: str = ""
+    """What the series are in the order of, where their colours are a scale."""
+    note: str = ""
+
+    def data(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "type": "chart",
+            "xLabel": self.x_label,
+            "yLabel": self.y_label,
+            "categories": self.categories,
+            "references": [[_short(y), label] for y, label in self.references],
+            "zero": self.zero,
+            "percent": self.percent,
+            "diagonal": self.diagonal,
+            "log": self.log,
+            "ordered": self.ordered,
+            "series": [
+                {
+                    "name": each.name,
+                    "x": _numbers(each.x),
+                    "y": _numbers(each.y),
+                    "low": None if each.low is None else _numbers(each.low),
+                    "high": None if each.high is None else _numbers(each.high),
+                    "line": each.line,
+                    "points": each.points,
+                    "dashed": each.dashed,
+                    "reference": each.reference,
+                    "at": each.at,
+                    "names": each.names,
+                    "values": each.values,
+                }
+                for each in self.series
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One small map, and what stands above it."""
+
+    name: str
+    values: Floats
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Small maps on one colour scale; kept at 8 bits a cell, for they are looked at, not read."""
+
+    title: str
+    alt: str
+    tiles: list[Tile]
+    label: str
+    low: float
+    high: float
+    log: bool = False
+    cell: tuple[int, int] | None = None
+    """Of a tile that is a grid of maps: rows and columns of each, and the names of the two."""
+    words: tuple[str, str] = ("row", "column")
+    note: str = ""
+
+    def data(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "type": "tiles",
+            "label": self.label,
+            "low": self.low,
+            "high": self.high,
+            "log": self.log,
+            "cell": self.cell,
+            "words": self.words,
+            "tiles": [
+                {
+                    "name": each.name,
+                    "text": each.text,
+                    "rows": each.values.shape[0],
+                    "columns": each.values.shape[1],
+                    "values": self._bytes(each.values),
+                }
+                for each in self.tiles
+            ],
+        }
+
+    def _bytes(self, values: Floats) -> str:
+        """From 1 for `low` (and below) to 255 for `high`, linear or in the logarithm; 0 is NaN."""
+        low, high, shown = self.low, self.high, np.asarray(values, dtype=np.float64)
+        if self.log:
+            with np.errstate(divide="ignore"):
+                low, high, shown = np.log(low), np.log(high), np.log(shown)
+        level = 1 + np.rint(254 * (np.clip(shown, low, high) - low) / (high - low))
+        packed = np.where(np.isnan(shown), 0, level).astype(np.uint8)
+        return base64.b64encode(packed.tobytes()).decode()
+
+
+@dataclass
+class Section:
+    """One result on the page."""
+
+    name: str
+    kind: str
+    subtitle: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+    pictures: list[LayerMap | Chart | Tiles] = field(default_factory=list)
+    table: tuple[list[str], list[list[str]]] | None = None
+    provenance: list[tuple[str, str]] = field(default_factory=list)
+
+
+def _packed(values: Floats) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
+
+
+def _integers(values: Any) -> list[int]:
+    return [int(value) for value in values]
+
+
+def _short(value: float) -> float | None:
+    """The number to `DIGITS` digits; None, which JSON has, for NaN and infinities."""
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+
+
+def _numbers(values: Any) -> list[float | None]:
+    return [_short(float(value)) for value in np.asarray(values, dtype=np.float64)]

@@ -1,0 +1,200 @@
+"""One page that needs no other file: what it says is written here, what it draws by its script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from repsim._errors import InputError
+from repsim._version import __version__
+from repsim.report._blocks import Section
+from repsim.report._kinds import section_of
+from repsim.report._run import as_dataset, write_whole
+
+__all__ = ["write_report"]
+
+UNTRAINED = ("untrained", "random", "init")
+"""What a control is called."""
+
+
+def write_report(
+    results: Mapping[str, xr.Dataset | xr.DataArray],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    command: str | Sequence[str] | None = None,
+) -> Path:
+    """Write one HTML page that shows results: maps to hover, sort and zoom, curves, findings.
+
+    The page is a single file that loads nothing from anywhere and may be sent as it is. It is
+    readable on a phone, in print, in light and dark, and by a screen reader: each picture has a
+    description and a table of what it draws.
+
+    Parameters
+    ----------
+    results : mapping of str to xarray.Dataset or xarray.DataArray
+        What functions of repsim returned, under the names that the page calls them by; the order
+        is that of the page. Which kind of result it is, is found from its variables; a Dataset of
+        no known kind is shown as a table of its variables.
+    path : str or os.PathLike
+        The file to write, replaced if it is there; its folder must exist.
+    title : str, optional
+        The heading; without it, the name of a single result, or a general one.
+    command : str or sequence of str, optional
+        What the results were made with, shown at the end.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        There are no results, or one is neither a Dataset nor a DataArray.
+    ModuleNotFoundError
+        jinja2 is missing, which the extra ``cli`` brings.
+    OSError
+        The file cannot be written; a page that was there is still there.
+
+    Notes
+    -----
+    The findings are numbers of the results, and the cautions what those numbers do not say; there
+    is no verdict among them. Values of maps are kept in float32 and read off to four digits;
+    receptive fields and token maps are kept at 8 bits a cell. The same results give the same
+    bytes. Cost: O(L³) for the orders of a map of L layers; a map of 150 by 150 with its standard
+    errors and z-scores takes 0.45 MB.
+
+    The names in a result may be anything: they are text on the page, never markup, and the page
+    forbids all scripts but its own.
+
+    References
+    ----------
+    Orders: average linkage with optimal leaves, Bar-Joseph, Gifford, Jaakkola 2001, "Fast optimal
+    leaf ordering for hierarchical clustering".
+
+    Examples
+    --------
+    >>> import tempfile, xarray, repsim.report
+    >>> cka = xarray.DataArray(
+    ...     [[1.0, 0.4], [0.5, 0.8]],
+    ...     coords={"layer_x": ["stem", "head"], "layer_y": ["embed", "head"]},
+    ...     dims=("layer_x", "layer_y"),
+    ...     name="cka",
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = repsim.report.write_report({"CNN with ViT": cka}, folder + "/report.html")
+    ...     text = page.read_text(encoding="utf-8")
+    >>> "<h1>CNN with ViT</h1>" in text
+    True
+    """
+    if not isinstance(results, Mapping) or not results:
+        got = "an empty mapping" if isinstance(results, Mapping) else type(results).__name__
+        raise InputError(
+            f"write_report: results must map names to results.\n  results: {got}\n"
+            "  Name them, as in {'ViT with CNN': result}, or read a run folder with load_results."
+        )
+    datasets = {str(name): as_dataset("write_report", each) for name, each in results.items()}
+    sections = [section_of(name, dataset) for name, dataset in datasets.items()]
+    if title is None:
+        title = next(iter(datasets)) if len(datasets) == 1 else "Representation similarity"
+    if command is not None and not isinstance(command, str):
+        command = shlex.join(command)
+    html = _render(
+        title=title,
+        command=command,
+        sections=sections,
+        cautions=_cautions(datasets, sections),
+        versions=_versions(datasets),
+    )
+    path = Path(path)
+    write_whole(path, html.encode("utf-8", errors="replace"))
+    return path
+
+
+def _render(sections: list[Section], **values: Any) -> str:
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"write_report: {error.name} is not installed.\n"
+            "  Install repsim with the extra cli: pip install '.[cli]'",
+            name=error.name,
+        ) from error
+    folder = files("repsim.report")
+    script, style, template = (
+        (folder / f"_page.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html.j2")
+    )
+    pictures = [picture for section in sections for picture in section.pictures]
+    # In a script element nothing but "<" could begin the end of it.
+    data = json.dumps(
+        [picture.data() for picture in pictures],
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+    ).replace("<", "\\u003c")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(template).render(
+        sections=sections,
+        script=Markup(script),
+        style=Markup(style),
+        script_hash=_hash(script),
+        style_hash=_hash(style),
+        data=Markup(data),
+        version=__version__,
+        **values,
+    )
+
+
+def _hash(text: str) -> str:
+    """What the page's policy lets run: this text and no other."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _cautions(datasets: Mapping[str, xr.Dataset], sections: list[Section]) -> list[str]:
+    """What is missing among the results as a whole."""
+    maps = [section.name for section in sections if section.kind == "Layer map"]
+    if not maps:
+        return []
+    called = " ".join(
+        f"{name} {dataset.attrs.get('model_x', '')} {dataset.attrs.get('model_y', '')}"
+        for name, dataset in datasets.items()
+    ).lower()
+    out = []
+    if not any(word in called for word in UNTRAINED):
+        out.append(
+            "No untrained control among the results (none is called so). Two untrained networks "
+            "can score high: they see the same images."
+        )
+    if not any(key in datasets[name] for name in maps for key in ("z", "p_adjusted", "p_value")):
+        out.append(
+            "No test against chance among the maps: compare(z_scores=True) or max_t say which "
+            "cells are more than chance."
+        )
+    return out
+
+
+def _versions(datasets: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
+    """Each version that the results name, once."""
+    found: dict[str, list[str]] = {}
+    for dataset in datasets.values():
+        for attrs in (dataset.attrs, *(each.attrs for each in dataset.data_vars.values())):
+            for key, value in attrs.items():
+                values = found.setdefault(str(key), [])
+                if str(key).endswith("_version") and str(value) not in values:
+                    values.append(str(value))
+    return [
+        (key.removesuffix("_version"), ", ".join(values)) for key, values in found.items() if values
+    ]

@@ -1,0 +1,184 @@
+"""A file of lines that are only ever added: what a run has done, whole up to the last line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from repsim._errors import CheckpointError, StateError
+
+__all__ = ["Journal", "read_journal", "sync_file", "sync_folder"]
+
+
+class Journal:
+    """An append-only log of JSON objects, each line with its checksum and on disk before it counts.
+
+    A line that a kill or a full disk cut short was never added: it is taken off when the journal is
+    opened again. Damage anywhere before the last line is an error. While it is open no other
+    process can open it (where the system has file locks).
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; it is made where there is none.
+    operation : str
+        Who writes, for error messages.
+
+    Attributes
+    ----------
+    entries : list of dict
+        All that has been added, in this process and before.
+
+    Raises
+    ------
+    StateError
+        The file is damaged, or no journal; another process has it open.
+    CheckpointError
+        It cannot be read or written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with Journal(Path(folder.name) / "log", operation="count") as journal:
+    ...     journal.add({"rows": 3})
+    >>> with Journal(Path(folder.name) / "log", operation="count") as journal:
+    ...     journal.entries
+    [{'rows': 3}]
+    >>> folder.cleanup()
+    """
+
+    def __init__(self, path: Path, *, operation: str) -> None:
+        self.path, self.operation = path, operation
+        self.entries: list[dict[str, Any]] = []
+        self._size = 0
+        try:
+            self._file: IO[bytes] = open(path, "a+b")  # noqa: SIM115 - closed in close()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            self._lock()
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._file.close()
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Append an entry; when this returns it is on disk.
+
+        Raises
+        ------
+        CheckpointError
+            The disk is full or gone. The entries before are still there, whole.
+        """
+        text = json.dumps(dict(entry))
+        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, self._size)
+            raise self._unwritable(error) from error
+        self._size += len(line)
+        self.entries.append(json.loads(text))
+
+    def _lock(self) -> None:
+        if os.name == "nt":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateError(
+                f"{self.operation}: another process is writing here.\n  {self.path} is locked\n"
+                f"  Wait until it is done, or write to another place."
+            ) from error
+
+    def restart(self) -> None:
+        """Forget every entry: what they told of is gone."""
+        self.entries.clear()
+        self._truncate(0)
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        written = self._file.read()
+        self.entries = _entries(written, self.path, self.operation)
+        whole = written.rfind(b"\n") + 1
+        self._size = whole
+        if whole < len(written):
+            self._truncate(whole)
+
+    def _truncate(self, size: int) -> None:
+        try:
+            os.truncate(self.path, size)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._size = size
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        return CheckpointError(
+            f"{self.operation}: the journal cannot be written.\n"
+            f"  {self.path}: {error.strerror or error}\n"
+            f"  Free some space or make the folder writable, then call again with the same "
+            f"arguments: it goes on from what is there."
+        )
+
+
+def read_journal(path: Path, *, operation: str) -> list[dict[str, Any]]:
+    """Return the entries of a journal that another process may be adding to."""
+    try:
+        return _entries(path.read_bytes(), path, operation)
+    except OSError as error:
+        raise CheckpointError(
+            f"{operation}: the journal cannot be read.\n  {path}: {error.strerror or error}\n"
+            f"  Check the permissions of the file."
+        ) from error
+
+
+def _entries(written: bytes, path: Path, operation: str) -> list[dict[str, Any]]:
+    entries = []
+    lines = written.split(b"\n")
+    # What follows the last line break is empty, or a line that was cut short.
+    for number, line in enumerate(lines[:-1], 1):
+        checksum, _, text = line.partition(b" ")
+        if checksum != f"{zlib.crc32(text):08x}".encode():
+            raise StateError(
+                f"{operation}: the journal is damaged, or is none.\n"
+                f"  {path}, line {number}: its checksum does not fit\n"
+                f"  Restore it from a copy; or delete it and what it belongs to, to begin anew."
+            )
+        entries.append(json.loads(text))
+    return entries
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the contents of a file are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make creations and renamings durable, where folders can be opened (not on Windows)."""
+    if os.name != "nt":
+        sync_file(folder)

@@ -1,0 +1,63 @@
+"""Resumable computations on little data, for tests/kills.py: state after every step, no waiting."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import repsim
+from repsim.analysis import (
+    _compare,  # noqa: F401 - imported before anything is forked
+    _extract,  # noqa: F401
+)
+from repsim.streaming import _checkpoint, _store
+
+
+def often() -> None:
+    """Save after every step: where a chunk is full, in the middle of a batch, and after each one.
+
+    In the process that is killed alone, for importing this file must change nothing.
+    """
+    _checkpoint.EVERY_SECONDS = _store.EVERY_SECONDS = 0.0
+    _store.MOST_ROWS, _store.FIRST_CHUNKS = 16, 1
+    torch.set_num_threads(1)
+
+
+def net(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 40), nn.ReLU(), nn.Linear(40, 300), nn.Linear(300, 3))
+
+
+def batches(count: int, sizes: tuple[int, ...] = (9, 17, 6)) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    cycle = itertools.cycle(sizes)
+    return [torch.randn(next(cycle), 5, generator=generator) for _ in range(count)]
+
+
+def compare(folder: Path) -> None:
+    often()
+    result = repsim.compare(
+        net(0), net(1), batches(30), kernel="rbf", checkpoint=folder / "run.npz", progress=False
+    )
+    np.save(folder / "cka.npy", result.cka.values)
+    np.save(folder / "se.npy", result.standard_error.values)
+
+
+def cka_matrix(folder: Path) -> None:
+    often()
+    rng = np.random.default_rng(0)
+    layers = {f"{p}": rng.standard_normal((160, p)) for p in (3, 50, 200)}
+    result = repsim.cka_matrix(layers, kernel="rbf", block_size=16, checkpoint=folder / "run.npz")
+    np.save(folder / "cka.npy", result.values)
+
+
+def extract(folder: Path) -> None:
+    often()
+    stored = repsim.extract(net(0), batches(10), out=folder / "run.zarr", progress=False)
+    for layer, values in stored.items():
+        np.save(folder / f"{layer}.npy", values.values)
+    np.save(folder / "sample.npy", stored.sample.values)

@@ -1,0 +1,551 @@
+"""extract: what is stored is what the layers returned; stopped anywhere, gone on with, refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim.streaming import _journal, _store
+
+
+def net(seed=0, width=6):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, width), nn.ReLU(inplace=True), nn.Linear(width, 3)).eval()
+
+
+def data(sizes=(7, 7, 7, 7, 4), seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, 5, generator=generator) for n in sizes]
+
+
+def stopping(batches, after, error=None):
+    yield from batches[:after]
+    raise error or OSError("loader")
+
+
+def expected(model, batches, layers="*", transform=None):
+    """What a Recorder sees, batch after batch."""
+    found = {}
+    for batch in batches:
+        with torch.no_grad(), repsim.Recorder(model, layers, transform=transform) as recorder:
+            model(batch)
+        for layer, value in recorder.items():
+            found.setdefault(layer, []).append(value.numpy())
+    return {layer: np.concatenate(values) for layer, values in found.items()}
+
+
+def same(stored, arrays):
+    assert list(stored) == list(arrays)
+    for layer, values in arrays.items():
+        np.testing.assert_array_equal(stored[layer].values, values)
+        assert stored[layer].dtype == values.dtype
+
+
+class Counting(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.inner(x)
+
+
+@pytest.fixture(params=[4, 8, 1024])
+def _rows(request, monkeypatch):
+    """Chunks that are smaller than a batch, straddle batches, and hold everything."""
+    monkeypatch.setattr(_store, "MOST_ROWS", request.param)
+    monkeypatch.setattr(_store, "FIRST_CHUNKS", 1)
+
+
+@pytest.mark.usefixtures("_rows")
+def test_what_is_stored_is_what_the_layers_returned(tmp_path):
+    stored = repsim.extract(net(), data(), out=tmp_path / "run.zarr", progress=False)
+    same(stored, expected(net(), data()))
+    assert stored["0"].dims == ("sample", "0[1]")
+    assert stored.sample.values.tolist() == list(range(32))
+    assert stored.attrs["n_samples"] == 32
+    assert stored.attrs["n_batches"] == 5
+    assert stored.attrs["model"] == "Sequential"
+    assert (stored["0"].values.min() < 0).all()  # before the ReLU that works in place
+    again = repsim.open_activations(tmp_path / "run.zarr")
+    same(again, {layer: x.values for layer, x in stored.items()})
+
+
+@pytest.mark.usefixtures("_rows")
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_a_run_that_failed_goes_on_and_runs_no_batch_twice(tmp_path, after):
+    out, model = tmp_path / "run.zarr", Counting(net())
+    with pytest.raises(OSError, match="loader"):
+        repsim.extract(model, stopping(data(), after), out=out, progress=False)
+    assert repsim.open_activations(out).sizes["sample"] == 7 * after
+    stored = repsim.extract(model, data(), out=out, progress=False)
+    assert model.calls == 5
+    same(stored, expected(Counting(net()), data()))
+    repsim.extract(model, data(), out=out, progress=False)
+    assert model.calls == 5  # a finished store is read
+    longer = [*data(), *data((3, 9), seed=2)]
+    same(repsim.extract(model, longer, out=out, progress=False), expected(net_of(model), longer))
+    assert model.calls == 7  # and goes on where there are more batches
+
+
+def net_of(model):
+    return Counting(model.inner)
+
+
+def test_an_interrupt_keeps_what_is_there(tmp_path):
+    out = tmp_path / "run.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        repsim.extract(net(), stopping(data(), 3, KeyboardInterrupt()), out=out, progress=False)
+    assert repsim.open_activations(out).sizes["sample"] == 21
+    same(repsim.extract(net(), data(), out=out, progress=False), expected(net(), data()))
+
+
+def test_rows_go_to_disk_every_two_minutes(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "EVERY_SECONDS", 0.0)
+    out, found = tmp_path / "run.zarr", []
+
+    def looking():
+        for i, batch in enumerate(data()):
+            if i:
+                found.append(repsim.open_activations(out).sizes["sample"])
+            yield batch
+
+    repsim.extract(net(), looking(), out=out, progress=False)
+    assert found == [7, 14, 21, 28]
+
+
+# -- ids -----------------------------------------------------------------------------------------
+
+
+def numbered(kind=str, sizes=(7, 7, 7)):
+    count = itertools.count(100)
+    return [(x, [kind(next(count)) for _ in range(len(x))]) for x in data(sizes)]
+
+
+@pytest.mark.parametrize("kind", [int, str])
+@pytest.mark.usefixtures("_rows")
+def test_samples_go_by_their_ids_and_are_stored_once(tmp_path, kind):
+    batches = numbered(kind)
+    repeated = [*batches[:2], (batches[0][0], batches[0][1]), batches[2]]
+    repeated[3] = (
+        torch.cat([batches[2][0], batches[1][0][:2]]),
+        batches[2][1] + batches[1][1][:2],
+    )
+    options = {"sample_ids": lambda batch: batch[1], "progress": False}
+    out = tmp_path / "run.zarr"
+    with pytest.raises(OSError, match="loader"):
+        repsim.extract(net(), stopping(repeated, 3), out=out, **options)
+    stored = repsim.extract(net(), repeated, out=out, **options)
+    assert stored.sample.values.tolist() == [i for _, ids in batches for i in ids]
+    assert stored.attrs["n_duplicates"] == 9
+    whole = expected(net(), [x for x, _ in batches])
+    for layer, values in whole.items():
+        np.testing.assert_allclose(stored[layer].values, values, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("ids", "says"),
+    [
+        (lambda batch: batch[1][:3], "3 ids for 7 samples"),
+        (lambda batch: [1, "a", *batch[1][2:]], "all integers or all strings"),
+        (lambda batch: [0.5] * 7, "all integers or all strings"),
+        (lambda batch: None, "one number or string per sample"),
+        ("name", "must be a callable"),
+    ],
+)
+def test_ids_that_are_none(tmp_path, ids, says):
+    with pytest.raises(repsim.InputError, match=says):
+        repsim.extract(net(), numbered(), out=tmp_path / "run.zarr", sample_ids=ids, progress=False)
+
+
+# -- what is read from it --------------------------------------------------------------------------
+
+
+def test_measures_and_inference_read_a_store(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).eval()
+    batches = [torch.randn(20, 2, 6, 6) for _ in range(3)]
+    stored = repsim.extract(
+        model, batches, ["0", "1", "3"], out=tmp_path / "run.zarr", progress=False
+    )
+    arrays = expected(model, batches, ["0", "1", "3"])
+    flat = {layer: x.reshape(60, -1) for layer, x in arrays.items()}
+    exact = repsim.pairwise(flat, estimator="unbiased")
+    np.testing.assert_allclose(repsim.cka_matrix(stored).values, exact.values, atol=1e-5)
+    np.testing.assert_array_equal(repsim.pairwise(stored, estimator="unbiased"), exact)
+    a, b = stored["0"], stored["3"]
+    assert repsim.cka(a, b) == repsim.cka(flat["0"], flat["3"])
+    assert isinstance(repsim.cka(a, b), np.ndarray | np.generic)
+    for test in (repsim.permutation_test, repsim.jackknife):
+        assert test(a, b).value == test(flat["0"], flat["3"]).value
+    batch = {name: stored[name][:40] for name in stored}
+    acc, plain = repsim.MinibatchCKA(), repsim.MinibatchCKA()
+    acc.update(batch)
+    plain.update({name: x[:40] for name, x in flat.items()})
+    np.testing.assert_array_equal(acc.compute(), plain.compute())
+    table = repsim.max_t({"a": a}, {"b": b}, permutations=19)
+    assert table.p_value.shape == (1, 1)
+
+
+def test_rows_of_other_samples_are_refused(tmp_path):
+    one = repsim.extract(
+        net(), numbered(), out=tmp_path / "a.zarr", sample_ids=lambda b: b[1], progress=False
+    )
+    other = one.isel(sample=[1, 0, *range(2, 21)])
+    for operation in (
+        lambda: repsim.cka(one["0"], other["2"]),
+        lambda: repsim.pairwise(one, other),
+        lambda: repsim.cka_matrix(one, other),
+        lambda: repsim.permutation_test(one["0"], other["2"]),
+    ):
+        with pytest.raises(repsim.InputError, match="same samples in the same order"):
+            operation()
+    plain = one.drop_vars("sample")  # without labels there is nothing to check
+    repsim.cka(plain["0"], other["2"])
+
+
+def test_a_probe_of_a_store_is_the_probe_of_the_model(tmp_path):
+    torch.manual_seed(0)
+    labels = torch.arange(120) % 3
+    images = torch.randn(120, 5) + 2 * torch.eye(5)[labels]
+    train = [(images[i : i + 16], labels[i : i + 16]) for i in range(0, 80, 16)]
+    test = [(images[80:], labels[80:])]
+    direct = repsim.linear_probe(
+        net(), train, test, layers=["0", "2"], tokens="mean", progress=False
+    )
+    stores = [
+        repsim.extract(net(), part, ["0", "2"], out=tmp_path / name, progress=False)
+        for name, part in (("train", train), ("test", test))
+    ]
+    probed = repsim.probe_activations(stores[0], labels[:80], stores[1], labels[80:].numpy())
+    assert probed.token.values.tolist() == ["all"]
+    for variable in direct:
+        np.testing.assert_allclose(
+            probed[variable].values, direct[variable].values, err_msg=variable
+        )
+    for key in ("n_train", "n_holdout", "n_test", "n_classes", "chance", "ridges"):
+        assert probed.attrs[key] == direct.attrs[key]
+    assert repsim.plot.probe(probed) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"train_labels": np.zeros(9, int)}, "at least two classes"),
+        ({"train_labels": np.arange(8) % 2}, "n=9    train_labels: 8"),
+        ({"test": {"b": np.ones((4, 2))}}, "same layers of the same width"),
+        ({"test": {"a": np.ones((4, 3))}}, "same layers of the same width"),
+        ({"test_labels": [0, 1, 2, 0]}, "from 0 and below 2"),
+        ({"train": {"a": np.full((9, 2), np.nan)}}, "rows"),
+        ({"shots": 0}, "shots"),
+        ({"ridges": ()}, "ridges"),
+        ({"train": {}}, "at least one"),
+    ],
+)
+def test_a_probe_says_what_is_wrong(change, says):
+    rng = np.random.default_rng(0)
+    options = {
+        "train": {"a": rng.standard_normal((9, 2))},
+        "train_labels": np.arange(9) % 2,
+        "test": {"a": rng.standard_normal((4, 2))},
+        "test_labels": [0, 1, 1, 0],
+        "ridges": (1.0,),
+        "holdout": 0.0,
+    }
+    repsim.probe_activations(**options)
+    with pytest.raises(repsim.InputError, match=says):
+        repsim.probe_activations(**{**options, **change})
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": net(3)}, "weights"),
+        ({"layers": ["0"]}, "layers"),
+        ({"transform": "mean"}, "transform"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"prepare": torch.neg}, "prepare"),
+        ({"sample_ids": len}, "sample_ids"),
+        ({"data": data(seed=2)}, "batch 0 of pass 0"),
+        ({"data": [*data()[:3], *data()[:2:-1]]}, "batch 3 of pass 0"),
+        ({"data": data()[:3]}, "ended after 3 batches; 5"),
+    ],
+)
+def test_a_store_of_something_else_is_refused_and_left_alone(tmp_path, change, says):
+    options = {"model": net(), "data": data(), "out": tmp_path / "run.zarr", "progress": False}
+    repsim.extract(**options)
+    before = contents(tmp_path)
+    with pytest.raises(repsim.StateError, match=says):
+        repsim.extract(**{**options, **change})
+    assert contents(tmp_path) == before
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_another_batch_in_place_of_one_that_is_there_in_part_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "MOST_ROWS", 8)
+    out, save = tmp_path / "run.zarr", _store.ActivationStore.save
+    monkeypatch.setattr(  # as after a kill: what is not a whole chunk is not saved
+        _store.ActivationStore, "save", lambda self: save(self) if self._filled == 8 else None
+    )
+    with pytest.raises(OSError, match="loader"):
+        repsim.extract(net(), stopping(data(), 2), out=out, progress=False)
+    monkeypatch.setattr(_store.ActivationStore, "save", save)
+    assert repsim.open_activations(out).sizes["sample"] == 8  # a row of the second batch
+    other = data()
+    other[1] = other[1] + 1
+    with pytest.raises(repsim.StateError, match="batch 1"):
+        repsim.extract(net(), other, out=out, progress=False)
+    same(repsim.extract(net(), data(), out=out, progress=False), expected(net(), data()))
+
+
+def test_a_place_that_is_taken_is_refused(tmp_path):
+    (tmp_path / "run.zarr").mkdir()
+    (tmp_path / "file").write_text("mine")
+    for name in ("run.zarr", "file"):
+        with pytest.raises(repsim.StateError, match="something else"):
+            repsim.extract(net(), data(), out=tmp_path / name, progress=False)
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(repsim.CheckpointError, match="No such file"):
+        repsim.extract(net(), data(), out=tmp_path / "no" / "run.zarr", progress=False)
+
+
+def test_one_writer_at_a_time(tmp_path):
+    out = tmp_path / "run.zarr"
+    code = (
+        "import sys; from pathlib import Path; from repsim.streaming._journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]), operation='other'); print('open', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run.zarr.journal")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(repsim.StateError, match="another process"):
+            repsim.extract(net(), data(), out=out, progress=False)
+        other.kill()
+    repsim.extract(net(), data(), out=out, progress=False)
+
+
+def test_a_store_that_was_deleted_is_begun_anew(tmp_path):
+    out = tmp_path / "run.zarr"
+    repsim.extract(net(), data(), out=out, progress=False)
+    for path in sorted(out.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    out.rmdir()
+    same(repsim.extract(net(3), data(), out=out, progress=False), expected(net(3), data()))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("missing", "0/c.1.0 is missing"),
+        ("cut", r"0/c.1.0 has 9 bytes, not 196"),
+        ("flipped", "checksum"),
+        ("metadata", "damaged"),
+        ("layer", "damaged"),
+        ("journal", "line 3"),
+    ],
+)
+def test_damage_is_found(tmp_path, monkeypatch, damage, says):
+    monkeypatch.setattr(_store, "MOST_ROWS", 8)
+    out = tmp_path / "run.zarr"
+    repsim.extract(net(), data((7, 7)), out=out, progress=False)
+    chunk = out / "0" / "c.1.0"
+    raw = chunk.read_bytes()
+    if damage == "missing":
+        chunk.unlink()
+    elif damage == "cut":
+        chunk.write_bytes(raw[:9])
+    elif damage == "flipped":
+        chunk.write_bytes(raw[:5] + bytes([raw[5] ^ 1]) + raw[6:])
+    elif damage == "metadata":
+        (out / "0" / "zarr.json").write_text("{")
+    elif damage == "layer":
+        (out / "0" / "zarr.json").unlink()
+    else:
+        journal = tmp_path / "run.zarr.journal"
+        journal.write_bytes(journal.read_bytes().replace(b'"rows": 8', b'"rows": 9'))
+    with pytest.raises(repsim.StateError, match=says):
+        repsim.extract(net(), data(), out=out, progress=False)
+    if damage in ("missing", "cut", "journal"):
+        with pytest.raises(repsim.StateError, match=says):
+            repsim.open_activations(out)
+    if damage == "flipped":  # what is read is checked
+        with pytest.raises(ValueError, match="checksum"):
+            repsim.open_activations(out)["0"].load()
+
+
+def test_there_is_nothing_to_open(tmp_path):
+    import zarr
+
+    with pytest.raises(repsim.StateError, match="no store"):
+        repsim.open_activations(tmp_path / "none.zarr")
+    zarr.create_group(str(tmp_path / "other.zarr"))
+    with pytest.raises(repsim.StateError, match="no store"):
+        repsim.open_activations(tmp_path / "other.zarr")
+
+
+# -- a disk that is full ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["chunk", "journal"])
+def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(_store, "MOST_ROWS", 8)
+    out, room = tmp_path / "run.zarr", [20]
+
+    def full(*_args):
+        room[0] -= 1
+        if room[0] < 0:
+            raise OSError(28, "No space left on device")
+
+    if where == "chunk":
+        monkeypatch.setattr(_store, "sync_file", full)
+    else:
+        room[0] = 3
+        monkeypatch.setattr(_journal.os, "fsync", full)
+        monkeypatch.setattr(_store, "sync_file", lambda path: None)
+        monkeypatch.setattr(_store, "sync_folder", lambda path: None)
+    with pytest.raises(repsim.CheckpointError, match="No space left") as caught:
+        repsim.extract(net(), data((8,) * 9), out=out, progress=False)
+    assert "goes on from" in str(caught.value)
+    monkeypatch.undo()
+    monkeypatch.setattr(_store, "MOST_ROWS", 8)
+    kept = repsim.open_activations(out).sizes["sample"]
+    assert kept % 8 == 0
+    assert 0 < kept < 72
+    same(
+        repsim.extract(net(), data((8,) * 9), out=out, progress=False),
+        expected(net(), data((8,) * 9)),
+    )
+    lines = (tmp_path / "run.zarr.journal").read_text().splitlines()
+    assert [json.loads(line[9:]).get("rows") for line in lines[2:]] == [*range(8, 73, 8)]
+
+
+# -- what can be stored ----------------------------------------------------------------------------
+
+
+class Odd(nn.Module):
+    """A model with outputs of several kinds."""
+
+    def __init__(self):
+        super().__init__()
+        self.brain, self.number, self.whole = nn.Identity(), nn.Identity(), nn.Identity()
+
+    def forward(self, x):
+        self.brain(x.to(torch.bfloat16))
+        self.number(x[:, 0])
+        return self.whole((x > 0).to(torch.int64))
+
+
+def test_dtypes(tmp_path):
+    stored = repsim.extract(Odd(), data(), out=tmp_path / "a", progress=False)
+    kinds = {layer: str(x.dtype) for layer, x in stored.items()}
+    assert kinds == {"brain": "float32", "number": "float32", "whole": "int64"}
+    assert stored["number"].shape == (32, 1)
+    half = repsim.extract(net(), data(), out=tmp_path / "b", dtype="float16", progress=False)
+    wide = expected(net(), data())
+    for layer, values in wide.items():
+        np.testing.assert_array_equal(half[layer].values, values.astype(np.float16))
+
+
+def test_a_value_beyond_the_dtype_is_named_and_the_batches_before_are_there(tmp_path):
+    batches, out = data(), tmp_path / "run.zarr"
+    batches[3] = batches[3] * 1e6
+    with pytest.raises(repsim.NonFiniteError, match=r"batch 3 .*'0'"):
+        repsim.extract(net(), batches, out=out, dtype="float16", progress=False)
+    assert repsim.open_activations(out).sizes["sample"] == 21
+    batches[3][0] = torch.nan
+    with pytest.raises(repsim.NonFiniteError, match="batch 3"):
+        repsim.extract(net(), batches, out=tmp_path / "wide.zarr", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"memory": 16}, repsim.InputError, "one row takes 120"),
+        ({"memory": 0}, repsim.InputError, "positive"),
+        ({"dtype": "int8"}, repsim.InputError, "'float16', 'float32'"),
+        ({"model": 3}, repsim.InputError, "torch.nn.Module"),
+        ({"data": torch.ones(3, 5)}, repsim.InputError, "iterable of batches"),
+        ({"data": []}, repsim.InputError, "no batch"),
+        ({"layers": "5"}, repsim.LayerNotFoundError, "5"),
+        ({"transform": "no"}, repsim.InputError, "no transform"),
+        ({"transform": lambda x: x.sum(0)}, repsim.CaptureError, "samples on axis 0"),
+        ({"transform": lambda x: x[:, :0]}, repsim.CaptureError, "no features"),
+        ({"data": [torch.ones(4, 5), torch.ones(4, 2, 5)]}, repsim.StateError, "other outputs"),
+    ],
+)
+def test_what_cannot_be_stored(tmp_path, change, error, says):
+    options = {"model": net(), "data": data(), "out": tmp_path / "run.zarr", "progress": False}
+    with pytest.raises(error, match=says):
+        repsim.extract(**{**options, **change})
+
+
+def test_names_that_a_store_cannot_hold(tmp_path):
+    for name in ("sample", "a/b"):
+        model = nn.ModuleDict({name: nn.Linear(5, 2)})
+        model.forward = lambda x, model=model, name=name: model[name](x)
+        with pytest.raises(repsim.InputError, match="stored under the name"):
+            repsim.extract(model, data(), out=tmp_path / name[:1], progress=False)
+
+
+def test_memory_bounds_the_chunk(tmp_path):
+    repsim.extract(net(), data(), out=tmp_path / "run.zarr", memory=120 * 11, progress=False)
+    plan = json.loads((tmp_path / "run.zarr.journal").read_text().splitlines()[1][9:])
+    assert plan["chunk"] == 8
+
+
+def test_the_model_comes_back_as_it_was(tmp_path):
+    model = net().train()
+    model[1].eval()
+    with pytest.raises(OSError, match="loader"):
+        repsim.extract(model, stopping(data(), 2), out=tmp_path / "a", progress=False)
+    repsim.extract(model, data(), out=tmp_path / "a", progress=False)
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_real_models(tmp_path):
+    timm = pytest.importorskip("timm")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2).eval()
+    images = [torch.randn(3, 3, 32, 32) for _ in range(2)]
+    stored = repsim.extract(
+        vit, images, "blocks.?", transform="cls", out=tmp_path / "vit", progress=False
+    )
+    same(stored, expected(vit, images, "blocks.?", "cls"))
+    config = transformers.BertConfig(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8, vocab_size=9
+    )
+    bert = transformers.BertModel(config).eval()
+    tokens = [
+        {"input_ids": torch.tensor([[1, 2, 3], [4, 5, 0]]), "attention_mask": mask}
+        for mask in (torch.tensor([[1, 1, 1], [1, 1, 0]]), torch.ones(2, 3, dtype=torch.int64))
+    ]
+    stored = repsim.extract(bert, tokens, "encoder.layer.?", out=tmp_path / "bert", progress=False)
+    assert stored["encoder.layer.1"].shape == (4, 3, 8)
+    with torch.no_grad():
+        direct = [bert(**batch).last_hidden_state.numpy() for batch in tokens]
+    np.testing.assert_array_equal(stored["encoder.layer.1"].values, np.concatenate(direct))

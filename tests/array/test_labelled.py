@@ -1,0 +1,60 @@
+"""Labelled arrays: their values where they name the same samples, an error where they do not."""
+
+import numpy as np
+import pytest
+import torch
+import xarray
+
+import repsim
+from repsim._array import unlabelled
+
+
+def array(ids, p=3, seed=0, dim="sample"):
+    x = np.random.default_rng(seed).standard_normal((len(ids), p))
+    return xarray.DataArray(x, dims=(dim, "feature"), coords={dim: list(ids)})
+
+
+@pytest.mark.parametrize("function", ["cka", "hsic", "svcca", "rsa", "mutual_knn", "procrustes"])
+def test_measures_take_labelled_arrays_as_their_values(function):
+    x, y = array(range(20)), array(range(20), seed=1)
+    measure = getattr(repsim, function)
+    value = measure(x, y)
+    assert value == measure(x.values, y.values)
+    assert not isinstance(value, xarray.DataArray)
+    assert measure(x, y.values) == value
+
+
+def test_a_third_representation_may_be_labelled():
+    x, y, z = (array(range(20), seed=seed) for seed in range(3))
+    assert repsim.cka(x, y, given=z) == repsim.cka(x.values, y.values, given=z.values)
+
+
+def test_what_is_inside_may_be_of_another_framework():
+    inside = torch.ones(3, 2)
+    labelled = xarray.DataArray(inside.numpy(), dims=("sample", "p"))
+    assert isinstance(unlabelled("f", {"x": labelled})[0], np.ndarray)
+    assert unlabelled("f", {"x": inside, "y": 3}) == [inside, 3]
+
+
+@pytest.mark.parametrize("other", ["abce", "bacd", "abdc"])
+def test_other_samples_are_refused(other):
+    with pytest.raises(repsim.InputError, match="same samples in the same order") as caught:
+        repsim.cka(array("abcd"), array(other))
+    assert ("another order" in str(caught.value)) == (sorted(other) == list("abcd"))
+
+
+def test_a_coordinate_of_another_axis_or_none_is_not_asked():
+    x = array("abcd")
+    repsim.cka(x, array("abcd", dim="image"))
+    repsim.cka(x, array("bacd").drop_vars("sample"))
+    with pytest.raises(repsim.InputError, match="n=4"):
+        repsim.cka(x, array("abcde"))  # a different number is its own error
+
+
+def test_accumulators_refuse_them_too():
+    good = {"a": array("abcd"), "b": array("abcd", seed=1)}
+    for accumulator in (repsim.MinibatchCKA(), repsim.StreamingLinearCKA()):
+        accumulator.update(good)
+        with pytest.raises(repsim.InputError, match="same samples"):
+            accumulator.update(good, {"c": array("abdc")})
+        accumulator.update({name: x.values for name, x in good.items()})

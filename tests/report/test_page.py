@@ -1,0 +1,335 @@
+"""The page as text: which kind a result is, what is found in it, what is said of trusting it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import sys
+from importlib.resources import files
+
+import matplotlib
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.colors import to_rgb
+
+import repsim
+from plot import results as made
+from report.pages import HOSTILE, compared, with_itself
+from repsim import InputError
+from repsim.plot._colours import OVER, UNDER, least_like
+from repsim.report import write_report
+from repsim.report._blocks import Chart, LayerMap, Tiles, number
+from repsim.report._kinds import KINDS, section_of
+
+
+def found(result, what):
+    """Value and place of the one finding that begins so."""
+    every = [each for each in section_of("it", result).findings if each.what.startswith(what)]
+    assert len(every) == 1, [each.what for each in every]
+    return every[0].value, every[0].where
+
+
+def cautions(result):
+    return " ".join(section_of("it", result).cautions)
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "pictures"),
+    [
+        (compared(), "Layer map", [LayerMap, Chart]),
+        (with_itself(), "Layer map", [LayerMap, Chart]),
+        (compared().cka.to_dataset(name="procrustes"), "Layer map", [LayerMap, Chart]),
+        (made.attention(), "Attention distance", [Chart, Chart]),
+        (made.attention()[["distance"]], "Attention distance", [Chart]),
+        (made.subsets(), "Head subsets", [Chart]),
+        (made.fields(), "Effective receptive field", [Tiles, Chart]),
+        (made.ratios(), "Residual ratios", [Chart]),
+        (made.localized(), "Token localisation", [Chart, Tiles]),
+        (made.probes(), "Linear probe", [Chart]),
+        (made.scales(), "Less data", [Chart]),
+        (made.scales().drop_dims("control"), "Less data", [Chart]),
+        (repsim.layer_match(compared()), "Layer match", [Chart]),
+        (xr.Dataset({"loss": ("step", [3.0, 1.0])}), "Result", []),
+        (xr.Dataset(), "Result", []),
+        (made.attention().astype(str), "Result", []),
+        (compared().isel(layer_x=slice(0)), "Result", []),
+    ],
+)
+def test_the_kind_of_a_result_is_found_from_its_variables(result, kind, pictures):
+    section = section_of("it", result)
+    assert section.kind == kind
+    assert [type(each) for each in section.pictures] == pictures
+    json.dumps([each.data() for each in section.pictures], allow_nan=False)
+    assert all(each.alt for each in section.pictures)
+    assert (section.table is not None) == (kind == "Result")
+
+
+def test_the_table_of_kinds_names_functions_of_the_library():
+    assert all(callable(getattr(repsim, kind.name)) for kind in KINDS)
+
+
+def test_results_of_the_real_functions_are_known():
+    rng = np.random.default_rng(0)
+    layers = {f"layer {i}": rng.standard_normal((20, 6)) for i in range(4)}
+    for result in (
+        repsim.pairwise(layers),
+        repsim.pairwise(layers, measure="procrustes"),
+        repsim.cka_matrix(layers),
+        repsim.max_t(layers, permutations=9),
+    ):
+        dataset = result if isinstance(result, xr.Dataset) else result.to_dataset(name=result.name)
+        assert section_of("it", dataset).kind == "Layer map"
+
+
+def test_what_is_largest_and_smallest_is_found_off_the_diagonal():
+    result = with_itself(m=8)
+    result.cka[2, 5] = result.cka[5, 2] = 0.97
+    result.cka[1, 6] = result.cka[6, 1] = -0.05
+    assert found(result, "largest of all pairs of different") == ("0.970", "blocks.2 · blocks.5")
+    assert found(result, "smallest of all pairs") == ("−0.050", "blocks.1 · blocks.6")
+    off = result.cka.values[~np.eye(8, dtype=bool)]
+    assert found(result, "mean of all pairs") == (number(off.mean()), "8 × 8")
+
+
+def test_two_models_are_matched_and_their_errors_shown():
+    result = compared()
+    result.cka[29, 23], result.standard_error[29, 23] = 1.2, 0.0234
+    assert found(result, "largest of all pairs") == (
+        "1.200 ± 0.023",
+        "blocks.29.mlp.fc1 · layer23.conv2",
+    )
+    match = repsim.layer_match(result)
+    assert found(result, "depth of ResNet-18 below")[0] == f"{match.lower_half_reach:.0%}"
+    assert found(result, "median depth")[0] == f"{match.lower_half_median:.0%}"
+    assert found(result, "largest standard error")[0] == number(float(result.standard_error.max()))
+
+
+def test_a_dissimilarity_has_no_best_match():
+    result = compared().cka.rename("procrustes").assign_attrs(kind="dissimilarity").to_dataset()
+    section = section_of("it", result)
+    assert len(section.pictures) == 1
+    assert not any("match" in each.what for each in section.findings)
+    assert section.pictures[0].variables[0].low is None  # of no known scale
+
+
+def test_the_share_above_chance():
+    result = compared()
+    known = np.isfinite(result.cka.values)
+    share = int((result.z.values >= 3).sum())
+    assert found(result, "pairs above chance, z ≥ 3") == (
+        f"{share / known.sum():.1%}",
+        f"{share} of {known.sum()}",
+    )
+    result["p_adjusted"] = result.cka.dims, np.where(result.z >= 20, 0.01, 0.5)
+    share = int((result.z.values >= 20).sum())
+    assert found(result, "pairs above chance, p ≤ 0.05")[0] == f"{share / known.sum():.1%}"
+
+
+def test_findings_of_the_other_measurements():
+    result = made.attention(layers=5, heads=4)
+    mean = result.distance.mean("head").values
+    assert found(result, "mean attention distance, first") == (
+        number(mean[0], 1) + " px",
+        "blocks.0.attn",
+    )
+    assert found(result, "mean attention distance, last")[0] == number(mean[-1], 1) + " px"
+    assert found(result, "attention to prefix tokens, mean of heads, first")[0] == "0.100"
+    below = int((result.distance[0] < result.uniform_distance[0] / 2).sum())
+    assert found(result, "heads of the first layer below half")[0] == f"{below} of 4"
+
+    result = made.ratios()
+    assert found(result, "‖skip‖ / ‖branch‖, prefix tokens (CLS), first")[0] == "6.00"
+    assert found(result, "‖skip‖ / ‖branch‖, prefix tokens (CLS), last") == (
+        "1.00",
+        "blocks.11.mlp",
+    )
+    assert found(result, "largest ratio, spatial tokens")[0] == number(
+        float(result.ratio_spatial.max()), 2
+    )
+
+    result = made.fields()
+    assert found(result, "σ, root mean square radius, last")[0] == "14.1 px"
+    assert found(made.localized(), "tokens most similar to their own patch, first")[0] == "93.0%"
+    assert found(made.localized(), "by chance")[0] == "0.5%"
+    assert found(made.probes(), "best accuracy, CLS") == ("80.0%", "blocks.11")
+    assert found(made.probes(single=3), "accuracy of single tokens")[1].count("%") == 2
+    assert found(made.scales(), "CKA, 0.1 of the data, last")[0] == number(0.1**0.4)
+    assert "No control" in cautions(made.scales().drop_dims("control"))
+
+    result = made.subsets(layers=1)
+    r = np.corrcoef(result.mean_distance, result.cka[:, 0])[0, 1]
+    assert found(result, "correlation of CKA")[0] == number(r, 2)
+
+
+def test_missing_heads_and_layers_are_left_out():
+    result = made.attention(layers=3, heads=4)
+    result.distance[0, 1:] = np.nan
+    result.distance[2] = np.nan
+    assert found(result, "mean attention distance, first")[0] == (
+        number(float(result.distance[0, 0]), 1) + " px"
+    )
+    assert found(result, "mean attention distance, last")[1] == "blocks.1.attn"
+    nothing = made.probes()
+    nothing["accuracy"] = nothing.accuracy * np.nan
+    assert not any("best" in each.what for each in section_of("it", nothing).findings)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "said"),
+    [
+        ({"estimator": "biased"}, "The biased estimator has a floor"),
+        ({"n_samples": 64}, "Only 64 samples"),
+        ({"n_batches": 1}, "A single batch"),
+        ({"n_batches": 5}, "jackknife over 5 batches only, and itself known to about ±35%"),
+        ({"passes": 3}, "3 passes over the same samples"),
+        ({"n_skipped_batches": 2}, "2 batches of fewer than 4 samples were left out"),
+        ({"interrupted": "after 3 batches"}, "Interrupted after 3 batches"),
+    ],
+)
+def test_cautions(attrs, said):
+    assert said not in cautions(compared())
+    assert said in cautions(compared(**attrs))
+
+
+def test_cautions_of_values():
+    assert "24 of 720 values are undefined (NaN)" in cautions(compared())
+    assert "No standard error" in cautions(compared().drop_vars("standard_error"))
+
+
+def written(results, tmp_path, **options):
+    return write_report(results, tmp_path / "report.html", **options).read_text(encoding="utf-8")
+
+
+def test_what_is_missing_among_the_results_is_said(tmp_path):
+    control, chance = "No untrained control", "No test against chance"
+    page = written({"map": compared()}, tmp_path)
+    assert control in page
+    assert chance not in page
+    page = written({"map": compared().drop_vars("z"), "b": with_itself()}, tmp_path)
+    assert control not in page
+    assert chance in page
+    page = written({"attention": made.attention()}, tmp_path)
+    assert control not in page
+    assert chance not in page
+
+
+def test_title_command_and_versions(tmp_path):
+    page = written({"A & B": compared()}, tmp_path, command=["repsim", "compare", "a b"])
+    assert "<h1>A &amp; B</h1>" in page
+    assert "<title>A &amp; B</title>" in page
+    assert "<code>repsim compare &#39;a b&#39;</code>" in page
+    assert re.search(r"<dt>torch</dt><dd>2\.6\.0</dd>", page)
+    page = written({"a": compared(), "b": compared()}, tmp_path, title="Mine", command="make map")
+    assert "<h1>Mine</h1>" in page
+    assert "<code>make map</code>" in page
+    assert "2,048 samples, 16 batches" in page
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    first = written({"a": compared(), "b": made.fields()}, tmp_path)
+    assert written({"a": compared(), "b": made.fields()}, tmp_path) == first
+
+
+def test_the_page_asks_for_nothing_and_lets_only_its_own_script_run(tmp_path):
+    page = written({"a": compared(), "b": made.localized()}, tmp_path)
+    script, style = (
+        re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL).group(1) for tag in ("script", "style")
+    )
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page).group(1)
+    assert policy.startswith("default-src 'none';")
+    for text in (script, style):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    linked = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert all(link.startswith("#") or link == "data:," for link in linked)
+    addresses = set(re.findall(r"https?://[^\s\"']*", page))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name, not a place
+
+
+def test_no_name_ends_the_data_or_is_markup(tmp_path):
+    result = compared(2, 2, names=(HOSTILE + "{}", "{}" + HOSTILE))
+    result.attrs.update({"model_x": HOSTILE, HOSTILE: HOSTILE})
+    page = written({HOSTILE: result}, tmp_path, title=HOSTILE, command=HOSTILE)
+    assert "<img" not in page
+    assert page.count("</script") == 2
+    data = re.search(r'id="pictures">(.*?)</script>', page, re.DOTALL).group(1)
+    assert json.loads(data)[0]["rows"] == [f"{HOSTILE}0", f"{HOSTILE}1"]
+
+
+def test_a_map_of_150_layers_is_small(tmp_path):
+    assert len(written({"big": compared(150, 150)}, tmp_path)) < 1_000_000
+
+
+def test_colours_are_those_of_the_pictures():
+    script = (files("repsim.report") / "_page.js").read_text(encoding="utf-8")
+    for name in ("magma", "viridis"):
+        text = re.search(rf"{name}:\s*((?:\"[0-9a-f]+\"[\s+]*)+)", script).group(1)
+        stops = re.findall("......", "".join(re.findall('"([0-9a-f]+)"', text)))
+        cmap = matplotlib.colormaps[name]
+        at = np.linspace(0, 1, 257)
+        ours = np.array(
+            [
+                np.interp(at, np.linspace(0, 1, len(stops)), channel)
+                for channel in np.array([to_rgb(f"#{stop}") for stop in stops]).T
+            ]
+        ).T
+        assert np.abs(ours - cmap(at)[:, :3]).max() < 3 / 255
+        under, over = re.search(rf'{name}: \["(#\w+)", "(#\w+)"\]', script).groups()
+        assert under == least_like(cmap, UNDER)
+        assert over == least_like(cmap, OVER)
+
+
+def test_maps_of_many_tokens_are_thinned():
+    result = made.localized(layers=4, grid=(28, 28))  # 4 × 785 × 784 values
+    (tiles,) = (each for each in section_of("it", result).pictures if isinstance(each, Tiles))
+    assert "Every third token" in tiles.note
+    assert sum(tile.values.size for tile in tiles.tiles) < 600_000
+    height, width = tiles.cell
+    token, patch = (3, 6), (4, 9)  # the second and third of those that are kept
+    expected = result.cka[1, 1 + token[0] * 28 + token[1], patch[0] * 28 + patch[1]]
+    assert tiles.tiles[1].values[1 * height + patch[0], 2 * width + patch[1]] == expected
+
+
+def test_fields_are_averaged_not_sampled():
+    result = made.fields(layers=1, rows=100, columns=130)
+    tiles = section_of("it", result).pictures[0]
+    values = tiles.tiles[0].values
+    assert values.shape == (34, 44)
+    np.testing.assert_allclose(values[3, 5], result.field[0, 9:12, 15:18].mean())
+    np.testing.assert_allclose(values[-1, 0], result.field[0, 99:, 0:3].mean())
+    assert "Averaged from 100 × 130 to 34 × 44 cells" in tiles.note
+
+
+def test_numbers_as_text():
+    assert [number(v) for v in (0.1234, -0.5, -0.0001, 12345.6, np.nan, -np.inf)] == [
+        "0.123",
+        "−0.500",
+        "0.000",
+        "12,346",
+        "undefined",
+        "−∞",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("results", "match"),
+    [
+        ({}, "results must map names to results"),
+        ([compared()], "results must map names to results"),
+        ({"a": 3}, "must be an xarray.Dataset or DataArray"),
+    ],
+)
+def test_what_is_no_result_is_refused(results, match, tmp_path):
+    with pytest.raises(InputError, match=match):
+        write_report(results, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_jinja2_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ModuleNotFoundError, match="extra cli"):
+        write_report({"a": compared()}, tmp_path / "report.html")
