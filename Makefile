@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread a process: the tests run side by side, and matrices this small lose by sharing.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo paper test quick check bench format clean help
+.PHONY: demo paper test quick check bench asv format clean help
 
 help:            ## Show this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,8 +36,11 @@ format: $(VENV)/.check  ## Format the code and fix what can be fixed
 bench: $(VENV)-bench/.bench  ## Measure against other packages, side by side (needs a quiet machine)
 	$(VENV)-bench/bin/python benchmarks/peers.py
 
+asv: $(VENV)/.dev  ## Run every benchmark suite once, quickly
+	cd benchmarks/asv && PATH=$(abspath $(BIN)):$$PATH && asv machine --yes && asv run --quick --python=same
+
 # An environment per extra; a later one contains the earlier ones.
-$(VENV)/.demo $(VENV)/.paper $(VENV)/.test $(VENV)/.check $(VENV)-bench/.bench: pyproject.toml
+$(VENV)/.demo $(VENV)/.paper $(VENV)/.test $(VENV)/.check $(VENV)/.dev $(VENV)-bench/.bench: pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
 	$(@D)/bin/python -m pip install --quiet --editable '.[$(patsubst .%,%,$(@F))]'

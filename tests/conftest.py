@@ -37,22 +37,34 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
+UNCOMPILED_JAX = {
+    ("attention", "test_backends.py"),
+    ("measures", "test_backends.py"),
+    ("measures", "test_errors.py"),
+    ("streaming", "test_inputs.py"),
+    ("streaming", "test_values.py"),
+}
+"""Where jax without ``jit`` is among the quick tests."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of each table of cases, every third one on jax is quick, and the others are slow.
+    """Mark most cases on jax as slow: compiling was more than half of the time of quick tests.
 
-    jax compiles every operation for every shape, which was most of the time of the quick tests;
-    the other frameworks go through the same lines and run all cases. Three divides neither two
-    estimators nor two dtypes nor five kernels, so that none of these is left out.
+    Without ``jit`` it compiles every operation for every shape: quick in a file of each package.
+    With it, and in those files, every third case of a table: three divides neither two estimators
+    nor two dtypes nor five kernels, so that none of these is left out. The other frameworks go
+    through the same lines and run all cases; so does jax where slow tests run.
     """
     seen: Counter[tuple[object, str]] = Counter()
     for item in items:
-        for name in ("jax", "jax-jit"):
-            if name in _strings(item):
-                table = getattr(item, "function", None), name
-                if seen[table] % 3:
-                    item.add_marker(pytest.mark.slow)
-                seen[table] += 1
+        strings = _strings(item)
+        for name in {"jax", "jax-jit"}.intersection(strings):
+            table = getattr(item, "function", None), name
+            elsewhere = (item.path.parent.name, item.path.name) not in UNCOMPILED_JAX
+            if seen[table] % 3 or (name == "jax" and elsewhere):
+                item.add_marker(pytest.mark.slow)
+            seen[table] += 1
 
 
 def _strings(item: pytest.Item) -> list[str]:

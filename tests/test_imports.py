@@ -28,6 +28,35 @@ def test_import_loads_no_framework():
     assert loaded_by("import repsim") == []
 
 
+def own_modules(script):
+    """The modules of repsim, and NumPy, that a fresh interpreter has loaded after the script."""
+    report = (
+        "import sys; print(*(n for n in sys.modules if n.split('.')[0] in ('repsim', 'numpy')))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", f"{script}\n{report}"], capture_output=True, text=True, check=True
+    )
+    return set(run.stdout.split())
+
+
+def test_import_loads_the_errors_alone():
+    loaded = own_modules("import repsim")
+    assert loaded == {"repsim", "repsim._errors", "repsim._version"}
+
+
+def test_a_name_loads_what_it_needs():
+    loaded = own_modules("import repsim; repsim.cka")
+    assert {"numpy", "repsim.measures._cka"} <= loaded
+    assert not {"repsim.inference", "repsim.attention", "repsim.streaming"} & loaded
+    loaded = own_modules("import repsim; repsim.kernels.RBF")
+    assert not {"repsim.measures", "repsim.estimators"} & loaded
+
+
+def test_subpackages_are_there_without_an_import_of_their_own():
+    script = "import repsim; repsim.measures.MEASURES['cka']; repsim.inference.null_moments"
+    assert "repsim.inference._null_moments" in own_modules(script)
+
+
 def test_cka_of_numpy_loads_no_framework():
     script = """
 import numpy as np

@@ -3,8 +3,9 @@
 ``repsim.cka(x, y)`` on arrays of any framework; ``repsim.compare(model_x, model_y, data=...)`` on
 unmodified torch models; ``repsim.MinibatchCKA`` in between, on batches of named activations.
 
-The names that need more than NumPy load on first use, so that ``import repsim`` loads neither
-torch nor pandas, xarray, matplotlib or jax.
+Every name loads on first use, with what it needs and no more: ``import repsim`` loads the errors
+alone, the first ``repsim.cka`` NumPy, and neither loads torch, pandas, xarray, SciPy, matplotlib or
+jax.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from repsim import attention, inference, kernels
 from repsim._errors import (
     ArrayTypeError,
     CaptureError,
@@ -26,38 +26,9 @@ from repsim._errors import (
     StateError,
 )
 from repsim._version import __version__
-from repsim.inference import (
-    calibrated_score,
-    chance_floor,
-    jackknife,
-    max_t,
-    permutation_test,
-)
-from repsim.measures import (
-    angular_cka,
-    cca,
-    cka,
-    cka_from_gram,
-    cknna,
-    distance_correlation,
-    hsic,
-    jaccard_knn,
-    layer_match,
-    linear_regression_r2,
-    mutual_knn,
-    nbs,
-    pairwise,
-    procrustes,
-    pwcca,
-    rsa,
-    second_order_cosine,
-    shape_distance,
-    soft_matching,
-    svcca,
-)
 
 if TYPE_CHECKING:
-    from repsim import plot, report
+    from repsim import attention, inference, kernels, plot, report
     from repsim.analysis import (
         attention_distance,
         compare,
@@ -72,6 +43,35 @@ if TYPE_CHECKING:
         token_localization,
     )
     from repsim.capture import Recorder, without_residual
+    from repsim.inference import (
+        calibrated_score,
+        chance_floor,
+        jackknife,
+        max_t,
+        permutation_test,
+    )
+    from repsim.measures import (
+        angular_cka,
+        cca,
+        cka,
+        cka_from_gram,
+        cknna,
+        distance_correlation,
+        hsic,
+        jaccard_knn,
+        layer_match,
+        linear_regression_r2,
+        mutual_knn,
+        nbs,
+        pairwise,
+        procrustes,
+        pwcca,
+        rsa,
+        second_order_cosine,
+        shape_distance,
+        soft_matching,
+        svcca,
+    )
     from repsim.streaming import (
         MinibatchCKA,
         StreamingLinearCKA,
@@ -83,20 +83,50 @@ _LAZY = {
     "MinibatchCKA": "repsim.streaming",
     "Recorder": "repsim.capture",
     "StreamingLinearCKA": "repsim.streaming",
+    "angular_cka": "repsim.measures",
+    "attention": "repsim",
     "attention_distance": "repsim.analysis",
+    "calibrated_score": "repsim.inference",
+    "cca": "repsim.measures",
+    "chance_floor": "repsim.inference",
+    "cka": "repsim.measures",
+    "cka_from_gram": "repsim.measures",
     "cka_matrix": "repsim.streaming",
+    "cknna": "repsim.measures",
     "compare": "repsim.analysis",
     "data_scale": "repsim.analysis",
+    "distance_correlation": "repsim.measures",
     "effective_receptive_field": "repsim.analysis",
+    "estimators": "repsim",
     "extract": "repsim.analysis",
     "head_subset_cka": "repsim.analysis",
+    "hsic": "repsim.measures",
+    "inference": "repsim",
+    "jaccard_knn": "repsim.measures",
+    "jackknife": "repsim.inference",
+    "kernels": "repsim",
+    "layer_match": "repsim.measures",
     "linear_probe": "repsim.analysis",
+    "linear_regression_r2": "repsim.measures",
+    "max_t": "repsim.inference",
+    "measures": "repsim",
+    "mutual_knn": "repsim.measures",
+    "nbs": "repsim.measures",
     "open_activations": "repsim.streaming",
+    "pairwise": "repsim.measures",
+    "permutation_test": "repsim.inference",
     "plot": "repsim",
     "probe_activations": "repsim.analysis",
+    "procrustes": "repsim.measures",
+    "pwcca": "repsim.measures",
     "report": "repsim",
     "residual_ratios": "repsim.analysis",
     "residual_sites": "repsim.analysis",
+    "rsa": "repsim.measures",
+    "second_order_cosine": "repsim.measures",
+    "shape_distance": "repsim.measures",
+    "soft_matching": "repsim.measures",
+    "svcca": "repsim.measures",
     "token_localization": "repsim.analysis",
     "without_residual": "repsim.capture",
 }

@@ -1,5 +1,7 @@
 """HSIC estimators: a centring map and a scale each, from Grams or straight from features."""
 
+from repsim.estimators._blocks import block_products, blocks_of_features
+from repsim.estimators._centred import blockwise
 from repsim.estimators._centring import double_centre, off_diagonal, u_centre
 from repsim.estimators._estimator import ESTIMATORS, Estimator, resolve_estimator
 from repsim.estimators._features import (
@@ -20,6 +22,9 @@ __all__ = [
     "Products",
     "alignment",
     "between_features",
+    "block_products",
+    "blocks_of_features",
+    "blockwise",
     "centred",
     "double_centre",
     "feature_product",

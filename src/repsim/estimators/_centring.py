@@ -13,7 +13,7 @@ __all__ = ["double_centre", "off_diagonal", "u_centre"]
 def off_diagonal(xp: Namespace, k: Array) -> Array:
     """Return the Gram matrices with their diagonals set to zero: K̃."""
     eye = xp.eye(k.shape[-1], dtype=xp.bool, device=device(k))
-    out: Array = xp.where(eye, xp.zeros_like(k), k)
+    out: Array = xp.where(eye, xp.zeros_like(k[..., :1, :1]), k)
     return out
 
 
@@ -41,4 +41,7 @@ def u_centre(xp: Namespace, k: Array) -> Array:
     rows = xp.sum(off, axis=-1, keepdims=True) / (n - 2)
     columns = xp.sum(off, axis=-2, keepdims=True) / (n - 2)
     total = xp.sum(rows, axis=-2, keepdims=True) / (n - 1)
-    return off_diagonal(xp, off - rows - columns + total)
+    off -= rows  # its own copy, written to: of n×n arrays there are few to spare
+    off -= columns
+    off += total
+    return off_diagonal(xp, off)

@@ -18,13 +18,20 @@ def centred(xp: Namespace, k: Array, estimator: Estimator) -> Array:
     of it is noise, with a perfectly good-looking similarity to anything. What lies below the
     rounding of the entries it was computed from is therefore set to zero.
     """
+    rounding = 8 * xp.finfo(k.dtype).eps * _size(xp, off_diagonal(xp, k))
     # Both maps ignore a constant. Without it, the entries of a constant Gram are exactly zero, and
     # no rounded mean of them is taken.
-    a = estimator.centre(xp, k - k[..., :1, -1:])
-    size = xp.max(xp.abs(off_diagonal(xp, k)), axis=(-2, -1), keepdims=True)
-    left = xp.max(xp.abs(a), axis=(-2, -1), keepdims=True)
-    rounding = 8 * xp.finfo(k.dtype).eps * size
-    out: Array = xp.where(left <= rounding, xp.zeros_like(a), a)
+    a: Array = estimator.centre(xp, k - k[..., :1, -1:])
+    left = _size(xp, a)
+    a *= xp.where(left <= rounding, xp.zeros_like(left), xp.ones_like(left))
+    return a
+
+
+def _size(xp: Namespace, k: Array) -> Array:
+    """Return max|k| of each matrix (..., 1, 1), without an array of absolute values."""
+    out: Array = xp.maximum(
+        xp.max(k, axis=(-2, -1), keepdims=True), -xp.min(k, axis=(-2, -1), keepdims=True)
+    )
     return out
 
 

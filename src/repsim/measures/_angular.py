@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 from repsim._array import accumulator_dtype
 from repsim._typing import Array
 from repsim.kernels import Kernel
-from repsim.measures._cka import kernel_alignment
+from repsim.measures._cka import alignment_once, kernel_alignment
 from repsim.measures._geometry import angle
 from repsim.measures._hsic import kernel_item, samples_needed
 from repsim.measures._kernel_item import KernelItem
@@ -97,6 +97,10 @@ def _compare(x: KernelItem, y: KernelItem, **_: Any) -> Array:
     return angle(x.xp, kernel_alignment(x, y))
 
 
+def _compare_once(x: KernelItem, y: KernelItem, **_: Any) -> Array:
+    return angle(x.xp, alignment_once(x, y))
+
+
 register(
     Measure(
         name="angular_cka",
@@ -112,6 +116,7 @@ register(
         reference="Williams et al. 2021",
         prepare=_prepare,
         compare=_compare,
+        compare_once=_compare_once,
         needs=partial(samples_needed, operation="angular_cka"),
         units="rad",
     )

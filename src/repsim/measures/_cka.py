@@ -17,7 +17,7 @@ from repsim.measures._partial import PartialItem
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures._sampled_item import SampledItem
 
-__all__ = ["cka", "cka_from_gram", "kernel_alignment"]
+__all__ = ["alignment_once", "cka", "cka_from_gram", "kernel_alignment"]
 
 FEATURES = ("all", "sampled")
 
@@ -84,9 +84,11 @@ def cka(
     permutations of either input, symmetric, and *not* invariant to invertible linear maps. It is a
     similarity; arccos(CKA) is a metric.
 
-    The linear kernel computes from features in O(n (p² + pq + q²)) or from Grams in O(n² (p + q)),
-    whichever is less, with the same result to rounding; the other kernels from Grams. Memory: the
-    centred features and the p×q or n×n products.
+    The linear kernel computes from features in O(n (p + q)²) or from Grams in O(n² (p + q)),
+    whichever is less, with the same result to rounding; the other kernels from Grams. Memory: of
+    numpy and torch arrays, a thousand rows of both and of their Grams, or the products of two
+    thousand features with all others; of other frameworks the centred features and the p×q or n×n
+    products, and of other kernels n×n.
 
     Sampled features: ‖Kc‖² contains the products of each feature with itself, a share of 1/p of
     its terms that is large for few features and low for none, so that the CKA of a few features is
@@ -238,6 +240,12 @@ def kernel_alignment(x: KernelItem, y: KernelItem, **_: Any) -> Array:
     return alignment(x.xp, products)
 
 
+def alignment_once(x: KernelItem, y: KernelItem, **_: Any) -> Array:
+    """Return the same of two representations that are compared once."""
+    found = x.once(y, self_products=True)
+    return kernel_alignment(x, y) if found is None else alignment(x.xp, found[0])
+
+
 register(
     Measure(
         name="cka",
@@ -253,6 +261,7 @@ register(
         reference="Kornblith et al. 2019, Eq. 5",
         prepare=_prepare,
         compare=kernel_alignment,
+        compare_once=alignment_once,
         needs=partial(samples_needed, operation="cka"),
     )
 )

@@ -10,6 +10,9 @@ from repsim._errors import NonFiniteError
 from repsim._typing import Array
 from repsim.estimators import (
     Estimator,
+    Products,
+    block_products,
+    blockwise,
     feature_product,
     feature_self_product,
     features_are_cheaper,
@@ -81,9 +84,31 @@ class KernelItem:
                 else inner(self.xp, a, a)
             )
             self._self_products[features] = product
-            if known(product > 0) is False:
-                undefined(self._operation, self._name, True, self._why(product))
+            self._warn_of_constant(product)
         return self._self_products[features]
+
+    def once(self, other: KernelItem, *, self_products: bool) -> tuple[Products, float] | None:
+        """Return the products of a pair that is compared once, and the scale of ``xy``.
+
+        Blocks of rows take the place of whole Grams, and nothing is kept: less time and memory, if
+        no product of either is asked for again. ``None`` where there are no blocks: other kernels,
+        what is left of a Gram, frameworks whose values may not be known yet.
+        """
+        if not (type(self) is type(other) is KernelItem and isinstance(self._kernel, Linear)):
+            return None
+        if not blockwise(self._x):
+            return None
+        products, scale = block_products(
+            self.xp, self._x, other._x, self.estimator, self_products=self_products
+        )
+        if self_products:
+            self._warn_of_constant(products.xx)
+            other._warn_of_constant(products.yy)
+        return products, scale
+
+    def _warn_of_constant(self, product: Array) -> None:
+        if known(product > 0) is False:
+            undefined(self._operation, self._name, True, self._why(product))
 
     def _why(self, product: Array) -> str:
         if known(self.xp.isnan(product)):

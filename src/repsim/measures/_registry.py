@@ -69,6 +69,9 @@ class Measure:
         warnings; ``options`` are all keyword options of ``function``, defaults filled in.
     compare : callable
         ``compare(item_x, item_y, **options)`` → 0-d array of any floating dtype; once per pair.
+    compare_once : callable, optional
+        As ``compare``, for two items that are compared once and then dropped, where that takes
+        less time or memory than items that serve many pairs.
     invariances_y : frozenset of str, optional
         Those that hold for y, where they are not the same.
     self_is_best : bool, default True
@@ -98,6 +101,7 @@ class Measure:
     reference: str
     prepare: Callable[..., Item]
     compare: Callable[..., Array]
+    compare_once: Callable[..., Array] | None = None
     invariances_y: frozenset[str] | None = None
     self_is_best: bool = True
     defined_for_constant: bool = False
@@ -181,7 +185,8 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
     xp, a, b = paired(name, x, y, min_samples=fewest, why=why)
     item_x = measure.prepare(name, a, name="x", **options)
     item_y = measure.prepare(name, b, name="y", **options)
-    return scalar(xp, measure.compare(item_x, item_y, **options), a.dtype)
+    compare = measure.compare_once or measure.compare
+    return scalar(xp, compare(item_x, item_y, **options), a.dtype)
 
 
 def undefined(operation: str, name: str, condition: Array | bool, why: str) -> None:

@@ -1,0 +1,105 @@
+"""What ``import repsim`` costs beside ``import numpy``, and what the first use of a name adds.
+
+    python benchmarks/import_time.py                             # print the table
+    python benchmarks/import_time.py --write benchmarks/README.md
+
+Fresh interpreters take turns, A B C … A B C …, each importing one thing; the time is the process's
+own, from before the import to after it, so that starting Python does not count. Medians over the
+rounds; ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+START, END = "<!-- import:start -->", "<!-- import:end -->"
+
+SCRIPTS = {
+    "numpy": "import numpy",
+    "numpy and array-api-compat": "import numpy, array_api_compat",
+    "repsim": "import repsim",
+    "repsim, and cka looked up": "import repsim; repsim.cka",
+    "repsim, and cka of two arrays": (
+        "import repsim, numpy; x = numpy.ones((5, 2)); x[0] = 0; repsim.cka(x, x)"
+    ),
+    "numpy, scipy.spatial and scipy.optimize": "import numpy, scipy.spatial, scipy.optimize",
+    "repsim, and every measure and test": (
+        "import repsim\n"
+        "for name in repsim.__all__:\n"
+        "    if repsim._LAZY.get(name) in ('repsim.measures', 'repsim.inference'):\n"
+        "        getattr(repsim, name)"
+    ),
+}
+FLOOR = "numpy"
+
+
+def once(script: str) -> float:
+    """Milliseconds of a script in a fresh interpreter."""
+    timed = (
+        "import time\nstart = time.perf_counter()\n"
+        f"{script}\n"
+        "print((time.perf_counter() - start) * 1e3)"
+    )
+    done = subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def interleaved(rounds: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {name: [] for name in SCRIPTS}
+    for turn in range(-1, rounds):  # the first writes the byte code, and is not counted
+        for name, script in SCRIPTS.items():
+            milliseconds = once(script)
+            if turn >= 0:
+                found[name].append(milliseconds)
+    return found
+
+
+def table(found: dict[str, list[float]], rounds: int) -> str:
+    lines = [
+        f"{platform.machine()}; {rounds} rounds, python {platform.python_version()}, "
+        f"numpy {version('numpy')}.",
+        "",
+        "| imported | ms | time ÷ numpy (range) |",
+        "|---|--:|--:|",
+    ]
+    for name, values in found.items():
+        ratios = [value / floor for value, floor in zip(values, found[FLOOR], strict=True)]
+        lines.append(
+            f"| {name} | {statistics.median(values):.0f} | {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f}–{max(ratios):.2f}) |"
+        )
+    return "\n".join(lines)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace what stands between the two comments of ``path``."""
+    page = path.read_text(encoding="utf-8")
+    if page.count(START) != 1 or page.count(END) != 1:
+        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
+    pattern = re.escape(START) + ".*" + re.escape(END)
+    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
+    path.write_text(page, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default 15)")
+    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
+    args = parser.parse_args()
+    text = table(interleaved(args.rounds), args.rounds)
+    print(text)
+    if args.write:
+        write(args.write, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""repsim.cka of two arrays in memory beside the bare matrix products, and beside other packages.
+
+    pip install -e .[bench]
+    python benchmarks/in_memory.py                                    # print the table
+    python benchmarks/in_memory.py --json memory.json --write benchmarks/README.md
+    python benchmarks/in_memory.py --cases 20000x10000 --only repsim --json memory.json
+
+Linear CKA of two float32 arrays of n samples and p features each. For each size and way: the time
+as a ratio to the bare products, the peak memory beside the inputs, and the error against the same
+quantity in float64. Cases that are in the JSON file already are kept, so that long ones can be
+measured apart. benchmarks/README.md says how each is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cka as pytorch_cka
+import ckatorch
+import numpy as np
+import torch
+
+import repsim
+from _measure import cores, forget_peak, peak_mib
+from peers import processor, spread
+
+START, END = "<!-- in-memory:start -->", "<!-- in-memory:end -->"
+CASES = ["1000x256", "1000x768", "1000x10000", "10000x256", "10000x768"]
+LONG = 10_000
+"""From this many samples on, other packages are called once."""
+
+Way = Callable[[np.ndarray, np.ndarray], float]
+
+
+def bare(x: np.ndarray, y: np.ndarray) -> float:
+    """The floor: the products of one form and nothing else, those that take fewer operations."""
+    n, p = x.shape
+    # NumPy makes half of a product of a matrix with itself.
+    products = [x.T @ x, x.T @ y, y.T @ y] if 2 * p < n else [x @ x.T, y @ y.T]
+    return float(products[0][0, 0])
+
+
+def of_torch(estimator: str) -> Way:
+    return lambda x, y: float(
+        repsim.cka(torch.from_numpy(x), torch.from_numpy(y), estimator=estimator)
+    )
+
+
+def other(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Way:
+    return lambda x, y: float(function(torch.from_numpy(x), torch.from_numpy(y)))
+
+
+WAYS: dict[str, tuple[Way, str]] = {
+    "bare products": (bare, ""),
+    "repsim, numpy, biased": (lambda x, y: float(repsim.cka(x, y)), "biased"),
+    "repsim, numpy, unbiased": (
+        lambda x, y: float(repsim.cka(x, y, estimator="unbiased")),
+        "unbiased",
+    ),
+    "repsim, torch, biased": (of_torch("biased"), "biased"),
+    "repsim, torch, unbiased": (of_torch("unbiased"), "unbiased"),
+    "pytorch-cka, cka_from_features": (other(pytorch_cka.cka_from_features), "unbiased"),
+    "ckatorch, cka_base": (other(ckatorch.cka_base), "biased"),
+}
+FLOOR = next(iter(WAYS))
+PEERS = {"pytorch-cka, cka_from_features": "pytorch-cka", "ckatorch, cka_base": "ckatorch"}
+
+
+def arrays(n: int, p: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two views of common causes, with means of a few standard deviations."""
+    rng = np.random.default_rng(0)
+    causes = rng.standard_normal((n, 32), dtype=np.float32)
+    out = []
+    for _ in range(2):
+        x = rng.standard_normal((n, p), dtype=np.float32)
+        x *= 2
+        x += causes @ rng.standard_normal((32, p), dtype=np.float32)
+        x += 10
+        out.append(x)
+    return out[0], out[1]
+
+
+def truth(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Both estimators in float64, from features, a tile of columns at a time."""
+    n = len(x)
+    means = [z.mean(0, dtype=np.float64) for z in (x, y)]
+    squares = [np.zeros(n), np.zeros(n)]
+    sums = np.zeros((2, 2))
+    width = 1024
+
+    def tile(side: int, start: int) -> np.ndarray:
+        columns = slice(start, start + width)
+        return (x, y)[side][:, columns] - means[side][columns]
+
+    tiles = [(side, start) for side in (0, 1) for start in range(0, x.shape[1], width)]
+    for index, (i, start) in enumerate(tiles):
+        a = tile(i, start)
+        squares[i] += np.einsum("ij,ij->i", a, a)
+        for j, other_start in tiles[index:]:
+            b = a if (i, start) == (j, other_start) else tile(j, other_start)
+            weight = 2 if i == j and start != other_start else 1
+            sums[i, j] += weight * np.square(a.T @ b).sum()
+    out = {}
+    for estimator in ("biased", "unbiased"):
+        h = sums.copy()
+        if estimator == "unbiased":
+            for i, j in ((0, 0), (0, 1), (1, 1)):
+                a, b = squares[i], squares[j]
+                h[i, j] += a.sum() * b.sum() / ((n - 1) * (n - 2)) - n / (n - 2) * (a @ b)
+        out[estimator] = float(h[0, 1] / np.sqrt(h[0, 0]) / np.sqrt(h[1, 1]))
+    return out
+
+
+def worker(args: argparse.Namespace) -> None:
+    """One way in a fresh process, once: its peak memory beside what was there before."""
+    (case,) = args.cases
+    n, p = map(int, case.split("x"))
+    way, _ = WAYS[args.worker]
+    way(*arrays(64, 8))
+    x, y = arrays(n, p)
+    gc.collect()
+    before = resident_mib()
+    forget_peak()
+    start = time.perf_counter()
+    value = way(x, y)
+    seconds = time.perf_counter() - start
+    print(json.dumps({"value": value, "mib": peak_mib() - before, "seconds": seconds}))
+
+
+def resident_mib() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def alone(name: str, case: str, args: argparse.Namespace) -> dict:
+    command = [sys.executable, __file__, "--worker", name, "--cases", case]
+    command += ["--threads", str(args.threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(case: str, args: argparse.Namespace) -> dict:
+    n, p = map(int, case.split("x"))
+    names = [name for name in WAYS if name == FLOOR or name.startswith(tuple(args.only))]
+    found = {name: alone(name, case, args) for name in names}
+    x, y = arrays(n, p)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    turns = [name for name in names if name not in PEERS or n < LONG]
+    total = sum(found[name]["seconds"] for name in turns)
+    repeats = max(1, min(args.repeats, int(args.budget / max(total, 1e-3))))
+    for turn in range(-1, repeats):
+        if turn < 0 and total > args.budget / 3:
+            continue  # no first call that is not counted
+        for name in turns:
+            gc.collect()
+            start = time.perf_counter()
+            WAYS[name][0](x, y)
+            if turn >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    for name in names:
+        found[name]["seconds"] = seconds[name] or [found[name]["seconds"]]
+    return {"ways": found, "truth": truth(x, y)}
+
+
+def table(cases: dict[str, dict]) -> str:
+    lines = [
+        "| n × p | | seconds | time ÷ bare products (range) | memory beside the inputs, MiB "
+        "| largest error |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for case, result in sorted(cases.items(), key=lambda item: [*map(int, item[0].split("x"))]):
+        floor = result["ways"][FLOOR]["seconds"]
+        for name, way in result["ways"].items():
+            seconds = way["seconds"]
+            middle = statistics.median(floor)
+            paired = floor if len(floor) == len(seconds) else [middle] * len(seconds)
+            ratios = [a / b for a, b in zip(seconds, paired, strict=True)]
+            kind = WAYS[name][1]
+            error = f"{abs(way['value'] - result['truth'][kind]):.0e}" if kind else "–"
+            lines.append(
+                f"| {case.replace('x', ' × ')} | {name} | {statistics.median(seconds):.3g} | "
+                f"{spread(ratios)} | {way['mib']:.0f} | {error} |"
+            )
+    return "\n".join(lines)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace what stands between the two comments of ``path``."""
+    page = path.read_text(encoding="utf-8")
+    if page.count(START) != 1 or page.count(END) != 1:
+        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
+    pattern = re.escape(START) + ".*" + re.escape(END)
+    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
+    path.write_text(page, encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cases", nargs="*", default=CASES, help="sizes, samples x features")
+    parser.add_argument("--only", nargs="+", default=[""], help="ways whose names begin so")
+    parser.add_argument("--repeats", type=int, default=7, help="timed rounds at most (default 7)")
+    parser.add_argument("--budget", type=float, default=20, help="seconds of rounds of a case")
+    parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
+    parser.add_argument("--json", type=Path, help="keep everything that was measured here")
+    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
+    parser.add_argument("--worker", choices=list(WAYS), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))  # of processes to come
+    torch.set_num_threads(args.threads)
+    if args.worker:
+        worker(args)
+        return
+    cases = json.loads(args.json.read_text())["cases"] if args.json and args.json.exists() else {}
+    for case in args.cases:
+        cases[case] = measure(case, args)
+        print(case, json.dumps(cases[case]), file=sys.stderr, flush=True)
+        if args.json:
+            args.json.write_text(json.dumps({"cases": cases}, indent=1))
+    setting = {
+        "threads": args.threads,
+        "python": platform.python_version(),
+        **{
+            name: importlib.metadata.version(name)
+            for name in ("numpy", "torch", "pytorch-cka", "ckatorch")
+        },
+    }
+    about = ", ".join(f"{key} {value}" for key, value in setting.items())
+    text = f"{processor()}; {about}.\n\n{table(cases)}"
+    print(text)
+    if args.write:
+        write(args.write, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Centred features of one representation, read a block of rows at a time and never copied whole."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from array_api_compat import device, is_numpy_array, is_torch_array
+
+from repsim._array import accumulator_dtype, to_numpy
+from repsim._typing import Array, Namespace
+
+__all__ = ["ROWS", "CentredRows", "blockwise", "row_parts", "sum_of_products"]
+
+ROWS = 1024
+"""Rows of a block on a processor: products are at full speed, and a block of a Gram is 4 MiB."""
+
+DEVICE_ROWS = 4096
+"""Rows of a block on an accelerator, which smaller products would not fill."""
+
+BYTES = 1 << 28
+"""Of a block of rows, however many features they have."""
+
+USUAL = 2.0**20
+"""Mean squares from one over this to this: no product of four features overflows or vanishes."""
+
+
+class CentredRows:
+    """Rows of x − x̄, divided by a power of two that keeps products of four in range.
+
+    Two passes over the data, a block at a time: one for the mean, one for every use. The first row
+    is taken off before the mean, so that a column far from zero keeps its digits and a constant
+    one is exactly zero. The mean is that of the dtype: HSIC does not depend on it, and what is left
+    of it counts by its square.
+
+    Parameters
+    ----------
+    xp : namespace
+        NumPy or torch: values are read.
+    x : array, shape (n, p)
+        Checked features.
+    dtype : dtype
+        To compute in; at least that of ``x``.
+    """
+
+    def __init__(self, xp: Namespace, x: Array, dtype: Any) -> None:
+        self.xp, self._x, self.dtype = xp, x, dtype
+        self.n, self.p = x.shape
+        self.parts = row_parts(x)
+        self._first = xp.astype(x[:1, :], dtype, copy=False)
+        total, size = xp.zeros_like(self._first), 0.0
+        for part in self.parts:
+            block = self._shifted(part, slice(None))
+            ones = xp.ones((1, block.shape[0]), dtype=dtype, device=device(block))
+            total += ones @ block
+            with np.errstate(over="ignore"):  # which is what is looked for
+                size += float(to_numpy(sum_of_products(xp, block, block)))
+        self._mean = total / self.n
+        self.scale = 1.0
+        if not 1 / USUAL <= size / (self.n * self.p) <= USUAL:
+            self.scale = self._power_of_two()
+        # A single block serves every use.
+        self._only = self._centre(block, slice(None)) if len(self.parts) == 1 else None
+
+    def __call__(self, part: slice, columns: slice = slice(None)) -> Array:
+        """Return these rows and columns, centred and scaled."""
+        if self._only is not None:
+            return self._only[:, columns]
+        return self._centre(self._shifted(part, columns), columns)
+
+    def squares(self) -> Array:
+        """Return ‖x_i − x̄‖² of every row, (n,), by the scale twice, in float64 if there is one."""
+        xp = self.xp
+        found = [xp.linalg.vecdot(block, block) for block in map(self, self.parts)]
+        out: Array = xp.astype(xp.concat(found), accumulator_dtype(xp, self._x), copy=False)
+        return out
+
+    def _shifted(self, part: slice, columns: slice) -> Array:
+        block = self.xp.astype(self._x[part, columns], self.dtype, copy=False)
+        out: Array = block - self._first[:, columns]
+        return out
+
+    def _centre(self, block: Array, columns: slice) -> Array:
+        block -= self._mean[:, columns]
+        if self.scale != 1.0:
+            block /= self.scale
+        return block
+
+    def _power_of_two(self) -> float:
+        largest = 0.0
+        for part in self.parts:
+            block = self.xp.abs(self._shifted(part, slice(None)))
+            largest = max(largest, float(to_numpy(self.xp.max(block))))
+        usable = 0 < largest < math.inf
+        return 2.0 ** math.floor(math.log2(largest)) if usable else 1.0
+
+
+def blockwise(x: Array) -> bool:
+    """Whether arrays of this framework are computed on at once, and their values can be read.
+
+    Loops over blocks would be unrolled where a compiler traces them; it has its own ways.
+    """
+    return bool(is_numpy_array(x) or is_torch_array(x))
+
+
+def row_parts(x: Array) -> list[slice]:
+    """Cut the rows of ``x`` (n, p) into blocks of nearly the same size."""
+    n = x.shape[0]
+    where = device(x)
+    most = ROWS if getattr(where, "type", where) == "cpu" else DEVICE_ROWS
+    count = -(-n // max(1, min(most, BYTES // (8 * x.shape[1]))))
+    return [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
+
+
+def sum_of_products(xp: Namespace, a: Array, b: Array) -> Array:
+    """Return Σ a_ij b_ij without an array of products: rows in their dtype, then in float64."""
+    out: Array = xp.sum(xp.linalg.vecdot(a, b), dtype=accumulator_dtype(xp, a))
+    return out
