@@ -1,4 +1,4 @@
-"""The documentation's build: everything offline, warnings are errors, pictures from code that ran."""
+"""The documentation's build: offline, warnings are errors, pictures from code that ran."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "examples")]
 # Pictures and small models: one thread is faster than a pool, and the same on every machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from gallery_axes import axes_of_last_line, quiet  # noqa: E402
 from sphinx_gallery.sorting import ExplicitOrder  # noqa: E402
 
 import repsim  # noqa: E402
+from gallery_axes import axes_of_last_line, quiet  # noqa: E402
 
 project = "repsim"
 author = "The repsim developers"
-copyright = "the repsim developers"
+project_copyright = "the repsim developers"
 release = version = repsim.__version__
 
 extensions = [
@@ -35,17 +35,20 @@ extensions = [
     "reference_pages",
 ]
 exclude_patterns = ["_build", "notes", "gallery/*.rst", "reference/**/_*", "Thumbs.db"]
-suppress_warnings = ["config.cache"]  # the gallery's settings hold functions
+suppress_warnings = [
+    "config.cache",  # the gallery's settings hold functions
+    "toc.empty_glob",  # a page that this version has not got
+]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
 
 autodoc_typehints = "none"  # the docstrings say shape, unit and range, which types do not
 autodoc_default_options = {"members": True, "member-order": "bysource"}
-autodoc_preserve_defaults = True
 autosummary_generate = False
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 napoleon_custom_sections = [("Warns", "returns_style")]
 maximum_signature_line_length = 88
 add_module_names = False
@@ -62,7 +65,6 @@ PICTURES = [
     "plot_probe.py",
     "plot_measures.py",
     "plot_streaming.py",
-    "*",
 ]
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
@@ -71,7 +73,6 @@ sphinx_gallery_conf = {
     "doc_module": ("repsim",),
     "reference_url": {"repsim": None},
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"/_",
     "within_subsection_order": ExplicitOrder(PICTURES),
     "image_scrapers": (axes_of_last_line,),
     "reset_modules": (quiet,),

@@ -58,9 +58,10 @@ def diagram(rules: list[dict[str, Any]], source: Path) -> str:
     """Return the layers as SVG: a row each, imports pointing down."""
     rows = layers_of(rules, source)
     height = len(rows) * (ROW + GAP) - GAP + 8
+    described = escape("; ".join(map(", ".join, rows)))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="The layers of repsim, top to bottom: {escape("; ".join(map(", ".join, rows)))}">',
+        f'aria-label="The layers of repsim, top to bottom: {described}">',
         "<style>rect{fill:#8a2b68;fill-opacity:.1;stroke:#8a2b68}"
         "text{font:15px system-ui,sans-serif;fill:#7a7a7a}.n{fill:#a0417d;font-weight:600}"
         ".s{font-size:11.5px}path{stroke:#8a8a8a;fill:none}</style>",
@@ -82,9 +83,7 @@ def diagram(rules: list[dict[str, Any]], source: Path) -> str:
                 )
         if number + 1 < len(rows):
             top, bottom = y + ROW + 2, y + ROW + GAP - 3
-            parts.append(
-                f'<path d="M{WIDTH / 2} {top}V{bottom}m-4 -5l4 5l4 -5"/>'
-            )
+            parts.append(f'<path d="M{WIDTH / 2} {top}V{bottom}m-4 -5l4 5l4 -5"/>')
     return "\n".join([*parts, "</svg>", ""])
 
 

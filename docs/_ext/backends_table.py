@@ -30,15 +30,15 @@ def backends_page() -> str:
         lines.append(f"| `{m.function.__name__}({options})` | " + " | ".join(cells) + " |")
     return (
         "# Frameworks\n\n"
-        "Arrays of one framework in, a 0-d array of the same one out, on the same device. Each cell "
-        "was run while this page was built: *yes* is the value that NumPy gives (to "
+        "Arrays of one framework in, a 0-d array of the same one out, on the same device. Each "
+        "cell was run while this page was built: *yes* is the value that NumPy gives (to "
         f"{RTOL:g}), and in the gradient's column a finite derivative by `backward()`.\n\n"
         + "\n".join(lines)
         + "\n\nThe tests run the same on numpy, torch, jax (with and without `jit`) and the strict "
         "implementation of the array standard, in float32 and float64. CuPy arrays go through the "
-        "same lines; the tests do not run them. Under `jax.jit` *yes* is that the measure can be traced; "
-        "a dash, that SciPy solves a part of it. A dash under the gradient: counts and ranks have "
-        "no derivative.\n"
+        "same lines; the tests do not run them. Under `jax.jit` *yes* is that the measure can be "
+        "traced; a dash, that SciPy solves a part of it. A dash under the gradient: counts and "
+        "ranks have no derivative.\n"
     )
 
 

@@ -11,13 +11,15 @@ import ast
 import contextlib
 import io
 import re
+import tempfile
 import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from gallery_axes import figure_of
 from sphinx.errors import ExtensionError
+
+from gallery_axes import figure_of
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -47,7 +49,7 @@ def execute(app: Sphinx, docname: str, source: list[str]) -> None:
         return
     # A module of its own, so that classes defined on the page can be pickled and found.
     namespace = ModuleType(f"page_{docname.replace('/', '_')}").__dict__
-    folder = Path(app.srcdir, PICTURES)
+    folder = Path(app.srcdir, PICTURES).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
 
@@ -68,13 +70,14 @@ def execute(app: Sphinx, docname: str, source: list[str]) -> None:
             picture = folder / f"{docname.replace('/', '-')}-{count}.png"
             figure.savefig(picture, dpi=144, bbox_inches="tight")
             title = next((t for ax in figure.axes if (t := ax.get_title())), "the picture")
-            alt = " ".join(title.split())
-            shown += f"\n\n```{{image}} /{PICTURES}/{picture.name}\n:alt: {alt}\n```\n"
+            alt, width = " ".join(title.split()), round(100 * figure.get_figwidth())
+            shown += f"\n\n```{{image}} /{PICTURES}/{picture.name}\n:alt: {alt}\n:width: {width}px\n```\n"
         elif value is not None:
             shown += f"\n\n```{{code-block}} text\n:class: output\n{value!r}\n```\n"
         return shown
 
-    with warnings.catch_warnings():
+    # What a page saves is not left in the folder that the build was started in.
+    with tempfile.TemporaryDirectory() as aside, contextlib.chdir(aside), warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         source[0] = FENCE.sub(with_output, source[0])

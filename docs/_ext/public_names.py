@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 __all__ = ["PACKAGES", "PublicName", "all_names", "docstring_of"]
 
-PACKAGES = ("analysis", "measures", "inference", "streaming", "attention", "capture", "kernels", "plot")
-"""Packages with public names, in the order of the reference; errors come last."""
-
 OPEN = ("measures", "inference", "attention", "capture", "kernels", "plot")
-"""Of these every name in ``__all__`` is public; of the others, what `repsim` itself exports."""
+"""Packages all of whose ``__all__`` is public."""
+
+PACKAGES = ("analysis", *OPEN[:2], "streaming", *OPEN[2:])
+"""Packages with public names, in the order of the reference; of the others, what `repsim` itself
+exports is public."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class PublicName:
 
     @property
     def name(self) -> str:
+        """The last part of the path."""
         return self.path.rpartition(".")[2]
 
     @property
@@ -79,10 +82,12 @@ def docstring_of(public: PublicName) -> str:
     folder = Path(typing.cast(str, importlib.import_module(f"repsim.{public.package}").__file__))
     for path in sorted(folder.parent.glob("*.py")):
         body = ast.parse(path.read_text(encoding="utf-8")).body
-        for statement, after in zip(body, body[1:], strict=False):
+        for statement, after in itertools.pairwise(body):
             targets = (
-                [statement.target] if isinstance(statement, ast.AnnAssign)
-                else statement.targets if isinstance(statement, ast.Assign)
+                [statement.target]
+                if isinstance(statement, ast.AnnAssign)
+                else statement.targets
+                if isinstance(statement, ast.Assign)
                 else []
             )
             named = any(isinstance(t, ast.Name) and t.id == public.name for t in targets)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from public_names import PACKAGES, PublicName, all_names, docstring_of
-
 from repsim.measures import MEASURES, Measure
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ANALYSES", "pages", "setup"]
 
 NOTES = Path(__file__).parents[1] / "notes"
+GALLERY = Path(__file__).parents[1] / "gallery"
 
 ANALYSES = (
     "compare",
@@ -46,9 +46,10 @@ INVARIANCES = {
 }
 
 INTRODUCTIONS = {
-    "analysis": "Models and a stream of data in, a labelled `xarray.Dataset` out. These need torch.",
-    "measures": "Two arrays of the same samples in, one number out. Every measure has its own page; "
-    "what is listed in full here works on top of them.",
+    "analysis": "Models and a stream of data in, a labelled `xarray.Dataset` out. These need "
+    "torch.",
+    "measures": "Two arrays of the same samples in, one number out. Every measure has its own "
+    "page; what is listed in full here works on top of them.",
     "inference": "Could it be chance, and how well is it known?",
     "streaming": "Data that arrive in batches, or that do not fit in memory.",
     "attention": "Attention weights of any framework in, numbers out.",
@@ -89,8 +90,11 @@ def pages() -> dict[str, str]:
         [
             "# Reference\n",
             "Every public name, from the docstrings, whose examples the tests execute.\n",
-            *(f"- [{'errors and warnings' if p == 'errors' else p}]({p}.md): "
-              f"{INTRODUCTIONS[p].split('. ')[0].rstrip('.')}." for p in packages),
+            *(
+                f"- [{'errors and warnings' if p == 'errors' else p}]({p}.md): "
+                f"{INTRODUCTIONS[p].split('. ')[0].rstrip('.')}."
+                for p in packages
+            ),
             "\n```{toctree}\n:hidden:\n",
             *packages,
             "```\n",
@@ -106,8 +110,16 @@ def family(name: str) -> str:
 def index(title: str, lead: str, names: list[PublicName]) -> str:
     rows = [f"| [{n.name}]({n.name}.md) | {first_line(n)} |" for n in names]
     return "\n".join(
-        [f"# {title}\n", f"{lead}\n", "| | |", "|---|---|", *rows,
-         "\n```{toctree}\n:hidden:\n", *(n.name for n in names), "```\n"]
+        [
+            f"# {title}\n",
+            f"{lead}\n",
+            "| | |",
+            "|---|---|",
+            *rows,
+            "\n```{toctree}\n:hidden:\n",
+            *(n.name for n in names),
+            "```\n",
+        ]
     )
 
 
@@ -145,17 +157,28 @@ def at_a_glance(rows: list[Measure]) -> Iterator[str]:
 
     def row(title: str, values: list[str]) -> str:
         same = len(set(values)) == 1 and len(values) > 1
-        return f"| {title} | " + " | ".join(values[:1] + [""] * (len(values) - 1) if same
-                                             else values) + " |"
+        return (
+            f"| {title} | "
+            + " | ".join(values[:1] + [""] * (len(values) - 1) if same else values)
+            + " |"
+        )
 
     def bound(value: float) -> str:
         special = {float("inf"): "∞", float("-inf"): "−∞"}
         return special.get(value, f"{value:.4g}".replace("-", "−"))
 
-    yield row("kind", ["similarity" if m.similarity else
-                       "metric" if m.metric else "dissimilarity" for m in rows])
-    yield row("range", [f"{bound(m.range[0])} to {bound(m.range[1])}"
-                        + ("" if m.units == "1" else f" ({m.units})") for m in rows])
+    yield row(
+        "kind",
+        ["similarity" if m.similarity else "metric" if m.metric else "dissimilarity" for m in rows],
+    )
+    yield row(
+        "range",
+        [
+            f"{bound(m.range[0])} to {bound(m.range[1])}"
+            + ("" if m.units == "1" else f" ({m.units})")
+            for m in rows
+        ],
+    )
     yield row("symmetric", ["yes" if m.symmetric else "no" for m in rows])
     yield row("does not see", ["; ".join(blind(m)) for m in rows])
     yield row("fewest samples", [str(m.minimum_samples) for m in rows])
@@ -184,16 +207,31 @@ def measure_page(public: PublicName) -> str:
         "Drawn while this page was built.\n"
     )
     return "\n".join(
-        [f"# {public.name}\n", rst(head(public)), *at_a_glance(rows), "\n## What it sees\n",
-         picture, notes(public.name), "## Reference\n", full(public)]
+        [
+            f"# {public.name}\n",
+            rst(head(public)),
+            *at_a_glance(rows),
+            "\n## What it sees\n",
+            picture,
+            notes(public.name),
+            "## Reference\n",
+            full(public),
+        ]
     )
 
 
 def analysis_page(public: PublicName) -> str:
+    drawn = any(f"{public.path}(" in p.read_text(encoding="utf-8") for p in GALLERY.glob("*.py"))
+    pictures = "## Pictures\n\n" + rst(f".. minigallery:: {public.path}") if drawn else ""
     return "\n".join(
-        [f"# {public.name}\n", rst(head(public)),
-         rst(f".. minigallery:: {public.path}\n    :add-heading: Pictures\n    :heading-level: -"),
-         notes(public.name), "## Reference\n", full(public)]
+        [
+            f"# {public.name}\n",
+            rst(head(public)),
+            pictures,
+            notes(public.name),
+            "## Reference\n",
+            full(public),
+        ]
     )
 
 
@@ -214,8 +252,10 @@ def package_page(package: str, names: list[PublicName], own: dict[str, str]) -> 
     for n in names:
         target = f"{own[n.path]}.md" if n.path in own else f"#{n.path}"
         label = n.path.removeprefix("repsim.")
-        yield f"| [`{label}`]({target}) | {first_line(n)} |" if n.path in own else (
-            f"| {{py:obj}}`{label} <{n.path}>` | {first_line(n)} |"
+        yield (
+            f"| [`{label}`]({target}) | {first_line(n)} |"
+            if n.path in own
+            else (f"| {{py:obj}}`{label} <{n.path}>` | {first_line(n)} |")
         )
     yield ""
     for n in names:

@@ -7,7 +7,7 @@ permutation of the samples; what lies below three standard deviations is greyed 
 """
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()
 few = networks.batches(size=24)[:2]
@@ -37,8 +37,8 @@ same = repsim.compare(
 repsim.plot.heatmap(same, above_chance=3.0, title="The same images")
 
 # %%
-# A map has many entries, and the largest of many z-scores is large by chance. `repsim.max_t` permutes
-# the samples once for all layers and gives p-values that hold for the whole map.
+# A map has many entries, and the largest of many z-scores is large by chance. `repsim.max_t`
+# permutes the samples once for all layers and gives p-values that hold for the whole map.
 
 import torch
 

@@ -7,7 +7,7 @@ model is as it came, fused attention kernels included.
 """
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()
 distance = repsim.attention_distance(

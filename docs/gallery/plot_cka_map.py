@@ -7,7 +7,7 @@ layer of both.
 """
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()  # two small networks, trained on digits
 

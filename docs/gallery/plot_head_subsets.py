@@ -7,7 +7,7 @@ of another network. A line that falls says that the local heads are the ones tha
 """
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()
 result = repsim.head_subset_cka(
@@ -24,4 +24,6 @@ repsim.plot.head_subsets(result)
 # %%
 # One pass over the data is enough for every subset: Grams of features side by side add up.
 
-result.cka.sel(layer_y="stage1.1").to_dataframe()[["kind", "heads", "mean_distance", "cka"]].round(3)
+result.cka.sel(layer_y="stage1.1").to_dataframe()[["kind", "heads", "mean_distance", "cka"]].round(
+    3
+)

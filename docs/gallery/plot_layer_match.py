@@ -7,7 +7,7 @@ below it, y is ahead.
 """
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()
 result = repsim.compare(

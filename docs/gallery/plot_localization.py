@@ -7,7 +7,7 @@ its place is brightest in its frame.
 """
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()
 result = repsim.token_localization(

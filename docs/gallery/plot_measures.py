@@ -2,15 +2,15 @@
 One map, many measures
 ======================
 
-`repsim.pairwise` compares named arrays by any measure of the registry. What looks alike depends on what a
-measure does not see.
+`repsim.pairwise` compares named arrays by any measure of the registry. What looks
+alike depends on what a measure does not see.
 """
 
 import torch
 from matplotlib.figure import Figure
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()
 with torch.no_grad(), repsim.Recorder(networks.vit, "blocks.?", transform="cls") as recorder:

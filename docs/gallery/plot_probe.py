@@ -7,7 +7,7 @@ tokens: CLS, the mean, each single one.
 """
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()
 digits = networks.digits

@@ -7,7 +7,7 @@ token. Where the additions are is found by running the model.
 """
 
 import repsim
-from _digits import trained
+from digit_networks import trained
 
 networks = trained()
 ratios = repsim.residual_ratios(networks.vit, networks.batches(), progress=False)
@@ -27,8 +27,8 @@ repsim.plot.residual_ratios(
 )
 
 # %%
-# **Without a skip.** `repsim.without_residual` removes the skips of a block inside the addition itself,
-# bit for bit what editing the block would give, also while the model is trained.
+# **Without a skip.** `repsim.without_residual` removes the skips of a block inside the addition
+# itself, bit for bit what editing the block would give, also while the model is trained.
 
 import torch
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1] / "examples"))
+sys.path.insert(0, str(HERE.parents[1] / "examples"))  # for use outside of the build
 
 import digits as example  # noqa: E402
 from _digit_models import CNN, ViT  # noqa: E402
