@@ -32,13 +32,11 @@ extensions = [
     "architecture",
     "executed_pages",
     "mathml",
+    "optional_pages",
     "reference_pages",
 ]
 exclude_patterns = ["_build", "notes", "gallery/*.rst", "reference/**/_*", "Thumbs.db"]
-suppress_warnings = [
-    "config.cache",  # the gallery's settings hold functions
-    "toc.empty_glob",  # a page that this version has not got
-]
+suppress_warnings = ["config.cache"]  # the gallery's settings hold functions
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 3

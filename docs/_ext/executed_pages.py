@@ -71,7 +71,8 @@ def execute(app: Sphinx, docname: str, source: list[str]) -> None:
             figure.savefig(picture, dpi=144, bbox_inches="tight")
             title = next((t for ax in figure.axes if (t := ax.get_title())), "the picture")
             alt, width = " ".join(title.split()), round(100 * figure.get_figwidth())
-            shown += f"\n\n```{{image}} /{PICTURES}/{picture.name}\n:alt: {alt}\n:width: {width}px\n```\n"
+            options = f":alt: {alt}\n:width: {width}px"
+            shown += f"\n\n```{{image}} /{PICTURES}/{picture.name}\n{options}\n```\n"
         elif value is not None:
             shown += f"\n\n```{{code-block}} text\n:class: output\n{value!r}\n```\n"
         return shown
