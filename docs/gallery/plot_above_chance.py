@@ -6,6 +6,8 @@ With few images a map has entries that chance alone explains. Each entry has an 
 permutation of the samples; what lies below three standard deviations is greyed out.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import repsim
 from digit_networks import trained
 

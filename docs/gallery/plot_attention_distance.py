@@ -6,6 +6,8 @@ The mean distance between a patch and the patches that it attends to, in pixels,
 model is as it came, fused attention kernels included.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 import repsim
 from digit_networks import trained
 

@@ -12,5 +12,5 @@ def extensions(monkeypatch):
     pytest.importorskip("sphinx_gallery")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs" / "_ext"))
     yield
-    for name in ("architecture", "executed_pages", "gallery_axes"):
+    for name in ("architecture", "executed_pages", "gallery_axes", "optional_pages"):
         sys.modules.pop(name, None)

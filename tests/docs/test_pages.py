@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import warnings
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
+
+import repsim
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -74,6 +77,24 @@ def test_several_ranks(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "250 samples, 2 ranks" in run.stdout
+
+
+def test_errors_explained_are_those_that_there_are():
+    page = (DOCS / "errors.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    quoted = re.findall(r'^\*\*"([^"]+)"', page, re.M)
+    assert len(quoted) >= 6
+    assert not [message for message in quoted if message not in source]
+    errors = {name for name in repsim.__all__ if name.endswith(("Error", "Warning"))}
+    assert not [name for name in errors if f"`{name}`" not in page]
+
+
+def test_optional_pages_are_listed_where_they_are(tmp_path, extensions):
+    from optional_pages import without_missing
+
+    (tmp_path / "there.md").write_text("# There\n")
+    text = "```{toctree}\nthere*\nmissing*\nplain\n```\n"
+    assert without_missing(text, tmp_path) == "```{toctree}\nthere*\nplain\n```\n"
 
 
 def test_an_executed_page_shows_what_its_code_gives_and_stops_at_errors(tmp_path, extensions):
