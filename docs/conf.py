@@ -50,6 +50,7 @@ napoleon_use_ivar = True
 napoleon_custom_sections = [("Warns", "returns_style")]
 maximum_signature_line_length = 88
 add_module_names = False
+default_role = "py:obj"  # `repsim.compare` in a docstring is a link
 
 PICTURES = [
     "plot_cka_map.py",
