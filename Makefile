@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One thread a process: the tests run side by side, and matrices this small lose by sharing.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo paper test quick check bench asv format clean help
+.PHONY: demo paper docs test quick check bench asv format clean help
 
 help:            ## Show this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,10 @@ demo: $(VENV)/.demo  ## Train two small networks on digits, compare them, write 
 
 paper: $(VENV)/.paper  ## Redo every figure of Raghu et al. (2021) on small networks: what holds?
 	PYTHONPATH=benchmarks $(BIN)/python -m raghu2021 --out paper-output
+
+docs: $(VENV)/.docs  ## Build the documentation: its pictures are drawn by code that runs
+	$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 test: $(VENV)/.test  ## Run the whole test suite
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto
@@ -40,11 +44,12 @@ asv: $(VENV)/.dev  ## Run every benchmark suite once, quickly
 	cd benchmarks/asv && PATH=$(abspath $(BIN)):$$PATH && asv machine --yes && asv run --quick --python=same
 
 # An environment per extra; a later one contains the earlier ones.
-$(VENV)/.demo $(VENV)/.paper $(VENV)/.test $(VENV)/.check $(VENV)/.dev $(VENV)-bench/.bench: pyproject.toml
+ENVIRONMENTS := demo paper docs test check dev
+$(ENVIRONMENTS:%=$(VENV)/.%) $(VENV)-bench/.bench: pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --upgrade pip
 	$(@D)/bin/python -m pip install --quiet --editable '.[$(patsubst .%,%,$(@F))]'
 	touch $@
 
 clean:           ## Remove environments and everything generated
-	rm -rf $(VENV) $(VENV)-bench demo-output paper-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench demo-output paper-output docs/_build docs/auto_gallery docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis

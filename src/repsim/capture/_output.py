@@ -81,7 +81,18 @@ def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists and mappings, depth first and in order."""
+    """Yield the tensors in nested tuples, lists and mappings, depth first and in order.
+
+    Parameters
+    ----------
+    value : object
+        What a module returned.
+
+    Yields
+    ------
+    torch.Tensor
+        Each tensor; what is neither a tensor nor a container is passed over.
+    """
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

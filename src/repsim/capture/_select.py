@@ -176,7 +176,20 @@ def near_names(name: str, names: list[str]) -> str:
 
 
 def listing(names: list[str], most: int = 8) -> str:
-    """Join the first few names, and count the others."""
+    """Join the first few names, and count the others.
+
+    Parameters
+    ----------
+    names : list of str
+        What a message is about.
+    most : int, default 8
+        How many to write out.
+
+    Returns
+    -------
+    str
+        The names in quotes, by commas.
+    """
     shown = ", ".join(map(repr, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 

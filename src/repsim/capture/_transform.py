@@ -88,7 +88,25 @@ def _same(tensor: Tensor) -> Tensor:
 def resolve_transform(
     transform: Transform, operation: str = "Recorder"
 ) -> Callable[..., Any] | None:
-    """Turn a reducer's name into it; pass a callable and None through; explain the rest."""
+    """Turn a reducer's name into it; pass a callable and None through; explain the rest.
+
+    Parameters
+    ----------
+    transform : str, callable or None
+        A key of :data:`REDUCERS`, a function of an output, or None for the output itself.
+    operation : str, default "Recorder"
+        What the error message begins with.
+
+    Returns
+    -------
+    callable or None
+        The reducer, or what was passed.
+
+    Raises
+    ------
+    InputError
+        An unknown name or something that cannot be called.
+    """
     if isinstance(transform, str):
         if transform not in REDUCERS:
             raise InputError(

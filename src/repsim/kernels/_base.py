@@ -43,7 +43,25 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
 
 
 def resolve_kernel(operation: str, kernel: str | Kernel) -> Kernel:
-    """Turn a name into a kernel; pass a kernel through; explain anything else."""
+    """Turn a name into a kernel; pass a kernel through; explain anything else.
+
+    Parameters
+    ----------
+    operation : str
+        What the error message begins with.
+    kernel : str or Kernel
+        A key of :data:`KERNELS`, which gives the kernel with its defaults, or an instance.
+
+    Returns
+    -------
+    Kernel
+        An instance.
+
+    Raises
+    ------
+    InputError
+        Neither of them; the message lists the names.
+    """
     if isinstance(kernel, str) and kernel in KERNELS:
         return KERNELS[kernel]()
     if isinstance(kernel, Kernel) and not isinstance(kernel, type):

@@ -123,8 +123,20 @@ def flat_if_constant(xp: Namespace, x: Array, gram: Array) -> Array:
 def squared_distances(xp: Namespace, x: Array, precision: str = "highest") -> Array:
     """Return the (n, n) squared Euclidean distances between rows; non-negative, zero diagonal.
 
-    From inner products about the sample that is nearest to the mean: |a|² + |b|² − 2a·b loses its
+    From inner products about the sample that is nearest to the mean: ‖a‖² + ‖b‖² − 2a·b loses its
     digits when a and b are far from the origin, and one outlier moves the mean away from all.
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace of ``x``.
+    x : array, shape (n, p)
+        Samples by features.
+
+    Returns
+    -------
+    array, shape (n, n)
+        At least float32, in the namespace and on the device of ``x``.
     """
     norms: Array | None = None
     for block in column_blocks(x):

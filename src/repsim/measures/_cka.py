@@ -55,6 +55,12 @@ def cka(
         The estimator of all three HSICs. Biased CKA of *independent* data is well above zero when
         the features are many: about p/(n + p) for white noise. Prefer the unbiased one whenever n
         is not large beside p and q.
+    given : array, shape (n, r) or (n, ...), optional
+        A third representation of the same samples: what x and y share beyond what both share with
+        it (partial CKA).
+    features : {"all", "sampled"}, default "all"
+        ``"sampled"`` corrects for features that were drawn at random from more; linear kernel
+        alone, see the notes.
 
     Returns
     -------

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["LOWER_HALF", "layer_match"]
 
 LOWER_HALF = 0.5
+"""The greatest depth, from 0 to 1, of the layers that make up the lower half of a network."""
+
 MOST = 0.9
 
 

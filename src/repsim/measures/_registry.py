@@ -144,7 +144,23 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(_TABLE)
 
 
 def register(measure: Measure) -> Measure:
-    """Add a measure to the table and return it; a name is taken once."""
+    """Add a measure to the table and return it; a name is taken once.
+
+    Parameters
+    ----------
+    measure : Measure
+        The entry; :func:`repsim.pairwise` and the inference functions then know its name.
+
+    Returns
+    -------
+    Measure
+        The same.
+
+    Raises
+    ------
+    InputError
+        There is another measure of that name.
+    """
     there = _TABLE.get(measure.name)
     # A module that is loaded again, as in a notebook, replaces its own entries.
     if there is not None and _home(there) != _home(measure):
@@ -162,7 +178,25 @@ def _home(measure: Measure) -> tuple[str, str]:
 
 
 def resolve_measure(operation: str, measure: str | Measure) -> Measure:
-    """Turn a name into a measure; pass a measure through; explain anything else."""
+    """Turn a name into a measure; pass a measure through; explain anything else.
+
+    Parameters
+    ----------
+    operation : str
+        What the error message begins with.
+    measure : str or Measure
+        A key of :data:`MEASURES`, or an entry.
+
+    Returns
+    -------
+    Measure
+        The entry.
+
+    Raises
+    ------
+    InputError
+        Neither of them; the message lists the names.
+    """
     if isinstance(measure, Measure):
         return measure
     if isinstance(measure, str) and measure in MEASURES:

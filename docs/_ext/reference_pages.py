@@ -1,0 +1,295 @@
+"""The reference, written from the code before each build: nothing in it is kept by hand.
+
+A page per measure (from the registry), a page per analysis, and a page per package with all its
+public names. What is kept by hand are the pitfalls, ``notes/<name>.md``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from public_names import PACKAGES, PublicName, all_names, docstring_of
+from repsim.measures import MEASURES, Measure
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+__all__ = ["ANALYSES", "pages", "setup"]
+
+NOTES = Path(__file__).parents[1] / "notes"
+GALLERY = Path(__file__).parents[1] / "gallery"
+
+ANALYSES = (
+    "compare",
+    "layer_match",
+    "attention_distance",
+    "head_subset_cka",
+    "effective_receptive_field",
+    "residual_ratios",
+    "without_residual",
+    "residual_sites",
+    "token_localization",
+    "linear_probe",
+    "data_scale",
+)
+"""In the order of the paper. An analysis that is not here has its place at the end."""
+
+INVARIANCES = {
+    "orthogonal": "rotations and reflections",
+    "permutation": "order of the features",
+    "isotropic_scale": "a common factor",
+    "translation": "an added constant",
+    "invertible_linear": "any invertible linear map",
+}
+
+INTRODUCTIONS = {
+    "analysis": "Models and a stream of data in, a labelled `xarray.Dataset` out. These need "
+    "torch.",
+    "measures": "Two arrays of the same samples in, one number out. Every measure has its own "
+    "page; what is listed in full here works on top of them.",
+    "inference": "Could it be chance, and how well is it known?",
+    "streaming": "Data that arrive in batches, or that do not fit in memory.",
+    "attention": "Attention weights of any framework in, numbers out.",
+    "capture": "What the layers of an unmodified torch model return. These need torch.",
+    "kernels": "What a Gram matrix is made of.",
+    "plot": "Each takes a result and an optional Axes, draws, and returns the Axes. These need "
+    "matplotlib.",
+    "errors": "One hierarchy: `except repsim.RepsimError` catches everything that the library "
+    "raises on purpose. [Errors explained](../errors.md) says what to do.",
+}
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every page of the reference by its path below ``reference/``."""
+    names = all_names()
+    measures = {m.function.__name__ for m in MEASURES.values()}
+    analyses = [n for n in names if n.package == "analysis" or n.path[7:] in ANALYSES]
+    analyses.sort(key=lambda n: ANALYSES.index(n.name) if n.name in ANALYSES else len(ANALYSES))
+    own = {n.path: f"measures/{n.name}" for n in names if n.path[7:] in measures}
+    own |= {n.path: f"analyses/{n.name}" for n in analyses}
+
+    out = {own[n.path] + ".md": measure_page(n) for n in names if n.path[7:] in measures}
+    out |= {own[n.path] + ".md": analysis_page(n) for n in analyses}
+    out["measures/index.md"] = index(
+        "Measures, one by one",
+        "What each computes, what it sees and what misleads.",
+        sorted((n for n in names if n.path[7:] in measures), key=lambda n: family(n.name)),
+    )
+    out["analyses/index.md"] = index(
+        "Analyses, one by one", "What each measures, on which models, and what misleads.", analyses
+    )
+    packages = [*PACKAGES, "errors"]
+    for package in packages:
+        listed = [n for n in names if n.package == package]
+        if listed:
+            out[f"{package}.md"] = "\n".join(package_page(package, listed, own))
+    out["index.md"] = "\n".join(
+        [
+            "# Reference\n",
+            "Every public name, from the docstrings, whose examples the tests execute.\n",
+            *(
+                f"- [{'errors and warnings' if p == 'errors' else p}]({p}.md): "
+                f"{INTRODUCTIONS[p].split('. ')[0].rstrip('.')}."
+                for p in packages
+            ),
+            "\n```{toctree}\n:hidden:\n",
+            *packages,
+            "```\n",
+        ]
+    )
+    return out
+
+
+def family(name: str) -> str:
+    return next(m.family for m in MEASURES.values() if m.function.__name__ == name)
+
+
+def index(title: str, lead: str, names: list[PublicName]) -> str:
+    rows = [f"| [{n.name}]({n.name}.md) | {first_line(n)} |" for n in names]
+    return "\n".join(
+        [
+            f"# {title}\n",
+            f"{lead}\n",
+            "| | |",
+            "|---|---|",
+            *rows,
+            "\n```{toctree}\n:hidden:\n",
+            *(n.name for n in names),
+            "```\n",
+        ]
+    )
+
+
+def first_line(public: PublicName) -> str:
+    """Return the docstring's first sentence, as Markdown."""
+    paragraph = " ".join(docstring_of(public).split("\n\n")[0].split())
+    return paragraph.replace("``", "`").replace("|", "\\|").replace(":func:", "").rstrip(":")
+
+
+def head(public: PublicName) -> str:
+    """Return the docstring up to its parameters: the sentence and the formula."""
+    return docstring_of(public).split("\nParameters\n")[0].rstrip()
+
+
+def rst(text: str) -> str:
+    return f"```````{{eval-rst}}\n{text}\n```````\n"
+
+
+def notes(name: str) -> str:
+    path = NOTES / f"{name}.md"
+    if not path.is_file():
+        return ""
+    return f"## Before you trust it\n\n{path.read_text(encoding='utf-8').strip()}\n"
+
+
+def call(measure: Measure) -> str:
+    options = ", ".join(f"{key}={value!r}" for key, value in measure.preset.items())
+    return f"`{measure.function.__name__}({options})`"
+
+
+def at_a_glance(rows: list[Measure]) -> Iterator[str]:
+    yield "## At a glance\n"
+    yield "| | " + " | ".join(call(m) if m.preset else "" for m in rows) + " |"
+    yield "|---|" + "---|" * len(rows)
+
+    def row(title: str, values: list[str]) -> str:
+        same = len(set(values)) == 1 and len(values) > 1
+        return (
+            f"| {title} | "
+            + " | ".join(values[:1] + [""] * (len(values) - 1) if same else values)
+            + " |"
+        )
+
+    def bound(value: float) -> str:
+        special = {float("inf"): "∞", float("-inf"): "−∞"}
+        return special.get(value, f"{value:.4g}".replace("-", "−"))
+
+    yield row(
+        "kind",
+        ["similarity" if m.similarity else "metric" if m.metric else "dissimilarity" for m in rows],
+    )
+    yield row(
+        "range",
+        [
+            f"{bound(m.range[0])} to {bound(m.range[1])}"
+            + ("" if m.units == "1" else f" ({m.units})")
+            for m in rows
+        ],
+    )
+    yield row("symmetric", ["yes" if m.symmetric else "no" for m in rows])
+    yield row("does not see", ["; ".join(blind(m)) for m in rows])
+    yield row("fewest samples", [str(m.minimum_samples) for m in rows])
+    yield row("cost", [m.cost for m in rows])
+    yield row("source", [m.reference for m in rows])
+
+
+def blind(measure: Measure) -> Iterator[str]:
+    """Say what a measure does not see, of both sides or of one."""
+    on_y = measure.invariances if measure.invariances_y is None else measure.invariances_y
+    for key, text in INVARIANCES.items():
+        sides = [s for s, held in (("x", measure.invariances), ("y", on_y)) if key in held]
+        if sides:
+            yield text + (f" of {sides[0]}" if len(sides) == 1 else "")
+
+
+def measure_page(public: PublicName) -> str:
+    rows = [m for m in MEASURES.values() if m.function is public.value]
+    picture = (
+        f"```{{image}} ../pictures/{public.name}.png\n"
+        f":alt: {public.name} of a representation and a noisy, a changed and an unrelated one\n"
+        "```\n\n"
+        "Left: 100 samples of 10 features against themselves with noise added, and, dashed, the "
+        "average for independent data. Right: against themselves, changed: a value that stays "
+        "where *itself* is means that the change is not seen. "
+        "Drawn while this page was built.\n"
+    )
+    return "\n".join(
+        [
+            f"# {public.name}\n",
+            rst(head(public)),
+            *at_a_glance(rows),
+            "\n## What it sees\n",
+            picture,
+            notes(public.name),
+            "## Reference\n",
+            full(public),
+        ]
+    )
+
+
+def analysis_page(public: PublicName) -> str:
+    drawn = any(f"{public.path}(" in p.read_text(encoding="utf-8") for p in GALLERY.glob("*.py"))
+    pictures = "## Pictures\n\n" + rst(f".. minigallery:: {public.path}") if drawn else ""
+    return "\n".join(
+        [
+            f"# {public.name}\n",
+            rst(head(public)),
+            pictures,
+            notes(public.name),
+            "## Reference\n",
+            full(public),
+        ]
+    )
+
+
+def full(public: PublicName) -> str:
+    """Return the directive that documents a name in full."""
+    if public.kind == "data":
+        text = docstring_of(public).replace("\n", "\n    ")
+        return rst(f".. py:data:: {public.path}\n\n    {text}\n")
+    options = "\n    :no-members:" if public.kind == "exception" else ""
+    return rst(f".. auto{public.kind}:: {public.path}{options}\n")
+
+
+def package_page(package: str, names: list[PublicName], own: dict[str, str]) -> Iterator[str]:
+    title = "Errors and warnings" if package == "errors" else f"repsim.{package}"
+    yield f"# {title}\n"
+    yield f"{INTRODUCTIONS[package]}\n"
+    yield "| | |\n|---|---|"
+    for n in names:
+        target = f"{own[n.path]}.md" if n.path in own else f"#{n.path}"
+        label = n.path.removeprefix("repsim.")
+        yield (
+            f"| [`{label}`]({target}) | {first_line(n)} |"
+            if n.path in own
+            else (f"| {{py:obj}}`{label} <{n.path}>` | {first_line(n)} |")
+        )
+    yield ""
+    for n in names:
+        if n.path not in own:
+            yield f"## {n.path.removeprefix('repsim.')}\n"
+            yield full(n)
+
+
+def write(app: Sphinx) -> None:
+    """Write what has changed, and remove pages of names that are gone."""
+    from backends_table import backends_page
+    from measure_pictures import draw
+
+    folder = Path(app.srcdir, "reference")
+    texts = {**pages(), "backends.md": backends_page()}
+    for path in folder.rglob("*.md"):
+        if path.relative_to(folder).as_posix() not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    for name in {m.function.__name__ for m in MEASURES.values()}:
+        picture = folder / "pictures" / f"{name}.png"
+        picture.parent.mkdir(exist_ok=True)
+        # A picture belongs to the code that it was drawn by.
+        source = Path(inspect.getfile(MEASURES[name].function if name in MEASURES else draw))
+        if not picture.is_file() or picture.stat().st_mtime < source.stat().st_mtime:
+            draw([m for m in MEASURES.values() if m.function.__name__ == name]).savefig(
+                picture, dpi=144
+            )
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("builder-inited", write, priority=100)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,51 @@
+"""
+Streaming: the same number from batches
+=======================================
+
+Minibatch CKA estimates the value of the whole data set from batches, in memory that does not grow
+with them. Averaging the CKA of batches is something else.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import repsim
+
+rng = np.random.default_rng(0)
+cause = rng.standard_normal((1024, 8))
+x = cause @ rng.standard_normal((8, 100)) + 4 * rng.standard_normal((1024, 100))
+y = cause @ rng.standard_normal((8, 100)) + 4 * rng.standard_normal((1024, 100))
+whole = float(repsim.cka(x, y, estimator="unbiased"))
+
+# %%
+# Batches of 32, one pass: the estimate with its standard error as the batches come in, and, for
+# comparison, the average over the batches of biased CKA.
+
+accumulator = repsim.MinibatchCKA()
+streamed, errors, averaged, values = [], [], [], []
+for rows in np.arange(1024).reshape(-1, 32):
+    accumulator.update({"x": x[rows]}, {"y": y[rows]})
+    values.append(float(repsim.cka(x[rows], y[rows])))
+    if accumulator.n_batches >= 4:
+        streamed.append(accumulator.compute().item())
+        errors.append(accumulator.standard_error().item())
+        averaged.append(np.mean(values))
+
+seen = 32 * np.arange(4, 33)
+streamed, errors = np.array(streamed), np.array(errors)
+ax = Figure(figsize=(6, 3.4), layout="constrained").add_subplot()
+ax.fill_between(seen, streamed - errors, streamed + errors, color="#8a2b68", alpha=0.2, lw=0)
+ax.plot(seen, streamed, color="#8a2b68", label="minibatch CKA ± standard error")
+ax.plot(seen, averaged, color="0.5", label="mean of biased CKA per batch")
+ax.axhline(whole, color="k", linestyle="--", linewidth=1, label="all 1024 samples at once")
+ax.set(xlabel="samples seen", ylabel="CKA", ylim=(0.3, 1), title="Batches of 32, 100 features")
+ax.legend(frameon=False)
+ax
+
+# %%
+# For the linear kernel there is an exact way too: the covariances of features.
+
+exact = repsim.StreamingLinearCKA()
+for rows in np.arange(1024).reshape(-1, 32):
+    exact.update({"x": x[rows]}, {"y": y[rows]})
+exact.compute().item() - whole

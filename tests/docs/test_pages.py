@@ -1,0 +1,123 @@
+"""The code on the pages runs: each page from top to bottom, as a reader would type it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.myst import PythonCodeBlockParser
+
+import repsim
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+OWN_TEST = {"howto/ddp.md"}
+QUICK = {"errors.md"}
+LEFT_OUT = {"_build", "auto_gallery", "reference", "notes"}
+
+SYBIL = Sybil(parsers=[PythonCodeBlockParser()], path=str(DOCS))
+
+
+def with_python() -> list[str]:
+    """The pages that hold Python, those that another change adds included."""
+    names = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+    return [
+        name
+        for name in names
+        if name.split("/")[0] not in LEFT_OUT and "```python\n" in (DOCS / name).read_text()
+    ]
+
+
+PAGES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in with_python()
+    if name not in OWN_TEST
+]
+
+
+def test_the_pages_are_found():
+    assert OWN_TEST | QUICK | {"tutorial.md", "howto/vit-resnet.md"} <= set(with_python())
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document = SYBIL.parse(DOCS / name)
+    examples = list(document.examples())
+    assert len(examples) == (DOCS / name).read_text().count("```python\n")
+    for example in examples:
+        example.evaluate()
+
+
+@pytest.mark.slow
+def test_several_ranks(tmp_path):
+    """The page on several ranks, with two of them, as it says."""
+    (example,) = SYBIL.parse(DOCS / "howto" / "ddp.md").examples()
+    (tmp_path / "ranks.py").write_text(str(example.parsed))
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "ranks.py",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "250 samples, 2 ranks" in run.stdout
+
+
+def test_errors_explained_are_those_that_there_are():
+    page = (DOCS / "errors.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    quoted = re.findall(r'^\*\*"([^"]+)"', page, re.M)
+    assert len(quoted) >= 6
+    assert not [message for message in quoted if message not in source]
+    errors = {name for name in repsim.__all__ if name.endswith(("Error", "Warning"))}
+    assert not [name for name in errors if f"`{name}`" not in page]
+
+
+def test_optional_pages_are_listed_where_they_are(tmp_path, extensions):
+    from optional_pages import without_missing
+
+    (tmp_path / "there.md").write_text("# There\n")
+    text = "```{toctree}\nthere*\nmissing*\nplain\n```\n"
+    assert without_missing(text, tmp_path) == "```{toctree}\nthere*\nplain\n```\n"
+
+
+def test_an_executed_page_shows_what_its_code_gives_and_stops_at_errors(tmp_path, extensions):
+    from sphinx.errors import ExtensionError
+
+    import executed_pages
+
+    class App:
+        srcdir = tmp_path
+
+    page = "---\nexecute: true\n---\n\n```python\nx = 3\nprint('seen')\nx + 4\n```\n"
+    source = [page + "\n```python\nx * 10\n```\n"]
+    executed_pages.execute(App(), "page", source)
+    assert "seen" in source[0]
+    assert "\n7\n" in source[0]
+    assert "\n30\n" in source[0]  # one namespace
+
+    plain = ["```python\n1 / 0\n```\n"]
+    executed_pages.execute(App(), "page", plain)
+    assert plain == ["```python\n1 / 0\n```\n"]
+
+    with pytest.raises(ExtensionError, match=r"page.md, block 1 raised.\nZeroDivisionError"):
+        executed_pages.execute(App(), "page", ["---\nexecute: true\n---\n" + plain[0]])
+    warns = "---\nexecute: true\n---\n```python\nimport warnings\nwarnings.warn('no')\n```\n"
+    with warnings.catch_warnings(), pytest.raises(ExtensionError, match="UserWarning: no"):
+        executed_pages.execute(App(), "page", [warns])
