@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["PACKAGES", "PublicName", "all_names", "docstring_of"]
 
-OPEN = ("measures", "inference", "attention", "capture", "kernels", "plot")
+OPEN = ("measures", "inference", "attention", "capture", "kernels", "plot", "report")
 """Packages all of whose ``__all__`` is public."""
 
 PACKAGES = ("analysis", *OPEN[:2], "streaming", *OPEN[2:])

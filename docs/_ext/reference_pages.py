@@ -57,6 +57,7 @@ INTRODUCTIONS = {
     "kernels": "What a Gram matrix is made of.",
     "plot": "Each takes a result and an optional Axes, draws, and returns the Axes. These need "
     "matplotlib.",
+    "report": "Results into a folder, and from there onto one page.",
     "errors": "One hierarchy: `except repsim.RepsimError` catches everything that the library "
     "raises on purpose. [Errors explained](../errors.md) says what to do.",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import repsim
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-OWN_TEST = {"howto/ddp.md"}
+OWN_TEST = {"howto/ddp.md", "imagenet-scale.md"}
 QUICK = {"errors.md"}
 LEFT_OUT = {"_build", "auto_gallery", "reference", "notes"}
 
@@ -77,6 +78,16 @@ def test_several_ranks(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert "250 samples, 2 ranks" in run.stdout
+
+
+def test_the_run_over_imagenet_is_called_as_it_could_be(monkeypatch):
+    """Its page needs eight GPUs: here, its names and the options that it passes."""
+    (example,) = SYBIL.parse(DOCS / "imagenet-scale.md").examples()
+    code = str(example.parsed)
+    compile(code, "imagenet-scale.md", "exec")
+    call = code[code.index("repsim.compare(") : code.index("if dist.get_rank")]
+    parameters = inspect.signature(repsim.compare).parameters
+    assert set(re.findall(r"(\w+)=(?!=)", call)) - {"sampler"} <= set(parameters)
 
 
 def test_errors_explained_are_those_that_there_are():

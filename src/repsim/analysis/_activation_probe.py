@@ -51,13 +51,16 @@ def probe_activations(
 
     Parameters
     ----------
-    train, test : mapping of str to array-like, shapes (n, ...) and (m, ...)
-        The same layers of the same width on both sides, as :func:`repsim.extract` stores and
-        :func:`repsim.open_activations` opens them, or any arrays that are sliced by rows. Trailing
-        axes are flattened: what one vector of a sample is was chosen with ``transform=`` when
-        they were stored.
-    train_labels, test_labels : array or sequence of int, shapes (n,) and (m,)
+    train : mapping of str to array-like, shape (n, ...)
+        Layers as :func:`repsim.extract` stores and :func:`repsim.open_activations` opens them, or
+        any arrays that are sliced by rows. Trailing axes are flattened: what one vector of a sample
+        is was chosen with ``transform=`` when they were stored.
+    train_labels : array or sequence of int, shape (n,)
         Class numbers from 0, in the order of the rows.
+    test : mapping of str to array-like, shape (m, ...)
+        The same layers of the same width.
+    test_labels : array or sequence of int, shape (m,)
+        Class numbers, in the order of the rows.
     n_classes : int, optional
         K; by default one more than the largest label of train.
     ridges, standardize, shots, holdout

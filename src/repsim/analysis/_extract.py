@@ -122,6 +122,10 @@ def extract(
     :func:`repsim.pairwise`, :func:`repsim.cka` and :mod:`repsim.inference`, which read a layer
     whole; and to :func:`repsim.probe_activations`.
 
+    References
+    ----------
+    The store is Zarr, version 3: https://zarr-specs.readthedocs.io; each chunk has a checksum.
+
     Examples
     --------
     >>> import tempfile, torch, repsim

@@ -25,7 +25,27 @@ def repr_of(kernel: Any) -> str:
 
 
 def with_precision(operation: str, kernel: Any, precision: str) -> Any:
-    """Return the kernel at this precision, or say that it has no choice of it."""
+    """Return the kernel at this precision, or say that it has no choice of it.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    kernel : Kernel
+        Any kernel.
+    precision : {"highest", "tf32", "bf16"}
+        As in :class:`Linear`.
+
+    Returns
+    -------
+    Kernel
+        The kernel itself if it has this precision.
+
+    Raises
+    ------
+    InputError
+        There is no such precision, or the kernel has no choice of it.
+    """
     require_precision(operation, precision)
     if getattr(kernel, "precision", None) == precision:
         return kernel

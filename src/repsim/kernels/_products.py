@@ -132,6 +132,8 @@ def squared_distances(xp: Namespace, x: Array, precision: str = "highest") -> Ar
         The array namespace of ``x``.
     x : array, shape (n, p)
         Samples by features.
+    precision : {"highest", "tf32", "bf16"}
+        What the features keep of their digits in the products, as in :class:`RBF`.
 
     Returns
     -------

@@ -86,17 +86,54 @@ def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.Data
 
 
 def layer_names(array: xarray.DataArray, dim: str) -> list[str]:
-    """Return the names along `dim`, in execution order; positions where there are no names."""
+    """Return the names along `dim`, in execution order; positions where there are no names.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        A map of layers by layers.
+    dim : {"layer_x", "layer_y"}
+        Which side.
+
+    Returns
+    -------
+    list of str
+        As many as the map has rows or columns.
+    """
     return [str(name) for name in array[dim].values]
 
 
 def model_name(array: xarray.DataArray, side: str) -> str:
-    """Return the name of the model on `side` ("x" or "y"), or the side where it has none."""
+    """Return the name of the model on one side, or the side where it has none.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        A map of layers by layers, with the names in its attributes.
+    side : {"x", "y"}
+        Which side.
+
+    Returns
+    -------
+    str
+        As in ``attrs["model_x"]``.
+    """
     return str(array.attrs.get(f"model_{side}") or side)
 
 
 def measure_label(array: xarray.DataArray) -> str:
-    """Return which similarity this is, with kernel and estimator: "CKA (linear, unbiased)"."""
+    """Return which similarity this is, with kernel and estimator: "CKA (linear, unbiased)".
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        A map of layers by layers, with kernel and estimator in its attributes.
+
+    Returns
+    -------
+    str
+        For a title, an axis or a colour bar.
+    """
     name = str(array.attrs.get("long_name", array.name))
     name = "CKA" if name == "cka" else name.replace("_", " ")
     options = [str(array.attrs[key]) for key in ("kernel", "estimator") if array.attrs.get(key)]

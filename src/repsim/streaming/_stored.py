@@ -47,6 +47,10 @@ def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
     CheckpointError
         It cannot be read.
 
+    References
+    ----------
+    Zarr, version 3: https://zarr-specs.readthedocs.io; any reader of it opens the store.
+
     Examples
     --------
     >>> import tempfile, torch, repsim
