@@ -24,7 +24,11 @@ def without(name: str) -> str:
     """A command line in a Python that lacks a package."""
     return f"""
 import sys
-sys.modules[{name!r}] = None
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {name!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
 from repsim.cli import main
 sys.exit(main())
 """

@@ -106,7 +106,7 @@ class Layouts:
             height, width = join.grid
             if 0 <= n_tokens - height * width <= MOST_PREFIX:
                 return n_tokens - height * width
-            if merged(n_tokens, height, width):
+            if n_tokens > 1 and merged(n_tokens, height, width):  # a single one may be pooled
                 return 0
         raise InputError(
             f"residual_ratios: which of the {n_tokens} tokens of site {site.label!r} are spatial "

@@ -92,9 +92,11 @@ class KernelItem:
 
         Blocks of rows take the place of whole Grams, and nothing is kept: less time and memory, if
         no product of either is asked for again. ``None`` where there are no blocks: other kernels,
-        what is left of a Gram, frameworks whose values may not be known yet.
+        what is left of a Gram, factors to be rounded, frameworks whose values may not be known yet.
         """
         if not (type(self) is type(other) is KernelItem and isinstance(self._kernel, Linear)):
+            return None
+        if self._kernel.precision != "highest":
             return None
         if not blockwise(self._x):
             return None
