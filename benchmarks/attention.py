@@ -17,7 +17,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ import xarray  # noqa: F401 - so that the size of a library does not count
 from torch import Tensor, nn
 
 import repsim
+from _markers import write_between
 from _measure import cores, forget_peak, peak_mib
 from peers import processor, spread
 from repsim.attention import entropy, mean_distance, prefix_mass
@@ -165,16 +165,6 @@ def table(found: dict[str, dict[str, list[float]]], error: float) -> str:
     )
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the two comments of `path`."""
-    page = path.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1:
-        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
-    pattern = re.escape(START) + ".*" + re.escape(END)
-    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
-    path.write_text(page, encoding="utf-8")
-
-
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -214,7 +204,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps({"setting": setting, **found}, indent=1))
     if args.write:
-        write(args.write, text)
+        write_between(args.write, START, END, text)
 
 
 if __name__ == "__main__":

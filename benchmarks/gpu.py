@@ -21,7 +21,6 @@ import gc
 import importlib.metadata
 import json
 import platform
-import re
 import statistics
 import sys
 import time
@@ -40,6 +39,7 @@ from torch import Tensor, nn
 
 import repsim
 from _cases import Key, locate, names_that_ran
+from _markers import write_between
 from _packages import Layers, Matrix, forward, forward_and_grams, loader
 
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
@@ -379,16 +379,6 @@ def report(args: argparse.Namespace, rows: list[Row], speeds: dict[str, float]) 
     return f"{head}\n\n{table(rows)}"
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the two comments of `path`."""
-    page = path.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1:
-        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
-    pattern = re.escape(START) + ".*" + re.escape(END)
-    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
-    path.write_text(page, encoding="utf-8")
-
-
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -428,7 +418,7 @@ def main(argv: list[str] | None = None) -> None:
         data = {"rows": [asdict(row) for row in rows], "speeds": speeds}
         args.json.write_text(json.dumps(data, indent=1))
     if args.write:
-        write(args.write, text)
+        write_between(args.write, START, END, text)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-import re
 import statistics
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+
+from _markers import write_between
 
 START, END = "<!-- import:start -->", "<!-- import:end -->"
 
@@ -78,16 +79,6 @@ def table(found: dict[str, list[float]], rounds: int) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the two comments of ``path``."""
-    page = path.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1:
-        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
-    pattern = re.escape(START) + ".*" + re.escape(END)
-    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
-    path.write_text(page, encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -98,7 +89,7 @@ def main() -> None:
     text = table(interleaved(args.rounds), args.rounds)
     print(text)
     if args.write:
-        write(args.write, text)
+        write_between(args.write, START, END, text)
 
 
 if __name__ == "__main__":

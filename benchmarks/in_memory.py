@@ -20,7 +20,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ import numpy as np
 import torch
 
 import repsim
+from _markers import write_between
 from _measure import cores, forget_peak, peak_mib
 from peers import processor, spread
 
@@ -200,16 +200,6 @@ def table(cases: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the two comments of ``path``."""
-    page = path.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1:
-        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
-    pattern = re.escape(START) + ".*" + re.escape(END)
-    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
-    path.write_text(page, encoding="utf-8")
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -250,7 +240,7 @@ def main() -> None:
     text = f"{processor()}; {about}.\n\n{table(cases)}"
     print(text)
     if args.write:
-        write(args.write, text)
+        write_between(args.write, START, END, text)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import numpy as np
 
 import repsim
+from _markers import write_between
 from repsim.inference import subsample
 
 START, END = "<!-- inference:start -->", "<!-- inference:end -->"
@@ -315,16 +315,6 @@ def null_table(rows: dict[str, dict[str, float]], maps: dict[str, float], datase
     return "\n".join(lines)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the two comments of `path`."""
-    page = path.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1:
-        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
-    pattern = re.escape(START) + ".*" + re.escape(END)
-    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
-    path.write_text(page, encoding="utf-8")
-
-
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -376,7 +366,7 @@ def main(argv: list[str] | None = None) -> str:
         found = {"setting": setting, "coverage": rows, "nulls": nulls, "maps": maps}
         args.json.write_text(json.dumps(found, indent=1))
     if args.write:
-        write(args.write, text)
+        write_between(args.write, START, END, text)
     return text
 
 

@@ -18,7 +18,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -31,6 +30,7 @@ import numpy as np
 import torch
 
 from _cases import CASES, Reference, locate, names_that_ran, reference
+from _markers import write_between
 from _measure import Plan, Run, Setting, alone, cores, interleaved
 from _packages import ALL, FLOORS, PACKAGES, RAN, Layers, Matrix, callers
 
@@ -232,16 +232,6 @@ def report(found: dict[str, list[Row]], machine: dict[str, str | int]) -> str:
     return "\n\n".join([f"{machine['processor']}; {about}.", *tables])
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the two comments of `path`."""
-    page = path.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1:
-        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
-    pattern = re.escape(START) + ".*" + re.escape(END)
-    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
-    path.write_text(page, encoding="utf-8")
-
-
 def check(names: list[str]) -> None:
     """Stop unless every package is there: a table with a package missing looks complete."""
     missing = []
@@ -302,7 +292,7 @@ def main() -> None:
         data = {"setting": machine, "cases": {c: [asdict(r) for r in found[c]] for c in found}}
         args.json.write_text(json.dumps(data, indent=1))
     if args.write:
-        write(args.write, text)
+        write_between(args.write, START, END, text)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from array_api_compat import array_namespace
 from torch import Tensor, nn
 
 import repsim
+from _markers import write_between
 from repsim.kernels import Linear
 from repsim.streaming import pair_products
 
@@ -301,12 +302,7 @@ def main(arguments: list[str] | None = None) -> str:
         found = {"rates": vars(rates), "load": os.getloadavg()[0]}
         options.json.write_text(json.dumps(found, indent=1))
     if options.write:
-        page = options.write.read_text()
-        if page.count(START) != 1 or page.count(END) != 1:
-            parser.error(f"{options.write}: expected one {START} and one {END} to write between")
-        pattern = re.escape(START) + ".*?" + re.escape(END)
-        text_ = f"{START}\n{text}\n{END}"
-        options.write.write_text(re.sub(pattern, lambda _: text_, page, flags=re.DOTALL))
+        write_between(options.write, START, END, text)
     return text
 
 

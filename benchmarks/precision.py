@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import re
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor
 
 import repsim
+from _markers import write_between
 from repsim.kernels import Linear
 
 START, END = "<!-- precision:start -->", "<!-- precision:end -->"
@@ -96,16 +95,6 @@ def table(samples: tuple[int, ...], features: tuple[int, ...], draws: int) -> st
     return "\n".join(lines)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the two comments of `path`."""
-    page = path.read_text(encoding="utf-8")
-    if page.count(START) != 1 or page.count(END) != 1:
-        sys.exit(f"{path}: expected one {START} and one {END} to write between.")
-    pattern = re.escape(START) + ".*" + re.escape(END)
-    page = re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
-    path.write_text(page, encoding="utf-8")
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     text = head + "\n\n" + table(tuple(args.samples), tuple(args.features), args.draws)
     print(text)
     if args.write:
-        write(args.write, text)
+        write_between(args.write, START, END, text)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import numpy as np
 import xarray  # noqa: F401 - so that the size of a library does not count
 
 import repsim
+from _markers import write_between
 from _measure import cores, forget_peak, peak_mib
 from repsim.streaming import _exact_plan
 
@@ -179,11 +179,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(runs, indent=1))
     if options.write:
-        page = options.write.read_text()
-        pattern = re.escape(START) + ".*?" + re.escape(END)
-        options.write.write_text(
-            re.sub(pattern, lambda _: f"{START}\n{text}\n{END}", page, flags=re.DOTALL)
-        )
+        write_between(options.write, START, END, text)
 
 
 if __name__ == "__main__":
