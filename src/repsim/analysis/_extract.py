@@ -15,6 +15,7 @@ from repsim._errors import CaptureError, CheckpointError, InputError, NonFiniteE
 from repsim.analysis._drive import Forward, Prepare, as_found, batches, run
 from repsim.analysis._fingerprint import BatchLog, label_of, model_digest
 from repsim.analysis._provenance import model_label, transform_label, versions
+from repsim.analysis._reduced import reduced
 from repsim.analysis._sample_ids import SampleIds, check_sample_ids, ids_of
 from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform, select_layers
 from repsim.streaming import ActivationStore, open_activations
@@ -257,25 +258,10 @@ class _ToHost:
 
     def __init__(self, transform: Transform, dtype: str | None) -> None:
         self._reduce = resolve_transform(transform, "extract")
-        self._told = getattr(self._reduce, "wants_layer", False)
         self._dtype = None if dtype is None else DTYPES[dtype]
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
-        values = tensor
-        if self._reduce is not None:
-            values = self._reduce(tensor, layer, call) if self._told else self._reduce(tensor)
-        if not isinstance(values, Tensor) or values.shape[:1] != tensor.shape[:1]:
-            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise CaptureError(
-                f"extract: transform must keep the samples on axis 0.\n"
-                f"  layer {layer!r}: from {tuple(tensor.shape)} it made {got}\n"
-                f"  Reduce the other axes, for example transform=lambda x: x.mean(1)."
-            )
-        if values.numel() == 0:
-            raise CaptureError(
-                f"extract: layer {layer!r} has no features.\n  {tuple(values.shape)}\n"
-                f"  Leave it out of layers=."
-            )
+        values = reduced("extract", self._reduce, tensor, layer, call)
         wanted = self._dtype if values.is_floating_point() else None
         if wanted is None:
             wanted = torch.float32 if values.dtype == torch.bfloat16 else values.dtype

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim._errors import CaptureError
+from repsim.analysis._reduced import reduced
 from repsim.capture import Reducer
 from repsim.kernels import KERNELS
 from repsim.streaming import MIN_BATCH, PilotKernels
@@ -50,9 +50,9 @@ class LayerGrams:
         self._operation = operation
         self._kernels = kernels
         self._reduce = reduce
-        self._told = getattr(reduce, "wants_layer", False)
         # What is told the layer may do something else for each; a reducer only names it in errors.
-        self._sharing = not self._told or isinstance(reduce, Reducer)
+        told = getattr(reduce, "wants_layer", False)
+        self._sharing = not told or isinstance(reduce, Reducer)
         self._any_order = type(kernels.kernel) in KERNELS.values()
         self._seen: dict[tuple[Any, ...], tuple[weakref.ref[Tensor], int, Tensor]] = {}
 
@@ -78,21 +78,7 @@ class LayerGrams:
         return gram
 
     def _gram(self, tensor: Tensor, layer: str, call: int) -> Tensor:
-        values = tensor
-        if self._reduce is not None:
-            values = self._reduce(tensor, layer, call) if self._told else self._reduce(tensor)
-            if not isinstance(values, Tensor) or values.shape[:1] != tensor.shape[:1]:
-                got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise CaptureError(
-                    f"{self._operation}: transform must keep the samples on axis 0.\n"
-                    f"  layer {layer!r}: from {tuple(tensor.shape)} it made {got}\n"
-                    f"  Reduce the other axes, for example transform=lambda x: x.mean(1)."
-                )
-        if values.numel() == 0:
-            raise CaptureError(
-                f"{self._operation}: layer {layer!r} has no features.\n  {tuple(values.shape)}\n"
-                f"  Leave it out of layers=."
-            )
+        values = reduced(self._operation, self._reduce, tensor, layer, call)
         if values.shape[0] < MIN_BATCH:
             # The batch will be skipped and reported; it must not become the bandwidth's pilot.
             return values.new_zeros((values.shape[0], values.shape[0]))

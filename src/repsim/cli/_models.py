@@ -85,7 +85,7 @@ class LoadedModel:
 
     def digest(self) -> str:
         """Return digits that tell these weights from others."""
-        from repsim.analysis._fingerprint import model_digest
+        from repsim.analysis import model_digest
 
         return model_digest(self.module)
 

@@ -71,7 +71,7 @@ def output_shapes(
         return hook
 
     handles = [each.module.register_forward_hook(hook_of(each.name)) for each in chosen]
-    from repsim.analysis._drive import as_found, run
+    from repsim.analysis import as_found, run
 
     try:
         with as_found(model.module):

@@ -1,0 +1,47 @@
+"""What a transform makes of an output inside a hook, checked to be samples by features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from repsim._errors import CaptureError
+
+__all__ = ["reduced"]
+
+
+def reduced(
+    operation: str, reduce: Callable[..., Any] | None, tensor: Tensor, layer: str, call: int
+) -> Tensor:
+    """Return an output after its transform, (n, ...) as before, or say what is wrong with it.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    reduce : callable, optional
+        Told the layer and the call if it wants to be; None leaves the output as it is.
+    tensor : torch.Tensor, shape (n, ...)
+        The output.
+    layer, call : str, int
+        Which one.
+    """
+    values = tensor
+    if reduce is not None:
+        told = getattr(reduce, "wants_layer", False)
+        values = reduce(tensor, layer, call) if told else reduce(tensor)
+        if not isinstance(values, Tensor) or values.shape[:1] != tensor.shape[:1]:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise CaptureError(
+                f"{operation}: transform must keep the samples on axis 0.\n"
+                f"  layer {layer!r}: from {tuple(tensor.shape)} it made {got}\n"
+                f"  Reduce the other axes, for example transform=lambda x: x.mean(1)."
+            )
+    if values.numel() == 0:
+        raise CaptureError(
+            f"{operation}: layer {layer!r} has no features.\n  {tuple(values.shape)}\n"
+            f"  Leave it out of layers=."
+        )
+    return values
