@@ -22,7 +22,7 @@ docs: $(VENV)/.docs  ## Build the documentation: its pictures are drawn by code 
 	@echo "Open docs/_build/html/index.html"
 
 test: $(VENV)/.test  ## Run the whole test suite
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal
 
 quick: $(VENV)/.test  ## Run the tests that take a moment each
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto -m "not slow"
