@@ -25,7 +25,7 @@ test: $(VENV)/.test  ## Run the whole test suite
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal
 
 quick: $(VENV)/.test  ## Run the tests that take a moment each
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 check: $(VENV)/.check  ## Lint, formatting, types and the import contract
 	$(BIN)/ruff check .

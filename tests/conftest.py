@@ -29,14 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep a file on one worker, where what jax has compiled for its shapes is compiled once."""
-    from xdist.scheduler import LoadFileScheduling
-
-    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
-
-
 UNCOMPILED_JAX = {
     ("attention", "test_backends.py"),
     ("measures", "test_backends.py"),
