@@ -116,6 +116,7 @@ def test_sharing_in_other_modes(mode):
     agrees(compare(model, data=data, forward=forward, **quiet), *reference(model, model, data))
 
 
+@pytest.mark.slow
 def test_no_activation_outlives_its_batch():
     """Only Grams are kept: hooks see every activation, and all are gone when the forward is."""
     alive: list[weakref.ref] = []

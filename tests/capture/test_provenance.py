@@ -257,6 +257,7 @@ def test_inputs_that_are_no_input():
     assert kinds(lambda x: other + F.linear(other, A) + 0 * x) == []
 
 
+@pytest.mark.slow
 def test_tensors_are_not_kept_alive():
     alive = []
 

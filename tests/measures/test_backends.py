@@ -120,6 +120,7 @@ def test_result_dtype(backend, dtype_x, dtype_y, result):
     assert backend.dtype(backend.call(repsim.hsic, x, y)) == result
 
 
+@pytest.mark.slow
 def test_jax_without_float64():
     """Its default: integers and sums are float32 there."""
     jax = pytest.importorskip("jax")

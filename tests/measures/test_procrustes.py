@@ -134,6 +134,7 @@ def test_gradients(function, size):
     assert float(a.grad.abs().max()) > 1e-4
 
 
+@pytest.mark.slow
 def test_gradients_of_jax_agree():
     torch = pytest.importorskip("torch")
     jax = pytest.importorskip("jax")

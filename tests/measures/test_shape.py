@@ -189,7 +189,9 @@ CASES = {
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, marks=pytest.mark.slow) if case in ("angle", "whitened") else case
+        pytest.param(case, marks=pytest.mark.slow)
+        if case in ("angle", "angle of wide", "whitened")
+        else case
         for case in CASES
     ],
 )
