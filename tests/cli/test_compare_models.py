@@ -360,3 +360,11 @@ def test_networks_of_three_libraries_end_to_end(folder, tmp_path):
         )
         assert np.nanmax(np.abs(values)) <= 1
         assert found["attrs"]["n_samples"] == 24
+
+
+def test_a_scale_of_pixels_is_refused_for_inputs(inputs, capsys):
+    from repsim.cli import main
+
+    argv = ["compare", "timm:resnet18", "timm:resnet34", "--data", str(inputs)]
+    assert main([*argv, "--normalise", "imagenet"]) == 2
+    assert "--normalise is for the pixels of images" in capsys.readouterr().err

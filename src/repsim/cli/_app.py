@@ -187,7 +187,7 @@ def compare(
         session,
         request_x,
         request_y,
-        Inputs.asked("compare", data, limit, seed, batch_size, workers, on_bad_image),
+        Inputs.asked("compare", data, limit, seed, batch_size, workers, on_bad_image, scale),
         MapOptions(
             tuple(layers or ("*",)),
             None if layers_y is None else tuple(layers_y),
@@ -241,7 +241,7 @@ def attention(
         "attention",
         "attention_distance",
         request,
-        Inputs.asked("attention", data, limit, seed, batch_size, workers, on_bad_image),
+        Inputs.asked("attention", data, limit, seed, batch_size, workers, on_bad_image, scale),
         layers,
         tokens,
         out=out,
@@ -298,7 +298,7 @@ def analyse(
     code = run_all(
         context.obj,
         request,
-        Inputs.asked("analyse", data, limit, seed, batch_size, workers, on_bad_image),
+        Inputs.asked("analyse", data, limit, seed, batch_size, workers, on_bad_image, scale),
         names,
         layers,
         tokens,

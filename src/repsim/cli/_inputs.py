@@ -58,14 +58,15 @@ class Inputs:
         batch_size: int | None,
         workers: int | None,
         on_bad_image: str | None,
+        scale: str | None,
     ) -> Inputs:
-        """Make it of options, of which None is the default."""
+        """Make it of options, of which None is the default; refuse a scale where no pixels are."""
         if data is None:
             raise UsageError(
                 f"{command}: models need data to run on.\n"
                 f"  Name them: --data FOLDER (of images), --data FILE.npz or --data digits."
             )
-        return cls(
+        inputs = cls(
             data,
             limit,
             seed or 0,
@@ -73,6 +74,13 @@ class Inputs:
             workers or WORKERS,
             on_bad_image == "error",
         )
+        if scale is not None and not inputs.samples.are_images:
+            raise UsageError(
+                f"{command}: --normalise is for the pixels of images.\n"
+                f"  got --normalise {scale}; {data} holds inputs, which are passed as they are\n"
+                f"  Leave it out."
+            )
+        return inputs
 
     @cached_property
     def order(self) -> np.ndarray[Any, Any]:
