@@ -15,10 +15,12 @@ from repsim._array import (
     check_finite,
     column_blocks,
     compute_dtype,
+    device_type,
     flatten_features,
     host_resident,
     known,
     namespace,
+    numbers,
     promote,
     same_home,
     scalar,
@@ -152,3 +154,19 @@ def test_as_samples_names_what_it_was_given():
         as_samples("op", np, np.ones((5, 2)), "layer3", min_samples=6, why="batch 7")
     with pytest.raises(repsim.NonFiniteError, match="op: layer3 must be finite"):
         check_finite("op", np, np.full((5, 2), np.nan), "layer3")
+
+
+def test_numbers_are_read_and_those_still_traced_are_not():
+    np.testing.assert_array_equal(numbers(np.arange(3)), [0, 1, 2])
+    torch = pytest.importorskip("torch")
+    x = torch.arange(3.0, requires_grad=True)
+    np.testing.assert_array_equal(numbers(x), [0, 1, 2])
+    read = []
+    torch.func.grad(lambda v: read.append(numbers(v)) or v.sum())(x.detach())
+    jax = pytest.importorskip("jax")
+    jax.jit(lambda v: read.append(numbers(v)) or v)(jax.numpy.ones(3))
+    assert read == [None, None]
+
+
+def test_device_type(eager):
+    assert "cpu" in device_type(eager.array([1.0]))

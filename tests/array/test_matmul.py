@@ -63,22 +63,42 @@ def test_float64_is_rounded_and_summed_in_float64(precision):
 
 
 @pytest.mark.parametrize("p", [1, 2048, 4096, 4099, 9000])
-@pytest.mark.parametrize("n", [4, 257])
+@pytest.mark.parametrize("n", [4, 127, 257])
 @pytest.mark.parametrize("strided", [False, True])
-def test_stacks_of_chunks(n, p, strided):
+@pytest.mark.parametrize("double", [False, True])
+def test_stacks_of_chunks(n, p, strided, double):
     torch = pytest.importorskip("torch")
     x = torch.tensor(sample(n, p + 7), dtype=torch.float32)[:, 3 : p + 3]
     x = x if strided else x.contiguous()
-    out = row_products(array_namespace(x), x)
+    dtype = torch.float64 if double else None
+    out = row_products(array_namespace(x), x, dtype=dtype)
+    assert out.dtype == (dtype or torch.float32)
     wanted = x.double() @ x.double().T
     torch.testing.assert_close(out.double(), wanted, rtol=0, atol=8 * 2**-23 * p)
 
 
-def test_gradients_pass():
+@pytest.mark.parametrize("cuts", [1, 2, 4])
+@pytest.mark.parametrize("n", [4, 7, 64])
+def test_products_of_blocks_of_rows_stand_where_they_belong(monkeypatch, n, cuts):
     torch = pytest.importorskip("torch")
-    x = torch.tensor(sample(4, 5000), dtype=torch.float32, requires_grad=True)
-    row_products(array_namespace(x), x).sum().backward()
-    torch.testing.assert_close(x.grad, 2 * x.detach().sum(0).expand(4, -1), rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(_matmul, "_HALVES", 0 if cuts > 1 else 1 << 60)
+    monkeypatch.setattr(_matmul, "_QUARTERS", 0)
+    monkeypatch.setattr(_matmul, "_MANY_ROWS", 0 if cuts == 4 else 1 << 60)
+    monkeypatch.setattr(_matmul, "_PARTIAL_BYTES", 8 * n * n)  # two chunks at a time
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.integers(-4, 5, (n, 5 * 2048 + 9)), dtype=torch.float32)
+    out = row_products(array_namespace(x), x)
+    assert torch.equal(out, (x.double() @ x.double().T).float())  # integers: to the last digit
+
+
+@pytest.mark.parametrize(("n", "p"), [(4, 5000), (128, 5000)])
+def test_gradients_pass(n, p):
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(sample(n, p), dtype=torch.float32, requires_grad=True)
+    weights = torch.tensor(sample(n, n), dtype=torch.float32)
+    (weights * row_products(array_namespace(x), x)).sum().backward()
+    wanted = (weights + weights.T) @ x.detach()
+    torch.testing.assert_close(x.grad, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_unknown_precision():

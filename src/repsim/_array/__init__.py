@@ -10,9 +10,11 @@ from repsim._array._layout import column_blocks, flatten_features
 from repsim._array._matmul import PRECISIONS, require_precision, row_products
 from repsim._array._namespace import (
     describe,
+    device_type,
     host_resident,
     known,
     namespace,
+    numbers,
     same_home,
     to_numpy,
 )
@@ -36,10 +38,12 @@ __all__ = [
     "column_blocks",
     "compute_dtype",
     "describe",
+    "device_type",
     "flatten_features",
     "host_resident",
     "known",
     "namespace",
+    "numbers",
     "paired",
     "promote",
     "require_precision",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import device
+from array_api_compat import is_numpy_array, is_torch_array
 
-from repsim._array._namespace import describe
+from repsim._array._namespace import describe, device_type
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array, Namespace
 
@@ -18,10 +18,10 @@ def accumulator_dtype(xp: Namespace, x: Array) -> Any:
 
     jax has it only when asked to (``jax_enable_x64``), Apple's GPUs never.
     """
-    where = device(x)
-    has_float64 = str(
-        getattr(where, "type", where)
-    ) != "mps" and "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")
+    if is_numpy_array(x) or is_torch_array(x):  # which need not be asked, for every batch
+        has_float64 = device_type(x) != "mps"
+    else:
+        has_float64 = "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")
     return xp.float64 if has_float64 else xp.float32
 
 
@@ -32,6 +32,8 @@ def compute_dtype(xp: Namespace, x: Array, operation: str = "repsim", name: str 
     that a similarity is made of. Integers and booleans go to float64, which holds them exactly.
     """
     dtype = x.dtype
+    if dtype in (xp.float32, xp.float64):
+        return dtype
     if str(dtype) == "bfloat16":  # NumPy's is a registered dtype that isdtype does not know
         return xp.float32
     if xp.isdtype(dtype, "complex floating"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from array_api_compat import device, is_numpy_array, is_torch_array
+from array_api_compat import is_numpy_array, is_torch_array
 
+from repsim._array._namespace import device_type
 from repsim._typing import Array, Namespace
 
 __all__ = ["column_blocks", "flatten_features"]
@@ -15,6 +16,12 @@ CACHE_BYTES = 1 << 22
 """Block of a matrix that a processor shifts and multiplies while it is still in its caches.
 
 Measured: from 512 KiB to 2 MiB a whole comparison of two networks lost 6 to 7 % of its time.
+"""
+
+LONG = 4096
+"""Features in one of NumPy's products: sums of more lose digits, and gain it no time.
+
+torch's are cut up where they are made, which takes fewer calls.
 """
 
 DEVICE_BYTES = 1 << 28
@@ -37,10 +44,11 @@ def column_blocks(x: Array) -> Iterator[slice]:
     """
     n, p = x.shape
     if is_numpy_array(x) or is_torch_array(x):
-        where = device(x)
-        cpu = getattr(where, "type", where) == "cpu"
+        cpu = device_type(x) == "cpu"
         # Narrower than this, adding up the products costs more than the cache gains.
-        width = max(1024, (CACHE_BYTES if cpu else DEVICE_BYTES) // (4 * n))
+        width = max(2048, (CACHE_BYTES if cpu else DEVICE_BYTES) // (4 * n))
+        if is_numpy_array(x):
+            width = min(width, LONG)
     else:
         width = p
     for start in range(0, p, width):

@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj
+from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
 
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array, Namespace
 
-__all__ = ["describe", "host_resident", "known", "namespace", "same_home", "to_numpy"]
+__all__ = [
+    "describe",
+    "device_type",
+    "host_resident",
+    "known",
+    "namespace",
+    "numbers",
+    "same_home",
+    "to_numpy",
+]
 
 
 def describe(name: str, x: object) -> str:
@@ -88,10 +97,28 @@ def known(flag: Array | bool) -> bool | None:
         return None
 
 
+def numbers(x: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
+    """Read the values of an array in main memory, or ``None`` where it is still being traced.
+
+    NumPy asks a fraction of what other frameworks do for an operation on a few numbers.
+    """
+    try:
+        return to_numpy(x)
+    except (TypeError, RuntimeError):  # jax's tracers, torch.func's wrappers: no values to read
+        return None
+
+
+def device_type(x: Array) -> str:
+    """Return the kind of device that an array lives on: "cpu", "cuda", "mps", ..."""
+    if isinstance(x, np.ndarray):
+        return "cpu"
+    where = x.device if is_torch_array(x) else device(x)
+    return str(getattr(where, "type", where)).lower()
+
+
 def host_resident(x: Array) -> bool:
     """Whether reading a value of ``x`` costs no synchronisation with an accelerator."""
-    where = device(x)
-    return isinstance(x, np.ndarray) or "cpu" in str(getattr(where, "type", where)).lower()
+    return "cpu" in device_type(x)
 
 
 def to_numpy(x: Any) -> np.ndarray[Any, np.dtype[Any]]:

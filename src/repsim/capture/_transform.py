@@ -48,10 +48,13 @@ class Applied:
 
     def __init__(self, transform: Transform, *, detach: bool) -> None:
         self._function = resolve_transform(transform)
+        self._wants_layer = getattr(self._function, "wants_layer", False)
         self._detach = detach
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Any:
         """Transform the output of one call of a layer, and own the memory of the result."""
+        if self._is_ordinary(tensor):
+            return self._value(tensor, layer, call)
         with ExitStack() as stack:
             inference = torch.is_inference_mode_enabled()
             if inference:  # values are for ordinary use later, and inference tensors bar autograd
@@ -63,22 +66,42 @@ class Applied:
                 # (hooks do not record then), so keep it from checkpointing's own pack hooks.
                 stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_same, _same))
             # Hooks run inside the caller's autocast: a matmul in a transform would be bfloat16.
-            for device in {tensor.device.type, "cpu"}:
-                if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-                    stack.enter_context(torch.autocast(device, enabled=False))
-            if self._function is None:
-                return tensor.clone()
-            try:
-                if getattr(self._function, "wants_layer", False):
-                    value = self._function(tensor, layer, call)
-                else:
-                    value = self._function(tensor)
-            except Exception as error:
-                error.add_note(
-                    f"repsim: in transform= on layer {layer!r} (call {call}), {tuple(tensor.shape)}"
-                )
-                raise
-            return owned(value, tensor)
+            for device in _autocast(tensor):
+                stack.enter_context(torch.autocast(device, enabled=False))
+            return self._value(tensor, layer, call)
+
+    def _is_ordinary(self, tensor: Tensor) -> bool:
+        """Whether the forward runs as a transform should: most do, and then nothing is entered."""
+        return (
+            self._detach
+            and not torch.is_grad_enabled()
+            and not torch.is_inference_mode_enabled()
+            and not _autocast(tensor)
+        )
+
+    def _value(self, tensor: Tensor, layer: str, call: int) -> Any:
+        if self._function is None:
+            return tensor.clone()
+        try:
+            if self._wants_layer:
+                value = self._function(tensor, layer, call)
+            else:
+                value = self._function(tensor)
+        except Exception as error:
+            error.add_note(
+                f"repsim: in transform= on layer {layer!r} (call {call}), {tuple(tensor.shape)}"
+            )
+            raise
+        return owned(value, tensor)
+
+
+def _autocast(tensor: Tensor) -> list[str]:
+    """Return the kinds of device whose operations are cast now, of the tensor's and the host's."""
+    return [
+        device
+        for device in {tensor.device.type, "cpu"}
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    ]
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_torch_array
 
 from repsim._array import (
+    accumulator_dtype,
     column_blocks,
     compute_dtype,
     host_resident,
-    known,
+    numbers,
     promote,
     row_products,
 )
 from repsim._typing import Array, Namespace
-from repsim.kernels._centre import centre_features, double_centre
+from repsim.kernels._centre import centre_features
 
 __all__ = ["centred_products", "flat_if_constant", "squared_distances"]
 
-PROBE = 512
-"""Features that tell whether the products of all as they are would do."""
+FAR = 0.5
+"""How many times their distance from the mean, times √n, the samples may be from the origin."""
 
-MANY = 1 << 20
-"""Numbers of which a copy, shifted, costs more than to ask."""
+NEAREST, FARTHEST = 2.0, 5.0
+"""How often that distance may be asked for and allowed, whatever the number of samples."""
 
-FAR = 2.0
-"""How many times their distance from the mean the samples may be from the origin."""
+FEW = 1024
+"""Samples whose products, n² numbers, are added up in float64 from block to block."""
+
+MANY = 1 << 18
+"""Numbers of which a copy, shifted, costs more than to ask whether it is needed."""
+
+PROBE = 8192
+"""Features whose products tell whether those of all are worth making."""
+
+MUCH = 1 << 26
+"""Multiplications from which it is worth asking first: a millisecond."""
 
 Origin = Callable[[Array], Array]
 """From a block of features (n, b) to the point (1, b) that they are taken relative to."""
@@ -38,41 +53,70 @@ def centred_products(xp: Namespace, x: Array, precision: str = "highest") -> Arr
 
     The products of features about any origin are centred as a matrix, n² numbers in place of n·p;
     what an origin away from the mean costs is digits. A mean takes a pass over the features, and
-    taking it off another. So where values can be read, features are first used as they are, then
-    about the median of three samples, which is near the mean of all unless two of them are
-    outliers, and only then about their mean; the products themselves tell which is enough (see
-    :func:`_near`). Elsewhere reading that answer would wait for the accelerator: there it is the
-    median of three. Factors that are going to be rounded are never used as they are.
+    taking it off another. So where values can be read, features, if many, are first used as they
+    are, then about the median of three samples, which is near the mean of all unless two of the
+    three are outliers, and only then about their mean; the products themselves tell which is
+    enough (see :func:`_near`), and those of the first features whether to make the others.
+    Elsewhere reading that answer would wait for the accelerator: there it is the median of three.
+    Factors that are going to be rounded are never used as they are.
     """
-    middle = _median_of_three(xp)
-    origins: list[Origin | None] = []
+    dtype = compute_dtype(xp, x)
+    wide = accumulator_dtype(xp, x) if x.shape[0] <= FEW else dtype
+    tries: tuple[Origin | None, ...] = ()
+    last: Origin = _median_of_three(xp)
     if host_resident(x):
-        origins = [middle]
-        if precision == "highest" and x.shape[0] * x.shape[1] >= MANY:
-            part = _products(xp, x[:, :PROBE], None, precision)
-            if known(_near(xp, part, double_centre(xp, part))):
-                origins = [None, middle]
-    for origin in origins:
-        products = _products(xp, x, origin, precision)
-        centred = double_centre(xp, products)
-        if known(_near(xp, products, centred)):
-            return centred
-    last = _mean(xp) if origins else middle
-    return double_centre(xp, _products(xp, x, last, precision))
+        as_they_are = precision == "highest" and x.shape[0] * x.shape[1] > MANY
+        tries = (None, last) if as_they_are else (last,)
+        last = _mean(xp)
+    for origin in tries:
+        first, *rest = _untouched(xp, x) if origin is None else column_blocks(x)
+        products = _products(xp, x, [first], origin, precision, wide)
+        near = _near(products)
+        if near and rest:
+            products = products + _products(xp, x, rest, origin, precision, wide)
+            near = _near(products)
+        if near:
+            break
+    else:
+        products = _products(xp, x, column_blocks(x), last, precision, wide)
+    # Rows tell what columns would, the matrix is symmetric; each takes half of the mean back.
+    means = xp.mean(products, axis=-1)
+    halves = means - 0.5 * xp.mean(means)
+    centred = products - halves - halves[:, None]
+    out: Array = centred if centred.dtype == dtype else xp.astype(centred, dtype)
+    return out
 
 
-def _near(xp: Namespace, products: Array, centred: Array) -> Array:
-    """Whether the origin is so near to the samples that their products have the digits they can.
+def _untouched(xp: Namespace, x: Array) -> Iterable[slice]:
+    """Cut features that are used as they are: some to ask, and all the others."""
+    n, p = x.shape
+    if not (is_torch_array(x) and x.dtype == xp.float32):
+        return column_blocks(x)  # copied after all, or products of long rows would lose digits
+    if n * n * p < MUCH or p < 2 * PROBE:
+        return [slice(0, p)]
+    return [slice(0, PROBE), slice(PROBE, p)]
+
+
+def _near(products: Array) -> bool:
+    """Whether the origin is so near to the samples that their products have the digits they need.
 
     A product's rounding is of the size of ‖a‖‖b‖ about the origin, and at best of that about the
-    mean: Σ‖a‖ ≤ FAR·Σ‖a − mean‖ bounds what is lost by FAR², two bits. Sums of lengths, for in a
-    sum of squares one outlier would speak for all others. Where all samples are the same the right
-    side is rounding, so the mean is taken, which leaves exactly zero.
+    mean: Σ‖a‖ ≤ r Σ‖a − mean‖ bounds what is lost by r². What that does to CKA falls with the
+    number of samples, measured as 1/n, so r = √n/2 bounds it by the same for any: a few 10⁻⁶ in
+    float32 where it shows most, for independent representations. Sums of lengths, for in a sum of
+    squares one outlier would speak for all others. Where all samples are the same the right side is
+    rounding, so the mean is taken, which leaves exactly zero.
     """
+    k = numbers(products)
+    if k is None:  # traced: nothing can depend on values
+        return False
+    means = k.mean(axis=1)
+    squares = k.diagonal()
+    about_mean = squares - 2 * means + means.mean()
     # Rounding may leave a square below zero: as much of a reason to answer no as any of its size.
-    squares, about_mean = (xp.abs(xp.linalg.diagonal(k)) for k in (products, centred))
-    out: Array = xp.sum(xp.sqrt(squares)) <= FAR * xp.sum(xp.sqrt(about_mean))
-    return out
+    lengths, about_mean = (np.sqrt(np.abs(s)).sum() for s in (squares, about_mean))
+    most = min(max(FAR * math.sqrt(len(k)), NEAREST), FARTHEST)
+    return bool(lengths <= most * about_mean)
 
 
 def _median_of_three(xp: Namespace) -> Origin:
@@ -96,14 +140,21 @@ def _mean(xp: Namespace) -> Origin:
     return lambda block: block[:1, :] + xp.mean(block - block[:1, :], axis=0, keepdims=True)
 
 
-def _products(xp: Namespace, x: Array, origin: Origin | None, precision: str) -> Array:
-    dtype = compute_dtype(xp, x)
+def _products(
+    xp: Namespace,
+    x: Array,
+    blocks: Iterable[slice],
+    origin: Origin | None,
+    precision: str,
+    dtype: Any,
+) -> Array:
+    """Return the products of these blocks of features about an origin, added up in a dtype."""
     total: Array | None = None
-    for block in column_blocks(x):  # also where nothing is copied: shorter sums lose fewer digits
-        features = xp.astype(x[:, block], dtype, copy=False)
+    for block in blocks:  # also where nothing is copied: shorter sums lose fewer digits
+        features = promote(xp, x if block.stop - block.start == x.shape[1] else x[:, block])
         if origin is not None:
             features = features - origin(features)
-        product = row_products(xp, features, precision)
+        product = row_products(xp, features, precision, dtype)
         total = product if total is None else total + product
     assert total is not None, "inputs without features are refused at the public edge"
     return total
@@ -146,7 +197,11 @@ def squared_distances(xp: Namespace, x: Array, precision: str = "highest") -> Ar
         squares = xp.sum(features * features, axis=1)
         norms = squares if norms is None else norms + squares
     centre = xp.reshape(xp.argmin(norms), (1,))
-    products = _products(xp, x, lambda block: xp.take(block, centre, axis=0), precision)
+    blocks = column_blocks(x)
+    dtype = compute_dtype(xp, x)
+    products = _products(
+        xp, x, blocks, lambda block: xp.take(block, centre, axis=0), precision, dtype
+    )
     norms = xp.linalg.diagonal(products)
     sums = norms[:, None] + norms[None, :]
     distances = sums - 2 * products
