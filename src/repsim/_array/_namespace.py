@@ -98,10 +98,13 @@ def known(flag: Array | bool) -> bool | None:
 
 
 def numbers(x: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
-    """Read the values of an array in main memory, or ``None`` where it is still being traced.
+    """Read the values of an array in main memory, or ``None`` if it is one to differentiate.
 
-    NumPy asks a fraction of what other frameworks do for an operation on a few numbers.
+    That is: if what becomes of it is recorded or still being traced, by torch's autograd or
+    ``torch.func``, by jax's transformations.
     """
+    if getattr(x, "requires_grad", False):
+        return None
     try:
         return to_numpy(x)
     except (TypeError, RuntimeError):  # jax's tracers, torch.func's wrappers: no values to read
