@@ -28,7 +28,7 @@ from repsim.kernels import Linear
 START, END = "<!-- precision:start -->", "<!-- precision:end -->"
 SAMPLES = (16, 64, 256)
 FEATURES = (512, 10_000)
-MEANS = (0, 1, 30)
+MEANS = (0, 1, 3, 30)
 COLUMNS = ("raw Gram, float32", "highest", "tf32", "bf16", "raw Gram, bf16")
 CAUSES = 32
 

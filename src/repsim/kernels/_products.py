@@ -77,11 +77,11 @@ def centred_products(xp: Namespace, x: Array, precision: str = "highest") -> Arr
             products = products + _products(xp, x, rest, origin, precision, wide)
             centred = _centred_if_near(products)
         if centred is not None:
-            kept = np.float32 if dtype == xp.float32 else np.float64
-            out: Array = xp.asarray(centred.astype(kept, copy=False), device=device(x))
-            return out
+            entries = np.float32 if dtype == xp.float32 else np.float64
+            near: Array = xp.asarray(centred.astype(entries, copy=False), device=device(x))
+            return near
     products = _products(xp, x, column_blocks(x), last, precision, wide)
-    out = xp.astype(double_centre(xp, products), dtype, copy=False)
+    out: Array = xp.astype(double_centre(xp, products), dtype, copy=False)
     return out
 
 
