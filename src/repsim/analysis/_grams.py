@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim.analysis._gram_room import GramRoom
 from repsim.analysis._reduced import reduced
 from repsim.capture import Reducer
 from repsim.kernels import KERNELS
@@ -55,10 +56,12 @@ class LayerGrams:
         self._sharing = not told or isinstance(reduce, Reducer)
         self._any_order = type(kernels.kernel) in KERNELS.values()
         self._seen: dict[tuple[Any, ...], tuple[weakref.ref[Tensor], int, Tensor]] = {}
+        self._room = GramRoom()
 
     def forget(self) -> None:
-        """Drop what is known of the tensors of the last forward."""
+        """Drop what is known of the tensors of the last forward, and the values of its Grams."""
         self._seen.clear()
+        self._room.forget()
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         """Return the Gram (n, n) of an output (n, ...)."""
@@ -86,7 +89,7 @@ class LayerGrams:
             values = _as_in_memory(values)
         flat = values.reshape(values.shape[0], -1)
         gram: Tensor = self._kernels.gram(f"{layer}:{call}", flat)  # type: ignore[assignment]
-        return gram
+        return self._room.keep(gram)
 
 
 def _as_in_memory(tensor: Tensor) -> Tensor:
