@@ -38,7 +38,7 @@ from _measure import cores, forget_peak, peak_mib
 from peers import processor, spread
 
 START, END = "<!-- in-memory:start -->", "<!-- in-memory:end -->"
-CASES = ["1000x256", "1000x768", "1000x10000", "10000x256", "10000x768"]
+CASES = ["1000x256", "1000x768", "1000x10000", "10000x256", "10000x768", "20000x768"]
 LONG = 10_000
 """From this many samples on, other packages are called once."""
 
