@@ -11,6 +11,7 @@ from torch import nn
 import repsim
 from analysis.plain import Shuffled, activations, images, inputs, net, reference, state
 from repsim import MinibatchCKA, compare
+from repsim.analysis._gram_room import BLOCK_BYTES
 
 quiet = {"progress": False}
 
@@ -305,10 +306,15 @@ def test_memory_of_large_feature_maps(monkeypatch):
     original = MinibatchCKA.update_grams
 
     def update(self, xs, ys=None):
-        kept.append(sum(g.untyped_storage().nbytes() for g in xs.values()))
+        own = sum(g.nbytes for g in xs.values())
+        blocks = {g.untyped_storage().data_ptr(): g.untyped_storage().nbytes() for g in xs.values()}
+        kept.append((own, blocks))
         return original(self, xs, ys)
 
     monkeypatch.setattr(MinibatchCKA, "update_grams", update)
     x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
     compare(x, data=images(), **quiet)
-    assert kept == [2 * 8 * 8 * 4] * 2
+    (first, blocks), second = kept
+    assert first == 2 * 8 * 8 * 4
+    assert list(blocks.values()) == [BLOCK_BYTES]  # side by side, and there again in each batch
+    assert second == (first, blocks)

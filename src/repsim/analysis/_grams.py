@@ -89,7 +89,8 @@ class LayerGrams:
             values = _as_in_memory(values)
         flat = values.reshape(values.shape[0], -1)
         gram: Tensor = self._kernels.gram(f"{layer}:{call}", flat)  # type: ignore[assignment]
-        return self._room.keep(gram)
+        # A kernel of one's own may return what is no tensor.
+        return self._room.keep(gram) if isinstance(gram, Tensor) else gram
 
 
 def _as_in_memory(tensor: Tensor) -> Tensor:

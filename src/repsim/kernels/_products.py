@@ -24,10 +24,10 @@ from repsim.kernels._centre import centre_features, double_centre
 __all__ = ["centred_products", "flat_if_constant", "squared_distances"]
 
 FAR = 0.5
-"""How many times their distance from the mean, times √n, the samples may be from the origin."""
+"""Times √n: how many times their distance from the mean the samples may be from the origin."""
 
 NEAREST, FARTHEST = 2.0, 5.0
-"""How often that distance may be asked for and allowed, whatever the number of samples."""
+"""The least and the most that this may be, whatever the number of samples."""
 
 FEW = 1024
 """Samples whose products, n² numbers, are added up in float64 from block to block."""
