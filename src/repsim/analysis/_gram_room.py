@@ -38,8 +38,8 @@ class GramRoom:
     def forget(self) -> None:
         """Let what comes next take the place of all that was kept.
 
-        Room of a kind that was not used since the last call is given back: that for the Grams of
-        full batches after a short one stays, that of every size ever seen does not.
+        Room of a kind that was not used since the last call is given back, so that batches of many
+        sizes do not each keep theirs.
         """
         self._blocks = {key: self._blocks[key] for key in self._used}
         self._used = {}

@@ -69,16 +69,16 @@ def centred_products(xp: Namespace, x: Array, precision: str = "highest") -> Arr
         if not getattr(x, "requires_grad", False):  # a derivative must not depend on the answer
             tries = (None, last) if as_they_are else (last,)
         last = _mean(xp)
+    entries = np.float32 if dtype == xp.float32 else np.float64
     for origin in tries:
         first, *rest = _untouched(xp, x) if origin is None else column_blocks(x)
         products = _products(xp, x, [first], origin, precision, wide)
-        centred = _centred_if_near(products)
+        centred = _centred_if_near(products, entries)
         if centred is not None and rest:
             products = products + _products(xp, x, rest, origin, precision, wide)
-            centred = _centred_if_near(products)
+            centred = _centred_if_near(products, entries)
         if centred is not None:
-            entries = np.float32 if dtype == xp.float32 else np.float64
-            near: Array = xp.asarray(centred.astype(entries, copy=False), device=device(x))
+            near: Array = xp.asarray(centred, device=device(x))
             return near
     products = _products(xp, x, column_blocks(x), last, precision, wide)
     out: Array = xp.astype(double_centre(xp, products), dtype, copy=False)
@@ -96,7 +96,7 @@ def _untouched(xp: Namespace, x: Array) -> Iterable[slice]:
 
 
 @np.errstate(all="ignore")  # what is not finite is reported where the layer's name is known
-def _centred_if_near(products: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
+def _centred_if_near(products: Array, dtype: Any) -> np.ndarray[Any, np.dtype[Any]] | None:
     """Return the products about the mean, if those about the origin have the digits they need.
 
     A product's rounding is of the size of ‖a‖‖b‖ about the origin, and at best of that about the
@@ -124,7 +124,7 @@ def _centred_if_near(products: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
     means -= 0.5 * mean
     out: np.ndarray[Any, np.dtype[Any]] = k - means
     out -= means[:, None]
-    return out
+    return out.astype(dtype, copy=False)
 
 
 def _median_of_three(xp: Namespace) -> Origin:

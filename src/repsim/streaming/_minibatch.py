@@ -371,7 +371,7 @@ class MinibatchCKA:
             ("xs", self.layers_x, xs),
             ("ys", self.layers_y or [], ys or {}),
         ):
-            if arrays.keys() == dict.fromkeys(known).keys():
+            if arrays.keys() == set(known):
                 continue
             missing = [name for name in known if name not in arrays]
             extra = [name for name in arrays if name not in known]
