@@ -72,11 +72,11 @@ if TYPE_CHECKING:
         soft_matching,
         svcca,
     )
+    from repsim.storage import open_activations
     from repsim.streaming import (
         MinibatchCKA,
         StreamingLinearCKA,
         cka_matrix,
-        open_activations,
     )
 
 _LAZY = {
@@ -112,7 +112,7 @@ _LAZY = {
     "measures": "repsim",
     "mutual_knn": "repsim.measures",
     "nbs": "repsim.measures",
-    "open_activations": "repsim.streaming",
+    "open_activations": "repsim.storage",
     "pairwise": "repsim.measures",
     "permutation_test": "repsim.inference",
     "plot": "repsim",

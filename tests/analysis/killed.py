@@ -10,11 +10,9 @@ import torch
 from torch import nn
 
 import repsim
-from repsim.analysis import (
-    _compare,  # noqa: F401 - imported before anything is forked
-    _extract,  # noqa: F401
-)
-from repsim.streaming import _checkpoint, _store
+from repsim.analysis import _extract  # noqa: F401 - imported before anything is forked
+from repsim.analysis.maps import _compare  # noqa: F401
+from repsim.storage import _checkpoint, _store
 
 
 def often() -> None:

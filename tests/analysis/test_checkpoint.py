@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import repsim
-from repsim.analysis import _compare_state
-from repsim.streaming import _checkpoint
+from repsim.analysis.maps import _progress
+from repsim.storage import _checkpoint
 
 
 def net(seed=0, width=6):
@@ -123,10 +123,10 @@ def test_a_pass_that_was_over_and_goes_on_is_refused(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_bandwidths_come_back_in_their_dtype(dtype):
     x = torch.randn(8, 3, dtype=dtype)
-    first, second = (_compare_state.KeptKernels(repsim.kernels.RBF()) for _ in range(2))
+    first, second = (_progress.KeptKernels(repsim.kernels.RBF()) for _ in range(2))
     gram = first.gram("a", x)
-    arrays = _compare_state.split({"bandwidths": first.state()})
-    second.kept = _compare_state.joined(arrays)["bandwidths"]
+    arrays = _progress.split({"bandwidths": first.state()})
+    second.kept = _progress.joined(arrays)["bandwidths"]
     assert second.state() == first.state()  # before the layer is seen again, too
     assert torch.equal(second.gram("a", x), gram)
     assert torch.equal(second.fitted["a"].sigma, first.fitted["a"].sigma)
@@ -174,7 +174,7 @@ def test_an_interrupt_before_anything_and_one_without_a_checkpoint_are_raised(tm
 
 def test_ctrl_c_waits_until_a_batch_is_counted():
     done = []
-    with pytest.raises(KeyboardInterrupt), _compare_state.uninterrupted():
+    with pytest.raises(KeyboardInterrupt), _progress.uninterrupted():
         signal.raise_signal(signal.SIGINT)
         done.append("counted")
     assert done == ["counted"]

@@ -14,7 +14,7 @@ from torch import nn
 
 import repsim
 from reference.minibatch import minibatch_cka
-from repsim.analysis import _grams
+from repsim.analysis.maps import _grams
 
 
 @pytest.fixture(autouse=True)

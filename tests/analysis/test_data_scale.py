@@ -13,7 +13,7 @@ from torch import nn
 import repsim
 from analysis.plain import Counted, Shuffled, inputs, net, of_loops, unchanged
 from repsim import DegenerateWarning, InputError, NonFiniteError, compare, data_scale
-from repsim.analysis import _grams
+from repsim.analysis.maps import _grams
 
 quiet = {"progress": False}
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import repsim
-from repsim.streaming import _journal, _store
+from repsim.storage import _journal, _store
 
 
 def net(seed=0, width=6):
@@ -331,7 +331,7 @@ def test_a_place_that_is_taken_is_refused(tmp_path):
 def test_one_writer_at_a_time(tmp_path):
     out = tmp_path / "run.zarr"
     code = (
-        "import sys; from pathlib import Path; from repsim.streaming._journal import Journal\n"
+        "import sys; from pathlib import Path; from repsim.storage._journal import Journal\n"
         "journal = Journal(Path(sys.argv[1]), operation='other'); print('open', flush=True)\n"
         "sys.stdin.read()"
     )

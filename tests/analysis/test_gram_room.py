@@ -2,7 +2,7 @@
 
 import torch
 
-from repsim.analysis._gram_room import BLOCK_BYTES, GramRoom
+from repsim.analysis.maps._gram_buffer import BLOCK_BYTES, GramRoom
 
 
 def fill(room, count, n=8, dtype=torch.float32):

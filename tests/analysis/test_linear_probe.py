@@ -16,7 +16,7 @@ import repsim
 from analysis.plain import Counted, unchanged
 from reference import ridge as reference
 from repsim import InputError, NonFiniteError, linear_probe
-from repsim.analysis._token_choices import TokenChoices, prefix_of
+from repsim.analysis.probes._choices import TokenChoices, prefix_of
 
 quiet = {"progress": False}
 RIDGES = (0.1, 10.0, 1000.0)

@@ -11,7 +11,7 @@ from torch import nn
 import repsim
 from analysis.plain import Shuffled, activations, images, inputs, net, reference, state
 from repsim import MinibatchCKA, compare
-from repsim.analysis._gram_room import BLOCK_BYTES
+from repsim.analysis.maps._gram_buffer import BLOCK_BYTES
 
 quiet = {"progress": False}
 

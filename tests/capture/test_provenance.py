@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from repsim.capture._provenance import Provenance
+from repsim.capture.residual._provenance import Provenance
 
 A, B, C, D, E = (torch.randn(4, 4, generator=torch.Generator().manual_seed(i)) for i in range(5))
 X = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(9))

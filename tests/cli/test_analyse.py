@@ -11,7 +11,8 @@ import torch
 
 import repsim
 from cli import tiny_models
-from repsim.cli import _analyses, main
+from repsim.cli import main
+from repsim.cli.commands import _analyses
 from repsim.report import load_results
 
 VIT = ("analyse", "cli.tiny_models:vit", "--data", "photos", "--batch-size", "12", "--no-progress")
@@ -166,9 +167,9 @@ def test_attention_is_that_of_the_library(repsim_command, folder):
 
     torch.manual_seed(0)
     model = tiny_models.vit()
-    from repsim.cli._inputs import Inputs
-    from repsim.cli._models import ModelRequest, load_model
     from repsim.cli._session import Session
+    from repsim.cli.data._inputs import Inputs
+    from repsim.cli.models._load import ModelRequest, load_model
 
     loaded = load_model(Session(), ModelRequest("cli.tiny_models:vit"))
     data = [batch[0] for batch in Inputs("photos").batches([loaded], labelled=True)]

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from cli import tiny_models
-from repsim.cli._blocks import find_blocks
-from repsim.cli._data import BadSamples, Batches
-from repsim.cli._inputs import Inputs
 from repsim.cli._outcome import DataError, UsageError
-from repsim.cli._preparation import SCALES, plain_preparation
-from repsim.cli._samples import open_samples
+from repsim.cli.data._batches import BadSamples, Batches
+from repsim.cli.data._inputs import Inputs
+from repsim.cli.data._samples import open_samples
+from repsim.cli.models._blocks import find_blocks
+from repsim.cli.models._preparation import SCALES, plain_preparation
 
 
 def batches(inputs: Inputs, *sizes: int, **options) -> Batches:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from cli import tiny_models
-from repsim.cli._models import ModelRequest, load_model
 from repsim.cli._outcome import DataError, UsageError
 from repsim.cli._session import Session
+from repsim.cli.models._load import ModelRequest, load_model
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_both_sides_of_the_crossover(estimator, self_products, monkeypatch):
     """Items that serve many pairs take the cheaper form, and no one can tell from the value."""
     import importlib
 
-    module = importlib.import_module("repsim.measures._kernel_item")
+    module = importlib.import_module("repsim.measures.parts._kernel_item")
     function = "cka" if self_products else "hsic"
     n = 30
     taken = []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import repsim
 from reference import canonical
 from reference.data import oracle, related
-from repsim.measures._subspace import leading, subspace
+from repsim.measures.parts._subspace import leading, subspace
 
 FUNCTIONS = [repsim.cca, repsim.svcca, repsim.pwcca]
 STATISTICS = ("mean_rho", "mean_rho_squared")

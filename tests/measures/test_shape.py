@@ -82,14 +82,14 @@ def test_twins_are_at_angle_zero(alpha, dtype, eager):
     cosine=st.sampled_from([-1.0, -0.5, 0.0, 0.3, 0.9, 1 - 1e-6, 1 - 1e-10, 1 - 1e-13]),
 )
 def test_the_angle_is_the_arccosine(cosine):
-    from repsim.measures._geometry import angle, chord
+    from repsim.measures.parts._geometry import angle, chord
 
     assert float(angle(np, np.asarray(cosine))) == pytest.approx(math.acos(cosine), rel=1e-12)
     assert float(chord(np, np.asarray(cosine))) == pytest.approx(math.sqrt(2 - 2 * cosine))
 
 
 def test_rounding_above_one_is_an_angle_of_zero():
-    from repsim.measures._geometry import angle, chord
+    from repsim.measures.parts._geometry import angle, chord
 
     for cosine in (1.0, 1 + 1e-15, 1 - 1e-15):
         assert float(angle(np, np.asarray(cosine))) == 0
@@ -98,7 +98,7 @@ def test_rounding_above_one_is_an_angle_of_zero():
 
 
 def test_the_root_has_a_derivative_at_zero():
-    from repsim.measures._geometry import root
+    from repsim.measures.parts._geometry import root
 
     torch = pytest.importorskip("torch")
     squares = torch.tensor([0.0, 4.0], requires_grad=True)
@@ -109,7 +109,7 @@ def test_the_root_has_a_derivative_at_zero():
 
 
 def test_contrasts_are_the_centred_samples_in_another_basis():
-    from repsim.measures._geometry import contrasts
+    from repsim.measures.parts._geometry import contrasts
 
     for n, p in ((2, 3), (3, 1), (9, 4), (5, 12)):
         x = related(n, p, p)[0] + 7

@@ -7,8 +7,8 @@ import repsim
 from measures.checks import half, lives_with_its_inputs, refuses, undefined
 from reference import matching as reference
 from reference.data import oracle, related
-from repsim.measures import _transport
-from repsim.measures._transport import transport_plan
+from repsim.measures.parts import _transport
+from repsim.measures.parts._transport import transport_plan
 
 SCORES = {"distance": reference.distance, "correlation": reference.correlation}
 

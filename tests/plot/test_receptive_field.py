@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from plot.results import fields
 from repsim._errors import InputError
 from repsim.plot import receptive_field
-from repsim.plot._tiles import TileName
+from repsim.plot.parts._tiles import TileName
 
 
 def draw(ax):

@@ -19,7 +19,7 @@ import repsim
 from plot import results as made
 from report.pages import HOSTILE, compared, with_itself
 from repsim import InputError
-from repsim.plot._colours import OVER, UNDER, least_like
+from repsim.plot.parts._colours import OVER, UNDER, least_like
 from repsim.report import write_report
 from repsim.report._blocks import Chart, LayerMap, Tiles, number
 from repsim.report._kinds import KINDS, section_of

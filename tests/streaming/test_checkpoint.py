@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from repsim import CheckpointError, StateError, cka_matrix
-from repsim.streaming import Checkpoint, _checkpoint, _exact
+from repsim.storage import Checkpoint, _checkpoint
+from repsim.streaming.exact import _matrix
 from streaming.batches import data
 
 ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array(3), "c": np.array(["x", "yy"])}
@@ -136,10 +137,10 @@ def options(kernel):
 @pytest.mark.parametrize("stop", [0, 1, 4])
 @pytest.mark.usefixtures("_always")
 def test_an_interrupted_matrix_resumes_to_the_same_bits(tmp_path, monkeypatch, kernel, stop):
-    monkeypatch.setattr("repsim.streaming._exact_plan.WIDTH", 4)
+    monkeypatch.setattr("repsim.streaming.exact._plan.WIDTH", 4)
     xs, ys = data(60)
     expected = cka_matrix(xs, ys, **options(kernel))
-    form = _exact.GramBlocks if kernel == "rbf" else _exact.FeatureTiles
+    form = _matrix.GramBlocks if kernel == "rbf" else _matrix.FeatureTiles
     run, seen = form.run, []
 
     def interrupted(self, task):
@@ -182,6 +183,6 @@ def test_a_folder_that_is_missing_is_found_out_at_once(tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("computed first")
 
-    monkeypatch.setattr(_exact.FeatureTiles, "run", never)
+    monkeypatch.setattr(_matrix.FeatureTiles, "run", never)
     with pytest.raises(CheckpointError, match="cannot be written"):
         cka_matrix(*data(60), checkpoint=tmp_path / "missing" / "x.npz")

@@ -10,7 +10,7 @@ import repsim
 from reference import exact, kernels
 from repsim import cka_matrix
 from repsim.kernels import RBF, Cosine, Laplacian, Linear, Polynomial
-from repsim.streaming import _exact_kernels, _exact_plan
+from repsim.streaming.exact import _kernels, _plan
 from streaming.batches import data, named
 
 KERNELS = {
@@ -53,7 +53,7 @@ def test_both_forms_of_the_linear_kernel(estimator, p):
 def test_tiles_of_any_width(monkeypatch, estimator, two, width):
     xs, ys = data(80)
     expected = cka_matrix(xs, ys if two else None, estimator=estimator).values
-    monkeypatch.setattr(_exact_plan, "WIDTH", width)
+    monkeypatch.setattr(_plan, "WIDTH", width)
     got = cka_matrix(xs, ys if two else None, estimator=estimator, block_size=17)
     assert got.attrs["form"] == "features"
     np.testing.assert_allclose(got.values, expected, atol=1e-12)
@@ -209,8 +209,8 @@ def test_memory_bounds_what_is_read(kernel):
 
 
 def test_a_bandwidth_from_a_pilot(monkeypatch):
-    monkeypatch.setattr(_exact_kernels, "PILOT_ROWS", 20)
-    monkeypatch.setattr("repsim.streaming._exact.PILOT_ROWS", 20)
+    monkeypatch.setattr(_kernels, "PILOT_ROWS", 20)
+    monkeypatch.setattr("repsim.streaming.exact._matrix.PILOT_ROWS", 20)
     xs, _ = data(60)
     got = cka_matrix(xs, kernel="rbf", block_size=11)
     assert got.attrs["bandwidth_rows"] == 20

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, CheckpointError, InputError, NonFiniteError
-from repsim.analysis._drive import Forward, Prepare, as_found, batches, run
-from repsim.analysis._fingerprint import BatchLog, label_of, model_digest
-from repsim.analysis._provenance import model_label, transform_label, versions
-from repsim.analysis._reduced import reduced
-from repsim.analysis._sample_ids import SampleIds, check_sample_ids, ids_of
+from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
+from repsim.analysis.run._provenance import model_label, transform_label, versions
+from repsim.analysis.run._reduced import reduced
+from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids, ids_of
 from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform, select_layers
-from repsim.streaming import ActivationStore, open_activations
+from repsim.storage import ActivationStore, open_activations
 
 if TYPE_CHECKING:
     import xarray

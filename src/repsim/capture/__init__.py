@@ -1,16 +1,16 @@
 """Recording the representations of torch models: which layers, which tensor, which axis, safely."""
 
-from repsim.capture._attention_call import AttentionCall
-from repsim.capture._attention_recorder import AttentionRecorder
 from repsim.capture._output import Select, tensors_in
-from repsim.capture._provenance import Join
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
-from repsim.capture._residual_removal import Removal, without_residual
-from repsim.capture._residual_sites import ResidualSite, ResidualSites, SiteFinder
 from repsim.capture._select import Layer, Layers, LayerSpec, Selection, listing, select_layers
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
 from repsim.capture._walk import named_layers, unwrap
+from repsim.capture.attention._call import AttentionCall
+from repsim.capture.attention._recorder import AttentionRecorder
+from repsim.capture.residual._provenance import Join
+from repsim.capture.residual._removal import Removal, without_residual
+from repsim.capture.residual._sites import ResidualSite, ResidualSites, SiteFinder
 
 __all__ = [
     "REDUCERS",

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from repsim._errors import CaptureError, LayerNotFoundError, warn
-from repsim.capture._batch import BatchAxis, BatchDim
 from repsim.capture._output import Select, UnusableOutput, pick
+from repsim.capture._samples import BatchAxis, BatchDim
 from repsim.capture._select import Layer, Layers, listing, near_names, select_layers
 from repsim.capture._transform import Applied, Transform
 from repsim.capture._walk import find

@@ -11,9 +11,9 @@ from typer.core import TyperGroup
 
 from repsim._version import __version__
 from repsim.cli import _options as option
-from repsim.cli._array_files import is_array_file
 from repsim.cli._outcome import UsageError, reporting
 from repsim.cli._session import Session
+from repsim.cli.data._array_files import is_array_file
 
 __all__ = ["app"]
 
@@ -134,7 +134,7 @@ def compare(
         )  # fmt: skip
         if permutations is not None and not test:
             raise UsageError("--permutations: are those of --test.\n  Add --test.")
-        from repsim.cli._compare_arrays import ArrayOptions, compare_arrays
+        from repsim.cli.commands._measure import ArrayOptions, compare_arrays
 
         asked = ArrayOptions(
             measure,
@@ -160,9 +160,9 @@ def compare(
             "two models",
             **{"--weights-y": weights_y, "--size-y": size_y, "--seed-y": seed_y},
         )
-    from repsim.cli._compare_models import MapOptions, compare_models
-    from repsim.cli._inputs import Inputs
-    from repsim.cli._models import ModelRequest
+    from repsim.cli.commands._compare import MapOptions, compare_models
+    from repsim.cli.data._inputs import Inputs
+    from repsim.cli.models._load import ModelRequest
 
     scale = None if normalise is None else normalise.value
     seed_x = seed or 0
@@ -226,10 +226,10 @@ def attention(
     debug: option.Debug = False,
 ) -> None:
     """Measure how far each attention head of a model looks: mean distance in pixels, by layer."""
-    from repsim.cli._analyse import measure_one
-    from repsim.cli._analyses import Tokens
-    from repsim.cli._inputs import Inputs
-    from repsim.cli._models import ModelRequest
+    from repsim.cli.commands._analyse import measure_one
+    from repsim.cli.commands._analyses import Tokens
+    from repsim.cli.data._inputs import Inputs
+    from repsim.cli.models._load import ModelRequest
 
     scale = None if normalise is None else normalise.value
     (has,) = _published(pretrained, model)
@@ -280,11 +280,11 @@ def analyse(
     where the data have labels. What a model has not (attention, a grid, skips) is skipped, with the
     reason. Each is kept when it is finished: the same command goes on with the next.
     """
-    from repsim.cli._analyse import analyse as run_all
-    from repsim.cli._analyse import check_names
-    from repsim.cli._analyses import Tokens
-    from repsim.cli._inputs import Inputs
-    from repsim.cli._models import ModelRequest
+    from repsim.cli.commands._analyse import analyse as run_all
+    from repsim.cli.commands._analyse import check_names
+    from repsim.cli.commands._analyses import Tokens
+    from repsim.cli.data._inputs import Inputs
+    from repsim.cli.models._load import ModelRequest
 
     names = check_names(only or [])
     if out is None:
@@ -327,8 +327,8 @@ def layers(
 
     The model runs once, on noise of its size or on two samples of --data.
     """
-    from repsim.cli._layers import list_layers
-    from repsim.cli._models import ModelRequest
+    from repsim.cli.commands._layers import list_layers
+    from repsim.cli.models._load import ModelRequest
 
     scale = None if normalise is None else normalise.value
     (has,) = _published(pretrained, model)

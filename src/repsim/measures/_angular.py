@@ -12,10 +12,10 @@ from repsim._array import accumulator_dtype
 from repsim._typing import Array
 from repsim.kernels import Kernel
 from repsim.measures._cka import alignment_once, kernel_alignment
-from repsim.measures._geometry import angle
 from repsim.measures._hsic import kernel_item, samples_needed
-from repsim.measures._kernel_item import KernelItem
 from repsim.measures._registry import Measure, evaluate, register
+from repsim.measures.parts._geometry import angle
+from repsim.measures.parts._kernel_item import KernelItem
 
 __all__ = ["angular_cka"]
 

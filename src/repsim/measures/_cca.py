@@ -9,7 +9,7 @@ from array_api_compat import array_namespace, device
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim.measures._registry import Measure, evaluate, register
-from repsim.measures._subspace import Subspace, require_share, subspace
+from repsim.measures.parts._subspace import Subspace, require_share, subspace
 
 __all__ = ["cca", "pwcca", "svcca"]
 

@@ -10,12 +10,12 @@ from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.estimators import Products, alignment, gram_products, resolve_estimator
 from repsim.kernels import Kernel, resolve_kernel
-from repsim.measures._dissimilarity import require_choice
 from repsim.measures._hsic import kernel_item, samples_needed
-from repsim.measures._kernel_item import KernelItem
 from repsim.measures._partial import PartialItem
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures._sampled_item import SampledItem
+from repsim.measures.parts._dissimilarity import require_choice
+from repsim.measures.parts._kernel_item import KernelItem
+from repsim.measures.parts._sampled_item import SampledItem
 
 __all__ = ["alignment_once", "cka", "cka_from_gram", "kernel_alignment"]
 

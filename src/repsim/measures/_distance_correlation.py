@@ -9,10 +9,10 @@ from array_api_compat import array_namespace
 
 from repsim._typing import Array
 from repsim.estimators import Products, alignment, inner, resolve_estimator, scaled_gram
-from repsim.measures._dissimilarity import dissimilarities
-from repsim.measures._geometry import root
 from repsim.measures._hsic import samples_needed
 from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures.parts._dissimilarity import dissimilarities
+from repsim.measures.parts._geometry import root
 
 __all__ = ["distance_correlation"]
 

@@ -7,8 +7,8 @@ from typing import Any
 from repsim._typing import Array
 from repsim.estimators import resolve_estimator
 from repsim.kernels import Kernel, resolve_kernel
-from repsim.measures._kernel_item import KernelItem
 from repsim.measures._registry import Measure, evaluate, register
+from repsim.measures.parts._kernel_item import KernelItem
 
 __all__ = ["hsic", "kernel_item", "samples_needed"]
 

@@ -9,13 +9,13 @@ from array_api_compat import array_namespace
 
 from repsim._array import known
 from repsim._typing import Array
-from repsim.measures._dissimilarity import dissimilarities, require_choice
-from repsim.measures._neighbour_weights import (
+from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures.parts._dissimilarity import dissimilarities, require_choice
+from repsim.measures.parts._neighbour_weights import (
     neighbour_weights,
     neighbours_need,
     uninformative,
 )
-from repsim.measures._registry import Measure, evaluate, register, undefined
 
 __all__ = ["jaccard_knn", "mutual_knn", "second_order_cosine"]
 

@@ -9,8 +9,8 @@ from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.estimators import Estimator, inner
 from repsim.kernels import Kernel
-from repsim.measures._kernel_item import KernelItem
 from repsim.measures._registry import undefined
+from repsim.measures.parts._kernel_item import KernelItem
 
 __all__ = ["PartialItem"]
 

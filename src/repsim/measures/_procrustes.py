@@ -8,8 +8,8 @@ from array_api_compat import array_namespace
 
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
-from repsim.measures._geometry import chord, contrasts, nonnegative, root
 from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures.parts._geometry import chord, contrasts, nonnegative, root
 
 __all__ = ["Configuration", "configuration", "nbs", "procrustes", "similarity"]
 

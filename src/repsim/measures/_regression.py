@@ -11,10 +11,10 @@ from repsim._array import accumulator_dtype, unit_scale
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.kernels import centre_features
-from repsim.measures._geometry import contrasts
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures._ridge_folds import Fold, fold_errors, training_spectrum
-from repsim.measures._subspace import contrast_spectrum
+from repsim.measures.parts._geometry import contrasts
+from repsim.measures.parts._ridge_folds import Fold, fold_errors, training_spectrum
+from repsim.measures.parts._subspace import contrast_spectrum
 
 __all__ = ["linear_regression_r2"]
 

@@ -9,9 +9,9 @@ from array_api_compat import array_namespace, device
 
 from repsim._typing import Array, Namespace
 from repsim.estimators import Products, alignment, inner
-from repsim.measures._dissimilarity import DISSIMILARITIES, dissimilarities, require_choice
-from repsim.measures._geometry import root
 from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures.parts._dissimilarity import DISSIMILARITIES, dissimilarities, require_choice
+from repsim.measures.parts._geometry import root
 
 __all__ = ["rsa"]
 

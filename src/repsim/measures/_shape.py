@@ -10,10 +10,10 @@ from array_api_compat import array_namespace
 from repsim._array import known
 from repsim._errors import InputError
 from repsim._typing import Array
-from repsim.measures._geometry import angle, contrasts
 from repsim.measures._procrustes import Configuration, configuration, similarity
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures._subspace import contrast_spectrum, subspace
+from repsim.measures.parts._geometry import angle, contrasts
+from repsim.measures.parts._subspace import contrast_spectrum, subspace
 
 __all__ = ["shape_distance"]
 

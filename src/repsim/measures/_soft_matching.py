@@ -10,10 +10,10 @@ from repsim._array import accumulator_dtype, describe, to_numpy, unit_scale
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array, Namespace
 from repsim.kernels import centre_features
-from repsim.measures._dissimilarity import require_choice
-from repsim.measures._geometry import nonnegative, root
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures._transport import transport_plan
+from repsim.measures.parts._dissimilarity import require_choice
+from repsim.measures.parts._geometry import nonnegative, root
+from repsim.measures.parts._transport import transport_plan
 
 __all__ = ["soft_matching"]
 

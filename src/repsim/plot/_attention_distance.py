@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from repsim.plot._figure import new_axes, text_width
-from repsim.plot._lines import (
+from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._lines import (
     FEW,
     REFERENCE,
     add_key,
@@ -21,8 +21,8 @@ from repsim.plot._lines import (
     in_order,
     width_for,
 )
-from repsim.plot._result import choose, names_along, require, select_layers, unit_of
-from repsim.plot._ticks import name_layers
+from repsim.plot.parts._result import choose, names_along, require, select_layers, unit_of
+from repsim.plot.parts._ticks import name_layers
 
 __all__ = ["attention_distance"]
 

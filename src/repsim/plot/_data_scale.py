@@ -9,10 +9,10 @@ import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from repsim.plot._figure import new_axes, text_width
-from repsim.plot._lines import CONTROLS, add_key, frame_lines, in_order, width_for
-from repsim.plot._result import names_along, require
-from repsim.plot._ticks import name_layers
+from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._lines import CONTROLS, add_key, frame_lines, in_order, width_for
+from repsim.plot.parts._result import names_along, require
+from repsim.plot.parts._ticks import name_layers
 
 __all__ = ["data_scale"]
 

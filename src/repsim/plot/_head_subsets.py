@@ -12,9 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from repsim.plot._figure import new_axes, text_width
-from repsim.plot._lines import FEW, Colour, add_key, add_layer_key, frame_lines, in_order, plain
-from repsim.plot._result import names_along, require, unit_of
+from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._lines import (
+    FEW,
+    Colour,
+    add_key,
+    add_layer_key,
+    frame_lines,
+    in_order,
+    plain,
+)
+from repsim.plot.parts._result import names_along, require, unit_of
 
 __all__ = ["head_subsets"]
 

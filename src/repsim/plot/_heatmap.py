@@ -13,12 +13,12 @@ from matplotlib.legend import Legend
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.transforms import ScaledTranslation
 
-from repsim.plot._beside import PAD, add_colour_bar, make_room
-from repsim.plot._chance import by_chance
-from repsim.plot._colours import colour_scale, least_like
-from repsim.plot._figure import new_axes, text_width
-from repsim.plot._layer_map import layer_map, layer_names, measure_label, model_name
-from repsim.plot._ticks import NAME_SIZE, name_layers
+from repsim.plot.parts._beside import PAD, add_colour_bar, make_room
+from repsim.plot.parts._chance import by_chance
+from repsim.plot.parts._colours import colour_scale, least_like
+from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
+from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 
 __all__ = ["heatmap"]
 

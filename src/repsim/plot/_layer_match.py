@@ -10,11 +10,11 @@ from matplotlib.patheffects import withStroke
 
 from repsim.measures import LOWER_HALF
 from repsim.measures import layer_match as _best_match
-from repsim.plot._beside import add_colour_bar, make_room
-from repsim.plot._colours import colour_scale
-from repsim.plot._figure import new_axes, text_width
-from repsim.plot._layer_map import layer_map, layer_names, measure_label, model_name
-from repsim.plot._ticks import NAME_SIZE, name_layers
+from repsim.plot.parts._beside import add_colour_bar, make_room
+from repsim.plot.parts._colours import colour_scale
+from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
+from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 
 __all__ = ["layer_match"]
 

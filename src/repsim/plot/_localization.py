@@ -12,12 +12,12 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from repsim._errors import InputError
-from repsim.plot._beside import add_colour_bar, make_room
-from repsim.plot._figure import new_axes
-from repsim.plot._lines import plain
-from repsim.plot._result import names_along, require
-from repsim.plot._ticks import NAME_SIZE
-from repsim.plot._tiles import TileName, add_tile, frame_tiles
+from repsim.plot.parts._beside import add_colour_bar, make_room
+from repsim.plot.parts._figure import new_axes
+from repsim.plot.parts._lines import plain
+from repsim.plot.parts._result import names_along, require
+from repsim.plot.parts._ticks import NAME_SIZE
+from repsim.plot.parts._tiles import TileName, add_tile, frame_tiles
 
 __all__ = ["localization"]
 

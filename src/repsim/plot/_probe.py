@@ -8,10 +8,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from repsim.plot._figure import new_axes, text_width
-from repsim.plot._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
-from repsim.plot._result import choose, names_along, require
-from repsim.plot._ticks import name_layers
+from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
+from repsim.plot.parts._result import choose, names_along, require
+from repsim.plot.parts._ticks import name_layers
 
 __all__ = ["probe"]
 

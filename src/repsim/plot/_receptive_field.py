@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from repsim._errors import InputError
-from repsim.plot._beside import add_colour_bar, make_room
-from repsim.plot._colours import Extend
-from repsim.plot._figure import new_axes
-from repsim.plot._result import choose, names_along, require, select_layers, unit_of
-from repsim.plot._tiles import TileName, add_tile, columns_for, frame_tiles
+from repsim.plot.parts._beside import add_colour_bar, make_room
+from repsim.plot.parts._colours import Extend
+from repsim.plot.parts._figure import new_axes
+from repsim.plot.parts._result import choose, names_along, require, select_layers, unit_of
+from repsim.plot.parts._tiles import TileName, add_tile, columns_for, frame_tiles
 
 __all__ = ["receptive_field"]
 

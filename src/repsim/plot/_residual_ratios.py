@@ -14,13 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from repsim.plot._beside import add_colour_bar, make_room
-from repsim.plot._colours import Extend
-from repsim.plot._figure import new_axes, text_width
 from repsim.plot._heatmap import UNDEFINED
-from repsim.plot._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
-from repsim.plot._result import choose, names_along, require
-from repsim.plot._ticks import NAME_SIZE, name_layers
+from repsim.plot.parts._beside import add_colour_bar, make_room
+from repsim.plot.parts._colours import Extend
+from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
+from repsim.plot.parts._result import choose, names_along, require
+from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 
 __all__ = ["residual_ratios"]
 

@@ -1,25 +1,19 @@
 """Streaming: similarity of data that arrives in batches, in memory that does not grow with them."""
 
-from repsim.streaming._all_reduce import gather, group_size, tell_failure
 from repsim.streaming._blocks import BlockSums, Sums
-from repsim.streaming._checkpoint import Checkpoint
 from repsim.streaming._covariance import StreamingLinearCKA
-from repsim.streaming._exact import cka_matrix
-from repsim.streaming._exact_sources import Source, row_slices, sources_of
-from repsim.streaming._interrupts import uninterrupted
+from repsim.streaming._distributed import gather, group_size, tell_failure
 from repsim.streaming._minibatch import MIN_BATCH, MinibatchCKA
 from repsim.streaming._pairs import CHUNK, pair_products, self_products
 from repsim.streaming._pilot import PilotKernels
 from repsim.streaming._ridge import LinearClassifier, RidgePath, RidgeStatistics
-from repsim.streaming._store import ActivationStore
-from repsim.streaming._stored import open_activations
+from repsim.streaming.exact._matrix import cka_matrix
+from repsim.streaming.exact._sources import Source, row_slices, sources_of
 
 __all__ = [
     "CHUNK",
     "MIN_BATCH",
-    "ActivationStore",
     "BlockSums",
-    "Checkpoint",
     "LinearClassifier",
     "MinibatchCKA",
     "PilotKernels",
@@ -31,11 +25,9 @@ __all__ = [
     "cka_matrix",
     "gather",
     "group_size",
-    "open_activations",
     "pair_products",
     "row_slices",
     "self_products",
     "sources_of",
     "tell_failure",
-    "uninterrupted",
 ]

@@ -31,8 +31,8 @@ from repsim._typing import Array, Namespace
 from repsim._version import __version__
 from repsim.estimators import Products, alignment, permutation_variance
 from repsim.kernels import Kernel, resolve_kernel
-from repsim.streaming._all_reduce import all_reduce
 from repsim.streaming._blocks import BlockSums, Sums
+from repsim.streaming._distributed import gather
 from repsim.streaming._pairs import distinct, flat_centred, pair_products, self_products
 from repsim.streaming._pilot import PilotKernels
 from repsim.streaming._state import (
@@ -626,7 +626,12 @@ class MinibatchCKA:
         the batches, or use ``repsim.compare(group=..., sample_ids=...)``. Each rank sends its
         blocks, at most 128 (Lx, Ly) float64 matrices.
         """
-        return all_reduce(self, group)
+        merged = MinibatchCKA(kernel=self.kernel)
+        for state in gather("MinibatchCKA.all_reduce", self.state_dict(), group):
+            # Merged alike on every rank, not summed by the transport: the same bits everywhere, and
+            # the blocks of a jackknife; what does not fit together is refused on every rank.
+            merged.merge(MinibatchCKA.from_state_dict(state, kernel=self.kernel))
+        return merged
 
     def block_sums(self) -> BlockSums:
         """Return the sums behind the result, by block of batches, as NumPy arrays.

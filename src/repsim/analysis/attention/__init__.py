@@ -1,0 +1,1 @@
+"""Attention heads: how far they look, and what the local ones represent."""

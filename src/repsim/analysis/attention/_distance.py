@@ -1,0 +1,156 @@
+"""How far the attention heads of a model look, from a stream of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from repsim.analysis.attention._places import Declared, GridOption, PatchOption, PrefixOption
+from repsim.analysis.attention._sums import AttentionDistances
+from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._provenance import model_label, versions
+from repsim.capture import AttentionRecorder, Layers
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["AttentionDistances", "attention_distance"]
+
+
+def attention_distance(
+    model: nn.Module,
+    data: Iterable[Any],
+    *,
+    layers: Layers = "*",
+    grid: GridOption = None,
+    patch_size: PatchOption = None,
+    prefix: PrefixOption = None,
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+    progress: bool = True,
+    name: str | None = None,
+) -> xarray.Dataset:
+    """Mean attention distance, prefix mass and entropy of every head, over images.
+
+    ::
+
+        distance      d_h = mean over images and patches i of  Σ_j A_ij D_ij
+        renormalised  d_h = mean over images and patches i of  Σ_j A_ij D_ij / Σ_j A_ij
+        prefix mass   m_h = mean over images and patches i of  Σ_{j prefix} A_ij
+        entropy       H_h = mean over images and patches i of  −Σ_{all j} A_ij log A_ij
+
+    with A the attention of head h after the softmax, j running over patches where nothing else is
+    said, and D_ij = √((ph·Δrow)² + (pw·Δcolumn)²) pixels between patches i and j.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        An unmodified model, in any wrapper. It runs in evaluation mode without gradients, and comes
+        back as it was. Fused kernels, fast paths and attention written out are all seen; see
+        :class:`repsim.capture.AttentionRecorder`.
+    data : iterable
+        Batches of images, iterated once: a tensor, a tuple or list whose first item is the input,
+        or a mapping that is passed whole as keyword arguments; for anything else see `forward`.
+        The last may be short: every image counts the same.
+    layers : str, re.Pattern, module type, callable, or a list of these, default ``"*"``
+        The modules whose forward holds the attention (``"blocks.*.attn"``), by default all.
+    grid : int, (int, int), or mapping of layer to these, optional
+        Patches along height and width. By default that of the last convolution that leaves 0 to 16
+        tokens over (exactly timm's ``num_prefix_tokens``, where the model has it); for attention in
+        the windows of Swin, the window. Keys of a mapping are layer names, labels or globs.
+    patch_size : float, (float, float), or mapping of layer to these, optional
+        Pixels of the input image from a patch to the next. By default the stride of the convolution
+        that laid the patches, or the size of the image over that of the grid; in later stages of a
+        hierarchical model that is the stride of the stage.
+    prefix : int, or mapping of layer to int, optional
+        Tokens before the patches (CLS, distillation, registers), dropped as queries and as keys of
+        the distances. By default the tokens that the grid leaves over.
+    prepare : callable, optional
+        From the batch to the batch that the model wants. It is then moved to the model's device.
+    forward : callable, optional
+        ``forward(model, batch)`` in place of ``model(batch)``.
+    progress : bool, default True
+        Whether to show a progress bar.
+    name : str, optional
+        What the result calls the model, by default its class.
+
+    Returns
+    -------
+    xarray.Dataset
+        float64, dims ("layer", "head"): ``distance`` and ``renormalised`` in pixels,
+        ``prefix_mass`` in [0, 1], ``entropy`` in nats; NaN for heads that a layer does not have.
+        Dim ("layer",): ``uniform_distance``, that of a head that attends to all tokens alike.
+        Coordinates: the layer names in execution order (``name:0``, ``name:1``, ... where a module
+        holds several calls), and along them ``grid_height``, ``grid_width``, ``patch_height``,
+        ``patch_width`` and ``prefix``. ``attrs``: model, n_samples, versions.
+
+    Raises
+    ------
+    InputError
+        The grid, the pixels between patches or the prefix cannot be found, or what was passed does
+        not fit; a layer whose grid changes from batch to batch; data that are no batches.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist or holds no attention; nothing was seen, and why; a layer asked
+        for by exact name whose attention has no distances.
+    NonFiniteError
+        NaN or infinity in a layer's attention, naming layer and batch.
+
+    Warns
+    -----
+    RepsimWarning
+        Layers that a glob found and that have no distances were left out: attention over channels
+        (XCiT, DaViT), or from queries that are not the keys (pooling, cross-attention).
+
+    Notes
+    -----
+    ``distance`` is what the papers plot: attention to prefix tokens counts as distance 0, so that
+    it *shrinks for a head that looks at CLS*, however far the rest of its attention reaches.
+    ``renormalised`` does not; it is the mean over the patches that attend to any patch.
+
+    Attention in windows (Swin) is measured inside the window, in pixels of the input image: at most
+    the window's diagonal. Where a map is padded up to whole windows, padding takes part as in the
+    model. Text has no grid: ``grid=(1, n_tokens), patch_size=1`` gives distances in tokens, over
+    all positions, those of padding included.
+
+    Weights are reduced in chunks of queries: no tensor of batch × heads × tokens² is made (eager
+    attention makes its own). Cost: one forward pass and O(batch · heads · tokens² · d) a layer.
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 3. Dosovitskiy et al. 2021, arXiv:2010.11929,
+    App. D.7.
+
+    Examples
+    --------
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> class Patches(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.patches = nn.Conv2d(3, 8, kernel_size=4, stride=4)
+    ...         self.attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
+    ...     def forward(self, images):
+    ...         x = self.patches(images).flatten(2).transpose(1, 2)
+    ...         return self.attention(x, x, x)[0]
+    >>> model = Patches()
+    >>> _ = nn.init.zeros_(model.attention.in_proj_weight)  # every head attends uniformly
+    >>> data = [torch.randn(2, 3, 16, 16) for _ in range(2)]
+    >>> result = repsim.attention_distance(model, data, progress=False)
+    >>> result.distance.round(4).values, result.uniform_distance.round(4).values
+    (array([[8.0321, 8.0321]]), array([8.0321]))
+    """
+    declared = Declared("attention_distance", grid, patch_size, prefix)
+    total = AttentionDistances("attention_distance", declared)
+    recorder = AttentionRecorder(model, layers, handle=total.add)
+    with as_found(model), recorder:
+        for one_pass in batches("attention_distance", data, passes=1, progress=progress):
+            for batch in one_pass:
+                recorder.clear()
+                total.start()
+                run("attention_distance", model, batch, prepare, forward)
+                total.finish(recorder)
+    return total.dataset(recorder).assign_attrs(
+        {"model": model_label(model, name), "n_samples": total.n_samples, **versions()}
+    )

@@ -1,0 +1,352 @@
+"""Whether the heads that look far see otherwise: CKA of subsets of heads with another model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from repsim._errors import InputError, warn
+from repsim.analysis.attention._distance import AttentionDistances
+from repsim.analysis.attention._places import (
+    Declared,
+    GridOption,
+    PatchOption,
+    PrefixOption,
+    n_samples,
+)
+from repsim.analysis.maps._grams import LayerGrams
+from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._provenance import model_label, versions
+from repsim.capture import (
+    AttentionCall,
+    AttentionRecorder,
+    Layers,
+    Recorder,
+    Select,
+    Transform,
+    resolve_transform,
+)
+from repsim.kernels import Linear
+from repsim.streaming import BlockSums, MinibatchCKA, PilotKernels, Sums
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["head_subset_cka"]
+
+KINDS = ("growing", "sliding")
+
+_LAYER = "layer "
+"""Before the name of a layer of y, which must not be that of a head."""
+
+
+def head_subset_cka(
+    model_x: nn.Module,
+    model_y: nn.Module,
+    data: Iterable[Any],
+    *,
+    layer: str,
+    layers_y: Layers,
+    subsets: str | Sequence[str] = KINDS,
+    width: int | None = None,
+    grid: GridOption = None,
+    patch_size: PatchOption = None,
+    prefix: PrefixOption = None,
+    transform: Transform = None,
+    select: Select | None = None,
+    batch_dim: int | Mapping[str, int] | None = None,
+    prepare_x: Prepare | None = None,
+    prepare_y: Prepare | None = None,
+    forward: Forward | None = None,
+    names: tuple[str, str] | None = None,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """CKA of subsets of a layer's heads with layers of another model, by how far the heads look.
+
+    The heads h of one attention layer are ordered by their mean attention distance, from local to
+    global. The representation of a subset S is what its heads put out, P·V for all tokens, side by
+    side. Linear Grams of features side by side add up, K_S = Σ_{h∈S} K_h, and so do their HSICs::
+
+        CKA(S, y) = Σ_{h∈S} H(h, y) / √(Σ_{h,h'∈S} H(h, h') · H(y, y))
+
+    with H the unbiased HSIC summed over batches as in :class:`repsim.MinibatchCKA`. One pass over
+    the data is enough for every subset.
+
+    Parameters
+    ----------
+    model_x : torch.nn.Module
+        The model with attention, unmodified, in any wrapper.
+    model_y : torch.nn.Module
+        The model it is compared with. Both come back as they were.
+    data : iterable
+        Batches, iterated once for both models, as for :func:`repsim.compare`.
+    layer : str
+        The module of model_x whose forward holds the attention, ``"blocks.0.attn"``; with ``:k``
+        where it holds several calls.
+    layers_y : str, re.Pattern, module type, callable, or a list of these
+        Which layers of model_y, as in :class:`repsim.Recorder`.
+    subsets : {"growing", "sliding"} or a list of them, default both
+        ``"growing"``: the 1, 2, 3, ... most local heads. ``"sliding"``: ``width`` heads next to one
+        another in the order, all the same number, so that the size of a subset plays no part.
+    width : int, optional
+        Heads in a sliding subset, at least 1; by default a quarter of them.
+    grid, patch_size, prefix
+        Where the tokens lie, as in :func:`repsim.attention_distance`.
+    transform : {"flatten", "cls", "mean"} or callable, optional
+        What to compare of an output of model_y, as in :func:`repsim.compare`.
+    select, batch_dim
+        Which tensor of an output of model_y, and its batch axis, as in :class:`repsim.Recorder`.
+    prepare_x, prepare_y, forward
+        As in :func:`repsim.compare`.
+    names : tuple of two str, optional
+        What the result calls the models, by default their classes.
+    progress : bool, default True
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        float64. Dims ("subset", "layer_y"): ``cka`` in [−1, 1], and its delete-one-batch jackknife
+        ``standard_error`` (NaN with a single batch). Dims ("head", "layer_y"): ``head_cka``, that
+        of single heads. Dim ("head",): ``head_distance``, mean attention distance in pixels.
+        Coordinates along subset: ``mean_distance`` [pixels], the mean over its heads; ``size``;
+        ``kind``; ``heads``, their numbers from local to global ("3,0,7"). ``attrs``: model_x,
+        model_y, layer, n_samples, n_batches, versions.
+
+    Raises
+    ------
+    InputError
+        More than one attention call or none under ``layer``; an unknown kind of subset; a width
+        beyond the number of heads; a grid that cannot be found.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist, holds no attention or did not run.
+    NonFiniteError
+        NaN or infinity in a head or a layer, naming it and the batch.
+
+    Warns
+    -----
+    RepsimWarning
+        Batches of fewer than four samples, which are skipped; a single batch.
+    DegenerateWarning
+        A head or layer that is constant.
+
+    Notes
+    -----
+    The distances are the plain ones, in which attention to prefix tokens counts as 0. Beside the
+    forwards, O(n²(H + L)) memory for H heads and L layers; cost O(n² Σp + n²(H + L)H).
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 5: subsets of local heads resemble the lower
+    layers of a ResNet more than subsets of global ones.
+
+    Examples
+    --------
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> class Patches(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.patches = nn.Conv2d(3, 8, kernel_size=4, stride=4)
+    ...         self.attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
+    ...     def forward(self, images):
+    ...         x = self.patches(images).flatten(2).transpose(1, 2)
+    ...         return self.attention(x, x, x)[0]
+    >>> _ = torch.manual_seed(0)
+    >>> other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> data = [torch.randn(16, 3, 16, 16) for _ in range(2)]
+    >>> result = repsim.head_subset_cka(
+    ...     Patches(), other, data, layer="attention", layers_y="*", progress=False
+    ... )
+    >>> result.kind.values.tolist(), result["size"].values.tolist()
+    (['growing', 'growing', 'sliding', 'sliding'], [1, 2, 1, 1])
+    >>> result.cka.dims
+    ('subset', 'layer_y')
+    """
+    kinds = _kinds(subsets)
+    if not isinstance(layer, str):
+        raise InputError(
+            f"head_subset_cka: layer must be the name of one module with attention.\n"
+            f"  got {layer!r}"
+        )
+    if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):
+        raise InputError(f"head_subset_cka: width must be at least one head.\n  got {width!r}")
+    heads = _Heads(Declared("head_subset_cka", grid, patch_size, prefix), width)
+    attention = AttentionRecorder(model_x, layer, handle=heads.add)
+    grams = LayerGrams(
+        PilotKernels(Linear()),
+        resolve_transform(transform, "head_subset_cka"),
+        operation="head_subset_cka",
+    )
+    recorder = Recorder(model_y, layers_y, transform=grams, select=select, batch_dim=batch_dim)
+    acc = MinibatchCKA(kernel="linear")
+    with ExitStack() as stack:
+        stack.enter_context(as_found(model_x, model_y))
+        for one_pass in batches("head_subset_cka", data, passes=1, progress=progress):
+            for batch in one_pass:
+                heads.start()
+                # One after the other: the models may share modules, or be one.
+                with attention:
+                    run("head_subset_cka", model_x, batch, prepare_x, forward)
+                heads.distances.finish(attention)
+                grams.forget()
+                with recorder:
+                    run("head_subset_cka", model_y, batch, prepare_y, forward)
+                found = heads.grams
+                home = next(iter(found.values())).device
+                others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}
+                acc.update_grams(found, {**found, **others})
+    acc.compute()  # says what is constant, and what was skipped
+    distances = heads.distances.dataset(attention)
+    label_x, label_y = (None, None) if names is None else names
+    return _dataset(
+        acc,
+        distances.distance.values[0, : heads.count],
+        kinds,
+        max(1, heads.count // 4) if width is None else width,
+    ).assign_attrs(
+        model_x=model_label(model_x, label_x),
+        model_y=model_label(model_y, label_y),
+        layer=distances.layer.values[0].item(),
+        n_samples=acc.n_samples,
+        n_batches=acc.n_batches,
+        n_skipped_batches=acc.n_skipped_batches,
+        n_skipped_samples=acc.n_skipped_samples,
+        **versions(),
+    )
+
+
+class _Heads:
+    """The Grams of one layer's heads in the running batch, and their distances over all."""
+
+    def __init__(self, declared: Declared, width: int | None) -> None:
+        self.distances = AttentionDistances("head_subset_cka", declared)
+        self._width = width
+        self.grams: dict[str, Tensor] = {}
+        self.count = 0
+
+    def start(self) -> None:
+        """Get ready for the next batch."""
+        self.distances.start()
+        self.grams = {}
+
+    def add(self, call: AttentionCall) -> None:
+        """Add the layer's attention call."""
+        if self.grams:
+            raise InputError(
+                f"head_subset_cka: layer must hold one attention call.\n"
+                f"  {call.name!r} holds several\n  Choose one of them: layer={call.name + ':0'!r}."
+            )
+        if self._width is not None and self._width > call.heads:
+            raise InputError(
+                f"head_subset_cka: width is beyond the number of heads.\n"
+                f"  width: {self._width}    heads: {call.heads}"
+            )
+        self.distances.add(call)
+        self.count = call.heads
+        n = n_samples(call)
+        # (samples × windows, heads, queries, d), samples in front.
+        out = call.output.reshape(n, -1, *call.output.shape[1:])
+        self.grams = {
+            f"head {h}": Linear().gram(out[:, :, h].reshape(n, -1))  # type: ignore[misc]
+            for h in range(call.heads)
+        }
+
+
+def _kinds(subsets: str | Sequence[str]) -> list[str]:
+    kinds = [subsets] if isinstance(subsets, str) else list(subsets)
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown or not kinds:
+        raise InputError(
+            f"head_subset_cka: subsets must be one or more of {', '.join(map(repr, KINDS))}.\n"
+            f"  got {subsets!r}"
+        )
+    return kinds
+
+
+def _chosen(order: Sequence[int], kinds: Sequence[str], width: int) -> list[tuple[str, list[int]]]:
+    """Return the subsets as (kind, heads from local to global)."""
+    count = len(order)
+    growing = [list(order[:size]) for size in range(1, count + 1)]
+    sliding = [list(order[at : at + width]) for at in range(count - width + 1)]
+    return [
+        (kind, members)
+        for kind in kinds
+        for members in {"growing": growing, "sliding": sliding}[kind]
+    ]
+
+
+def _dataset(acc: MinibatchCKA, distances: Any, kinds: Sequence[str], width: int) -> xarray.Dataset:
+    import xarray
+
+    count = len(distances)
+    assert acc.layers_y is not None, "heads and layers stand side by side in y"
+    # The accumulator's own order, that of its first batch: a later one may run in another.
+    layers = [name.removeprefix(_LAYER) for name in acc.layers_y[count:]]
+    order = np.argsort(distances, kind="stable")
+    subsets = _chosen(order.tolist(), kinds, width)
+    members = np.zeros((len(subsets), count))
+    for row, (_, chosen) in enumerate(subsets):
+        members[row, chosen] = 1.0
+    sums = acc.block_sums()
+    cka, error = _subset_cka(sums, members)
+    head_cka, _ = _subset_cka(sums, np.eye(count))
+    if len(sums.blocks) < 2:
+        warn(
+            "head_subset_cka: one batch has no spread, so there is no standard error (NaN).\n"
+            "  Pass several batches."
+        )
+    pixels = {"long_name": "mean attention distance", "units": "pixels"}
+    described = {
+        "long_name": "CKA",
+        "description": "unbiased minibatch CKA of what a subset of heads puts out",
+        "units": "1",
+    }
+    spread = {
+        "long_name": "standard error of CKA",
+        "description": "delete-one-batch jackknife",
+        "units": "1",
+    }
+    return xarray.Dataset(
+        {
+            "cka": (("subset", "layer_y"), cka, described),
+            "standard_error": (("subset", "layer_y"), error, spread),
+            "head_cka": (
+                ("head", "layer_y"),
+                head_cka,
+                {**described, "long_name": "CKA of a head"},
+            ),
+            "head_distance": ("head", distances, pixels),
+        },
+        coords={
+            "layer_y": layers,
+            "head": np.arange(count),
+            "mean_distance": ("subset", members @ distances / members.sum(1), pixels),
+            "size": ("subset", members.sum(1).astype(int), {"long_name": "heads", "units": "1"}),
+            "kind": ("subset", [kind for kind, _ in subsets]),
+            "heads": ("subset", [",".join(map(str, chosen)) for _, chosen in subsets]),
+        },
+    )
+
+
+def _subset_cka(sums: BlockSums, members: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+    """Return CKA and standard error, (subsets, layers): HSIC is linear in each of its Grams."""
+    count = members.shape[1]
+    mapped = BlockSums(
+        [
+            Sums(
+                members @ block.xy[:, count:],
+                (members @ block.xy[:, :count] * members).sum(1),
+                block.yy[count:],
+                block.batches,
+            )
+            for block in sums.blocks
+        ],
+        sums.batches_per_block,
+        sums.capacity,
+    )
+    return mapped.cka(), mapped.jackknife()

@@ -1,0 +1,222 @@
+"""Sums of attention distances and their kin over batches, a row for each layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import CaptureError, InputError, NonFiniteError, warn
+from repsim.analysis.attention._places import Declared, NoDistance, TokenPlaces, n_samples
+from repsim.attention import grid_distances, uniform_distance
+from repsim.capture import AttentionCall, AttentionRecorder, listing
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["AttentionDistances"]
+
+
+class AttentionDistances:
+    """Sums of distance, renormalised distance, prefix mass and entropy of heads, over batches.
+
+    Parameters
+    ----------
+    operation : str
+        For error messages.
+    declared : Declared
+        Where tokens lie, as far as the caller says.
+    """
+
+    def __init__(self, operation: str, declared: Declared) -> None:
+        self._operation = operation
+        self._declared = declared
+        self.n_samples = 0
+        self._batch = -1
+        self._size: int | None = None
+        self._layers: dict[tuple[str, int], _LayerSums] = {}
+        self._left_out: dict[tuple[str, int], str] = {}
+        self._tables: dict[tuple[TokenPlaces, torch.device, torch.dtype], Tensor] = {}
+
+    def start(self) -> None:
+        """Get ready for the next batch."""
+        self._batch += 1
+        self._size = None
+
+    def add(self, call: AttentionCall) -> None:
+        """Add one attention call of the running forward."""
+        key = (call.name, call.call)
+        try:
+            places = self._declared.places(call)
+        except NoDistance as reason:
+            self._left_out[key] = str(reason)
+            return
+        self._size = n_samples(call)
+        sums = self._layers.get(key)
+        if sums is None:
+            sums = self._layers[key] = _LayerSums(places, call.heads, call.output.device)
+        elif (sums.places, sums.heads) != (places, call.heads):
+            raise InputError(
+                f"{self._operation}: layer {call.label!r} changes from batch to batch.\n"
+                f"  before: {sums.places}, {sums.heads} heads\n"
+                f"  batch {self._batch}: {places}, {call.heads} heads\n"
+                f"  Images of one size belong into one call: sort them by size."
+            )
+        sums.add(call, self._distances(call, places), self._batch)
+
+    def finish(self, recorder: AttentionRecorder) -> None:
+        """Check a batch that is over, where that costs no waiting for an accelerator."""
+        self.n_samples += self._size or 0
+        for key, sums in self._layers.items():
+            if sums.totals.device.type == "cpu":
+                self._check_finite(recorder, key, sums)
+
+    def dataset(self, recorder: AttentionRecorder) -> xarray.Dataset:
+        """Return the means; see :func:`attention_distance`."""
+        import xarray
+
+        self._report(recorder)
+        for key, sums in self._layers.items():
+            self._check_finite(recorder, key, sums)
+        self._declared.check_used()
+        most = max(sums.heads for sums in self._layers.values())
+        values = np.full((4, len(self._layers), most), np.nan)
+        for i, sums in enumerate(self._layers.values()):
+            values[:, i, : sums.heads] = sums.means()
+        places = [sums.places for sums in self._layers.values()]
+        along = {
+            "grid_height": [p.grid[0] for p in places],
+            "grid_width": [p.grid[1] for p in places],
+            "patch_height": [p.step[0] for p in places],
+            "patch_width": [p.step[1] for p in places],
+            "prefix": [p.prefix for p in places],
+        }
+        uniform = [uniform_distance(p.grid, p.step, p.prefix) for p in places]
+        variables: dict[str, Any] = {
+            key: (("layer", "head"), values[i], attrs) for i, (key, attrs) in enumerate(_VARIABLES)
+        }
+        variables["uniform_distance"] = ("layer", uniform, _UNIFORM)
+        coords: dict[str, Any] = {
+            "layer": [recorder.label(*key) for key in self._layers],
+            "head": np.arange(most),
+            **{key: ("layer", numbers, _COORDS[key]) for key, numbers in along.items()},
+        }
+        return xarray.Dataset(variables, coords)
+
+    def _distances(self, call: AttentionCall, places: TokenPlaces) -> Tensor:
+        """Return (patches, keys), pixels; 0 to a prefix token."""
+        device = call.output.device
+        dtype = torch.float64 if call.output.dtype == torch.float64 else torch.float32
+        key = (places, device, dtype)
+        if key not in self._tables:
+            distances = torch.from_numpy(grid_distances(places.grid, places.step)).to(dtype)
+            self._tables[key] = nn.functional.pad(distances, (places.prefix, 0)).to(device)
+        return self._tables[key]
+
+    def _check_finite(
+        self, recorder: AttentionRecorder, key: tuple[str, int], sums: _LayerSums
+    ) -> None:
+        batch = int(sums.first_bad)
+        if batch != _NEVER:
+            raise NonFiniteError(
+                f"{self._operation}: NaN or infinity in the attention of layer "
+                f"{recorder.label(*key)!r}, batch {batch} (counted from 0).\n"
+                f"  Does the input contain it? In half precision scores overflow: try float32."
+            )
+
+    def _report(self, recorder: AttentionRecorder) -> None:
+        left = {recorder.label(*key): why for key, why in self._left_out.items()}
+        shown = "".join(f"  {label} {why}\n" for label, why in list(left.items())[:8])
+        more = f"  and {len(left) - 8} more\n" if len(left) > 8 else ""
+        required = [recorder.label(*key) for key in self._left_out if recorder.requires(*key)]
+        if required or not self._layers:
+            what = listing(required) if required else "any layer"
+            raise CaptureError(
+                f"{self._operation}: there are no distances in {what}.\n{shown}{more}"
+                f"  Distances are between tokens that lie in a grid and attend to one another."
+            )
+        if left:
+            warn(
+                f"{self._operation}: left out, for they have no distances:\n{shown}{more}".rstrip()
+            )
+
+
+_NEVER = torch.iinfo(torch.int32).max
+
+_VARIABLES: tuple[tuple[str, dict[str, str]], ...] = (
+    ("distance", {"long_name": "mean attention distance", "units": "pixels"}),
+    (
+        "renormalised",
+        {
+            "long_name": "mean attention distance, renormalised",
+            "description": "attention to patches sums to 1",
+            "units": "pixels",
+        },
+    ),
+    ("prefix_mass", {"long_name": "attention to prefix tokens", "units": "1"}),
+    ("entropy", {"long_name": "entropy of attention", "units": "nats"}),
+)
+_UNIFORM = {"long_name": "mean attention distance of uniform attention", "units": "pixels"}
+_COORDS: dict[str, dict[str, str]] = {
+    "grid_height": {"long_name": "rows of tokens", "units": "1"},
+    "grid_width": {"long_name": "columns of tokens", "units": "1"},
+    "patch_height": {"long_name": "step from row to row", "units": "pixels"},
+    "patch_width": {"long_name": "step from column to column", "units": "pixels"},
+    "prefix": {"long_name": "tokens before the grid's", "units": "1"},
+}
+
+
+class _LayerSums:
+    """Sums over images and patches of one layer: (distance, renormalised, mass, entropy, rows)."""
+
+    def __init__(self, places: TokenPlaces, heads: int, device: torch.device) -> None:
+        self.places = places
+        self.heads = heads
+        # Apple's GPUs have no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.totals = torch.zeros(5, heads, dtype=dtype, device=device)
+        self.first_bad = torch.tensor(_NEVER, dtype=torch.int32, device=device)
+        self.rows = 0
+
+    def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
+        """Add the weights of one batch, each chunk while it is in the cache."""
+        p, dtype = self.places.prefix, self.totals.dtype
+        sums = torch.zeros_like(self.totals)
+        for part, weights in call.weights(_chunk(call)):
+            if part.stop <= p:
+                continue  # prefix tokens are no queries
+            first = max(part.start, p)
+            rows = weights[:, :, first - part.start :]
+            # (batch, heads, queries), summed pairwise in one precision, then on in the other.
+            far = (rows * distances[first - p : part.stop - p]).sum(-1).to(dtype)
+            mass = rows[..., :p].sum(-1).to(dtype)
+            patches = rows[..., p:].sum(-1).to(dtype)
+            some = patches > 0
+            ratio = torch.where(some, far / patches, 0.0)
+            # 0 log 0 = 0: zeros get the logarithm of the least number (special.entr is slower).
+            logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log_()
+            entropy = logs.mul_(rows).sum(-1).to(dtype).neg_()
+            each = torch.stack([far, ratio, mass, entropy, some.to(dtype)])
+            sums += each.sum((1, 3))
+        finite = torch.isfinite(sums).all()
+        here = torch.where(finite, _NEVER, batch).to(torch.int32)
+        self.first_bad = torch.minimum(self.first_bad, here)
+        self.totals += sums
+        self.rows += call.batch * (call.keys - p)
+
+    def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return (4, heads)."""
+        far, ratio, mass, entropy, some = self.totals.cpu().to(torch.float64).numpy()
+        with np.errstate(invalid="ignore"):
+            renormalised = ratio / some  # NaN where no patch of the head attends to any patch
+        return np.stack([far / self.rows, renormalised, mass / self.rows, entropy / self.rows])
+
+
+def _chunk(call: AttentionCall) -> int:
+    """Queries at a time: on a CPU what stays in the cache, on an accelerator what fills it."""
+    if call.output.device.type == "cpu":
+        return 16
+    row = max(1, call.batch * call.heads * call.keys)
+    return min(call.queries, max(16, (1 << 24) // row))

@@ -1,0 +1,1 @@
+"""Places in the image: receptive fields, and which patch a token represents."""

@@ -1,0 +1,237 @@
+"""Token localisation: does a token still resemble the image patch at its own place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from repsim._errors import InputError, StateError, warn
+from repsim.analysis.images._localization_result import localization_result
+from repsim.analysis.images._localization_sums import TokenPatchSums
+from repsim.analysis.images._token_grid import TokenGrids, image_of, pair_of
+from repsim.analysis.run._drive import (
+    Forward,
+    Prepare,
+    as_found,
+    batches,
+    device_of,
+    run,
+    to_device,
+)
+from repsim.analysis.run._provenance import model_label, versions
+from repsim.capture import Layers, Recorder, Select
+from repsim.streaming import MIN_BATCH
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["token_localization"]
+
+
+def token_localization(
+    model: nn.Module,
+    data: Iterable[Any],
+    layers: Layers,
+    *,
+    patches: tuple[int, int] | None = None,
+    memory: int = 1 << 30,
+    grid: tuple[int, int] | None = None,
+    prefix: int | None = None,
+    channels_last: bool | None = None,
+    select: Select | None = None,
+    batch_dim: int | Mapping[str, int] | None = None,
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+    progress: bool = True,
+    name: str | None = None,
+) -> xarray.Dataset:
+    """CKA of every token of each layer with every patch of the input image, over images.
+
+    Unbiased minibatch CKA with a linear kernel (:class:`repsim.MinibatchCKA`), A_t and B_q the
+    U-centred Grams (n, n) of token t and of the pixels of patch q over the n images of a batch::
+
+        cka(t, q) = Σ_b ⟨A_t, B_q⟩ / √(Σ_b ⟨A_t, A_t⟩ · Σ_b ⟨B_q, B_q⟩)
+
+    and the summary: how often the patch that a token resembles most is its own.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Unmodified, on any device. It runs in evaluation mode without gradients, and comes back as
+        it was.
+    data : iterable
+        Batches, iterated once; as in :func:`repsim.compare`. The images are the first tensor
+        (n, channels, height, width) of a batch. Larger batches give smaller errors (the paper has
+        1024); those of fewer than four images are skipped and reported.
+    layers : str, re.Pattern, module type, callable, or a list of these
+        Which layers, as in :func:`repsim.capture.select_layers`; what returns tokens
+        (n, tokens, d) or maps (n, c, h, w) or (n, h, w, c), of which every position is a token.
+    patches : tuple of two int, optional
+        Rows and columns of patches that the image is cut into, evenly; by default each layer's own
+        grid, so that a map's patches are those of its resolution. A token's own patch is the one
+        that its centre lies in.
+    memory : int, default 2**30
+        Bytes that Gram matrices may take at a time, with all that is needed to make and multiply
+        them. More is faster as long as the patches of an image do not fit: then the Grams of
+        tokens are made once for every block of patches.
+    grid, prefix : tuple of two int, int, optional
+        Rows and columns of the model's patches, and the number of tokens before them, for token
+        outputs; by default from the patch embedding's convolution and timm's
+        ``num_prefix_tokens``.
+    channels_last : bool, optional
+        Whether 4-d outputs are (n, h, w, c); by default whichever has the image's aspect.
+    select, batch_dim
+        Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    prepare, forward, progress
+        As in :func:`repsim.compare`. With ``forward``, the patches are those of the images in the
+        batch that it is given.
+    name : str, optional
+        What the result calls the model, by default its class.
+
+    Returns
+    -------
+    xarray.Dataset
+        float64. ``cka`` ("layer", "token", "patch") in [−1, 1], around 0 for independent ones; NaN
+        beyond a layer's own tokens and patches. ("layer",): ``hit_rate``, the fraction of spatial
+        tokens whose largest CKA is that with their own patch; ``chance``, what it is for a patch
+        drawn at random, one over the number of patches (and what it is on average for tokens and
+        patches matched by a random permutation); ``argmax_distance`` [pixels], the mean distance
+        between the centres of that patch and of their own; ``chance_distance`` [pixels], the same
+        for a patch drawn at random. Constant patches are no candidates; tokens that are constant,
+        or whose own patch is, do not count.
+        Coordinates: ``token_row``, ``token_column``, ``is_prefix`` ("layer", "token"),
+        ``patch_row``, ``patch_column`` ("layer", "patch"), NaN where there is none;
+        ``grid_height``, ``grid_width``, ``patch_height``, ``patch_width`` [pixels] ("layer",).
+        ``attrs``: model, patch_size and grid ("per layer" where they differ), estimator,
+        n_samples, n_batches, n_skipped_batches, n_skipped_samples, versions.
+
+    Raises
+    ------
+    InputError
+        A ``memory`` that does not hold two Grams of a batch, images or grids that change from
+        batch to batch, more patches than pixels.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist or did not run; a layer asked for by exact name whose positions
+        are unknown (say them with ``grid``, ``prefix`` or ``channels_last``); no layer left.
+    NonFiniteError
+        NaN or infinity in a token or a patch, naming layer and batch.
+    StateError
+        No batch of at least four images.
+
+    Warns
+    -----
+    DegenerateWarning
+        Patches (black borders) or tokens (CLS before the first attention) that are the same in all
+        images: their CKA is NaN.
+    RepsimWarning
+        Skipped short batches; layers that a glob found and whose positions are unknown.
+
+    Notes
+    -----
+    The biased CKA of independent tokens of p features is about p/(n + p): only the unbiased one
+    can compare tokens.
+
+    Everything is computed inside the hooks, so no activation is kept. Cost for P tokens of d
+    features and Q patches of e pixels: O(n² (P d + Q e + P Q)) per layer and batch; the Grams of
+    patches are shared by consecutive layers of one grid while ``memory`` holds all of them, n²
+    numbers each. The result holds P × Q numbers per layer: pass ``patches`` for fine maps.
+
+    An image that ``patches`` does not divide is cut at ⌊i·height/rows⌋.
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810 (localisation). Nguyen, Raghu, Kornblith 2021,
+    arXiv:2010.15327, Eq. 3.
+
+    Examples
+    --------
+    A patch embedding of independent patches localises perfectly:
+
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Conv2d(3, 64, 4, stride=4), nn.Flatten(2))
+    >>> data = [torch.randn(64, 3, 16, 16) for _ in range(2)]
+    >>> result = repsim.token_localization(net, data, "0", progress=False)
+    >>> result.hit_rate.item(), result.chance.item()
+    (1.0, 0.0625)
+    >>> dict(result.cka.sizes)
+    {'layer': 1, 'token': 16, 'patch': 16}
+    """
+    operation = "token_localization"
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{operation}: model must be a torch.nn.Module.\n  got {type(model).__name__}"
+        )
+    if not isinstance(memory, int) or memory < 1:
+        raise InputError(f"{operation}: memory must be a number of bytes.\n  got {memory!r}")
+    grids = TokenGrids(
+        operation, model, layers, grid=grid, prefix=prefix, channels_last=channels_last
+    )
+    sums = TokenPatchSums(operation, pair_of(operation, "patches", patches), memory)
+
+    recorder = Recorder(
+        model, layers, transform=_Adding(grids, sums), select=select, batch_dim=batch_dim
+    )
+    skipped: list[int] = []
+    with ExitStack() as stack:
+        stack.enter_context(as_found(model))
+        stack.enter_context(grids)
+        stack.enter_context(recorder)
+        for one_pass in batches(operation, data, passes=1, progress=progress):
+            for batch in one_pass:
+                prepared = batch if prepare is None else prepare(batch)
+                prepared = to_device(prepared, device_of(model))
+                image = image_of(operation, prepared)
+                if image.shape[0] < MIN_BATCH:
+                    skipped.append(int(image.shape[0]))
+                    continue
+                grids.start(image)
+                sums.start(image)
+                recorder.clear(image.shape[0])
+                run(operation, model, prepared, None, forward)
+                kept = {label: key for label, key in recorder.items() if key is not None}
+                grids.report(kept)
+                sums.finish(kept)
+        if not sums.n_batches:
+            raise StateError(
+                f"{operation}: there is nothing to compute from.\n"
+                f"  batches of at least {MIN_BATCH} images: 0, shorter ones: {len(skipped)}\n"
+                f"  Bring batches of {MIN_BATCH} images or more."
+            )
+    if skipped:
+        warn(
+            f"{operation}: {len(skipped)} batch(es) of fewer than {MIN_BATCH} samples "
+            f"({sum(skipped)} samples in all) were left out.",
+        )
+    return localization_result(
+        operation,
+        sums,
+        {
+            "model": model_label(model, name),
+            "estimator": "minibatch unbiased",
+            "n_samples": sums.n_samples,
+            "n_batches": sums.n_batches,
+            "n_skipped_batches": len(skipped),
+            "n_skipped_samples": sum(skipped),
+            **versions(),
+        },
+    )
+
+
+class _Adding:
+    """A recorder's transform: add an output to the sums, and keep only what it goes by there."""
+
+    wants_layer = True
+
+    def __init__(self, grids: TokenGrids, sums: TokenPatchSums) -> None:
+        self._grids = grids
+        self._sums = sums
+
+    def __call__(self, tensor: Tensor, layer: str, call: int) -> tuple[str, int] | None:
+        """Return the key of the layer's sums; None for an output without positions."""
+        grid = self._grids.of(tensor, layer, call)
+        return None if grid is None else self._sums.add(tensor, grid, layer, call)

@@ -1,0 +1,275 @@
+"""Sums of token-patch products over batches, in a bounded number of bytes of Gram matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from array_api_compat import array_namespace
+from torch import Tensor
+
+from repsim._array import compute_dtype, promote, to_numpy
+from repsim._errors import InputError, NonFiniteError
+from repsim.analysis.images._token_grid import TokenGrid
+from repsim.estimators import ESTIMATORS, centred
+from repsim.kernels import Linear, centre_features
+from repsim.streaming import CHUNK, pair_products, self_products
+
+__all__ = ["Floats", "LayerSums", "TokenPatchSums", "patch_edges"]
+
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+MAKING = 8
+"""Matrices alive at a time for each Gram that is being made and centred."""
+
+GROUP_BYTES = 1 << 26
+"""What is made at a time at most: enough for full speed with small Grams."""
+
+FEW_TOKENS = 32
+"""Tokens below which copying all patches for a product takes longer than the product."""
+
+
+@dataclass
+class LayerSums:
+    """Σ over batches of ⟨A, B⟩ of one layer: tokens with patches, and each with itself."""
+
+    grid: TokenGrid
+    patches: tuple[int, int]
+    image: tuple[int, int]
+    xy: Floats = field(init=False)
+    xx: Floats = field(init=False)
+    yy: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        p, q = self.grid.n_tokens, self.patches[0] * self.patches[1]
+        self.xy, self.xx, self.yy = np.zeros((p, q)), np.zeros(p), np.zeros(q)
+
+
+class _Budget(NamedTuple):
+    """Tokens and patches whose Grams are held at a time, and tokens made at a time."""
+
+    tokens: int
+    patches: int
+    making: int
+
+
+class TokenPatchSums:
+    """Accumulate the products of the U-centred Grams of tokens with those of image patches.
+
+    Parameters
+    ----------
+    operation : str
+        For error messages.
+    patches : tuple of two int, optional
+        Rows and columns of patches; by default each layer's own grid.
+    memory : int
+        Bytes at a time of Grams held, Grams being made with all intermediates, and the float64
+        copies that their products are added up from.
+    """
+
+    def __init__(self, operation: str, patches: tuple[int, int] | None, memory: int) -> None:
+        self._operation = operation
+        self._patches = patches
+        self._memory = memory
+        self._image: Tensor | None = None
+        # The patch Grams of the present images on one grid, where memory holds all of them.
+        self._held: tuple[object, Tensor, Floats] | None = None
+        self._sums: dict[tuple[str, int], LayerSums] = {}
+        self._labels: dict[str, tuple[str, int]] = {}
+        self.n_samples = 0
+        self.n_batches = 0
+
+    def start(self, image: Tensor) -> None:
+        """Go on to the images (n, channels, height, width) of the next batch."""
+        self._image = image
+
+    def add(self, output: Tensor, grid: TokenGrid, layer: str, call: int) -> tuple[str, int]:
+        """Add one layer's output, batch first, and return the key of its sums."""
+        image = self._image
+        assert image is not None, "start() comes first"
+        mine = self._layer(layer, call, grid, (int(image.shape[2]), int(image.shape[3])))
+        tokens = grid.tokens(output)
+        xp = array_namespace(tokens)
+        budget = self._budget(tokens, image, mine)
+        xx = np.zeros_like(mine.xx)
+        for columns, b, yy in self._patch_blocks(mine.patches, tokens.device, budget):
+            mine.yy[columns] += yy
+            for start in range(0, len(xx), budget.tokens):
+                rows = slice(start, min(start + budget.tokens, len(xx)))
+                a = _token_grams(tokens[:, rows], budget.making)
+                mine.xy[rows, columns] += to_numpy(pair_products(xp, a, b))
+                if columns.start == 0:
+                    xx[rows] = to_numpy(self_products(xp, a))
+                del a  # before the next ones are made
+        self._check_finite(xx, f"layer {layer!r}, token")
+        mine.xx += xx
+        return layer, call
+
+    def finish(self, labels: Mapping[str, tuple[str, int]]) -> None:
+        """End a batch, of which these layers are kept: their keys by their labels."""
+        assert self._image is not None, "start() comes first"
+        before, now = self._labels.keys(), labels.keys()
+        if self.n_batches and before != now:
+            raise InputError(
+                f"{self._operation}: every batch must have the layers of the first.\n"
+                f"  missing: {sorted(before - now)[:8]}    new: {sorted(now - before)[:8]}\n"
+                f"  Leave out layers that run in some batches only."
+            )
+        self._labels = dict(labels)
+        self.n_samples += int(self._image.shape[0])
+        self.n_batches += 1
+        self._image = self._held = None
+
+    def layers(self) -> dict[str, LayerSums]:
+        """Return the sums of every layer by its label."""
+        return {label: self._sums[key] for label, key in self._labels.items()}
+
+    def _layer(self, layer: str, call: int, grid: TokenGrid, image: tuple[int, int]) -> LayerSums:
+        mine = self._sums.get((layer, call))
+        if mine is not None:
+            if (mine.grid, mine.image) != (grid, image):
+                raise InputError(
+                    f"{self._operation}: images and grids must stay the same.\n"
+                    f"  layer {layer!r}, before: {_describe(mine.grid, mine.image)}    "
+                    f"batch {self.n_batches}: {_describe(grid, image)}\n"
+                    f"  Resize the images with prepare=."
+                )
+            return mine
+        rows, columns = patches = self._patches or (grid.height, grid.width)
+        if rows > image[0] or columns > image[1]:
+            raise InputError(
+                f"{self._operation}: a patch must hold at least one pixel.\n"
+                f"  layer {layer!r}: {rows}×{columns} patches of {image[0]}×{image[1]} pixels\n"
+                f"  Pass patches=(rows, columns), or channels_last= if the grid is wrong."
+            )
+        size = 8 * grid.n_tokens * rows * columns
+        if size > self._memory:
+            raise InputError(
+                f"{self._operation}: the result must fit into memory.\n"
+                f"  layer {layer!r}: {grid.n_tokens} tokens × {rows * columns} patches take "
+                f"{size / 2**20:.3g} MiB, memory is {self._memory / 2**20:.3g} MiB\n"
+                f"  Pass patches=(rows, columns) for coarser ones, or choose coarser layers."
+            )
+        return self._sums.setdefault((layer, call), LayerSums(grid, patches, image))
+
+    # -- blocks ----------------------------------------------------------------------------------
+
+    def _budget(self, tokens: Tensor, image: Tensor, mine: LayerSums) -> _Budget:
+        """Share the memory among the Grams of tokens, those of patches, and making them."""
+        p, q = mine.xy.shape
+        n = int(image.shape[0])
+        item = max(_item_size(tokens), _item_size(image))
+        # Products are added up in float64, of a chunk of entries at a time.
+        row = item * n * n + 2 * 8 * min(n * n, CHUNK)
+        # The Gram of few samples is smaller than the features it is made of.
+        pixels = image.shape[1] * -(-mine.image[0] // mine.patches[0])
+        pixels *= -(-mine.image[1] // mine.patches[1])
+        one = item * n * (MAKING * n + max(4 * tokens.shape[2], 2 * pixels))
+        making = max(one, min(self._memory // 16, GROUP_BYTES))
+        held = (self._memory - making) // row
+        if held < 2:
+            raise InputError(
+                f"{self._operation}: memory must hold two Gram matrices and the making of one.\n"
+                f"  n={n}: {(one + 2 * row) / 2**20:.3g} MiB    "
+                f"memory: {self._memory / 2**20:.3g} MiB\n"
+                f"  Give it more, or take smaller batches."
+            )
+        if q + min(p, FEW_TOKENS) <= held:
+            return _Budget(min(p, held - q), q, making // one)
+        few = max(1, min(p, FEW_TOKENS, held // 4))
+        return _Budget(few, min(q, held - few), making // one)
+
+    def _patch_blocks(
+        self, patches: tuple[int, int], device: torch.device, budget: _Budget
+    ) -> Iterator[tuple[slice, Tensor, Floats]]:
+        """Yield blocks of patches: which, their Grams (patches, n²), their self-products."""
+        count = patches[0] * patches[1]
+        key = (patches, device)
+        if self._held is not None:
+            if self._held[0] == key and budget.patches == count:
+                yield slice(0, count), *self._held[1:]
+                return
+            self._held = None  # before the next ones are made
+        for start in range(0, count, budget.patches):
+            which = slice(start, min(start + budget.patches, count))
+            block = self._patch_grams(patches, which, device, budget.making)
+            selves = to_numpy(self_products(array_namespace(block), block))
+            self._check_finite(selves, "image patch", first=start)
+            if budget.patches == count:
+                self._held = key, block, selves
+            yield which, block, selves
+            del block
+
+    def _patch_grams(
+        self, patches: tuple[int, int], which: slice, device: torch.device, group: int
+    ) -> Tensor:
+        assert self._image is not None, "start() comes first"
+        image = self._image.detach().to(device)
+        rows, columns = (
+            patch_edges(size, parts) for size, parts in zip(image.shape[2:], patches, strict=True)
+        )
+        grams: list[Tensor] = []
+        out: Tensor | None = None
+        for index in range(which.start, which.stop):
+            r, c = divmod(index, patches[1])
+            pixels = image[:, :, rows[r] : rows[r + 1], columns[c] : columns[c + 1]]
+            grams.append(Linear().gram(pixels.reshape(len(image), -1)))  # type: ignore[arg-type]
+            if len(grams) < group and index + 1 < which.stop:
+                continue
+            if out is None:
+                out = grams[0].new_empty(which.stop - which.start, len(image) ** 2)
+            done = index + 1 - which.start
+            out[done - len(grams) : done] = _centred(torch.stack(grams))
+            grams.clear()
+        assert out is not None, "a block has patches"
+        return out
+
+    def _check_finite(self, selves: Floats, what: str, first: int = 0) -> None:
+        bad = np.flatnonzero(~np.isfinite(selves))
+        if bad.size:
+            raise NonFiniteError(
+                f"{self._operation}: tokens and patches must be finite, and so must their Gram.\n"
+                f"  {what} {first + bad[0]}, batch {self.n_batches} (counted from 0)\n"
+                f"  Half precision overflows at 65504, and features above 1e17 overflow a float32 "
+                f"Gram."
+            )
+
+
+def patch_edges(size: int, parts: int) -> list[int]:
+    """Return where an axis of the image is cut: parts + 1 pixels, from 0 to size."""
+    return [i * size // parts for i in range(parts + 1)]
+
+
+def _token_grams(tokens: Tensor, group: int) -> Tensor:
+    """Return the U-centred Grams of tokens (n, p, d) as rows of (p, n²), made in groups."""
+    n, p, d = tokens.shape
+    xp = array_namespace(tokens)
+    out: Tensor | None = None
+    for start in range(0, p, group):
+        block: Any = promote(xp, tokens[:, start : start + group])
+        # Centred first: a raw Gram in float32 would cancel. Columns are independent, so all
+        # tokens of the group at once.
+        centre: Any = centre_features(xp, block.reshape(n, -1))
+        features: Tensor = centre.reshape(n, -1, d).transpose(0, 1)
+        grams = features @ features.transpose(1, 2)
+        if out is None:
+            out = grams.new_empty(p, n * n)
+        out[start : start + group] = _centred(grams)
+    assert out is not None, "a block has tokens"
+    return out
+
+
+def _centred(grams: Tensor) -> Tensor:
+    rows: Tensor = centred(array_namespace(grams), grams, ESTIMATORS["unbiased"])  # type: ignore[assignment]
+    return rows.reshape(len(grams), -1)
+
+
+def _item_size(tensor: Tensor) -> int:
+    return int(torch.finfo(compute_dtype(array_namespace(tensor), tensor)).bits // 8)
+
+
+def _describe(grid: TokenGrid, image: tuple[int, int]) -> str:
+    return f"{grid.height}×{grid.width} positions in {image[0]}×{image[1]} pixels"

@@ -1,0 +1,271 @@
+"""Effective receptive fields: which pixels the centre of a layer really depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import InputError
+from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
+from repsim.analysis.images._token_grid import TokenGrids, image_of, pair_of, with_image
+from repsim.analysis.run._drive import (
+    Forward,
+    Prepare,
+    as_found,
+    batches,
+    device_of,
+    run,
+    to_device,
+)
+from repsim.analysis.run._provenance import model_label, versions
+from repsim.capture import Layers, Recorder, Select
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["effective_receptive_field"]
+
+MODES = ("rademacher", "sum")
+
+
+def effective_receptive_field(
+    model: nn.Module,
+    data: Iterable[Any],
+    layers: Layers,
+    *,
+    mode: str = "rademacher",
+    n_probes: int = 16,
+    position: tuple[int, int] | None = None,
+    seed: int = 0,
+    grid: tuple[int, int] | None = None,
+    prefix: int | None = None,
+    channels_last: bool | None = None,
+    select: Select | None = None,
+    batch_dim: int | Mapping[str, int] | None = None,
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+    progress: bool = True,
+    name: str | None = None,
+) -> xarray.Dataset:
+    """Mean absolute gradient of the centre unit of each layer with respect to the input pixels.
+
+    With y_c the channels of the unit in the middle of a layer's map or patch grid, x_i(r) channel
+    i of pixel r, and s_kc = ±1 random signs (Rademacher), drawn for each image by itself::
+
+        m(r) = mean over images of Σ_i √( 1/K Σ_k (∂ Σ_c s_kc y_c / ∂x_i(r))² )      "rademacher"
+        m(r) = mean over images of Σ_i | ∂ Σ_c y_c / ∂x_i(r) |                       "sum"
+
+    and p = m/Σm. The first is an estimate of Σ_i √(Σ_c (∂y_c/∂x_i(r))²), which depends on all
+    channels; the second is that of Luo et al.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Unmodified, on any device. It runs in evaluation mode, so that the images of a batch do not
+        mix, with its parameters' gradients off, and comes back as it was.
+    data : iterable
+        Batches, iterated once; as in :func:`repsim.compare`. The images are the first
+        floating-point tensor (n, channels, height, width) of a batch, all of one size. About 32
+        images give a stable field.
+    layers : str, re.Pattern, module type, callable, or a list of these
+        Which layers, as in :func:`repsim.capture.select_layers`; what returns maps (n, c, h, w),
+        (n, h, w, c) or tokens (n, tokens, d). What a module returns decides what is measured:
+        a whole block (timm ``"blocks.3"``, torchvision ``"layer1.0"``) is *after* the residual
+        sum, the branch inside it (``"blocks.3.attn"``, ``"blocks.3.mlp"``, ``"layer1.0.bn2"``) is
+        *before* it, the block without its skip.
+    mode : {"rademacher", "sum"}, default "rademacher"
+        ``"sum"`` for parity with Luo et al.; *not* after a LayerNorm, where the sum over channels
+        is constant: its gradient is rounding noise that looks like a map.
+    n_probes : int, default 16
+        K, the random signs to try; ``"sum"`` has one. The error of m in one pixel is at most
+        about 1/√(2K) for one image (18 % with 16 probes), and falls with the number of images.
+    position : tuple of two int, optional
+        Row and column of the unit in each layer's own grid; by default (height//2, width//2).
+    seed : int, default 0
+        Of the signs. A layer's signs depend on the seed, the layer's name and the image's place in
+        the data, not on batch sizes or on other layers.
+    grid, prefix : tuple of two int, int, optional
+        Rows and columns of patches, and the number of tokens before them, for token outputs; by
+        default from the patch embedding's convolution and timm's ``num_prefix_tokens``.
+    channels_last : bool, optional
+        Whether 4-d outputs are (n, h, w, c); by default whichever has the image's aspect.
+    select, batch_dim
+        Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    prepare, forward, progress
+        As in :func:`repsim.compare`. With ``forward``, gradients are with respect to the images in
+        the batch that it is given.
+    name : str, optional
+        What the result calls the model, by default its class.
+
+    Returns
+    -------
+    xarray.Dataset
+        float64. ``field`` ("layer", "row", "column"): p, in [0, 1], sum 1, on input pixels.
+        ("layer",): ``participation_area`` 1/Σp² [pixels]: how many pixels would share the field if
+        they shared it equally; ``sigma`` √(Σ p r²) [pixels], r the distance from the field's centre
+        of mass, the root mean square of what attention distance is the mean of; ``side``
+        √#{m > 0.0455 max m} [pixels] (Luo et al.); ``mass`` Σm [output per input];
+        ``centre_row``, ``centre_column`` the centre of mass [pixels].
+        Coordinates along layer: ``grid_height``, ``grid_width``, ``unit_row``, ``unit_column``.
+        ``attrs``: model, erf_mode, n_probes, seed, position, n_samples, n_batches, versions.
+        p does not depend on the scale of the output or of the input.
+
+    Raises
+    ------
+    InputError
+        No floating-point images, images of different sizes, a position outside a layer's grid.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist or did not run; a layer asked for by exact name whose positions
+        are unknown (say them with ``grid``, ``prefix`` or ``channels_last``); no layer left; no
+        layer connected to the images by a graph.
+    NonFiniteError
+        NaN or infinity in a unit or its gradient, naming layer and batch.
+
+    Warns
+    -----
+    DegenerateWarning
+        A layer whose gradient is exactly zero, or that has no graph: its values are NaN.
+    RepsimWarning
+        Layers that a glob found and whose positions are unknown.
+
+    Notes
+    -----
+    Cost: a forward and layers × n_probes backwards of a batch. Memory: the graph of a batch, so
+    take small batches, and one float64 map per layer. Gradients are in the model's precision,
+    their squares and sums in float64. The estimate is low by about 1/(4K) everywhere, which p does
+    not see. Activation checkpointing works in its non-reentrant form.
+
+    References
+    ----------
+    Luo, Li, Urtasun, Zemel 2016, arXiv:1701.04128. Raghu et al. 2021, arXiv:2108.08810.
+
+    Examples
+    --------
+    Two 3×3 convolutions of ones: the field is the outer product of [1, 2, 3, 2, 1]/9 with itself,
+    σ² = n (k² − 1)/6 for n of size k.
+
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> net = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(2)))
+    >>> for conv in net:
+    ...     _ = nn.init.ones_(conv.weight)
+    >>> data = [torch.randn(4, 1, 15, 15)]
+    >>> result = repsim.effective_receptive_field(net, data, ["0", "1"], progress=False)
+    >>> result.sigma.round(4).values.tolist()
+    [1.1547, 1.633]
+    >>> round(result.participation_area.sel(layer="1").item(), 4), round(6561 / 361, 4)
+    (18.1745, 18.1745)
+    """
+    operation = "effective_receptive_field"
+    _check(operation, model, mode, n_probes, seed)
+    place = pair_of(operation, "position", position, least=0)
+    probes = Probes(n_probes if mode == "rademacher" else None, seed)
+    grids = TokenGrids(
+        operation, model, layers, grid=grid, prefix=prefix, channels_last=channels_last
+    )
+    recorder = Recorder(
+        model,
+        layers,
+        transform=_Centre(operation, grids, place),
+        select=select,
+        batch_dim=batch_dim,
+        detach=False,
+    )
+    fields = Fields(operation, probes)
+    with ExitStack() as stack:
+        # Inside a caller's inference mode there would be no graph, whatever the gradient mode.
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(as_found(model, gradients=True))
+        stack.enter_context(_without_parameter_gradients(model))
+        stack.enter_context(grids)
+        stack.enter_context(recorder)
+        for one_pass in batches(operation, data, passes=1, progress=progress):
+            for batch in one_pass:
+                prepared = batch if prepare is None else prepare(batch)
+                prepared = to_device(prepared, device_of(model))
+                image = image_of(operation, prepared, floating=True)
+                leaf = image.detach().clone().requires_grad_()
+                # The model gets a copy: it may work in place on its input, not on a leaf.
+                given = with_image(prepared, image, leaf.clone())
+                grids.start(leaf)
+                recorder.clear(leaf.shape[0])
+                run(operation, model, given, None, forward)
+                units = {label: unit for label, unit in recorder.items() if unit is not None}
+                grids.report(units)
+                fields.add(leaf, units)
+                # Or the graph would stay until the next forward is done.
+                del units, given, leaf
+                recorder.clear()
+    return fields.result(
+        {
+            "model": model_label(model, name),
+            # Not "mode": SciPy's NetCDF writer takes an attribute of that name for its own.
+            "erf_mode": mode,
+            "n_probes": probes.count,
+            "seed": seed,
+            "position": "centre" if place is None else f"{place[0]}, {place[1]}",
+            **versions(),
+        }
+    )
+
+
+class _Centre:
+    """A recorder's transform: the unit at a position of the output, taken inside the hook.
+
+    Later in-place operations on the output then do not reach it, neither its value nor its graph.
+    """
+
+    wants_layer = True
+
+    def __init__(self, operation: str, grids: TokenGrids, position: tuple[int, int] | None) -> None:
+        self._operation = operation
+        self._grids = grids
+        self._position = position
+
+    def __call__(self, tensor: Tensor, layer: str, call: int) -> Unit | None:
+        """Return the unit (n, c) of an output; None for one without positions."""
+        grid = self._grids.of(tensor, layer, call)
+        if grid is None:
+            return None
+        row, column = self._position or (grid.height // 2, grid.width // 2)
+        if row >= grid.height or column >= grid.width:
+            raise InputError(
+                f"{self._operation}: position must lie in every layer's grid.\n"
+                f"  got {(row, column)}, layer {layer!r} has {grid.height}×{grid.width} positions\n"
+                f"  Choose layers of one resolution, or leave it out for the centre of each."
+            )
+        index = grid.prefix + row * grid.width + column
+        return Unit(grid.tokens(tensor)[:, index].clone(), grid, row, column)
+
+
+@contextmanager
+def _without_parameter_gradients(model: nn.Module) -> Iterator[None]:
+    """Spare the backwards the gradients of parameters; every flag is restored by itself."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def _check(operation: str, model: object, mode: str, n_probes: int, seed: int) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{operation}: model must be a torch.nn.Module.\n  got {type(model).__name__}"
+        )
+    if mode not in MODES:
+        raise InputError(
+            f"{operation}: unknown mode.\n  expected one of {', '.join(map(repr, MODES))}\n"
+            f"  got {mode!r}"
+        )
+    if not isinstance(n_probes, int) or n_probes < 1:
+        raise InputError(f"{operation}: n_probes must be a positive integer.\n  got {n_probes!r}")
+    if not isinstance(seed, int):
+        raise InputError(f"{operation}: seed must be an integer.\n  got {seed!r}")

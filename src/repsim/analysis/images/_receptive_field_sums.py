@@ -1,0 +1,208 @@
+"""Sums of gradients over images, and what a receptive field is summed up by."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from array_api_compat import array_namespace
+from torch import Tensor
+
+from repsim._array import accumulator_dtype, to_numpy
+from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
+from repsim.analysis.images._token_grid import TokenGrid
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Fields", "Probes", "Unit"]
+
+WITHIN_TWO_SIGMA = 0.0455
+"""1 − 95.45 %: what a Gaussian has left of its mass beyond two standard deviations."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One position of a layer's output, for every sample, still in the graph."""
+
+    channels: Tensor  # (n, c)
+    grid: TokenGrid
+    row: int
+    column: int
+
+
+class Probes:
+    """The signs of the channels: ±1 at random, or a single probe of ones."""
+
+    def __init__(self, count: int | None, seed: int) -> None:
+        self.count = 1 if count is None else count
+        self._random = count is not None
+        self._seed = seed
+        self._generators: dict[str, torch.Generator] = {}
+
+    def signs(self, label: str, unit: Tensor) -> Iterator[Tensor]:
+        """Yield the K signs (n, c) of a unit (n, c)."""
+        if not self._random:
+            yield torch.ones_like(unit)
+            return
+        if label not in self._generators:
+            name = zlib.crc32(f"{self._seed} {label}".encode())
+            self._generators[label] = torch.Generator().manual_seed(name)
+        n, channels = unit.shape
+        # Image by image, so that the stream does not depend on how images are batched.
+        bits = torch.randint(0, 2, (n, self.count, channels), generator=self._generators[label])
+        for probe in (2 * bits - 1).unbind(1):
+            yield probe.to(unit)
+
+
+class Fields:
+    """Σ over images of the field of every layer, in float64, on the host."""
+
+    def __init__(self, operation: str, probes: Probes) -> None:
+        self._operation = operation
+        self._probes = probes
+        self._sums: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        self._units: dict[str, Unit] = {}
+        self._without_graph: set[str] = set()
+        self.n_samples = 0
+        self.n_batches = 0
+
+    def add(self, image: Tensor, units: Mapping[str, Unit]) -> None:
+        """Add a batch: backwards from each unit to the images (n, channels, height, width)."""
+        connected = {label for label, unit in units.items() if unit.channels.requires_grad}
+        if not connected:
+            raise CaptureError(
+                f"{self._operation}: no layer is connected to the images by a graph.\n"
+                f"  The forward runs under torch.no_grad() or inference_mode(), detaches its "
+                f"input, or takes another\n  tensor than the first floating-point (n, c, h, w) of "
+                f"the batch."
+            )
+        if self._sums:
+            self._same_as_before(image, units)
+        for label, unit in units.items():
+            total = self._field(image, label, unit.channels) if label in connected else None
+            if label not in connected:
+                self._without_graph.add(label)
+            if label not in self._sums:
+                shape = tuple(image.shape[2:])
+                self._sums[label] = np.zeros(shape)
+                # Its shape only: keeping the unit would keep the graph.
+                self._units[label] = Unit(image.new_empty(0), unit.grid, unit.row, unit.column)
+            if total is not None:
+                self._sums[label] += to_numpy(total)
+        self.n_samples += int(image.shape[0])
+        self.n_batches += 1
+
+    def _field(self, image: Tensor, label: str, unit: Tensor) -> Tensor | None:
+        """Return the sum over images of the field (height, width); None if it is all zero."""
+        wide = accumulator_dtype(array_namespace(image), image)
+        squares: Tensor | None = None
+        for signs in self._probes.signs(label, unit):
+            (gradient,) = torch.autograd.grad(
+                unit, image, signs, retain_graph=True, allow_unused=True
+            )
+            if gradient is not None:
+                square = gradient.to(wide) ** 2
+                squares = square if squares is None else squares.add_(square)
+        if squares is None:
+            return None
+        field = (squares / self._probes.count).sqrt().sum(1).sum(0)
+        # One after the other: the layer may be on another device than the images.
+        if not (torch.isfinite(field).all() and torch.isfinite(unit).all()):
+            raise NonFiniteError(
+                f"{self._operation}: units and gradients must be finite.\n"
+                f"  layer {label!r}, batch {self.n_batches} (counted from 0)\n"
+                f"  Look for half precision (it overflows at 65504), and for divisions or square "
+                f"roots at zero."
+            )
+        return field
+
+    def _same_as_before(self, image: Tensor, units: Mapping[str, Unit]) -> None:
+        shape = next(iter(self._sums.values())).shape
+        if shape != tuple(image.shape[2:]):
+            raise InputError(
+                f"{self._operation}: all images must have one size.\n"
+                f"  before: {shape[0]}×{shape[1]}    batch {self.n_batches}: "
+                f"{image.shape[2]}×{image.shape[3]}\n  Resize them with prepare=."
+            )
+        if units.keys() != self._sums.keys():
+            raise InputError(
+                f"{self._operation}: every batch must have the layers of the first.\n"
+                f"  missing: {sorted(self._sums.keys() - units.keys())[:8]}    "
+                f"new: {sorted(units.keys() - self._sums.keys())[:8]}\n"
+                f"  Leave out layers that run in some batches only."
+            )
+
+    def result(self, provenance: Mapping[str, Any]) -> xarray.Dataset:
+        """Return fields and summaries with their labels."""
+        import xarray
+
+        labels = list(self._sums)
+        zero = [label for label in labels if not self._sums[label].any()]
+        if zero:
+            graph = [label for label in zero if label in self._without_graph]
+            no_graph = f"  without a graph (detached, no_grad): {graph[:8]}\n" if graph else ""
+            warn(
+                f"{self._operation}: the gradient is exactly zero, so the field is undefined "
+                f"(NaN): {', '.join(map(repr, zero))}.\n{no_graph}"
+                f"  Is the unit dead (a ReLU), constant, or not reached by the input?",
+                DegenerateWarning,
+            )
+        mean = np.stack([self._sums[label] for label in labels]) / self.n_samples
+        units = [self._units[label] for label in labels]
+        along = {
+            "grid_height": [unit.grid.height for unit in units],
+            "grid_width": [unit.grid.width for unit in units],
+            "unit_row": [unit.row for unit in units],
+            "unit_column": [unit.column for unit in units],
+        }
+        height, width = mean.shape[1:]
+        dataset = xarray.Dataset(
+            {
+                key: (("layer", "row", "column")[: value.ndim], value, _ATTRS[key])
+                for key, value in _summaries(mean).items()
+            },
+            coords={
+                "layer": labels,
+                "row": np.arange(height),
+                "column": np.arange(width),
+                **{key: ("layer", values) for key, values in along.items()},
+            },
+        )
+        for axis in ("row", "column"):
+            dataset[axis].attrs = {"long_name": f"{axis} of the input", "units": "pixels"}
+        return dataset.assign_attrs(provenance, n_samples=self.n_samples, n_batches=self.n_batches)
+
+
+_ATTRS = {
+    "field": {"long_name": "effective receptive field", "units": "1"},
+    "participation_area": {"long_name": "participation area", "units": "pixels"},
+    "sigma": {"long_name": "root mean square radius", "units": "pixels"},
+    "side": {"long_name": "side of the receptive field", "units": "pixels"},
+    "mass": {"long_name": "sum of absolute gradients", "units": "output per input"},
+    "centre_row": {"long_name": "row of the centre of mass", "units": "pixels"},
+    "centre_column": {"long_name": "column of the centre of mass", "units": "pixels"},
+}
+
+
+def _summaries(mean: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Normalise fields (layers, height, width) and reduce each to its numbers."""
+    rows, columns = (np.arange(size, dtype=float) for size in mean.shape[1:])
+    mass = mean.sum((1, 2))
+    p = mean / np.where(mass > 0, mass, np.nan)[:, None, None]
+    row, column = (p * rows[:, None]).sum((1, 2)), (p * columns).sum((1, 2))
+    r2 = (rows[:, None] - row[:, None, None]) ** 2 + (columns - column[:, None, None]) ** 2
+    above = (mean > WITHIN_TWO_SIGMA * mean.max((1, 2), keepdims=True)).sum((1, 2))
+    return {
+        "field": p,
+        "participation_area": 1 / (p**2).sum((1, 2)),
+        "sigma": np.sqrt((p * r2).sum((1, 2))),
+        "side": np.where(mass > 0, np.sqrt(above), np.nan),
+        "mass": mass,
+        "centre_row": row,
+        "centre_column": column,
+    }

@@ -1,0 +1,324 @@
+"""How far the layers of models trained on less data are from those of the model of all the data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
+from repsim.analysis.maps._grams import LayerGrams
+from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._provenance import model_label, versions
+from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform
+from repsim.kernels import Kernel, resolve_kernel
+from repsim.streaming import MinibatchCKA, PilotKernels
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["data_scale"]
+
+
+def data_scale(
+    models: Mapping[float, nn.Module],
+    full: nn.Module,
+    data: Iterable[Any],
+    *,
+    layers: Layers,
+    controls: Mapping[str, nn.Module] | None = None,
+    kernel: str | Kernel = "linear",
+    transform: Transform = None,
+    select: Select | None = None,
+    batch_dim: int | Mapping[str, int] | None = None,
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """CKA of models trained on parts of the data with the model of all of it, layer by layer.
+
+    Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`) of a layer in one model with *the same
+    layer* in ``full``: the diagonal of what :func:`repsim.compare` gives, from one pass over the
+    data for all models together::
+
+        CKA_l = Σ_b w_b h_b(x_l, y_l) / √(Σ_b w_b h_b(x_l, x_l) · Σ_b w_b h_b(y_l, y_l))
+
+    Parameters
+    ----------
+    models : mapping of float to torch.nn.Module
+        The fraction of the training data, in (0, 1], and the model that was trained on it. All
+        models have one architecture: the same layers by name. They come back as they were.
+    full : torch.nn.Module
+        The model of all the data.
+    data : iterable
+        Batches of evaluation data, as for :func:`repsim.compare`, iterated once.
+    layers : str, re.Pattern, module type, callable, or a list of these
+        Which layers, as in :class:`repsim.Recorder`.
+    controls : mapping of str to torch.nn.Module, optional
+        Models of the same architecture to read the values against: another seed on all the data
+        shows what "the same" scores, an untrained model what the inputs alone do. Without these, a
+        fall of CKA with less data means little: it falls between seeds too.
+    kernel, transform, select, batch_dim
+        As in :func:`repsim.compare`.
+    prepare, forward : callable, optional
+        From the batch to what all the models want, and ``forward(model, batch)`` in place of
+        ``model(batch)``.
+    name : str, optional
+        What the result calls the architecture, by default the class of ``full``.
+    progress : bool, default True
+        Whether to show a progress bar on standard error.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims ("fraction", "layer"): ``cka`` in [−1, 1] and its delete-one-batch jackknife
+        ``standard_error`` (NaN with a single batch). With controls, dims ("control", "layer"):
+        ``control_cka`` and ``control_standard_error``. Fractions ascend, layers are in the
+        execution order of ``full``. ``attrs``: model, kernel, estimator, n_samples, n_batches,
+        n_skipped_batches, n_skipped_samples, versions.
+
+    Raises
+    ------
+    InputError
+        Models whose layers differ, listing the differences; a fraction outside (0, 1]; data that
+        cannot be iterated as batches.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist or did not run, an output that is no batch of samples.
+    NonFiniteError
+        NaN or infinity in a layer, naming model, layer and batch.
+
+    Warns
+    -----
+    RepsimWarning
+        Batches of fewer than four samples, which are skipped; a single batch.
+    DegenerateWarning
+        A constant layer, naming the model: its CKA is NaN.
+
+    Notes
+    -----
+    One forward pass of every model a batch; only same-layer pairs are computed, so M models of L
+    layers cost O(M L n²) beside their Grams. Memory: two models' Grams, O(L n²), at a time.
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 7: lower layers are learned from little data, higher
+    layers are not. Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327, Eq. 3.
+
+    Examples
+    --------
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> def net(seed):
+    ...     _ = torch.manual_seed(seed)
+    ...     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> full, data = net(0), [torch.randn(32, 8) for _ in range(4)]
+    >>> result = repsim.data_scale(
+    ...     {0.1: net(1), 1.0: full}, full, data, layers="*", controls={"untrained": net(2)},
+    ...     progress=False,
+    ... )
+    >>> result.cka.sel(fraction=1.0).round(6).values.tolist()
+    [1.0, 1.0, 1.0]
+    >>> dict(result.control_cka.sizes)
+    {'control': 1, 'layer': 3}
+    """
+    _check(models, full, controls)
+    resolved, reduce = (
+        resolve_kernel("data_scale", kernel),
+        resolve_transform(transform, "data_scale"),
+    )
+    options: dict[str, Any] = {"select": select, "batch_dim": batch_dim}
+
+    def recorded(label: str, model: nn.Module) -> _Recorded:
+        grams = LayerGrams(PilotKernels(resolved), reduce, operation="data_scale")
+        recorder = Recorder(model, layers, transform=grams, **options)
+        recorder.enabled = False  # until it is this model's turn: models may share modules
+        return _Recorded(label, model, grams, recorder)
+
+    reference = recorded("full", full)
+    fractions = sorted(models)
+    others = [recorded(f"fraction {f:g}", models[f]) for f in fractions]
+    others += [recorded(f"control {key!r}", model) for key, model in (controls or {}).items()]
+    with ExitStack() as stack:
+        stack.enter_context(as_found(full, *(other.model for other in others)))
+        for each in (reference, *others):
+            stack.enter_context(each.recorder)
+        for one_pass in batches("data_scale", data, passes=1, progress=progress):
+            for batch in one_pass:
+                expected = reference.run(batch, prepare, forward)
+                for other in others:
+                    other.add(other.run(batch, prepare, forward), expected, resolved)
+    names = list(others[0].sums)
+    values, errors = _values(others, names)
+    count, first = len(fractions), others[0].sums[names[0]]
+    dataset = _dataset(names, fractions, values[:count], errors[:count])
+    if controls:
+        dataset = _with_controls(dataset, list(controls), values[count:], errors[count:])
+    return dataset.assign_attrs(
+        model=model_label(full, name),
+        kernel=repr(resolved),
+        estimator="minibatch unbiased",
+        n_samples=first.n_samples,
+        n_batches=first.n_batches,
+        n_skipped_batches=first.n_skipped_batches,
+        n_skipped_samples=first.n_skipped_samples,
+        **versions(),
+    )
+
+
+@dataclass
+class _Recorded:
+    """One model, what records it, and its layers' sums with those of the full model."""
+
+    label: str
+    model: nn.Module
+    grams: LayerGrams
+    recorder: Recorder
+    sums: dict[str, MinibatchCKA] = field(default_factory=dict)
+
+    def run(
+        self, batch: Any, prepare: Prepare | None, forward: Forward | None
+    ) -> dict[str, Tensor]:
+        """Return the Grams of one batch by layer."""
+        self.grams.forget()
+        self.recorder.clear()
+        self.recorder.enabled = True
+        try:
+            run("data_scale", self.model, batch, prepare, forward)
+        finally:
+            self.recorder.enabled = False
+        return dict(self.recorder)
+
+    def add(self, grams: dict[str, Tensor], full: dict[str, Tensor], kernel: Kernel) -> None:
+        """Add the products of one batch, layer by layer."""
+        if grams.keys() != full.keys():
+            missing = [name for name in full if name not in grams]
+            extra = [name for name in grams if name not in full]
+            raise InputError(
+                "data_scale: all models must have the layers of the full one.\n"
+                f"  {self.label} has {len(grams)}, full has {len(full)}\n"
+                f"  missing: {missing[:8]}    only there: {extra[:8]}\n"
+                "  Compare models of one architecture, or choose layers= that all of them have."
+            )
+        for name, gram in full.items():
+            if grams[name].shape != gram.shape:
+                raise InputError(
+                    "data_scale: all models must see the same samples.\n"
+                    f"  layer {name!r}: {self.label} n={grams[name].shape[0]}    "
+                    f"full n={gram.shape[0]}\n"
+                    "  Does prepare= or forward= change the number of samples?"
+                )
+            acc = self.sums.setdefault(name, MinibatchCKA(kernel=kernel))
+            try:
+                # n² numbers a layer, whatever its features, go to the full model's device.
+                acc.update_grams({name: grams[name].to(gram.device)}, {name: gram})
+            except NonFiniteError as error:
+                raise self.not_finite(error) from error
+
+    def not_finite(self, error: NonFiniteError) -> NonFiniteError:
+        """Say which models it was about."""
+        return NonFiniteError(f"data_scale: x is {self.label}, y is full.\n{error}")
+
+
+def _values(others: Sequence[_Recorded], names: Sequence[str]) -> tuple[Any, Any]:
+    """Return CKA and standard errors (models, layers); warn once of what is so for all of them."""
+    values = np.full((2, len(others), len(names)), np.nan)
+    constant: list[str] = []
+    # Every pair of layers would say the same of short batches; what they say of themselves is "x".
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RepsimWarning)
+        for row, other in enumerate(others):
+            for column, name in enumerate(names):
+                acc = other.sums[name]
+                try:
+                    values[0, row, column] = acc.compute().item()
+                except NonFiniteError as error:  # found out only now, on an accelerator
+                    raise other.not_finite(error) from error
+                values[1, row, column] = acc.standard_error().item()
+                if np.isnan(values[0, row, column]):
+                    constant.append(f"{name} ({other.label})")
+    acc = others[0].sums[names[0]]
+    if acc.n_skipped_batches:
+        warn(
+            f"data_scale: {acc.n_skipped_batches} batch(es) of fewer than 4 samples "
+            f"({acc.n_skipped_samples} samples in all) were left out.",
+        )
+    if acc.n_batches == 1:
+        warn(
+            "data_scale: there is one batch, so there is no standard error (NaN).\n"
+            "  Pass several batches.",
+        )
+    if constant:
+        warn(
+            "data_scale: constant over the samples of every batch, in this model or the full one, "
+            f"so the CKA is undefined (NaN): {', '.join(constant)}.",
+            DegenerateWarning,
+        )
+    return values[0], values[1]
+
+
+def _check(models: object, full: object, controls: object) -> None:
+    if not isinstance(models, Mapping) or not models:
+        raise InputError(
+            "data_scale: models must map fractions of the training data to models, one or more.\n"
+            f"  got {models if isinstance(models, Mapping) else type(models).__name__}\n"
+            "  Pass models={0.03: small, 0.1: medium}."
+        )
+    strange = [f for f in models if isinstance(f, bool) or not isinstance(f, float | int)]
+    if strange or not all(0 < f <= 1 for f in models):
+        raise InputError(
+            "data_scale: the keys of models must be fractions of the data, in (0, 1].\n"
+            f"  got {list(models)}\n"
+            "  10 % is 0.1; name what is no part of the data in controls=."
+        )
+    if not isinstance(controls, Mapping | None):
+        raise InputError(
+            f"data_scale: controls must map names to models.\n  got {type(controls).__name__}"
+        )
+    named = {"full": full, **{f"models[{key}]": model for key, model in models.items()}}
+    named |= {f"controls[{key!r}]": model for key, model in (controls or {}).items()}
+    for which, model in named.items():
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"data_scale: {which} must be a torch.nn.Module.\n  got {type(model).__name__}"
+            )
+
+
+SAME = "of a layer with the same layer of the model of all data"
+JACKKNIFE = "delete-one-batch jackknife"
+
+
+def _dataset(
+    names: Sequence[str], fractions: Sequence[float], values: Any, errors: Any
+) -> xarray.Dataset:
+    import xarray
+
+    dims = ("fraction", "layer")
+    dataset = xarray.Dataset(
+        {
+            "cka": (dims, values, _attrs("CKA with the full-data model", SAME)),
+            "standard_error": (dims, errors, _attrs("standard error of CKA", JACKKNIFE)),
+        },
+        coords={"fraction": [float(f) for f in fractions], "layer": list(names)},
+    )
+    dataset.fraction.attrs = {"long_name": "fraction of the training data", "units": "1"}
+    return dataset
+
+
+def _with_controls(
+    dataset: xarray.Dataset, names: Sequence[str], values: Any, errors: Any
+) -> xarray.Dataset:
+    dims = ("control", "layer")
+    return dataset.assign_coords(control=list(names)).assign(
+        control_cka=(dims, values, _attrs("CKA with the full-data model, control", SAME)),
+        control_standard_error=(dims, errors, _attrs("standard error of control CKA", JACKKNIFE)),
+    )
+
+
+def _attrs(long_name: str, description: str) -> dict[str, str]:
+    return {"long_name": long_name, "description": description, "units": "1"}

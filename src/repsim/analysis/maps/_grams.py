@@ -1,0 +1,111 @@
+"""Gram matrices made inside the hook, so that an activation is never kept."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from repsim.analysis.maps._gram_buffer import GramRoom
+from repsim.analysis.run._reduced import reduced
+from repsim.capture import Reducer
+from repsim.kernels import KERNELS
+from repsim.streaming import MIN_BATCH, PilotKernels
+
+__all__ = ["LayerGrams"]
+
+
+class LayerGrams:
+    """A recorder's transform: the (n, n) Gram of a layer's output, whatever the output's size.
+
+    Layers that return one tensor share one Gram: a container and its last child, dropout and
+    identities in evaluation, a flattening or a transposition that copies nothing. A tensor is known
+    to be the same by its memory while that memory is alive, and by its version, which in-place
+    operations advance.
+
+    To the library's kernels the order of features is nothing, so they are taken in the order of
+    memory: a map in channels-last format is not copied.
+
+    Parameters
+    ----------
+    kernels : PilotKernels
+        The kernel of each layer.
+    reduce : callable, optional
+        Applied to the output before it is flattened: tokens to one token, maps to their mean.
+    operation : str
+        What errors begin with.
+    """
+
+    wants_layer = True
+
+    def __init__(
+        self,
+        kernels: PilotKernels,
+        reduce: Callable[..., Any] | None,
+        *,
+        operation: str = "compare",
+    ) -> None:
+        self._operation = operation
+        self._kernels = kernels
+        self._reduce = reduce
+        # What is told the layer may do something else for each; a reducer only names it in errors.
+        told = getattr(reduce, "wants_layer", False)
+        self._sharing = not told or isinstance(reduce, Reducer)
+        self._any_order = type(kernels.kernel) in KERNELS.values()
+        self._seen: dict[tuple[Any, ...], tuple[weakref.ref[Tensor], int, Tensor]] = {}
+        self._room = GramRoom()
+
+    def forget(self) -> None:
+        """Drop what is known of the tensors of the last forward, and the values of its Grams."""
+        self._seen.clear()
+        self._room.forget()
+
+    def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        """Return the Gram (n, n) of an output (n, ...)."""
+        inner = tensor if self._reduce or not self._any_order else _as_in_memory(tensor)
+        if not self._sharing or not inner.is_contiguous() or not _versioned(tensor):
+            return self._gram(tensor, layer, call)
+        # Flattened, a map and its flattening are one; to a reducer they are not.
+        shape = tensor.shape if self._reduce else (tensor.shape[0], tensor.numel())
+        key = (tensor.data_ptr(), tuple(shape), tensor.dtype, tensor.device)
+        known = self._seen.get(key)
+        if known is not None:
+            alive, version, gram = known
+            if alive() is not None and version == tensor._version:
+                return gram
+        gram = self._gram(tensor, layer, call)
+        self._seen[key] = (weakref.ref(tensor), tensor._version, gram)
+        return gram
+
+    def _gram(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        values = reduced(self._operation, self._reduce, tensor, layer, call)
+        if values.shape[0] < MIN_BATCH:
+            # The batch will be skipped and reported; it must not become the bandwidth's pilot.
+            return values.new_zeros((values.shape[0], values.shape[0]))
+        if self._any_order:
+            values = _as_in_memory(values)
+        flat = values.reshape(values.shape[0], -1)
+        gram: Tensor = self._kernels.gram(f"{layer}:{call}", flat)  # type: ignore[assignment]
+        # A kernel of one's own may return what is no tensor.
+        return self._room.keep(gram) if isinstance(gram, Tensor) else gram
+
+
+def _as_in_memory(tensor: Tensor) -> Tensor:
+    """Return a view with the axes after the first in the order of memory, outermost first."""
+    if tensor.is_contiguous():
+        return tensor
+    strides = tensor.stride()
+    return tensor.permute(0, *sorted(range(1, tensor.dim()), key=lambda axis: -strides[axis]))
+
+
+def _versioned(tensor: Tensor) -> bool:
+    """Whether the same memory and version mean the same values."""
+    return (
+        tensor.layout == torch.strided
+        and not tensor.is_inference()  # inference tensors have no version
+        and not tensor.requires_grad  # without a graph nothing else distinguishes two tensors
+        and tensor.numel() > 0
+    )

@@ -1,0 +1,188 @@
+"""Linear probes of activations that are there already: on disk, or in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from repsim._errors import InputError, NonFiniteError
+from repsim._version import __version__
+from repsim.analysis.probes._labelled import Division, IntArray, class_numbers
+from repsim.analysis.probes._result import probe_result
+from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
+from repsim.streaming import Source, row_slices, sources_of
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["probe_activations"]
+
+OPERATION = "probe_activations"
+BLOCK = 1024
+"""Rows read at a time, those of a chunk of :func:`repsim.extract`."""
+
+TOKEN = "all"
+
+
+def probe_activations(
+    train: Mapping[str, Any],
+    train_labels: Any,
+    test: Mapping[str, Any],
+    test_labels: Any,
+    *,
+    n_classes: int | None = None,
+    ridges: Sequence[float] = RIDGES,
+    standardize: bool = True,
+    shots: int | None = None,
+    holdout: float = 0.2,
+    progress: bool = False,
+) -> xarray.Dataset:
+    """Test accuracy of a closed-form linear classifier on stored activations, layer by layer.
+
+    The classifier of :func:`repsim.linear_probe`: ridge regression with a bias from standardised
+    features to the targets +1 and −1, λ chosen on a held-out part of train::
+
+        W = (A + λI)⁻¹ D⁻¹ · 2(c_k − (n_k/n)Σx)     b = (2n_k/n − 1) − μᵀD⁻¹W
+
+    Parameters
+    ----------
+    train : mapping of str to array-like, shape (n, ...)
+        Layers as :func:`repsim.extract` stores and :func:`repsim.open_activations` opens them, or
+        any arrays that are sliced by rows. Trailing axes are flattened: what one vector of a sample
+        is was chosen with ``transform=`` when they were stored.
+    train_labels : array or sequence of int, shape (n,)
+        Class numbers from 0, in the order of the rows.
+    test : mapping of str to array-like, shape (m, ...)
+        The same layers of the same width.
+    test_labels : array or sequence of int, shape (m,)
+        Class numbers, in the order of the rows.
+    n_classes : int, optional
+        K; by default one more than the largest label of train.
+    ridges, standardize, shots, holdout
+        As in :func:`repsim.linear_probe`.
+    progress : bool, default False
+        Whether to show a progress bar over layers.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of :func:`repsim.linear_probe`, dims ("layer", "token") with the single token "all":
+        ``accuracy`` in [0, 1], ``standard_error``, ``ridge``, ``holdout_accuracy``;
+        ``repsim.plot.probe`` draws it.
+
+    Raises
+    ------
+    InputError
+        Other layers or widths in test than in train, labels that do not fit the rows, and what
+        :func:`repsim.linear_probe` refuses.
+    ArrayTypeError
+        Not sliceable arrays of real numbers.
+    NonFiniteError
+        NaN or infinity, naming layer and rows.
+
+    Notes
+    -----
+    Layers are read one after the other, a block of rows at a time, once. Memory is that of one
+    layer: min(n, p)·p and the held-out features, holdout·n·p. Invariances and cost are those of
+    :func:`repsim.linear_probe`.
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 6. Dosovitskiy et al. 2021, arXiv:2010.11929,
+    Sec. 4.1: regularised least squares to {−1, 1} targets.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.arange(90) % 3
+    >>> clear = np.eye(3)[labels] + 0.1 * rng.standard_normal((90, 3))
+    >>> layers = {"early": clear[:, :1], "late": clear}
+    >>> train = {name: x[:60] for name, x in layers.items()}
+    >>> test = {name: x[60:] for name, x in layers.items()}
+    >>> result = repsim.probe_activations(train, labels[:60], test, labels[60:])
+    >>> result.accuracy.sel(layer="late", token="all").item()
+    1.0
+    >>> bool(result.accuracy.sel(layer="early", token="all") < 1)
+    True
+    """
+    for what, number, least in (("n_classes", n_classes, 2), ("shots", shots, 1)):
+        if number is not None and (type(number) is not int or number < least):
+            raise InputError(
+                f"{OPERATION}: {what} must be an integer of at least {least}.\n  got {number!r}"
+            )
+    check_ridges(OPERATION, ridges, holdout)
+    fitted, tested = sources_of(OPERATION, "train", train), sources_of(OPERATION, "test", test)
+    if list(train) != list(test) or [s.p for s in fitted] != [s.p for s in tested]:
+        raise InputError(
+            f"{OPERATION}: train and test must have the same layers of the same width.\n"
+            f"  train: {_widths(train, fitted)}\n  test: {_widths(test, tested)}\n"
+            f"  Store both with the same model, layers and transform."
+        )
+    truth = class_numbers(OPERATION, train_labels, n_classes, "train")
+    division = Division(holdout, shots)
+    fit, hold = division.take(truth)
+    classes = division.check(OPERATION, n_classes, hold=holdout > 0)
+    answers = class_numbers(OPERATION, test_labels, classes, "test")
+    for side, sources, labels in (("train", fitted, truth), ("test", tested, answers)):
+        _check_rows(side, sources, labels)
+
+    found: dict[str, TestedProbe] = {}
+    pairs = zip(train, fitted, tested, strict=True)
+    with tqdm(pairs, total=len(fitted), desc=OPERATION, unit="layer", disable=not progress) as bar:
+        for layer, seen, new in bar:
+            probe = TrainedProbe((TOKEN,))
+            for part, values in _blocks(seen):
+                inside = [rows[(rows >= part.start) & (rows < part.stop)] for rows in (fit, hold)]
+                if any(map(len, inside)):
+                    probe.add(values, truth[part], *(rows - part.start for rows in inside))
+            found[layer] = probe.choose(ridges, classes, standardize=standardize)
+            for part, values in _blocks(new):
+                found[layer].add(values, answers[part])
+    counts = np.bincount(answers, minlength=classes)
+    return probe_result(found, [TOKEN], len(answers)).assign_attrs(
+        n_train=int(division.fitted.sum() + division.held.sum()),
+        n_holdout=int(division.held.sum()),
+        n_test=len(answers),
+        n_classes=classes,
+        chance=float(counts.max() / len(answers)),
+        shots="all" if shots is None else shots,
+        holdout=holdout,
+        ridges=[float(ridge) for ridge in ridges],
+        standardize=int(standardize),
+        repsim_version=__version__,
+    )
+
+
+def _blocks(source: Source) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of rows with their values, (1, b, p)."""
+    for part in row_slices(source.n, BLOCK):
+        values = source.raw(part).astype(source.dtype, copy=True)
+        bad = part.start + np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            raise NonFiniteError(
+                f"{OPERATION}: {source.label} must be finite.\n"
+                f"  NaN or infinity in rows {bad[:8].tolist()} (of {source.n})\n"
+                f"  Find where they arise (half precision overflows at 65504), or drop those rows."
+            )
+        yield part, torch.from_numpy(values)[None]
+
+
+def _check_rows(side: str, sources: Sequence[Source], labels: IntArray) -> None:
+    for source in sources:
+        if source.n != len(labels):
+            raise InputError(
+                f"{OPERATION}: activations and labels must describe the same samples.\n"
+                f"  {source.label}: n={source.n}    {side}_labels: {len(labels)}\n"
+                f"  Labels go in the order of the rows; a store's ``sample`` tells which they are."
+            )
+
+
+def _widths(layers: Mapping[str, Any], sources: Sequence[Source]) -> str:
+    shown = [f"{name!r} ({s.p})" for name, s in zip(layers, sources, strict=True)]
+    return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")

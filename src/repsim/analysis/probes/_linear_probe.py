@@ -1,0 +1,306 @@
+"""Few-shot linear probes: what a linear classifier reads from each layer and token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import InputError, NonFiniteError, warn
+from repsim.analysis.probes._choices import ChosenTokens, TokenChoices, Tokens
+from repsim.analysis.probes._labelled import Division, IntArray, LabelsOf, apart
+from repsim.analysis.probes._result import probe_result
+from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
+from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._provenance import model_label, versions
+from repsim.capture import Layers, Recorder, Select
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["linear_probe"]
+
+
+def linear_probe(
+    model: nn.Module,
+    train: Iterable[Any],
+    test: Iterable[Any],
+    *,
+    layers: Layers,
+    tokens: Tokens = ("cls", "mean", "mean_without_cls"),
+    n_classes: int | None = None,
+    ridges: Sequence[float] = RIDGES,
+    standardize: bool = True,
+    shots: int | None = None,
+    holdout: float = 0.2,
+    labels: LabelsOf | None = None,
+    prefix: int | None = None,
+    select: Select | None = None,
+    batch_dim: int | Mapping[str, int] | None = None,
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """Test accuracy of a closed-form linear classifier on each layer and choice of token.
+
+    Ridge regression with a bias from standardised features to the targets +1 (its class) and −1
+    (the others), whose largest output names the class. With n samples, n_k of class k with the
+    sum c_k, mean μ, D the diagonal of standard deviations and S = XᵀX::
+
+        A = D⁻¹(S − nμμᵀ)D⁻¹     W = (A + λI)⁻¹ D⁻¹ · 2(c_k − (n_k/n)Σx)
+        b = (2n_k/n − 1) − μᵀD⁻¹W
+
+    For every layer and token, λ is the value of ``ridges`` with which a fit on one part of
+    ``train`` is right most often on the held-out part (among equals the one of least squared
+    error); the classifier that is tested is fitted with it on all of ``train``.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        An unmodified model, in any wrapper. It runs in evaluation mode without gradients and comes
+        back as it was.
+    train, test : iterable
+        Batches (input, labels), or mappings with "labels" or "label", which the model does not
+        get; for anything else see ``labels``. Labels are class numbers from 0, (n,). Each is
+        iterated once.
+    layers : str, re.Pattern, module type, callable, or a list of these
+        Which layers, as in :class:`repsim.Recorder`.
+    tokens : str, int or a sequence of these, default ("cls", "mean", "mean_without_cls")
+        ``"cls"``: the CLS token. ``"mean"``: the mean over all tokens, or over the positions of a
+        map, channels first or last. ``"mean_without_cls"``: the mean over spatial tokens, without
+        CLS, distillation and register tokens. 0, 1, ...: one token, counted from the front of the
+        sequence, CLS included. ``"each"``: all tokens, or all positions of a map row by row, one
+        probe each. A vector (B, D) has a ``"mean"``, itself, and nothing else.
+    n_classes : int, optional
+        K; by default one more than the largest label of ``train``. With ``shots``, ``train`` is
+        left as soon as all classes are complete, which without ``n_classes`` cannot be known.
+    ridges : sequence of float, default 2⁻¹⁰, 2⁻⁸, ..., 2²⁰
+        The λ to choose from, above zero. A is not divided by n: its diagonal is n.
+    standardize : bool, default True
+        Whether to divide features by their standard deviations over the training samples.
+    shots : int, optional
+        Use the first so many samples of each class in the order of ``train``; by default all.
+        A reshuffled ``train`` draws others: few-shot accuracies vary, repeat them.
+    holdout : float, default 0.2
+        The part of each class held out for λ, in [0, 1): every fifth sample of the class. 0 only
+        with a single λ.
+    labels : callable, optional
+        From a batch to its labels; the model then gets the batch whole.
+    prefix : int, optional
+        How many tokens precede the spatial ones, the first of them CLS (0: there is no CLS). By
+        default asked of the model (timm, torchvision, transformers) and checked, layer by layer,
+        against the sizes of the feature maps of its convolutions.
+    select, batch_dim
+        Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    prepare, forward : callable, optional
+        From the batch to what the model wants, and ``forward(model, batch)`` in place of
+        ``model(batch)``.
+    name : str, optional
+        What the result calls the model, by default its class.
+    progress : bool, default True
+        Whether to show progress bars on standard error.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims ("layer", "token"): ``accuracy`` on test in [0, 1] and its binomial ``standard_error``
+        √(a(1 − a)/n_test); ``ridge``, the chosen λ; ``holdout_accuracy`` with it, which has been
+        maximised over λ (NaN without holdout). Layers in execution order, tokens by name in the
+        order asked for, then "0", "1", ... Where a layer lacks a token all are NaN: no other token
+        stands in for a missing CLS. ``attrs``: n_train, n_holdout (of n_train), n_test, n_classes,
+        chance (the share of the most frequent class of test), options, model, versions.
+
+    Raises
+    ------
+    InputError
+        No or unusable labels, fewer than two classes, a class that is absent from the fitted or
+        the held-out part, no layer with any of the tokens, unusable options.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist or did not run, or whose output is no vector, tokens or map.
+    NonFiniteError
+        NaN or infinity in a layer, naming it and the batch.
+
+    Warns
+    -----
+    RepsimWarning
+        Layers whose tokens are neither the patches of the last map nor these with the prefix, so
+        that "cls" and "mean_without_cls" cannot be told: NaN there, unless ``prefix`` is given.
+
+    Notes
+    -----
+    Invariant to translation and (standardised) to scaling of each feature; not to rotation. A
+    feature that is constant over the training samples gets the weight 0. Not the logistic
+    regression of other papers. A chosen λ at an end of ``ridges`` says that the range is too
+    narrow.
+
+    For each layer and token with p features, memory is min(n, p)·p for what is fitted and the
+    held-out features themselves, holdout·n·p: bound those of a large ``train`` by ``shots`` or a
+    smaller ``holdout``. One forward pass over train and test; two eigendecompositions of
+    min(n, p)³, in float64, for all λ together.
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 6: 10-shot probes by layer and token. Dosovitskiy et
+    al. 2021, arXiv:2010.11929, Sec. 4.1: regularised least squares to {−1, 1} targets.
+
+    Examples
+    --------
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> labels = torch.arange(60) % 3
+    >>> inputs = torch.eye(3)[labels] + 0.1 * torch.randn(60, 3)
+    >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    >>> train, test = [(inputs[:40], labels[:40])], [(inputs[40:], labels[40:])]
+    >>> result = repsim.linear_probe(
+    ...     net, train, test, layers=["1", "2"], tokens="mean", progress=False
+    ... )
+    >>> result.accuracy.sel(layer="1", token="mean").item()
+    1.0
+    >>> bool(result.accuracy.sel(layer="2", token="mean") < 1)  # a single number is not enough
+    True
+    """
+    _check(model, n_classes, ridges, shots, holdout, prefix)
+    choices = TokenChoices("linear_probe", model, tokens, prefix)
+    recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
+    division = Division(holdout, shots)
+    training: dict[str, TrainedProbe] = {}
+    tested: dict[str, TestedProbe] = {}
+    names: dict[str, tuple[str, ...]] = {}
+
+    def labelled(
+        data: Iterable[Any], source: str, classes: int | None
+    ) -> Iterator[tuple[Any, IntArray, str]]:
+        for one_pass in batches("linear_probe", data, passes=1, progress=progress):
+            for number, batch in enumerate(one_pass):
+                given, truth = apart("linear_probe", batch, labels, classes, source)
+                yield given, truth, f"batch {number} of {source}"
+
+    def vectors(given: Any, truth: IntArray, where: str) -> Iterator[tuple[str, Tensor]]:
+        choices.start()
+        recorder.clear()
+        run("linear_probe", model, given, prepare, forward)
+        _check_outputs(recorder, len(truth), names, where)
+        for layer, found in recorder.items():
+            names.setdefault(layer, found.names)
+            yield layer, found.values
+
+    with as_found(model), choices.watching(model), recorder:
+        for given, truth, where in labelled(train, "train", n_classes):
+            fit, hold = division.take(truth)
+            if len(fit) or len(hold):
+                for layer, values in vectors(given, truth, where):
+                    probe = training.setdefault(layer, TrainedProbe(names[layer]))
+                    probe.add(values, truth, fit, hold)
+            if division.complete(n_classes):
+                break
+        classes = division.check("linear_probe", n_classes, hold=holdout > 0)
+        _report_unknown(choices)
+        _check_any(names, tokens)
+        for layer in list(training):  # the state of a layer goes when its classifiers are there
+            tested[layer] = training.pop(layer).choose(ridges, classes, standardize=standardize)
+        counts = np.zeros(classes, np.int64)
+        for given, truth, where in labelled(test, "test", classes):
+            counts += np.bincount(truth, minlength=classes)
+            for layer, values in vectors(given, truth, where):
+                tested[layer].add(values, truth)
+    n_test, held = int(counts.sum()), int(division.held.sum())
+    return probe_result(tested, choices.named, n_test).assign_attrs(
+        model=model_label(model, name),
+        n_train=int(division.fitted.sum()) + held,
+        n_holdout=held,
+        n_test=n_test,
+        n_classes=classes,
+        chance=float(counts.max() / n_test),
+        shots="all" if shots is None else shots,
+        holdout=holdout,
+        ridges=[float(ridge) for ridge in ridges],
+        standardize=int(standardize),
+        **versions(),
+    )
+
+
+def _check_outputs(
+    outputs: Mapping[str, ChosenTokens], n: int, names: Mapping[str, tuple[str, ...]], where: str
+) -> None:
+    """Check what one forward gave, against the labels and the batches before."""
+    for layer, found in outputs.items():
+        if found.values.shape[1] != n:
+            raise InputError(
+                "linear_probe: inputs and labels must describe the same samples.\n"
+                f"  layer {layer!r}: {found.values.shape[1]} samples    labels: {n}, {where}\n"
+                "  Pair them before batching."
+            )
+        bad = ~torch.isfinite(found.values)
+        if bool(bad.any()):
+            raise NonFiniteError(
+                f"linear_probe: layer {layer!r} must be finite.\n"
+                f"  {where} (counted from 0): {int(bad.sum())} values are NaN or infinite\n"
+                "  Half precision overflows at 65504. Look at the first layer in which they arise."
+            )
+        if names and names.get(layer) != found.names:
+            before = f"{len(names[layer])} tokens" if layer in names else "it did not run"
+            raise InputError(
+                "linear_probe: every batch must have the same layers and tokens.\n"
+                f"  layer {layer!r} in {where}: {len(found.names)} tokens    before: {before}\n"
+                '  For inputs of different sizes take tokens="mean", or give them one size.'
+            )
+    if missing := [layer for layer in names if layer not in outputs]:
+        raise InputError(
+            "linear_probe: every batch must have the same layers and tokens.\n"
+            f"  did not run in {where}: {missing[:8]}\n"
+            "  Leave out layers that run for some inputs only."
+        )
+
+
+def _report_unknown(choices: TokenChoices) -> None:
+    if choices.unknown:
+        shown = "".join(f"  {k} {shape}\n" for k, shape in list(choices.unknown.items())[:8])
+        more = f"  and {len(choices.unknown) - 8} more\n" if len(choices.unknown) > 8 else ""
+        warn(
+            'linear_probe: "cls" and "mean_without_cls" are NaN where the CLS token cannot be '
+            f"told from the patches:\n{shown}{more}"
+            "  Pass prefix=, the number of tokens before the patches, or leave these layers out.",
+        )
+
+
+def _check_any(names: Mapping[str, tuple[str, ...]], tokens: Tokens) -> None:
+    if not any(names.values()):
+        raise InputError(
+            f"linear_probe: no layer has any of tokens={tokens!r}.\n"
+            f"  layers: {', '.join(map(repr, list(names)[:8]))}\n"
+            '  Networks without a CLS token have tokens="mean"; prefix=1 says that there is one.'
+        )
+
+
+def _check(
+    model: object,
+    n_classes: int | None,
+    ridges: Sequence[float],
+    shots: int | None,
+    holdout: float,
+    prefix: int | None,
+) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"linear_probe: model must be a torch.nn.Module.\n  got {type(model).__name__}"
+        )
+    for what, number, least in (("n_classes", n_classes, 2), ("shots", shots, 1)):
+        if number is not None and (
+            not isinstance(number, int) or isinstance(number, bool) or number < least
+        ):
+            raise InputError(
+                f"linear_probe: {what} must be an integer of at least {least}.\n  got {number!r}"
+            )
+    if prefix is not None and (
+        not isinstance(prefix, int) or isinstance(prefix, bool) or prefix < 0
+    ):
+        raise InputError(
+            f"linear_probe: prefix must be the number of tokens before the patches, from 0.\n"
+            f"  got {prefix!r}"
+        )
+    check_ridges("linear_probe", ridges, holdout)

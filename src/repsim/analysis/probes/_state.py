@@ -1,0 +1,114 @@
+"""What is kept of one layer while its probes are trained, and while they are tested."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim._array import to_numpy
+from repsim._errors import InputError
+from repsim.analysis.probes._labelled import IntArray
+from repsim.streaming import LinearClassifier, RidgeStatistics
+
+__all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_ridges"]
+
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+RIDGES = tuple(2.0**k for k in range(-10, 21, 2))
+"""From hardly any shrinkage to little more than the class means: the diagonal of A is n."""
+
+
+@dataclass
+class TestedProbe:
+    """The classifiers of one layer's T tokens, and how many test samples each got right.
+
+    Attributes
+    ----------
+    names : tuple of T str
+        The tokens; none where the layer has none of those asked for.
+    ridge, holdout_accuracy, correct : numpy.ndarray, shape (T,)
+        The chosen λ, how often it was right on what was held out, and hits on test.
+    """
+
+    names: tuple[str, ...]
+    classifier: LinearClassifier | None
+    ridge: Floats
+    holdout_accuracy: Floats
+    correct: Floats
+
+    __test__ = False  # to pytest, a class of this name would be a test
+
+    def add(self, values: Tensor, labels: IntArray) -> None:
+        """Count the hits among the samples of a batch, (T, n, p)."""
+        if self.classifier is not None:
+            predicted = to_numpy(self.classifier.predict(values))
+            self.correct += (predicted == labels).sum(-1)
+
+
+@dataclass
+class TrainedProbe:
+    """What has been seen in train of one layer's T tokens."""
+
+    names: tuple[str, ...]
+    statistics: RidgeStatistics = field(default_factory=RidgeStatistics)
+    held: list[tuple[Tensor, IntArray]] = field(default_factory=list)
+
+    def add(self, values: Tensor, labels: IntArray, fit: IntArray, hold: IntArray) -> None:
+        """Add the rows `fit` of a batch (T, n, p) to the statistics, keep the rows `hold`."""
+        if self.names:
+            self.statistics.update(_rows(values, fit), labels[fit])
+            if len(hold):
+                self.held.append((_rows(values, hold), labels[hold]))
+
+    def choose(self, ridges: Sequence[float], classes: int, *, standardize: bool) -> TestedProbe:
+        """Choose each token's λ on what is held out, and fit again on everything with it.
+
+        The best accuracy decides; few-shot accuracies have many ties, so among equals the least
+        squared error to the targets, and then the first.
+        """
+        tokens = len(self.names)
+        nothing = np.zeros(tokens)
+        if not tokens:
+            return TestedProbe((), None, nothing, nothing, nothing)
+        ridge, best = np.full(tokens, float(ridges[0])), np.full(tokens, np.nan)
+        path = self.statistics.solve(standardize=standardize, n_classes=classes)
+        if self.held:
+            parts = [path.assess(x, labels, ridges) for x, labels in self.held]
+            correct = np.sum([part[0] for part in parts], axis=0)
+            error = np.sum([part[1] for part in parts], axis=0)
+            at = np.where(correct == correct.max(0), error, np.inf).argmin(0)
+            ridge = np.asarray(ridges, dtype=np.float64)[at]
+            best = correct.max(0) / sum(len(labels) for _, labels in self.held)
+            for x, labels in self.held:
+                self.statistics.update(x, labels)
+            self.held.clear()
+            path = self.statistics.solve(standardize=standardize, n_classes=classes)
+        return TestedProbe(self.names, path.weights(ridge), ridge, best, nothing)
+
+
+def _rows(values: Tensor, rows: IntArray) -> Tensor:
+    if len(rows) == values.shape[1]:
+        return values
+    return values[:, torch.from_numpy(rows).to(values.device)]
+
+
+def check_ridges(operation: str, ridges: Sequence[float], holdout: float) -> None:
+    """Refuse values of λ that cannot be used, or cannot be chosen among."""
+    if not len(ridges) or not all(0 < ridge < math.inf for ridge in ridges):
+        raise InputError(
+            f"{operation}: ridges must be one or more numbers above zero.\n  got {ridges!r}\n"
+            "  The solution without a ridge is not unique with fewer samples than features."
+        )
+    if not 0 <= holdout < 1 or (holdout == 0 and len(ridges) > 1):
+        raise InputError(
+            f"{operation}: holdout must be a part in [0, 1), above 0 unless there is one ridge.\n"
+            f"  holdout={holdout!r}, {len(ridges)} ridges\n"
+            "  λ has to be chosen on samples that were not fitted; test is not for that."
+        )

@@ -1,0 +1,1 @@
+"""Residual streams: how much of each token comes through the skip."""

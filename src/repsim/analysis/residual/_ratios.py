@@ -1,0 +1,292 @@
+"""How much of a residual stream is skip, how much is branch: norms, token by token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
+from repsim.analysis.residual._layout import Layout, Layouts
+from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._provenance import model_label, versions
+from repsim.capture import Join, ResidualSite, SiteFinder, listing
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["residual_ratios"]
+
+
+def residual_ratios(
+    model: nn.Module,
+    data: Iterable[Any],
+    *,
+    prefix: int | None = None,
+    batch_dim: int | None = None,
+    channel_dim: int | None = None,
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+    progress: bool = True,
+    name: str | None = None,
+) -> xarray.Dataset:
+    """Norm of the skip over norm of the branch, at every residual connection and token.
+
+    For the summands z and f(z) of each residual addition, per token, over channels::
+
+        ratio = ‖z‖ / ‖f(z)‖    branch_share = ‖f(z)‖ / ‖z + f(z)‖    cosine = ⟨z, f(z)⟩ / ‖z‖‖f(z)‖
+
+    averaged over images. A ratio above 1 says that the skip dominates.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, in any wrapper. It runs in evaluation mode without gradients, and comes back as
+        it was.
+    data : iterable
+        Batches, iterated once: the input tensor, a tuple led by it, or a mapping of keyword
+        arguments. Their sizes may differ.
+    prefix : int, optional
+        How many tokens of a sequence (n, tokens, channels) come before the spatial ones: CLS,
+        distillation, registers. By default timm's ``num_prefix_tokens``, else what the latest
+        two-dimensional convolution's h·w leaves over, 0 to 16; none where patches were merged
+        (h·w/k²); else an error asks for it. For text pass the number of tokens to set apart.
+        Feature maps have none.
+    batch_dim : int, optional
+        The axis of the samples, in every sum. By default axis 0, checked against the input's.
+    channel_dim : int, optional
+        The axis of the channels, in every sum. By default that of the operations that made the
+        skip: 1 after a convolution, the last after a linear layer or LayerNorm, wherever a
+        permutation moved it; where they do not tell, 1 for four axes or more, else the last.
+    prepare : callable, optional
+        From the batch to the batch that the model wants.
+    forward : callable, optional
+        ``forward(model, batch)`` in place of ``model(batch)``.
+    progress : bool, default True
+        Whether to show a progress bar on standard error.
+    name : str, optional
+        What the result and the pictures call the model, by default its class.
+
+    Returns
+    -------
+    xarray.Dataset
+        float64, without units. ``ratio``, ``branch_share`` (both ≥ 0) and ``cosine`` ([−1, 1]),
+        dims ("site", "token"): means over images, NaN beyond a site's tokens; the positions of a
+        map are its tokens, row by row. ``ratio_prefix`` and ``ratio_spatial`` ("site",): means of
+        ``ratio`` over the prefix and over the spatial tokens, NaN where there are none.
+        Coordinates along site, in execution order: its label, ``block``, ``branch``, ``kind`` as
+        in :func:`repsim.residual_sites`, ``n_prefix`` and ``n_tokens``. ``attrs``: model,
+        n_samples, versions.
+
+    Raises
+    ------
+    CaptureError
+        The model has no residual connection, or axis 0 of one is not the batch.
+    InputError
+        Data that are no batches; a sequence whose prefix is unknown; a map that changes its size.
+    NonFiniteError
+        NaN or infinity in a summand, naming site and batch.
+
+    Warns
+    -----
+    DegenerateWarning
+        A branch or a skip is exactly zero at a token: what is divided by it is NaN.
+    RepsimWarning
+        Something looks residual and could not be followed.
+
+    Notes
+    -----
+    z and f(z) are the very summands: where a block adds several branches to one skip (kind
+    "parallel"), z of the second is the sum with the first; for a projection shortcut z is the
+    projected skip. The mean is over images of the ratio, not the ratio of means. Half precision
+    is computed in float32, means are accumulated in float64.
+
+    Cost: the forward passes, three reductions for each site, and O(sites · tokens) memory.
+
+    References
+    ----------
+    Raghu et al. 2021, arXiv:2108.08810, section 5, figure 7.
+
+    Examples
+    --------
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> class Block(nn.Module):
+    ...     def __init__(self, c):
+    ...         super().__init__()
+    ...         self.norm = nn.LayerNorm(2, eps=0, elementwise_affine=False)
+    ...         self.mlp = nn.Linear(2, 2, bias=False)
+    ...         self.mlp.weight.data = c * torch.eye(2)
+    ...     def forward(self, x):
+    ...         return x + self.mlp(self.norm(x))
+    >>> net = nn.Sequential(Block(0.5), Block(2.0))
+    >>> data = [3 * torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]])]  # 3·u, two tokens
+    >>> result = repsim.residual_ratios(net, data, prefix=1, progress=False)
+    >>> result.ratio.sel(site="0.mlp").values.round(6).tolist()  # t/c = 3/0.5
+    [6.0, 6.0]
+    >>> result.ratio_spatial.values.round(6).tolist()  # then (3 + 0.5)/2
+    [6.0, 1.75]
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"residual_ratios: model must be a torch.nn.Module.\n  got {type(model).__name__}"
+        )
+    if prefix is not None and (
+        isinstance(prefix, bool) or not isinstance(prefix, int) or prefix < 0
+    ):
+        raise InputError(f"residual_ratios: prefix must be a number of tokens.\n  got {prefix!r}")
+    total = _Total(Layouts(model, prefix, batch_dim, channel_dim))
+    with as_found(model), SiteFinder(model, total.add) as finder:
+        total.finder = finder
+        for one_pass in batches("residual_ratios", data, passes=1, progress=progress):
+            for batch in one_pass:
+                finder.restart()
+                run("residual_ratios", model, batch, prepare, forward)
+                total.end_batch()
+    finder.warn("residual_ratios")
+    return total.dataset().assign_attrs(
+        model=model_label(model, name), n_samples=total.n_samples, **versions()
+    )
+
+
+class _Sums:
+    """Sums over images of one site, in float64 where the device has it."""
+
+    def __init__(self, site: ResidualSite, layout: Layout) -> None:
+        self.site = site
+        self.layout = layout
+        self._parts: Tensor | None = None
+        self._counts = np.zeros(0, dtype=np.int64)
+
+    def add(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """Add a batch; return whether its norms are finite."""
+        z, f = self.layout.tokens(skip), self.layout.tokens(branch)
+        norm_z, norm_f, norm_sum = (torch.linalg.vector_norm(x, dim=-1) for x in (z, f, z + f))
+        by_z, by_f = _nonzero(norm_z), _nonzero(norm_f)
+        cosine = (z / by_z[..., None] * (f / by_f[..., None])).sum(-1)  # ‖z‖‖f‖ may overflow
+        values = torch.stack([norm_z / by_f, norm_f / _nonzero(norm_sum), cosine])
+        # Apple's GPUs have no float64.
+        double = torch.float32 if values.device.type == "mps" else torch.float64
+        sums = values.to(double).sum(1)
+        n, n_tokens = z.shape[:2]
+        more = max(n_tokens, len(self._counts))
+        self._counts = np.pad(self._counts, (0, more - len(self._counts)))
+        self._counts[:n_tokens] += n
+        sums = nn.functional.pad(sums, (0, more - n_tokens))
+        if self._parts is not None:
+            sums = sums + nn.functional.pad(self._parts, (0, more - self._parts.shape[1]))
+        self._parts = sums
+        return torch.isfinite(norm_z).all() & torch.isfinite(norm_f).all()
+
+    def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return (ratio, branch share, cosine) by token."""
+        assert self._parts is not None
+        return np.asarray(self._parts.cpu().to(torch.float64).numpy() / self._counts)
+
+
+class _Total:
+    """What has been seen so far."""
+
+    def __init__(self, layouts: Layouts) -> None:
+        self.finder: SiteFinder
+        self.n_samples = 0
+        self._layouts = layouts
+        self._sums: dict[tuple[str, int], _Sums] = {}
+        self._finite: dict[tuple[str, int], Tensor] = {}
+        self._batch = 0
+
+    def add(self, site: ResidualSite, call: int, join: Join) -> None:
+        """Take the summands of one site in one forward."""
+        key, layout = (site.label, call), self._layouts.of(site, join, self.finder)
+        sums = self._sums.setdefault(key, _Sums(site, layout))
+        before, now = sums.layout.positions, layout.positions
+        if before != now and len(now) != 1:
+            raise InputError(
+                f"residual_ratios: the maps of site {site.label!r} change their size.\n"
+                f"  before: {before}    in batch {self._batch}: {now}\n"
+                "  Bring all images to one size: tokens are averaged by their position."
+            )
+        self._finite[key] = sums.add(join.skip, join.branch)
+        self._rows = site.shape[layout.batch]
+
+    def end_batch(self) -> None:
+        """Check the batch, in one transfer from the device."""
+        if not self._finite:
+            raise CaptureError(
+                "residual_ratios: the model has no residual connection that can be seen.\n"
+                "  See repsim.residual_sites(model, example) for what counts as one."
+            )
+        device = next(iter(self._finite.values())).device
+        finite = torch.stack([flag.to(device) for flag in self._finite.values()]).tolist()
+        bad = [label for (label, _), good in zip(self._finite, finite, strict=True) if not good]
+        if bad:
+            raise NonFiniteError(
+                f"residual_ratios: NaN or infinity in a summand of site {bad[0]!r}, batch "
+                f"{self._batch}.\n"
+                "  Does the input contain it? In half precision sums overflow: try float32."
+            )
+        self._finite.clear()
+        self._batch += 1
+        self.n_samples += self._rows if self.finder.batch_size is None else self.finder.batch_size
+
+    def dataset(self) -> xarray.Dataset:
+        """Return the means; see :func:`residual_ratios`."""
+        import xarray
+
+        sites = list(self._sums.values())
+        again = {label for label, call in self._sums if call}
+        labels = [f"{name}:{call}" if name in again else name for name, call in self._sums]
+        means = [each.means() for each in sites]
+        most = max(mean.shape[1] for mean in means)
+        values = np.full((3, len(sites), most), np.nan)
+        for i, mean in enumerate(means):
+            values[:, i, : mean.shape[1]] = mean
+        zero = [name for name, mean in zip(labels, means, strict=True) if np.isnan(mean).any()]
+        if zero:
+            warn(
+                "residual_ratios: a skip or a branch is exactly zero at some tokens, NaN there: "
+                f"{listing(zero)}.",
+                DegenerateWarning,
+            )
+        variables: dict[str, Any] = {
+            key: (("site", "token"), values[i], {"long_name": text, "units": "1"})
+            for i, (key, text) in enumerate(_VARIABLES.items())
+        }
+        n_prefix = [each.layout.n_prefix for each in sites]
+        for key, text, parts in (
+            ("ratio_prefix", "prefix", [slice(0, p) for p in n_prefix]),
+            ("ratio_spatial", "spatial", [slice(p, None) for p in n_prefix]),
+        ):
+            ratios = [_mean(mean[0, part]) for mean, part in zip(means, parts, strict=True)]
+            attrs = {"long_name": f"{_VARIABLES['ratio']}, {text} tokens", "units": "1"}
+            variables[key] = ("site", ratios, attrs)
+        coords: dict[str, Any] = {
+            "site": labels,
+            "token": np.arange(most),
+            "block": ("site", [each.site.block for each in sites]),
+            "branch": ("site", [each.site.branch for each in sites]),
+            "kind": ("site", [each.site.kind for each in sites]),
+            "n_prefix": ("site", n_prefix),
+            "n_tokens": ("site", [mean.shape[1] for mean in means]),
+        }
+        return xarray.Dataset(variables, coords)
+
+
+_VARIABLES = {
+    "ratio": "norm of the skip over norm of the branch",
+    "branch_share": "norm of the branch over norm of the sum",
+    "cosine": "cosine of skip and branch",
+}
+
+
+def _nonzero(norm: Tensor) -> Tensor:
+    """NaN in place of 0, so that what is divided by it is NaN, not infinity."""
+    return torch.where(norm > 0, norm, torch.nan)
+
+
+def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    return float(values.mean()) if values.size else math.nan

@@ -1,0 +1,98 @@
+"""The residual connections of a model, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from repsim._errors import InputError
+from repsim.analysis.run._drive import Forward, Prepare, as_found, run
+from repsim.capture import ResidualSites, SiteFinder
+
+__all__ = ["residual_sites"]
+
+
+def residual_sites(
+    model: nn.Module,
+    example: Any,
+    *,
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+) -> ResidualSites:
+    """List the residual connections of a model, found by running it once.
+
+    A residual connection is an addition ``z + f(z)`` of equal shapes whose summands are related:
+    the branch f(z) was computed from the skip z and passed a weight matrix on the way (identity);
+    or both were computed from the same value, the skip by fewer weight matrices and no
+    nonlinearity (projection shortcut); or the branch is a further one of a skip that is in the sum
+    already (parallel: ``z + f(z) + g(z)``).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, in any wrapper. It runs once in evaluation mode without gradients, and comes
+        back as it was.
+    example : tensor, tuple, or mapping
+        One batch: the input, a tuple led by it, or keyword arguments. A batch of one will do.
+    prepare : callable, optional
+        From the example to the batch that the model wants.
+    forward : callable, optional
+        ``forward(model, batch)`` in place of ``model(batch)``.
+
+    Returns
+    -------
+    ResidualSites
+        A tuple of :class:`repsim.capture.ResidualSite` (label, block, branch, kind, shape) in
+        execution order, empty where there is none. Printing it shows a table; ``labels`` are
+        unique and are what the other functions use.
+
+    Raises
+    ------
+    InputError
+        The model is no module, or the example no batch.
+
+    Warns
+    -----
+    RepsimWarning
+        Something looks like a residual connection but is no addition that can be followed:
+        ``torch.stack([z, f]).sum(0)``, ``z - (-f)``, an addition in scripted code or in a custom
+        kernel.
+
+    Notes
+    -----
+    Tensors are followed through torch functions, so nothing depends on the model's code or class
+    names. Position embeddings, attention masks, rotary embeddings and the sums of low-rank
+    adapters are no residual connections. Not recognised are shortcuts without any weight that are
+    not the value itself (pooled, strided and zero-padded) and the very first skip of a learned
+    token, a constant until it has met the input (CaiT's class token).
+
+    Cost: one forward, and some ten microseconds for each torch function.
+
+    References
+    ----------
+    He et al. 2016, arXiv:1512.03385, equations 1 (identity) and 2 (projection).
+
+    Examples
+    --------
+    >>> import torch, torchvision, repsim
+    >>> net = torchvision.models.resnet18()
+    >>> print(repsim.residual_sites(net, torch.zeros(1, 3, 64, 64)))
+    site            block     branch  kind        shape
+    layer1.0.conv2  layer1.0  conv2   identity    (1, 64, 16, 16)
+    layer1.1.conv2  layer1.1  conv2   identity    (1, 64, 16, 16)
+    layer2.0.conv2  layer2.0  conv2   projection  (1, 128, 8, 8)
+    layer2.1.conv2  layer2.1  conv2   identity    (1, 128, 8, 8)
+    layer3.0.conv2  layer3.0  conv2   projection  (1, 256, 4, 4)
+    layer3.1.conv2  layer3.1  conv2   identity    (1, 256, 4, 4)
+    layer4.0.conv2  layer4.0  conv2   projection  (1, 512, 2, 2)
+    layer4.1.conv2  layer4.1  conv2   identity    (1, 512, 2, 2)
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"residual_sites: model must be a torch.nn.Module.\n  got {type(model).__name__}"
+        )
+    with as_found(model), SiteFinder(model) as finder:
+        run("residual_sites", model, example, prepare, forward)
+    finder.warn("residual_sites")
+    return finder.sites()

@@ -1,0 +1,1 @@
+"""What every analysis shares: driving models over data, and what a result says of its origin."""

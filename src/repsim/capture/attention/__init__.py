@@ -1,0 +1,1 @@
+"""Attention weights of an unmodified model, fused kernels included."""

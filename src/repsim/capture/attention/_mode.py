@@ -1,0 +1,184 @@
+"""Seeing attention below the level of modules: what kernels and fast paths hide from hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import FunctionType
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from repsim._errors import CaptureError
+from repsim.capture.attention._call import Rows, eager_rows, fused_rows
+from repsim.capture.attention._eager import FOLLOWED, PRODUCTS, SOFTMAX, EagerAttention
+from repsim.capture.attention._frames import Convolution
+
+__all__ = ["AttentionMode", "Listener", "Seen"]
+
+_FUSED = "scaled_dot_product_attention"
+_MODULE = "multi_head_attention_forward"
+_FLEX = frozenset({"flex_attention", "flex_attention_backward"})
+_UNSEEN = frozenset(
+    {"varlen_attn", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
+)
+_INTERESTING = SOFTMAX | PRODUCTS | FOLLOWED | {_FUSED, _MODULE, "conv2d"} | _FLEX | _UNSEEN
+
+_FUSED_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+
+
+class Seen:
+    """Attention as a function call shows it, before it is known whose heads these are.
+
+    Attributes
+    ----------
+    lead : tuple of int
+        The axes of the weights before (queries, keys).
+    queries, keys : int
+        The last two.
+    rows : callable
+        The weights, by slices of queries.
+    output, value : torch.Tensor
+        (*lead, queries, d) and (…, keys, d), whose leading axes broadcast; None for a value whose
+        axes are not so.
+    heads : int or None
+        The number of heads, where the function was told.
+    """
+
+    def __init__(
+        self, rows: Rows, keys: int, output: Tensor, value: Tensor | None, heads: int | None
+    ) -> None:
+        self.rows = rows
+        self.lead = tuple(int(size) for size in output.shape[:-2])
+        self.queries = int(output.shape[-2])
+        self.keys = int(keys)
+        self.output = output
+        self.value = value
+        self.heads = heads
+
+
+class Listener(Protocol):
+    """Who wants to know."""
+
+    eager: EagerAttention
+    convolutions: list[Convolution]
+
+    @property
+    def layer(self) -> str | None:
+        """The module whose forward is running; None outside the model."""
+
+    def attention(self, seen: Seen) -> bool:
+        """Take note of attention; False if it cannot be told what it is."""
+
+
+class AttentionMode(TorchFunctionMode):
+    """Tells a listener of the attention, softmaxes and convolutions that run while it is active.
+
+    Functions run as they would without it, with two exceptions: the fast paths of
+    ``nn.MultiheadAttention`` and ``nn.TransformerEncoder``, which torch itself leaves when any such
+    mode is active, give way to the equivalent paths of separate operations.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self._listener = listener
+        self._heads: int | None = None  # of the multi_head_attention_forward that is running
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run a function, and take note of what it is."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name not in _INTERESTING or self._listener.layer is None:
+            return func(*args, **kwargs)
+        if name == _MODULE:
+            return self._module(func, args, kwargs)
+        if name in _FLEX or name in _UNSEEN:
+            raise self._refusal(name)
+        eager = self._listener.eager
+        if name in FOLLOWED and eager.idle:
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if name == _FUSED:
+            self._fused(args, kwargs, result)
+        elif name in SOFTMAX:
+            eager.begin(self._listener.layer, args, kwargs, result)
+        elif name == "conv2d":
+            self._convolution(args, kwargs, result)
+        elif name in FOLLOWED:
+            eager.step(func, name, args, kwargs, result)
+        elif not eager.idle and (product := eager.product(name, args, kwargs, result)) is not None:
+            rows, keys = eager_rows(product.weights), product.weights.shape[-1]
+            seen = Seen(rows, keys, product.output, product.value, self._heads)
+            product.softmax.matched = self._listener.attention(seen)
+        return result
+
+    def _module(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        # A handler runs with its mode switched off, which would hide the attention inside. So the
+        # mode goes on again, and the function is one that does not ask for a handler again.
+        unasked = FunctionType(
+            func.__code__,
+            {**func.__globals__, "has_torch_function": lambda _: False},
+            func.__name__,
+            func.__defaults__,
+            func.__closure__,
+        )
+        unasked.__kwdefaults__ = func.__kwdefaults__
+        before = self._heads
+        self._heads = int(args[4] if len(args) > 4 else kwargs["num_heads"])
+        try:
+            with self:
+                return unasked(*args, **kwargs)
+        finally:
+            self._heads = before
+
+    def _fused(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
+        given = {**dict(zip(_FUSED_ARGUMENTS, args, strict=False)), **kwargs}
+        query, key, value = given["query"], given["key"], given["value"]
+        if query.is_nested or key.is_nested:
+            raise CaptureError(
+                f"AttentionRecorder: {self._listener.layer!r} attends in a nested tensor, whose "
+                "weights have no one shape.\n"
+                "  Pad the sequences, and pass a key padding mask."
+            )
+        mask = given.get("attn_mask")
+        if mask is not None and hasattr(mask, "_materialize"):  # torch.nn.attention.bias
+            mask = mask._materialize(query.device)
+        rows = fused_rows(
+            query,
+            key,
+            mask,
+            is_causal=bool(given.get("is_causal", False)),
+            scale=given.get("scale"),
+        )
+        self._listener.attention(Seen(rows, key.shape[-2], output, value, self._heads))
+
+    def _convolution(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        source = args[0] if args else kwargs.get("input")
+        if not (isinstance(source, Tensor) and isinstance(result, Tensor)):
+            return
+        if source.ndim != 4 or result.ndim != 4:
+            return
+        stride = args[3] if len(args) > 3 else kwargs.get("stride", 1)
+        pair = (stride, stride) if isinstance(stride, int) else tuple(stride) * (3 - len(stride))
+        self._listener.convolutions.append(
+            Convolution(_size(source), _size(result), (int(pair[0]), int(pair[1])))
+        )
+
+    def _refusal(self, name: str) -> CaptureError:
+        kernel = "flex_attention" if name in _FLEX else name
+        return CaptureError(
+            f"AttentionRecorder: layer {self._listener.layer!r} uses {kernel}, whose weights "
+            "cannot be seen.\n"
+            '  Load a Hugging Face model with attn_implementation="sdpa"; elsewhere use\n'
+            "  torch.nn.functional.scaled_dot_product_attention with a mask."
+        )
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return (int(image.shape[2]), int(image.shape[3]))

@@ -1,0 +1,348 @@
+"""Recording the attention of an unmodified torch model, whichever way it is computed."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+
+from repsim._errors import CaptureError, InputError, LayerNotFoundError, warn
+from repsim.capture._scripted import refuse_scripted
+from repsim.capture._select import Layer, Layers, listing, select_layers
+from repsim.capture.attention._call import AttentionCall, shared_heads
+from repsim.capture.attention._eager import EagerAttention
+from repsim.capture.attention._frames import Convolution, Frames, ModelInput, in_backward
+from repsim.capture.attention._layout import attends_over, find_heads
+from repsim.capture.attention._mode import AttentionMode, Seen
+
+__all__ = ["AttentionRecorder"]
+
+
+class AttentionRecorder:
+    """Hand every attention call of a model's forward to a function, while a ``with`` block runs.
+
+    ``scaled_dot_product_attention`` (fused kernels), ``nn.MultiheadAttention`` and
+    ``nn.TransformerEncoder`` (their fast paths too), and attention written out as a softmax over
+    the last axis whose result multiplies the values. Weights are computed only when asked for, in
+    chunks of queries, so that batch × heads × queries × keys numbers are never kept.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, in any wrapper. It comes back as it was: no hook or mode is left, and train/eval
+        flags, device and random state are not touched.
+    layers : str, re.Pattern, module type, callable, or a list of these, default ``"*"``
+        Which modules' attention, as in :func:`select_layers`: those whose forward holds it, such
+        as ``"blocks.0.attn"``. What is asked for by exact name has to hold attention.
+    handle : callable
+        ``handle(call)`` for every :class:`AttentionCall`, in execution order, right after it was
+        computed: without gradients and autocast, and before the model goes on.
+
+    Raises
+    ------
+    LayerNotFoundError
+        A layer does not exist, or was asked for by exact name and no attention was seen in it.
+    CaptureError
+        No attention was seen at all, and why; attention that cannot be seen: scripted or traced
+        modules, ``flex_attention``, nested tensors, forwards in other threads.
+
+    Warns
+    -----
+    RepsimWarning
+        A softmax that looks like attention, but whose weights do not multiply values (talking
+        heads change them on the way). Said once for a layer.
+
+    Notes
+    -----
+    The outputs of the model are bit for bit those without the recorder, except that the fast paths
+    of ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer`` are switched off, as by hooks of
+    any kind: there they agree to rounding. Where ``nn.TransformerEncoder`` would have packed its
+    input without padding, positions that are padding come out as in training, not as 0.
+
+    Compiled code runs eagerly inside the block. What activation checkpointing runs again in the
+    backward pass is not recorded twice. Attention that a model writes in other ways (custom
+    kernels, scripted functions, weights that are not a softmax) is not seen.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> net = nn.TransformerEncoderLayer(8, nhead=2, batch_first=True).eval()
+    >>> def handle(call):
+    ...     for part, weights in call.weights(chunk=4):
+    ...         print(call.label, part, tuple(weights.shape), weights.sum(-1).mean().item())
+    >>> with torch.no_grad(), AttentionRecorder(net, handle=handle):
+    ...     _ = net(torch.ones(3, 6, 8))
+    self_attn slice(0, 4, None) (3, 2, 4, 6) 1.0
+    self_attn slice(4, 6, None) (3, 2, 2, 6) 1.0
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Layers = "*",
+        *,
+        handle: Callable[[AttentionCall], None],
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                f"AttentionRecorder: model must be a torch.nn.Module.\n  got {type(model).__name__}"
+            )
+        if not callable(handle):
+            raise InputError(f"AttentionRecorder: handle must be callable.\n  got {handle!r}")
+        self._handle = handle
+        self._frames = Frames(model)
+        # "*" means the root too, which no name stands for; a model may be one attention layer.
+        self._chosen: dict[str, Layer] | None = None
+        if not (isinstance(layers, str) and layers == "*"):
+            self._chosen = {layer.name: layer for layer in select_layers(model, layers)}
+        else:
+            refuse_scripted(model)
+        self._stack: ExitStack | None = None
+        self._warned: set[str] = set()
+        self._most: Counter[str] = Counter()
+        self._settled = False
+
+        # Of the latest forward:
+        self.eager = EagerAttention()
+        self.convolutions: list[Convolution] = []
+        self._calls: Counter[str] = Counter()
+        self._not_chosen: set[str] = set()
+        self._unclear: list[tuple[str, str]] = []
+        self._handed = 0
+
+    # -- the block -------------------------------------------------------------------------------
+
+    def __enter__(self) -> AttentionRecorder:
+        if self._stack is not None:
+            raise CaptureError("AttentionRecorder: already recording.\n  Make a second to nest.")
+        self.clear()
+        self._settled = False
+        with ExitStack() as stack:
+            if "torch._dynamo" in sys.modules:  # compiled code shows a mode nothing
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            root = self._frames.root
+            for handle in self._frames.hooks():
+                stack.callback(handle.remove)
+            if not isinstance(root, torch.jit.ScriptModule):
+                # Before the frames' own: they put the root on the stack of a forward that is new.
+                hook = root.register_forward_pre_hook(self._start, prepend=True)
+                stack.callback(hook.remove)
+                stack.callback(root.register_forward_hook(self._finish).remove)
+            stack.enter_context(AttentionMode(self))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+        if exc_type is None and not self._settled:
+            self._settle()
+        self._frames.clear()
+        self.eager.clear()
+
+    def clear(self) -> None:
+        """Begin a new forward, where it does not go through the model's own call."""
+        self._frames.clear()
+        self._new_forward()
+
+    def label(self, name: str, call: int) -> str:
+        """Name a call: the module, with ``:k`` where it holds several calls in a forward."""
+        return f"{name}:{call}" if self._most[name] > 1 else name
+
+    def requires(self, name: str, call: int) -> bool:
+        """Whether a call was asked for by exact name."""
+        return (
+            self._chosen is not None and name in self._chosen and self._chosen[name].requires(call)
+        )
+
+    def __repr__(self) -> str:
+        chosen = "all" if self._chosen is None else str(len(self._chosen))
+        return (
+            f"<AttentionRecorder of {type(self._frames.root).__name__}: {chosen} layers chosen, "
+            f"{self._handed} calls>"
+        )
+
+    # -- what the mode tells -----------------------------------------------------------------------
+
+    @property
+    def layer(self) -> str | None:
+        """The module whose forward is running; None outside the model."""
+        if not self._frames.stack or in_backward():
+            return None
+        return self._frames.stack[-1].name
+
+    def attention(self, seen: Seen) -> bool:
+        """Hand on attention that was seen; False if its heads cannot be told from its batch."""
+        frames = tuple(self._frames.stack)
+        name, source = frames[-1].name, self._frames.input or ModelInput(None, None, set())
+        call = self._calls[name]
+        axes = find_heads(seen.lead, frames[-1].module, source.batch, seen.heads)
+        if axes is None:
+            self._unclear.append((name, f"{name}: {(*seen.lead, seen.queries, seen.keys)}"))
+            return False
+        self._calls[name] += 1
+        self._most[name] = max(self._most[name], call + 1)
+        if self._chosen is not None and (
+            name not in self._chosen or not self._chosen[name].wants(call)
+        ):
+            self._not_chosen.add(name)
+            return True
+        self._handed += 1
+        with _ordinary(seen.output.device.type):
+            value = seen.value
+            record = AttentionCall(
+                name=name,
+                call=call,
+                batch=axes.batch,
+                heads=axes.heads,
+                queries=seen.queries,
+                keys=seen.keys,
+                output=axes.arrange(seen.output),
+                over=attends_over(frames[-1], axes, seen.queries, seen.keys, value),
+                frames=frames,
+                convolutions=self.convolutions,
+                input=source,
+                _rows=axes.arranged(seen.rows),
+                _value=lambda: (
+                    None if value is None else axes.arrange(shared_heads(value, seen.lead))
+                ),
+                _repeated=self._most[name] > 1,
+            )
+            try:
+                self._handle(record)
+            except Exception as error:
+                error.add_note(f"repsim: in the attention of layer {name!r} (call {call})")
+                raise
+        return True
+
+    # -- a forward's beginning and end -------------------------------------------------------------
+
+    def _new_forward(self) -> None:
+        self.eager.clear()
+        self.convolutions = []
+        self._calls = Counter()
+        self._not_chosen = set()
+        self._unclear = []
+        self._handed = 0
+
+    def _start(self, *_: object) -> None:
+        if not in_backward():
+            self._new_forward()
+
+    def _finish(self, *_: object) -> None:
+        """Run when the model's forward succeeded."""
+        if not in_backward():
+            self._settle()
+
+    def _settle(self) -> None:
+        self._settled = True
+        problems = self._problems()
+        if self._chosen is not None:
+            absent = [
+                label
+                for layer in self._chosen.values()
+                for label in layer.absent(self._calls[layer.name])
+            ]
+            if absent:
+                raise LayerNotFoundError(self._why_absent(absent, problems))
+        if not self._handed:
+            raise CaptureError(self._why_nothing(problems))
+        news = {layer: text for layer, text in problems if layer not in self._warned}
+        self._warned.update(news)
+        if news:
+            shown = "".join(f"  {text}\n" for text in list(news.values())[:8])
+            warn(
+                "AttentionRecorder: these look like attention, but could not be recorded:\n"
+                f"{shown}{_WHY_UNMATCHED}"
+            )
+
+    def _problems(self) -> list[tuple[str, str]]:
+        """List what resembles attention among the chosen layers, and was not recognised."""
+        unmatched = [
+            (softmax.layer, f"softmax in {softmax}")
+            for softmax in self.eager.softmaxes
+            if not softmax.matched and softmax.resembles_attention
+        ]
+        unclear = {name for name, _ in self._unclear}
+        found = [
+            *((name, text) for name, text in unmatched if name not in unclear),
+            *(
+                (name, f"{text}: heads cannot be told from the batch")
+                for name, text in self._unclear
+            ),
+        ]
+        if self._chosen is None:
+            return found
+        # The softmax may be a module of its own inside the one that holds the attention.
+        return [
+            (name, text)
+            for name, text in found
+            if name in self._chosen or name.rpartition(".")[0] in self._chosen
+        ]
+
+    def _why_absent(self, absent: list[str], problems: list[tuple[str, str]]) -> str:
+        inside = [
+            name
+            for name in (*self._calls,)
+            if any(name.startswith(f"{label.partition(':')[0]}.") for label in absent)
+        ]
+        lines = [f"AttentionRecorder: no attention was seen in {listing(absent)}."]
+        lines += [f"  {text}" for _, text in problems[:8]]
+        if problems:
+            lines.append(_WHY_UNMATCHED)
+        if inside:
+            lines.append(f"  inside there is attention in {listing(inside)}: ask for these")
+        else:
+            seen = listing(list(self._calls)) if self._calls else "none"
+            lines.append(f"  attention was seen in: {seen}")
+        return "\n".join(lines)
+
+    def _why_nothing(self, problems: list[tuple[str, str]]) -> str:
+        head = "AttentionRecorder: no attention was seen"
+        if problems:
+            shown = "".join(f"  {text}\n" for _, text in problems[:8])
+            return f"{head} that could be followed from its softmax to the values.\n{shown}" + (
+                _WHY_UNMATCHED
+            )
+        if self._not_chosen:
+            return (
+                f"{head} in the chosen layers.\n"
+                f"  attention is in: {listing(sorted(self._not_chosen))}\n"
+                "  Choose the modules whose forward holds it, or layers='*'."
+            )
+        if not self._frames.ran:
+            return f"{head}: the model did not run.\n  Call it inside the block."
+        softmaxes = [str(softmax) for softmax in self.eager.softmaxes if not softmax.matched]
+        others = f"  softmaxes without values: {'; '.join(softmaxes[:8])}\n" if softmaxes else ""
+        return (
+            f"{head}.\n{others}"
+            "  What is seen: scaled_dot_product_attention, nn.MultiheadAttention, and a softmax "
+            "over the last axis that multiplies the values.\n"
+            '  A model with another kernel may take attn_implementation="sdpa" or "eager". '
+            "Scripted functions cannot be seen."
+        )
+
+
+_WHY_UNMATCHED = (
+    "  Weights that are changed between the softmax and the values (talking heads) are no longer "
+    "a softmax.\n"
+    "  Leave such layers out of layers=."
+)
+
+
+def _ordinary(device: str) -> ExitStack:
+    """A block without gradients, inference mode and autocast, whatever the forward runs in."""
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for kind in sorted({device, "cpu"}):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        return stack.pop_all()

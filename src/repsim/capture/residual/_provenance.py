@@ -1,0 +1,315 @@
+"""Where a tensor comes from: enough of it to see which additions are residual connections."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from repsim.capture._output import tensors_in
+from repsim.capture.residual._ops import (
+    ADDS,
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    INPLACE_ADDS,
+    INPLACE_OPERATORS,
+    JOINS,
+    MATRIX_PRODUCTS,
+    NONLINEAR,
+    READS,
+    SAME,
+    SCALES,
+    VIEWS,
+    WEIGHTS,
+)
+from repsim.capture.residual._rule import CONSTANT, Kind, Value, axis_after, relation, union
+
+__all__ = ["Join", "OnJoin", "Provenance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """An addition that brings a skip and its branch together.
+
+    Attributes
+    ----------
+    kind : {"identity", "projection", "parallel"}
+        "identity": the branch was computed from the skip itself. "projection": the skip is a
+        linear map of what the branch was computed from. "parallel": one more branch of a skip that
+        is in the sum already.
+    skip, branch : torch.Tensor
+        The summands, of the same shape.
+    inside : tuple of str
+        The modules whose forwards were running, outermost first.
+    made_in : tuple of str
+        The same when the branch last passed a weight matrix.
+    channels : int or None
+        The axis of the features: the skip's, else the branch's, where either is known.
+    grid : tuple of int, or None
+        Height and width of the latest two-dimensional convolution's output.
+    """
+
+    kind: Kind
+    skip: Tensor
+    branch: Tensor
+    inside: tuple[str, ...]
+    made_in: tuple[str, ...]
+    channels: int | None
+    grid: tuple[int, int] | None
+
+
+OnJoin: TypeAlias = Callable[[Join], Tensor | None]
+"""Called at each residual addition, before it: None lets it happen, a tensor stands in for it."""
+
+OnSuspect: TypeAlias = Callable[[tuple[str, ...], str], None]
+"""Called with the running modules and with what was seen there."""
+
+
+class _Ref(weakref.ref[Tensor]):
+    __slots__ = ("key",)
+    key: int
+
+
+class Provenance(TorchFunctionMode):
+    """Follows values through torch functions while it is the active mode.
+
+    On an addition of equal shapes, :func:`repsim.capture.residual._rule.relation` says whether the
+    summands are a skip and its branch.
+
+    Parameters
+    ----------
+    on_join : callable
+        Called with a :class:`Join` at every residual addition.
+    on_suspect : callable, optional
+        Called with the running modules and a description where something other than an addition
+        brings a skip and its branch together, or where a module computed out of sight.
+    """
+
+    def __init__(self, on_join: OnJoin, on_suspect: OnSuspect | None = None) -> None:
+        super().__init__()
+        self.stack: list[str] = []  # names of the running modules, kept by whoever hooks them
+        self._on_join = on_join
+        self._on_suspect = on_suspect or (lambda inside, what: None)
+        # Weak, by identity: following a tensor must not keep it alive, nor leave a trace on it.
+        self._values: dict[int, tuple[_Ref, Value]] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: another forward begins."""
+        self._values.clear()
+        self._n_bits = 0
+        self._n_marks = 0
+        self._weights = 0  # which marks are weight matrices
+        self._made_in: dict[int, tuple[str, ...]] = {}
+        self._grid: tuple[int, int] | None = None
+
+    # -- what the hooks tell ---------------------------------------------------------------------
+
+    def begin(self, inputs: object) -> None:
+        """Take every tensor among `inputs` that is not followed yet as given."""
+        for tensor in tensors_in(inputs):
+            if not isinstance(tensor, nn.Parameter) and not self._value(tensor).bit:
+                bit = self._bit()
+                self._set(tensor, Value(bit, bit))
+
+    def returned(self, module: nn.Module, inputs: object, output: object) -> None:
+        """Close the gap where a module computed out of sight: a custom kernel, scripted code."""
+        unseen = [t for t in tensors_in(output) if self._find(t) is None]
+        if not unseen:
+            return
+        own = {id(t) for t in (*module.parameters(), *module.buffers())}
+        unseen = [t for t in unseen if id(t) not in own]
+        given = [t for t in tensors_in(inputs) if self._value(t).bit]
+        if not given or not unseen:
+            return
+        heavy = any(p.dim() > 1 for p in module.parameters())
+        merged = union([self._value(t) for t in given])
+        merged.passed |= self._mark(weight=heavy)
+        for tensor in unseen:
+            bit = self._bit()
+            self._set(tensor, Value(bit, merged.ancestors | bit, merged.passed))
+        if heavy and unseen[0].shape == given[0].shape:
+            self._on_suspect(tuple(self.stack), "its output was computed out of sight")
+
+    # -- the mode --------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run one torch function, and note what its result is made of."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").partition(".")[0]  # torch.ops: "add.Tensor"
+        if name in READS or (name == "__get__" and _attribute(func) not in VIEWS):
+            return func(*args, **kwargs)
+        if name in ADDS and (found := self._join(args, kwargs)) is not None:
+            join, value = found
+            stand_in = self._on_join(join)
+            if stand_in is None:
+                out = func(*args, **kwargs)
+            else:
+                out = _place(stand_in, name, args, kwargs)
+            self._set(out, value)
+            return out
+        inputs = list(_flat(args, kwargs))
+        joins = name in JOINS and self._looks_residual(inputs)
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor):
+            self._note(name, inputs, (out,))
+        elif name == "__setitem__":
+            self._note(name, inputs, (inputs[0],))
+        elif isinstance(out, tuple | list) and not isinstance(out, torch.Size):
+            self._note(name, inputs, tuple(tensors_in(out)))
+        if joins and name == "stack":
+            self._set(out, replace(self._value(out), joined=True))
+        elif joins:
+            self._on_suspect(tuple(self.stack), f"{name.strip('_')} in place of an addition")
+        return out
+
+    def _note(self, name: str, inputs: list[Tensor], outs: tuple[Tensor, ...]) -> None:
+        """Record what a function's results are made of."""
+        values = [value for tensor in inputs if (value := self._value(tensor)).bit]
+        if not values:
+            for out in outs:
+                self._set(out, CONSTANT)  # seen, unlike what a kernel computes out of sight
+            return
+        if name in SAME:
+            value = self._value(inputs[0])
+            for out in outs:
+                axis = axis_after(name, inputs[0], value.channels, out)
+                self._set(out, value if axis == value.channels else replace(value, channels=axis))
+            return
+        if name in SCALES and len(inputs) == 1:
+            self._set(outs[0], values[0])
+            return
+        merged = union(values)
+        if name in WEIGHTS or (name in MATRIX_PRODUCTS and len(values) < len(inputs)):
+            merged.passed |= self._mark(weight=True)
+            if name == "conv2d":
+                self._grid = (outs[0].shape[-2], outs[0].shape[-1])
+        if name in NONLINEAR:
+            merged.passed |= self._mark(weight=False)
+        if name in ("sum", "mean") and values[0].joined:
+            self._on_suspect(tuple(self.stack), f"{name} of a stack")
+        in_place = name in INPLACE_OPERATORS or (name[-1:] == "_" and name[-2:] != "__")
+        for out in outs:
+            bit = self._bit()
+            axis = self._feature_axis(name, inputs, out)
+            value = Value(bit, merged.ancestors | bit, merged.passed, axis)
+            self._set(out, value)
+            if in_place and (base := out._base) is not None:
+                self._set(base, value)  # writing to a view writes to what it views
+
+    def _feature_axis(self, name: str, inputs: list[Tensor], out: Tensor) -> int | None:
+        if name in CHANNELS_FIRST:
+            return 1
+        if name in CHANNELS_LAST:
+            return out.dim() - 1
+        for tensor in inputs:
+            axis = self._value(tensor).channels
+            if axis is not None and tensor.dim() == out.dim():
+                return axis if out.shape[axis] == tensor.shape[axis] else None
+        return None
+
+    # -- the rule --------------------------------------------------------------------------------
+
+    def _join(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Join, Value] | None:
+        pair = _summands(args, kwargs)
+        if pair is None or pair[0].shape != pair[1].shape or not pair[0].dim():
+            return None
+        values = self._value(pair[0]), self._value(pair[1])
+        related = relation(*values, self._weights)
+        if related is None:
+            return None
+        kind, first = related  # first: the index of the skip
+        skip, branch = pair[first], pair[1 - first]
+        a, b = values[first], values[1 - first]
+        if (alpha := kwargs.get("alpha", 1)) != 1:  # input + alpha · other
+            skip, branch = (alpha * skip, branch) if first else (skip, alpha * branch)
+        last = (b.passed & ~a.passed & self._weights).bit_length() - 1
+        value = union([a, b])
+        value.bit = self._bit()
+        value.ancestors |= value.bit
+        # The skip's axis first: a branch may mix tokens as if they were features.
+        value.channels = b.channels if a.channels is None else a.channels
+        value.skip = a.skip if kind == "parallel" else a.bit
+        inside, made_in = tuple(self.stack), self._made_in[last]
+        return Join(kind, skip, branch, inside, made_in, value.channels, self._grid), value
+
+    def _looks_residual(self, inputs: list[Tensor]) -> bool:
+        values = [(tensor.shape, self._value(tensor)) for tensor in inputs]
+        return any(
+            shape == other_shape
+            and (related := relation(value, other, self._weights)) is not None
+            and related[0] == "identity"
+            for i, (shape, value) in enumerate(values)
+            for other_shape, other in values[:i]
+        )
+
+    # -- the records -----------------------------------------------------------------------------
+
+    def _value(self, tensor: Tensor) -> Value:
+        return self._find(tensor) or CONSTANT
+
+    def _find(self, tensor: Tensor) -> Value | None:
+        entry = self._values.get(id(tensor))
+        if entry is not None and entry[0]() is tensor:
+            return entry[1]
+        return None
+
+    def _set(self, tensor: Tensor, value: Value) -> None:
+        ref = _Ref(tensor, self._drop)
+        ref.key = id(tensor)
+        self._values[ref.key] = (ref, value)
+
+    def _drop(self, ref: weakref.ref[Tensor]) -> None:
+        key = ref.key  # type: ignore[attr-defined]
+        entry = self._values.get(key)
+        if entry is not None and entry[0] is ref:
+            del self._values[key]
+
+    def _bit(self) -> int:
+        self._n_bits += 1
+        return 1 << self._n_bits
+
+    def _mark(self, *, weight: bool) -> int:
+        index = self._n_marks
+        self._n_marks += 1
+        if weight:
+            self._weights |= 1 << index
+            self._made_in[index] = tuple(self.stack)
+        return 1 << index
+
+
+def _attribute(getter: Any) -> str:
+    return str(getattr(getattr(getter, "__self__", None), "__name__", ""))
+
+
+def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    """Yield the tensors among a function's arguments: plain, and in the list of a stack."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from (item for item in value if isinstance(item, Tensor))
+
+
+def _summands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+    both = [*args, *(kwargs[key] for key in ("input", "other") if key in kwargs)]
+    if len(both) != 2 or not all(isinstance(each, Tensor) for each in both):
+        return None
+    return both[0], both[1]
+
+
+def _place(branch: Tensor, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Return the branch where the sum would be: in the same tensor, and of the same dtype."""
+    pair = _summands(args, kwargs)
+    assert pair is not None
+    target = pair[0] if name in INPLACE_ADDS else kwargs.get("out")
+    if target is not None:
+        return target if branch is target else target.copy_(branch)
+    return branch.to(torch.result_type(*pair))

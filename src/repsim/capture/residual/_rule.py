@@ -1,0 +1,119 @@
+"""The rule: what is known of a value, and when two values are a skip and its branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from repsim.capture.residual._ops import PERMUTES
+
+__all__ = ["CONSTANT", "Kind", "Value", "axis_after", "relation", "union"]
+
+Kind: TypeAlias = Literal["identity", "projection", "parallel"]
+
+
+@dataclass(slots=True)
+class Value:
+    """What is known of a tensor's contents; bit sets are integers.
+
+    Attributes
+    ----------
+    bit : int
+        Identifies the contents: views, casts and multiples by a number share it. 0: a constant.
+    ancestors : int
+        The bits of all that it was computed from, its own included.
+    passed : int
+        The marks of the weight matrices and nonlinearities on the way.
+    channels : int or None
+        The axis that holds the features, where the operations tell.
+    skip : int
+        Of a residual sum, the bit of the skip that it was built on.
+    joined : bool
+        Whether it is a stack of a skip and its branch.
+    """
+
+    bit: int = 0
+    ancestors: int = 0
+    passed: int = 0
+    channels: int | None = None
+    skip: int = 0
+    joined: bool = False
+
+
+CONSTANT = Value()  # neither an input nor computed from one
+
+
+def relation(a: Value, b: Value, weights: int) -> tuple[Kind, Literal[0, 1]] | None:
+    """Say whether two summands are a skip and its branch.
+
+    - a is an ancestor of b, and b passed a weight matrix that a did not: identity skip a, branch b;
+    - a is a residual sum whose skip is such an ancestor of b: a parallel branch b;
+    - both passed different weight matrices after a common ancestor, the one with fewer of them
+      without a nonlinearity of its own, the other with one: projection shortcut and branch.
+
+    Anything else is no residual: position embeddings have no ancestor in common with what they
+    are added to, rotary embeddings and gates tie, the sum of attention and MLP has a
+    nonlinearity on both sides, a low-rank adapter has none on either.
+
+    Parameters
+    ----------
+    a, b : Value
+        The summands.
+    weights : int
+        Which marks in ``passed`` are weight matrices; the others are nonlinearities.
+
+    Returns
+    -------
+    (kind, index), or None
+        The index says which of the two is the skip.
+    """
+    if not a.ancestors & b.ancestors:
+        return None
+    only_a, only_b = a.passed & ~b.passed, b.passed & ~a.passed
+    weights_a, weights_b = only_a & weights, only_b & weights
+    if weights_b and a.bit & b.ancestors:
+        return "identity", 0
+    if weights_a and b.bit & a.ancestors:
+        return "identity", 1
+    if weights_b and a.skip & b.ancestors:
+        return "parallel", 0
+    if weights_a and b.skip & a.ancestors:
+        return "parallel", 1
+    n_a, n_b = weights_a.bit_count(), weights_b.bit_count()
+    if not n_a or not n_b or n_a == n_b:
+        return None
+    skip, branch = (only_a, only_b) if n_a < n_b else (only_b, only_a)
+    # A shortcut is linear, unlike attention next to an MLP; a branch bends, unlike a low-rank
+    # adapter.
+    if skip & ~weights or not branch & ~weights:
+        return None
+    return ("projection", 0) if n_a < n_b else ("projection", 1)
+
+
+def union(values: list[Value]) -> Value:
+    """Merge what several values were made of; the bit is yet to be given."""
+    ancestors = passed = 0
+    for value in values:
+        ancestors |= value.ancestors
+        passed |= value.passed
+    return Value(0, ancestors, passed)
+
+
+def axis_after(name: str, before: Tensor, axis: int | None, after: Tensor) -> int | None:
+    """Follow the feature axis through a change of shape."""
+    if axis is None:
+        return None
+    size = before.shape[axis]
+    if name in PERMUTES:  # always views: sizes and strides move together
+        same = (size, before.stride(axis))
+        found = [j for j in range(after.dim()) if (after.shape[j], after.stride(j)) == same]
+        return found[0] if len(found) == 1 else None
+    if after.shape == before.shape:
+        return axis
+    outer = before.shape[:axis].numel()
+    for j in range(after.dim()):
+        if after.shape[j] == size and after.shape[:j].numel() == outer:
+            return j
+    return None

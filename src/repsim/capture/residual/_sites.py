@@ -1,0 +1,250 @@
+"""Where a model's residual connections are: found in a forward, named so that a user knows them."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from repsim._errors import warn
+from repsim.capture._output import tensors_in
+from repsim.capture._walk import named_layers, unwrap
+from repsim.capture.residual._provenance import Join, Provenance
+from repsim.capture.residual._rule import Kind
+
+__all__ = ["ResidualSite", "ResidualSites", "SiteFinder", "eagerly", "name_modules", "site_of"]
+
+
+@dataclass(frozen=True)
+class ResidualSite:
+    """One residual connection.
+
+    Attributes
+    ----------
+    label : str
+        The module in which the branch passed its last weight matrix, as seen from the block:
+        ``"blocks.0.attn"``; with ``:0``, ``:1``, ... where it comes back in one forward.
+    block : str
+        The module whose forward holds the addition; ``""`` for the model itself.
+    branch : str
+        The label as seen from the block: ``"attn"``.
+    kind : {"identity", "projection", "parallel"}
+        "identity": the skip is what the branch was computed from. "projection": a linear map of
+        it. "parallel": a further branch of a skip that another site has added already.
+    shape : tuple of int
+        Of the sum, as the model has it.
+    """
+
+    label: str
+    block: str
+    branch: str
+    kind: Kind
+    shape: tuple[int, ...]
+
+
+class ResidualSites(tuple[ResidualSite, ...]):
+    """The residual connections of a model in execution order; printing it shows a table."""
+
+    __slots__ = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels; each is unique."""
+        return tuple(site.label for site in self)
+
+    def __repr__(self) -> str:
+        if not self:
+            return "no residual connections"
+        rows = [("site", "block", "branch", "kind", "shape")]
+        rows += [(s.label, s.block, s.branch, s.kind, str(s.shape)) for s in self]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    __str__ = __repr__
+
+
+OnSite: TypeAlias = Callable[[ResidualSite, int, Join], None]
+"""Called with a site without call index, how often it came before in this forward, and the
+addition."""
+
+
+class SiteFinder:
+    """Finds the residual connections in the forwards that run inside its ``with`` block.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, in any wrapper. It comes back without hooks.
+    on_site : callable, optional
+        Called at every site, before the addition.
+
+    Attributes
+    ----------
+    batch_size : int or None
+        Axis 0 of the first tensor that the model, or else its first module, was given.
+    sequence_first : bool
+        Whether a module that declares ``batch_first=False`` ran.
+    """
+
+    def __init__(self, model: nn.Module, on_site: OnSite | None = None) -> None:
+        self._root = unwrap(model)
+        self._on_site = on_site
+        self._mode = Provenance(self._joined, self._suspected)
+        self._stack = ExitStack()
+        self._found: list[tuple[ResidualSite, int]] = []
+        self._calls: Counter[str] = Counter()
+        self._suspects: dict[str, str] = {}
+        self.batch_size: int | None = None
+        self.sequence_first = False
+
+    def __enter__(self) -> SiteFinder:
+        modules = {"": self._root, **named_layers(self._root)}
+        with ExitStack() as stack:
+            stack.enter_context(eagerly())
+            name_modules(self._mode, modules, stack, self._outermost)
+            for module in modules.values():
+                if getattr(module, "batch_first", None) is False and not is_scripted(module):
+                    handle = module.register_forward_pre_hook(self._saw_sequence_first)
+                    stack.callback(handle.remove)
+            stack.enter_context(self._mode)
+            self._stack = stack.pop_all()
+        self.restart()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        self._mode.reset()
+
+    def restart(self) -> None:
+        """Begin another forward."""
+        self._mode.reset()
+        self._mode.stack.clear()
+        self._found.clear()
+        self._calls.clear()
+        self.batch_size = None
+
+    def sites(self) -> ResidualSites:
+        """Return the sites of the forwards since the last restart."""
+        return ResidualSites(
+            site if self._calls[site.label] == 1 else replace(site, label=f"{site.label}:{call}")
+            for site, call in self._found
+        )
+
+    def warn(self, operation: str) -> None:
+        """Report what looks like a residual connection and could not be followed."""
+        scripted = [
+            name
+            for name, module in self._root.named_modules()
+            if is_scripted(module) and any(True for _ in module.parameters())
+        ]
+        for name in scripted:
+            if name.rpartition(".")[0] not in scripted or not name:
+                self._suspects.setdefault(name, "it is scripted, its inside cannot be seen")
+        if self._suspects:
+            shown = "".join(
+                f"  {name or 'the model itself'}: {what}\n"
+                for name, what in list(self._suspects.items())[:8]
+            )
+            warn(
+                f"{operation}: what looks residual but is no addition that can be seen is left "
+                f"out:\n{shown}  Write such a block as skip + branch to have it counted."
+            )
+
+    def _joined(self, join: Join) -> None:
+        site = site_of(join)
+        call = self._calls[site.label]
+        self._calls[site.label] += 1
+        self._found.append((site, call))
+        if self._on_site is not None:
+            self._on_site(site, call, join)
+
+    def _suspected(self, inside: tuple[str, ...], what: str) -> None:
+        self._suspects.setdefault(inside[-1] if inside else "", what)
+
+    def _outermost(self, inputs: object) -> None:
+        self._mode.begin(inputs)
+        if self.batch_size is None:
+            sizes = (t.size(0) for t in tensors_in(inputs) if t.dim())
+            self.batch_size = next(sizes, None)
+
+    def _saw_sequence_first(self, *_: object) -> None:
+        self.sequence_first = True
+
+
+def site_of(join: Join) -> ResidualSite:
+    """Name a site by where its branch passed its last weight matrix, seen from the addition."""
+    depth = 0
+    for here, there in zip(join.inside, join.made_in, strict=False):
+        if here != there:
+            break
+        depth += 1
+    block = join.inside[-1] if join.inside else ""
+    label = join.made_in[depth] if depth < len(join.made_in) else block
+    branch = label.removeprefix(f"{block}.") if label != block else ""
+    return ResidualSite(label, block, branch, join.kind, tuple(join.skip.shape))
+
+
+def name_modules(
+    mode: Provenance,
+    modules: Mapping[str, nn.Module],
+    stack: ExitStack,
+    outermost: Callable[[object], None] | None = None,
+) -> None:
+    """Hook modules so that the mode knows which are running, until `stack` is closed.
+
+    With `outermost`, called with its inputs, a module that runs inside no other counts; without,
+    only what runs inside a module that is on the mode's stack already.
+    """
+    for name, module in modules.items():
+        if is_scripted(module):
+            continue  # takes no hooks
+        for handle in _hooks(mode, name, module, outermost):
+            stack.callback(handle.remove)
+
+
+def _hooks(
+    mode: Provenance,
+    name: str,
+    module: nn.Module,
+    outermost: Callable[[object], None] | None,
+) -> Iterable[torch.utils.hooks.RemovableHandle]:
+    def enter(_module: nn.Module, args: object, kwargs: object) -> None:
+        if not mode.stack and outermost is not None:
+            outermost((args, kwargs))
+        if mode.stack or outermost is not None:
+            mode.stack.append(name)
+
+    def returned(module: nn.Module, args: object, kwargs: object, output: object) -> None:
+        if mode.stack:
+            mode.returned(module, (args, kwargs), output)
+
+    def leave(*_: object) -> None:
+        if mode.stack:
+            mode.stack.pop()
+
+    yield module.register_forward_pre_hook(enter, with_kwargs=True)
+    # Each goes before those that are there: `returned`, then `leave`, then everyone else's.
+    yield module.register_forward_hook(leave, prepend=True, always_call=True)
+    yield module.register_forward_hook(returned, prepend=True, with_kwargs=True)
+
+
+def eagerly() -> AbstractContextManager[object]:
+    """Run compiled code eagerly: it calls no hooks and no modes that came later."""
+    if "torch._dynamo" in sys.modules:
+        stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+        return stance
+    return nullcontext()
+
+
+def is_scripted(module: nn.Module) -> bool:
+    """Whether hooks and modes see nothing of a module's inside."""
+    return isinstance(module, torch.jit.ScriptModule)

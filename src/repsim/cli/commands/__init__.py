@@ -1,0 +1,1 @@
+"""The commands: each from its arguments to what it prints and saves."""

@@ -1,0 +1,224 @@
+"""What ``analyse`` does with a model: each analysis by the name it is saved under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repsim._errors import InputError
+from repsim.cli._outcome import Interrupted, UsageError
+from repsim.cli.commands._shapes import output_shapes
+from repsim.cli.data._inputs import Inputs
+from repsim.cli.models._blocks import find_blocks
+from repsim.cli.models._load import LoadedModel
+
+__all__ = ["ANALYSES", "Task", "Tokens"]
+
+FIELD_IMAGES, FIELD_BATCH = 32, 8
+"""Images of a receptive field, which more hardly change, and how many at a time: the graph of a
+batch is kept."""
+
+FINEST = 16
+"""Rows of a grid up to which each token has a patch of its own; finer maps get 14 x 14 patches."""
+
+HELD_OUT = 5
+"""Every so many-th sample is for testing a probe."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Where the tokens of a model lie, as far as somebody says so.
+
+    Attributes
+    ----------
+    grid : (int, int) or None
+        Rows and columns of patches.
+    prefix : int or None
+        Tokens before them.
+    patch_size : float or None
+        Pixels from a patch to the next.
+    """
+
+    grid: tuple[int, int] | None = None
+    prefix: int | None = None
+    patch_size: float | None = None
+
+    @classmethod
+    def asked(cls, grid: str | None, prefix: int | None, patch_size: float | None) -> Tokens:
+        """Make it of options.
+
+        Examples
+        --------
+        >>> Tokens.asked("7x14", None, None).grid
+        (7, 14)
+        """
+        if grid is None:
+            return cls(None, prefix, patch_size)
+        rows, _, columns = grid.partition("x")
+        if not (rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns)):
+            raise UsageError(f"--grid: write ROWSxCOLUMNS, for example 14x14.\n  got {grid!r}")
+        return cls((int(rows), int(columns)), prefix, patch_size)
+
+
+@dataclass
+class Task:
+    """One model, the data, and the layers to look at.
+
+    Attributes
+    ----------
+    model : LoadedModel
+        The model.
+    inputs : Inputs
+        The data.
+    wanted : tuple of str, or None
+        What ``--layers`` names; None leaves it to each analysis.
+    progress : bool
+        Whether to show bars.
+    tokens : Tokens
+        Where they lie.
+    attention : tuple of str, or None
+        What ``--layers`` names of the modules that hold attention, where that is all it means.
+    state : pathlib.Path or None
+        Where an unfinished map is kept.
+    """
+
+    model: LoadedModel
+    inputs: Inputs
+    wanted: tuple[str, ...] | None
+    progress: bool
+    tokens: Tokens = Tokens()
+    attention: tuple[str, ...] | None = None
+    state: Path | None = None
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the layers asked for, or of the model's blocks."""
+        return self.wanted or tuple(find_blocks(self.model.module))
+
+    @property
+    def blocks(self) -> Any:
+        """These as an analysis wants them.
+
+        What nobody asked for by name may be left out where it has no grid: the head of a network.
+        """
+        if self.wanted is not None:
+            return self.wanted
+        found = frozenset(self.names)
+        return lambda name, module: name in found
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What all analyses are called with."""
+        return {"progress": self.progress, "name": self.model.name}
+
+    def batches(self, **options: Any) -> Any:
+        """Return batches (input, labels) for the model."""
+        return self.inputs.batches([self.model], labelled=True, **options)
+
+
+def _layer_map(task: Task) -> Any:
+    from repsim.analysis import compare
+
+    result = compare(
+        task.model.module,
+        data=task.batches(),
+        layers=task.wanted or "*",
+        names=(task.model.name, task.model.name),
+        progress=task.progress,
+        checkpoint=task.state,
+    )
+    if "interrupted" in result.attrs:
+        raise Interrupted(str(result.attrs["interrupted"]))
+    return result
+
+
+def _attention_distance(task: Task) -> Any:
+    from repsim.analysis import attention_distance
+
+    return attention_distance(
+        task.model.module,
+        task.batches(),
+        layers=task.attention or "*",
+        grid=task.tokens.grid,
+        patch_size=task.tokens.patch_size,
+        prefix=task.tokens.prefix,
+        **task.common,
+    )
+
+
+def _residual_ratios(task: Task) -> Any:
+    from repsim.analysis import residual_ratios
+
+    return residual_ratios(
+        task.model.module, task.batches(), prefix=task.tokens.prefix, **task.common
+    )
+
+
+def _receptive_field(task: Task) -> Any:
+    from repsim.analysis import effective_receptive_field
+
+    few = task.batches(
+        order=task.inputs.order[:FIELD_IMAGES],
+        batch_size=min(FIELD_BATCH, task.inputs.batch_size),
+    )
+    return effective_receptive_field(
+        task.model.module,
+        few,
+        task.blocks,
+        seed=task.inputs.seed,
+        grid=task.tokens.grid,
+        prefix=task.tokens.prefix,
+        **task.common,
+    )
+
+
+def _localization(task: Task) -> Any:
+    from repsim.analysis import token_localization
+
+    shapes = output_shapes(task.model, task.inputs, task.names)
+    finest = max((max(each.shape[2:]) for each in shapes if len(each.shape) == 4), default=0)
+    return token_localization(
+        task.model.module,
+        task.batches(),
+        task.blocks,
+        patches=(14, 14) if finest > FINEST else None,
+        grid=task.tokens.grid,
+        prefix=task.tokens.prefix,
+        **task.common,
+    )
+
+
+def _linear_probe(task: Task) -> Any:
+    from repsim.analysis import linear_probe
+
+    labels = task.inputs.samples.labels
+    if labels is None:
+        raise InputError("linear_probe: the data have no labels.")
+    order = task.inputs.order
+    test = order[::HELD_OUT]
+    train = [at for k, at in enumerate(order) if k % HELD_OUT]
+    return linear_probe(
+        task.model.module,
+        task.batches(order=np.array(train)),
+        task.batches(order=test),
+        layers=task.blocks,
+        n_classes=int(labels.max()) + 1,
+        prefix=task.tokens.prefix,
+        **task.common,
+    )
+
+
+ANALYSES: dict[str, Callable[[Task], Any]] = {
+    "layer_map": _layer_map,
+    "attention_distance": _attention_distance,
+    "residual_ratios": _residual_ratios,
+    "receptive_field": _receptive_field,
+    "localization": _localization,
+    "linear_probe": _linear_probe,
+}
+"""By the name that a result is saved under, in the order in which they run."""

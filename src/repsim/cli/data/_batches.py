@@ -1,0 +1,225 @@
+"""Batches of a data set: in an order that a seed decides, decoded once for all models."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repsim.cli._outcome import DataError
+from repsim.cli._session import Session
+from repsim.cli.data._samples import Samples
+from repsim.cli.models._preparation import Preparation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["BadSamples", "Batches", "Side", "chosen_samples"]
+
+
+class _Unreadable(Exception):  # noqa: N818 - never seen outside
+    """A sample that cannot be read, and why."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@dataclass
+class BadSamples:
+    """The samples that could not be read, each named once.
+
+    Attributes
+    ----------
+    stop : bool
+        Whether the first one is an error.
+    reasons : dict of str to str
+        What is wrong, by sample.
+    """
+
+    stop: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, key: str, error: Exception) -> None:
+        """Take note of a sample, or refuse it."""
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        if self.stop:
+            raise DataError(
+                f"an image cannot be read.\n  {key}: {reason}\n"
+                f"  Remove it, or leave such images out with --on-bad-image skip."
+            ) from error
+        self.reasons[key] = reason
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what a result says of them."""
+        return {"n_bad_images": len(self.reasons), "bad_images": sorted(self.reasons)}
+
+    def tell(self, session: Session) -> None:
+        """Name them at the end."""
+        if not self.reasons:
+            return
+        some = sorted(self.reasons.items())[:10]
+        listed = "".join(f"\n  {key}: {reason}" for key, reason in some)
+        more = len(self.reasons) - len(some)
+        session.note(
+            f"note: {len(self.reasons)} image{'s' if len(self.reasons) > 1 else ''} could not be "
+            f"read and {'were' if len(self.reasons) > 1 else 'was'} left out:{listed}"
+            + (f"\n  and {more} more" if more else "")
+        )
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one model takes of a batch: its ``prepare=``.
+
+    Attributes
+    ----------
+    name : str
+        The key in the batch; also what a checkpoint knows it by.
+    """
+
+    name: str
+
+    def __call__(self, batch: Mapping[str, Any]) -> Any:
+        """Return the input of this model."""
+        return batch[self.name]
+
+
+def chosen_samples(samples: Samples, limit: int | None, seed: int) -> np.ndarray[Any, Any]:
+    """Return the numbers of the samples in a random order, at most ``limit`` of them.
+
+    The order matters: the files of a class stand together in a folder, and batches of one class
+    would see nothing of the differences between classes.
+    """
+    return np.random.default_rng(seed).permutation(len(samples))[:limit]
+
+
+class Batches:
+    """Batches of prepared samples; each pass over them has an order of its own.
+
+    Parameters
+    ----------
+    samples : Samples
+        The data set.
+    order : array of int
+        Which samples; the order of the first pass.
+    preparations : sequence of Preparation or None
+        How each model gets its images; None where samples are passed as they are.
+    batch_size : int
+        Samples in a batch. Bad ones are replaced by the next, so only the last is short.
+    seed : int
+        Of the orders of later passes.
+    bad : BadSamples
+        Where those that cannot be read are noted.
+    workers : int
+        Threads that decode.
+    labelled : bool
+        Whether a batch is (input, labels), for one model; otherwise a mapping with the input of
+        each model under the name of its side, and the names of the samples.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        order: np.ndarray[Any, Any],
+        preparations: Sequence[Preparation | None],
+        *,
+        batch_size: int,
+        seed: int,
+        bad: BadSamples,
+        workers: int,
+        labelled: bool = False,
+    ) -> None:
+        self.samples, self.order, self.batch_size = samples, order, batch_size
+        self.bad, self.workers, self.labelled = bad, workers, labelled
+        self._seed, self._passes = seed, 0
+        # One tensor for models that want the same of an image.
+        self._kinds: dict[str, Preparation | None] = {}
+        names: list[str] = []
+        for each in preparations:
+            label = "" if each is None else each.label
+            self._kinds.setdefault(label, each)
+            names.append(f"input {list(self._kinds).index(label)}")
+        sides = {name: Side(name) for name in names}
+        self.sides = [sides[name] for name in names]
+
+    def __len__(self) -> int:
+        """Return the number of batches of a pass, if all samples can be read."""
+        return -(-len(self.order) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of the next pass."""
+        order = self.order
+        if self._passes:
+            order = np.random.default_rng((self._seed, self._passes)).permutation(order)
+        self._passes += 1
+        waiting: list[tuple[int, list[Tensor]]] = []
+        seen = False
+        for at, tensors in self._read(order):
+            waiting.append((at, tensors))
+            if len(waiting) == self.batch_size:
+                seen = True
+                yield self._batch(waiting)
+                waiting = []
+        if waiting:
+            yield self._batch(waiting)
+        elif not seen and len(order):
+            raise DataError(
+                f"no sample of {self.samples.name} can be read.\n"
+                f"  {next(iter(self.bad.reasons.items()), ('', ''))[1]}"
+            )
+
+    def _read(self, order: np.ndarray[Any, Any]) -> Iterator[tuple[int, list[Tensor]]]:
+        """Decode ahead of what is asked for, in threads; yield in order what could be read."""
+        ahead: deque[tuple[int, Future[list[Tensor]]]] = deque()
+        pool = ThreadPoolExecutor(self.workers)
+        try:
+            for at in map(int, order):
+                ahead.append((at, pool.submit(self._prepared, at)))
+                if len(ahead) > self.batch_size + self.workers:
+                    yield from self._finished(*ahead.popleft())
+            while ahead:
+                yield from self._finished(*ahead.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _finished(
+        self, at: int, future: Future[list[Tensor]]
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        try:
+            tensors = future.result()
+        except _Unreadable as error:
+            self.bad.add(self.samples.key(at), error.reason)
+            return
+        yield at, tensors
+
+    def _prepared(self, at: int) -> list[Tensor]:
+        import torch
+
+        try:
+            sample = self.samples.read(at)
+        # Whatever a decoder raises over a damaged file: it is reported by name, or stops the run.
+        except Exception as error:
+            raise _Unreadable(error) from error
+        if not self.samples.are_images:
+            return [torch.from_numpy(np.array(sample))]
+        return [each(sample) for each in self._kinds.values() if each is not None]
+
+    def _batch(self, waiting: list[tuple[int, list[Tensor]]]) -> Any:
+        import torch
+
+        inputs = [torch.stack(column) for column in zip(*(t for _, t in waiting), strict=True)]
+        numbers = [at for at, _ in waiting]
+        if self.labelled:
+            labels = self.samples.labels
+            if labels is None:
+                return (inputs[0],)
+            return inputs[0], torch.from_numpy(labels[numbers].astype(np.int64))
+        return {
+            **{f"input {k}": each for k, each in enumerate(inputs)},
+            "samples": [self.samples.key(at) for at in numbers],
+        }

@@ -1,0 +1,136 @@
+"""A data set and what is asked of it, from the command line to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from repsim.cli._outcome import UsageError
+from repsim.cli.data._batches import BadSamples, Batches, chosen_samples
+from repsim.cli.data._samples import Samples, open_samples
+from repsim.cli.models._load import LoadedModel
+
+__all__ = ["Inputs"]
+
+BATCH_SIZE, WORKERS = 128, 2
+
+
+@dataclass
+class Inputs:
+    """The samples that a command runs over.
+
+    Attributes
+    ----------
+    data : str
+        What ``--data`` names.
+    limit : int or None
+        How many samples, all of them with None.
+    seed : int
+        Of their order.
+    batch_size, workers : int
+        As in :class:`repsim.cli.data._batches.Batches`.
+    stop_at_bad : bool
+        Whether an image that cannot be read is an error.
+    """
+
+    data: str
+    limit: int | None = None
+    seed: int = 0
+    batch_size: int = BATCH_SIZE
+    workers: int = WORKERS
+    stop_at_bad: bool = False
+
+    def __post_init__(self) -> None:
+        self.samples: Samples = open_samples(self.data)
+        self.bad = BadSamples(self.stop_at_bad)
+
+    @classmethod
+    def asked(
+        cls,
+        command: str,
+        data: str | None,
+        limit: int | None,
+        seed: int | None,
+        batch_size: int | None,
+        workers: int | None,
+        on_bad_image: str | None,
+        scale: str | None,
+    ) -> Inputs:
+        """Make it of options, of which None is the default; refuse a scale where no pixels are."""
+        if data is None:
+            raise UsageError(
+                f"{command}: models need data to run on.\n"
+                f"  Name them: --data FOLDER (of images), --data FILE.npz or --data digits."
+            )
+        inputs = cls(
+            data,
+            limit,
+            seed or 0,
+            batch_size or BATCH_SIZE,
+            workers or WORKERS,
+            on_bad_image == "error",
+        )
+        if scale is not None and not inputs.samples.are_images:
+            raise UsageError(
+                f"{command}: --normalise is for the pixels of images.\n"
+                f"  got --normalise {scale}; {data} holds inputs, which are passed as they are\n"
+                f"  Leave it out."
+            )
+        return inputs
+
+    @cached_property
+    def order(self) -> np.ndarray[Any, Any]:
+        """The numbers of the chosen samples, in the order of the first pass."""
+        return chosen_samples(self.samples, self.limit, self.seed)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return all that decides the batches, as JSON has it."""
+        return {
+            "data": self.samples.digest,
+            "n": len(self.samples),
+            "limit": self.limit,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "on_bad_image": "error" if self.stop_at_bad else "skip",
+        }
+
+    def batches(
+        self,
+        models: Sequence[LoadedModel],
+        *,
+        order: np.ndarray[Any, Any] | None = None,
+        batch_size: int | None = None,
+        labelled: bool = False,
+    ) -> Batches:
+        """Return the batches for these models; by default all chosen samples.
+
+        Raises
+        ------
+        UsageError
+            Images are needed for a model that does not say how it gets them.
+        """
+        images = self.samples.are_images
+        return Batches(
+            self.samples,
+            self.order if order is None else order,
+            [model.for_images() if images else None for model in models],
+            batch_size=batch_size or self.batch_size,
+            seed=self.seed,
+            bad=self.bad,
+            workers=self.workers,
+            labelled=labelled,
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a result says of its data."""
+        return {
+            "data": self.samples.name,
+            "data_digest": self.samples.digest,
+            "data_seed": self.seed,
+            "batch_size": self.batch_size,
+            **self.bad.attributes(),
+        }

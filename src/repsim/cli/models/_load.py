@@ -1,0 +1,195 @@
+"""From the name of a model on the command line to a model that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repsim._errors import RepsimError
+from repsim.cli._needs import need
+from repsim.cli._outcome import DataError, UsageError
+from repsim.cli._session import Session
+from repsim.cli.models._preparation import Preparation
+from repsim.cli.models._sources import SOURCES, Built, from_function
+from repsim.cli.models._weights import check_weights, file_digest, load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["LoadedModel", "ModelRequest", "chosen_layers", "load_model"]
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What the command line says of one model."""
+
+    spec: str
+    seed: int = 0
+    weights: Path | None = None
+    pretrained: bool = False
+    size: int | None = None
+    scale: str | None = None
+    device: str = "cpu"
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong without building anything.
+
+        Raises
+        ------
+        UsageError
+            The name has no source, or the weights are not there.
+        """
+        if ":" not in self.spec:
+            raise UsageError(
+                f"this names no model.\n  got {self.spec}\n"
+                f"  Write timm:NAME, torchvision:NAME, transformers:TYPE, or module:function; "
+                f"arrays are files .npy and .npz."
+            )
+        if self.weights is not None:
+            check_weights(self.weights)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return all that decides what the model computes, as JSON has it."""
+        return {
+            "spec": self.spec,
+            "seed": self.seed,
+            "weights": None if self.weights is None else file_digest(self.weights),
+            "pretrained": self.pretrained,
+            "size": self.size,
+            "normalise": self.scale,
+        }
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with what the command needs to know of it.
+
+    Attributes
+    ----------
+    name : str
+        What results call it.
+    module : torch.nn.Module
+        The model, on its device.
+    weights : str
+        Where its weights come from, in words.
+    preparation : Preparation or None
+        How it gets images, if it says so.
+    """
+
+    name: str
+    module: nn.Module
+    weights: str
+    preparation: Preparation | None
+
+    def digest(self) -> str:
+        """Return digits that tell these weights from others."""
+        from repsim.analysis import model_digest
+
+        return model_digest(self.module)
+
+    def for_images(self) -> Preparation:
+        """Return how it gets images.
+
+        Raises
+        ------
+        UsageError
+            It does not say of which size, or takes no images at all.
+        """
+        if self.preparation is None:
+            wants = getattr(self.module, "main_input_name", "pixel_values")
+            if wants != "pixel_values":
+                raise UsageError(
+                    f"{self.name} takes {wants}, not images.\n"
+                    f"  Give it an .npz with an array inputs: they are passed as they are."
+                )
+            raise UsageError(
+                f"{self.name} does not say of which size its images are.\n"
+                f"  Say it with --size (of the second model with --size-y), in pixels."
+            )
+        return self.preparation
+
+
+def load_model(session: Session, request: ModelRequest) -> LoadedModel:
+    """Build a model, give it its weights, move it to its device; say where its weights are from.
+
+    Raises
+    ------
+    UsageError
+        No such model, with the near names; torch or the model's library is not installed.
+    DataError
+        Weights that are not the model's, or cannot be had.
+    """
+    request.check()
+    torch = need("torch", request.spec)
+    source, _, rest = request.spec.partition(":")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(request.seed)
+        built = _build(request, source, rest)
+    weights = built.weights
+    if request.weights is not None:
+        load_weights(built.module, request.weights)
+        weights = f"{request.weights.name} (sha256 {file_digest(request.weights)})"
+    elif weights == "random":
+        weights = f"random (seed {request.seed})"
+        session.note(
+            f"note: {request.spec} has random weights (seed {request.seed})"
+            + ("." if source == "transformers" else "; see --pretrained and --weights.")
+        )
+    _move(torch, built.module, request.device)
+    short = rest if source in SOURCES else request.spec
+    return LoadedModel(short, built.module, weights, built.preparation)
+
+
+def chosen_layers(model: LoadedModel, layers: Sequence[str], option: str) -> None:
+    """Refuse layers that the model does not have, before any data are read."""
+    from repsim._errors import LayerNotFoundError
+    from repsim.capture import select_layers
+
+    try:
+        select_layers(model.module, tuple(layers))
+    except LayerNotFoundError as error:
+        message = str(error).removeprefix("select_layers: ")
+        raise UsageError(
+            f"{option}: {message.rpartition(chr(10))[0]}\n"
+            f"  See them all: repsim layers MODEL. Globs go in quotes: {option} 'blocks.*'"
+        ) from error
+
+
+def _build(request: ModelRequest, source: str, rest: str) -> Built:
+    options: dict[str, Any] = {
+        "pretrained": request.pretrained and request.weights is None,
+        "size": request.size,
+        "scale": request.scale,
+    }
+    if source not in SOURCES:
+        return from_function(request.spec, **options)
+    try:
+        return SOURCES[source](rest, **options)
+    except RepsimError:
+        raise
+    except Exception as error:
+        if options["pretrained"]:
+            raise DataError(
+                f"the published weights of {request.spec} cannot be had.\n"
+                f"  {type(error).__name__}: {_first_line(error)}\n"
+                f"  Without network, pass --weights FILE, or leave --pretrained out for random "
+                f"weights."
+            ) from error
+        raise DataError(
+            f"{request.spec} cannot be built.\n  {type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
+def _move(torch: Any, module: nn.Module, device: str) -> None:
+    try:
+        module.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"--device: the model cannot be moved there.\n  got {device}: {_first_line(error)}"
+        ) from error

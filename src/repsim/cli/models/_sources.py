@@ -1,0 +1,230 @@
+"""Where models come from: timm, torchvision, transformers, and functions of one's own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repsim.cli._literals import near
+from repsim.cli._needs import need
+from repsim.cli._outcome import UsageError
+from repsim.cli.models._preparation import (
+    SCALES,
+    Preparation,
+    Scale,
+    channels_of,
+    plain_preparation,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["SOURCES", "Built", "from_function"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model as its source made it.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The model.
+    weights : str
+        "random", "pretrained", or where they come from.
+    preparation : Preparation or None
+        How it gets images; None if it takes none, or does not say its size.
+    """
+
+    module: nn.Module
+    weights: str
+    preparation: Preparation | None
+
+
+def from_timm(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
+    """Build ``timm:NAME``; images as timm's data configuration of the model says."""
+    timm = need("timm", f"timm:{name}")
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+    stated = timm.get_pretrained_cfg(name)
+    # A model with positions for a grid of patches is built for its size; others take any.
+    fixed = bool(getattr(stated, "fixed_input_size", False))
+    options = {"img_size": size} if size is not None and fixed else {}
+    model = timm.create_model(name, pretrained=pretrained, **options)
+    data = importlib.import_module("timm.data")
+    config = data.resolve_model_data_config(model)
+    if size is not None:
+        config["input_size"] = (config["input_size"][0], size, size)
+    if scale is not None:
+        config["mean"], config["std"] = SCALES[scale]
+    transform = data.create_transform(**config, is_training=False)
+    label = "timm: " + " ".join(str(transform).split())
+    return Built(
+        model,
+        "pretrained" if pretrained else "random",
+        Preparation(tuple(config["input_size"]), label, transform),
+    )
+
+
+def from_torchvision(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
+    """Build ``torchvision:NAME``; images as the transforms of its published weights do it."""
+    models = need("torchvision", f"torchvision:{name}").models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown("torchvision", name, known)
+    published = models.get_model_weights(name).DEFAULT
+    # Only these have positions for a grid of patches of one size.
+    options = {"image_size": size} if size is not None and name.startswith("vit_") else {}
+    model = models.get_model(name, weights=published if pretrained else None, **options)
+    transform = published.transforms()
+    if size is not None:
+        shorter = round(size * transform.resize_size[0] / transform.crop_size[0])
+        transform = published.transforms(crop_size=size, resize_size=shorter)
+    if scale is not None:
+        transform.mean, transform.std = map(list, SCALES[scale])
+    side = int(transform.crop_size[0])
+    label = "torchvision: " + " ".join(str(transform).split())
+    return Built(
+        model,
+        "pretrained" if pretrained else "random",
+        Preparation((3, side, side), label, transform),
+    )
+
+
+def from_transformers(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
+    """Build ``transformers:`` a model type, a configuration or model class, or a local folder."""
+    transformers = need("transformers", f"transformers:{name}")
+    folder = Path(name)
+    if folder.is_dir():
+        model = transformers.AutoModel.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+        weights = f"folder {name}"
+    elif os.sep in name or name.startswith("."):
+        raise UsageError(f"transformers: there is no such folder.\n  got {name}")
+    else:
+        model, weights = _fresh_transformer(transformers, name, size), "random"
+    config = model.config
+    side = size or getattr(config, "image_size", None)
+    if isinstance(side, list | tuple):
+        side = side[0]
+    preparation = None
+    if getattr(model, "main_input_name", "pixel_values") == "pixel_values" and side:
+        channels = int(getattr(config, "num_channels", 3))
+        preparation = plain_preparation(
+            int(side), channels, SCALES[scale] if scale else _hf_scale(folder)
+        )
+    return Built(model, weights, preparation)
+
+
+def from_function(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
+    """Call ``package.module:function`` without arguments; the current folder is importable."""
+    where, _, what = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if not f"{where}.".startswith(f"{error.name}."):
+            raise
+        raise UsageError(
+            f"there is no module {where!r} to get a model from.\n  got {name}\n"
+            f"  Write timm:NAME, torchvision:NAME, transformers:TYPE, or module:function of a "
+            f"module that can be imported here."
+        ) from error
+    function = getattr(module, what, None)
+    if not callable(function):
+        names = [each for each in dir(module) if callable(getattr(module, each))]
+        raise UsageError(f"module {where!r} has no function {what!r}.{near(what, names)}")
+    model = function()
+    torch = need("torch", name)
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(
+            f"{name} must return a torch.nn.Module when it is called without arguments.\n"
+            f"  got {type(model).__name__}"
+        )
+    side = size or _own_size(model)
+    preparation = None
+    if side is not None:
+        preparation = plain_preparation(
+            side, channels_of(model), SCALES[scale] if scale else _own_scale(model)
+        )
+    return Built(model, f"as {what} makes them", preparation)
+
+
+SOURCES: dict[str, Callable[..., Built]] = {
+    "timm": from_timm,
+    "torchvision": from_torchvision,
+    "transformers": from_transformers,
+}
+"""What comes before the colon in the name of a model."""
+
+
+def _fresh_transformer(transformers: Any, name: str, size: int | None) -> Any:
+    automatic = importlib.import_module("transformers.models.auto.configuration_auto")
+    if name in automatic.CONFIG_MAPPING:
+        config, build = transformers.AutoConfig.for_model(name), transformers.AutoModel.from_config
+    elif name.isidentifier() and name.endswith("Config") and hasattr(transformers, name):
+        config, build = getattr(transformers, name)(), transformers.AutoModel.from_config
+    elif name.isidentifier() and hasattr(getattr(transformers, name, None), "config_class"):
+        build = getattr(transformers, name)
+        config = build.config_class()
+    else:
+        classes = [each for each in dir(transformers) if each.endswith(("Config", "Model"))]
+        raise _unknown("transformers", name, [*automatic.CONFIG_MAPPING, *classes])
+    if size is not None and hasattr(config, "image_size"):
+        config.image_size = size
+    return build(config)
+
+
+def _hf_scale(folder: Path) -> Scale:
+    """Return the scale of a local folder's image processor; else that of ViT, [-1, 1]."""
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return SCALES["half"]
+    stated = json.loads(file.read_text())
+    if not stated.get("do_normalize", True):
+        return SCALES["none"]
+    mean, deviation = stated.get("image_mean"), stated.get("image_std")
+    return (tuple(mean), tuple(deviation)) if mean and deviation else SCALES["half"]
+
+
+def _own_size(model: Any) -> int | None:
+    """Return the image size that timm, torchvision and transformers write on their models."""
+    stated = (
+        getattr(getattr(model, "patch_embed", None), "img_size", None),
+        getattr(model, "image_size", None),
+        getattr(getattr(model, "config", None), "image_size", None),
+        *((each["input_size"][-2:] if each.get("input_size") else None) for each in _cards(model)),
+    )
+    for size in stated:
+        side = size[0] if isinstance(size, list | tuple) and size else size
+        if isinstance(side, int):
+            return side
+    return None
+
+
+def _own_scale(model: Any) -> Scale:
+    """Return what timm writes on its models; else that of ImageNet."""
+    for each in _cards(model):
+        if each.get("mean") and each.get("std"):
+            return tuple(each["mean"]), tuple(each["std"])
+    return SCALES["imagenet"]
+
+
+def _cards(model: Any) -> list[dict[str, Any]]:
+    found = (getattr(model, name, None) for name in ("pretrained_cfg", "default_cfg"))
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _unknown(source: str, name: str, known: Sequence[str]) -> UsageError:
+    close = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
+    hint = f"\n  Did you mean {' or '.join(f'{source}:{each}' for each in close)}?" if close else ""
+    return UsageError(f"{source} has no model of this name.\n  got {source}:{name}{hint}")

@@ -1,0 +1,1 @@
+"""What several measures share: Grams, geometry, neighbours, folds."""

@@ -1,0 +1,67 @@
+"""A representation known by a sample of its features, on its way into CKA."""
+
+from __future__ import annotations
+
+from array_api_compat import array_namespace
+
+from repsim._array import accumulator_dtype, known
+from repsim._errors import InputError
+from repsim._typing import Array
+from repsim.estimators import Estimator, between_features, within_features
+from repsim.kernels import Kernel, Linear
+from repsim.measures._registry import undefined
+from repsim.measures.parts._kernel_item import KernelItem
+
+__all__ = ["SampledItem"]
+
+
+class SampledItem(KernelItem):
+    """As :class:`KernelItem`, with the self-product of the population that the features are from.
+
+    The product with another representation, whose features are another sample, needs no
+    correction: the mean over pairs of features is already one over different features.
+    """
+
+    def __init__(
+        self, operation: str, name: str, x: Array, kernel: Kernel, estimator: Estimator
+    ) -> None:
+        if kernel != Linear():
+            raise InputError(
+                f"{operation}: features='sampled' is a correction of linear CKA.\n"
+                f"  got kernel={kernel!r}\n"
+                f"  Pass kernel='linear', or features='all'."
+            )
+        if x.shape[1] < 2:
+            raise InputError(
+                f"{operation}: features='sampled' needs at least 2 features.\n"
+                f"  {name}: {tuple(x.shape)} → p={x.shape[1]}\n"
+                f"  The products of different features are what the population is estimated from."
+            )
+        xp = array_namespace(x)
+        # A difference of sums of nearly the same size, where a few features carry everything.
+        super().__init__(
+            operation,
+            name,
+            xp.astype(x, accumulator_dtype(xp, x), copy=False),
+            kernel,
+            estimator,
+        )
+        self._corrected: dict[bool, Array] = {}
+
+    def self_product(self, features: bool) -> Array:
+        """Return p² times the mean of ⟨A_α, A_β⟩ over different features, or zero and a warning."""
+        if features not in self._corrected:
+            total = super().self_product(features)
+            a, scale = self.form(True)
+            within = within_features(self.xp, a, self.estimator)
+            within = within * (scale / self.form(features)[1]) ** 2
+            left = between_features(self.xp, total, within, self.p)
+            undefined(
+                self._operation,
+                self._name,
+                known((total > 0) & (left <= 0)) is True,
+                "has too few features for features='sampled' (different ones have nothing in "
+                "common)",
+            )
+            self._corrected[features] = left
+        return self._corrected[features]

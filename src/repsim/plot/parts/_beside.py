@@ -1,0 +1,142 @@
+"""What stands around a picture takes its room from that picture alone.
+
+The colour bar is a child of the Axes. Both are placed by locators each time they are drawn: the
+bar is as tall as the picture, whatever the aspect makes of it, and the picture shrinks by what the
+bar and its labels measure. Neighbours stay where they are, under every layout engine or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.transforms import Bbox, BboxBase
+
+from repsim.plot.parts._colours import Extend
+from repsim.plot.parts._ticks import NAME_SIZE
+
+__all__ = ["add_colour_bar", "make_room"]
+
+PAD = 6.0
+WIDTH = 9.0
+LEAST = 0.3
+"""Part of its slot that a picture keeps, however large the things around it are."""
+
+
+def _overhang(ax: Axes, boxes: Iterable[BboxBase | None]) -> Any:
+    """How far `boxes` reach beyond `ax`, in pixels: left, bottom, right, top, none negative."""
+    drawn = [box for box in boxes if box is not None and np.isfinite(box.extents).all()]
+    return np.abs(np.subtract(Bbox.union([ax.bbox, *drawn]).extents, ax.bbox.extents))
+
+
+def _boxes(artists: Iterable[Artist], renderer: Any) -> list[BboxBase | None]:
+    """What `artists` cover; of an axis label only its thickness, for its length costs no room."""
+    return [
+        artist.get_tightbbox(renderer, for_layout_only=True)
+        if isinstance(artist, Axes)
+        else artist.get_tightbbox(renderer)
+        for artist in artists
+    ]
+
+
+def _figure_size(ax: Axes) -> Any:
+    """Width and height of what positions are parts of, in pixels.
+
+    Not ``figure.bbox``: while a figure is saved with ``bbox_inches="tight"`` that is the crop.
+    """
+    (left, bottom), (right, top) = ax.figure.transSubfigure.transform([(0, 0), (1, 1)])
+    return np.asarray([right - left, top - bottom])
+
+
+class _ColourBarPlace:
+    """Locator of a colour bar: right of `ax` and of what already stands there."""
+
+    def __init__(self, ax: Axes, after: Sequence[Artist]) -> None:
+        self._ax = ax
+        self._after = after
+
+    def __call__(self, axes: Any, renderer: Any) -> Bbox:
+        ax = self._ax
+        box = ax.get_position()
+        width = _figure_size(ax)[0]
+        point = ax.figure.dpi / 72 / width
+        taken = _overhang(ax, _boxes(self._after, renderer))[2]
+        left = box.x1 + taken / width + PAD * point
+        return Bbox.from_bounds(left, box.y0, WIDTH * point, box.height)
+
+
+class _Shrunk:
+    """Locator of a picture: its own slot, less the room that the things around it need.
+
+    Where a layout engine deals out the slots, they are all inside the slot, tick labels and titles
+    too: an engine takes the slack that a fixed aspect leaves for room, and would cut them off.
+    Where the caller placed the Axes, its tick labels lie outside, as matplotlib's do, and only
+    `artists` are inside.
+    """
+
+    def __init__(self, ax: Axes, artists: Sequence[Artist]) -> None:
+        self._ax = ax
+        self._artists = artists
+        self._slot = ax.get_axes_locator()
+        self._trial: Bbox | None = None
+
+    def __call__(self, axes: Any, renderer: Any) -> Bbox:
+        if self._trial is not None:
+            return self._trial
+        ax = self._ax
+        # matplotlib's stubs leave out that an Axes may have no locator.
+        slot = self._slot(ax, renderer) if callable(self._slot) else ax.get_position(original=True)
+        if ax.figure.get_layout_engine() is None:
+            return self._within(slot, _overhang(ax, _boxes(self._artists, renderer)))
+        place = Bbox.from_extents(*slot.extents)
+        try:
+            for _ in range(2):  # a smaller picture shows other names, which may be longer
+                self._trial = place
+                own = ax.get_tightbbox(  # asks this locator where `ax` is
+                    renderer, bbox_extra_artists=self._artists_within(), for_layout_only=True
+                )
+                place = self._within(slot, _overhang(ax, [own, *_boxes(ax.child_axes, renderer)]))
+        finally:
+            self._trial = None
+        return place
+
+    def _artists_within(self) -> list[Artist]:
+        """All that `ax` draws but the Axes in it, which are measured on their own."""
+        artists = self._ax.get_default_bbox_extra_artists()
+        return [artist for artist in artists if not isinstance(artist, Axes)]
+
+    def _within(self, slot: BboxBase, pixels: Any) -> Bbox:
+        """`slot` less so many pixels on each side, but never less than `LEAST` of it."""
+        left, bottom, right, top = pixels / np.tile(_figure_size(self._ax), 2)
+        x = min(1.0, (1 - LEAST) * slot.width / max(left + right, 1e-9))
+        y = min(1.0, (1 - LEAST) * slot.height / max(bottom + top, 1e-9))
+        return Bbox.from_extents(
+            slot.x0 + x * left, slot.y0 + y * bottom, slot.x1 - x * right, slot.y1 - y * top
+        )
+
+    def get_subplotspec(self) -> Any:
+        """Return the slot in the grid, for which `Figure.tight_layout` asks the locator."""
+        return self._ax.get_subplotspec()
+
+
+def make_room(ax: Axes, artists: Sequence[Artist]) -> None:
+    """Shrink `ax` so that it and `artists`, which stand around it, fit where it was alone."""
+    ax.set_axes_locator(_Shrunk(ax, artists))
+
+
+def add_colour_bar(
+    ax: Axes, mappable: ScalarMappable, label: str, *, extend: Extend, after: Sequence[Artist] = ()
+) -> Colorbar:
+    """Add a colour bar right of `ax` and of the artists `after`; see `make_room`."""
+    bar_ax = ax.inset_axes((1.0, 0.0, 0.05, 1.0))
+    bar_ax.set_axes_locator(_ColourBarPlace(ax, after))
+    bar = ax.figure.colorbar(mappable, cax=bar_ax, extend=extend, extendfrac=0.03)
+    bar.set_label(label, size=NAME_SIZE + 1)
+    bar.ax.tick_params(labelsize=NAME_SIZE, length=2.0, width=0.6)
+    bar.outline.set_linewidth(0.6)
+    return bar

@@ -1,0 +1,196 @@
+"""A state file that is whole or not there: written aside, synced, renamed; checked on return."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repsim._errors import CheckpointError, StateError
+from repsim.storage._journal import sync_folder
+
+__all__ = ["EVERY_SECONDS", "Checkpoint", "differences"]
+
+FORMAT = "repsim.checkpoint/1"
+HEADER = "__header__"
+EVERY_SECONDS = 120.0
+"""How long a computation goes on before it saves again."""
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+class Checkpoint:
+    """The saved state of one long computation, in one ``.npz`` file without pickles.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. It is replaced as a whole: a reader finds the state before or the state after.
+    operation : str
+        Who saves, for error messages; a file of another operation is refused.
+    fingerprint : mapping of str to JSON values
+        What the state belongs to: inputs, options, plan. A file with another one is refused.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> file = Checkpoint(folder.name + "/sums.npz", operation="sums", fingerprint={"n": 3})
+    >>> file.load() is None
+    True
+    >>> file.save({"total": np.arange(3)})
+    >>> file.load()["total"].tolist()
+    [0, 1, 2]
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, operation: str, fingerprint: Mapping[str, Any]
+    ) -> None:
+        self.path = Path(path)
+        self.operation = operation
+        # Through JSON and back, so that tuples compare equal to the lists they come back as.
+        self.fingerprint: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
+        self._last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last save (or the start) is long enough ago."""
+        return time.monotonic() - self._last >= EVERY_SECONDS
+
+    def save(self, arrays: Arrays) -> None:
+        """Replace the file by this state, atomically and durably.
+
+        Raises
+        ------
+        CheckpointError
+            The disk is full, the folder is missing or read-only. The state saved before is still
+            there, whole.
+        """
+        header = {
+            "format": FORMAT,
+            "operation": self.operation,
+            "fingerprint": self.fingerprint,
+            "checksum": _checksum(arrays),
+        }
+        packed = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            try:
+                with open(aside, "wb") as file:
+                    np.savez(file, allow_pickle=False, **{HEADER: packed}, **arrays)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(aside, self.path)
+                sync_folder(self.path.parent)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    aside.unlink()
+                raise
+        except OSError as error:
+            before = (
+                "the state saved before is still there, whole"
+                if self.path.exists()
+                else "nothing had been saved there"
+            )
+            raise CheckpointError(
+                f"{self.operation}: the checkpoint cannot be written.\n"
+                f"  {self.path}: {error.strerror or error}; {before}\n"
+                f"  Free some space or make the folder writable, then call again with the same "
+                f"arguments: it goes on from the saved state."
+            ) from error
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Return the saved arrays, or ``None`` where there is no file.
+
+        Raises
+        ------
+        StateError
+            The file is cut off or damaged, is no checkpoint, or belongs to another operation,
+            other inputs or other options (saying which).
+        CheckpointError
+            The file is there and cannot be read.
+        """
+        try:
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.operation}: the checkpoint cannot be read.\n"
+                f"  {self.path}: {error.strerror or error}\n"
+                f"  Check the permissions of the file, or name another one."
+            ) from error
+        except (
+            ValueError,
+            EOFError,
+            zipfile.BadZipFile,
+            NotImplementedError,
+            AttributeError,
+            TypeError,
+            KeyError,
+            SyntaxError,
+            RuntimeError,
+            MemoryError,
+        ) as error:
+            # What NumPy and zipfile raise for a damaged archive, and for one that is none.
+            raise self._refused(f"damaged, or not a checkpoint: {error}") from error
+        self._check(arrays)
+        del arrays[HEADER]
+        return arrays
+
+    def _check(self, arrays: Arrays) -> None:
+        try:
+            header = json.loads(arrays[HEADER].tobytes())
+            kind, checksum = header["format"], header["checksum"]
+            operation, fingerprint = header["operation"], header["fingerprint"]
+        except (KeyError, ValueError, TypeError) as error:
+            raise self._refused("not a checkpoint: it has no header") from error
+        if kind != FORMAT:
+            raise self._refused(f"of format {kind!r}, expected {FORMAT!r}")
+        rest = {name: x for name, x in arrays.items() if name != HEADER}
+        if _checksum(rest) != checksum:
+            raise self._refused("damaged: its checksum does not fit")
+        if operation != self.operation:
+            raise self._refused(f"of another operation, {operation}")
+        if other := differences(fingerprint, self.fingerprint):
+            raise self._refused(f"of other inputs or options ({other})")
+
+    def _refused(self, why: str) -> StateError:
+        return StateError(
+            f"{self.operation}: the checkpoint does not belong to this call.\n"
+            f"  {self.path} is {why}\n"
+            f"  Call with the arguments it was made with, or delete it to start afresh."
+        )
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say in which entries two fingerprints differ; empty where they do not."""
+    names = sorted(name for name in {*saved, *now} if saved.get(name) != now.get(name))
+    return "; ".join(
+        f"{name}: saved {_short(saved.get(name))}, now {_short(now.get(name))}" for name in names
+    )
+
+
+def _checksum(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        x = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{x.dtype.str}|{np.shape(arrays[name])}|".encode())
+        digest.update(x.tobytes())
+    return digest.hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

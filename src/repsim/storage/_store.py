@@ -1,0 +1,356 @@
+"""Activations on disk: rows of several layers in one Zarr group, resumable after a kill."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repsim._errors import CheckpointError, InputError, RepsimError, StateError
+from repsim.storage._checkpoint import EVERY_SECONDS, differences
+from repsim.storage._interrupts import uninterrupted
+from repsim.storage._journal import Journal, sync_file, sync_folder
+from repsim.storage._stored import FORMAT, SAMPLE, absent_chunk, journal_of
+
+__all__ = ["ActivationStore"]
+
+MOST_ROWS = 1024
+"""Rows of a chunk: what blocks of rows are read in is a multiple of it."""
+
+FIRST_CHUNKS = 16
+"""Chunks that an array is made for; twice as many whenever they are full."""
+
+Values = np.ndarray[Any, np.dtype[Any]]
+
+
+class ActivationStore:
+    """Rows of named layers, appended to a Zarr group that a kill at any moment leaves whole.
+
+    Rows are gathered until they fill a chunk of each layer. A chunk is written aside and renamed,
+    synced, and only then counted in a journal beside the group, ``<path>.journal``. What the
+    journal does not count is overwritten when the run goes on.
+
+    Parameters
+    ----------
+    path : path
+        The folder of the group.
+    operation : str
+        Who writes, for error messages.
+    fingerprint : mapping of str to JSON values
+        What the rows are of: model, layers, options. A store of something else is refused.
+    memory : int
+        Bytes that gathered rows may take.
+
+    Attributes
+    ----------
+    n_rows : int
+        How many rows are on disk for good.
+    batches : list of (str, int)
+        Digest and number of rows of every batch that is on disk whole.
+    part : str or None
+        Digest of the batch after these, some rows of which are on disk.
+
+    Raises
+    ------
+    StateError
+        The store is damaged, belongs to something else, or another process writes to it.
+    CheckpointError
+        It cannot be read or written: a full disk, a read-only or missing folder.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        operation: str,
+        fingerprint: Mapping[str, Any],
+        memory: int,
+    ) -> None:
+        self.path = Path(fspath(path))
+        self.operation = operation
+        self.n_rows = 0
+        self.batches: list[tuple[str, int]] = []
+        self.part: str | None = None
+        self._memory = memory
+        self._pending: list[tuple[str, int]] = []
+        self._arrays: dict[str, Any] = {}
+        self._gathered: dict[str, Values] = {}
+        self._filled = 0  # rows of the chunk that is being gathered, those on disk included
+        self._chunk = 0
+        self._saved = time.monotonic()
+        self._prepare_folder()
+        self._journal = Journal(journal_of(self.path), operation=operation)
+        try:
+            self._recover(dict(fingerprint))
+        except BaseException:
+            self._journal.close()
+            raise
+
+    # -- the state on disk -----------------------------------------------------------------------
+
+    def _prepare_folder(self) -> None:
+        journal = journal_of(self.path)
+        if self.path.exists() and not journal.exists():
+            raise StateError(
+                f"{self.operation}: there is something else at this place already.\n"
+                f"  {self.path} exists, and {journal.name} is not beside it\n"
+                f"  Name another place, or delete it. A finished store is read with "
+                f"repsim.open_activations."
+            )
+
+    def _recover(self, fingerprint: dict[str, Any]) -> None:
+        entries = self._journal.entries
+        if entries and not self.path.exists():
+            # The data were deleted and the journal forgotten: there is nothing to go on with.
+            self._journal.restart()
+        if not entries:
+            self._journal.add({"format": FORMAT, "fingerprint": fingerprint})
+            with self._writing():
+                self._group("w")
+            return
+        first = entries[0]
+        if first.get("format") != FORMAT:
+            raise self._refused(f"of format {first.get('format')!r}, expected {FORMAT!r}")
+        if other := differences(first["fingerprint"], fingerprint):
+            raise self._refused(f"of another model or other options ({other})")
+        plan = next((entry for entry in entries if "layers" in entry), None)
+        for entry in entries:
+            self.n_rows = entry.get("rows", self.n_rows)
+            self.batches += [(digest, rows) for digest, rows in entry.get("batches", [])]
+            self.part = entry.get("part")
+        if plan is None:
+            with self._writing():
+                self._group("w")
+            return
+        for partial in self.path.glob("*/*.partial"):  # what a kill left of a chunk
+            partial.unlink()
+        self._chunk = plan["chunk"]
+        layers = {name: (tuple(shape), dtype) for name, (shape, dtype) in plan["layers"].items()}
+        with self._reading(), self._writing():
+            self._open(layers, plan["ids"])
+            start = self.n_rows - self.n_rows % self._chunk
+            self._filled = self.n_rows - start
+            if self._filled:
+                for name, array in self._arrays.items():
+                    self._gathered[name][: self._filled] = array[start : self.n_rows]
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say of what Zarr cannot make sense of that it is damaged."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, RepsimError):
+                raise
+            raise self._refused(f"damaged: {error}") from error
+
+    def _group(self, mode: str) -> Any:
+        import zarr
+
+        return zarr.open_group(str(self.path), mode=mode, zarr_format=3)  # type: ignore[arg-type]
+
+    def _open(self, layers: Mapping[str, tuple[tuple[int, ...], str]], ids: str) -> None:
+        """Open the arrays, making those that a kill left unmade."""
+        import zarr
+
+        group = self._group("a")
+        for name, (shape, dtype) in {**layers, SAMPLE: ((), ids)}.items():
+            # All chunks are written, those of zeros too: one that is not there is damage.
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                if name in group or self.n_rows:
+                    self._arrays[name] = group[name]
+                else:
+                    rows = FIRST_CHUNKS * self._chunk
+                    self._arrays[name] = _make(group, name, rows, shape, dtype, self._chunk)
+            if absent := absent_chunk(self._arrays[name], self.path / name, self.n_rows):
+                raise self._refused(f"damaged: {absent}")
+            kind = object if dtype == "str" else np.dtype(dtype)
+            self._gathered[name] = np.zeros((self._chunk, *shape), dtype=kind)
+            if dtype == "str":
+                self._gathered[name][:] = ""
+
+    # -- adding rows -----------------------------------------------------------------------------
+
+    @property
+    def n_gathered(self) -> int:
+        """How many rows there are in all, those included that are not on disk yet."""
+        return self.n_rows - self.n_rows % self._chunk + self._filled if self._chunk else 0
+
+    def begin(self, layers: Mapping[str, tuple[tuple[int, ...], Any]], ids: str) -> None:
+        """Say what the rows are: of each layer the shape of a row and the dtype, and of the ids.
+
+        Parameters
+        ----------
+        layers : mapping of str to (shape, dtype)
+            In execution order. Of a store that is gone on with, the same as when it was begun.
+        ids : {"int64", "str"}
+            What samples are known by.
+        """
+        plan = {
+            name: [list(shape), str(np.dtype(dtype))] for name, (shape, dtype) in layers.items()
+        }
+        known = next((entry for entry in self._journal.entries if "layers" in entry), None)
+        if known is not None:
+            if (list(known["layers"].items()), known["ids"]) != (list(plan.items()), ids):
+                other = (
+                    differences({"ids": known["ids"], **known["layers"]}, {"ids": ids, **plan})
+                    or "their order"
+                )
+                raise self._refused(f"of other outputs ({other})")
+            return
+        for name in plan:
+            if name == SAMPLE or "/" in name:
+                raise InputError(
+                    f"{self.operation}: a layer cannot be stored under the name {name!r}.\n"
+                    f"  In a store {SAMPLE!r} are the ids of the samples, and '/' makes folders\n"
+                    f"  Leave it out of layers=, or rename the module."
+                )
+        row = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layers.values())
+        # Once as it is gathered and once as Zarr encodes it.
+        fitting = self._memory // (2 * max(row, 1))
+        if fitting < 1:
+            raise InputError(
+                f"{self.operation}: memory is too small for one row of all layers.\n"
+                f"  memory={self._memory} bytes, one row takes {2 * row}\n"
+                f"  Give more memory, fewer layers, or a transform that reduces them."
+            )
+        self._chunk = min(MOST_ROWS, 1 << (fitting.bit_length() - 1))
+        self._journal.add({"layers": plan, "ids": ids, "chunk": self._chunk})
+        with self._writing():
+            self._open({n: (tuple(s), str(np.dtype(d))) for n, (s, d) in layers.items()}, ids)
+
+    def append(
+        self, rows: Mapping[str, Values], ids: Sequence[Any] | Values, digest: str, *, skip: int = 0
+    ) -> None:
+        """Add the rows of one batch, (n, ...) of every layer.
+
+        Parameters
+        ----------
+        rows : mapping of str to array
+            Of every layer, in any order.
+        ids : sequence of n
+            Of the samples.
+        digest : str
+            What the batch is known by when the run goes on.
+        skip : int
+            How many of the rows are there already.
+        """
+        n = len(ids)
+        self._pending.append((digest, n))
+        at = skip
+        while at < n:
+            take = min(n - at, self._chunk - self._filled)
+            part = slice(self._filled, self._filled + take)
+            for name, values in rows.items():
+                self._gathered[name][part] = values[at : at + take]
+            self._gathered[SAMPLE][part] = ids[at : at + take]
+            self._filled, at = self._filled + take, at + take
+            if self._filled == self._chunk:
+                self.save()
+        if time.monotonic() - self._saved >= EVERY_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Put all rows on disk for good.
+
+        Raises
+        ------
+        CheckpointError
+            The disk is full or the folder gone. What was saved before is whole.
+        """
+        with uninterrupted():  # what is on disk and what is known of it change together
+            total = self.n_gathered
+            start = self.n_rows - self.n_rows % self._chunk if self._chunk else 0
+            if total > self.n_rows:
+                with self._writing():
+                    self._write(start, total)
+            whole, before = [], sum(rows for _, rows in self.batches)
+            for digest, rows in self._pending:
+                if before + rows > total:
+                    break
+                before += rows
+                whole.append((digest, rows))
+            part = None
+            if before < total:
+                rest = self._pending[len(whole) :]
+                part = rest[0][0] if rest else self.part
+            if total > self.n_rows or whole:
+                self._journal.add({"rows": total, "batches": whole, "part": part})
+            self.batches += whole
+            self.part = part
+            del self._pending[: len(whole)]
+            self.n_rows = total
+            if self._filled == self._chunk:
+                self._filled = 0
+            self._saved = time.monotonic()
+
+    def _write(self, start: int, stop: int) -> None:
+        index = start // self._chunk
+        for name, array in self._arrays.items():
+            if array.shape[0] < stop:
+                array.resize((max(stop, 2 * array.shape[0]), *array.shape[1:]))
+            array[start:stop] = self._gathered[name][: stop - start]
+            folder = self.path / name
+            key = array.metadata.encode_chunk_key((index,) + (0,) * (array.ndim - 1))
+            sync_file(folder / key)
+            sync_folder(folder)
+
+    def finish(self, attrs: Mapping[str, Any]) -> None:
+        """Save, cut the arrays to their rows, and write what the store is to its attributes."""
+        self.save()
+        with self._writing():
+            for array in self._arrays.values():
+                if array.shape[0] != self.n_rows:
+                    array.resize((self.n_rows, *array.shape[1:]))
+            layers = [name for name in self._arrays if name != SAMPLE]
+            self._group("a").attrs.update(
+                {**attrs, "layers": layers, "n_samples": self.n_rows, "format": FORMAT}
+            )
+
+    def close(self) -> None:
+        """Let another process have it; rows that are not saved are dropped."""
+        self._journal.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say what a full disk, or one that is gone, has left."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, RepsimError):
+                raise
+            raise CheckpointError(
+                f"{self.operation}: the store cannot be written.\n"
+                f"  {self.path}: {error.strerror or error}; {self.n_rows} rows are there, whole\n"
+                f"  Free some space or make the folder writable, then call again with the same "
+                f"arguments: it goes on from there."
+            ) from error
+
+    def _refused(self, why: str) -> StateError:
+        return StateError(
+            f"{self.operation}: the store does not belong to this call.\n"
+            f"  {self.path} is {why}\n"
+            f"  Call with the arguments it was made with, name another place, or delete it to "
+            f"begin anew."
+        )
+
+
+def _make(group: Any, name: str, rows: int, shape: tuple[int, ...], dtype: str, chunk: int) -> Any:
+    from zarr.codecs import Crc32cCodec
+
+    return group.create_array(
+        name,
+        shape=(rows, *shape),
+        chunks=(chunk, *shape),
+        dtype=dtype,
+        # A checksum, so that a damaged chunk is an error; activations hardly compress.
+        compressors=[Crc32cCodec()],
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=(SAMPLE, *(f"{name}[{axis}]" for axis in range(1, len(shape) + 1))),
+    )

@@ -1,0 +1,124 @@
+"""Activations on disk, opened to be read, and whether all of them are there."""
+
+from __future__ import annotations
+
+import math
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repsim._errors import CheckpointError, StateError
+from repsim.storage._journal import read_journal
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["FORMAT", "SAMPLE", "absent_chunk", "journal_of", "open_activations"]
+
+FORMAT = "repsim.activations/1"
+SAMPLE = "sample"
+"""The dimension of the samples, and the array of their ids."""
+
+
+def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
+    """Open what :func:`repsim.extract` has stored, without reading the activations.
+
+    Needs neither torch nor the model: the store may have been copied to another machine.
+
+    Parameters
+    ----------
+    path : path
+        The store that was ``out``. One that is still being written, or was left unfinished, has
+        the rows that are on disk for good.
+
+    Returns
+    -------
+    xarray.Dataset
+        A variable for each layer in execution order, dims ("sample", ...), in the dtype that was
+        stored; coordinate ``sample`` are the ids of the samples. Values are read when they are
+        asked for, the rows of a slice and no others. It is a mapping of names to arrays, as
+        :func:`repsim.cka_matrix` and :func:`repsim.pairwise` take it. ``attrs``: model,
+        transform, n_samples, layers, versions.
+
+    Raises
+    ------
+    StateError
+        There is no store of activations here, or it or its journal is damaged.
+    CheckpointError
+        It cannot be read.
+
+    References
+    ----------
+    Zarr, version 3: https://zarr-specs.readthedocs.io; any reader of it opens the store.
+
+    Examples
+    --------
+    >>> import tempfile, torch, repsim
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
+    >>> data = [torch.randn(10, 8) for _ in range(3)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = repsim.extract(net, data, out=folder + "/run.zarr", progress=False)
+    ...     stored = repsim.open_activations(folder + "/run.zarr")
+    ...     stored["1"].shape, repsim.cka_matrix(stored).shape
+    ((30, 16), (2, 2))
+    """
+    import xarray
+
+    operation, folder = "open_activations", Path(fspath(path))
+    journal = journal_of(folder)
+    entries = read_journal(journal, operation=operation) if journal.exists() else []
+    try:
+        stored = xarray.open_dataset(
+            folder, engine="zarr", consolidated=False, chunks=None, cache=False
+        )
+    except FileNotFoundError as error:
+        raise StateError(
+            f"{operation}: there is no store of activations here.\n  {folder}\n"
+            f"  Pass what was out= in repsim.extract."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{operation}: the store cannot be read.\n  {folder}: {error.strerror or error}\n"
+            f"  Check its permissions."
+        ) from error
+    plan = next((entry for entry in entries if "layers" in entry), None)
+    rows = next((entry["rows"] for entry in reversed(entries) if "rows" in entry), 0)
+    if plan is None and stored.attrs.get("format") != FORMAT:
+        raise StateError(
+            f"{operation}: this is no store of activations, or one without a batch.\n"
+            f"  {folder}: {len(stored.data_vars)} variables, no journal with rows beside it\n"
+            f"  Pass what was out= in repsim.extract."
+        )
+    layers = list(plan["layers"]) if plan else stored.attrs["layers"]
+    rows = rows if plan else stored.attrs["n_samples"]
+    import zarr
+
+    group = zarr.open_group(str(folder), mode="r")
+    for name in (*layers, SAMPLE):
+        # Zarr reads zeros where there is no chunk.
+        if absent := absent_chunk(group[name], folder / name, rows):
+            raise StateError(
+                f"{operation}: the store is damaged.\n  {folder}: {absent}\n"
+                f"  Restore it from a copy; or delete it and {journal.name}, and extract again."
+            )
+    return stored[layers].isel({SAMPLE: slice(0, rows)})
+
+
+def journal_of(path: Path) -> Path:
+    """Return where the journal of a store is: beside it, so that the store stays plain Zarr."""
+    return path.with_name(path.name + ".journal")
+
+
+def absent_chunk(array: Any, folder: Path, rows: int) -> str | None:
+    """Say which chunk of the first rows is missing or cut short, None if none is."""
+    size = None
+    if array.dtype.kind in "fiub":
+        size = math.prod(array.chunks) * array.dtype.itemsize + 4  # and a checksum
+    for index in range(-(-rows // array.chunks[0])):
+        file = folder / array.metadata.encode_chunk_key((index,) + (0,) * (array.ndim - 1))
+        if not file.exists():
+            return f"{file.relative_to(folder.parent)} is missing"
+        if size is not None and file.stat().st_size != size:
+            return f"{file.relative_to(folder.parent)} has {file.stat().st_size} bytes, not {size}"
+    return None

@@ -1,0 +1,72 @@
+"""Exchange between the processes of torch.distributed, with errors instead of waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repsim._errors import StateError
+
+__all__ = ["gather", "group_size", "tell_failure"]
+
+
+class RankError(StateError):
+    """What came from another rank: the others know of it already."""
+
+
+def group_size(operation: str, group: Any) -> int:
+    """Return the number of ranks in a process group; None is the default group."""
+    # On call: accumulators work without torch.
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized():
+        raise StateError(
+            f"{operation}: there is no process group.\n"
+            f"  torch.distributed is not initialised in this process\n"
+            f"  Start with torchrun and call torch.distributed.init_process_group() first."
+        )
+    return dist.get_world_size(group)
+
+
+def gather(operation: str, value: Any, group: Any) -> list[Any]:
+    """Return every rank's value, in the order of ranks, on every rank.
+
+    Raises
+    ------
+    StateError
+        Another rank died, failed, or did not answer within the group's own time limit.
+    """
+    return _gather(operation, ("value", value), group)
+
+
+def tell_failure(operation: str, error: BaseException, group: Any) -> None:
+    """Let the other ranks' next :func:`gather` raise, instead of waiting for this one."""
+    if isinstance(error, RankError):
+        return
+    try:
+        _gather(operation, ("failure", f"{type(error).__name__}: {error}"), group)
+    except StateError:
+        return  # others failed too, or are gone: the error on its way here is what matters
+
+
+def _gather(operation: str, message: tuple[str, Any], group: Any) -> list[Any]:
+    import torch.distributed as dist
+
+    size = group_size(operation, group)
+    messages: list[Any] = [None] * size
+    try:
+        dist.all_gather_object(messages, message, group=group)
+    except RuntimeError as error:  # torch's DistError is one
+        raise RankError(
+            f"{operation}: rank {dist.get_rank(group)} of {size} could not exchange with the "
+            f"others.\n  {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"
+            f"  A rank has died, or did not come here within the time limit of the process group "
+            f"(timeout= of init_process_group). Look at its own log."
+        ) from error
+    failed = [
+        f"  rank {rank}: {what}" for rank, (kind, what) in enumerate(messages) if kind != "value"
+    ]
+    if failed:
+        raise RankError(
+            f"{operation}: {len(failed)} of {size} ranks failed.\n" + "\n".join(failed[:4])
+        )
+    return [what for _, what in messages]

@@ -1,0 +1,159 @@
+"""All layer pairs of the linear kernel from features: cross products of tiles of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from repsim.streaming.exact._sources import Floats, Look, Source, row_slices, scaled_about
+
+__all__ = ["FeatureTiles", "loses_digits"]
+
+SPREAD = 0.9
+"""Share of ‖XᵀX‖² that the unbiased estimator may take off again in float32."""
+
+
+class Panel(NamedTuple):
+    """Some columns of one layer."""
+
+    layer: int
+    start: int
+    stop: int
+
+    @property
+    def width(self) -> int:
+        """How many columns."""
+        return self.stop - self.start
+
+
+Tile = tuple[Panel, ...]
+
+
+class FeatureTiles:
+    """‖XᵀY‖² of all layer pairs, summed over tiles of columns.
+
+    ::
+
+        biased     ⟨A, B⟩ = ‖XᵀY‖²
+        unbiased   ⟨A, B⟩ = ‖XᵀY‖² − n/(n−2) Σ a_i b_i + Σa Σb/((n−1)(n−2)),   a_i = ‖x_i‖²
+
+    of centred features. Columns of many layers are multiplied together; products of blocks of rows
+    are added up in float64.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        looks: Sequence[Look],
+        lx: int,
+        *,
+        unbiased: bool,
+        dtypes: Sequence[np.dtype[np.floating]],
+        rows: int,
+        width: int,
+    ) -> None:
+        self.sources, self.looks, self.dtypes = sources, looks, dtypes
+        self.n, self.rows, self.unbiased = sources[0].n, rows, unbiased
+        x_tiles = _tiles(sources, range(lx), width)
+        self.tasks: list[tuple[Tile, Tile]] = []
+        if lx == len(sources):
+            self.tasks = [(a, b) for i, a in enumerate(x_tiles) for b in x_tiles[i:]]
+        else:
+            y_tiles = _tiles(sources, range(lx, len(sources)), width)
+            self.tasks = [(a, b) for a in x_tiles for b in y_tiles]
+            for layer in range(len(sources)):  # and each layer with itself
+                own = _tiles(sources, [layer], width)
+                self.tasks += [(a, b) for i, a in enumerate(own) for b in own[i:]]
+        self.sums = np.zeros((len(sources), len(sources)))
+
+    def start(self, rng: np.random.Generator) -> None:
+        """Nothing is estimated first: the means of the columns are known."""
+
+    def state(self) -> dict[str, Floats]:
+        """Return everything that tasks add to."""
+        return {"sums": self.sums}
+
+    def restore(self, state: dict[str, Floats]) -> None:
+        """Go on from what ``state`` returned."""
+        self.sums = state["sums"]
+
+    def run(self, task: int) -> None:
+        """Add the cross products of one pair of tiles."""
+        left, right = self.tasks[task]
+        dtype = np.result_type(*(self.dtypes[panel.layer] for panel in (*left, *right)))
+        total = np.zeros((_width(left), _width(right)))
+        for part in row_slices(self.n, self.rows):
+            a = self._read(left, part, dtype)
+            b = a if right is left else self._read(right, part, dtype)
+            total += a.T @ b
+        np.square(total, out=total)
+        by_panel = np.add.reduceat(total, _starts(left), axis=0)
+        by_panel = np.add.reduceat(by_panel, _starts(right), axis=1)
+        for i, one in enumerate(left):
+            for j, other in enumerate(right):
+                self.sums[one.layer, other.layer] += by_panel[i, j]
+                if right is not left:
+                    self.sums[other.layer, one.layer] += by_panel[i, j]
+
+    def _read(self, tile: Tile, part: slice, dtype: np.dtype[np.floating]) -> Floats:
+        out = np.empty((part.stop - part.start, _width(tile)), dtype)
+        for start, panel in zip(_starts(tile), tile, strict=True):
+            look, columns = self.looks[panel.layer], slice(panel.start, panel.stop)
+            raw = self.sources[panel.layer].raw(part)[:, columns]
+            out[:, start : start + panel.width] = scaled_about(
+                raw, look.shift[columns], look.rest[columns], look.scale, dtype
+            )
+        return out
+
+    def products(self) -> Floats:
+        """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for those never asked for."""
+        if not self.unbiased:
+            return self.sums
+        n = self.n
+        squares = np.stack([look.squares for look in self.looks])
+        total = squares.sum(axis=1)
+        crossed = np.einsum("ai,bi->ab", squares, squares)
+        out: Floats = (
+            self.sums - n / (n - 2) * crossed + np.outer(total, total) / ((n - 1) * (n - 2))
+        )
+        # A sum of squares by nature: what is left of it below rounding is zero.
+        selves = np.diagonal(out)
+        rounding = 64 * np.finfo(np.float64).eps * total**2
+        np.fill_diagonal(out, np.where(selves <= rounding, 0.0, selves))
+        return out
+
+
+def loses_digits(look: Look, p: int) -> bool:
+    """Whether Σ a_i² may be most of ‖XᵀX‖², which is at least (Σ a_i)²/p.
+
+    So it is where few samples are far from all others: products in float32 would not do.
+    """
+    total = float(look.squares.sum())
+    return float(np.square(look.squares).sum()) * p > SPREAD * total * total
+
+
+def _tiles(sources: Sequence[Source], layers: Sequence[int], width: int) -> list[Tile]:
+    """Pack the columns of these layers into tiles of at most ``width``; wide layers are cut."""
+    tiles: list[list[Panel]] = [[]]
+    for panel in _panels(sources, layers, width):
+        if _width(tuple(tiles[-1])) + panel.width > width:
+            tiles.append([])
+        tiles[-1].append(panel)
+    return [tuple(tile) for tile in tiles if tile]
+
+
+def _panels(sources: Sequence[Source], layers: Sequence[int], width: int) -> Iterator[Panel]:
+    for layer in layers:
+        p = sources[layer].p
+        for start in range(0, p, width):
+            yield Panel(layer, start, min(start + width, p))
+
+
+def _width(tile: Tile) -> int:
+    return sum(panel.width for panel in tile)
+
+
+def _starts(tile: Tile) -> list[int]:
+    return [0, *np.cumsum([panel.width for panel in tile])[:-1].tolist()]

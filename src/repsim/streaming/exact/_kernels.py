@@ -1,0 +1,132 @@
+"""Kernels between two blocks of rows, for Grams that never exist as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from repsim._array import to_numpy
+from repsim._errors import InputError
+from repsim.kernels import RBF, Cosine, Kernel, Laplacian, Linear, Polynomial
+from repsim.streaming.exact._sources import Floats, Look, Source, scaled_about
+
+__all__ = ["PILOT_ROWS", "LayerKernel", "Rows", "follows_data", "require_blockwise"]
+
+PILOT_ROWS = 2048
+"""Rows that a bandwidth is taken from. Up to that many samples it is that of the whole data."""
+
+BLOCKWISE = (Linear, Polynomial, Cosine, RBF, Laplacian)
+
+
+class Rows(NamedTuple):
+    """Rows of a layer as its kernel wants them, and their squared norms where it needs them."""
+
+    x: Floats
+    squares: Floats | None
+
+
+def require_blockwise(operation: str, kernel: Kernel) -> None:
+    """Refuse a kernel that is only known as a map from all samples to their whole Gram."""
+    if type(kernel) not in BLOCKWISE:
+        raise InputError(
+            f"{operation}: the kernel must be one of repsim.kernels, which are known between any "
+            f"two samples.\n"
+            f"  expected one of {', '.join(k.__name__ for k in BLOCKWISE)}\n"
+            f"  got {kernel!r}\n"
+            f"  Use repsim.cka on samples that fit in memory, or repsim.MinibatchCKA."
+        )
+    if kernel.precision != "highest":  # type: ignore[attr-defined]
+        raise InputError(
+            f"{operation}: products are made by the processor, in the precision of the features.\n"
+            f"  got {kernel!r}\n"
+            f"  Leave precision out; repsim.MinibatchCKA and repsim.compare have the option."
+        )
+
+
+def follows_data(kernel: Kernel) -> bool:
+    """Whether a bandwidth has yet to be taken from the data."""
+    return isinstance(kernel, RBF | Laplacian) and kernel.sigma is None
+
+
+@dataclass
+class LayerKernel:
+    """The kernel of one layer: how its rows are prepared, and what two of them give."""
+
+    kernel: Kernel
+    source: Source
+    look: Look
+    dtype: np.dtype[Any]
+    sigma: float = float("nan")
+
+    def __post_init__(self) -> None:
+        kernel = self.kernel
+        if isinstance(kernel, RBF | Laplacian):
+            # About the sample nearest to the mean: a mean is moved away by one outlier, and
+            # |a|² + |b|² − 2a·b loses its digits far from the origin.
+            nearest = int(np.argmin(self.look.squares))
+            self._origin = self.source.raw(nearest)[0].astype(self.dtype)
+            if kernel.sigma is not None:
+                self.sigma = float(to_numpy(kernel.sigma))
+        self._scale = 1.0
+        if isinstance(kernel, Polynomial):
+            self._scale = self._polynomial_scale(kernel)
+
+    def fit(self, rows: Floats) -> None:
+        """Take the bandwidth from these rows (m, p), as ``repsim.cka`` does from all."""
+        self.sigma = float(to_numpy(self.kernel.fit(rows).sigma))  # type: ignore[attr-defined]
+
+    def rows(self, part: slice) -> Rows:
+        """Read rows and prepare them once for every block they meet."""
+        return self.prepared(self.source.raw(part))
+
+    def prepared(self, raw: Floats) -> Rows:
+        """Prepare rows (b, p)."""
+        if isinstance(self.kernel, Linear):
+            return Rows(self.look.centred(raw, self.dtype), None)
+        if isinstance(self.kernel, RBF | Laplacian):
+            x = scaled_about(raw, self._origin, np.zeros(1, self.dtype), 1.0, self.dtype)
+            return Rows(x, np.einsum("ij,ij->i", x, x))
+        x = raw.astype(self.dtype, copy=False)
+        if isinstance(self.kernel, Cosine):
+            largest = np.abs(x).max(axis=1, keepdims=True)
+            x = x / np.where(largest > 0, largest, np.nan)  # a zero row has no direction
+            x /= np.linalg.norm(x, axis=1, keepdims=True)
+        return Rows(x, None)
+
+    def block(self, a: Rows, b: Rows, *, same: bool) -> Floats:
+        """Return the (i, j) kernel values of two blocks of rows, a new array."""
+        kernel = self.kernel
+        k: Floats = a.x @ b.x.T
+        if isinstance(kernel, Polynomial):
+            gamma = 1.0 / self.source.p if kernel.gamma is None else kernel.gamma
+            k *= gamma / self._scale
+            k += kernel.coef0 / self._scale
+            k = k ** int(kernel.degree)
+        if not isinstance(kernel, RBF | Laplacian):
+            return k
+        assert a.squares is not None
+        assert b.squares is not None
+        sums = a.squares[:, None] + b.squares[None, :]
+        k *= -2
+        k += sums
+        sums *= 8 * np.finfo(self.dtype).eps
+        # Below the rounding of the products two rows are duplicates. (NaN stays NaN.)
+        k[k <= sums] = 0
+        if same:
+            np.fill_diagonal(k, 0)
+        if isinstance(kernel, Laplacian):
+            np.sqrt(k, out=k)
+            k *= -1 / self.sigma
+        else:
+            k *= -1 / (2 * self.sigma**2)
+        return np.exp(k, out=k)
+
+    def _polynomial_scale(self, kernel: Polynomial) -> float:
+        """A power of two near the largest base: the power of the rest stays in range."""
+        gamma = 1.0 / self.source.p if kernel.gamma is None else kernel.gamma
+        # ‖x‖ ≤ ‖x − mean‖ + ‖mean‖: an upper bound is enough.
+        mean = np.linalg.norm(self.look.shift.astype(np.float64))
+        norm = np.sqrt(self.look.squares.max()) * self.look.scale + mean
+        return float(2.0 ** np.ceil(np.log2(gamma * norm**2 + kernel.coef0 or 1.0)))

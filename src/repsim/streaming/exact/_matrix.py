@@ -1,0 +1,352 @@
+"""Exact CKA of all layer pairs of data that does not fit in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from repsim._array import check_same_samples
+from repsim._errors import DegenerateWarning, InputError, warn
+from repsim._version import __version__
+from repsim.estimators import Products, alignment, resolve_estimator
+from repsim.kernels import Kernel, Linear, resolve_kernel
+from repsim.storage import Checkpoint
+from repsim.streaming.exact._features import FeatureTiles, loses_digits
+from repsim.streaming.exact._grams import GramBlocks
+from repsim.streaming.exact._kernels import (
+    PILOT_ROWS,
+    LayerKernel,
+    follows_data,
+    require_blockwise,
+)
+from repsim.streaming.exact._plan import Plan, make_plan, reading_rows
+from repsim.streaming.exact._sources import Look, Source, look, pick, sources_of
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["cka_matrix"]
+
+OPERATION = "cka_matrix"
+SEED = 0
+
+
+def cka_matrix(
+    xs: Mapping[str, Any],
+    ys: Mapping[str, Any] | None = None,
+    *,
+    kernel: str | Kernel = "linear",
+    estimator: str = "unbiased",
+    memory: int = 1 << 30,
+    block_size: int | None = None,
+    dtype: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> xarray.DataArray:
+    """Exact CKA of every layer of x with every layer of y, over all samples, read from anywhere.
+
+    ::
+
+        CKA = ⟨centre(K), centre(L)⟩ / (‖centre(K)‖ · ‖centre(L)‖)
+
+    of the Grams of all n samples, as :func:`repsim.cka` computes it, without ever holding one.
+
+    Parameters
+    ----------
+    xs : mapping of str to array-like, shape (n, ...)
+        The layers of a model for the same n samples in the same order: NumPy arrays and memory
+        maps, Zarr, h5py, torch or jax arrays, mixed as they come. They are only ever sliced by
+        rows, a block at a time, and computed with on the host. Trailing axes are flattened.
+    ys : mapping of str to array-like, shape (n, ...), optional
+        The layers of a second model; without it, the layers of ``xs`` with each other.
+    kernel : str or Kernel, default "linear"
+        One of :mod:`repsim.kernels`, by name or with its parameters. A bandwidth that follows the
+        data is taken for each layer from at most 2048 rows: all of them up to n = 2048, where it
+        is that of :func:`repsim.cka`, else rows chosen at random by a fixed seed (fewer where they
+        would take more than a quarter of ``memory``; ``attrs["bandwidth_rows"]`` says how many).
+    estimator : {"unbiased", "biased"}, default "unbiased"
+        As in :func:`repsim.cka`; at least 4 or 2 samples.
+    memory : int, default 2**30
+        Bytes that blocks may take, at least. Beside them there are 24 bytes for each sample and
+        layer, a few for each feature, and what the array-likes take themselves.
+    block_size : int, optional
+        Rows read at a time, instead of as many as ``memory`` allows and speed asks for.
+    dtype : {"float32", "float64"}, optional
+        What blocks are computed in; by default float64 if any layer is float64 or integer, else
+        float32. Sums over blocks are kept in float64 in either case.
+    checkpoint : path, optional
+        A file (``.npz``) that the state is saved to at once, every two minutes and at the end. If
+        it is there already, the computation goes on from it, to the same bits. A finished one
+        returns its result after two passes over the data.
+    progress : bool, default False
+        Show a progress bar.
+
+    Returns
+    -------
+    xarray.DataArray, dims ("layer_x", "layer_y")
+        float64, in [−1, 1] (biased: [0, 1]), without unit; coordinates are the layer names;
+        ``attrs`` hold estimator, kernel, n_samples, form, dtype, bandwidth_rows and
+        repsim_version.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not sliceable arrays of real numbers.
+    InputError
+        Different n, too few samples, one-dimensional or empty arrays, a kernel that is not one of
+        the library's, ``memory`` below what one block takes.
+    NonFiniteError
+        NaN or infinity in a layer, naming it and the rows; or in a block of its Gram.
+    StateError
+        The checkpoint is damaged, or of other data or options.
+    CheckpointError
+        The checkpoint cannot be written (full disk, read-only folder); the one before is intact.
+
+    Warns
+    -----
+    DegenerateWarning
+        A layer is constant over the samples: its row is NaN.
+
+    Notes
+    -----
+    Bias and invariances are those of :func:`repsim.cka` with the same kernel and estimator.
+
+    When which: this function when all activations are stored and the value of the full data is
+    wanted, for any kernel. :class:`StreamingLinearCKA` for the same value of the linear kernel from
+    batches that are seen once, if the p×q covariances of all pairs fit in memory.
+    :class:`MinibatchCKA` when batches are seen once and features are many, or the kernel is not
+    linear: it estimates the same value, with a standard error, and costs least.
+
+    The linear kernel takes the cheaper of two forms: cross products of features, O(n Σ p_i p_j),
+    or blocks of Grams, O(n² Σp) for features and O(n² L_x L_y) for the products of all pairs. Other
+    kernels are summed over blocks of Grams, each made once, about estimated row means whose error
+    is put right exactly at the end. Data are read once for every tile or block of rows: keep slow
+    stores local.
+
+    In float32, products of features are formed in float64 for layers in which few samples are far
+    from the others: there the terms of the unbiased estimator cancel.
+
+    The same bits need the same number of BLAS threads.
+
+    References
+    ----------
+    Kornblith, Norouzi, Lee, Hinton 2019, arXiv:1905.00414, Eq. 5. Song, Smola, Gretton, Bedo,
+    Borgwardt 2012, "Feature selection via dependence maximization", Eq. 5. Székely, Rizzo 2014,
+    "Partial distance correlation with methods for dissimilarities", Definition 2.
+
+    Examples
+    --------
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.standard_normal((300, 12))
+    >>> layers = {"early": a, "late": a[:, :6].reshape(300, 2, 3) + 5}
+    >>> result = repsim.cka_matrix(layers, kernel="rbf", estimator="biased")
+    >>> exact = repsim.cka(a, a[:, :6], kernel="rbf")
+    >>> bool(abs(result.sel(layer_x="early", layer_y="late") - exact) < 1e-10)
+    True
+    """
+    resolved = resolve_estimator(OPERATION, estimator)
+    chosen = resolve_kernel(OPERATION, kernel)
+    require_blockwise(OPERATION, chosen)
+    layers_x = sources_of(OPERATION, "xs", xs)
+    layers_y = None if ys is None else sources_of(OPERATION, "ys", ys)
+    layers = [*layers_x, *(layers_y or [])]
+    check_same_samples(OPERATION, {source.label: source.array for source in layers})
+    _check(layers, resolved.min_samples, estimator, memory, block_size, dtype)
+    block_dtype = np.result_type(*(s.dtype for s in layers)) if dtype is None else np.dtype(dtype)
+    plan = make_plan(
+        OPERATION,
+        layers_x,
+        layers_y,
+        linear=isinstance(chosen, Linear),
+        itemsize=block_dtype.itemsize,
+        memory=memory,
+        block_size=block_size,
+    )
+    reading = reading_rows(layers, memory)
+    looks = [look(source, block_dtype, reading) for source in layers]
+    form = _form(plan, layers, looks, len(layers_x), chosen, estimator, block_dtype)
+    pilot = _pilot_rows(layers, memory) if follows_data(chosen) else 0
+    saved = None
+    if checkpoint is not None:
+        saved = Checkpoint(
+            checkpoint,
+            operation=OPERATION,
+            fingerprint={
+                "kernel": repr(chosen),
+                "estimator": estimator,
+                "dtype": str(block_dtype),
+                "bandwidth_rows": pilot,
+                "plan": [plan.form, plan.rows, plan.width],
+                "layers_x": list(xs),
+                "layers_y": None if ys is None else list(ys),
+                "shapes": [list(source.array.shape) for source in layers],
+                "contents": [one.digest for one in looks],
+            },
+        )
+    _run(form, layers, pilot, reading, saved, progress)
+    values = _values(form.products(), layers, looks, len(layers_x), ys is None)
+    return _labelled(
+        values,
+        list(xs),
+        list(xs if ys is None else ys),
+        {
+            "estimator": estimator,
+            "kernel": repr(chosen),
+            "n_samples": layers[0].n,
+            "form": plan.form,
+            "dtype": str(block_dtype),
+            "bandwidth_rows": pilot,
+            "repsim_version": __version__,
+        },
+    )
+
+
+def _check(
+    layers: Sequence[Source],
+    least: int,
+    estimator: str,
+    memory: int,
+    block_size: int | None,
+    dtype: str | None,
+) -> None:
+    first = layers[0]
+    for other in layers:
+        if other.n != first.n:
+            raise InputError(
+                f"{OPERATION}: all layers must describe the same samples.\n"
+                f"  {first.label}: {tuple(first.array.shape)} → n={first.n}    "
+                f"{other.label}: {tuple(other.array.shape)} → n={other.n}\n"
+                f"  Is axis 0 the sample axis in both?"
+            )
+    if first.n < least:
+        raise InputError(
+            f"{OPERATION}: estimator={estimator!r} needs at least {least} samples.\n"
+            f"  {first.label}: {tuple(first.array.shape)} → n={first.n}\n"
+            f"  Is axis 0 the sample axis? Otherwise bring more samples."
+        )
+    for name, value in (("memory", memory), ("block_size", block_size)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(
+                f"{OPERATION}: {name} must be a positive integer.\n  got {value!r}\n"
+                f"  It counts {'bytes' if name == 'memory' else 'rows'}."
+            )
+    if dtype not in (None, "float32", "float64"):
+        raise InputError(
+            f"{OPERATION}: dtype must be 'float32', 'float64' or None.\n  got {dtype!r}\n"
+            f"  Leave it out to compute in that of the layers."
+        )
+
+
+def _form(
+    plan: Plan,
+    layers: Sequence[Source],
+    looks: Sequence[Look],
+    lx: int,
+    kernel: Kernel,
+    estimator: str,
+    dtype: np.dtype[Any],
+) -> FeatureTiles | GramBlocks:
+    unbiased = estimator == "unbiased"
+    if plan.form == "grams":
+        kernels = [
+            LayerKernel(kernel, source, one, dtype)
+            for source, one in zip(layers, looks, strict=True)
+        ]
+        return GramBlocks(kernels, lx, unbiased=unbiased, rows=plan.rows)
+    wide = np.dtype(np.float64)
+    dtypes = [
+        wide if unbiased and loses_digits(one, source.p) else dtype
+        for source, one in zip(layers, looks, strict=True)
+    ]
+    return FeatureTiles(
+        layers, looks, lx, unbiased=unbiased, dtypes=dtypes, rows=plan.rows, width=plan.width
+    )
+
+
+def _pilot_rows(layers: Sequence[Source], memory: int) -> int:
+    widest = max(source.p for source in layers)
+    return max(2, min(layers[0].n, PILOT_ROWS, memory // 4 // (16 * widest)))
+
+
+def _run(
+    form: FeatureTiles | GramBlocks,
+    layers: Sequence[Source],
+    pilot: int,
+    reading: int,
+    saved: Checkpoint | None,
+    progress: bool,
+) -> None:
+    """Run the tasks that are not done yet, saving now and then."""
+    state = None if saved is None else saved.load()
+    done = 0
+    if state is None:
+        rng = np.random.default_rng(SEED)
+        n = layers[0].n
+        rows = np.arange(n) if pilot == n else np.sort(rng.choice(n, pilot, replace=False))
+        if isinstance(form, GramBlocks) and pilot:
+            for layer in form.layers:
+                layer.fit(pick(layer.source, rows, reading).astype(layer.dtype, copy=False))
+        form.start(rng)
+    else:
+        done = int(state.pop("done"))
+        sigmas = state.pop("sigmas")
+        if isinstance(form, GramBlocks):
+            for layer, sigma in zip(form.layers, sigmas, strict=True):
+                layer.sigma = float(sigma)
+        form.restore(state)
+    if saved is not None and state is None:
+        _save(saved, form, 0)  # a folder that cannot be written to is found out now
+    with tqdm(
+        total=len(form.tasks), initial=done, desc=OPERATION, unit="block", disable=not progress
+    ) as bar:
+        for task in range(done, len(form.tasks)):
+            form.run(task)
+            bar.update()
+            last = task == len(form.tasks) - 1
+            if saved is not None and (last or saved.due):
+                _save(saved, form, task + 1)
+
+
+def _save(saved: Checkpoint, form: FeatureTiles | GramBlocks, done: int) -> None:
+    layers = form.layers if isinstance(form, GramBlocks) else []
+    sigmas = np.array([layer.sigma for layer in layers])
+    saved.save({"done": np.array(done), "sigmas": sigmas, **form.state()})
+
+
+def _values(
+    products: np.ndarray[Any, Any],
+    layers: Sequence[Source],
+    looks: Sequence[Look],
+    lx: int,
+    alone: bool,
+) -> np.ndarray[Any, Any]:
+    selves = np.where([one.constant for one in looks], 0.0, np.diagonal(products))
+    empty = [source.label for source, own in zip(layers, selves, strict=True) if own <= 0]
+    if empty:
+        warn(
+            f"{OPERATION}: constant over the samples, so the CKA is undefined (NaN): "
+            f"{', '.join(empty)}.",
+            DegenerateWarning,
+        )
+    start = 0 if alone else lx
+    shared = Products(products[:lx, start:], selves[:lx, None], selves[None, start:])
+    return np.asarray(alignment(np, shared))
+
+
+def _labelled(
+    values: np.ndarray[Any, Any], names_x: list[str], names_y: list[str], attrs: dict[str, Any]
+) -> xarray.DataArray:
+    import xarray
+
+    return xarray.DataArray(
+        values,
+        dims=("layer_x", "layer_y"),
+        coords={"layer_x": names_x, "layer_y": names_y},
+        name="cka",
+        attrs=attrs,
+    )
