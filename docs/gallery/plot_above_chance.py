@@ -2,8 +2,8 @@
 Above chance: which entries of a map mean something?
 ====================================================
 
-With few images a map has entries that chance alone explains. Each entry has an exact z-score under
-permutation of the samples; what lies below three standard deviations is greyed out.
+With few images, chance alone explains some entries of a map. Each entry has an exact z-score under
+permutation of the samples. Entries below three standard deviations are grey.
 """
 
 # sphinx_gallery_thumbnail_number = 2
@@ -15,8 +15,8 @@ networks = trained()
 few = networks.batches(size=24)[:2]
 
 # %%
-# **Another image on each side.** The CNN sees one image and the ViT another, so that there is
-# nothing to find. Unbiased CKA still scatters around zero, and nothing reaches three.
+# **Different images on both sides.** The CNN sees one image and the ViT another, so there is
+# nothing to find. Unbiased CKA still scatters around zero, and no entry reaches three.
 
 shifted = repsim.compare(
     networks.cnn,
@@ -40,7 +40,7 @@ repsim.plot.heatmap(same, above_chance=3.0, title="The same images")
 
 # %%
 # A map has many entries, and the largest of many z-scores is large by chance. `repsim.max_t`
-# permutes the samples once for all layers and gives p-values that hold for the whole map.
+# permutes the samples once for all layers and returns p-values that hold for the whole map.
 
 import torch
 

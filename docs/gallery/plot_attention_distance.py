@@ -2,8 +2,8 @@
 Attention distance: how far does each head look?
 ================================================
 
-The mean distance between a patch and the patches that it attends to, in pixels, of every head. The
-model is as it came, fused attention kernels included.
+For every head, the mean distance in pixels between a patch and the patches that it attends to. The
+model is unmodified and keeps its fused attention kernels.
 """
 
 # sphinx_gallery_thumbnail_number = 2
@@ -18,16 +18,17 @@ distance = repsim.attention_distance(
 repsim.plot.attention_distance(distance, kind="layers", variable="renormalised")
 
 # %%
-# The dashed line is a head that attends to all tokens alike. On digits of 4 × 4 patches nearly all
-# heads of this small ViT look that far: there is no room for local ones. Entropy tells the same (at
-# most log 17 = 2.83 nats for 17 tokens), and ``prefix_mass`` how much went to the CLS token.
+# The dashed line is the distance of a head that attends equally to all tokens. On digits of 4 × 4
+# patches nearly all heads of this small ViT look that far, because the grid leaves no room for
+# local heads. Entropy shows the same (at most log 17 = 2.83 nats for 17 tokens). ``prefix_mass`` is
+# the share of attention that went to the CLS token.
 
 summary = ["renormalised", "entropy", "prefix_mass"]
 distance[summary].mean("head").to_dataframe()[summary].round(2)
 
 # %%
-# **In windows.** Grid, window and stride are found by themselves. Swin attends inside windows of
-# 7 × 7 tokens, whose pixels grow with the stage.
+# **In windows.** repsim finds grid, window and stride. Swin attends inside windows of 7 × 7 tokens,
+# and a token covers more pixels in each stage.
 
 import timm
 import torch

@@ -2,8 +2,8 @@
 CKA map: which layers are alike?
 ================================
 
-Every layer of one network against every layer of another. The lower left corner is the lowest
-layer of both.
+A map compares every layer of one network with every layer of another. The lower left corner
+compares the first layers of both.
 """
 
 import repsim
@@ -12,14 +12,14 @@ from digit_networks import trained
 networks = trained()  # two small networks, trained on digits
 
 # %%
-# **A network with itself.** Layers run from low to high on both axes; the diagonal is 1. The CNN
-# falls into stages.
+# **A network with itself.** Layers run from low to high on both axes; the diagonal is 1. The stages
+# of the CNN show as blocks.
 
 result = repsim.compare(networks.cnn, data=networks.batches(), progress=False)
 repsim.plot.heatmap(result, title="CNN with itself")
 
 # %%
-# **Two networks.** The layers need not be of the same size or kind.
+# **Two networks.** Their layers may differ in size and kind.
 
 result = repsim.compare(
     networks.cnn, networks.vit, data=networks.batches(), names=("CNN", "ViT"), progress=False
@@ -27,6 +27,6 @@ result = repsim.compare(
 repsim.plot.heatmap(result, title="CNN with ViT")
 
 # %%
-# The result is an ``xarray.Dataset``: labelled, with the standard error of each entry.
+# The result is a labelled ``xarray.Dataset`` with the standard error of each entry.
 
 result.cka.sel(layer_x="stage1.1").to_series().round(3).tail(5)

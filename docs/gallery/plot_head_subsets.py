@@ -2,8 +2,9 @@
 Head subsets: which heads see like a CNN?
 =========================================
 
-The heads of one attention layer, from the most local to the most global, in subsets, against layers
-of another network. A line that falls says that the local heads are the ones that resemble it.
+The heads of one attention layer are ordered from the most local to the most global. Subsets of them
+are compared with layers of another network. A falling line means that the local heads are the ones
+that resemble that layer.
 """
 
 import repsim
@@ -22,7 +23,8 @@ result = repsim.head_subset_cka(
 repsim.plot.head_subsets(result)
 
 # %%
-# One pass over the data is enough for every subset: Grams of features side by side add up.
+# One pass over the data is enough for all subsets, because the Gram of concatenated features is the
+# sum of their Grams.
 
 result.cka.sel(layer_y="stage1.1").to_dataframe()[["kind", "heads", "mean_distance", "cka"]].round(
     3

@@ -2,8 +2,8 @@
 Layer match: how deep is the most similar layer?
 ================================================
 
-For each layer of x, where in y its best match lies. On the diagonal two networks process in step;
-below it, y is ahead.
+For each layer of x, the plot shows where in y its best match lies. On the diagonal, both networks
+reach it at the same relative depth; below the diagonal, y reaches it earlier.
 """
 
 import repsim
@@ -16,13 +16,13 @@ result = repsim.compare(
 repsim.plot.layer_match(result)
 
 # %%
-# The numbers behind it. A best match is not always a good one: look at its CKA.
+# These are the numbers of the plot. The best match is not always a good match, so look at its CKA.
 
 match = repsim.layer_match(result)
 match[["match", "cka", "depth_x", "depth_y"]].to_dataframe().round(2).iloc[::4]
 
 # %%
-# **The control.** The same two networks before training.
+# **The control** is the same two networks before training.
 
 result = repsim.compare(
     networks.untrained_cnn,

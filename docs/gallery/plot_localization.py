@@ -2,8 +2,8 @@
 Localisation: does a token still know its place?
 ================================================
 
-CKA between a token at some layer and each patch of the input image, over images. A token that kept
-its place is brightest in its frame.
+The plot shows CKA, over images, between a token of a layer and each patch of the input image. A
+token that keeps its place is brightest inside its frame.
 """
 
 import repsim
@@ -16,12 +16,13 @@ result = repsim.token_localization(
 repsim.plot.localization(result, layer="blocks.0")
 
 # %%
-# At the last block:
+# The same for the last block:
 
 repsim.plot.localization(result, layer="blocks.5")
 
 # %%
-# For how many tokens the most similar patch is their own, and for how many it would be by chance:
+# ``hit_rate`` is the share of tokens whose most similar patch is their own; ``chance`` is that
+# share by chance:
 
 result[["hit_rate", "chance", "argmax_distance"]].to_dataframe()[
     ["hit_rate", "chance", "argmax_distance"]

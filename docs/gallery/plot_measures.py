@@ -2,8 +2,8 @@
 One map, many measures
 ======================
 
-`repsim.pairwise` compares named arrays by any measure of the registry. What looks
-alike depends on what a measure does not see.
+`repsim.pairwise` compares named arrays by any measure of the registry. Measures ignore different
+changes, so they call different layers alike.
 """
 
 import torch
@@ -18,7 +18,7 @@ with torch.no_grad(), repsim.Recorder(networks.vit, "blocks.?", transform="cls")
 layers = {name: value.numpy() for name, value in recorder.items()}
 
 # %%
-# The class token after each block, by four measures.
+# Four measures compare the class token after each block.
 
 figure = Figure(figsize=(8, 7), layout="constrained")
 options = {
@@ -32,7 +32,8 @@ for ax, (name, chosen) in zip(figure.subplots(2, 2).flat, options.items()):
 figure
 
 # %%
-# A metric can be embedded: angular CKA between the layers, in two dimensions by classical scaling.
+# A metric can be embedded. Here classical scaling embeds the angular CKA between layers in two
+# dimensions.
 
 import numpy as np
 

@@ -2,8 +2,8 @@
 Linear probes: where does the class become readable?
 ====================================================
 
-A closed-form linear classifier on each layer, from ten images of each class, and from different
-tokens: CLS, the mean, each single one.
+A closed-form linear classifier is fitted to each layer, with ten images of each class, on different
+tokens: CLS, the mean, and each single token.
 """
 
 import repsim
@@ -28,6 +28,6 @@ probed = repsim.linear_probe(
 repsim.plot.probe(probed)
 
 # %%
-# The regularisation is chosen on a part of the training images, layer by layer.
+# For each layer, the regularisation is chosen on a part of the training images.
 
 probed.accuracy.sel(token=["cls", "mean"]).to_pandas().round(3)

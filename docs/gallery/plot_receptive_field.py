@@ -2,8 +2,8 @@
 Effective receptive field: which pixels move a unit?
 ====================================================
 
-The mean absolute gradient of the unit in the middle of a layer with respect to the input. Each map
-sums to one; σ is its root mean square radius in pixels.
+The maps show the mean absolute gradient of the unit in the middle of a layer with respect to the
+input. Each map sums to one; σ is its root mean square radius in pixels.
 """
 
 import timm
@@ -25,14 +25,14 @@ field = repsim.effective_receptive_field(
 repsim.plot.receptive_field(field)
 
 # %%
-# **A ViT** has all pixels in view from its first attention on.
+# **A ViT** sees all pixels from its first attention on.
 
 vit = timm.create_model("vit_tiny_patch16_224", img_size=64, patch_size=8, depth=4)
 field = repsim.effective_receptive_field(vit, images, "blocks.?", n_probes=8, progress=False)
 repsim.plot.receptive_field(field)
 
 # %%
-# Random weights, so this is what the architectures do before they learn anything.
+# The weights are random, so these are the fields of the architectures before training.
 
 field[["sigma", "participation_area", "side"]].to_dataframe().round(1)[
     ["sigma", "participation_area", "side"]

@@ -2,8 +2,8 @@
 Residual ratios: does the skip or the branch carry more?
 ========================================================
 
-At every residual addition z + f(z), the norm of the skip over the norm of the branch, token by
-token. Where the additions are is found by running the model.
+At every residual addition z + f(z), the ratio divides the norm of the skip by the norm of the
+branch, token by token. repsim runs the model to find the additions.
 """
 
 import repsim
@@ -14,13 +14,13 @@ ratios = repsim.residual_ratios(networks.vit, networks.batches(), progress=False
 repsim.plot.residual_ratios(ratios)
 
 # %%
-# The CLS token goes apart: it is a constant until the first attention has filled it. Each token at
-# each addition:
+# The CLS token behaves differently because it is a constant before the first attention. This map
+# shows each token at each addition:
 
 repsim.plot.residual_ratios(ratios, kind="map")
 
 # %%
-# **A CNN** of the same task, whose tokens are the positions of its maps:
+# **A CNN** trained on the same task; its tokens are the positions of its maps:
 
 repsim.plot.residual_ratios(
     repsim.residual_ratios(networks.cnn, networks.batches(), progress=False)
@@ -28,7 +28,7 @@ repsim.plot.residual_ratios(
 
 # %%
 # **Without a skip.** `repsim.without_residual` removes the skips of a block inside the addition
-# itself, bit for bit what editing the block would give, also while the model is trained.
+# itself. The result has the same bits as an edited block, also in training.
 
 import torch
 

@@ -2,8 +2,8 @@
 Streaming: the same number from batches
 =======================================
 
-Minibatch CKA estimates the value of the whole data set from batches, in memory that does not grow
-with them. Averaging the CKA of batches is something else.
+Minibatch CKA estimates the value of the whole data set from batches. Its memory does not grow with
+their number. The average of the CKAs of batches is a different quantity.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ y = cause @ rng.standard_normal((8, 100)) + 4 * rng.standard_normal((1024, 100))
 whole = float(repsim.cka(x, y, estimator="unbiased"))
 
 # %%
-# Batches of 32, one pass: the estimate with its standard error as the batches come in, and, for
-# comparison, the average over the batches of biased CKA.
+# This plot shows one pass over batches of 32: the estimate with its standard error after each
+# batch, and, for comparison, the average of biased CKA over batches.
 
 accumulator = repsim.MinibatchCKA()
 streamed, errors, averaged, values = [], [], [], []
@@ -43,7 +43,7 @@ ax.legend(frameon=False)
 ax
 
 # %%
-# For the linear kernel there is an exact way too: the covariances of features.
+# For the linear kernel there is also an exact way, which sums the covariances of features.
 
 exact = repsim.StreamingLinearCKA()
 for rows in np.arange(1024).reshape(-1, 32):
