@@ -293,3 +293,37 @@ def test_a_later_pass_without_batches():
 
     with pytest.raises(InputError, match="no batch in pass 2"):
         compare(net(), data=Once(), passes=2, **quiet)
+
+
+def test_data_are_left_at_once_when_an_analysis_fails(tmp_path):
+    """Or a loader's workers would live as long as somebody keeps the error."""
+
+    class Stream:
+        def __init__(self):
+            self.open = 0
+
+        def __iter__(self):
+            self.open += 1
+            try:
+                for labels in (torch.tensor([0, 1, 0, 1]),) * 3:
+                    yield torch.randn(4, 3, 8, 8), labels
+            finally:
+                self.open -= 1
+
+    class Fails(nn.Sequential):
+        def forward(self, images):
+            raise RuntimeError("broken")
+
+    model, stream = Fails(nn.Conv2d(3, 4, 3)), Stream()
+    for analysis in (
+        lambda: compare(model, data=stream, **quiet),
+        lambda: repsim.extract(model, stream, out=tmp_path / "run.zarr", **quiet),
+        lambda: repsim.data_scale({0.1: model}, model, stream, layers="*", **quiet),
+        lambda: repsim.linear_probe(model, stream, stream, layers="*", **quiet),
+        lambda: repsim.residual_ratios(model, stream, **quiet),
+        lambda: repsim.token_localization(model, stream, layers="*", **quiet),
+        lambda: repsim.effective_receptive_field(model, stream, layers="*", **quiet),
+    ):
+        with pytest.raises(RuntimeError, match="broken") as kept:
+            analysis()
+        assert stream.open == 0, kept

@@ -11,12 +11,13 @@ from repsim.analysis.probes._activation_probe import probe_activations
 from repsim.analysis.probes._linear_probe import linear_probe
 from repsim.analysis.residual._ratios import residual_ratios
 from repsim.analysis.residual._sites import residual_sites
-from repsim.analysis.run._drive import as_found, run
+from repsim.analysis.run._drive import as_found, call_model
 from repsim.analysis.run._fingerprint import model_digest
 
 __all__ = [
     "as_found",
     "attention_distance",
+    "call_model",
     "compare",
     "data_scale",
     "effective_receptive_field",
@@ -27,6 +28,5 @@ __all__ = [
     "probe_activations",
     "residual_ratios",
     "residual_sites",
-    "run",
     "token_localization",
 ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, CheckpointError, InputError, NonFiniteError
-from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._reduced import reduced
@@ -213,40 +213,39 @@ def _fill(
     there = store.n_rows - sum(rows for _, rows in store.batches)
     part = store.part
     recording = False
-    with as_found(model), ExitStack() as stack:
-        for one_pass in batches("extract", data, passes=1, progress=progress):
-            log.begin_pass()
-            for number, batch in enumerate(one_pass):
-                known = log.was_counted(batch)
-                ids, rows = seen.take(batch)
-                if known:
-                    seen.n_rows += store.batches[number][1]
-                    continue
-                if part is not None and log.latest != part:
-                    raise log.refusal(f"batch {number} (from 0) is another")
-                part = None
-                where = f"batch {number} (counted from 0)"
-                if not recording:  # if all is there already, nothing runs
-                    stack.enter_context(recorder)
-                    recording = True
-                recorder.clear()
-                run("extract", model, batch, prepare, forward)
-                values = _arrays(dict(recorder), where)
-                n = len(next(iter(values.values())))
-                if ids is None:
-                    ids = list(range(seen.n_rows, seen.n_rows + n))
-                if len(ids) != n:
-                    raise InputError(
-                        f"extract: sample_ids must give one id for each sample.\n"
-                        f"  got {len(ids)} ids for {n} samples, {where}"
-                    )
-                if rows is not None:
-                    values = {layer: x[rows] for layer, x in values.items()}
-                    ids = [ids[row] for row in rows]
-                store.begin({k: (x.shape[1:], x.dtype) for k, x in values.items()}, seen.kind)
-                store.append(values, ids, log.latest, skip=there)
-                log.count()
-                seen.n_rows, there = seen.n_rows + len(ids), 0
+    with each_batch("extract", data, model, progress=progress) as batches, ExitStack() as stack:
+        log.begin_pass()
+        for batch in batches:
+            known = log.was_counted(batch.value)
+            ids, rows = seen.take(batch.value)
+            if known:
+                seen.n_rows += store.batches[batch.number][1]
+                continue
+            if part is not None and log.latest != part:
+                raise log.refusal(f"batch {batch.number} (from 0) is another")
+            part = None
+            where = f"batch {batch.number} (counted from 0)"
+            if not recording:  # if all is there already, nothing runs
+                stack.enter_context(recorder)
+                recording = True
+            recorder.clear()
+            batch.run(model, prepare, forward)
+            values = _arrays(dict(recorder), where)
+            n = len(next(iter(values.values())))
+            if ids is None:
+                ids = list(range(seen.n_rows, seen.n_rows + n))
+            if len(ids) != n:
+                raise InputError(
+                    f"extract: sample_ids must give one id for each sample.\n"
+                    f"  got {len(ids)} ids for {n} samples, {where}"
+                )
+            if rows is not None:
+                values = {layer: x[rows] for layer, x in values.items()}
+                ids = [ids[row] for row in rows]
+            store.begin({k: (x.shape[1:], x.dtype) for k, x in values.items()}, seen.kind)
+            store.append(values, ids, log.latest, skip=there)
+            log.count()
+            seen.n_rows, there = seen.n_rows + len(ids), 0
     log.end_pass()
     store.save()
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from repsim.analysis.attention._places import Declared, GridOption, PatchOption, PrefixOption
 from repsim.analysis.attention._sums import AttentionDistances
-from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import AttentionRecorder, Layers
 
@@ -144,13 +144,12 @@ def attention_distance(
     declared = Declared("attention_distance", grid, patch_size, prefix)
     total = AttentionDistances("attention_distance", declared)
     recorder = AttentionRecorder(model, layers, handle=total.add)
-    with as_found(model), recorder:
-        for one_pass in batches("attention_distance", data, passes=1, progress=progress):
-            for batch in one_pass:
-                recorder.clear()
-                total.start()
-                run("attention_distance", model, batch, prepare, forward)
-                total.finish(recorder)
+    with each_batch("attention_distance", data, model, progress=progress) as batches, recorder:
+        for batch in batches:
+            recorder.clear()
+            total.start()
+            batch.run(model, prepare, forward)
+            total.finish(recorder)
     return total.dataset(recorder).assign_attrs(
         {"model": model_label(model, name), "n_samples": total.n_samples, **versions()}
     )

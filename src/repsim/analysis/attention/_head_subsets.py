@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from repsim.analysis.attention._places import (
     n_samples,
 )
 from repsim.analysis.maps._grams import LayerGrams
-from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import (
     AttentionCall,
@@ -184,22 +183,20 @@ def head_subset_cka(
     )
     recorder = Recorder(model_y, layers_y, transform=grams, select=select, batch_dim=batch_dim)
     acc = MinibatchCKA(kernel="linear")
-    with ExitStack() as stack:
-        stack.enter_context(as_found(model_x, model_y))
-        for one_pass in batches("head_subset_cka", data, passes=1, progress=progress):
-            for batch in one_pass:
-                heads.start()
-                # One after the other: the models may share modules, or be one.
-                with attention:
-                    run("head_subset_cka", model_x, batch, prepare_x, forward)
-                heads.distances.finish(attention)
-                grams.forget()
-                with recorder:
-                    run("head_subset_cka", model_y, batch, prepare_y, forward)
-                found = heads.grams
-                home = next(iter(found.values())).device
-                others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}
-                acc.update_grams(found, {**found, **others})
+    with each_batch("head_subset_cka", data, model_x, model_y, progress=progress) as batches:
+        for batch in batches:
+            heads.start()
+            # One after the other: the models may share modules, or be one.
+            with attention:
+                batch.run(model_x, prepare_x, forward)
+            heads.distances.finish(attention)
+            grams.forget()
+            with recorder:
+                batch.run(model_y, prepare_y, forward)
+            found = heads.grams
+            home = next(iter(found.values())).device
+            others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}
+            acc.update_grams(found, {**found, **others})
     acc.compute()  # says what is constant, and what was skipped
     distances = heads.distances.dataset(attention)
     label_x, label_y = (None, None) if names is None else names

@@ -12,15 +12,7 @@ from repsim._errors import InputError, StateError, warn
 from repsim.analysis.images._localization_result import localization_result
 from repsim.analysis.images._localization_sums import TokenPatchSums
 from repsim.analysis.images._token_grid import TokenGrids, image_of, pair_of
-from repsim.analysis.run._drive import (
-    Forward,
-    Prepare,
-    as_found,
-    batches,
-    device_of,
-    run,
-    to_device,
-)
+from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select
 from repsim.streaming import MIN_BATCH
@@ -178,24 +170,22 @@ def token_localization(
     )
     skipped: list[int] = []
     with ExitStack() as stack:
-        stack.enter_context(as_found(model))
+        batches = stack.enter_context(each_batch(operation, data, model, progress=progress))
         stack.enter_context(grids)
         stack.enter_context(recorder)
-        for one_pass in batches(operation, data, passes=1, progress=progress):
-            for batch in one_pass:
-                prepared = batch if prepare is None else prepare(batch)
-                prepared = to_device(prepared, device_of(model))
-                image = image_of(operation, prepared)
-                if image.shape[0] < MIN_BATCH:
-                    skipped.append(int(image.shape[0]))
-                    continue
-                grids.start(image)
-                sums.start(image)
-                recorder.clear(image.shape[0])
-                run(operation, model, prepared, None, forward)
-                kept = {label: key for label, key in recorder.items() if key is not None}
-                grids.report(kept)
-                sums.finish(kept)
+        for batch in batches:
+            prepared = batch.prepared(model, prepare)
+            image = image_of(operation, prepared.value)
+            if image.shape[0] < MIN_BATCH:
+                skipped.append(int(image.shape[0]))
+                continue
+            grids.start(image)
+            sums.start(image)
+            recorder.clear(image.shape[0])
+            prepared.run(model, forward=forward)
+            kept = {label: key for label, key in recorder.items() if key is not None}
+            grids.report(kept)
+            sums.finish(kept)
         if not sums.n_batches:
             raise StateError(
                 f"{operation}: there is nothing to compute from.\n"

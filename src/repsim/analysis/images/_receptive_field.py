@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,15 +13,7 @@ from torch import Tensor, nn
 from repsim._errors import InputError
 from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
 from repsim.analysis.images._token_grid import TokenGrids, image_of, pair_of, with_image
-from repsim.analysis.run._drive import (
-    Forward,
-    Prepare,
-    as_found,
-    batches,
-    device_of,
-    run,
-    to_device,
-)
+from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select
 
@@ -179,27 +172,27 @@ def effective_receptive_field(
     with ExitStack() as stack:
         # Inside a caller's inference mode there would be no graph, whatever the gradient mode.
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(as_found(model, gradients=True))
+        batches = stack.enter_context(
+            each_batch(operation, data, model, progress=progress, gradients=True)
+        )
         stack.enter_context(_without_parameter_gradients(model))
         stack.enter_context(grids)
         stack.enter_context(recorder)
-        for one_pass in batches(operation, data, passes=1, progress=progress):
-            for batch in one_pass:
-                prepared = batch if prepare is None else prepare(batch)
-                prepared = to_device(prepared, device_of(model))
-                image = image_of(operation, prepared, floating=True)
-                leaf = image.detach().clone().requires_grad_()
-                # The model gets a copy: it may work in place on its input, not on a leaf.
-                given = with_image(prepared, image, leaf.clone())
-                grids.start(leaf)
-                recorder.clear(leaf.shape[0])
-                run(operation, model, given, None, forward)
-                units = {label: unit for label, unit in recorder.items() if unit is not None}
-                grids.report(units)
-                fields.add(leaf, units)
-                # Or the graph would stay until the next forward is done.
-                del units, given, leaf
-                recorder.clear()
+        for batch in batches:
+            prepared = batch.prepared(model, prepare)
+            image = image_of(operation, prepared.value, floating=True)
+            leaf = image.detach().clone().requires_grad_()
+            # The model gets a copy: it may work in place on its input, not on a leaf.
+            given = replace(prepared, value=with_image(prepared.value, image, leaf.clone()))
+            grids.start(leaf)
+            recorder.clear(leaf.shape[0])
+            given.run(model, forward=forward)
+            units = {label: unit for label, unit in recorder.items() if unit is not None}
+            grids.report(units)
+            fields.add(leaf, units)
+            # Or the graph would stay until the next forward is done.
+            del units, given, leaf
+            recorder.clear()
     return fields.result(
         {
             "model": model_label(model, name),

@@ -17,7 +17,7 @@ from repsim._errors import InputError, NonFiniteError, warn
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.maps._progress import KeptKernels, Progress
 from repsim.analysis.maps._ranks import Ranks
-from repsim.analysis.run._drive import Forward, Prepare, as_found, run
+from repsim.analysis.run._drive import Forward, Prepare, as_found, call_model
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_ids import SampleIds
@@ -263,9 +263,9 @@ def compare(
             for one_pass in ranks.passes(data, passes, progress=progress):
                 acc = kept.begin_pass()
                 for batch, rows in one_pass:
-                    if kept.was_counted(batch):
+                    if kept.was_counted(batch.value):
                         continue
-                    grams = _grams(x, y, batch, one_forward=one_forward)
+                    grams = _grams(x, y, batch.value, one_forward=one_forward)
                     cut = [_rows(each, rows, ranks.n_ids) for each in grams]
                     with kept.counting():
                         if rows is None or rows:
@@ -352,7 +352,7 @@ def _grams(
         for side in group:
             side.start()
         if group:
-            run("compare", group[0].model, batch, group[0].prepare, group[0].forward)
+            call_model("compare", group[0].model, batch, group[0].prepare, group[0].forward)
         for side in group:
             side.stop()
     grams_x = dict(x.recorder)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
 from repsim.analysis.maps._grams import LayerGrams
-from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._drive import Batch, Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform
 from repsim.kernels import Kernel, resolve_kernel
@@ -145,14 +145,14 @@ def data_scale(
     others = [recorded(f"fraction {f:g}", models[f]) for f in fractions]
     others += [recorded(f"control {key!r}", model) for key, model in (controls or {}).items()]
     with ExitStack() as stack:
-        stack.enter_context(as_found(full, *(other.model for other in others)))
+        everyone = (full, *(other.model for other in others))
+        batches = stack.enter_context(each_batch("data_scale", data, *everyone, progress=progress))
         for each in (reference, *others):
             stack.enter_context(each.recorder)
-        for one_pass in batches("data_scale", data, passes=1, progress=progress):
-            for batch in one_pass:
-                expected = reference.run(batch, prepare, forward)
-                for other in others:
-                    other.add(other.run(batch, prepare, forward), expected, resolved)
+        for batch in batches:
+            expected = reference.grams_of(batch, prepare, forward)
+            for other in others:
+                other.add(other.grams_of(batch, prepare, forward), expected, resolved)
     names = list(others[0].sums)
     values, errors = _values(others, names)
     count, first = len(fractions), others[0].sums[names[0]]
@@ -181,15 +181,15 @@ class _Recorded:
     recorder: Recorder
     sums: dict[str, MinibatchCKA] = field(default_factory=dict)
 
-    def run(
-        self, batch: Any, prepare: Prepare | None, forward: Forward | None
+    def grams_of(
+        self, batch: Batch, prepare: Prepare | None, forward: Forward | None
     ) -> dict[str, Tensor]:
         """Return the Grams of one batch by layer."""
         self.grams.forget()
         self.recorder.clear()
         self.recorder.enabled = True
         try:
-            run("data_scale", self.model, batch, prepare, forward)
+            batch.run(self.model, prepare, forward)
         finally:
             self.recorder.enabled = False
         return dict(self.recorder)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from os import PathLike, fspath
 from typing import Any
 
 import torch.distributed as dist
 
 from repsim._errors import InputError, StateError
-from repsim.analysis.run._drive import batches
+from repsim.analysis.run._drive import Batch, each_pass
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids, ids_of
 from repsim.streaming import MinibatchCKA, gather, group_size, tell_failure
 
 __all__ = ["Ranks"]
-
-_END = object()
 
 
 class Ranks:
@@ -63,17 +61,18 @@ class Ranks:
 
     def passes(
         self, data: Iterable[Any] | None, passes: int, *, progress: bool
-    ) -> Iterator[Iterator[tuple[Any, list[int] | None]]]:
+    ) -> Iterator[Iterator[tuple[Batch, list[int] | None]]]:
         """Yield, for every pass, the batches with the rows that count; None for all rows."""
         empty = not self.alone
-        for one_pass in batches(
-            "compare", data, passes=passes, progress=progress, may_be_empty=empty
-        ):
-            yield (
-                ((each, None) for each in one_pass)
-                if self._sample_ids is None
-                else (self._first_seen(one_pass))
-            )
+        with closing(
+            each_pass("compare", data, passes=passes, progress=progress, may_be_empty=empty)
+        ) as each:
+            for one_pass in each:
+                yield (
+                    ((batch, None) for batch in one_pass)
+                    if self._sample_ids is None
+                    else (self._first_seen(one_pass))
+                )
 
     def all_reduce(self, accumulators: list[MinibatchCKA]) -> list[MinibatchCKA]:
         """Return the accumulators of all ranks together, pass by pass."""
@@ -89,14 +88,14 @@ class Ranks:
         ranks = {} if self.alone else {"n_ranks": self.size}
         return ranks if self._sample_ids is None else {**ranks, "n_duplicates": self.duplicates}
 
-    def _first_seen(self, one_pass: Iterator[Any]) -> Iterator[tuple[Any, list[int] | None]]:
+    def _first_seen(self, one_pass: Iterator[Batch]) -> Iterator[tuple[Batch, list[int] | None]]:
         # In step with the others until all are done: then every rank knows the same ids, and of
         # samples that several ranks have in one step the lowest rank counts them.
         assert self._sample_ids is not None
         seen: set[Any] = set()
         while True:
-            batch = next(one_pass, _END)
-            ids = None if batch is _END else ids_of("compare", self._sample_ids, batch)
+            batch = next(one_pass, None)
+            ids = None if batch is None else ids_of("compare", self._sample_ids, batch.value)
             everyone = [ids] if self.alone else gather("compare", ids, self.group)
             if all(theirs is None for theirs in everyone):
                 return
@@ -110,6 +109,6 @@ class Ranks:
                 self.duplicates += len(theirs or ()) - len(rows)
                 if rank == self.rank:
                     mine = rows
-            if ids is not None:
+            if batch is not None and ids is not None:
                 self.n_ids = len(ids)
                 yield batch, None if len(mine) == len(ids) else mine

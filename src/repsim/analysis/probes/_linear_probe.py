@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from repsim.analysis.probes._choices import ChosenTokens, TokenChoices, Tokens
 from repsim.analysis.probes._labelled import Division, IntArray, LabelsOf, apart
 from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
-from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select
 
@@ -173,41 +174,42 @@ def linear_probe(
     names: dict[str, tuple[str, ...]] = {}
 
     def labelled(
-        data: Iterable[Any], source: str, classes: int | None
-    ) -> Iterator[tuple[Any, IntArray, str]]:
-        for one_pass in batches("linear_probe", data, passes=1, progress=progress):
-            for number, batch in enumerate(one_pass):
-                given, truth = apart("linear_probe", batch, labels, classes, source)
-                yield given, truth, f"batch {number} of {source}"
+        batches: Iterator[Batch], source: str, classes: int | None
+    ) -> Iterator[tuple[Batch, IntArray, str]]:
+        for batch in batches:
+            given, truth = apart("linear_probe", batch.value, labels, classes, source)
+            yield replace(batch, value=given), truth, f"batch {batch.number} of {source}"
 
-    def vectors(given: Any, truth: IntArray, where: str) -> Iterator[tuple[str, Tensor]]:
+    def vectors(given: Batch, truth: IntArray, where: str) -> Iterator[tuple[str, Tensor]]:
         choices.start()
         recorder.clear()
-        run("linear_probe", model, given, prepare, forward)
+        given.run(model, prepare, forward)
         _check_outputs(recorder, len(truth), names, where)
         for layer, found in recorder.items():
             names.setdefault(layer, found.names)
             yield layer, found.values
 
     with as_found(model), choices.watching(model), recorder:
-        for given, truth, where in labelled(train, "train", n_classes):
-            fit, hold = division.take(truth)
-            if len(fit) or len(hold):
-                for layer, values in vectors(given, truth, where):
-                    probe = training.setdefault(layer, TrainedProbe(names[layer]))
-                    probe.add(values, truth, fit, hold)
-            if division.complete(n_classes):
-                break
+        with each_batch("linear_probe", train, progress=progress) as batches:
+            for given, truth, where in labelled(batches, "train", n_classes):
+                fit, hold = division.take(truth)
+                if len(fit) or len(hold):
+                    for layer, values in vectors(given, truth, where):
+                        probe = training.setdefault(layer, TrainedProbe(names[layer]))
+                        probe.add(values, truth, fit, hold)
+                if division.complete(n_classes):
+                    break
         classes = division.check("linear_probe", n_classes, hold=holdout > 0)
         _report_unknown(choices)
         _check_any(names, tokens)
         for layer in list(training):  # the state of a layer goes when its classifiers are there
             tested[layer] = training.pop(layer).choose(ridges, classes, standardize=standardize)
         counts = np.zeros(classes, np.int64)
-        for given, truth, where in labelled(test, "test", classes):
-            counts += np.bincount(truth, minlength=classes)
-            for layer, values in vectors(given, truth, where):
-                tested[layer].add(values, truth)
+        with each_batch("linear_probe", test, progress=progress) as batches:
+            for given, truth, where in labelled(batches, "test", classes):
+                counts += np.bincount(truth, minlength=classes)
+                for layer, values in vectors(given, truth, where):
+                    tested[layer].add(values, truth)
     n_test, held = int(counts.sum()), int(division.held.sum())
     return probe_result(tested, choices.named, n_test).assign_attrs(
         model=model_label(model, name),

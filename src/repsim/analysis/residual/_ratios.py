@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.analysis.residual._layout import Layout, Layouts
-from repsim.analysis.run._drive import Forward, Prepare, as_found, batches, run
+from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Join, ResidualSite, SiteFinder, listing
 
@@ -140,13 +140,15 @@ def residual_ratios(
     ):
         raise InputError(f"residual_ratios: prefix must be a number of tokens.\n  got {prefix!r}")
     total = _Total(Layouts(model, prefix, batch_dim, channel_dim))
-    with as_found(model), SiteFinder(model, total.add) as finder:
+    with (
+        each_batch("residual_ratios", data, model, progress=progress) as batches,
+        SiteFinder(model, total.add) as finder,
+    ):
         total.finder = finder
-        for one_pass in batches("residual_ratios", data, passes=1, progress=progress):
-            for batch in one_pass:
-                finder.restart()
-                run("residual_ratios", model, batch, prepare, forward)
-                total.end_batch()
+        for batch in batches:
+            finder.restart()
+            batch.run(model, prepare, forward)
+            total.end_batch()
     finder.warn("residual_ratios")
     return total.dataset().assign_attrs(
         model=model_label(model, name), n_samples=total.n_samples, **versions()

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from repsim._errors import InputError
-from repsim.analysis.run._drive import Forward, Prepare, as_found, run
+from repsim.analysis.run._drive import Forward, Prepare, as_found, call_model
 from repsim.capture import ResidualSites, SiteFinder
 
 __all__ = ["residual_sites"]
@@ -93,6 +93,6 @@ def residual_sites(
             f"residual_sites: model must be a torch.nn.Module.\n  got {type(model).__name__}"
         )
     with as_found(model), SiteFinder(model) as finder:
-        run("residual_sites", model, example, prepare, forward)
+        call_model("residual_sites", model, example, prepare, forward)
     finder.warn("residual_sites")
     return finder.sites()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
@@ -13,7 +15,15 @@ from tqdm.auto import tqdm
 
 from repsim._errors import InputError
 
-__all__ = ["Forward", "Prepare", "as_found", "batches", "device_of", "run"]
+__all__ = [
+    "Batch",
+    "Forward",
+    "Prepare",
+    "as_found",
+    "call_model",
+    "each_batch",
+    "each_pass",
+]
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
 """What ``forward=`` accepts: (model, batch), the result is ignored."""
@@ -64,7 +74,7 @@ def to_device(batch: Any, device: torch.device | None) -> Any:
     return batch
 
 
-def run(
+def call_model(
     operation: str,
     model: nn.Module,
     batch: Any,
@@ -72,9 +82,7 @@ def run(
     forward: Forward | None = None,
 ) -> object:
     """Call a model on a batch: a tensor, a tuple led by the input, or a mapping of keywords."""
-    if prepare is not None:
-        batch = prepare(batch)
-    batch = to_device(batch, device_of(model))
+    batch = prepared_for(model, batch, prepare)
     if forward is not None:
         return forward(model, batch)
     if isinstance(batch, Mapping):
@@ -92,14 +100,78 @@ def run(
     )
 
 
-def batches(
+def prepared_for(model: nn.Module, batch: Any, prepare: Prepare | None) -> Any:
+    """Return a batch as a model wants it, on the model's device."""
+    return to_device(batch if prepare is None else prepare(batch), device_of(model))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of the data of an analysis.
+
+    Attributes
+    ----------
+    operation : str
+        The analysis, for errors.
+    value : object
+        What the data gave.
+    number : int
+        Its place in its pass over the data, counted from 0.
+    """
+
+    operation: str
+    value: Any
+    number: int
+
+    def prepared(self, model: nn.Module, prepare: Prepare | None) -> Batch:
+        """Return the batch as a model wants it, on the model's device."""
+        return replace(self, value=prepared_for(model, self.value, prepare))
+
+    def run(
+        self, model: nn.Module, prepare: Prepare | None = None, forward: Forward | None = None
+    ) -> object:
+        """Call a model on the batch, prepared for it."""
+        return call_model(self.operation, model, self.value, prepare, forward)
+
+
+@contextmanager
+def each_batch(
+    operation: str,
+    data: Iterable[Any] | None,
+    *models: nn.Module,
+    progress: bool,
+    gradients: bool = False,
+) -> Iterator[Iterator[Batch]]:
+    """Give the batches of one pass over the data, with the models as an analysis needs them.
+
+    The models run in evaluation mode and come back as they were (:func:`as_found`; without models
+    the caller sees to that). The progress bar is closed and the data are left however the pass
+    ends.
+
+    Examples
+    --------
+    >>> model = nn.Linear(2, 1)
+    >>> with each_batch("sizes", [torch.ones(3, 2)], model, progress=False) as batches:
+    ...     [tuple(batch.run(model).shape) for batch in batches], model.training
+    ([(3, 1)], False)
+    >>> model.training
+    True
+    """
+    with (
+        as_found(*models, gradients=gradients) if models else nullcontext(),
+        closing(each_pass(operation, data, passes=1, progress=progress)) as passes,
+    ):
+        yield chain.from_iterable(passes)
+
+
+def each_pass(
     operation: str,
     data: Iterable[Any] | None,
     *,
     passes: int,
     progress: bool,
     may_be_empty: bool = False,
-) -> Iterator[Iterator[Any]]:
+) -> Generator[Iterator[Batch]]:
     """Yield one iterator over the batches for every pass, under one progress bar.
 
     Raises
@@ -121,19 +193,20 @@ def batches(
         )
     total = operator.length_hint(data) * passes or None  # a streaming loader has no length
     with tqdm(total=total, unit="batch", desc=operation, disable=not progress) as bar:
-        for number in range(passes):
+        for each in range(passes):
             seen = 0
 
-            def one_pass() -> Iterator[Any]:
+            def one_pass() -> Generator[Batch]:
                 nonlocal seen
-                for batch in data:
-                    yield batch
+                for value in data:
+                    yield Batch(operation, value, seen)
                     seen += 1
                     bar.update()
 
-            yield one_pass()
+            with closing(one_pass()) as batches:
+                yield batches
             if not seen and not may_be_empty:
                 raise InputError(
-                    f"{operation}: data gave no batch in pass {number + 1}.\n"
+                    f"{operation}: data gave no batch in pass {each + 1}.\n"
                     f"  Is the folder empty, or drop_last=True with fewer samples than a batch?"
                 )

@@ -71,11 +71,11 @@ def output_shapes(
         return hook
 
     handles = [each.module.register_forward_hook(hook_of(each.name)) for each in chosen]
-    from repsim.analysis import as_found, run
+    from repsim.analysis import as_found, call_model
 
     try:
         with as_found(model.module):
-            run("layers", model.module, batch)
+            call_model("layers", model.module, batch)
     finally:
         for handle in handles:
             handle.remove()
