@@ -56,6 +56,15 @@ def arrays(tmp_path):
 
 
 @pytest.fixture
+def layers(tmp_path, arrays):
+    """``layers.npz``: two layers of the same samples, and what is in them."""
+    x, y = arrays
+    found = {"early": x, "late": np.tanh(y)}
+    np.savez(tmp_path / "layers.npz", **found)
+    return found
+
+
+@pytest.fixture
 def inputs(tmp_path) -> Path:
     """``inputs.npz``: 40 samples that models get as they are, and labels."""
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ import torch
 import repsim
 from cli import tiny_models
 from repsim.cli import main
-from repsim.cli.commands import _analyses
+from repsim.cli.tasks import _analyses
 from repsim.report import load_results
 
 VIT = ("analyse", "cli.tiny_models:vit", "--data", "photos", "--batch-size", "12", "--no-progress")
@@ -284,16 +284,16 @@ def test_version_and_help(repsim_command, capsys):
     assert repsim_command("--version").out == f"repsim {repsim.__version__}\n"
     shown = repsim_command("--help")
     assert shown.code == 0
-    for command in ("compare", "attention", "analyse", "layers", "report", "Exit codes"):
+    for command in ("measure", "compare", "attention", "analyse", "layers", "report", "Exit codes"):
         assert command in shown.out
-    for command in ("compare", "attention", "analyse", "layers", "report"):
+    for command in ("measure", "compare", "attention", "analyse", "layers", "report"):
         assert repsim_command(command, "--help").code == 0
     assert main([]) == 2
 
 
 def test_json_is_json_for_every_command(repsim_command, folder, arrays):
     for argv in (
-        ("compare", "x.npy", "y.npy"),
+        ("measure", "x.npy", "y.npy"),
         ("compare", "cli.tiny_models:vit", "--data", "photos", "--layers", "blocks.?"),
         ("attention", "cli.tiny_models:vit", "--data", "photos"),
         ("layers", "cli.tiny_models:vit"),

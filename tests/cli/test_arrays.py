@@ -1,4 +1,4 @@
-"""``repsim compare`` on files of arrays."""
+"""``repsim measure``: files of arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import repsim
 
 def test_a_number_is_the_first_line(repsim_command, arrays):
     x, y = arrays
-    ran = repsim_command("compare", "x.npy", "y.npy")
+    ran = repsim_command("measure", "x.npy", "y.npy")
     assert ran.code == 0
     first, second = ran.out.splitlines()
     assert float(first) == pytest.approx(float(repsim.cka(x, y, estimator="unbiased")), abs=1e-6)
@@ -38,7 +38,7 @@ def test_a_number_is_the_first_line(repsim_command, arrays):
     ],
 )
 def test_options_are_those_of_the_measure(repsim_command, arrays, options, expected):
-    ran = repsim_command("compare", "x.npy", "y.npy", *options, "--json")
+    ran = repsim_command("measure", "x.npy", "y.npy", *options, "--json")
     assert ran.code == 0
     assert ran.json["value"] == pytest.approx(float(expected(*arrays)), rel=1e-12)
     assert ran.json["n_samples"] == 40
@@ -48,7 +48,7 @@ def test_options_are_those_of_the_measure(repsim_command, arrays, options, expec
 def test_inference(repsim_command, arrays):
     x, y = arrays
     ran = repsim_command(
-        "compare", "x.npy", "y.npy", "--test", "--permutations", 199, "--seed", 3, "--json"
+        "measure", "x.npy", "y.npy", "--test", "--permutations", 199, "--seed", 3, "--json"
     )
     expected = repsim.permutation_test(x, y, permutations=199, seed=3)
     assert ran.json["permutation_test"]["p_value"] == expected.p_value
@@ -57,29 +57,21 @@ def test_inference(repsim_command, arrays):
     assert ran.json["jackknife"]["low"] == pytest.approx(interval.low)
     assert ran.json["jackknife"]["high"] == pytest.approx(interval.high)
 
-    shown = repsim_command("compare", "x.npy", "y.npy", "--test", "--permutations", 199).out
+    shown = repsim_command("measure", "x.npy", "y.npy", "--test", "--permutations", 199).out
     assert "p = 0.005 (199 permutations)" in shown
     assert "95% interval [" in shown
 
 
 def test_inference_of_another_measure_has_no_interval(repsim_command, arrays):
     options = ["--measure", "procrustes", "--test", "--permutations", "19"]
-    ran = repsim_command("compare", "x.npy", "y.npy", *options, "--json")
+    ran = repsim_command("measure", "x.npy", "y.npy", *options, "--json")
     assert ran.json["permutation_test"]["p_value"] == 0.05
     assert "jackknife" not in ran.json
-    assert "no interval" in repsim_command("compare", "x.npy", "y.npy", *options).out
-
-
-@pytest.fixture
-def layers(tmp_path, arrays):
-    x, y = arrays
-    found = {"early": x, "late": np.tanh(y)}
-    np.savez(tmp_path / "layers.npz", **found)
-    return found
+    assert "no interval" in repsim_command("measure", "x.npy", "y.npy", *options).out
 
 
 def test_a_matrix_is_labelled(repsim_command, layers):
-    ran = repsim_command("compare", "layers.npz", "y.npy", "--json")
+    ran = repsim_command("measure", "layers.npz", "y.npy", "--json")
     assert ran.json["coords"]["layer_x"]["data"] == ["early", "late"]
     assert ran.json["coords"]["layer_y"]["data"] == ["y"]
     (late,) = ran.json["variables"]["cka"]["data"][1]
@@ -88,28 +80,28 @@ def test_a_matrix_is_labelled(repsim_command, layers):
 
 
 def test_a_file_of_layers_with_itself(repsim_command, layers):
-    shown = repsim_command("compare", "layers.npz", "--no-progress")
+    shown = repsim_command("measure", "layers.npz", "--no-progress")
     assert shown.code == 0
     for word in ("early", "late", "1.0000"):
         assert word in shown.out
-    ran = repsim_command("compare", "layers.npz", "--measure", "nbs", "--json")
+    ran = repsim_command("measure", "layers.npz", "--measure", "nbs", "--json")
     expected = repsim.pairwise(layers, measure="nbs")
     np.testing.assert_allclose(ran.json["variables"]["nbs"]["data"], expected.values)
 
 
 def test_a_matrix_is_tested_under_one_error_rate(repsim_command, layers):
-    ran = repsim_command("compare", "layers.npz", "--test", "--permutations", 99, "--json")
+    ran = repsim_command("measure", "layers.npz", "--test", "--permutations", 99, "--json")
     expected = repsim.max_t(layers, permutations=99)
     found = ran.json["variables"]["p_adjusted"]["data"]
     np.testing.assert_array_equal(found, expected.p_adjusted.values)
-    refused = repsim_command("compare", "layers.npz", "--test", "--measure", "nbs")
+    refused = repsim_command("measure", "layers.npz", "--test", "--measure", "nbs")
     assert refused.code == 2
     assert "only CKA is tested" in refused.err
 
 
 def test_an_undefined_value_is_null(repsim_command, tmp_path, arrays):
     np.save(tmp_path / "constant.npy", np.ones((40, 3)))
-    ran = repsim_command("compare", "x.npy", "constant.npy", "--json")
+    ran = repsim_command("measure", "x.npy", "constant.npy", "--json")
     assert ran.code == 0
     assert ran.json["value"] is None
     assert "warning: cka" in ran.err
@@ -125,9 +117,8 @@ def test_an_undefined_value_is_null(repsim_command, tmp_path, arrays):
         (["x.npy", "garbage.npz"], 1, "garbage.npz"),
         (["x.npy", "pickled.npy"], 1, "Python objects"),
         (["x.npy", "few.npy"], 1, "n=2"),
-        (["x.npy", "timm:resnet18"], 2, "file of arrays and a model"),
-        (["x.npy", "y.npy", "--layers", "a"], 2, "--layers: is for models only"),
-        (["x.npy", "y.npy", "--out", "run"], 2, "--out: is for models only"),
+        (["x.npy", "y.npy", "--layers", "a"], 2, "--layers: is an option of repsim compare"),
+        (["x.npy", "y.npy", "--out", "run"], 2, "--out: is an option of repsim compare"),
         (["x.npy", "y.npy", "--measure", "procrusts"], 2, "Did you mean procrustes"),
         (["x.npy", "y.npy", "--kernel", "rbff"], 2, "Did you mean rbf"),
         (["x.npy", "y.npy", "--kernel", "rbf(frction=2)"], 2, "Did you mean fraction"),
@@ -149,7 +140,7 @@ def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays, argv, code, sai
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
     for name in ("garbage.npy", "garbage.npz"):
         (tmp_path / name).write_text("neither")
-    ran = repsim_command("compare", *argv)
+    ran = repsim_command("measure", *argv)
     assert ran.code == code
     assert said in " ".join(ran.err.split())
     assert ran.out == ""
@@ -157,7 +148,7 @@ def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays, argv, code, sai
 
 
 def test_debug_shows_where(repsim_command, arrays):
-    ran = repsim_command("compare", "x.npy", "missing.npy", "--debug")
+    ran = repsim_command("measure", "x.npy", "missing.npy", "--debug")
     assert ran.code == 2
     assert "Traceback" in ran.err
     assert "error: there is no such file." in ran.err

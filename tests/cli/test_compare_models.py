@@ -255,7 +255,7 @@ def test_a_damaged_result_is_named(repsim_command, inputs):
         ((*TWO, "--layers", "blok*"), 2, "--layers: no layer matches 'blok*'"),
         ((*TWO, "--layers-y", "9"), 2, "--layers-y: no layer is called '9'"),
         ((*TWO, "--weights", "missing.pt"), 2, "--weights: there is no such file"),
-        ((*TWO, "--test"), 2, "--test: is for arrays only"),
+        ((*TWO, "--test"), 2, "--test: is an option of repsim measure"),
         ((*TWO, "--batch-size", 0), 2, "--batch-size"),
         ((*TWO, "--on-bad-image", "maybe"), 2, "--on-bad-image"),
         ((*TWO[:2], *TWO[3:], "--seed-y", 3), 2, "for two models only"),

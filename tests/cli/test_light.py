@@ -49,7 +49,7 @@ def test_help_and_version_load_no_torch():
 
 
 def test_arrays_need_no_torch(arrays, tmp_path):
-    ran = python(without("torch"), "compare", "x.npy", "y.npy", "--test", cwd=tmp_path)
+    ran = python(without("torch"), "measure", "x.npy", "y.npy", "--test", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "p = 0.001" in ran.stdout
 

@@ -30,7 +30,7 @@ def lines(text):
 
 def test_the_page_has_every_command():
     shown = {argv[0] for argv, _ in commands()}
-    assert shown == {"--version", "compare", "attention", "analyse", "layers", "report"}
+    assert shown == {"--version", "measure", "compare", "attention", "analyse", "layers", "report"}
 
 
 @pytest.mark.slow

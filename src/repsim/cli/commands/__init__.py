@@ -1,1 +1,5 @@
-"""The commands: each from its arguments to what it prints and saves."""
+"""The commands, one file each: its arguments, its options, and the task that it starts.
+
+A new command is a new file here and a line in ``cli/_app.py``. These files are imported for every
+``repsim --help``: what a command computes lives in ``tasks``, which is imported when it runs.
+"""

@@ -1,152 +1,205 @@
-"""``repsim compare MODEL MODEL --data ...``: a map of layers, resumable."""
+"""``repsim compare MODEL MODEL --data ...``: a map of the layers of two models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from repsim.cli._literals import read_kernel
-from repsim.cli._needs import need
-from repsim.cli._outcome import Interrupted
-from repsim.cli._run_folder import RunFolder
+import typer
+
+from repsim.cli._outcome import UsageError
 from repsim.cli._session import Session
-from repsim.cli._tables import dataset_json, show_result
-from repsim.cli.commands._provenance import model_provenance, with_provenance
-from repsim.cli.data._inputs import Inputs
-from repsim.cli.models._load import LoadedModel, ModelRequest, chosen_layers, load_model
+from repsim.cli.commands._options import (
+    MEASURE,
+    MODELS,
+    RUN,
+    DataOptions,
+    Kernel,
+    Layers,
+    ModelOptions,
+    Out,
+    Progress,
+    RunOptions,
+    published,
+)
+from repsim.cli.commands._signature import command
 
-__all__ = ["MapOptions", "compare_models"]
+if TYPE_CHECKING:
+    from repsim.cli.models._load import ModelRequest
 
-NAME = "compare"
+__all__ = ["compare"]
+
+
+class Transform(StrEnum):
+    """The part of a layer's output that is compared."""
+
+    FLATTEN = "flatten"
+    CLS = "cls"
+    MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class SecondModel:
+    """What differs for the second model."""
+
+    layers_y: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            rich_help_panel=MODELS,
+            show_default="as --layers",
+            help="Layers of the second model. May be repeated.",
+        ),
+    ] = None
+    weights_y: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", rich_help_panel=MODELS, help="Weights of the second model, a file."
+        ),
+    ] = None
+    size_y: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            rich_help_panel=MODELS,
+            show_default="as --size",
+            help="Height and width of the images that the second model gets.",
+        ),
+    ] = None
+    seed_y: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            rich_help_panel=RUN,
+            show_default="--seed plus 1",
+            help="Seed of the random weights of the second model.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class MapOptions:
-    """What was asked for of a map of layers."""
+    """How the map is made."""
 
-    layers: tuple[str, ...] = ("*",)
-    layers_y: tuple[str, ...] | None = None
-    kernel: str = "linear"
-    passes: int = 1
-    transform: str | None = None
-    z_scores: bool = False
+    transform: Annotated[
+        Transform | None,
+        typer.Option(
+            "--transform",
+            rich_help_panel=MEASURE,
+            show_default="flatten",
+            help="Compare the whole output (flatten), the first token (cls) or the mean over "
+            "tokens.",
+        ),
+    ] = None
+    kernel: Kernel = None
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=RUN,
+            show_default="1",
+            help="Number of passes over the data, each in another order.",
+        ),
+    ] = None
+    z_scores: Annotated[
+        bool,
+        typer.Option(
+            "--z-scores",
+            rich_help_panel=MEASURE,
+            help="Add how many standard deviations each CKA lies above chance.",
+        ),
+    ] = False
 
-    def arguments(self) -> dict[str, Any]:
-        """Return all of it as JSON has it."""
-        return {
-            "layers": list(self.layers),
-            "layers_y": None if self.layers_y is None else list(self.layers_y),
-            "kernel": repr(read_kernel(self.kernel)),
-            "passes": self.passes,
-            "transform": self.transform or "flatten",
-            "z_scores": self.z_scores,
-        }
 
-
-def compare_models(
+@command
+def compare(
     session: Session,
-    x: ModelRequest,
-    y: ModelRequest | None,
-    inputs: Inputs,
-    options: MapOptions,
+    x: Annotated[
+        str,
+        typer.Argument(
+            metavar="X",
+            help="A model: timm:NAME, torchvision:NAME, transformers:TYPE, or "
+            "package.module:function.",
+        ),
+    ],
+    y: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="Y", help="A second model; without it, the layers of X with each other."
+        ),
+    ] = None,
     *,
-    out: Path | None,
-    progress: bool,
+    data: DataOptions,
+    layers: Layers = None,
+    first: ModelOptions,
+    second: SecondModel,
+    chosen: MapOptions,
+    run: RunOptions,
+    out: Out = None,
+    progress: Progress = True,
 ) -> None:
-    """Compare all layers of two models, or of one with itself."""
-    for request in (x, y):
+    """Compare every layer of a model with every layer of another.
+
+    Unbiased minibatch CKA with its standard error, over --data. With --out the state is kept in a
+    folder: after Ctrl-C or a crash the same command goes on.
+    """
+    request_x, request_y = _requests(x, y, first, second, run)
+    from repsim.cli.tasks import _map
+
+    _map.compare_models(
+        session,
+        request_x,
+        request_y,
+        data.inputs("compare", run, first.scale),
+        _map.MapOptions(
+            tuple(layers or ("*",)),
+            None if second.layers_y is None else tuple(second.layers_y),
+            chosen.kernel or "linear",
+            chosen.passes or 1,
+            None if chosen.transform is None else chosen.transform.value,
+            chosen.z_scores,
+        ),
+        out=out,
+        progress=progress,
+    )
+
+
+def _requests(
+    x: str, y: str | None, first: ModelOptions, second: SecondModel, run: RunOptions
+) -> tuple[ModelRequest, ModelRequest | None]:
+    """Return the models to load, once their names and weights are checked."""
+    from repsim.cli.models._load import ModelRequest
+
+    seed, device = run.seed or 0, run.device or "cpu"
+    has_x, *has_y = published(first.pretrained, *(each for each in (x, y) if each is not None))
+    request_x = ModelRequest(x, seed, first.weights, has_x, first.size, first.scale, device)
+    request_y = None
+    if y is None:
+        _need_second_model(second)
+    else:
+        # Two draws, as of two models built one after the other: one seed would make one model.
+        seed_y = seed + 1 if second.seed_y is None else second.seed_y
+        size_y = second.size_y or first.size
+        request_y = ModelRequest(y, seed_y, second.weights_y, has_y[0], size_y, first.scale, device)
+    for request in (request_x, request_y):
         if request is not None:
             request.check()
-    folder = None
-    if out is not None:
-        arguments = {
-            "model_x": x.arguments(),
-            "model_y": None if y is None else y.arguments(),
-            **inputs.arguments(),
-            **options.arguments(),
-        }
-        folder = RunFolder(session, out, "compare", arguments)
-    if folder is not None and folder.has(NAME):
-        session.note(f"note: {folder.path} is finished; nothing is computed again.")
-        result = folder.load(NAME)
-    else:
-        result = _computed(session, x, y, inputs, options, folder, progress)
-    page = None
-    if folder is not None:
-        folder.state.unlink(missing_ok=True)
-        page = folder.write_page()
-    if session.as_json:
-        files = None if page is None else {"folder": str(out), "report": str(page)}
-        session.emit({"command": "compare", "files": files, **dataset_json(result)})
-        return
-    show_result(session, NAME, result)
-    if page is not None:
-        session.line(f"saved in {out}; the page is {page}")
+    return request_x, request_y
 
 
-def _computed(
-    session: Session,
-    x: ModelRequest,
-    y: ModelRequest | None,
-    inputs: Inputs,
-    options: MapOptions,
-    folder: RunFolder | None,
-    progress: bool,
-) -> Any:
-    need("torch", "comparing models")
-    from repsim.analysis import compare
-
-    model_x = load_model(session, x)
-    model_y = None if y is None else load_model(session, y)
-    chosen_layers(model_x, options.layers, "--layers")
-    layers_y = options.layers if options.layers_y is None else options.layers_y
-    which = "--layers" if options.layers_y is None else "--layers-y"
-    if model_y is not None or options.layers_y is not None:
-        chosen_layers(model_y or model_x, layers_y, which)
-    models = [model_x] if model_y is None else [model_x, model_y]
-    data = inputs.batches(models)
-    if folder is not None:
-        sides = ("model_x", "model_y")
-        folder.begin({side: model.digest() for side, model in zip(sides, models, strict=False)})
-    result = compare(
-        model_x.module,
-        None if model_y is None else model_y.module,
-        data,
-        layers=options.layers,
-        layers_y=options.layers_y,
-        kernel=read_kernel(options.kernel),
-        passes=options.passes,
-        transform=options.transform,
-        z_scores=options.z_scores,
-        prepare_x=data.sides[0],
-        prepare_y=data.sides[-1],
-        names=_names(models, x, y),
-        progress=progress,
-        checkpoint=None if folder is None else folder.state,
-    )
-    inputs.bad.tell(session)
-    if "interrupted" in result.attrs:
-        raise Interrupted(str(result.attrs["interrupted"]))
-    described = [model_provenance(x, model_x, "_x")]
-    if y is not None and model_y is not None:
-        described.append(model_provenance(y, model_y, "_y"))
-    result = with_provenance(session, result, inputs, *described)
-    if folder is not None:
-        folder.save(NAME, result)
-    return result
-
-
-def _names(models: list[LoadedModel], x: ModelRequest, y: ModelRequest | None) -> tuple[str, str]:
-    """Return two names, which differ where the models do."""
-    if y is None:
-        return models[0].name, models[0].name
-    a, b = models[0].name, models[1].name
-    if a != b:
-        return a, b
-    source = (x.spec, y.spec)
-    if source[0] != source[1]:
-        return source
-    if models[0].weights == models[1].weights:
-        return f"{a} (seed {x.seed})", f"{b} (seed {y.seed})"
-    return f"{a} ({models[0].weights})", f"{b} ({models[1].weights})"
+def _need_second_model(second: SecondModel) -> None:
+    """Refuse options of a second model that is not there, rather than ignore them."""
+    values = {
+        "--weights-y": second.weights_y,
+        "--size-y": second.size_y,
+        "--seed-y": second.seed_y,
+    }
+    names = [name for name, value in values.items() if value is not None]
+    if names:
+        raise UsageError(
+            f"{', '.join(names)}: {'is' if len(names) == 1 else 'are'} for two models only.\n"
+            f"  Name a second model, or leave {'it' if len(names) == 1 else 'them'} out."
+        )

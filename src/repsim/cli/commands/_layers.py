@@ -1,58 +1,28 @@
-"""``repsim layers``: what a model is made of, as results will label it."""
+"""``repsim layers MODEL``: the layers of a model, as results name them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from repsim.cli._session import Session
-from repsim.cli.commands._shapes import LayerShape, output_shapes
-from repsim.cli.data._inputs import Inputs
-from repsim.cli.models._load import ModelRequest, chosen_layers, load_model
+from repsim.cli.commands._options import DataSource, Layers, ModelName, ModelOptions, RunOptions
+from repsim.cli.commands._signature import command
 
-__all__ = ["list_layers"]
+__all__ = ["layers"]
 
 
-def list_layers(
-    session: Session, request: ModelRequest, layers: Sequence[str], data: str | None
+@command
+def layers(
+    session: Session,
+    model: ModelName,
+    *,
+    layers: Layers = None,
+    data: DataSource = None,
+    options: ModelOptions,
+    run: RunOptions,
 ) -> None:
-    """List the layers in execution order, and those that do not run at the end."""
-    request.check()
-    inputs = None if data is None else Inputs(data)
-    model = load_model(session, request)
-    chosen_layers(model, layers, "--layers")
-    found = output_shapes(model, inputs, layers)
-    if session.as_json:
-        session.emit(
-            {
-                "command": "layers",
-                "model": request.spec,
-                "layers": [
-                    {
-                        "name": each.name,
-                        "type": each.kind,
-                        "shape": ["n", *each.shape[1:]] if _is_batch(each) else list(each.shape),
-                        "runs": each.ran,
-                    }
-                    for each in found
-                ],
-            }
-        )
-        return
-    session.table(
-        f"Layers of {request.spec}, in the order in which they run",
-        ["layer", "type", "output"],
-        [[each.name, each.kind, _shape(each)] for each in found],
-    )
+    """List the layers of a model: name, type and output shape, in the order in which they run.
 
+    The model runs once, on noise of its size or on two samples of --data.
+    """
+    from repsim.cli.tasks._layer_list import list_layers
 
-def _is_batch(each: LayerShape) -> bool:
-    return bool(each.shape) and each.shape[0] == 2
-
-
-def _shape(each: LayerShape) -> str:
-    if not each.ran:
-        return "does not run"
-    if not each.shape:
-        return "no tensor"
-    sizes = ["n" if _is_batch(each) else str(each.shape[0]), *map(str, each.shape[1:])]
-    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+    list_layers(session, options.request(model, run), layers or ["*"], data)

@@ -1,197 +1,127 @@
-"""``repsim compare X.npy Y.npy``: one number, or a matrix of named layers."""
+"""``repsim measure X.npy Y.npy``: how similar two arrays are, or the layers in two files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
-from repsim._errors import InputError
-from repsim.cli._literals import near, read_kernel, read_options
+import typer
+
 from repsim.cli._outcome import UsageError
 from repsim.cli._session import Session
-from repsim.cli._tables import dataset_json, show_matrix
-from repsim.cli.data._array_files import read_layers
-from repsim.measures import MEASURES, Measure
+from repsim.cli.commands._options import MEASURE, Kernel, Progress
+from repsim.cli.commands._signature import command
 
-__all__ = ["ArrayOptions", "compare_arrays"]
+__all__ = ["measure"]
+
+TEST = "Test"
+"""The panel of the help that lists what a test draws."""
 
 
 @dataclass(frozen=True)
-class ArrayOptions:
-    """What was asked for of arrays; None is the default."""
+class MeasureOptions:
+    """What is measured."""
 
-    measure: str | None = None
-    kernel: str | None = None
-    estimator: str | None = None
-    options: tuple[str, ...] = ()
-    test: bool = False
-    permutations: int | None = None
-    seed: int = 0
-    progress: bool = True
-
-
-def compare_arrays(session: Session, x: str, y: str | None, asked: ArrayOptions) -> None:
-    """Compare the arrays of two files, or the layers of one with each other."""
-    measure = _measure(asked.measure or "cka")
-    settings = _settings(measure, asked)
-    xs = read_layers(x)
-    ys = None if y is None else read_layers(y)
-    if ys is None and len(xs) == 1:
-        raise UsageError(
-            f"compare: one array has nothing to be compared with.\n  got {x}\n"
-            f"  Name a second file, or an .npz with several layers."
-        )
-    if ys is not None and len(xs) == len(ys) == 1:
-        _pair(session, (x, y or ""), _only(xs), _only(ys), measure, settings, asked)
-    else:
-        _matrix(session, (x, y or x), xs, ys, measure, settings, asked)
-
-
-def _measure(name: str) -> Measure:
-    if name not in MEASURES:
-        raise UsageError(
-            f"--measure: unknown measure.\n  expected one of {', '.join(MEASURES)}\n"
-            f"  got {name!r}{near(name, list(MEASURES))}"
-        )
-    return MEASURES[name]
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            "--measure",
+            rich_help_panel=MEASURE,
+            show_default="cka",
+            help="The name of a measure of the library.",
+        ),
+    ] = None
+    kernel: Kernel = None
+    estimator: Annotated[
+        str | None,
+        typer.Option(
+            "--estimator",
+            metavar="unbiased|biased",
+            rich_help_panel=MEASURE,
+            show_default="unbiased",
+            help="The estimator, for measures that have one.",
+        ),
+    ] = None
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            rich_help_panel=MEASURE,
+            help="Another option of the measure, such as k=5. May be repeated.",
+        ),
+    ] = None
 
 
-def _settings(measure: Measure, asked: ArrayOptions) -> dict[str, Any]:
-    """The options of the measure; its estimator is the unbiased one unless asked for otherwise."""
-    given: dict[str, object] = read_options(asked.options)
-    if asked.kernel is not None:
-        given["kernel"] = read_kernel(asked.kernel)
-    if asked.estimator is not None:
-        given["estimator"] = asked.estimator
-    try:
-        known = measure.options("compare", given)
-    except InputError as error:
-        raise UsageError(str(error)) from error
-    if "estimator" in known and "estimator" not in measure.preset:
-        given.setdefault("estimator", "unbiased")
-    return given
+@dataclass(frozen=True)
+class TestOptions:
+    """Whether it may be chance."""
+
+    test: Annotated[
+        bool,
+        typer.Option(
+            "--test",
+            rich_help_panel=TEST,
+            help="Add a permutation test, and for unbiased CKA the jackknife interval.",
+        ),
+    ] = False
+    permutations: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=TEST,
+            show_default="999",
+            help="Number of permutations that --test draws.",
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, rich_help_panel=TEST, show_default="0", help="Seed of the permutations."
+        ),
+    ] = None
 
 
-def _only(layers: Mapping[str, Any]) -> Any:
-    (array,) = layers.values()
-    return array
-
-
-def _pair(
+@command
+def measure(
     session: Session,
-    files: tuple[str, str],
-    x: Any,
-    y: Any,
-    measure: Measure,
-    settings: dict[str, Any],
-    asked: ArrayOptions,
+    x: Annotated[str, typer.Argument(metavar="X", help="A file .npy, or .npz with named layers.")],
+    y: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="Y", help="A second file; without it, the layers of X with each other."
+        ),
+    ] = None,
+    *,
+    asked: MeasureOptions,
+    chance: TestOptions,
+    progress: Progress = True,
 ) -> None:
-    import repsim
+    """Measure how similar two arrays are, or all layers of two files of arrays.
 
-    found: dict[str, Any] = {
-        "command": "compare",
-        "x": files[0],
-        "y": files[1],
-        "measure": measure.name,
-        **{name: _text(value) for name, value in measure.options("compare", settings).items()},
-        "value": float(measure.function(x, y, **settings)),
-        "units": measure.units,
-        "n_samples": int(x.shape[0]),
-        "repsim_version": repsim.__version__,
-    }
-    if asked.test:
-        test = repsim.permutation_test(
-            x,
-            y,
-            measure=measure,
-            permutations=asked.permutations or 999,
-            seed=asked.seed,
-            **settings,
+    Arrays are (n, ...), with the same n samples in the same order. Two arrays give a number, an
+    .npz with several arrays gives a matrix. CKA and HSIC are unbiased unless --estimator says
+    otherwise.
+    """
+    if chance.permutations is not None and not chance.test:
+        raise UsageError(
+            "--permutations: is the number that --test draws, and --test is not given.\n"
+            "  Add --test."
         )
-        found["permutation_test"] = {
-            "p_value": test.p_value,
-            "z": test.z,
-            "permutations": test.permutations,
-            "seed": asked.seed,
-        }
-        if measure.name == "cka" and settings.get("estimator") == "unbiased":
-            kernel: Any = settings.get("kernel", "linear")
-            known = repsim.jackknife(x, y, kernel=kernel)
-            found["jackknife"] = {
-                "standard_error": known.standard_error,
-                "low": known.low,
-                "high": known.high,
-                "level": known.level,
-            }
-    if session.as_json:
-        session.emit(found)
-        return
-    # The bare number first: `repsim compare a.npy b.npy | head -1` is a value.
-    session.line(f"{found['value']:.6f}")
-    session.line(_described(found, measure))
-    if asked.test:
-        p = found["permutation_test"]
-        session.line(f"p = {p['p_value']:.4g} ({p['permutations']} permutations), z = {p['z']:.2f}")
-        if "jackknife" in found:
-            j = found["jackknife"]
-            session.line(
-                f"{j['level']:.0%} interval [{j['low']:.4f}, {j['high']:.4f}], "
-                f"standard error {j['standard_error']:.4f} (jackknife)"
-            )
-        else:
-            session.line("no interval: the jackknife is for unbiased CKA")
+    from repsim.cli.tasks._arrays import ArrayOptions, measure_arrays
 
-
-def _described(found: Mapping[str, Any], measure: Measure) -> str:
-    choices = [
-        f"{name}={found[name]}"
-        for name in measure.options("compare", {})
-        if found[name] is not None
-    ]
-    kind = "similarity" if measure.similarity else "dissimilarity"
-    listed = f" ({', '.join(choices)})" if choices else ""
-    return f"{measure.name}, a {kind}{listed}, n={found['n_samples']}"
-
-
-def _matrix(
-    session: Session,
-    files: tuple[str, str],
-    xs: dict[str, Any],
-    ys: dict[str, Any] | None,
-    measure: Measure,
-    settings: dict[str, Any],
-    asked: ArrayOptions,
-) -> None:
-    import repsim
-
-    blockwise = measure.name == "cka" and not set(settings) - {"kernel", "estimator"}
-    if asked.test:
-        if not blockwise:
-            raise UsageError(
-                f"--test: of several layers only CKA is tested, all pairs under one error rate.\n"
-                f"  got --measure {measure.name}\n"
-                f"  Leave --measure out, or compare two single arrays."
-            )
-        result: Any = repsim.max_t(
-            xs, ys, permutations=asked.permutations or 999, seed=asked.seed, **settings
-        )
-    elif blockwise:  # in bounded memory, whatever n
-        result = repsim.cka_matrix(xs, ys, progress=asked.progress, **settings)
-    else:
-        result = repsim.pairwise(xs, ys, measure=measure, **settings)
-    dataset = result if asked.test else result.to_dataset(name=measure.name)
-    if session.as_json:
-        session.emit({"command": "compare", "x": files[0], "y": files[1], **dataset_json(dataset)})
-        return
-    values = dataset[measure.name]
-    n = int(dataset.attrs.get("n_samples", values.attrs.get("n_samples", 0)))
-    chosen = settings.get("estimator")
-    how = measure.name if chosen is None else f"{measure.name}, {chosen}"
-    show_matrix(session, f"{how}, n={n}", values)
-    if asked.test:
-        show_matrix(session, "p-values, adjusted for all pairs (max-T)", dataset["p_adjusted"])
-
-
-def _text(value: object) -> object:
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+    measure_arrays(
+        session,
+        x,
+        y,
+        ArrayOptions(
+            asked.measure or "cka",
+            asked.kernel,
+            asked.estimator,
+            tuple(asked.option or ()),
+            chance.test,
+            chance.permutations or 999,
+            chance.seed or 0,
+            progress,
+        ),
+    )

@@ -9,14 +9,7 @@ import numpy as np
 
 from repsim.cli._outcome import DataError, UsageError
 
-__all__ = ["is_array_file", "read_layers"]
-
-SUFFIXES = (".npy", ".npz")
-
-
-def is_array_file(name: str) -> bool:
-    """Whether an argument names a file of arrays."""
-    return name.lower().endswith(SUFFIXES)
+__all__ = ["read_layers"]
 
 
 def read_layers(name: str) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from repsim.cli._outcome import UsageError
 from repsim.cli.data._batches import BadSamples, Batches, chosen_samples
 from repsim.cli.data._samples import Samples, open_samples
 from repsim.cli.models._load import LoadedModel
 
-__all__ = ["Inputs"]
+__all__ = ["BATCH_SIZE", "WORKERS", "Inputs"]
 
 BATCH_SIZE, WORKERS = 128, 2
 
@@ -47,40 +46,6 @@ class Inputs:
     def __post_init__(self) -> None:
         self.samples: Samples = open_samples(self.data)
         self.bad = BadSamples(self.stop_at_bad)
-
-    @classmethod
-    def asked(
-        cls,
-        command: str,
-        data: str | None,
-        limit: int | None,
-        seed: int | None,
-        batch_size: int | None,
-        workers: int | None,
-        on_bad_image: str | None,
-        scale: str | None,
-    ) -> Inputs:
-        """Make it of options, of which None is the default; refuse a scale where no pixels are."""
-        if data is None:
-            raise UsageError(
-                f"{command}: models need data to run on.\n"
-                f"  Name them: --data FOLDER (of images), --data FILE.npz or --data digits."
-            )
-        inputs = cls(
-            data,
-            limit,
-            seed or 0,
-            batch_size or BATCH_SIZE,
-            workers or WORKERS,
-            on_bad_image == "error",
-        )
-        if scale is not None and not inputs.samples.are_images:
-            raise UsageError(
-                f"{command}: --normalise is for the pixels of images.\n"
-                f"  got --normalise {scale}; {data} holds inputs, which are passed as they are\n"
-                f"  Leave it out."
-            )
-        return inputs
 
     @cached_property
     def order(self) -> np.ndarray[Any, Any]:

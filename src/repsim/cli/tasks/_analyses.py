@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import InputError
-from repsim.cli._outcome import Interrupted, UsageError
-from repsim.cli.commands._shapes import output_shapes
+from repsim.cli._outcome import Interrupted
 from repsim.cli.data._inputs import Inputs
 from repsim.cli.models._blocks import find_blocks
 from repsim.cli.models._load import LoadedModel
+from repsim.cli.tasks._shapes import output_shapes
 
 __all__ = ["ANALYSES", "Task", "Tokens"]
 
@@ -47,22 +47,6 @@ class Tokens:
     grid: tuple[int, int] | None = None
     prefix: int | None = None
     patch_size: float | None = None
-
-    @classmethod
-    def asked(cls, grid: str | None, prefix: int | None, patch_size: float | None) -> Tokens:
-        """Make it of options.
-
-        Examples
-        --------
-        >>> Tokens.asked("7x14", None, None).grid
-        (7, 14)
-        """
-        if grid is None:
-            return cls(None, prefix, patch_size)
-        rows, _, columns = grid.partition("x")
-        if not (rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns)):
-            raise UsageError(f"--grid: write ROWSxCOLUMNS, for example 14x14.\n  got {grid!r}")
-        return cls((int(rows), int(columns)), prefix, patch_size)
 
 
 @dataclass

@@ -1,0 +1,321 @@
+"""The options that several commands share: each is written once, with its help.
+
+Those of one command alone stand in the file of that command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from repsim.cli._outcome import UsageError
+from repsim.cli.commands._signature import OUTPUT
+
+if TYPE_CHECKING:
+    from repsim.cli.data._inputs import Inputs
+    from repsim.cli.models._load import ModelRequest
+    from repsim.cli.tasks._analyses import Tokens
+
+__all__ = [
+    "MEASURE",
+    "MODELS",
+    "RUN",
+    "DataOptions",
+    "DataSource",
+    "Kernel",
+    "Layers",
+    "ModelName",
+    "ModelOptions",
+    "OnBadImage",
+    "Out",
+    "Progress",
+    "RunOptions",
+    "Scale",
+    "TokenOptions",
+    "published",
+]
+
+DATA, MODELS, MEASURE, RUN = "Data", "Models", "Measure", "Run"
+"""The panels of the help."""
+
+
+class OnBadImage(StrEnum):
+    """What to do about an image that cannot be read."""
+
+    SKIP = "skip"
+    ERROR = "error"
+
+
+class Scale(StrEnum):
+    """What pixels between 0 and 1 become before a model sees them."""
+
+    IMAGENET = "imagenet"
+    HALF = "half"
+    NONE = "none"
+
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="timm:NAME, torchvision:NAME, transformers:TYPE, or package.module:function.",
+    ),
+]
+DataSource = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATA",
+        rich_help_panel=DATA,
+        help="A folder of images (class sub-folders give labels), an .npz with images or inputs "
+        "(and labels), or the word digits.",
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layers",
+        metavar="GLOB",
+        rich_help_panel=MODELS,
+        help="Names or globs of layers; * also matches dots. May be repeated.",
+    ),
+]
+Kernel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KERNEL",
+        rich_help_panel=MEASURE,
+        show_default="linear",
+        help="linear, rbf, laplacian, polynomial, cosine; with parameters: 'rbf(fraction=0.5)'.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        rich_help_panel=OUTPUT,
+        help="Folder for the state, the results and a page. The same command goes on from it.",
+    ),
+]
+Progress = Annotated[
+    bool,
+    typer.Option(
+        "--progress/--no-progress",
+        rich_help_panel=OUTPUT,
+        help="Show progress bars on standard error.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a command runs, and what is random in it."""
+
+    device: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=RUN, show_default="cpu", help="Where models run: cpu, cuda, cuda:1."
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            rich_help_panel=RUN,
+            show_default="0",
+            help="Seed of random weights and of the order of the samples.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What a model is made with."""
+
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=MODELS,
+            help="A state dict in .safetensors, or saved by torch.save and read without pickles.",
+        ),
+    ] = None
+    pretrained: Annotated[
+        bool,
+        typer.Option(
+            "--pretrained",
+            rich_help_panel=MODELS,
+            help="Download and use the weights that timm or torchvision publish.",
+        ),
+    ] = False
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            rich_help_panel=MODELS,
+            show_default="the model's own",
+            help="Height and width of the images that the model gets.",
+        ),
+    ] = None
+    normalise: Annotated[
+        Scale | None,
+        typer.Option(
+            rich_help_panel=MODELS,
+            show_default="the model's own, else imagenet",
+            help="Scale of the pixels. imagenet: subtract ImageNet's means, divide by its "
+            "deviations; half: from -1 to 1; none: from 0 to 1.",
+        ),
+    ] = None
+
+    @property
+    def scale(self) -> str | None:
+        """The name of the scale that was asked for."""
+        return None if self.normalise is None else self.normalise.value
+
+    def request(self, spec: str, run: RunOptions) -> ModelRequest:
+        """Return the model to load, once its name and its weights are checked."""
+        from repsim.cli.models._load import ModelRequest
+
+        (has,) = published(self.pretrained, spec)
+        request = ModelRequest(
+            spec, run.seed or 0, self.weights, has, self.size, self.scale, run.device or "cpu"
+        )
+        request.check()
+        return request
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The samples that models run on."""
+
+    data: DataSource = None
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=DATA,
+            show_default="all",
+            help="Number of samples to take, chosen at random by the seed.",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, rich_help_panel=DATA, show_default="128", help="Samples in a batch."),
+    ] = None
+    on_bad_image: Annotated[
+        OnBadImage | None,
+        typer.Option(
+            "--on-bad-image",
+            rich_help_panel=DATA,
+            show_default="skip",
+            help="skip: leave out images that cannot be read, and count them; error: stop at the "
+            "first.",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=DATA, show_default="2", help="Threads that decode images."
+        ),
+    ] = None
+
+    def inputs(self, command: str, run: RunOptions, scale: str | None) -> Inputs:
+        """Open the data.
+
+        Raises
+        ------
+        UsageError
+            No data are named, or ``scale`` is asked for and the data have no pixels.
+        """
+        from repsim.cli.data._inputs import BATCH_SIZE, WORKERS, Inputs
+
+        if self.data is None:
+            raise UsageError(
+                f"{command}: models need data to run on.\n"
+                f"  Name them: --data FOLDER (of images), --data FILE.npz or --data digits."
+            )
+        inputs = Inputs(
+            self.data,
+            self.limit,
+            run.seed or 0,
+            self.batch_size or BATCH_SIZE,
+            self.workers or WORKERS,
+            self.on_bad_image is OnBadImage.ERROR,
+        )
+        if scale is not None and not inputs.samples.are_images:
+            raise UsageError(
+                f"{command}: --normalise is for the pixels of images.\n"
+                f"  got --normalise {scale}; {self.data} holds inputs, which are passed as they "
+                f"are\n  Leave it out."
+            )
+        return inputs
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """Where the tokens of a model lie, for models that do not say it themselves."""
+
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWSxCOLUMNS",
+            rich_help_panel=MODELS,
+            show_default="found",
+            help="Rows and columns of patches, where they cannot be found; for text 1xTOKENS.",
+        ),
+    ] = None
+    prefix: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            rich_help_panel=MODELS,
+            show_default="found",
+            help="Number of tokens before the patches: CLS, distillation, registers.",
+        ),
+    ] = None
+    patch_size: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            rich_help_panel=MODELS,
+            show_default="found",
+            help="Pixels from one patch to the next; for text 1: distances are then in tokens.",
+        ),
+    ] = None
+
+    def tokens(self) -> Tokens:
+        """Return it as the analyses take it."""
+        from repsim.cli.tasks._analyses import Tokens
+
+        return Tokens(_grid(self.grid), self.prefix, self.patch_size)
+
+
+def published(pretrained: bool, *specs: str) -> list[bool]:
+    """Return for each model whether it gets published weights.
+
+    Raises
+    ------
+    UsageError
+        Published weights are asked for, and none of the models has any.
+    """
+    have = [pretrained and spec.startswith(("timm:", "torchvision:")) for spec in specs]
+    if pretrained and not any(have):
+        raise UsageError(
+            f"--pretrained: is for timm and torchvision.\n  got {' and '.join(specs)}\n"
+            f"  Load other weights with --weights FILE, or name a local folder: "
+            f"transformers:./folder"
+        )
+    return have
+
+
+def _grid(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and int(rows) * int(columns)):
+        raise UsageError(f"--grid: write ROWSxCOLUMNS, for example 14x14.\n  got {text!r}")
+    return int(rows), int(columns)

@@ -1,0 +1,108 @@
+"""Commands whose parameters are groups of options."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from repsim.cli._session import Session
+
+__all__ = ["OUTPUT", "command"]
+
+OUTPUT = "Output"
+"""The panel of the help that lists what every command has."""
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that typer makes a command of.
+
+    typer reads the options of a command from a signature, so the options that several commands
+    share would stand in each of their signatures. Here a parameter may be a group instead: a
+    dataclass whose fields are options. typer sees the fields, the function gets the group.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the session, then arguments and options as typer knows them, and groups. ``--json``
+        and ``--debug``, which every command has, are added; the session keeps them.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    _, *parameters = inspect.signature(function).parameters.values()
+    groups = {each.name: hints[each.name] for each in parameters if is_dataclass(hints[each.name])}
+    shown = [inspect.Parameter("context", _BY_NAME, annotation=typer.Context)]
+    for each in parameters:
+        if each.name in groups:
+            shown += _parameters_of(groups[each.name])
+        else:
+            shown.append(each.replace(kind=_BY_NAME, annotation=hints[each.name]))
+    shown += _parameters_of(_Common)
+
+    def run(context: typer.Context, **given: Any) -> None:
+        for field in fields(_Common):
+            del given[field.name]  # their callbacks have told the session
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        function(context.obj, **given)
+
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__annotations__ = {each.name: each.annotation for each in shown}
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    return run
+
+
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+
+
+def _parameters_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(each.name, _BY_NAME, default=each.default, annotation=hints[each.name])
+        for each in fields(group)
+    ]
+
+
+def _session(context: typer.Context) -> Session:
+    session = context.find_root().obj
+    assert isinstance(session, Session), "made before any option is read"
+    return session
+
+
+def _debug(context: typer.Context, value: bool) -> None:
+    if value:
+        _session(context).debug = True
+        warnings.simplefilter("default")
+
+
+def _json(context: typer.Context, value: bool) -> None:
+    if value:
+        _session(context).only_json()
+
+
+@dataclass(frozen=True)
+class _Common:
+    """The options of every command."""
+
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            callback=_json,
+            is_eager=True,
+            rich_help_panel=OUTPUT,
+            help="Write the result to standard output as JSON, and write nothing else there.",
+        ),
+    ] = False
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            callback=_debug,
+            rich_help_panel=OUTPUT,
+            help="Show tracebacks, and the warnings of other libraries.",
+        ),
+    ] = False

@@ -1,0 +1,152 @@
+"""What ``repsim compare`` does: a map of layers, which goes on after an interrupt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repsim.cli._literals import read_kernel
+from repsim.cli._needs import need
+from repsim.cli._outcome import Interrupted
+from repsim.cli._run_folder import RunFolder
+from repsim.cli._session import Session
+from repsim.cli._tables import dataset_json, show_result
+from repsim.cli.data._inputs import Inputs
+from repsim.cli.models._load import LoadedModel, ModelRequest, chosen_layers, load_model
+from repsim.cli.tasks._provenance import model_provenance, with_provenance
+
+__all__ = ["MapOptions", "compare_models"]
+
+NAME = "compare"
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """What was asked for of a map of layers."""
+
+    layers: tuple[str, ...] = ("*",)
+    layers_y: tuple[str, ...] | None = None
+    kernel: str = "linear"
+    passes: int = 1
+    transform: str | None = None
+    z_scores: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return all of it as JSON has it."""
+        return {
+            "layers": list(self.layers),
+            "layers_y": None if self.layers_y is None else list(self.layers_y),
+            "kernel": repr(read_kernel(self.kernel)),
+            "passes": self.passes,
+            "transform": self.transform or "flatten",
+            "z_scores": self.z_scores,
+        }
+
+
+def compare_models(
+    session: Session,
+    x: ModelRequest,
+    y: ModelRequest | None,
+    inputs: Inputs,
+    options: MapOptions,
+    *,
+    out: Path | None,
+    progress: bool,
+) -> None:
+    """Compare all layers of two models, or of one with itself."""
+    for request in (x, y):
+        if request is not None:
+            request.check()
+    folder = None
+    if out is not None:
+        arguments = {
+            "model_x": x.arguments(),
+            "model_y": None if y is None else y.arguments(),
+            **inputs.arguments(),
+            **options.arguments(),
+        }
+        folder = RunFolder(session, out, "compare", arguments)
+    if folder is not None and folder.has(NAME):
+        session.note(f"note: {folder.path} is finished; nothing is computed again.")
+        result = folder.load(NAME)
+    else:
+        result = _computed(session, x, y, inputs, options, folder, progress)
+    page = None
+    if folder is not None:
+        folder.state.unlink(missing_ok=True)
+        page = folder.write_page()
+    if session.as_json:
+        files = None if page is None else {"folder": str(out), "report": str(page)}
+        session.emit({"command": "compare", "files": files, **dataset_json(result)})
+        return
+    show_result(session, NAME, result)
+    if page is not None:
+        session.line(f"saved in {out}; the page is {page}")
+
+
+def _computed(
+    session: Session,
+    x: ModelRequest,
+    y: ModelRequest | None,
+    inputs: Inputs,
+    options: MapOptions,
+    folder: RunFolder | None,
+    progress: bool,
+) -> Any:
+    need("torch", "comparing models")
+    from repsim.analysis import compare
+
+    model_x = load_model(session, x)
+    model_y = None if y is None else load_model(session, y)
+    chosen_layers(model_x, options.layers, "--layers")
+    layers_y = options.layers if options.layers_y is None else options.layers_y
+    which = "--layers" if options.layers_y is None else "--layers-y"
+    if model_y is not None or options.layers_y is not None:
+        chosen_layers(model_y or model_x, layers_y, which)
+    models = [model_x] if model_y is None else [model_x, model_y]
+    data = inputs.batches(models)
+    if folder is not None:
+        sides = ("model_x", "model_y")
+        folder.begin({side: model.digest() for side, model in zip(sides, models, strict=False)})
+    result = compare(
+        model_x.module,
+        None if model_y is None else model_y.module,
+        data,
+        layers=options.layers,
+        layers_y=options.layers_y,
+        kernel=read_kernel(options.kernel),
+        passes=options.passes,
+        transform=options.transform,
+        z_scores=options.z_scores,
+        prepare_x=data.sides[0],
+        prepare_y=data.sides[-1],
+        names=_names(models, x, y),
+        progress=progress,
+        checkpoint=None if folder is None else folder.state,
+    )
+    inputs.bad.tell(session)
+    if "interrupted" in result.attrs:
+        raise Interrupted(str(result.attrs["interrupted"]))
+    described = [model_provenance(x, model_x, "_x")]
+    if y is not None and model_y is not None:
+        described.append(model_provenance(y, model_y, "_y"))
+    result = with_provenance(session, result, inputs, *described)
+    if folder is not None:
+        folder.save(NAME, result)
+    return result
+
+
+def _names(models: list[LoadedModel], x: ModelRequest, y: ModelRequest | None) -> tuple[str, str]:
+    """Return two names, which differ where the models do."""
+    if y is None:
+        return models[0].name, models[0].name
+    a, b = models[0].name, models[1].name
+    if a != b:
+        return a, b
+    source = (x.spec, y.spec)
+    if source[0] != source[1]:
+        return source
+    if models[0].weights == models[1].weights:
+        return f"{a} (seed {x.seed})", f"{b} (seed {y.seed})"
+    return f"{a} ({models[0].weights})", f"{b} ({models[1].weights})"
