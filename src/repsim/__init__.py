@@ -1,11 +1,11 @@
-"""Representation similarity: do these two networks see alike.
+"""Representation similarity: how alike two networks see.
 
-``repsim.cka(x, y)`` on arrays of any framework; ``repsim.compare(model_x, model_y, data=...)`` on
-unmodified torch models; ``repsim.MinibatchCKA`` in between, on batches of named activations.
+``repsim.cka(x, y)`` compares arrays of any framework, ``repsim.compare(model_x, model_y,
+data=...)`` unmodified torch models, and ``repsim.MinibatchCKA`` batches of named activations.
 
-Every name loads on first use, with what it needs and no more: ``import repsim`` loads the errors
-alone, the first ``repsim.cka`` NumPy, and neither loads torch, pandas, xarray, SciPy, matplotlib or
-jax.
+Every name loads on first use and imports only what it needs. ``import repsim`` loads only the
+errors, and the first ``repsim.cka`` loads NumPy. Neither loads torch, pandas, xarray, SciPy,
+matplotlib or jax.
 """
 
 from __future__ import annotations

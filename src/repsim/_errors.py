@@ -1,6 +1,7 @@
-"""What repsim raises and warns: one hierarchy, so that a caller can catch all of it.
+"""Errors and warnings of repsim: one hierarchy, so a caller can catch all of them.
 
-Messages read alike: the operation, the argument, what was expected, what came, the likely repair.
+Every message names the operation, the argument, what was expected, what was passed, and the likely
+repair.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class NonFiniteError(InputError):
     Attributes
     ----------
     partial : xarray.Dataset or None
-        What had been computed before the offending batch, where there is such a result.
+        The result of the batches before the offending one, if the operation has such a result.
     """
 
     partial: xarray.Dataset | None = None
@@ -62,9 +63,9 @@ class DegenerateWarning(RepsimWarning):
 
 
 def warn(message: str, category: type[RepsimWarning] = RepsimWarning) -> None:
-    """Issue a warning that points at the caller's line, however deep in here it arose.
+    """Issue a warning that points at the line of the caller outside repsim.
 
-    Frames of torch are passed over too: a hook is called by torch, and torch by the caller.
+    Frames of torch are skipped too, because torch calls the hooks and the caller calls torch.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None:

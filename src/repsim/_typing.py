@@ -1,4 +1,4 @@
-"""The shape of things: what an array is, for code that never asks which framework it came from."""
+"""Types of arrays and namespaces, for code that does not depend on a framework."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ def test_with_precision():
     assert with_precision("f", RBF(0.5), "bf16") == RBF(0.5, precision="bf16")
     assert with_precision("f", Cosine(), "highest") == Cosine()
     for kernel in (Cosine(), Polynomial(), object()):
-        with pytest.raises(repsim.InputError, match=r"f: this kernel has no choice of precision"):
+        with pytest.raises(repsim.InputError, match=r"f: this kernel takes no precision"):
             with_precision("f", kernel, "tf32")
-    with pytest.raises(repsim.InputError, match="no choice"):
+    with pytest.raises(repsim.InputError, match="takes no precision"):
         with_precision("f", object(), "highest")
     with pytest.raises(repsim.InputError, match="f: unknown precision"):
         with_precision("f", Linear(), "double")

@@ -1,7 +1,7 @@
-"""Arrays of any framework: their namespace, the precision to compute in, checks and layout.
+"""Arrays of any framework: namespace, computing precision, checks and layout.
 
-Everything above this package sees arrays that are two-dimensional, floating, finite and of one
-framework on one device; nothing above asks which framework that is.
+All layers above this package get arrays that are two-dimensional, floating, finite, of one
+framework and on one device. They do not depend on which framework that is.
 """
 
 from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar

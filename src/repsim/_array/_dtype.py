@@ -1,4 +1,4 @@
-"""The precision policy: at least float32, float64 for float64 and integers, float64 sums."""
+"""The precision policy: float32 or better, float64 for float64 and integers, float64 sums."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["accumulator_dtype", "compute_dtype", "promote", "scalar"]
 
 
 def accumulator_dtype(xp: Namespace, x: Array) -> Any:
-    """The dtype that sums are kept in: float64 where the device has it, else float32.
+    """Return the dtype for sums: float64 if the device has it, else float32.
 
-    jax has it only when asked to (``jax_enable_x64``), Apple's GPUs never.
+    jax has float64 only if ``jax_enable_x64`` is set. Apple's GPUs never have it.
     """
-    if is_numpy_array(x) or is_torch_array(x):  # which need not be asked, for every batch
+    if is_numpy_array(x) or is_torch_array(x):
         has_float64 = device_type(x) != "mps"
     else:
         has_float64 = "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")
@@ -26,15 +26,16 @@ def accumulator_dtype(xp: Namespace, x: Array) -> Any:
 
 
 def compute_dtype(xp: Namespace, x: Array, operation: str = "repsim", name: str = "x") -> Any:
-    """The dtype to compute in for an input of this dtype.
+    """Return the dtype to compute in for an input of this dtype.
 
-    Half precision and bfloat16 go to float32: their Grams would overflow or lose the differences
-    that a similarity is made of. Integers and booleans go to float64, which holds them exactly.
+    Half precision and bfloat16 become float32, because their Grams would overflow or lose the
+    differences that a similarity measures. Integers and booleans become float64, which holds them
+    exactly.
     """
     dtype = x.dtype
     if dtype in (xp.float32, xp.float64):
         return dtype
-    if str(dtype) == "bfloat16":  # NumPy's is a registered dtype that isdtype does not know
+    if str(dtype) == "bfloat16":  # in NumPy it is a registered dtype that isdtype does not know
         return xp.float32
     if xp.isdtype(dtype, "complex floating"):
         raise ArrayTypeError(
@@ -52,13 +53,13 @@ def compute_dtype(xp: Namespace, x: Array, operation: str = "repsim", name: str 
 
 
 def promote(xp: Namespace, x: Array, operation: str = "repsim", name: str = "x") -> Array:
-    """Cast to the dtype that the computation runs in; no copy where it is that already."""
+    """Cast to the dtype to compute in; copy only if the dtype differs."""
     dtype = compute_dtype(xp, x, operation, name)
     out: Array = x if x.dtype == dtype else xp.astype(x, dtype)
     return out
 
 
 def scalar(xp: Namespace, value: Array, dtype: Any) -> Array:
-    """Return a result as a 0-d array of the dtype; NumPy's reductions make scalars instead."""
+    """Return a result as a 0-d array of the dtype, because NumPy's reductions return scalars."""
     out: Array = xp.astype(value, dtype, copy=False)[...]
     return out

@@ -1,4 +1,4 @@
-"""Labelled arrays (xarray): their values, once it is certain that they are of the same samples."""
+"""Labelled arrays (xarray): check that they have the same samples, then take their values."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["check_same_samples", "unlabelled", "unlabelled_sides"]
 
 
 def unlabelled(operation: str, arrays: Mapping[str, Any]) -> list[Any]:
-    """Return the array inside every labelled array, anything else as it is.
+    """Return the array inside every labelled array; return other arguments unchanged.
 
     Parameters
     ----------
     operation : str
         The caller's name, for errors.
     arrays : mapping of str to object
-        By the name that an error calls them.
+        By their names in error messages.
 
     Raises
     ------
     InputError
-        Two of them name their samples, and not the same ones in the same order.
+        Two of them label their samples, and the labels or their order differ.
     """
     kind = _labelled_type()
     if kind is None:
@@ -36,9 +36,9 @@ def unlabelled(operation: str, arrays: Mapping[str, Any]) -> list[Any]:
 
 
 def unlabelled_sides(operation: str, **sides: Any) -> list[Any]:
-    """Return mappings of names to arrays with the array inside every labelled one.
+    """Return mappings of names to arrays with every labelled array replaced by the array inside.
 
-    What is no mapping, and a mapping without labelled arrays, comes back as it is.
+    Other arguments, and mappings without labelled arrays, are returned unchanged.
     """
     kind = _labelled_type()
     named = {
@@ -60,9 +60,9 @@ def unlabelled_sides(operation: str, **sides: Any) -> list[Any]:
 
 
 def check_same_samples(operation: str, arrays: Mapping[str, Any]) -> None:
-    """Refuse labelled arrays whose first axes have coordinates that differ.
+    """Raise if the coordinates of the first axes of labelled arrays differ.
 
-    Arrays without labels, or without a coordinate along axis 0, are not asked.
+    Arrays without labels, or without a coordinate along axis 0, are not checked.
     """
     kind = _labelled_type()
     if kind is None:
@@ -85,7 +85,7 @@ def _differ(operation: str, a: tuple[str, Any], b: tuple[str, Any]) -> None:
     repair = (
         "They are the same samples in another order: reorder one side by its labels."
         if same
-        else "Keep the samples that both sides have, in one order."
+        else "Keep the samples that both sides have, in the same order."
     )
     raise InputError(
         f"{operation}: arrays must describe the same samples in the same order.\n"
@@ -96,6 +96,6 @@ def _differ(operation: str, a: tuple[str, Any], b: tuple[str, Any]) -> None:
 
 
 def _labelled_type() -> Any:
-    # Only a caller who has loaded xarray can have made such an array.
+    # Without a loaded xarray, no argument can be such an array.
     xarray = sys.modules.get("xarray")
     return getattr(xarray, "DataArray", None)

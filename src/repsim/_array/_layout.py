@@ -1,4 +1,4 @@
-"""From activations of any shape to samples by features, and from features to blocks of them."""
+"""Flatten activations to samples by features, and cut features into blocks."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from repsim._typing import Array, Namespace
 __all__ = ["column_blocks", "flatten_features"]
 
 CACHE_BYTES = 1 << 22
-"""Block of a matrix that a processor shifts and multiplies while it is still in its caches.
+"""Block of a matrix that stays in the caches of a CPU while it is shifted and multiplied.
 
-Measured: from 512 KiB to 2 MiB a whole comparison of two networks lost 6 to 7 % of its time.
+Measured: with 512 KiB to 2 MiB, a whole comparison of two networks takes 6 to 7 % longer.
 """
 
 LONG = 4096
-"""Features in one of NumPy's products: sums of more lose digits, and gain it no time.
+"""Features in one product of NumPy: longer sums lose digits and save no time.
 
-torch's are cut up where they are made, which takes fewer calls.
+Products of torch are cut where they are computed, which takes fewer calls.
 """
 
 DEVICE_BYTES = 1 << 28
-"""Block on an accelerator: large enough for full speed, small beside the activations."""
+"""Block on an accelerator: large enough for full speed, small compared with the activations."""
 
 
 def flatten_features(xp: Namespace, x: Array) -> Array:
-    """Flatten trailing axes, the papers' reading of a feature map: "n c h w" -> "n (c h w)"."""
+    """Flatten trailing axes, as the papers do with feature maps: "n c h w" -> "n (c h w)"."""
     if x.ndim == 2:
         return x
     out: Array = xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
@@ -39,13 +39,14 @@ def flatten_features(xp: Namespace, x: Array) -> Array:
 def column_blocks(x: Array) -> Iterator[slice]:
     """Cut the features of ``x`` (n, p) into slices small enough to be copied one at a time.
 
-    The centred copy of an activation then costs a block and not the activation over again, and on
-    a processor it never leaves the cache. Traced frameworks get one block: theirs is a compiler.
+    A centred copy then takes the memory of one block instead of the whole activation, and on a CPU
+    it stays in the cache. Traced frameworks get one block because their compiler chooses blocks
+    itself.
     """
     n, p = x.shape
     if is_numpy_array(x) or is_torch_array(x):
         cpu = device_type(x) == "cpu"
-        # Narrower than this, adding up the products costs more than the cache gains.
+        # In narrower blocks, summing the products costs more than the cache gains.
         width = max(2048, (CACHE_BYTES if cpu else DEVICE_BYTES) // (4 * n))
         if is_numpy_array(x):
             width = min(width, LONG)

@@ -23,7 +23,7 @@ __all__ = [
 
 
 def describe(name: str, x: object) -> str:
-    """One line about an argument, for an error message."""
+    """Describe an argument in one line, for an error message."""
     shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
     kind = f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
     if shape is None or dtype is None:
@@ -33,7 +33,7 @@ def describe(name: str, x: object) -> str:
 
 
 def namespace(operation: str, **arrays: object) -> Namespace:
-    """Resolve the one array namespace of all arguments, or say which of them disagrees."""
+    """Return the common array namespace of all arguments, or raise an error that lists them."""
     for name, x in arrays.items():
         if not is_array_api_obj(x):
             raise ArrayTypeError(
@@ -51,7 +51,7 @@ def namespace(operation: str, **arrays: object) -> Namespace:
         xp = array_namespace(*arrays.values())
     except TypeError as error:
         raise ArrayTypeError(_disagree(operation, "framework", arrays)) from error
-    if len({str(device(x)) for x in arrays.values()} - {"None"}) > 1:  # None: still being traced
+    if len({str(device(x)) for x in arrays.values()} - {"None"}) > 1:  # None: traced by a compiler
         raise ArrayTypeError(_disagree(operation, "device", arrays))
     for name, x in arrays.items():
         if str(device(x)) == "meta":
@@ -82,14 +82,14 @@ def _disagree(operation: str, what: str, arrays: dict[str, object]) -> str:
 
 
 def same_home(x: Array, like: Array) -> bool:
-    """Whether two arrays share framework and device, so that one operation can take both."""
+    """Whether two arrays have the same framework and device, so one operation can take both."""
     return array_namespace(x) is array_namespace(like) and str(device(x)) == str(device(like))
 
 
 def known(flag: Array | bool) -> bool | None:
-    """Read a truth value, or ``None`` where it is still being traced (``jax.jit``, ``jax.grad``).
+    """Read a truth value; return ``None`` if it is traced (``jax.jit``, ``jax.grad``).
 
-    A traced value has no truth yet; jax says so with a ``TypeError`` subclass.
+    A traced value has no truth value yet; jax then raises a subclass of ``TypeError``.
     """
     try:
         return bool(flag)
@@ -98,21 +98,20 @@ def known(flag: Array | bool) -> bool | None:
 
 
 def numbers(x: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
-    """Read the values of an array in main memory, or ``None`` if it is one to differentiate.
+    """Read the values of an array in main memory; return ``None`` if operations on it are recorded.
 
-    That is: if what becomes of it is recorded or still being traced, by torch's autograd or
-    ``torch.func``, by jax's transformations.
+    torch's autograd and ``torch.func`` and the transformations of jax record or trace operations.
     """
     if getattr(x, "requires_grad", False):
         return None
     try:
         return to_numpy(x)
-    except (TypeError, RuntimeError):  # jax's tracers, torch.func's wrappers: no values to read
+    except (TypeError, RuntimeError):  # tracers of jax and wrappers of torch.func have no values
         return None
 
 
 def device_type(x: Array) -> str:
-    """Return the kind of device that an array lives on: "cpu", "cuda", "mps", ..."""
+    """Return the kind of device of an array: "cpu", "cuda", "mps", ..."""
     if isinstance(x, np.ndarray):
         return "cpu"
     where = x.device if is_torch_array(x) else device(x)
@@ -120,14 +119,14 @@ def device_type(x: Array) -> str:
 
 
 def host_resident(x: Array) -> bool:
-    """Whether reading a value of ``x`` costs no synchronisation with an accelerator."""
+    """Whether values of ``x`` can be read without waiting for an accelerator."""
     return "cpu" in device_type(x)
 
 
 def to_numpy(x: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    """Copy an array of any framework and device into a NumPy array (a sync on an accelerator)."""
+    """Copy an array of any framework and device into a NumPy array (waits for an accelerator)."""
     if hasattr(x, "detach"):
         x = x.detach().cpu()
-    if hasattr(x, "get") and not isinstance(x, np.ndarray):  # cupy refuses implicit copies
+    if hasattr(x, "get") and not isinstance(x, np.ndarray):  # cupy raises on implicit copies
         x = x.get()
     return np.asarray(x)

@@ -1,4 +1,4 @@
-"""Powers of two out of the way: scales like 1e±15 must not overflow a product of four factors."""
+"""Scaling by powers of two, so features of size 1e±15 do not overflow a product of four factors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["unit_scale"]
 def unit_scale(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """Split ``x`` into ``(x / s, s)`` with ``max|x / s|`` in [1, 2), ``s`` a power of two.
 
-    Dividing by a power of two changes no digit. The floor has a zero gradient, so ``s`` is a
-    constant to automatic differentiation, as it is to a scale-invariant measure.
+    Dividing by a power of two changes no digit. The floor has a zero gradient, so automatic
+    differentiation treats ``s`` as a constant. This is right for a scale-invariant measure.
     """
     largest = xp.max(xp.abs(x))
     usable = (largest > 0) & xp.isfinite(largest)

@@ -1,4 +1,4 @@
-"""Checks at the public edge: what comes through is samples by features, finite and comparable."""
+"""Checks at the public edge: they return samples by features, finite and comparable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 def as_samples(
     operation: str, xp: Namespace, x: Array, name: str = "x", *, min_samples: int, why: str
 ) -> Array:
-    """Return ``x`` as (n, p) in the dtype to compute in, or say why it cannot be that."""
+    """Return ``x`` as (n, p) in the dtype to compute in, or raise an error."""
     out = unpromoted_samples(operation, x, name)
     if x.shape[0] < min_samples:
         raise InputError(
@@ -36,9 +36,9 @@ def as_samples(
 
 
 def unpromoted_samples(operation: str, x: Array, name: str) -> Array:
-    """Return ``x`` as (n, p) in its own dtype, checked to be one that can be computed with.
+    """Return ``x`` as (n, p) in its own dtype, after checking that its dtype is supported.
 
-    For activations that a kernel promotes a block at a time.
+    For activations that a kernel promotes one block at a time.
     """
     xp = array_namespace(x)
     if x.ndim < 2:
@@ -58,7 +58,7 @@ def unpromoted_samples(operation: str, x: Array, name: str) -> Array:
 
 
 def require_square(operation: str, k: Array, name: str) -> None:
-    """Refuse what is not an (n, n) matrix; for Grams whose values are checked later."""
+    """Raise if ``k`` is not an (n, n) matrix; for Grams whose values are checked later."""
     if k.ndim != 2 or k.shape[0] != k.shape[1]:
         raise InputError(
             f"{operation}: {name} must be a Gram matrix, (n, n).\n  {describe(name, k)}\n"
@@ -67,7 +67,7 @@ def require_square(operation: str, k: Array, name: str) -> None:
 
 
 def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
-    """Refuse NaN and infinity, where the values can be read (not inside ``jax.jit``)."""
+    """Raise on NaN and infinity if the values can be read (not inside ``jax.jit``)."""
     if known(xp.all(xp.isfinite(x))) is False:
         bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int32)))
         row = int(xp.argmax(xp.astype(xp.any(~xp.isfinite(x), axis=1), xp.int32)))
@@ -82,9 +82,9 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
 def paired(
     operation: str, x: Array, y: Array, *, min_samples: int, why: str
 ) -> tuple[Namespace, Array, Array]:
-    """Bring two activations to one namespace, dtype and (n, p), (n, q); check all of it.
+    """Check two activations and return them as (n, p) and (n, q) in one namespace and dtype.
 
-    Labelled arrays are taken as their values, if they name the same samples.
+    Labelled arrays must name the same samples; their values are used.
     """
     x, y = unlabelled(operation, {"x": x, "y": y})
     xp = namespace(operation, x=x, y=y)
@@ -103,11 +103,11 @@ def paired(
 
 
 def as_square(operation: str, xp: Namespace, k: Array, name: str, *, min_samples: int) -> Array:
-    """Return a Gram matrix (n, n) in the dtype to compute in, or say why it is not one."""
+    """Return a Gram matrix (n, n) in the dtype to compute in, or raise an error."""
     require_square(operation, k, name)
     out = as_samples(operation, xp, k, name, min_samples=min_samples, why="this estimator")
     check_finite(operation, xp, out, name)
-    # A centring map of a matrix that is not symmetric is not the HSIC of anything.
+    # The centring maps give HSIC only for symmetric matrices.
     gap = xp.max(xp.abs(out - out.T))  # type: ignore[attr-defined]
     if known(gap > 1e-3 * xp.max(xp.abs(out))):
         raise InputError(

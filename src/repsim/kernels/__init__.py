@@ -1,4 +1,4 @@
-"""Kernels: what a Gram matrix is made of."""
+"""Kernels: functions of two samples, and their Gram matrices."""
 
 from repsim.kernels._base import KERNELS, Kernel, resolve_kernel
 from repsim.kernels._centre import centre_features, double_centre

@@ -21,24 +21,25 @@ def median_of(xp: Namespace, distances: Array, convention: str) -> Array:
     distances : array, shape (n, n)
         Symmetric, non-negative, zero diagonal; squared or not.
     convention : {"all", "off_diagonal"}
-        Over all n² entries, the n zeros of the diagonal included (Kornblith et al. 2019), or over
+        Over all n² entries, including the n zeros of the diagonal (Kornblith et al. 2019), or over
         pairs of different samples.
 
     Returns
     -------
     array, 0-d
-        The median; 1 where all samples are the same, whose kernel is constant at any bandwidth.
+        The median; 1 if all samples are the same, because their kernel is constant at any
+        bandwidth.
 
     Raises
     ------
     InputError
-        If the median is zero although the samples differ: more than half of the pairs are
-        duplicates, and no bandwidth follows from them.
+        The median is zero although the samples differ: more than half of the pairs are duplicates,
+        so no bandwidth follows from the median.
     """
     ordered = xp.sort(xp.reshape(distances, (-1,)))
     if convention == "off_diagonal":
-        # The n zeros of the diagonal are the smallest entries; every other pair is there twice,
-        # which moves no median.
+        # The n zeros of the diagonal are the smallest entries. Every other pair occurs twice, which
+        # does not change the median.
         ordered = ordered[distances.shape[0] :]
     size = ordered.shape[0]
     median = (ordered[(size - 1) // 2] + ordered[size // 2]) / 2

@@ -1,4 +1,4 @@
-"""What a kernel is, and how a name or an instance given by a user becomes one."""
+"""The protocol of kernels, and the resolution of names and instances to kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["KERNELS", "Kernel", "resolve_kernel"]
 class Kernel(Protocol):
     """A positive semi-definite function of two samples.
 
-    Any object with these two methods is a kernel, so a user can bring one.
+    Any object with these two methods is a kernel, so users can write their own.
     """
 
     def gram(self, x: Array) -> Array:
@@ -28,7 +28,7 @@ class Kernel(Protocol):
         ...
 
     def fit(self, x: Array) -> Kernel:
-        """Return this kernel with everything that depends on data fixed on ``x`` (n, p)."""
+        """Return this kernel with all parameters that depend on data computed from ``x`` (n, p)."""
         ...
 
 
@@ -39,16 +39,16 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
     "polynomial": Polynomial,
     "cosine": Cosine,
 }
-"""The kernels that can be asked for by name, with their default parameters."""
+"""The kernels that have a name, with their default parameters."""
 
 
 def resolve_kernel(operation: str, kernel: str | Kernel) -> Kernel:
-    """Turn a name into a kernel; pass a kernel through; explain anything else.
+    """Return the kernel of a name, or the kernel itself; raise on anything else.
 
     Parameters
     ----------
     operation : str
-        What the error message begins with.
+        The first word of the error message.
     kernel : str or Kernel
         A key of :data:`KERNELS`, which gives the kernel with its defaults, or an instance.
 
@@ -60,7 +60,7 @@ def resolve_kernel(operation: str, kernel: str | Kernel) -> Kernel:
     Raises
     ------
     InputError
-        Neither of them; the message lists the names.
+        It is neither; the message lists the names.
     """
     if isinstance(kernel, str) and kernel in KERNELS:
         return KERNELS[kernel]()

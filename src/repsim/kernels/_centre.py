@@ -1,4 +1,4 @@
-"""Centring: of features by their means, and of the inner products of features by theirs."""
+"""Centring of features, and of their inner products."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ __all__ = ["centre_features", "double_centre"]
 def centre_features(xp: Namespace, x: Array) -> Array:
     """Return ``x`` minus its column means.
 
-    The first row is taken off before the mean is formed. Differences of nearby numbers are exact,
-    so a column whose mean is many times its spread keeps every digit it has, and a constant column
-    becomes exactly zero, where a rounded mean would leave noise that looks like a representation.
+    The first row is subtracted before the mean is computed. Differences of nearby numbers are
+    exact, so a column whose mean is many times its spread keeps all its digits, and a constant
+    column becomes exactly zero. A rounded mean would leave noise in it that looks like a
+    representation.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def centre_features(xp: Namespace, x: Array) -> Array:
 
 
 def double_centre(xp: Namespace, k: Array) -> Array:
-    """Return HKH with H = I − 11ᵀ/n, by means: O(n²), never a product with H.
+    """Return HKH with H = I − 11ᵀ/n, computed from means in O(n²) without a product with H.
 
     Parameters
     ----------

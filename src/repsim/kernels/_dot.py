@@ -21,19 +21,19 @@ class Linear:
     """The linear kernel, k(a, b) = a·b.
 
     The Gram matrix is that of the *centred* features. HSIC with a linear kernel does not depend on
-    their mean, but a raw Gram does: in float32 a mean of 30 standard deviations leaves no digit of
-    the difference.
+    their mean, but the rounding of a raw Gram does: in float32, a mean of 30 standard deviations
+    leaves no digit of the difference.
 
     Invariances of linear CKA: orthogonal maps, isotropic scale, feature permutations, translation.
 
     Parameters
     ----------
     precision : {"highest", "tf32", "bf16"}, default "highest"
-        What the centred features keep of their digits when they are multiplied: all of them, or 11
-        or 8 significant bits, rounded to nearest. Products are added up in at least float32. On
-        CUDA, float32 features then go through the tensor cores; elsewhere they are rounded by
-        arithmetic, which gives the same numbers and takes longer. The page on precision has the
-        measured errors of CKA.
+        How many digits the centred features keep when they are multiplied: all, or 11 or 8
+        significant bits, rounded to nearest. Products are summed in at least float32. On CUDA,
+        rounded float32 features use the tensor cores. Elsewhere they are rounded by arithmetic,
+        which gives the same numbers and takes longer. The page on precision lists the measured
+        errors of CKA.
 
     Examples
     --------
@@ -70,13 +70,13 @@ class Polynomial:
     degree : int, default 2
         d ≥ 1.
     gamma : float, optional
-        γ > 0; by default 1/p, p the number of features, so that the value does not grow with it.
+        γ > 0; by default 1/p with p the number of features, so the value does not grow with p.
     coef0 : float, default 1.0
         c₀ ≥ 0; with 0 the CKA does not depend on the scale of the features.
 
     Notes
     -----
-    The features are used as they come: this kernel, unlike the linear one, depends on their mean.
+    The features are not centred, because this kernel, unlike the linear one, depends on their mean.
 
     Examples
     --------
@@ -124,7 +124,8 @@ class Polynomial:
 class Cosine:
     """The cosine kernel, k(a, b) = a·b/(‖a‖‖b‖).
 
-    A row of zeros has no direction: its entries are NaN, and so is every similarity that uses them.
+    A row of zeros has no direction, so its entries are NaN, and so is every similarity that uses
+    them.
 
     Examples
     --------
@@ -140,7 +141,7 @@ class Cosine:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p)."""
         xp = array_namespace(x)
         x = promote(xp, x)
-        # By the largest entry first: the squares of 1e-30 are zero in float32.
+        # Divide by the largest entry first, because the square of 1e-30 is zero in float32.
         largest = xp.max(xp.abs(x), axis=1, keepdims=True)
         zero = largest <= 0
         x = x / xp.where(zero, xp.ones_like(largest), largest)

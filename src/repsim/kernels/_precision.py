@@ -1,4 +1,4 @@
-"""How many digits of the features a kernel multiplies: an option that kernels share."""
+"""The option ``precision`` of kernels: how many digits of the features they multiply."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from repsim._errors import InputError
 __all__ = ["Precision", "repr_of", "with_precision"]
 
 Precision: TypeAlias = Literal["highest", "tf32", "bf16"]
-"""The factors whole, or rounded to 11 or 8 significant bits; see docs/precision.md."""
+"""All digits of the factors, or 11 or 8 significant bits; see docs/precision.md."""
 
 
 def repr_of(kernel: Any) -> str:
-    """Write a kernel as it is made; its precision only where it is not the default."""
+    """Return the expression that makes the kernel; omit the precision if it is the default."""
     shown = [
         f"{field.name}={getattr(kernel, field.name)!r}"
         for field in fields(kernel)
@@ -25,7 +25,7 @@ def repr_of(kernel: Any) -> str:
 
 
 def with_precision(operation: str, kernel: Any, precision: str) -> Any:
-    """Return the kernel at this precision, or say that it has no choice of it.
+    """Return the kernel with this precision; raise if it takes no precision.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def with_precision(operation: str, kernel: Any, precision: str) -> Any:
     Raises
     ------
     InputError
-        There is no such precision, or the kernel has no choice of it.
+        There is no such precision, or the kernel takes none.
     """
     require_precision(operation, precision)
     if getattr(kernel, "precision", None) == precision:
@@ -52,9 +52,9 @@ def with_precision(operation: str, kernel: Any, precision: str) -> Any:
     names = {field.name for field in fields(kernel)} if is_dataclass(kernel) else set()
     if "precision" not in names:
         raise InputError(
-            f"{operation}: this kernel has no choice of precision.\n"
+            f"{operation}: this kernel takes no precision.\n"
             f"  precision={precision!r}    kernel: {kernel!r}\n"
-            f"  Linear, RBF and Laplacian have one, for they do not depend on the mean of the "
-            f"features; leave precision out for others."
+            f"  Linear, RBF and Laplacian take one because they do not depend on the mean of the "
+            f"features. Leave precision out for other kernels."
         )
     return replace(kernel, precision=precision)

@@ -24,20 +24,20 @@ class RBF:
     Parameters
     ----------
     fraction : float, default 1.0
-        f in σ = f·√median(‖a − b‖²), the bandwidth as a fraction of the median distance
-        (Kornblith et al. 2019, section 3.2). A bandwidth that follows the data makes the kernel,
-        and CKA, independent of the scale of the features.
+        f in σ = f·√median(‖a − b‖²), the bandwidth as a fraction of the median distance (Kornblith
+        et al. 2019, section 3.2). Because the bandwidth follows the data, the kernel, and with it
+        CKA, does not depend on the scale of the features.
     median : {"all", "off_diagonal"}, default "all"
-        The median over all n² entries of the distance matrix, the zeros of the diagonal included,
-        as in Kornblith's published code, or over pairs of different samples; they differ at
-        small n.
+        ``"all"`` takes the median over all n² entries of the distance matrix, including the zeros
+        of the diagonal, as in Kornblith's published code. ``"off_diagonal"`` takes it over pairs of
+        different samples. The two differ at small n.
     sigma : float, optional
-        A fixed σ in the units of the features instead. Mind that a σ that is small beside the
-        distances makes every sample similar to itself alone, and biased CKA close to 1 for any
-        two representations.
+        A fixed σ, in the units of the features, instead. If σ is small compared with the distances,
+        every sample is similar only to itself, and biased CKA is close to 1 for any two
+        representations.
     precision : {"highest", "tf32", "bf16"}, default "highest"
-        What features keep of their digits in the inner products that the distances are made of, as
-        in :class:`Linear`; relative to the sample that is nearest to the mean.
+        How many digits the features keep in the inner products from which the distances are
+        computed, as in :class:`Linear`. The sample nearest to the mean is subtracted first.
 
     Examples
     --------
@@ -78,7 +78,7 @@ class RBF:
         return out
 
     def fit(self, x: Array) -> RBF:
-        """Return this kernel with the bandwidth that it has on ``x`` (n, p) fixed."""
+        """Return this kernel with its bandwidth computed from ``x`` (n, p)."""
         xp = array_namespace(x)
         if self.sigma is not None:
             return self
@@ -96,8 +96,8 @@ class Laplacian:
         In the units of the features; by default the median of ‖a − b‖ over pairs of different
         samples, which makes the kernel independent of the scale of the features.
     precision : {"highest", "tf32", "bf16"}, default "highest"
-        What features keep of their digits in the inner products that the distances are made of, as
-        in :class:`Linear`; relative to the sample that is nearest to the mean.
+        How many digits the features keep in the inner products from which the distances are
+        computed, as in :class:`Linear`. The sample nearest to the mean is subtracted first.
 
     Examples
     --------
@@ -129,7 +129,7 @@ class Laplacian:
         return out
 
     def fit(self, x: Array) -> Laplacian:
-        """Return this kernel with the scale that it has on ``x`` (n, p) fixed."""
+        """Return this kernel with its scale computed from ``x`` (n, p)."""
         xp = array_namespace(x)
         if self.sigma is not None:
             return self
@@ -140,12 +140,12 @@ class Laplacian:
 def _positive(sigma: float | Array) -> bool:
     if isinstance(sigma, int | float):
         return sigma > 0
-    # Fitted to data: it may be traced, or NaN, which the Gram will show and name the layer of.
+    # Fitted to data, so it may be traced or NaN. NaN raises where the Gram and its layer are known.
     return known(sigma <= 0) is not True
 
 
 def _root(xp: Namespace, squared: Array) -> Array:
-    """Square root whose derivative at zero is zero: the diagonal must not turn gradients to NaN."""
+    """Square root whose derivative at zero is zero, so the diagonal gives no NaN gradients."""
     zero = squared <= 0
     safe = xp.where(zero, xp.ones_like(squared), squared)
     out: Array = xp.where(zero, xp.zeros_like(squared), xp.sqrt(safe))
