@@ -245,12 +245,12 @@ def test_a_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatc
     def read_only(*_args):  # the tests may run as root, whom permissions do not stop
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(_checkpoint.os, "replace", read_only)
+    monkeypatch.setattr(os, "replace", read_only)
     with pytest.raises(repsim.RepsimError, match="Permission denied"):
         repsim.compare(model, data=data(), checkpoint=file, progress=False)
     assert file.read_bytes() == before
     assert os.listdir(tmp_path) == ["run.npz"]  # nothing half-written beside it
-    monkeypatch.setattr(_checkpoint.os, "replace", rename)
+    monkeypatch.setattr(os, "replace", rename)
     same(
         repsim.compare(model, data=data(), checkpoint=file, progress=False),
         repsim.compare(model, data=data(), progress=False),
@@ -267,7 +267,7 @@ def test_a_disk_that_fills_up_does_not_end_the_run(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         rename(*args)
 
-    monkeypatch.setattr(_checkpoint.os, "replace", full_once)
+    monkeypatch.setattr(os, "replace", full_once)
     with pytest.warns(repsim.RepsimWarning, match="No space left"):
         result = repsim.compare(net(), data=data(), checkpoint=file, progress=False)
     same(result, repsim.compare(net(), data=data(), progress=False))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import repsim
-from repsim.storage import _journal, _store
+from repsim.storage import _chunks, _journal, _store
 
 
 def net(seed=0, width=6):
@@ -420,12 +420,12 @@ def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path, monkeypatch,
             raise OSError(28, "No space left on device")
 
     if where == "chunk":
-        monkeypatch.setattr(_store, "sync_file", full)
+        monkeypatch.setattr(_chunks, "sync_file", full)
     else:
         room[0] = 3
         monkeypatch.setattr(_journal.os, "fsync", full)
-        monkeypatch.setattr(_store, "sync_file", lambda path: None)
-        monkeypatch.setattr(_store, "sync_folder", lambda path: None)
+        monkeypatch.setattr(_chunks, "sync_file", lambda path: None)
+        monkeypatch.setattr(_chunks, "sync_folder", lambda path: None)
     with pytest.raises(repsim.CheckpointError, match="No space left") as caught:
         repsim.extract(net(), data((8,) * 9), out=out, progress=False)
     assert "goes on from" in str(caught.value)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from repsim._version import __version__
 from repsim.cli._needs import need
 from repsim.cli._outcome import DataError, UsageError
 from repsim.cli._session import Session
+from repsim.storage import differences, write_whole
 
 if TYPE_CHECKING:
     import xarray
@@ -159,7 +158,7 @@ class RunFolder:
             ) from error
         if kind != FORMAT:
             raise UsageError(f"--out: of format {kind!r}, expected {FORMAT!r}.\n  got {file}")
-        differs = _differences(arguments, self._record["arguments"])
+        differs = differences(arguments, self._record["arguments"])
         if command != self._record["command"]:
             differs = [f"command: was {command}, now {self._record['command']}"]
         if differs:
@@ -172,18 +171,8 @@ class RunFolder:
         self._record = record
 
     def _save(self) -> None:
-        file = self.path / RECORD
-        aside = file.with_name(f".{RECORD}.{os.getpid()}.tmp")
-        try:
-            with open(aside, "w") as out:
-                json.dump(self._record, out, indent=2)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(aside, file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                aside.unlink()
-            raise
+        text = json.dumps(self._record, indent=2)
+        write_whole(self.path / RECORD, lambda out: out.write(text.encode()))
 
 
 def command_of(folder: Path) -> str | None:
@@ -204,20 +193,3 @@ def write_page(folder: Path, command: str | None = None) -> Path:
         report.load_results(folder), folder / PAGE, title=folder.resolve().name, command=command
     )
     return page
-
-
-def _differences(before: Any, now: Any, where: Sequence[str] = ()) -> list[str]:
-    """Say in which places two nested mappings differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            line
-            for name in dict.fromkeys((*before, *now))
-            for line in _differences(before.get(name), now.get(name), (*where, name))
-        ]
-    if before == now:
-        return []
-    return [f"{' '.join(where)}: was {_said(before)}, now {_said(now)}"]
-
-
-def _said(value: Any) -> str:
-    return "not given" if value is None else json.dumps(value)

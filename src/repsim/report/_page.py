@@ -18,7 +18,8 @@ from repsim._errors import InputError
 from repsim._version import __version__
 from repsim.report._blocks import Section
 from repsim.report._kinds import section_of
-from repsim.report._run import as_dataset, write_whole
+from repsim.report._run import as_dataset
+from repsim.storage import write_whole
 
 __all__ = ["write_report"]
 
@@ -117,7 +118,7 @@ def write_report(
         versions=_versions(datasets),
     )
     path = Path(path)
-    write_whole(path, html.encode("utf-8", errors="replace"))
+    write_whole(path, lambda file: file.write(html.encode("utf-8", errors="replace")))
     return path
 
 

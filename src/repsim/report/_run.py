@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import xarray as xr
 
 from repsim._errors import InputError, StateError
 from repsim.report._netcdf import Unstorable, pack, unpack
+from repsim.storage import write_whole
 
 __all__ = ["load_results", "save_result"]
 
@@ -91,7 +91,7 @@ def save_result(
             f"  {error.repair}"
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, data)
+    write_whole(path, lambda file: file.write(data))
     return path
 
 
@@ -153,21 +153,6 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
             "  Name the folder that save_result wrote into."
         )
     return {name: dataset for _, name, dataset in sorted(found, key=lambda each: each[:2])}
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace the file at `path` by `data`, or leave what is there as it is."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
 
 
 def as_dataset(operation: str, result: Any) -> xr.Dataset:

@@ -1,8 +1,16 @@
 """Files that survive a kill: checkpoints, journals, and the store of activations."""
 
+from repsim.storage._atomic import differences, write_whole
 from repsim.storage._checkpoint import Checkpoint
 from repsim.storage._interrupts import uninterrupted
 from repsim.storage._store import ActivationStore
 from repsim.storage._stored import open_activations
 
-__all__ = ["ActivationStore", "Checkpoint", "open_activations", "uninterrupted"]
+__all__ = [
+    "ActivationStore",
+    "Checkpoint",
+    "differences",
+    "open_activations",
+    "uninterrupted",
+    "write_whole",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import CheckpointError, StateError
-from repsim.storage._journal import sync_folder
+from repsim.storage._atomic import differences, write_whole
 
-__all__ = ["EVERY_SECONDS", "Checkpoint", "differences"]
+__all__ = ["EVERY_SECONDS", "Checkpoint"]
 
 FORMAT = "repsim.checkpoint/1"
 HEADER = "__header__"
@@ -82,19 +81,9 @@ class Checkpoint:
             "checksum": _checksum(arrays),
         }
         packed = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-        aside = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        contents = {HEADER: packed, **arrays}
         try:
-            try:
-                with open(aside, "wb") as file:
-                    np.savez(file, allow_pickle=False, **{HEADER: packed}, **arrays)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(aside, self.path)
-                sync_folder(self.path.parent)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    aside.unlink()
-                raise
+            write_whole(self.path, lambda file: np.savez(file, allow_pickle=False, **contents))
         except OSError as error:
             before = (
                 "the state saved before is still there, whole"
@@ -164,7 +153,7 @@ class Checkpoint:
         if operation != self.operation:
             raise self._refused(f"of another operation, {operation}")
         if other := differences(fingerprint, self.fingerprint):
-            raise self._refused(f"of other inputs or options ({other})")
+            raise self._refused(f"of other inputs or options ({'; '.join(other)})")
 
     def _refused(self, why: str) -> StateError:
         return StateError(
@@ -174,14 +163,6 @@ class Checkpoint:
         )
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say in which entries two fingerprints differ; empty where they do not."""
-    names = sorted(name for name in {*saved, *now} if saved.get(name) != now.get(name))
-    return "; ".join(
-        f"{name}: saved {_short(saved.get(name))}, now {_short(now.get(name))}" for name in names
-    )
-
-
 def _checksum(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -189,8 +170,3 @@ def _checksum(arrays: Arrays) -> str:
         digest.update(f"{name}|{x.dtype.str}|{np.shape(arrays[name])}|".encode())
         digest.update(x.tobytes())
     return digest.hexdigest()
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from repsim._errors import CheckpointError, StateError
 
-__all__ = ["Journal", "read_journal", "sync_file", "sync_folder"]
+__all__ = ["Journal", "read_journal"]
 
 
 class Journal:
@@ -167,18 +167,3 @@ def _entries(written: bytes, path: Path, operation: str) -> list[dict[str, Any]]
             )
         entries.append(json.loads(text))
     return entries
-
-
-def sync_file(path: Path) -> None:
-    """Wait until the contents of a file are on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make creations and renamings durable, where folders can be opened (not on Windows)."""
-    if os.name != "nt":
-        sync_file(folder)

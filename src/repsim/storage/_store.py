@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import CheckpointError, InputError, RepsimError, StateError
-from repsim.storage._checkpoint import EVERY_SECONDS, differences
+from repsim.storage._atomic import differences
+from repsim.storage._checkpoint import EVERY_SECONDS
+from repsim.storage._chunks import SAMPLE, absent_chunk, make_array, sync_chunk
 from repsim.storage._interrupts import uninterrupted
-from repsim.storage._journal import Journal, sync_file, sync_folder
-from repsim.storage._stored import FORMAT, SAMPLE, absent_chunk, journal_of
+from repsim.storage._journal import Journal
+from repsim.storage._stored import FORMAT, journal_of
 
 __all__ = ["ActivationStore"]
 
@@ -118,7 +120,7 @@ class ActivationStore:
         if first.get("format") != FORMAT:
             raise self._refused(f"of format {first.get('format')!r}, expected {FORMAT!r}")
         if other := differences(first["fingerprint"], fingerprint):
-            raise self._refused(f"of another model or other options ({other})")
+            raise self._refused(f"of another model or other options ({'; '.join(other)})")
         plan = next((entry for entry in entries if "layers" in entry), None)
         for entry in entries:
             self.n_rows = entry.get("rows", self.n_rows)
@@ -167,7 +169,7 @@ class ActivationStore:
                     self._arrays[name] = group[name]
                 else:
                     rows = FIRST_CHUNKS * self._chunk
-                    self._arrays[name] = _make(group, name, rows, shape, dtype, self._chunk)
+                    self._arrays[name] = make_array(group, name, rows, shape, dtype, self._chunk)
             if absent := absent_chunk(self._arrays[name], self.path / name, self.n_rows):
                 raise self._refused(f"damaged: {absent}")
             kind = object if dtype == "str" else np.dtype(dtype)
@@ -198,11 +200,9 @@ class ActivationStore:
         known = next((entry for entry in self._journal.entries if "layers" in entry), None)
         if known is not None:
             if (list(known["layers"].items()), known["ids"]) != (list(plan.items()), ids):
-                other = (
-                    differences({"ids": known["ids"], **known["layers"]}, {"ids": ids, **plan})
-                    or "their order"
-                )
-                raise self._refused(f"of other outputs ({other})")
+                before = {"ids": known["ids"], **known["layers"]}
+                other = differences(before, {"ids": ids, **plan}) or ["their order"]
+                raise self._refused(f"of other outputs ({'; '.join(other)})")
             return
         for name in plan:
             if name == SAMPLE or "/" in name:
@@ -296,10 +296,7 @@ class ActivationStore:
             if array.shape[0] < stop:
                 array.resize((max(stop, 2 * array.shape[0]), *array.shape[1:]))
             array[start:stop] = self._gathered[name][: stop - start]
-            folder = self.path / name
-            key = array.metadata.encode_chunk_key((index,) + (0,) * (array.ndim - 1))
-            sync_file(folder / key)
-            sync_folder(folder)
+            sync_chunk(array, self.path / name, index)
 
     def finish(self, attrs: Mapping[str, Any]) -> None:
         """Save, cut the arrays to their rows, and write what the store is to its attributes."""
@@ -339,18 +336,3 @@ class ActivationStore:
             f"  Call with the arguments it was made with, name another place, or delete it to "
             f"begin anew."
         )
-
-
-def _make(group: Any, name: str, rows: int, shape: tuple[int, ...], dtype: str, chunk: int) -> Any:
-    from zarr.codecs import Crc32cCodec
-
-    return group.create_array(
-        name,
-        shape=(rows, *shape),
-        chunks=(chunk, *shape),
-        dtype=dtype,
-        # A checksum, so that a damaged chunk is an error; activations hardly compress.
-        compressors=[Crc32cCodec()],
-        chunk_key_encoding={"name": "default", "separator": "."},
-        dimension_names=(SAMPLE, *(f"{name}[{axis}]" for axis in range(1, len(shape) + 1))),
-    )

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from repsim._errors import CheckpointError, StateError
+from repsim.storage._chunks import SAMPLE, absent_chunk
 from repsim.storage._journal import read_journal
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["FORMAT", "SAMPLE", "absent_chunk", "journal_of", "open_activations"]
+__all__ = ["FORMAT", "journal_of", "open_activations"]
 
 FORMAT = "repsim.activations/1"
-SAMPLE = "sample"
-"""The dimension of the samples, and the array of their ids."""
 
 
 def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
@@ -108,17 +106,3 @@ def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
 def journal_of(path: Path) -> Path:
     """Return where the journal of a store is: beside it, so that the store stays plain Zarr."""
     return path.with_name(path.name + ".journal")
-
-
-def absent_chunk(array: Any, folder: Path, rows: int) -> str | None:
-    """Say which chunk of the first rows is missing or cut short, None if none is."""
-    size = None
-    if array.dtype.kind in "fiub":
-        size = math.prod(array.chunks) * array.dtype.itemsize + 4  # and a checksum
-    for index in range(-(-rows // array.chunks[0])):
-        file = folder / array.metadata.encode_chunk_key((index,) + (0,) * (array.ndim - 1))
-        if not file.exists():
-            return f"{file.relative_to(folder.parent)} is missing"
-        if size is not None and file.stat().st_size != size:
-            return f"{file.relative_to(folder.parent)} has {file.stat().st_size} bytes, not {size}"
-    return None

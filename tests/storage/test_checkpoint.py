@@ -34,7 +34,7 @@ def test_what_is_saved_comes_back(tmp_path):
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     path = tmp_path / "x.npz"
     made(path, n=3, kernel="rbf").save(ARRAYS)
-    with pytest.raises(StateError, match=r"inputs or options \(n: saved 3, now 4\)"):
+    with pytest.raises(StateError, match=r"inputs or options \(n: was 3, now 4\)"):
         made(path, n=4, kernel="rbf").load()
     with pytest.raises(StateError, match="another operation, sums"):
         made(path, "other", n=3, kernel="rbf").load()

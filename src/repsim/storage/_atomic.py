@@ -1,0 +1,104 @@
+"""Files that are whole or not there, and what two descriptions of a computation differ in."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["differences", "sync_file", "sync_folder", "write_whole"]
+
+LONGEST = 60
+"""Characters of a value in a message; a longer one is cut."""
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Replace a file as a whole: a reader finds what was there before, or all of the new.
+
+    The new content is written to a file beside `path` and synced, the file is renamed, and the
+    folder is synced: when this returns, a power cut does not undo it. If writing fails, `path` is
+    as it was, and nothing is left beside it.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file. Its folder must exist.
+    write : callable
+        Called once with a binary file that is open for writing.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder is missing or read-only.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "x"
+    ...     write_whole(path, lambda file: file.write(b"all of it"))
+    ...     path.read_bytes()
+    b'all of it'
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the contents of a file are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make creations and renamings durable, where folders can be opened (not on Windows)."""
+    if os.name != "nt":
+        sync_file(folder)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in which entries two nested mappings of JSON values differ, one text each.
+
+    An entry that is ``None`` counts as one that is not there.
+
+    Examples
+    --------
+    >>> differences({"n": 3, "model": {"seed": 0}}, {"n": 3, "model": {"seed": 1}, "limit": 5})
+    ['model seed: was 0, now 1', 'limit: was not given, now 5']
+    """
+    return _differences(before, now, ())
+
+
+def _differences(before: Any, now: Any, where: tuple[str, ...]) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        return [
+            line
+            for name in dict.fromkeys((*before, *now))
+            for line in _differences(before.get(name), now.get(name), (*where, name))
+        ]
+    if before == now:
+        return []
+    return [f"{' '.join(where)}: was {_text(before)}, now {_text(now)}"]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not given"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

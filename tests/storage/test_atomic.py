@@ -1,0 +1,63 @@
+"""A file is replaced as a whole and for good, or stays as it was."""
+
+import os
+
+import pytest
+
+from repsim.storage import differences, write_whole
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
+    path = tmp_path / "x"
+    for content in (b"before", b"after"):
+        write_whole(path, lambda file, content=content: file.write(content))
+        assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_file_and_folder_are_synced_around_the_renaming(tmp_path, monkeypatch):
+    path, done = tmp_path / "x", []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        done.append("folder" if os.path.isdir(f"/dev/fd/{handle}") else "file")
+        fsync(handle)
+
+    def renamed(*names):
+        done.append("rename")
+        replace(*names)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_whole(path, lambda file: file.write(b"x"))
+    assert done == ["file", "rename", "folder"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_what_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch, call):
+    path = tmp_path / "x"
+    path.write_bytes(b"before")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        with pytest.raises(OSError, match="No space"):
+            write_whole(path, lambda file: file.write(b"after"))
+    with pytest.raises(ZeroDivisionError):  # in the writer itself, half-way
+        write_whole(path, lambda file: file.write(b"af") / 0)
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_differences_name_the_place_and_both_values():
+    before = {"n": 3, "model": {"name": "a", "seed": 0}, "same": [1, 2], "gone": True}
+    now = {"n": 4, "model": {"name": "a"}, "same": [1, 2], "new": "é" * 100}
+    n, seed, gone, new = differences(before, now)
+    assert n == "n: was 3, now 4"
+    assert seed == "model seed: was 0, now not given"
+    assert gone == "gone: was true, now not given"
+    assert new.startswith('new: was not given, now "é')
+    assert len(new) < 100
+    assert differences(before, dict(reversed(before.items()))) == []
