@@ -61,9 +61,9 @@ def angular_cka(
 
     Notes
     -----
-    A metric: the triangle inequality holds, so that layers can be clustered or embedded by it. Its
-    invariances are those of CKA with the same kernel, and so is the bias: the angle between
-    independent representations of many features and few samples is near 0, not near π/2.
+    A metric: the triangle inequality holds, so layers can be clustered or embedded with it. Its
+    invariances and its bias are those of CKA with the same kernel: the angle between independent
+    representations of many features and few samples is near 0, not near π/2.
 
     The arccosine magnifies the rounding of a CKA near 1, so it is computed in float64 where the
     device has it, and an angle below about 1e-7 (3e-3 without float64) is returned as exactly 0.

@@ -1,4 +1,4 @@
-"""Canonical correlations: of all directions, of the leading ones, and weighted by use."""
+"""Canonical correlations of all directions, of the leading ones, and weighted by x."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATISTICS = ("mean_rho", "mean_rho_squared")
 
 
 def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
-    """Canonical correlation analysis: how well the directions of x and y can be matched.
+    """Canonical correlation analysis: how well the best directions of x and y correlate.
 
     ::
 
@@ -53,19 +53,19 @@ def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
     Warns
     -----
     DegenerateWarning
-        If a representation is constant, or spans all n − 1 dimensions of the centred samples, as
-        any does with as many features as samples: every correlation with anything is then 1, and
-        NaN is returned.
+        If a representation is constant, or if it spans all n − 1 dimensions of the centred samples,
+        which happens with as many features as samples. Every correlation would then be 1, and NaN
+        is returned.
 
     Notes
     -----
-    Invariant to invertible linear maps and translation of either input, symmetric. Columns that
-    are constant, duplicated or sums of others add no direction; the decision is made at the
-    rounding of the input's dtype, relative to columns of unit norm.
+    Symmetric, and invariant to invertible linear maps and translation of either input. Columns that
+    are constant, duplicated or sums of other columns add no direction. A direction counts if it is
+    above the rounding of the input's dtype, with columns scaled to unit norm.
 
-    Biased upwards: of independent data the mean squared correlation is max(p, q)/(n − 1) on
-    average, and p + q − (n − 1) of the correlations are 1 whatever the data, where that is
-    positive. Bring many more samples than features, or use :func:`svcca`.
+    Biased upwards: for independent data the mean squared correlation is max(p, q)/(n − 1) on
+    average. If p + q exceeds n − 1, then p + q − (n − 1) of the correlations are 1 for any data.
+    Use many more samples than features, or use :func:`svcca`.
 
     Computed in float64 where the device has it. Differentiable where the singular values of the
     columns are distinct. Cost: one SVD of each input, O(n p min(n, p)), then O(n p q + p q min(p,
@@ -109,10 +109,10 @@ def svcca(
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device.
     variance : float, optional
-        In (0, 1]: keep as few directions as hold this share of the variance (of the *squared*
-        singular values). 0.99 where neither this nor ``directions`` is given.
+        In (0, 1]: keep the fewest leading directions that hold this share of the variance (of the
+        *squared* singular values). 0.99 if neither this nor ``directions`` is given.
     directions : int, optional
-        At least 1: keep this many instead, or all of them if there are fewer.
+        At least 1: keep this number of directions instead, or all if there are fewer.
     statistic : {"mean_rho", "mean_rho_squared"}, default "mean_rho"
         As in :func:`cca`.
 
@@ -134,18 +134,19 @@ def svcca(
     Warns
     -----
     DegenerateWarning
-        If a representation is constant, or the directions kept are all n − 1 that there are: NaN
-        is returned.
+        If a representation is constant, or if all n − 1 possible directions are kept: NaN is
+        returned.
 
     Notes
     -----
-    Invariant to orthogonal maps, isotropic scale, feature permutations and translation of either
-    input, symmetric; not invariant to invertible linear maps, which change what is leading. Of
-    independent data the mean squared correlation is max(k_x, k_y)/(n − 1) on average.
+    Symmetric, and invariant to orthogonal maps, isotropic scale, feature permutations and
+    translation of either input. Not invariant to invertible linear maps, because they change which
+    directions lead. For independent data the mean squared correlation is max(k_x, k_y)/(n − 1) on
+    average.
 
-    The number of directions jumps where the variance crosses the threshold, and the value with it.
-    Differentiable in between where the singular values are distinct. Computed in float64 where the
-    device has it. Cost: one SVD of each input, O(n p min(n, p)), then O(n k_x k_y).
+    When the variance crosses the threshold, the number of directions jumps, and so does the value.
+    Between jumps it is differentiable where the singular values are distinct. Computed in float64
+    where the device has it. Cost: one SVD of each input, O(n p min(n, p)), then O(n k_x k_y).
 
     References
     ----------
@@ -167,7 +168,7 @@ def svcca(
 
 
 def pwcca(x: Array, y: Array) -> Array:
-    """Projection-weighted canonical correlation: each ρ weighted by what x makes of its direction.
+    """Projection-weighted canonical correlation: each ρ weighted by how much x uses its direction.
 
     ::
 
@@ -203,9 +204,9 @@ def pwcca(x: Array, y: Array) -> Array:
 
     Notes
     -----
-    Not symmetric. Invariant to invertible linear maps and translation of y; of x to isotropic
-    scale, feature permutations and translation, but not to rotations, which mix the columns that
-    give the weights. Biased upwards as :func:`cca` is.
+    Not symmetric. Invariant to invertible linear maps and translation of y, and to isotropic scale,
+    feature permutations and translation of x. Not invariant to rotations of x, because they mix the
+    columns from which the weights are computed. Biased upwards as :func:`cca` is.
 
     Computed in float64 where the device has it. Differentiable where the correlations, and the
     singular values of the columns, are distinct. Cost as :func:`cca`.
@@ -228,7 +229,7 @@ def pwcca(x: Array, y: Array) -> Array:
 
 
 class _Weighted(NamedTuple):
-    """A subspace, and the centred columns in the basis that it is written in."""
+    """A subspace, and the centred columns in its basis."""
 
     span: Subspace
     columns: Array
@@ -290,7 +291,7 @@ def _compare_weighted(x: _Weighted, y: _Weighted) -> Array:
     turn, rho, _ = xp.linalg.svd(cross, full_matrices=False)
     variates = x.span.basis @ turn
     weights = xp.sum(xp.abs(xp.matrix_transpose(variates) @ x.columns), axis=1)
-    # Under jit the columns beyond the rank are still there, at the end.
+    # Under jit the columns beyond the rank remain, at the end.
     order = xp.arange(rho.shape[0], dtype=rho.dtype, device=device(rho))
     weights = xp.where(
         order < xp.minimum(x.span.rank, y.span.rank), weights, xp.zeros_like(weights)

@@ -52,15 +52,15 @@ def cka(
         ``"linear"``, ``"rbf"``, ``"laplacian"``, ``"polynomial"``, ``"cosine"``, or an instance
         from :mod:`repsim.kernels`.
     estimator : {"biased", "unbiased"}, default "biased"
-        The estimator of all three HSICs. Biased CKA of *independent* data is well above zero when
-        the features are many: about p/(n + p) for white noise. Prefer the unbiased one whenever n
-        is not large beside p and q.
+        The estimator of all three HSICs. Biased CKA of *independent* data is well above zero if
+        there are many features: about p/(n + p) for white noise. Prefer the unbiased estimator
+        unless n is large compared with p and q.
     given : array, shape (n, r) or (n, ...), optional
-        A third representation of the same samples: what x and y share beyond what both share with
-        it (partial CKA).
+        A third representation of the same samples. The value then measures what x and y share
+        beyond what both share with it (partial CKA).
     features : {"all", "sampled"}, default "all"
-        ``"sampled"`` corrects for features that were drawn at random from more; linear kernel
-        alone, see the notes.
+        ``"sampled"`` corrects for features that were drawn at random from a larger population; only
+        for the linear kernel, see the notes.
 
     Returns
     -------
@@ -81,34 +81,34 @@ def cka(
     Warns
     -----
     DegenerateWarning
-        If a representation is constant, ``given`` leaves nothing of one, or sampled features have
-        nothing in common: CKA is undefined and NaN is returned.
+        If a representation is constant, if ``given`` explains all of one, or if sampled features
+        have nothing in common: CKA is undefined and NaN is returned.
 
     Notes
     -----
-    Linear CKA is invariant to orthogonal maps, isotropic scale, translation and feature
-    permutations of either input, symmetric, and *not* invariant to invertible linear maps. It is a
-    similarity; arccos(CKA) is a metric.
+    Linear CKA is symmetric. It is invariant to orthogonal maps, isotropic scale, translation and
+    feature permutations of either input, and *not* to invertible linear maps. It is a similarity;
+    arccos(CKA) is a metric.
 
     The linear kernel computes from features in O(n (p + q)²) or from Grams in O(n² (p + q)),
-    whichever is less, with the same result to rounding; the other kernels from Grams. Memory: of
-    numpy and torch arrays, a thousand rows of both and of their Grams, or the products of two
-    thousand features with all others; of other frameworks the centred features and the p×q or n×n
-    products, and of other kernels n×n.
+    whichever is less, with the same result up to rounding. The other kernels compute from Grams.
+    Memory for the linear kernel: with numpy and torch arrays, a thousand rows of both inputs and of
+    their Grams, or the products of two thousand features with all others; with other frameworks,
+    the centred features and the p×q or n×n products. Other kernels need n×n.
 
-    Sampled features: ‖Kc‖² contains the products of each feature with itself, a share of 1/p of
-    its terms that is large for few features and low for none, so that the CKA of a few features is
-    too low. The correction divides by the mean over *different* features instead. It holds for
-    features of x and of y that were drawn at random and independently of each other: a feature
-    that is on both sides biases it upwards, the value of x with itself is above 1, and for two
-    halves of one population it is about 1. Values above 1 occur and are not clamped. The mean over
-    draws is right to order 1/p; a single one may be far off for few features. It is not invariant
-    to rotations, and choices of features (the best neurons, non-overlapping channels) are not
-    random. Where all features of a network are at hand there is nothing to correct. The bias from
-    few *samples* is another one: ``estimator="unbiased"`` takes it out as well.
+    Sampled features: ‖Kc‖² contains the products of each feature with itself. They are a share of
+    1/p of its terms, so they matter for few features and make their CKA too low. The correction
+    divides by the mean over *different* features instead. It holds if the features of x and of y
+    were drawn at random and independently of each other. A feature that is on both sides biases it
+    upwards: the value of x with itself is above 1, and that of two halves of one population is
+    about 1. Values above 1 occur and are not clamped. The mean over draws is right to order 1/p; a
+    single value may be far off for few features. The corrected value is not invariant to rotations.
+    Selected features (the best neurons, non-overlapping channels) are not random. If you have all
+    features of a network, there is nothing to correct. The bias from few *samples* is a different
+    one; ``estimator="unbiased"`` removes it.
 
-    Not defined for non-finite values; under ``jax.jit`` values cannot be read, so neither errors
-    about values nor warnings are possible there, and the result is NaN.
+    Non-finite values raise an error. Under ``jax.jit`` values cannot be read, so there the result
+    is NaN without errors about values or warnings.
 
     References
     ----------
@@ -174,8 +174,9 @@ def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  #
 
     Notes
     -----
-    Cost O(n²). In float32 a Gram of features that are far from their mean has already lost what
-    CKA needs: centre the features first, or pass them to :func:`cka`, which does.
+    Cost O(n²). If the mean of the features is large compared with their spread, their Gram in
+    float32 has already lost the digits that CKA needs. Centre the features first, or pass them to
+    :func:`cka`, which centres them.
 
     References
     ----------
@@ -247,7 +248,7 @@ def kernel_alignment(x: KernelItem, y: KernelItem, **_: Any) -> Array:
 
 
 def alignment_once(x: KernelItem, y: KernelItem, **_: Any) -> Array:
-    """Return the same of two representations that are compared once."""
+    """Return CKA of two representations that are compared only once."""
     found = x.once(y, self_products=True)
     return kernel_alignment(x, y) if found is None else alignment(x.xp, found[0])
 

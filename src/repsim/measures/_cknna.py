@@ -1,4 +1,4 @@
-"""CKNNA: kernel alignment that looks at nearest neighbours alone."""
+"""CKNNA: kernel alignment restricted to nearest neighbours."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ def cknna(x: Array, y: Array, *, k: int = 10) -> Array:
         Activations of the same samples in the same order; same framework and device. p and q may
         differ.
     k : int, default 10
-        Neighbours of each sample, 1 ≤ k ≤ n − 1; with n − 1 it is the unbiased CKA of the cosine
-        kernel.
+        Neighbours of each sample, 1 ≤ k ≤ n − 1; with n − 1 the value is the unbiased CKA of the
+        cosine kernel.
 
     Returns
     -------
     array, 0-d
-        Without unit; 1 for equal representations, around 0 for independent data, of which a few
-        neighbours agree by chance. No bound holds: α K is not symmetric. Same namespace and device
-        as the inputs; float32 for half precision and float32, float64 for float64 and integers.
+        Without unit; 1 for equal representations, around 0 for independent data, where a few
+        neighbours agree by chance. The value has no bounds because α K is not symmetric. Same
+        namespace and device as the inputs; float32 for half precision and float32, float64 for
+        float64 and integers.
 
     Raises
     ------
@@ -52,22 +53,22 @@ def cknna(x: Array, y: Array, *, k: int = 10) -> Array:
         Not arrays, or arrays of different frameworks or devices.
     InputError
         Different n, fewer than k + 1 (and 4) samples, one-dimensional or empty input, NaN or
-        infinity (``NonFiniteError``), k that is no positive integer.
+        infinity (``NonFiniteError``), k that is not a positive integer.
 
     Warns
     -----
     DegenerateWarning
-        If α_x K of a representation has no positive h with itself (all samples in one direction,
-        too few mutual neighbours), or a row of zeros has no direction: NaN is returned.
+        If h(α_x K, α_x K) of a representation is not positive (all samples in one direction, too
+        few mutual neighbours), or if a row of zeros has no direction: NaN is returned.
 
     Notes
     -----
-    As published, and not symmetric: neighbourhood is not mutual, and the last term of h takes row
-    sums of the one and column sums of the other. Neighbours that tie for the last places count as
-    in :func:`mutual_knn`, as weights. Invariant to orthogonal maps, isotropic scale and feature
-    permutations of either input, not to translation. Differentiable almost everywhere, the sets of
-    neighbours held fixed. Computed in float64 where the device has it. Cost: O(n² p + n² log n)
-    once for each array, O(n²) for a pair; memory O(n²).
+    As published, the measure is not symmetric: neighbourhood is not mutual, and the last term of h
+    takes row sums of one side and column sums of the other. Neighbours that tie for the last places
+    count as weights, as in :func:`mutual_knn`. Invariant to orthogonal maps, isotropic scale and
+    feature permutations of either input, not to translation. Differentiable almost everywhere, with
+    the sets of neighbours held fixed. Computed in float64 where the device has it. Cost: O(n² p +
+    n² log n) once for each array, O(n²) for a pair; memory O(n²).
 
     References
     ----------
@@ -103,7 +104,7 @@ def _prepare(operation: str, x: Array, *, name: str, k: int) -> _Masked:
     cosines = off_diagonal(xp, 1 - d)
     masked = weights * cosines
     square = _song(xp, masked, masked)
-    # A sum of terms of this size: what is below their rounding is nothing.
+    # A sum of terms of this size: a value below their rounding is zero.
     n = x.shape[0]
     size = xp.sum(masked * masked) + xp.sum(xp.abs(masked)) ** 2 / (n * n)
     rounding = 64 * n * float(xp.finfo(d.dtype).eps) * size
@@ -120,14 +121,14 @@ def _prepare(operation: str, x: Array, *, name: str, k: int) -> _Masked:
 
 def _compare(x: _Masked, y: _Masked, **_: object) -> Array:
     xp = array_namespace(x.cosines)
-    # Fuzzy sets where neighbours tie: the intersection of a set with itself is the set.
+    # With ties the sets are fuzzy; the intersection of a set with itself is the set.
     both = xp.minimum(x.weights, y.weights)
     product = _song(xp, both * x.cosines, both * y.cosines)
     return alignment(xp, Products(product, x.square, y.square))
 
 
 def _song(xp: Namespace, a: Array, b: Array) -> Array:
-    """Song et al. 2012, Eq. 5, times n(n−3): of zero diagonals, not symmetric."""
+    """Song et al. 2012, Eq. 5, times n(n−3), for asymmetric matrices of zero diagonal."""
     n = a.shape[0]
     joint = xp.sum(xp.sum(a, axis=0) * xp.sum(b, axis=1))
     out: Array = (

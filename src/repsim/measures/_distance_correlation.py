@@ -18,7 +18,7 @@ __all__ = ["distance_correlation"]
 
 
 def distance_correlation(x: Array, y: Array, *, estimator: str = "biased") -> Array:
-    """Squared distance correlation: do distances between samples vary together.
+    """Squared distance correlation: whether the distances between samples vary together.
 
     ::
 
@@ -35,16 +35,16 @@ def distance_correlation(x: Array, y: Array, *, estimator: str = "biased") -> Ar
         Activations of the same samples in the same order; same framework and device. p and q may
         differ.
     estimator : {"biased", "unbiased"}, default "biased"
-        The biased one is the square of the distance correlation of 2007, and above zero for
-        independent data, near 1 for features that are many beside n. The unbiased one is the
-        bias-corrected R* of 2013, around 0 for independent data; it is on the scale of a square
-        and may be negative, so that no root of it is taken.
+        The biased estimator is the square of the distance correlation of 2007. For independent data
+        it is above zero, and near 1 if there are many features compared with n. The unbiased one is
+        the bias-corrected R* of 2013, around 0 for independent data. It is on the scale of a square
+        and may be negative, so its root is not taken.
 
     Returns
     -------
     array, 0-d
-        In [0, 1] (biased) or [−1, 1] (unbiased), without unit; 1 for representations that are
-        equal up to a rotation, a scale and a translation. The square: take its root to compare
+        In [0, 1] (biased) or [−1, 1] (unbiased), without unit; 1 for representations that are equal
+        up to a rotation, a scale and a translation. This is the square; take its root to compare
         with what most packages call dCor. Same namespace and device as the inputs, differentiable
         where they are; float32 for half precision and float32, float64 for float64 and integers.
 
@@ -64,10 +64,10 @@ def distance_correlation(x: Array, y: Array, *, estimator: str = "biased") -> Ar
 
     Notes
     -----
-    CKA of the kernel −‖a − b‖. Invariant to orthogonal maps, isotropic scale, feature permutations
-    and translation of either input, symmetric; not invariant to invertible linear maps. The
-    population value is zero for independence alone. Computed in float64 where the device has it.
-    Cost: O(n² p) once for each array, O(n²) for a pair; memory O(n²).
+    The value is CKA of the kernel −‖a − b‖. Symmetric, and invariant to orthogonal maps, isotropic
+    scale, feature permutations and translation of either input; not invariant to invertible linear
+    maps. The population value is zero only for independent data. Computed in float64 where the
+    device has it. Cost: O(n² p) once for each array, O(n²) for a pair; memory O(n²).
 
     References
     ----------

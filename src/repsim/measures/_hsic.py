@@ -34,8 +34,8 @@ def hsic(
         from :mod:`repsim.kernels`.
     estimator : {"biased", "unbiased"}, default "biased"
         The biased estimator divides by (n−1)², as in 2005; the V-statistic of 2007 divides by n².
-        It is at least zero, and above zero by about 1/n even for independent data. The unbiased
-        one averages to the population value, and may be negative.
+        It is at least zero, and about 1/n too large even for independent data. The unbiased one
+        averages to the population value and may be negative.
 
     Returns
     -------
@@ -55,8 +55,9 @@ def hsic(
     Notes
     -----
     Cost O(n p q) from features or O(n² (p + q)) from Grams, whichever is less, for the linear
-    kernel; O(n² (p + q)) for the others. Invariant to orthogonal maps of either input, to their
-    translation (not: polynomial and cosine kernels) and to a common permutation of the samples.
+    kernel; O(n² (p + q)) for the others. Invariant to orthogonal maps of either input, to
+    translation of either input (except for polynomial and cosine kernels) and to a common
+    permutation of the samples.
 
     References
     ----------

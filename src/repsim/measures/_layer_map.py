@@ -1,4 +1,4 @@
-"""From what a caller holds to a map of layers by layers, or an error that says what to pass."""
+"""Check that a result is a map of layers by layers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.Data
     result : xarray.Dataset or xarray.DataArray
         Two-dimensional; a Dataset holds the map as `variable`.
     operation : str
-        The caller's name, with which an error message begins.
+        The caller's name, the first word of error messages.
     variable : str
-        Which variable of a Dataset to take; without meaning for a DataArray.
+        Which variable of a Dataset to take; ignored for a DataArray.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.Data
 
 
 def layer_names(array: xarray.DataArray, dim: str) -> list[str]:
-    """Return the names along `dim`, in execution order; positions where there are no names.
+    """Return the names along `dim`, in execution order, or positions if there are no names.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def layer_names(array: xarray.DataArray, dim: str) -> list[str]:
 
 
 def model_name(array: xarray.DataArray, side: str) -> str:
-    """Return the name of the model on one side, or the side where it has none.
+    """Return the name of the model on one side, or the side itself if it has no name.
 
     Parameters
     ----------
@@ -137,6 +137,6 @@ def measure_label(array: xarray.DataArray) -> str:
     name = str(array.attrs.get("long_name", array.name))
     name = "CKA" if name == "cka" else name.replace("_", " ")
     options = [str(array.attrs[key]) for key in ("kernel", "estimator") if array.attrs.get(key)]
-    # A kernel is given as it is made, Linear(); its parentheses say nothing where they are empty.
+    # A kernel is written as the call that makes it, Linear(); drop empty parentheses.
     options = [option.lower() if option.endswith("()") else option for option in options]
     return f"{name} ({', '.join(o.removesuffix('()') for o in options)})" if options else name

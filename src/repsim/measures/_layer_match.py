@@ -1,4 +1,4 @@
-"""Where in the depth of one model each layer of the other finds its like."""
+"""At which depth of one model each layer of the other finds its most similar layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["LOWER_HALF", "layer_match"]
 
 LOWER_HALF = 0.5
-"""The greatest depth, from 0 to 1, of the layers that make up the lower half of a network."""
+"""The greatest depth, from 0 to 1, of the layers in the lower half of a network."""
 
 MOST = 0.9
 
@@ -27,15 +27,16 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
         j*(i) = argmax_j s_ij        depth_x(i) = i/(m − 1)        depth_y(i) = j*(i)/(m′ − 1)
 
     from 0 for the first layer to 1 for the last (0 for a single layer). The lower half of x are its
-    layers of depth at most 0.5: ``lower_half_reach`` is the least depth of y at or below which at
-    least 90 % of them find their match (a 90th percentile and not the maximum, which one stray
-    layer would decide), ``lower_half_median`` the median of their matched depths.
+    layers of depth at most 0.5. ``lower_half_reach`` is the smallest depth of y such that at least
+    90 % of them find their match at or below it. It is a 90th percentile because one stray layer
+    would decide a maximum. ``lower_half_median`` is the median of their matched depths.
 
     Parameters
     ----------
     result : xarray.Dataset or xarray.DataArray
-        What :func:`repsim.compare` or :meth:`repsim.MinibatchCKA.compute` return, or any map with
-        the dimensions "layer_x" and "layer_y", in either order. Larger must mean more similar.
+        A result of :func:`repsim.compare` or :meth:`repsim.MinibatchCKA.compute`, or any map with
+        the dimensions "layer_x" and "layer_y", in either order. Larger values must mean more
+        similar.
     variable : str, default "cka"
         Which variable of a Dataset to take.
 
@@ -43,22 +44,22 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
     -------
     xarray.Dataset
         Dim "layer_x": ``match``, the name of the layer of y; the similarity with it, under the
-        name of the map (``cka``); ``depth_x`` and ``depth_y`` in [0, 1]. Among equals the lowest
-        layer of y is the match. NaN is passed over; layers of x with nothing else are not among
-        ``layer_x``, but keep their place in the depths. ``attrs``: lower_half_reach and
+        name of the map (``cka``); ``depth_x`` and ``depth_y`` in [0, 1]. If several layers of y are
+        equally similar, the lowest is the match. NaN is ignored. A layer of x that has only NaN is
+        left out of ``layer_x`` but counts in the depths. ``attrs``: lower_half_reach and
         lower_half_median (depths; NaN where the lower half has no match), left_out (the names of
         the layers without a match), and those of ``result``, such as model_x and model_y.
 
     Raises
     ------
     InputError
-        There is no such variable, or it is no map of numbers with these two dimensions.
+        There is no such variable, or it is not a map of numbers with these two dimensions.
 
     Notes
     -----
-    Invariant to increasing functions of the similarity, apart from ``cka`` itself. A best match is
-    not a good one: look at its value, and remember that layers of one residual stream resemble
-    each other, so that near ties decide.
+    Invariant to increasing functions of the similarity, except ``cka`` itself. The best match may
+    be a poor match, so look at its value. Layers of one residual stream resemble each other, so
+    small differences decide which layer matches best.
 
     References
     ----------
@@ -99,7 +100,7 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
         coords={"layer_x": names_x[kept]},
         attrs={
             **result.attrs,
-            # The least depth that is a layer's own: no interpolation between two layers.
+            # Choose the depth of a layer; do not interpolate between two layers.
             "lower_half_reach": float(np.quantile(lower, MOST, method="inverted_cdf"))
             if len(lower)
             else float("nan"),
@@ -114,5 +115,5 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
 
 
 def _depths(layers: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Depth of each of so many layers: 0 for the first, 1 for the last."""
+    """Depth of each of ``count`` layers: 0 for the first, 1 for the last."""
     return np.linspace(0.0, 1.0, layers)

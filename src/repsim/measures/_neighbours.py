@@ -1,4 +1,4 @@
-"""Nearest neighbours: does each sample have the same samples near it on both sides."""
+"""Nearest neighbours: whether each sample has the same samples near it on both sides."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mutual_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Ar
 
         mean_i |N_x(i) ∩ N_y(i)| / k
 
-    with N_x(i) the k samples nearest to sample i in x, itself left out.
+    with N_x(i) the k samples nearest to sample i in x, without i itself.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def mutual_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Ar
         Activations of the same samples in the same order; same framework and device. p and q may
         differ.
     k : int, default 10
-        Neighbours of each sample, 1 ≤ k ≤ n − 2: with n − 1 everything is a neighbour.
+        Neighbours of each sample, 1 ≤ k ≤ n − 2. With n − 1, all samples would be neighbours.
     metric : {"cosine", "euclidean"}, default "cosine"
-        What near means.
+        By what distance samples are near.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def mutual_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Ar
         Not arrays, or arrays of different frameworks or devices.
     InputError
         Different n, fewer than k + 2 samples, one-dimensional or empty input, NaN or infinity
-        (``NonFiniteError``), k that is no positive integer, unknown metric.
+        (``NonFiniteError``), k that is not a positive integer, unknown metric.
 
     Warns
     -----
@@ -66,15 +66,15 @@ def mutual_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Ar
 
     Notes
     -----
-    Where several samples are as far as the k-th neighbour (duplicates, binary features), they
-    share the places that are left: each counts for places/number, and an intersection counts the
-    smaller of both sides. So the value does not depend on the order of the samples, and is the
-    usual one without ties.
+    If several samples are as far as the k-th neighbour (duplicates, binary features), they share
+    the remaining places: each gets the weight places/number, and an intersection counts the smaller
+    weight of both sides. The value therefore does not depend on the order of the samples, and
+    without ties it is the usual one.
 
     Symmetric; a similarity. Invariant to orthogonal maps, isotropic scale and feature permutations
-    of either input, with ``metric="euclidean"`` also to translation. It has no derivative.
-    Computed in float64 where the device has it. Cost: O(n² p + n² log n) once for each array,
-    O(n²) for a pair; memory O(n²).
+    of either input, and with ``metric="euclidean"`` to translation too. It has no derivative.
+    Computed in float64 where the device has it. Cost: O(n² p + n² log n) once for each array, O(n²)
+    for a pair; memory O(n²).
 
     References
     ----------
@@ -101,7 +101,7 @@ def jaccard_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> A
 
         mean_i |N_x(i) ∩ N_y(i)| / |N_x(i) ∪ N_y(i)|
 
-    with N_x(i) the k samples nearest to sample i in x, itself left out.
+    with N_x(i) the k samples nearest to sample i in x, without i itself.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def jaccard_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> A
     k : int, default 10
         Neighbours of each sample, 1 ≤ k ≤ n − 2.
     metric : {"cosine", "euclidean"}, default "cosine"
-        What near means.
+        By what distance samples are near.
 
     Returns
     -------
@@ -151,13 +151,13 @@ def jaccard_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> A
 
 
 def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
-    """Second-order cosine similarity: are the same neighbours as similar to each sample.
+    """Second-order cosine similarity: whether each sample is equally similar to its neighbours.
 
     ::
 
         mean_i cos(s_x(i), s_y(i)),   s_x(i) = (cos(x_i, x_j)) for j in N_x(i) ∪ N_y(i)
 
-    with N_x(i) the k samples whose cosine with sample i is largest in x, itself left out.
+    with N_x(i) the k samples whose cosine with sample i is largest in x, without i itself.
 
     Parameters
     ----------
@@ -172,10 +172,10 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
     Returns
     -------
     array, 0-d
-        In [−1, 1], without unit; 1 where the cosines of neighbours agree up to a factor for each
-        sample. Well above zero for independent data, because neighbours have positive cosines.
-        Same namespace and device as the inputs; float32 for half precision and float32, float64
-        for float64 and integers.
+        In [−1, 1], without unit; 1 if for each sample the cosines of its neighbours agree up to a
+        factor. Well above zero for independent data, because neighbours have positive cosines. Same
+        namespace and device as the inputs; float32 for half precision and float32, float64 for
+        float64 and integers.
 
     Raises
     ------
@@ -183,21 +183,21 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
         Not arrays, or arrays of different frameworks or devices.
     InputError
         Different n, fewer than k + 1 (and 3) samples, one-dimensional or empty input, NaN or
-        infinity (``NonFiniteError``), k that is no positive integer.
+        infinity (``NonFiniteError``), k that is not a positive integer.
 
     Warns
     -----
     DegenerateWarning
-        If all samples have one direction, a row of zeros has none, or a sample is orthogonal to
-        all its neighbours: NaN is returned.
+        If all samples have the same direction, if a row of zeros has none, or if a sample is
+        orthogonal to all its neighbours: NaN is returned.
 
     Notes
     -----
-    Neighbours that tie for the last places count as in :func:`mutual_knn`, as weights in the
-    cosine. Symmetric; a similarity. Invariant to orthogonal maps, isotropic scale and feature
-    permutations of either input, not to translation. Differentiable almost everywhere, the sets of
-    neighbours held fixed. Computed in float64 where the device has it. Cost: O(n² p + n² log n)
-    once for each array, O(n²) for a pair; memory O(n²).
+    Neighbours that tie for the last places count as weights in the cosine, as in
+    :func:`mutual_knn`. Symmetric; a similarity. Invariant to orthogonal maps, isotropic scale and
+    feature permutations of either input, not to translation. Differentiable almost everywhere, with
+    the sets of neighbours held fixed. Computed in float64 where the device has it. Cost: O(n² p +
+    n² log n) once for each array, O(n²) for a pair; memory O(n²).
 
     References
     ----------
@@ -218,14 +218,14 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
 
 
 class _Neighbours(NamedTuple):
-    """How far each sample counts among the neighbours of each other, (n, n)."""
+    """The weight of each sample among the neighbours of each other sample, (n, n)."""
 
     weights: Array
     defined: Array
 
 
 class _Cosines(NamedTuple):
-    """Neighbours, the cosines with them (n, n), and what to call the array in a warning."""
+    """Neighbours, the cosines with them (n, n), and the name of the array for warnings."""
 
     weights: Array
     cosines: Array
@@ -251,7 +251,7 @@ def _prepare_cosines(operation: str, x: Array, *, name: str, k: int) -> _Cosines
     constant = xp.max(d) <= 0
     undefined(operation, name, defined & constant, "has the same direction for all samples")
     cosines = 1 - d
-    # Orthogonal but for rounding: the direction of a vector of such cosines means nothing.
+    # Orthogonal up to rounding: the direction of a vector of such cosines means nothing.
     rounding = 16 * float(xp.finfo(d.dtype).eps)
     cosines = xp.where(xp.abs(cosines) <= rounding, xp.zeros_like(d), cosines)
     return _Cosines(weights, cosines, defined & ~constant, operation, name)

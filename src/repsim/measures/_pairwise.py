@@ -1,4 +1,4 @@
-"""A measure of every pair of named arrays, what belongs to one array being done once."""
+"""A measure of every pair of named arrays; the work of one array is done once."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def pairwise(
 
         result[a, b] = measure(xs[a], ys[b], **options)
 
-    What a measure computes from one array alone (a centred Gram, a decomposition, a list of
-    neighbours) is computed once per array and not once per pair.
+    The part of a measure that needs only one array (a centred Gram, a decomposition, a list of
+    neighbours) is computed once per array, not once per pair.
 
     Parameters
     ----------
@@ -51,22 +51,22 @@ def pairwise(
         Named activations of the same n samples in the same order, of one framework and device;
         trailing axes are flattened, and widths may differ.
     ys : mapping of str to array, optional
-        Activations of the same samples; by default ``xs`` is compared with itself, and of a
-        symmetric measure one half is computed.
+        Activations of the same samples. By default ``xs`` is compared with itself, and only one
+        half is computed if the measure is symmetric.
     measure : str or Measure, default "cka"
-        A name from ``repsim.measures.MEASURES``, or an entry of one's own.
+        A name from ``repsim.measures.MEASURES``, or your own ``Measure``.
     samples_x, samples_y : sequence or one-dimensional array of n identifiers, optional
-        What identifies each row of ``xs`` and of ``ys``, such as file names: they must be equal,
-        in the same order, and nothing is reordered. Either both or none where there are ``ys``.
+        Identifiers of each row of ``xs`` and of ``ys``, such as file names. They must be equal and
+        in the same order; nothing is reordered. With ``ys``, pass both or neither.
     **options
         Keyword options of the measure's function, for example ``kernel="rbf"``.
 
     Returns
     -------
     xarray.DataArray, dims ("layer_x", "layer_y")
-        float64 (of the digits that the function has for each pair); coordinates are the names, in
-        the mappings' order. ``attrs`` hold measure, kind ("similarity" or "dissimilarity"), units,
-        each option, n_samples and repsim_version.
+        float64, with the digits that the function itself returns for each pair. The coordinates are
+        the names, in the order of the mappings. ``attrs`` hold measure, kind ("similarity" or
+        "dissimilarity"), units, each option, n_samples and repsim_version.
 
     Raises
     ------
@@ -74,21 +74,20 @@ def pairwise(
         Not arrays, or arrays of different frameworks or devices.
     InputError
         Not mappings, empty mappings, different n, sample identifiers that differ, unknown measure
-        or option, and what the measure itself refuses, naming the array.
+        or option, or an array that the measure itself refuses; the message names the array.
     NonFiniteError
-        NaN or infinity, naming the array and the row.
+        NaN or infinity; the message names the array and the row.
 
     Warns
     -----
     DegenerateWarning
-        Once for an array that the measure is not defined for, by its name; its row and column are
-        NaN.
+        Once for each array for which the measure is undefined; its row and column are NaN.
 
     Notes
     -----
     Invariances, range and bias are those of the measure. Cost: L_x + L_y items and L_x L_y pairs,
-    as the measure's entry has them. All items are held at once: for ``"cka"`` a centred Gram
-    (n, n) or the centred features (n, p) of each array; for more than memory holds use
+    whose costs the entry of the measure states. All items are in memory at once: for ``"cka"`` a
+    centred Gram (n, n) or the centred features (n, p) of each array. If they do not fit, use
     :class:`repsim.MinibatchCKA`. The values are read once, at the end.
 
     References
@@ -125,7 +124,7 @@ def pairwise(
     values: dict[tuple[str, str], Array] = {}
     for i, a in enumerate(sides["xs"]):
         for j, b in enumerate(sides[other]):
-            # The mirror image is there already, and the same but for the rounding.
+            # The mirrored entry is known already, and the same up to rounding.
             values[a, b] = values[b, a] if half and j < i else items.compare(a, other, b)
     shape = len(sides["xs"]), len(sides[other])
     return xarray.DataArray(
@@ -146,10 +145,10 @@ def pairwise(
 
 
 class _Items:
-    """The prepared arrays, each made when it is first asked for.
+    """The prepared arrays, each made on first use.
 
-    An array is prepared in the dtype of its pair, as the function does it: a float32 array that
-    meets float32 and float64 arrays is prepared twice.
+    An array is prepared in the dtype of its pair, as in the function itself, so a float32 array
+    that meets float32 and float64 arrays is prepared twice.
     """
 
     def __init__(
@@ -211,7 +210,7 @@ def _mapping(argument: str, arrays: object) -> Mapping[str, Array]:
 
 
 def _home(sides: dict[str, Mapping[str, Array]]) -> tuple[Namespace, int]:
-    """Return the one namespace and the one number of samples of all arrays, or say who differs."""
+    """Return the common namespace and number of samples of all arrays, or raise an error."""
     named = {f"{side}[{key!r}]": x for side, xs in sides.items() for key, x in xs.items()}
     (first, like), *others = named.items()
     xp = namespace("pairwise", **{first: like})
@@ -228,7 +227,7 @@ def _home(sides: dict[str, Mapping[str, Array]]) -> tuple[Namespace, int]:
 
 
 def _match_samples(samples_x: Any, samples_y: Any, n: int, *, both: bool) -> None:
-    """Refuse rows that are not known to be the same samples in the same order."""
+    """Raise if the identifiers of the rows differ or are incomplete."""
     if samples_x is None and samples_y is None:
         return
     if not both and samples_y is not None:
@@ -285,14 +284,14 @@ def _identifiers(argument: str, samples: Any, n: int) -> list[object]:
 
 
 def _to_host(xp: Namespace, values: list[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Read all values at once: one synchronisation with an accelerator, not one for each pair."""
+    """Read all values at once, which waits once for an accelerator and not once per pair."""
     wide = accumulator_dtype(xp, values[0])
     stacked = xp.stack([xp.astype(value, wide, copy=False) for value in values])
     return np.asarray(to_numpy(stacked), dtype=np.float64)
 
 
 def _attribute(value: object) -> str | int | float:
-    """Return an option as NetCDF can hold it."""
+    """Return an option in a form that NetCDF can hold."""
     if (shape := getattr(value, "shape", None)) is not None:
         return f"array {tuple(shape)}"
     plain = isinstance(value, str | int | float) and not isinstance(value, bool)

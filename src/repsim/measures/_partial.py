@@ -1,4 +1,4 @@
-"""Partial alignment: what two representations share beyond a third one."""
+"""Partial alignment: how much two representations share beyond a third one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["PartialItem"]
 
 
 class PartialItem(KernelItem):
-    """The centred Gram of a representation, less its projection on that of a third one.
+    """The centred Gram of a representation minus its projection on that of a third one.
 
     With A, C the centred Grams of x and of ``given``, R = A − (⟨A, C⟩/⟨C, C⟩) C. The cosine of two
     such residuals is the partial correlation (c_xy − c_xz c_yz)/√((1 − c_xz²)(1 − c_yz²)) of the
-    alignments, with none of the cancellation in 1 − c².
+    alignments, without the cancellation in 1 − c².
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class PartialItem(KernelItem):
         self._residual: Array | None = None
 
     def from_features(self, other: KernelItem, *, self_products: bool) -> bool:
-        """Return False: what is left of a linear Gram is not one of features."""
+        """Return False, because the residual of a linear Gram is not the Gram of any features."""
         return False
 
     def product(self, other: KernelItem, features: bool) -> Array:
@@ -55,7 +55,7 @@ class PartialItem(KernelItem):
         return inner(self.xp, self._left(), other._left())
 
     def self_product(self, features: bool) -> Array:
-        """Return ⟨R, R⟩; zero and a warning where nothing is left, or ``given`` is constant."""
+        """Return ⟨R, R⟩; zero and a warning if the residual is zero or ``given`` is constant."""
         if features not in self._self_products:
             xp, whole = self.xp, super().self_product(features)
             third = self._given.self_product(features)

@@ -1,4 +1,4 @@
-"""Procrustes: two configurations of samples, turned onto each other as well as possible."""
+"""Procrustes: two configurations of samples after the best rotation onto each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NORMS = ("none", "unit")
 
 
 class Configuration(NamedTuple):
-    """Samples as points, in as few coordinates (n − 1, min(n − 1, p)) as hold all of them."""
+    """Samples as points in the fewest coordinates that hold them, (n − 1, min(n − 1, p))."""
 
     points: Array
     norm: Array
@@ -27,7 +27,7 @@ class Configuration(NamedTuple):
 def configuration(xp: Namespace, z: Array, scale: Array) -> Configuration:
     """Prepare contrasts (n − 1, p), divided by ``scale``, for the products of ``similarity``."""
     if z.shape[1] > z.shape[0]:
-        # Z = RᵀQᵀ: the rotation Q is what no measure here sees, and Rᵀ has n − 1 columns.
+        # Z = RᵀQᵀ: all measures here are invariant to the rotation Q, and Rᵀ has n − 1 columns.
         z = xp.matrix_transpose(xp.linalg.qr(xp.matrix_transpose(z), mode="reduced")[1])
     return Configuration(z, xp.linalg.vector_norm(z), scale)
 
@@ -84,9 +84,10 @@ def nbs(x: Array, y: Array) -> Array:
 
     Notes
     -----
-    Invariant to orthogonal maps, isotropic scale, feature permutations and translation of either
-    input, symmetric; not invariant to invertible linear maps. Its arccosine is the angular shape
-    distance. Independent data have a value well above zero when n is not large beside p and q.
+    Symmetric, and invariant to orthogonal maps, isotropic scale, feature permutations and
+    translation of either input; not invariant to invertible linear maps. Its arccosine is the
+    angular shape distance. Independent data have a value well above zero unless n is large compared
+    with p and q.
 
     Differentiable where XcᵀYc is of full rank; for p ≥ n, where Xc has rank n − 1. Computed in
     float64 where the device has it. Cost: O(n² p) once for each p ≥ n, then O(n p q + p q min(p,
@@ -112,7 +113,7 @@ def nbs(x: Array, y: Array) -> Array:
 
 
 def procrustes(x: Array, y: Array, *, norm: str = "none") -> Array:
-    """Procrustes distance: what is left between two representations after the best rotation.
+    """Procrustes distance: the distance between two representations after the best rotation.
 
     ::
 
@@ -129,7 +130,8 @@ def procrustes(x: Array, y: Array, *, norm: str = "none") -> Array:
         Activations of the same samples in the same order; same framework and device. p and q may
         differ: the narrower one is filled up with zeros.
     norm : {"none", "unit"}, default "none"
-        Compare as they are, in the units of the features, or at a Frobenius norm of one each.
+        ``"none"`` compares in the units of the features, ``"unit"`` after scaling each side to a
+        Frobenius norm of one.
 
     Returns
     -------
@@ -150,16 +152,16 @@ def procrustes(x: Array, y: Array, *, norm: str = "none") -> Array:
     -----
     DegenerateWarning
         If ``norm="unit"`` and a representation is constant: NaN is returned. With ``norm="none"``
-        a constant is a point like others, ‖Yc‖ away from y.
+        the distance of a constant x from y is ‖Yc‖.
 
     Notes
     -----
     A metric. Invariant to orthogonal maps, feature permutations and translation of either input;
     with ``norm="unit"`` to isotropic scale as well. Ding et al. 2021 report its square.
 
-    A distance below about 1e-7 of the norms (3e-3 where the device has no float64) is the rounding
-    of a difference of squares, and exactly 0 is returned. Differentiable where XcᵀYc is of full
-    rank and the distance is not 0. Cost as :func:`nbs`.
+    A distance below about 1e-7 of the norms (3e-3 if the device has no float64) is the rounding
+    error of a difference of squares, so exactly 0 is returned. Differentiable where XcᵀYc is of
+    full rank and the distance is not 0. Cost as :func:`nbs`.
 
     References
     ----------
@@ -203,7 +205,7 @@ def _compare(x: Configuration, y: Configuration, *, norm: str) -> Array:
     xp = array_namespace(x.points)
     if norm == "unit":
         return chord(xp, similarity(xp, x, y))
-    # In units of the larger scale: the squares of 1e30 are infinite in float32.
+    # In units of the larger scale, because the square of 1e30 is infinite in float32.
     unit = xp.maximum(x.scale, y.scale)
     in_x, in_y = x.scale / unit, y.scale / unit
     squares = (x.norm * in_x) ** 2 + (y.norm * in_y) ** 2

@@ -1,8 +1,9 @@
-"""What is known of every measure, in one table.
+"""The table of all measures and their properties.
 
-The invariance table of the documentation, the property tests and ``repsim.pairwise`` are made from
-it. A measure is two steps, ``prepare`` once per array and ``compare`` once per pair; the public
-function is those two after the checks, so that a number and its pairwise matrix cannot drift apart.
+The invariance table of the documentation, the property tests and ``repsim.pairwise`` read it. A
+measure has two steps: ``prepare`` runs once per array and ``compare`` once per pair. The public
+function checks its arguments and runs the same two steps, so its value always equals that of the
+pairwise matrix.
 """
 
 from __future__ import annotations
@@ -29,28 +30,28 @@ __all__ = [
 ]
 
 Item: TypeAlias = Any
-"""What ``prepare`` makes of one array: whatever its ``compare`` takes."""
+"""What ``prepare`` returns for one array and ``compare`` takes."""
 
 INVARIANCES = ("orthogonal", "permutation", "isotropic_scale", "translation", "invertible_linear")
-"""Changes of the features of one side, the other held fixed, that may leave a value as it is."""
+"""Changes of the features of one side to which a measure may be invariant."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Measure:
-    """A measure of similarity, and what is true of it with its default options.
+    """A measure and its properties with default options.
 
     Parameters
     ----------
     name : str
         The key in :data:`MEASURES`.
     family : str
-        The heading that it stands under in the documentation.
+        Its heading in the documentation.
     function : callable
         The public function, ``function(x, y, **options)`` → 0-d array.
     range : (float, float)
-        The least and the greatest value, both included; ``inf`` where there is no greatest.
+        The least and the greatest value, both included; ``inf`` if it has no upper bound.
     similarity : bool
-        Larger is more alike; otherwise a dissimilarity.
+        Larger values mean more alike; otherwise it is a dissimilarity.
     metric : bool
         The triangle inequality holds, and zero means equal up to the invariances.
     symmetric : bool
@@ -60,20 +61,20 @@ class Measure:
     minimum_samples : int
         Fewer are an error.
     cost : str
-        Of one item and of one pair, in n, p and q.
+        The cost of one item and of one pair, in n, p and q.
     reference : str
-        Where it comes from.
+        Its source.
     prepare : callable
         ``prepare(operation, x, *, name, **options)`` → item; once per array. ``x`` is (n, p),
-        floating and finite, checked by the caller; ``name`` is what to call it in errors and
-        warnings; ``options`` are all keyword options of ``function``, defaults filled in.
+        floating and finite, checked by the caller; ``name`` is its name in errors and warnings;
+        ``options`` are all keyword options of ``function``, defaults filled in.
     compare : callable
         ``compare(item_x, item_y, **options)`` → 0-d array of any floating dtype; once per pair.
     compare_once : callable, optional
-        As ``compare``, for two items that are compared once and then dropped, where that takes
-        less time or memory than items that serve many pairs.
+        As ``compare``, for two items that are compared only once, if that saves time or memory
+        compared with items that serve many pairs.
     invariances_y : frozenset of str, optional
-        Those that hold for y, where they are not the same.
+        Those that hold for y, if they differ from those of x.
     self_is_best : bool, default True
         ``f(x, x)`` is 1 for a similarity, 0 for a dissimilarity.
     defined_for_constant : bool, default False
@@ -81,11 +82,11 @@ class Measure:
     differentiable : bool, default True
         In frameworks that differentiate.
     units : str, default "1"
-        Of the value; "rad" for angles.
+        Unit of the value; "rad" for angles.
     preset : mapping, optional
-        Options of ``function`` that this row stands for.
+        The options of ``function`` in this row.
     needs : callable, optional
-        ``needs(**options)`` → (fewest samples, what needs them), where options change it.
+        ``needs(**options)`` → (fewest samples, what needs them), if options change that number.
     """
 
     name: str
@@ -121,7 +122,7 @@ class Measure:
         self.options("Measure", self.preset)
 
     def options(self, operation: str, given: Mapping[str, object]) -> dict[str, object]:
-        """Return all options of the function: the given ones, the preset ones, the defaults."""
+        """Return all options of the function: given, preset and default ones."""
         parameters = inspect.signature(self.function).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         if unknown := sorted(set(given) - set(defaults)):
@@ -133,7 +134,7 @@ class Measure:
         return {**defaults, **self.preset, **given}
 
     def fewest(self, **options: object) -> tuple[int, str]:
-        """Return the fewest samples that will do with these options, and what needs them."""
+        """Return the fewest samples that these options allow, and what needs them."""
         return self.needs(**options) if self.needs else (self.minimum_samples, self.name)
 
 
@@ -144,7 +145,7 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(_TABLE)
 
 
 def register(measure: Measure) -> Measure:
-    """Add a measure to the table and return it; a name is taken once.
+    """Add a measure to the table and return it; raise if its name is taken.
 
     Parameters
     ----------
@@ -159,10 +160,10 @@ def register(measure: Measure) -> Measure:
     Raises
     ------
     InputError
-        There is another measure of that name.
+        Another measure has that name.
     """
     there = _TABLE.get(measure.name)
-    # A module that is loaded again, as in a notebook, replaces its own entries.
+    # A module that is loaded again, as in a notebook, replaces its entries.
     if there is not None and _home(there) != _home(measure):
         raise InputError(
             f"register: there is a measure {measure.name!r} already.\n"
@@ -178,12 +179,12 @@ def _home(measure: Measure) -> tuple[str, str]:
 
 
 def resolve_measure(operation: str, measure: str | Measure) -> Measure:
-    """Turn a name into a measure; pass a measure through; explain anything else.
+    """Return the measure of a name, or the measure itself; raise on anything else.
 
     Parameters
     ----------
     operation : str
-        What the error message begins with.
+        The first word of the error message.
     measure : str or Measure
         A key of :data:`MEASURES`, or an entry.
 
@@ -195,7 +196,7 @@ def resolve_measure(operation: str, measure: str | Measure) -> Measure:
     Raises
     ------
     InputError
-        Neither of them; the message lists the names.
+        It is neither; the message lists the names.
     """
     if isinstance(measure, Measure):
         return measure
@@ -224,7 +225,7 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
 
 
 def undefined(operation: str, name: str, condition: Array | bool, why: str) -> None:
-    """Warn that ``name`` makes the value NaN, where ``condition`` is true and can be read."""
+    """Warn that ``name`` makes the value NaN if ``condition`` is true and can be read."""
     if known(condition):
         warn(
             f"{operation}: {name} {why}, so the value is undefined and NaN is returned.",

@@ -31,29 +31,29 @@ def linear_regression_r2(
         folds   1 − Σ_f ‖X_f − X̂_f‖² / Σ_f ‖X_f − m_f‖²
 
     with Xc, Yc the activations minus their column means, Q an orthonormal basis of the columns of
-    Yc, X̂_f and m_f the prediction and the mean of x from the samples outside fold f. All features
-    of x count together, each by its variance.
+    Yc, and X̂_f and m_f the prediction and the mean of x from the samples outside fold f. All
+    features of x count together, each weighted by its variance.
 
     Parameters
     ----------
     x : array, shape (n, p) or (n, ...)
-        What is predicted: activations of n samples; trailing axes are flattened.
+        The target: activations of n samples; trailing axes are flattened.
     y : array, shape (n, q) or (n, ...)
-        What it is predicted from: activations of the same samples in the same order; same
-        framework and device.
+        The predictors: activations of the same samples in the same order; same framework and
+        device.
     ridge : float or sequence of float, default 0.0
-        Penalty ≥ 0, in units of the mean squared norm of the (training) samples of y, so that the
-        value does not depend on the scale of y. Of several, which needs ``folds``, each training
-        set takes the one with the smallest leave-one-out error within it.
+        Penalty ≥ 0, in units of the mean squared norm of the (training) samples of y, so the value
+        does not depend on the scale of y. If you pass several, you must pass ``folds`` too; each
+        training set then takes the penalty with the smallest leave-one-out error within it.
     folds : int, optional
-        Predict each of so many folds from the others, 2 ≤ folds ≤ n; sample i is in fold
-        i mod ``folds``. By default the R² of the fit itself.
+        Number of folds, 2 ≤ folds ≤ n. Each fold is predicted from the others; sample i is in fold
+        i mod ``folds``. By default the value is the R² of the fit itself.
 
     Returns
     -------
     array, 0-d
-        In [0, 1] without folds, at most 1 and negative for predictions worse than the mean with
-        folds; without unit. Same namespace and device as the inputs; float32 for half precision
+        In [0, 1] without folds. With folds at most 1, and negative if predictions are worse than
+        the mean. Without unit. Same namespace and device as the inputs; float32 for half precision
         and float32, float64 for float64 and integers.
 
     Raises
@@ -67,22 +67,23 @@ def linear_regression_r2(
     Warns
     -----
     DegenerateWarning
-        If a representation is constant, or if y spans all n − 1 dimensions of n centred samples
-        (without ridge and folds), which explains anything: NaN is returned.
+        If a representation is constant, or if without ridge and folds y spans all n − 1 dimensions
+        of n centred samples and so explains anything: NaN is returned.
 
     Notes
     -----
     Not symmetric: ``linear_regression_r2(y, x)`` predicts y. Without ridge it is invariant to
     invertible linear maps and translation of y, and to orthogonal maps, isotropic scale, feature
-    permutations and translation of x; with ridge, and with folds where the columns of y are
-    linearly dependent, y may be turned, scaled and moved alone. Without folds biased upwards, by
-    about q/(n−1) of what is not explained: the mean for independent data is q/(n−1).
+    permutations and translation of x; with ridge, or with folds and linearly dependent columns of
+    y, the only invariances to y are orthogonal maps, isotropic scale and translation. Without folds
+    the value is biased upwards by about q/(n−1) of the unexplained share: the mean for independent
+    data is q/(n−1).
 
-    With linearly dependent columns and folds the smallest B is taken. Which columns of y are
-    linearly dependent is decided to the rounding of its dtype. Computed in float64 where the
-    device has it. Differentiable where the columns of y are linearly independent and its singular
-    values distinct. Cost: O(n q min(n, q)) once for each array and fold, O(n p min(n, q)) for a
-    pair, for each penalty again where there are several.
+    With linearly dependent columns and folds, the smallest B is used. Columns of y count as
+    linearly dependent up to the rounding of its dtype. Computed in float64 where the device has it.
+    Differentiable where the columns of y are linearly independent and its singular values distinct.
+    Cost: O(n q min(n, q)) once for each array and fold, O(n p min(n, q)) for a pair, once for each
+    penalty.
 
     References
     ----------
@@ -109,7 +110,7 @@ def linear_regression_r2(
 
 
 class _Item:
-    """A representation as what is predicted and as what predicts, each made when first needed."""
+    """A representation as target and as predictor, each made on first use."""
 
     def __init__(self, operation: str, name: str, x: Array, folds: int | None) -> None:
         xp = array_namespace(x)
@@ -126,16 +127,16 @@ class _Item:
         self._spectra: dict[tuple[bool, int], Any] = {}
 
     def directions(self, *, plain: bool) -> tuple[Array, Array, Array]:
-        """Return left singular vectors (n − 1, r), singular values and which count.
+        """Return left singular vectors (n − 1, r), singular values, and which of them count.
 
-        Plain regression does not see the scale of a column, so all are brought to norm one first:
-        a small feature is not mistaken for rounding.
+        Plain regression ignores the scale of a column, so all columns are scaled to norm one first.
+        Otherwise a small feature could be mistaken for rounding.
         """
         xp = self.xp
         if (plain, 0) not in self._spectra:
             z = self.centred
             if plain:
-                # By the largest entry first: the squares of 1e-200 are zero.
+                # Divide by the largest entry first, because the square of 1e-200 is zero.
                 largest = xp.max(xp.abs(z), axis=0)
                 z = z / xp.where(largest > 0, largest, xp.ones_like(largest))
                 norm = xp.linalg.vector_norm(z, axis=0)

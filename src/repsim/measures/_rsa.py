@@ -1,4 +1,4 @@
-"""Representational similarity analysis: do the same pairs of samples look alike on both sides."""
+"""Representational similarity analysis: whether the same samples are alike on both sides."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearm
         Activations of the same samples in the same order; same framework and device. p and q may
         differ.
     rdm : {"euclidean", "correlation", "cosine"}, default "euclidean"
-        The dissimilarity of two samples, on both sides.
+        The dissimilarity of two samples, for both sides.
     comparison : {"spearman", "pearson", "cosine"}, default "spearman"
         Rank correlation (equal entries share the mean of their ranks), linear correlation, or the
         cosine of the two vectors, which are not centred.
@@ -60,21 +60,23 @@ def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearm
     Warns
     -----
     DegenerateWarning
-        If a representation is constant, has the same dissimilarity between all samples (not for
-        ``comparison="cosine"``), or has a row without a direction: NaN is returned.
+        If a representation is constant, if it has the same dissimilarity between all samples
+        (except with ``comparison="cosine"``), or if it has a row without a direction: NaN is
+        returned.
 
     Notes
     -----
-    With the Euclidean RDM and rank or linear correlation invariant to orthogonal maps, isotropic
-    scale, feature permutations and translation of either input; with cosines not to translation;
-    with correlations to isotropic scale, feature permutations and adding one number to all
-    features alone. Symmetric; a similarity, and not a metric. RDM entries share samples: their
-    p-value as if they were independent is far too small.
+    With the Euclidean RDM and rank or linear correlation, the value is invariant to orthogonal
+    maps, isotropic scale, feature permutations and translation of either input. With the cosine RDM
+    it is not invariant to translation. With the correlation RDM it is invariant only to isotropic
+    scale, feature permutations and adding one number to all features. Symmetric; a similarity, not
+    a metric. The entries of an RDM share samples, so a p-value that treats them as independent is
+    far too small.
 
-    Dissimilarities that differ by rounding alone are given equal ranks: those that agree to 17 bits
-    (float32) or 32 bits (float64). Pearson and cosine are
-    differentiable where the inputs are; ranks have no derivative. Computed in float64 where the
-    device has it. Cost: O(n² p + n² log n) once for each array, O(n²) for a pair; memory O(n²).
+    Dissimilarities that differ only by rounding get equal ranks: those that agree to 17 bits
+    (float32) or 32 bits (float64). Pearson and cosine are differentiable where the inputs are;
+    ranks have no derivative. Computed in float64 where the device has it. Cost: O(n² p + n² log n)
+    once for each array, O(n²) for a pair; memory O(n²).
 
     References
     ----------
@@ -94,7 +96,7 @@ def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearm
 
 
 class _Entries(NamedTuple):
-    """The entries of an RDM above its diagonal, ready for inner products, and their own."""
+    """The entries of an RDM above its diagonal, ready for inner products, and their norm."""
 
     vector: Array
     square: Array
@@ -108,7 +110,7 @@ def _prepare(operation: str, x: Array, *, name: str, rdm: str, comparison: str) 
     matrix, defined = dissimilarities(operation, name, x, rdm)
     d = _upper(xp, matrix)
     if rdm == "euclidean" and comparison != "spearman":
-        d = root(xp, d)  # which moves no rank
+        d = root(xp, d)  # which changes no rank
     largest = xp.max(d)
     vector = d
     if comparison == "spearman":
@@ -144,9 +146,10 @@ def _upper(xp: Namespace, d: Array) -> Array:
 
 
 def _rounded(xp: Namespace, d: Array, resolution: float) -> Array:
-    """Cut the mantissas to fewer digits than rounding reaches: equal distances get equal ranks.
+    """Cut the mantissas to digits above the rounding, so equal distances get equal ranks.
 
-    To a grid and not by gaps: among many distances all gaps are small.
+    Values are cut to a grid and not grouped by gaps, because among many distances all gaps are
+    small.
     """
     zero = d <= 0
     exponent = xp.floor(xp.log2(xp.where(zero, xp.ones_like(d), d)))
@@ -156,7 +159,7 @@ def _rounded(xp: Namespace, d: Array, resolution: float) -> Array:
 
 
 def _ranks(xp: Namespace, d: Array) -> Array:
-    """Return the ranks from 1 on, the mean of them for equal entries."""
+    """Return the ranks, starting at 1; equal entries get the mean of their ranks."""
     ordered = xp.sort(d)
     below = xp.searchsorted(ordered, d, side="left")
     up_to = xp.searchsorted(ordered, d, side="right")

@@ -58,20 +58,20 @@ def shape_distance(x: Array, y: Array, *, alpha: float = 1.0) -> Array:
     -----
     DegenerateWarning
         If a representation is constant, or if α = 0 and it spans all n − 1 dimensions of the
-        centred samples, so that nothing of it is left after whitening: NaN is returned.
+        centred samples, because whitening then removes all differences: NaN is returned.
 
     Notes
     -----
-    A metric for any fixed α. α = 1: invariant to orthogonal maps, isotropic scale, feature
-    permutations and translation. α = 0: to invertible linear maps and translation. In between
-    the formula adds features in their own units to whitened ones without unit, so the value depends
-    on the scale: standardise first, and use one α throughout.
+    A metric for any fixed α. With α = 1 it is invariant to orthogonal maps, isotropic scale,
+    feature permutations and translation, with α = 0 to invertible linear maps and translation. In
+    between, the formula adds features with units to whitened features without, so the value depends
+    on the scale. Standardise the features first, and use one α throughout.
 
-    Angles below about 1e-7 (3e-3 where the device has no float64) are the rounding of 1 − cos and
-    are returned as exactly 0. (XcᵀXc)^(−1/2) is a pseudo-inverse where Xc is of deficient rank.
-    Computed in float64 where the device has it; differentiable where the singular values of Xc
-    (α < 1) are distinct and XcᵀYc is of full rank. Cost as :func:`nbs`, and for α < 1 one SVD of
-    each input, O(n p min(n, p)).
+    Angles below about 1e-7 (3e-3 if the device has no float64) are the rounding error of 1 − cos
+    and are returned as exactly 0. (XcᵀXc)^(−1/2) is a pseudo-inverse if Xc is rank-deficient.
+    Computed in float64 where the device has it; differentiable where the singular values of Xc (α <
+    1) are distinct and XcᵀYc is of full rank. Cost as :func:`nbs`, and for α < 1 one SVD of each
+    input, O(n p min(n, p)).
 
     References
     ----------
@@ -95,7 +95,7 @@ def _prepare(operation: str, x: Array, *, name: str, alpha: float) -> Configurat
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
         raise InputError(f"{operation}: alpha must be a number in [0, 1].\n  got {alpha!r}")
     xp = array_namespace(x)
-    if alpha == 0:  # any basis of the span will do, and the columns' scales play no part
+    if alpha == 0:  # any basis of the span works, and the scales of the columns do not matter
         span, _ = subspace(operation, name, x)
         one = xp.ones_like(span.rank)
         norm = xp.where(span.defined, xp.sqrt(span.rank), xp.zeros_like(one))

@@ -1,4 +1,4 @@
-"""Soft matching: features paired with features, one neuron with one neuron."""
+"""Soft matching: features paired one to one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCORES = ("distance", "correlation")
 
 
 def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
-    """Soft matching: how alike two representations are feature by feature, in the best pairing.
+    """Soft matching: how alike two representations are, feature by feature, in the best pairing.
 
     ::
 
@@ -39,7 +39,7 @@ def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
         Activations of the same samples in the same order; same framework and device. p and q may
         differ.
     score : {"distance", "correlation"}, default "distance"
-        The distance of features as they are, or the correlation of matched features.
+        The distance of matched features in their units, or their correlation.
 
     Returns
     -------
@@ -52,8 +52,8 @@ def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
     Raises
     ------
     ArrayTypeError
-        Not arrays, or arrays of different frameworks or devices; arrays whose values cannot be
-        read (inside ``jax.jit`` and ``jax.grad``): the pairing is found on the host.
+        Not arrays, or arrays of different frameworks or devices; arrays whose values cannot be read
+        (inside ``jax.jit`` and ``jax.grad``), because the pairing is computed on the CPU.
     InputError
         Different n, fewer than 2 samples, one-dimensional or empty input, NaN or infinity
         (``NonFiniteError``), unknown score.
@@ -61,22 +61,23 @@ def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
     Warns
     -----
     DegenerateWarning
-        If ``score="correlation"`` and a feature is constant, which has no correlation: NaN is
-        returned. A constant feature has a distance.
+        If ``score="correlation"`` and a feature is constant, because it has no correlation: NaN is
+        returned. The distance is defined for constant features.
 
     Notes
     -----
-    Both are invariant to feature permutations and translation of either input, and to duplicating
-    all features; the correlation also to isotropic scale; neither to rotations. The distance is a
-    metric. Biased for few samples: the best pairing of independent features correlates.
+    Both scores are invariant to feature permutations and translation of either input and to
+    duplicating all features; the correlation is also invariant to isotropic scale. Neither is
+    invariant to rotations. The distance is a metric. Few samples bias the score, because the best
+    pairing of independent features correlates by chance.
 
-    The pairing is found by SciPy and does not count as a function of the inputs: in torch the
-    derivative is that of the value at a fixed pairing, which is the derivative of the whole
-    wherever the best pairing is unique. A distance below about 1e-7 of the norms is the rounding
-    of a difference of squares, and exactly 0 is returned. Computed in float64 where the device has
-    it. Cost: O(n p q) and an assignment, O(max(p, q)³) for p = q (and where lcm(p, q) is at most
-    4 max(p, q)), otherwise a linear programme of p q variables, which takes minutes from some
-    hundred features on.
+    SciPy computes the pairing, and derivatives treat it as fixed. In torch the derivative is thus
+    that of the value at a fixed pairing; it equals the true derivative wherever the best pairing is
+    unique. A distance below about 1e-7 of the norms is the rounding error of a difference of
+    squares, so exactly 0 is returned. Computed in float64 where the device has it. Cost: O(n p q)
+    and an assignment, O(max(p, q)³) for p = q (and where lcm(p, q) is at most 4 max(p, q)),
+    otherwise a linear programme of p q variables, which takes minutes from some hundred features
+    on.
 
     References
     ----------
@@ -96,7 +97,7 @@ def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
 
 
 class _Columns(NamedTuple):
-    """Centred features (n, p), divided by ``scale`` or each at norm one, for the products."""
+    """Centred features (n, p), divided by ``scale`` or each scaled to norm one."""
 
     features: Array
     mean_square: Array
@@ -115,7 +116,7 @@ def _prepare(operation: str, x: Array, *, name: str, score: str) -> _Columns:
     if score == "correlation":
         largest = xp.max(xp.abs(features), axis=0, keepdims=True)
         constant = largest <= 0
-        # By the largest entry first: the squares of 1e-200 are zero.
+        # Divide by the largest entry first, because the square of 1e-200 is zero.
         features = features / xp.where(constant, xp.ones_like(largest), largest)
         safe = xp.where(constant, xp.ones_like(features), features)
         features = features / xp.linalg.vector_norm(safe, axis=0, keepdims=True)
@@ -139,7 +140,7 @@ def _compare(x: _Columns, y: _Columns, *, score: str) -> Array:
         nan = xp.full_like(matched, float("nan"))
         correlation: Array = xp.where(x.defined & y.defined, matched, nan)
         return correlation
-    # In units of the larger scale: the squares of 1e30 are infinite in float32.
+    # In units of the larger scale, because the square of 1e30 is infinite in float32.
     unit = xp.maximum(x.scale, y.scale)
     in_x, in_y = x.scale / unit, y.scale / unit
     squares = x.mean_square * in_x**2 + y.mean_square * in_y**2
@@ -151,7 +152,7 @@ def _compare(x: _Columns, y: _Columns, *, score: str) -> Array:
 def _plan(xp: Namespace, item: _Columns, products: Array) -> Array:
     try:
         gain = to_numpy(products)
-    except TypeError as error:  # jax has it that a traced value is no array
+    except TypeError as error:  # jax raises for a traced value
         raise ArrayTypeError(
             f"{item.operation}: {item.name} must have values that can be read.\n"
             f"  {describe(item.name, item.features)}, still being traced\n"

@@ -1,4 +1,4 @@
-"""How unlike every two samples are: the matrix that RDMs and neighbour lists are made of."""
+"""Dissimilarities of all pairs of samples, for RDMs and neighbour lists."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DISSIMILARITIES = ("euclidean", "correlation", "cosine")
 
 
 def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Array, Array]:
-    """Return how unlike every two rows of ``x`` (n, p) are, and whether all of it is defined.
+    """Return the dissimilarities of all rows of ``x`` (n, p), and whether all are defined.
 
     Parameters
     ----------
     operation, name : str
-        For the warning where a row has no direction.
+        For the warning if a row has no direction.
     x : array, shape (n, p)
         Checked features.
     kind : {"euclidean", "correlation", "cosine"}
@@ -34,29 +34,29 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
         In float64 where the device has it; symmetric, non-negative, zero on the diagonal and
         between duplicates.
     defined : array, 0-d, bool
-        False where a row of zeros has no cosine, or a constant row no correlation. ``d`` is finite
-        all the same.
+        False if a row of zeros has no cosine, or a constant row no correlation. ``d`` is finite in
+        any case.
     """
     xp = array_namespace(x)
     resolution = float(xp.finfo(x.dtype).eps)
-    # Differences of samples that have a large mean in common are what remains here. In full width
-    # they lose nothing but the rounding of the input.
+    # If the samples share a large mean, only their differences remain. In float64 these lose
+    # nothing but the rounding of the input.
     x = xp.astype(x, accumulator_dtype(xp, x), copy=False)
     if kind == "euclidean":
         scaled, _ = unit_scale(xp, x - x[:1, :])
         return squared_distances(xp, scaled), xp.all(xp.isfinite(x))
     if kind == "correlation":
-        # The first feature is taken off before the mean is formed: a constant row is exactly zero.
+        # Subtract the first feature before the mean, so a constant row is exactly zero.
         x = x - x[:, :1]
         x = x - xp.mean(x, axis=1, keepdims=True)
-    # By the largest entry first: the squares of 1e-30 are zero in float32.
+    # Divide by the largest entry first, because the square of 1e-30 is zero in float32.
     largest = xp.max(xp.abs(x), axis=1, keepdims=True)
     missing = largest <= 0
     x = x / xp.where(missing, xp.ones_like(largest), largest)
     norm = xp.linalg.vector_norm(xp.where(missing, xp.ones_like(x), x), axis=1, keepdims=True)
     # 1 − cos = ‖u − v‖²/2 of unit vectors, which keeps the digits that 1 − cos cancels.
     d = squared_distances(xp, x / norm) / 2
-    # Two rows that differ by a factor have the same direction, but for the rounding of the input.
+    # Two rows that differ by a factor have the same direction up to the rounding of the input.
     d = xp.where(d <= 4 * resolution**2, xp.zeros_like(d), d)
     none = xp.any(missing)
     undefined(
@@ -71,7 +71,7 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
 
 
 def require_choice(operation: str, name: str, choice: object, choices: tuple[str, ...]) -> None:
-    """Refuse what is not one of the choices, and list them."""
+    """Raise if the value is not one of the choices, and list them."""
     if choice not in choices:
         raise InputError(
             f"{operation}: unknown {name}.\n"

@@ -1,4 +1,4 @@
-"""Centred samples as configurations of points, and the way from a cosine to a distance."""
+"""Centred samples as configurations of points, and distances from cosines."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from repsim.kernels import centre_features
 __all__ = ["angle", "chord", "contrasts", "nonnegative", "root"]
 
 ROUNDING = 64
-"""How many units of rounding a difference of sums of squares may be and still count as zero."""
+"""A difference of sums of squares below this number of rounding units counts as zero."""
 
 
 def contrasts(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """Return n−1 orthonormal contrasts of n samples, Z = CXc with CCᵀ = I, and their scale.
 
-    Centred samples lie in the n−1 dimensions orthogonal to (1, …, 1). In a basis of those, nothing
-    that depends on inner products of columns changes (ZᵀZ = XcᵀXc), and a matrix that has all the
-    rank it can have is of full rank, so that its decompositions can be differentiated. C is the
-    Householder reflection that takes (1, …, 1)/√n to the first axis, less its first row.
+    Centred samples lie in the n−1 dimensions orthogonal to (1, …, 1). A basis of these dimensions
+    keeps all inner products of columns (ZᵀZ = XcᵀXc). In it, centred features of the largest
+    possible rank have full rank, so their decompositions can be differentiated. C is the
+    Householder reflection that maps (1, …, 1)/√n to the first axis, without its first row.
 
     Parameters
     ----------
@@ -43,9 +43,9 @@ def contrasts(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
 
 def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:
-    """Set to zero what is left of terms of this size by their rounding.
+    """Set a difference of terms of this size to zero if it is below their rounding.
 
-    A difference that cannot be negative, such as ‖X‖² + ‖Y‖² − 2‖XᵀY‖_*. NaN stays NaN.
+    For differences that cannot be negative, such as ‖X‖² + ‖Y‖² − 2‖XᵀY‖_*. NaN stays NaN.
     """
     rounding = ROUNDING * float(xp.finfo(difference.dtype).eps) * size
     out: Array = xp.where(difference <= rounding, xp.zeros_like(difference), difference)
@@ -53,7 +53,7 @@ def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:
 
 
 def root(xp: Namespace, squared: Array) -> Array:
-    """Square root whose derivative at zero is zero: equal inputs must not give NaN gradients."""
+    """Square root whose derivative at zero is zero, so equal inputs give no NaN gradients."""
     zero = squared <= 0
     safe = xp.where(zero, xp.ones_like(squared), squared)
     out: Array = xp.where(zero, xp.zeros_like(squared), xp.sqrt(safe))

@@ -1,4 +1,4 @@
-"""What HSIC and CKA keep of one representation: scaled features or a centred Gram, made once."""
+"""The item of HSIC and CKA for one array: scaled features or a centred Gram, made once."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ __all__ = ["KernelItem"]
 
 
 class KernelItem:
-    """One representation on its way into inner products with others.
+    """One representation, prepared for inner products with others.
 
-    The linear kernel has two forms with the same value, p×q products of features and n×n Grams;
-    which one is cheaper depends on both sides of a pair, so each is made when it is first asked
-    for, and kept.
+    The linear kernel has two forms with the same value: p×q products of features and n×n Grams.
+    Which one is cheaper depends on both sides of a pair, so each form is made on first use and
+    kept.
 
     Parameters
     ----------
     operation, name : str
-        For errors and warnings: the caller, and what it calls this array.
+        For errors and warnings: the name of the caller and that of this array.
     x : array, shape (n, p)
         Checked features.
     kernel : Kernel
@@ -58,7 +58,7 @@ class KernelItem:
 
     def from_features(self, other: KernelItem, *, self_products: bool) -> bool:
         """Whether the pair is cheaper from features than from Grams."""
-        # Products of features with features are never rounded: a precision is that of Grams.
+        # A precision rounds the factors of Grams; products of features are never rounded.
         return self._kernel == Linear() and features_are_cheaper(
             self.n, self.p, other.p, self_products=self_products
         )
@@ -75,7 +75,7 @@ class KernelItem:
         return feature_product(self.xp, a, b, self.estimator) if features else inner(self.xp, a, b)
 
     def self_product(self, features: bool) -> Array:
-        """Return ⟨A, A⟩, divided by the scale twice; zero and a warning for a constant."""
+        """Return ⟨A, A⟩, divided by the scale twice; zero with a warning for a constant."""
         if features not in self._self_products:
             a, _ = self.form(features)
             product = (
@@ -88,11 +88,12 @@ class KernelItem:
         return self._self_products[features]
 
     def once(self, other: KernelItem, *, self_products: bool) -> tuple[Products, float] | None:
-        """Return the products of a pair that is compared once, and the scale of ``xy``.
+        """Return the products of a pair that is compared only once, and the scale of ``xy``.
 
-        Blocks of rows take the place of whole Grams, and nothing is kept: less time and memory, if
-        no product of either is asked for again. ``None`` where there are no blocks: other kernels,
-        what is left of a Gram, factors to be rounded, frameworks whose values may not be known yet.
+        Blocks of rows replace whole Grams, and nothing is kept. This saves time and memory if no
+        product of either side is needed again. Returns ``None`` if the pair cannot be computed in
+        blocks: other kernels, residuals of Grams, rounded factors, and frameworks that may trace
+        values.
         """
         if not (type(self) is type(other) is KernelItem and isinstance(self._kernel, Linear)):
             return None
@@ -127,12 +128,12 @@ class KernelItem:
     def _gram(self) -> tuple[Array, Array]:
         xp, kernel, x = self.xp, self._kernel, self._x
         linear = isinstance(kernel, Linear)
-        # A bandwidth that follows the data follows the scale as well, and takes it out again.
+        # A bandwidth that follows the data follows the scale too and cancels it.
         if linear or (isinstance(kernel, RBF | Laplacian) and kernel.sigma is None):
             x, size = unit_scale(xp, x)
         else:
             size = xp.ones_like(x[0, 0])
-        with np.errstate(all="ignore"):  # what is not finite is an error, or NaN with a reason
+        with np.errstate(all="ignore"):  # non-finite values are an error, or NaN with a reason
             gram = kernel.gram(x)
         if known(xp.any(xp.isinf(gram))):
             raise NonFiniteError(

@@ -1,4 +1,4 @@
-"""Which samples are among the k nearest of each, and by how much where several are equally far."""
+"""Which samples are among the k nearest of each, with weights for ties."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["neighbour_weights", "neighbours_need", "uninformative"]
 def neighbour_weights(xp: Namespace, d: Array, k: int, resolution: float) -> Array:
     """Return the weight (n, n) with which sample j is one of the k nearest neighbours of i.
 
-    1 for those nearer than the k-th, 0 for those farther. Where several are as far as the k-th
-    they share the places that are left, so that rows sum to k, no value depends on the order of
-    the samples, and without such ties the weights are the usual sets.
+    The weight is 1 for samples nearer than the k-th, and 0 for samples farther away. Samples as far
+    as the k-th share the remaining places. Rows therefore sum to k, no value depends on the order
+    of the samples, and without ties the weights are the usual sets.
 
     Parameters
     ----------
     xp : namespace
         The array namespace of ``d``.
     d : array, shape (n, n)
-        How far every two samples are from each other.
+        Distances between all samples.
     k : int
         1 ≤ k ≤ n − 1.
     resolution : float
-        The rounding unit of the data: distances that differ by less than a few of it, relative to
-        their size, are equal.
+        The rounding unit of the data. Distances whose relative difference is below a few units are
+        equal.
     """
     eye = xp.eye(d.shape[0], dtype=xp.bool, device=device(d))
     others = xp.where(eye, xp.full_like(d, float("inf")), d)  # no sample is its own neighbour
@@ -43,7 +43,7 @@ def neighbour_weights(xp: Namespace, d: Array, k: int, resolution: float) -> Arr
 
 
 def uninformative(xp: Namespace, weights: Array) -> Array:
-    """Whether every sample has all others as equal neighbours, from ``weights`` (n, n)."""
+    """Whether all other samples are equally near to every sample, from ``weights`` (n, n)."""
     eye = xp.eye(weights.shape[0], dtype=xp.bool, device=device(weights))
     out: Array = xp.all(eye | (weights == weights[0, 1]))
     return out
@@ -52,7 +52,7 @@ def uninformative(xp: Namespace, weights: Array) -> Array:
 def neighbours_need(
     *, k: object, operation: str, beyond: int, fewest: int = 3, **_: object
 ) -> tuple[int, str]:
-    """Return how many samples k neighbours need, the sample itself and others among them."""
+    """Return how many samples k neighbours need, including the sample itself."""
     if isinstance(k, bool) or not hasattr(k, "__index__") or k.__index__() < 1:
         raise InputError(f"{operation}: k must be an integer of at least 1.\n  got {k!r}")
     return max(fewest, k.__index__() + beyond), f"k={k!r}"

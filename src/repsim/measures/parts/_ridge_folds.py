@@ -1,4 +1,4 @@
-"""Ridge regression from one representation on another, fitted on some samples for the others."""
+"""Ridge regression of one representation on another, with held-out samples."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Fold", "fold_errors", "split", "training_spectrum"]
 
 
 class Fold(NamedTuple):
-    """Training predictors X̄ = U diag(s) Vᵀ, centred, and the held-out ones in its directions.
+    """Centred training predictors X̄ = U diag(s) Vᵀ, and held-out ones in the directions V.
 
     ``left`` is U (m, r), ``values`` are s (r,), ``held`` is (held-out − training mean) V (h, r),
-    ``counts`` says which directions are above rounding, ``size`` is tr(X̄X̄ᵀ)/m.
+    ``counts`` marks the directions above rounding, ``size`` is tr(X̄X̄ᵀ)/m.
     """
 
     left: Array
@@ -59,11 +59,10 @@ def fold_errors(
     folds: int,
     penalties: tuple[float, ...],
 ) -> tuple[Array, Array]:
-    """Return the squared error over the held-out samples, and that of the training mean.
+    """Return the squared error on the held-out samples, and that of the training mean.
 
-    Where there are several penalties, the one with the smallest leave-one-out error within the
-    training samples is taken (Hastie, Tibshirani, Friedman 2009, Eq. 7.64), the first of equal
-    ones.
+    Of several penalties, the one with the smallest leave-one-out error within the training samples
+    is used (Hastie, Tibshirani, Friedman 2009, Eq. 7.64); the first if several are equal.
     """
     train, held = split(xp, target, fold, folds)
     mean = xp.mean(train, axis=0, keepdims=True)
@@ -94,10 +93,11 @@ def _shrinkage(xp: Namespace, fold: Fold, penalty: float) -> Array:
 def _left_out(
     xp: Namespace, fold: Fold, train: Array, coordinates: Array, shrinkage: Array
 ) -> Array:
-    """Return Σ (e_i/(1 − h_i))², h the diagonal of the hat matrix, intercept included."""
+    """Return Σ (e_i/(1 − h_i))² with h the diagonal of the hat matrix, including the intercept."""
     residual = train - fold.left @ (shrinkage[:, None] * coordinates)
     hat = 1 / train.shape[0] + xp.sum(fold.left * fold.left * shrinkage, axis=1)
-    # A sample that its own fit reproduces says nothing: infinite, unless nothing else is there.
+    # A sample that its own fit reproduces has no leave-one-out error: infinite, if any other has
+    # one.
     free = 1 - hat
     tiny = free <= 64 * float(xp.finfo(free.dtype).eps)
     ratio = xp.sum(residual * residual, axis=1) / xp.where(tiny, xp.ones_like(free), free) ** 2

@@ -1,4 +1,4 @@
-"""A representation known by a sample of its features, on its way into CKA."""
+"""The item of CKA for a representation of which only some features were sampled."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["SampledItem"]
 
 
 class SampledItem(KernelItem):
-    """As :class:`KernelItem`, with the self-product of the population that the features are from.
+    """As :class:`KernelItem`, with the self-product of the population of features.
 
-    The product with another representation, whose features are another sample, needs no
-    correction: the mean over pairs of features is already one over different features.
+    The product with another representation needs no correction, because its features are another
+    sample, so all pairs of features are pairs of different features.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class SampledItem(KernelItem):
                 f"  The products of different features are what the population is estimated from."
             )
         xp = array_namespace(x)
-        # A difference of sums of nearly the same size, where a few features carry everything.
+        # If a few features carry everything, this is a difference of nearly equal sums.
         super().__init__(
             operation,
             name,

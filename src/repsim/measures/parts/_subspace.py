@@ -1,4 +1,4 @@
-"""The directions that a representation spans among the samples: an orthonormal basis and a rank."""
+"""The directions that a representation spans: an orthonormal basis and a rank."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Spectrum(NamedTuple):
 
 
 class Subspace(NamedTuple):
-    """An orthonormal basis (n − 1, r) of the directions kept, and how many they are.
+    """An orthonormal basis (n − 1, r) of the directions kept, and their number.
 
-    The columns that are not kept are zero. Where values can be read they are cut off; inside
-    ``jax.jit``, where a shape cannot depend on values, they stay.
+    If values can be read, the other columns are cut off. Inside ``jax.jit``, where a shape cannot
+    depend on values, they remain and are zero.
     """
 
     basis: Array
@@ -39,11 +39,12 @@ class Subspace(NamedTuple):
 def contrast_spectrum(xp: Namespace, z: Array, resolution: float) -> Spectrum:
     """Decompose contrasts (n − 1, p), and count the singular values that are above rounding.
 
-    ``resolution`` is the rounding unit of the data, which may be coarser than that of ``z``: in
-    float32 the sum of two features is not a third direction when computed on in float64.
+    ``resolution`` is the rounding unit of the data, which may be coarser than that of ``z``. For
+    example, a feature that is the sum of two others in float32 must not become a third direction in
+    float64.
     """
     vectors, values, _ = xp.linalg.svd(z, full_matrices=False)
-    # Rounding errors of the entries add up like a random walk over the longer side.
+    # Rounding errors of the entries sum like a random walk along the longer side.
     floor = 8 * resolution * math.sqrt(max(z.shape)) * values[:1]
     return Spectrum(vectors, values, (values > floor) & (values > 0))
 
@@ -58,9 +59,9 @@ def subspace(
 ) -> tuple[Subspace, Array]:
     """Return the span of the centred columns of ``x`` (n, p), or its leading part, and the columns.
 
-    The columns are contrasts (n − 1, p), and the basis is one of contrasts as well. Without
-    ``variance`` and ``directions`` it is that of all columns, whatever their scales: they are
-    brought to unit norm first, so that a small feature is not mistaken for rounding.
+    Columns and basis are contrasts, (n − 1, p) and (n − 1, r). Without ``variance`` and
+    ``directions`` the basis spans all columns. They are scaled to unit norm first, so a small
+    feature is not mistaken for rounding.
     """
     xp = array_namespace(x)
     n = x.shape[0]
@@ -90,16 +91,16 @@ def subspace(
 
 
 def leading(xp: Namespace, power: Array, share: float) -> Array:
-    """Mark the first of ``power`` (r,), largest first, that together hold this share of the sum."""
+    """Mark the first entries of a descending ``power`` (r,) that hold this share of the sum."""
     before = xp.cumulative_sum(power) - power
-    # A share that is reached exactly is reached, whatever the rounding of the sums.
+    # Rounding of the sums must not decide whether an exact share is reached.
     rounding = 8 * float(xp.finfo(power.dtype).eps)
     out: Array = before < (share - rounding) * xp.sum(power)
     return out
 
 
 def require_share(operation: str, name: str, share: object) -> None:
-    """Refuse what is not a number in (0, 1]."""
+    """Raise if the value is not a number in (0, 1]."""
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise InputError(
             f"{operation}: {name} must be a number above 0 and up to 1.\n  got {share!r}"
@@ -107,7 +108,7 @@ def require_share(operation: str, name: str, share: object) -> None:
 
 
 def _unit_columns(xp: Namespace, z: Array) -> Array:
-    # By the largest entry first: the squares of 1e-30 are zero in float32.
+    # Divide by the largest entry first, because the square of 1e-30 is zero in float32.
     largest = xp.max(xp.abs(z), axis=0)
     z = z / xp.where(largest > 0, largest, xp.ones_like(largest))
     norm = xp.linalg.vector_norm(z, axis=0)

@@ -1,4 +1,4 @@
-"""Optimal transport between the features of two representations, each of equal weight."""
+"""Optimal transport between the features of two representations, all of equal weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["transport_plan"]
 
 COPIES = 4
-"""Up to how many times the larger number of features an assignment may grow by copying them."""
+"""How many times the larger number of features an assignment may have after copying features."""
 
 
 def transport_plan(
@@ -18,8 +18,9 @@ def transport_plan(
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the plan P ≥ 0 (p, q) of rows 1/p and columns 1/q with the largest Σ P_ij gain_ij.
 
-    For p = q a permutation over p. Otherwise features may be copied until the numbers match, which
-    is an assignment as well (lcm(p, q) rows and columns); where that is large, a linear programme.
+    For p = q the plan is a permutation divided by p. Otherwise features are copied until their
+    numbers match, which gives an assignment of lcm(p, q) rows and columns. If that is too large, a
+    linear programme is solved.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -42,8 +43,8 @@ def _linear_programme(
 
     p, q = gain.shape
     sums = vstack([kron(eye_array(p), np.ones((1, q))), kron(np.ones((1, p)), eye_array(q))])
-    # In units of the largest gain, and with rows that sum to q: the solver's tolerances are
-    # absolute.
+    # In units of the largest gain and with rows that sum to q, because the tolerances of the solver
+    # are absolute.
     unit = float(np.max(np.abs(gain))) or 1.0
     solution = linprog(
         -gain.ravel() / unit,
