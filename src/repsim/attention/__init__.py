@@ -1,7 +1,8 @@
-"""Attention maps of any framework in, numbers out: how far, how widely, and to what heads attend.
+"""Attention maps of any framework: how far, how widely and to what heads attend.
 
-Weights are (..., heads, queries, keys) after the softmax, patches row by row after their prefix
-tokens (CLS, distillation, registers); `repsim.attention_distance` takes them from a torch model.
+Weights are (..., heads, queries, keys) after the softmax. Tokens are the prefix tokens (CLS,
+distillation, registers), then the patches row by row. `repsim.attention_distance` reads the weights
+of a torch model.
 """
 
 from repsim.attention._distance import mean_distance

@@ -1,4 +1,4 @@
-"""How far a head looks: the distance of what it attends to, weighted by the attention."""
+"""How far a head looks: the distance to the tokens, weighted by attention."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ def mean_distance(
     *,
     renormalize: bool = False,
 ) -> Array:
-    """Mean attention distance: how far from a patch lies what each head attends to.
+    """Mean attention distance: how far from a patch each head attends.
 
     ::
 
         plain:         d = mean_i  Σ_j A_ij D_ij
         renormalised:  d = mean_i (Σ_j A_ij D_ij / Σ_j A_ij)
 
-    over the patches i that ask and the patches j that are looked at, with D of
-    :func:`grid_distances`. Prefix tokens are left out on both sides.
+    over the query patches i and the key patches j, with D from :func:`grid_distances`. Prefix
+    tokens are left out on both sides.
 
     Parameters
     ----------
     weights : array, shape (..., heads, queries, keys)
-        Attention weights after the softmax, at least 0, every row 1 over the keys (to within 0.01,
-        for half precision) or all 0 (a query whose keys are all masked). Queries and keys are the
-        prefix tokens, then the patches row by row: p + gh·gw of them. Any leading axes.
+        Attention weights after the softmax, at least 0. Every row sums to 1 over the keys (within
+        0.01, for half precision) or is all 0 (a query whose keys are all masked). Queries and keys
+        are the p prefix tokens, then the gh·gw patches row by row. Any leading axes.
     grid : int or (int, int)
         Patches along the height and the width, (gh, gw); one number for a square. For attention in
         windows, the grid of a window.
     patch_size : float or (float, float), default 1
-        Pixels from a patch to the next along the height and the width, (ph, pw).
+        Pixels from one patch to the next along the height and the width, (ph, pw).
     prefix : int, default 0
         Tokens before the patches (CLS, distillation, registers), p.
     renormalize : bool, default False
         Whether each patch's attention to the patches is divided by its sum. The plain convention,
-        that of the papers, counts attention to prefix tokens as distance 0: it *shrinks for a head
-        that looks at CLS*, however far the rest of its attention reaches.
+        which the papers use, counts attention to prefix tokens as distance 0. It is therefore
+        *smaller for a head that attends to CLS*, however far the rest of its attention reaches.
 
     Returns
     -------
     array, shape (..., heads)
-        In pixels, between 0 and the diagonal of the grid; average it over images for the papers'
-        number. Same namespace and device as `weights`, differentiable; float32 for half precision
-        and float32, float64 for float64 and integers.
+        In pixels, between 0 and the diagonal of the grid. The papers average it over images. Same
+        namespace and device as `weights`, differentiable; float32 for half precision and float32,
+        float64 for float64 and integers.
 
     Raises
     ------
@@ -68,14 +68,15 @@ def mean_distance(
     Warns
     -----
     DegenerateWarning
-        Renormalised only: no patch of a head attends to any patch, and its distance is NaN. Where
-        this holds for some of the patches, the mean is over the others.
+        Renormalised only: no patch of a head attends to any patch, so its distance is NaN. If this
+        holds for some of the patches, the mean is over the others.
 
     Notes
     -----
-    A row of zeros counts as distance 0 in the plain convention and is left out by the renormalised
-    one. Linear in the weights (plain), so that a mean over images is a mean of distances. 0 for
-    the identity; :func:`uniform_distance` for uniform attention.
+    A row of zeros counts as distance 0 in the plain convention and is left out in the renormalised
+    one. The plain distance is linear in the weights, so the distance of the mean weights of several
+    images is the mean of their distances. It is 0 for the identity, and :func:`uniform_distance`
+    for uniform attention.
 
     Cost O(heads·N²), with one temporary array of the size of `weights`. Under ``jax.jit`` values
     cannot be read, and errors about values and warnings are not possible.
@@ -111,9 +112,9 @@ def mean_distance(
 
 
 def _mean_of_ratios(xp: Namespace, travelled: Array, mass: Array) -> Array:
-    """Mean over the queries, the last axis, of travelled/mass where there is a mass."""
+    """Mean over the queries, the last axis, of travelled/mass for queries with mass > 0."""
     some = mass > 0
-    # The divisor is replaced first: a gradient through the unused 0/0 would be NaN.
+    # Replace the divisor first, because a gradient through the unused 0/0 would be NaN.
     ratio = travelled / xp.where(some, mass, xp.ones_like(mass))
     count = xp.sum(xp.astype(some, mass.dtype), axis=-1)
     defined = count > 0

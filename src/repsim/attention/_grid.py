@@ -1,4 +1,4 @@
-"""Where patches lie: distances between the cells of a grid, and their mean in closed form."""
+"""Distances between the patches of a grid, and their mean in closed form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Grid: TypeAlias = int | tuple[int, int]
 """Patches along the height and the width; one number for a square."""
 
 PatchSize: TypeAlias = float | tuple[float, float]
-"""Pixels from a patch to the next along the height and the width; one number for both."""
+"""Pixels from one patch to the next along the height and the width; one number for both."""
 
 
 def grid_distances(
@@ -36,7 +36,7 @@ def grid_distances(
         Patches along the height and the width, (gh, gw), each at least 1; one number for a square.
         N = gh·gw.
     patch_size : float or (float, float), default 1
-        Pixels from a patch to the next along the height and the width, (ph, pw), positive. With
+        Pixels from one patch to the next along the height and the width, (ph, pw), positive. With
         the default, distances are in patches.
 
     Returns
@@ -51,8 +51,8 @@ def grid_distances(
 
     Notes
     -----
-    Time and memory O(N²). Distances between the centres of the patches, which overlapping patches
-    have too: for them `patch_size` is the stride.
+    Time and memory O(N²). Distances are between the centres of the patches. For overlapping patches
+    `patch_size` is the stride.
 
     References
     ----------
@@ -75,7 +75,7 @@ def grid_distances(
 
 
 def uniform_distance(grid: Grid, patch_size: PatchSize = 1.0, prefix: int = 0) -> float:
-    """Mean attention distance of a head that attends to every token alike, in closed form.
+    """Mean attention distance of a head that attends equally to all tokens, in closed form.
 
     ::
 
@@ -86,11 +86,11 @@ def uniform_distance(grid: Grid, patch_size: PatchSize = 1.0, prefix: int = 0) -
     grid : int or (int, int)
         Patches along the height and the width, (gh, gw); N = gh·gw.
     patch_size : float or (float, float), default 1
-        Pixels from a patch to the next along the height and the width, (ph, pw).
+        Pixels from one patch to the next along the height and the width, (ph, pw).
     prefix : int, default 0
         Tokens that are not patches (CLS, distillation, registers), p. They take p/(N + p) of the
-        attention, which the plain convention of :func:`mean_distance` counts as distance 0. Leave
-        it 0 for the reference of the renormalised distance.
+        attention, which the plain convention of :func:`mean_distance` counts as distance 0. Pass 0
+        to get the reference for the renormalised distance.
 
     Returns
     -------
@@ -105,8 +105,8 @@ def uniform_distance(grid: Grid, patch_size: PatchSize = 1.0, prefix: int = 0) -
 
     Notes
     -----
-    A head of this mean distance need not attend uniformly; one well below it is local. Time and
-    memory O(N).
+    A head with this mean distance need not attend uniformly. A head well below it is local. Time
+    and memory O(N).
 
     References
     ----------
@@ -124,7 +124,7 @@ def uniform_distance(grid: Grid, patch_size: PatchSize = 1.0, prefix: int = 0) -
     height, width = as_patch_size("uniform_distance", patch_size)
     extra = as_prefix("uniform_distance", prefix)
     a, b = np.arange(rows)[:, None], np.arange(columns)
-    # Each offset but 0 occurs with both signs.
+    # Each offset except 0 occurs with both signs.
     pairs = (rows - a) * (columns - b) * np.where(a > 0, 2.0, 1.0) * np.where(b > 0, 2.0, 1.0)
     patches = rows * columns
     total = float(np.sum(pairs * np.hypot(height * a, width * b)))
@@ -132,7 +132,7 @@ def uniform_distance(grid: Grid, patch_size: PatchSize = 1.0, prefix: int = 0) -
 
 
 def as_grid(operation: str, grid: Any) -> tuple[int, int]:
-    """Return (rows, columns), or say what a grid is."""
+    """Return (rows, columns), or raise an error that says what a grid is."""
     pair = _pair(grid)
     if len(pair) != 2 or not all(_is_whole(side) and side >= 1 for side in pair):
         raise InputError(
@@ -145,7 +145,7 @@ def as_grid(operation: str, grid: Any) -> tuple[int, int]:
 
 
 def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:
-    """Return (height, width) in pixels, or say what a patch size is."""
+    """Return (height, width) in pixels, or raise an error that says what a patch size is."""
     pair = _pair(patch_size)
     if len(pair) != 2 or not all(_is_number(side) and 0 < side < math.inf for side in pair):
         raise InputError(
@@ -158,7 +158,7 @@ def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:
 
 
 def as_prefix(operation: str, prefix: Any) -> int:
-    """Return the number of tokens before the patches, or say what that is."""
+    """Return the number of tokens before the patches, or raise an error that says what it is."""
     if not _is_whole(prefix) or prefix < 0:
         raise InputError(
             f"{operation}: prefix must be a whole number of at least 0, the tokens before the "

@@ -1,4 +1,4 @@
-"""From layer to layer: how much of each input token is in each token of the last layer."""
+"""Attention rollout: how much of each input token reaches each token of the last layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADS: dict[str, Callable[[Namespace, Array], Array]] = {
     "max": lambda xp, a: xp.max(a, axis=-3),
     "min": lambda xp, a: xp.min(a, axis=-3),
 }
-"""How the heads of a layer become one map."""
+"""How to combine the heads of a layer into one map."""
 
 
 def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
@@ -35,19 +35,19 @@ def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
     ----------
     layers : iterable of arrays, each of shape (..., heads, tokens, tokens)
         Attention weights after the softmax, one array per layer from the first to the last, at
-        least 0, every row 1 over the keys (to within 0.01, for half precision) or all 0. Layers
-        may differ in their number of heads, not in their tokens or leading axes. Iterated once, so
-        that a generator need not hold them all.
+        least 0. Every row sums to 1 over the keys (within 0.01, for half precision) or is all 0.
+        Layers may differ in their number of heads, but not in their tokens or leading axes. The
+        argument is iterated once, so a generator works and keeps only one layer in memory.
     heads : {"mean", "max", "min"}, default "mean"
-        How the heads of a layer become one map. The mean is the paper's; with the others the
-        division by the row sums is what makes the rows distributions again.
+        How to combine the heads of a layer into one map. The paper uses the mean. For the others,
+        dividing by the row sums makes the rows distributions again.
 
     Returns
     -------
     array, shape (..., tokens, tokens)
-        Rows, the tokens after the last layer, sum to 1 over the tokens of the input; row 0 is that
-        of CLS where there is one. Same namespace and device as the layers, differentiable; float32
-        for half precision and float32, float64 for float64 and integers.
+        Rows are the tokens after the last layer and sum to 1 over the tokens of the input. Row 0 is
+        that of CLS if there is one. Same namespace and device as the layers, differentiable;
+        float32 for half precision and float32, float64 for float64 and integers.
 
     Raises
     ------
@@ -61,10 +61,10 @@ def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
 
     Notes
     -----
-    Identity for identities; the order of the layers matters. A row of zeros passes its token on.
-    Values, norms and MLPs play no part: rollout says where attention could carry a token, not what
-    the model computed. Cost O(L·tokens³) per map. Under ``jax.jit`` errors about values are not
-    possible.
+    The rollout of identities is the identity; the order of the layers matters. A row of zeros
+    passes its token on unchanged. Rollout ignores values, norms and MLPs: it says where attention
+    could carry a token, not what the model computed. Cost O(L·tokens³) per map. Under ``jax.jit``
+    errors about values are not possible.
 
     References
     ----------
@@ -109,7 +109,7 @@ def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
         raise InputError(
             "rollout: layers must hold at least one array of weights.\n"
             "  layers: 0\n"
-            "  Is it a generator that was used up before?"
+            "  Was it a generator that is already exhausted?"
         )
     return out
 

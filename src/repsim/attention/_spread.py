@@ -1,4 +1,4 @@
-"""How widely a head looks, and how much of it goes to tokens that are no patches."""
+"""How widely a head attends, and how much of its attention goes to prefix tokens."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ __all__ = ["entropy", "prefix_mass"]
 
 
 def entropy(weights: Array, prefix: int = 0) -> Array:
-    """Entropy of each head's attention, averaged over the patches that ask.
+    """Entropy of each head's attention, averaged over the query patches.
 
     ::
 
         H = mean_i  −Σ_j A_ij log A_ij
 
-    over the patches i and *all* tokens j, prefix tokens among them: H is that of the distribution
-    the softmax gives.
+    over the query patches i and *all* tokens j, including prefix tokens: H is the entropy of the
+    whole distribution that the softmax returns.
 
     Parameters
     ----------
     weights : array, shape (..., heads, queries, keys)
-        Attention weights after the softmax, at least 0, every row 1 over the keys (to within 0.01,
-        for half precision) or all 0. Any leading axes; queries and keys may differ in number.
+        Attention weights after the softmax, at least 0. Every row sums to 1 over the keys (within
+        0.01, for half precision) or is all 0. Any leading axes; queries and keys may differ in
+        number.
     prefix : int, default 0
         Tokens before the patches (CLS, distillation, registers), which are left out as queries.
 
     Returns
     -------
     array, shape (..., heads)
-        In nats, from 0 (one key) to log(keys) (all alike). Same namespace and device as `weights`,
+        In nats, from 0 (one key) to log(keys) (uniform). Same namespace and device as `weights`,
         differentiable; float32 for half precision and float32, float64 for float64 and integers.
 
     Raises
@@ -42,8 +43,8 @@ def entropy(weights: Array, prefix: int = 0) -> Array:
 
     Notes
     -----
-    Invariant to permutations of the keys: a low entropy says that a head looks at few tokens, not
-    where they are. A row of zeros has entropy 0, and so has a weight of 0 (0·log 0 = 0). Cost
+    Invariant to permutations of the keys: a low entropy says that a head attends to few tokens, not
+    where they are. A weight of 0 adds nothing (0·log 0 = 0), so a row of zeros has entropy 0. Cost
     O(heads·N²), with temporary arrays of the size of `weights`. Under ``jax.jit`` errors about
     values are not possible.
 
@@ -68,20 +69,20 @@ def entropy(weights: Array, prefix: int = 0) -> Array:
 
 
 def prefix_mass(weights: Array, prefix: int) -> Array:
-    """Part of each head's attention that goes to prefix tokens, averaged over the patches that ask.
+    """Share of each head's attention on prefix tokens, averaged over the query patches.
 
     ::
 
         m = mean_i  Σ_{j < p} A_ij
 
-    over the patches i; for rows that sum to 1 it is 1 − Σ_{j ≥ p} A_ij, what the plain
-    :func:`mean_distance` counts as distance 0.
+    over the query patches i. For rows that sum to 1 it is 1 − Σ_{j ≥ p} A_ij, the share that the
+    plain :func:`mean_distance` counts as distance 0.
 
     Parameters
     ----------
     weights : array, shape (..., heads, queries, keys)
-        Attention weights after the softmax, at least 0, every row 1 over the keys (to within 0.01,
-        for half precision) or all 0. Any leading axes.
+        Attention weights after the softmax, at least 0. Every row sums to 1 over the keys (within
+        0.01, for half precision) or is all 0. Any leading axes.
     prefix : int
         Tokens before the patches (CLS, distillation, registers), p: the first p queries and keys.
 
@@ -107,8 +108,8 @@ def prefix_mass(weights: Array, prefix: int) -> Array:
 
     References
     ----------
-    Raghu et al. 2021, arXiv:2108.08810, Sec. 4, for the distance it completes. Darcet et al. 2024,
-    arXiv:2309.16588, for what registers do to attention.
+    Raghu et al. 2021, arXiv:2108.08810, Sec. 4, for the distance that it complements. Darcet et al.
+    2024, arXiv:2309.16588, for what registers do to attention.
 
     Examples
     --------

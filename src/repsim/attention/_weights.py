@@ -1,4 +1,4 @@
-"""What comes in must be attention: finite, not negative, every row a distribution over the keys."""
+"""Checks of attention weights: finite, not negative, every row a distribution over the keys."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from repsim.attention._grid import as_prefix
 __all__ = ["as_weights", "require_tokens"]
 
 TOLERANCE = 0.01
-"""How far a row may be from 1. Rounding to bfloat16 moves it by up to 2⁻⁸ = 0.004, float16 by less,
-and weights that were half precision once may come as float32."""
+"""How far the sum of a row may be from 1. Rounding to bfloat16 changes it by up to 2⁻⁸ = 0.004,
+float16 by less. Weights in float32 may have been half precision before."""
 
 
 def as_weights(
     operation: str, weights: Array, prefix: int = 0, name: str = "weights"
 ) -> tuple[Namespace, Array, int]:
-    """Return the namespace, the weights in the dtype to compute in, the number of prefix tokens.
+    """Return the namespace, the weights in the dtype to compute in, and the prefix tokens.
 
-    Values are checked where they can be read, so not inside ``jax.jit``.
+    Values are checked only if they can be read, so not inside ``jax.jit``.
     """
     extra = as_prefix(operation, prefix)
     xp = namespace(operation, **{name: weights})
@@ -41,7 +41,7 @@ def as_weights(
 
 
 def require_tokens(operation: str, weights: Array, grid: tuple[int, int], prefix: int) -> None:
-    """Refuse queries or keys that are not the prefix tokens and the patches of the grid."""
+    """Raise if queries or keys are not the prefix tokens and the patches of the grid."""
     tokens = grid[0] * grid[1] + prefix
     if weights.shape[-2:] != (tokens, tokens):
         queries, keys = weights.shape[-2:]
@@ -78,7 +78,7 @@ def _check_values(operation: str, xp: Namespace, weights: Array, name: str, line
             f"  Attention weights are taken after the softmax; these look like the logits."
         )
     sums = xp.sum(weights, axis=-1)
-    # A query whose keys are all masked attends to nothing.
+    # A query whose keys are all masked attends to no key.
     off = xp.where(sums > 0, xp.abs(sums - 1), xp.zeros_like(sums))
     if known(xp.any(off > TOLERANCE)):
         count = int(xp.sum(xp.astype(off > TOLERANCE, xp.int32)))

@@ -1,18 +1,19 @@
-"""Inference: could this similarity be chance, and how well is it known.
+"""Inference: whether a similarity could be chance, and how precise it is.
 
 - :func:`permutation_test`: p-value of one pair, for any measure; :func:`null_moments`: mean and
   variance by chance in closed form; :func:`max_t`: p-values of a whole map of layers.
 - :func:`jackknife`: standard error and interval of unbiased CKA; :func:`subsample`: the same of any
   measure, from random halves.
-- :func:`chance_floor`: what biased CKA is by chance; :func:`calibrated_score`: what is left above.
+- :func:`chance_floor`: the biased CKA of unrelated data; :func:`calibrated_score`: the similarity
+  above chance.
 
-Samples that come in groups (tokens or positions of one image) are not independent: ``groups=``
-permutes, leaves out and draws whole groups.
+Samples that come in groups (tokens or positions of one image) are not independent. With
+``groups=``, the functions permute, leave out and draw whole groups.
 
-There is no bootstrap of whole samples. Drawn with replacement, a sample stands beside itself, and
-pairs of equal rows enter every kernel matrix as the diagonal does that the unbiased estimator
-leaves out: the bootstrap centres on the biased value. ``benchmarks/inference.py`` measures how
-often its intervals contain the truth, beside those of the jackknife and of random halves.
+There is no bootstrap. Drawing with replacement pairs a sample with its own copy, off the diagonal
+of every kernel matrix. These pairs are as large as the diagonal, which the unbiased estimator
+leaves out, so the bootstrap is centred on the biased value. ``benchmarks/inference.py`` measures
+how often its intervals contain the true value, beside those of the jackknife and of random halves.
 """
 
 from repsim.inference._chance import CalibratedScore, calibrated_score, chance_floor

@@ -1,4 +1,4 @@
-"""What a similarity is by chance, and what of it is left above that."""
+"""The similarity of unrelated data, and the similarity above it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["CalibratedScore", "calibrated_score", "chance_floor"]
 
 
 def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Array:
-    """Biased CKA that representations like these have by chance: print it beside the value.
+    """Biased CKA of these representations by chance; print it beside the value.
 
     ::
 
         mean over permutations of CKA(x, y[π]) = √(R_x R_y)/(n−1),   R = tr(Kc)²/‖Kc‖²
 
-    with Kc the centred Gram. R is the number of directions that a representation effectively has,
-    between 1 and n − 1.
+    with Kc the centred Gram. R is the effective number of directions of a representation, between 1
+    and n − 1.
 
     Parameters
     ----------
@@ -41,8 +41,9 @@ def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Arra
     Returns
     -------
     array, 0-d
-        In (0, 1], on the scale of CKA; near 1 if the features are many beside n. Same namespace,
-        device and dtype as :func:`repsim.cka` returns, differentiable where the inputs are.
+        In (0, 1], on the scale of CKA; near 1 if there are many features compared with n. Same
+        namespace, device and dtype as :func:`repsim.cka` returns, differentiable where the inputs
+        are.
 
     Raises
     ------
@@ -58,10 +59,10 @@ def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Arra
 
     Notes
     -----
-    The exact mean over all n! permutations, not an estimate. The floor of unbiased CKA is zero.
-    Whether a value is above the floor by more than chance says :func:`repsim.permutation_test`.
-    Invariant as CKA is, also to permuting the samples of one side. Cost as :func:`repsim.cka`.
-    Works under ``jax.jit``.
+    This is the exact mean over all n! permutations, not an estimate. The floor of unbiased CKA is
+    zero. :func:`repsim.permutation_test` tests whether a value is above the floor by more than
+    chance. Invariant as CKA is, and to permuting the samples of one side too. Cost as
+    :func:`repsim.cka`. Works under ``jax.jit``.
 
     References
     ----------
@@ -89,18 +90,18 @@ def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Arra
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CalibratedScore:
-    """What :func:`repsim.calibrated_score` found.
+    """The result of :func:`repsim.calibrated_score`.
 
     Attributes
     ----------
     measure : str
         Name of the measure.
     score : float
-        In [0, 1]: 0 for what chance reaches, 1 for the same.
+        In [0, 1]: 0 at the threshold of chance, 1 for equal representations.
     value : float
         Of the measure itself.
     threshold : float
-        τ, what chance exceeds with probability α at most, in the measure's unit.
+        τ, which chance exceeds with probability at most α, in the measure's unit.
     alpha : float
         α.
     permutations : int
@@ -129,13 +130,13 @@ def calibrated_score(
     seed: int | np.random.Generator = 0,
     **options: Any,
 ) -> CalibratedScore:
-    """Similarity above what chance reaches: 0 for independent representations, 1 for the same.
+    """Similarity above chance: 0 for independent representations, 1 for equal ones.
 
     ::
 
         score = max(0, (s − τ)/(1 − τ)),   τ the ⌈(1−α)(m+1)⌉-th smallest of s and m permuted values
 
-    with s = f(x, y), and f(x, y[π]) the permuted ones.
+    with s = f(x, y) and the permuted values f(x, y[π]).
 
     Parameters
     ----------
@@ -144,8 +145,8 @@ def calibrated_score(
     measure : str or Measure, default "cka"
         A similarity whose greatest value is 1.
     alpha : float, default 0.05
-        In (0, 1): probability with which the score of independent representations is above zero,
-        at most. α(m+1) ≥ 1.
+        In (0, 1): an upper bound on the probability that independent representations score above
+        zero. α(m+1) ≥ 1.
     permutations, groups, seed, **options
         As in :func:`repsim.permutation_test`; the estimator is unbiased unless given.
 
@@ -157,8 +158,8 @@ def calibrated_score(
     Raises
     ------
     ArrayTypeError, InputError
-        As :func:`repsim.permutation_test` raises them; a dissimilarity, or a similarity without
-        the greatest value 1; too few permutations for α.
+        As :func:`repsim.permutation_test` raises them; the measure is a dissimilarity or its
+        greatest value is not 1; too few permutations for α.
 
     Warns
     -----
@@ -167,10 +168,11 @@ def calibrated_score(
 
     Notes
     -----
-    The score is above zero only if the permutation test's p-value is at most α. It makes measures
-    and widths of layers with different floors comparable, the same n and α given; it is no
-    unbiased estimate of anything, and τ falls as n grows. Clamped at zero by definition: use
-    ``value`` and ``threshold`` for averages. Invariances and cost are those of the test.
+    The score is above zero only if the p-value of the permutation test is at most α. It makes
+    measures and layer widths with different floors comparable, at the same n and α. It does not
+    estimate a population value, because τ falls as n grows. The score is clamped at zero by
+    definition; use ``value`` and ``threshold`` for averages. Invariances and cost are those of the
+    test.
 
     References
     ----------
@@ -188,7 +190,7 @@ def calibrated_score(
     """
     operation = "calibrated_score"
     chosen = resolve_measure(operation, measure)
-    # Angles and distances have another end; HSIC has none.
+    # Angles and distances end elsewhere; HSIC has no greatest value.
     if not chosen.similarity or chosen.range[1] != 1 or not chosen.self_is_best:
         raise InputError(
             f"{operation}: measure must be a similarity whose greatest value is 1.\n"

@@ -1,4 +1,4 @@
-"""Random orders and halves of the samples, from an explicit source of randomness."""
+"""Random orders and halves of the samples, from an explicit generator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["half", "positive", "random_order", "resolve_seed"]
 
 
 def resolve_seed(operation: str, seed: int | np.random.Generator) -> np.random.Generator:
-    """Return the generator of a seed; a generator is passed through, and will have moved on."""
+    """Return the generator of a seed, or the generator itself, whose state the draws advance."""
     if isinstance(seed, np.random.Generator):
         return seed
     if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
@@ -26,7 +26,7 @@ def resolve_seed(operation: str, seed: int | np.random.Generator) -> np.random.G
 
 
 def positive(operation: str, name: str, value: Any) -> int:
-    """Return a count that is at least one, or say that it is not."""
+    """Return a count of at least one, or raise."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1:
         return int(value)
     raise InputError(f"{operation}: {name} must be a positive integer.\n  got {value!r}")
@@ -40,12 +40,12 @@ def random_order(
     Parameters
     ----------
     rng : numpy.random.Generator
-        One ``permutation`` is drawn from it: of the samples, or of the groups.
+        Draws one ``permutation``, of the samples or of the groups.
     n : int
         Samples.
     places : array, shape (groups, samples of a group), optional
-        Rows of the groups that stay whole: the k-th sample of a group goes to the place of the
-        k-th sample of another.
+        Rows of the groups that stay whole. The k-th sample of a group moves to the place of the
+        k-th sample of another group.
     """
     if places is None:
         return rng.permutation(n)
@@ -55,7 +55,7 @@ def random_order(
 
 
 def half(rng: np.random.Generator, n: int, groups: Groups | None) -> Indices:
-    """Return the rows of half of the samples (of the groups), rounded down, without repetition."""
+    """Return the rows of half of the samples (or groups), rounded down, without repetition."""
     if groups is None:
         return np.sort(rng.permutation(n)[: n // 2])
     chosen = rng.permutation(len(groups.rows))[: len(groups.rows) // 2]

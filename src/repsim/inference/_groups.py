@@ -1,4 +1,4 @@
-"""Samples that belong together: whole groups are permuted, left out and drawn."""
+"""Groups of samples, which are permuted, left out and drawn as a whole."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Which rows belong to which group, groups in the order in which they first appear.
+    """The rows of each group, groups in the order in which they first appear.
 
     Parameters
     ----------
     rows : tuple of int arrays
-        The rows of each group, in the order in which they stand in the arrays.
+        The rows of each group, in the order of the arrays.
     """
 
     rows: tuple[Indices, ...]
 
     @property
     def sizes(self) -> list[int]:
-        """How many samples each group has."""
+        """Number of samples of each group."""
         return [len(rows) for rows in self.rows]
 
     def same_size(self, operation: str) -> Indices:
-        """Return the rows as a matrix (groups, samples of a group), or say that there is none."""
+        """Return the rows as a matrix (groups, samples per group); raise if group sizes differ."""
         sizes = self.sizes
         if len(set(sizes)) > 1:
             raise InputError(
@@ -46,14 +46,14 @@ class Groups:
 
 
 def resolve_groups(operation: str, groups: Any, n: int) -> Groups | None:
-    """Turn one label for each sample into groups of rows; pass ``None`` through.
+    """Turn one label per sample into groups of rows; return ``None`` for ``None``.
 
     Parameters
     ----------
     operation : str
         The caller, for errors.
     groups : sequence or one-dimensional array of n labels, or None
-        Equal labels belong together; they need not be neighbours.
+        Rows with equal labels form a group; they need not be adjacent.
     n : int
         The number of samples.
     """

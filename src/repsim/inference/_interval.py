@@ -1,4 +1,4 @@
-"""A value with its standard error and an interval, on the scale on which it is most normal."""
+"""A value with its standard error and confidence interval."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Values = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Interval:
-    """A value, how well it is known, and from what.
+    """A value with its standard error, interval and replicates.
 
     Attributes
     ----------
     measure : str
         Name of the measure.
     value : float
-        Of all samples, in the measure's unit.
+        The value of all samples, in the measure's unit.
     standard_error : float
         In the measure's unit.
     low, high : float
         Ends of the interval.
     level : float
-        Probability with which such intervals are meant to contain the population's value.
+        Nominal probability that such an interval contains the population value.
     replicates : array, shape (k,), float64
-        The value without each sample (group), or for each half of them.
+        The value without each sample (group), or of each half.
     n_samples : int
         n.
     n_groups : int or None
-        How many groups were left out or drawn whole.
+        Number of groups that were left out or drawn as a whole.
     """
 
     measure: str
@@ -50,7 +50,7 @@ class Interval:
     n_groups: int | None
 
     def __contains__(self, value: float) -> bool:
-        """Whether a value lies in the interval, ends included."""
+        """Whether a value lies in the interval, including its ends."""
         return self.low <= value <= self.high
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ class Interval:
 
 
 def check_level(operation: str, level: float) -> float:
-    """Return the level of an interval, or say that it is none."""
+    """Return the level of an interval, or raise if it is none."""
     if isinstance(level, float) and 0 < level < 1:
         return level
     raise InputError(
@@ -80,12 +80,13 @@ def interval(
     value, error : float
         Value and standard error.
     error_z : float
-        Standard error of artanh(value); not finite where a replicate is ±1, and error/(1 − value²)
-        then takes its place.
+        Standard error of artanh(value). If a replicate is ±1 it is not finite, and error/(1 −
+        value²) is used instead.
     level : float
         In (0, 1).
     fisher : bool
-        tanh(artanh(value) ± q error_z), which stays within (−1, 1); otherwise value ± q error.
+        If true, tanh(artanh(value) ± q error_z), which stays within (−1, 1); otherwise value ± q
+        error.
     """
     from statistics import NormalDist
 
@@ -93,7 +94,7 @@ def interval(
     if math.isnan(value) or not fisher:
         return value - q * error, value + q * error
     left = 1 - value * value
-    if left <= 1e-12:  # the same up to rounding, without any sample too
+    if left <= 1e-12:  # all replicates are equal up to rounding too
         return value, value
     if not math.isfinite(error_z):
         error_z = error / left

@@ -1,4 +1,4 @@
-"""The leave-one-out jackknife of unbiased CKA: how well is this similarity known."""
+"""The leave-one-out jackknife of unbiased CKA."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from repsim.measures import resolve_measure
 __all__ = ["jackknife"]
 
 FEWEST = 5
-"""Samples: without one of them the unbiased estimator needs four."""
+"""Fewest samples: after leaving one out, the unbiased estimator needs four."""
 
 
 def jackknife(
@@ -37,8 +37,8 @@ def jackknife(
         SE² = (k−1)/k · Σ_i (θ₍₋ᵢ₎ − θ̄)²        θ₍₋ᵢ₎ the CKA without sample (group) i, k of them
         interval: tanh(artanh θ ± q SE(artanh θ₍₋ᵢ₎))
 
-    with q the normal quantile. Nothing is fitted again: with A, B the U-centred Grams and
-    r_i = Σ_j A_ij B_ij, the inner product without sample i is Σ r − 2 r_i (n−2)/(n−3).
+    with q the normal quantile. The Grams are computed once: with A, B the U-centred Grams and r_i =
+    Σ_j A_ij B_ij, the inner product without sample i is Σ r − 2 r_i (n−2)/(n−3).
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ def jackknife(
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device.
     kernel : str or Kernel, default "linear"
-        As in :func:`repsim.cka`. A bandwidth that follows the data is that of all samples.
+        As in :func:`repsim.cka`. A bandwidth that follows the data is computed from all samples.
     groups : sequence or one-dimensional array of n labels, optional
-        Samples that come together, such as the tokens of one image: whole groups are left out, of
-        any size (Busing et al. 1999 for unequal ones). Without it the interval of dependent
-        samples is far too short.
+        Labels of samples that are dependent, such as the tokens of one image. Whole groups are left
+        out; their sizes may differ (Busing et al. 1999). Without ``groups`` the interval of
+        dependent samples is far too short.
     level : float, default 0.95
         Of the interval, in (0, 1).
 
@@ -66,27 +66,28 @@ def jackknife(
     ArrayTypeError
         Not arrays, or arrays of different frameworks or devices.
     InputError
-        As :func:`repsim.cka` raises it; fewer than 5 samples; a group without which fewer than 4
-        are left.
+        As :func:`repsim.cka` raises it; fewer than 5 samples; a group so large that fewer than 4
+        samples remain without it.
 
     Warns
     -----
     DegenerateWarning
-        If a representation is constant: all values are NaN. Also NaN where one is constant without
-        one of the samples.
+        If a representation is constant: all values are NaN. NaN is also returned if it is constant
+        after leaving out one of the samples.
 
     Notes
     -----
-    The interval is of the population's CKA: what more images of the same kind would give, the two
-    networks being what they are. ``benchmarks/inference.py`` measures how often it contains that;
-    with few samples or groups it is somewhat short, the quantile being the normal one. Where the
-    CKA is zero in the population its error is no longer normal: there use
+    The interval is for the CKA of the population: the value that the same two networks would have
+    on more images of the same kind. ``benchmarks/inference.py`` measures how often the interval
+    contains it. With few samples or groups it is somewhat too short because it uses the normal
+    quantile. If the CKA of the population is zero, its error is not normal; use
     :func:`repsim.permutation_test`.
 
-    There is no bootstrap of whole samples. A sample drawn twice stands in the Gram beside itself,
-    off the diagonal and with the size of the diagonal, which the unbiased estimator is there to
-    leave out. The bootstrap so centres on the *biased* value: its intervals are a little off for
-    few features, and miss the truth nearly always with more features than samples on both sides.
+    There is no bootstrap. If a sample is drawn twice, the pair of its copies stands off the
+    diagonal of the Gram but is as large as a diagonal entry, which the unbiased estimator leaves
+    out. The bootstrap is therefore centred on the *biased* value. Its intervals are slightly off
+    for few features, and with more features than samples on both sides they nearly always miss the
+    true value.
 
     Invariances are those of CKA. Cost O(n² (p + q)), memory O(n²); with groups O(n² g) for g
     groups. Computed in float64 where the device has it.
@@ -135,7 +136,7 @@ def jackknife(
     without = np.asarray(to_numpy(alignment(xp, _defined(xp, Products(*left), items))))
     sizes = np.ones(n) if whole is None else np.asarray(whole.sizes)
     error = _standard_error(value, without, sizes)
-    with np.errstate(divide="ignore", invalid="ignore"):  # ±1 has no artanh: see `interval`
+    with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite: see `interval`
         error_z = _standard_error(np.arctanh(value), np.arctanh(without), sizes)
     low, high = interval(value, error, error_z, level, fisher=True)
     return Interval(
@@ -152,10 +153,10 @@ def jackknife(
 
 
 def _without_each(a: Array, b: Array) -> Array:
-    """Return ⟨A, B⟩ of the samples but one, for each (n,), up to the factor that n gives.
+    """Return ⟨A, B⟩ without each sample (n,), up to a factor that depends on n.
 
-    Of Song's estimator for n − 1 samples, with rows of A and B that sum to zero, all that remains
-    is Σ r − 2 r_i − 2 r_i/(n − 3).
+    The rows of A and B sum to zero, so Song's estimator for n − 1 samples reduces to Σ r − 2 r_i −
+    2 r_i/(n − 3).
     """
     xp, n = array_namespace(a), a.shape[0]
     rows = xp.sum(a * b, axis=1)
@@ -164,11 +165,11 @@ def _without_each(a: Array, b: Array) -> Array:
 
 
 def _without_groups(a: Array, b: Array, groups: Groups) -> Array:
-    """Return ⟨A, B⟩ of the samples outside each group (g,), up to one factor for each group.
+    """Return ⟨A, B⟩ of the samples outside each group (g,), up to one factor per group.
 
-    Song et al. 2012, Eq. 5 for the m samples that are left. With z the indicator of a group S, and
-    A1 = B1 = 0: Σ A_ij over them is zᵀAz, their row sums are −(Az)_i, and Σ A_ij B_ij is
-    Σ r − 2 Σ_S r + zᵀ(A∘B)z.
+    Song et al. 2012, Eq. 5 for the m remaining samples. With z the indicator of a group S, and A1 =
+    B1 = 0: Σ A_ij over the remaining samples is zᵀAz, their row sums are −(Az)_i, and Σ A_ij B_ij
+    is Σ r − 2 Σ_S r + zᵀ(A∘B)z.
     """
     xp, n = array_namespace(a), a.shape[0]
     indicator = np.zeros((n, len(groups.rows)))
@@ -186,7 +187,7 @@ def _without_groups(a: Array, b: Array, groups: Groups) -> Array:
 
 
 def _defined(xp: Namespace, left: Products, items: list[Any]) -> Products:
-    """Make self-products that are rounding only exactly zero: constant without a sample."""
+    """Set self-products below rounding to zero: constant after leaving out a sample."""
     selves = []
     for product, item in zip((left.xx, left.yy), items, strict=True):
         whole = item.self_product(False)

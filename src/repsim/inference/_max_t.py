@@ -1,4 +1,4 @@
-"""The permutation test of a whole map of layers, with one error rate for all of it."""
+"""The permutation test of a whole map of layers, with one error rate for the map."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def max_t(
         z = (CKA − mean)/sd                 of each pair of layers, over permutations
         p_adjusted = (1 + #{π : max over pairs of z_π ≥ z})/(m + 1)
 
-    The samples are permuted once for all layers, so that whatever layers have in common is kept.
+    The samples are permuted once for all layers, so the dependence between layers is kept.
 
     Parameters
     ----------
@@ -69,16 +69,16 @@ def max_t(
     groups : sequence or one-dimensional array of n labels, optional
         Groups of equal size that are permuted whole, as in :func:`repsim.permutation_test`.
     seed : int or numpy.random.Generator, default 0
-        Source of the permutations. The same seed gives the same result; a generator moves on.
+        Source of the permutations. The same seed gives the same result; a generator advances.
 
     Returns
     -------
     xarray.Dataset
         float64, dims ("layer_x", "layer_y"), without unit: ``cka``; ``z``, exact without groups;
-        ``p_value`` of each pair on its own; ``p_adjusted`` of each pair among all, never smaller.
-        ``max_z``, dim ("permutation",): the greatest z of each permuted map; its quantile is what z
-        a map reaches by chance. ``attrs``: estimator, kernel, n_samples, n_permutations, n_groups
-        (0 without), repsim_version.
+        ``p_value`` of each pair alone; ``p_adjusted``, which accounts for all pairs and is never
+        smaller. ``max_z``, dim ("permutation",): the greatest z of each permuted map, whose
+        quantiles are the z that a map reaches by chance. ``attrs``: estimator, kernel, n_samples,
+        n_permutations, n_groups (0 without), repsim_version.
 
     Raises
     ------
@@ -86,25 +86,25 @@ def max_t(
         Not arrays, or arrays of different frameworks or devices.
     InputError
         Not mappings, empty mappings, different n, fewer than 4 samples, groups of different sizes,
-        and what :func:`repsim.cka` refuses, naming the array.
+        or an array that :func:`repsim.cka` refuses; the message names the array.
     NonFiniteError
-        NaN or infinity, naming the array and the row.
+        NaN or infinity; the message names the array and the row.
 
     Warns
     -----
     DegenerateWarning
-        Once for a constant layer, by its name; its row or column is NaN and takes no part.
+        Once for each constant layer; its row or column is NaN and is ignored.
 
     Notes
     -----
-    The probability that any entry has p_adjusted ≤ α is at most α if nothing in x shares anything
-    with anything in y; for that of any *false* entry, permuting all layers of y together must
-    leave the null distribution of those entries as it is, as it does for samples that are
-    exchangeable. Layers of one network are nearly copies of each other, and cost little here;
-    Bonferroni would divide α by their number.
+    If no layer of x shares anything with any layer of y, the probability that any entry has
+    p_adjusted ≤ α is at most α. The same bound holds for the *false* entries of any map if
+    permuting all layers of y together does not change the null distribution of those entries, which
+    is true for exchangeable samples. Layers of one network are nearly copies of each other, so
+    testing many of them costs little power here. Bonferroni would divide α by their number.
 
-    In a map of ``xs`` with itself the diagonal is 1 and takes part, and the p-values of (a, b) and
-    (b, a) differ a little, the permutations being of the second.
+    In a map of ``xs`` with itself, the diagonal is 1 and is included. The p-values of (a, b) and
+    (b, a) differ a little because the second array is permuted.
 
     Cost: Grams, O(n² Σp), then O(L_x L_y n²) a permutation; memory (L_x + 2 L_y) Grams in float64,
     and with groups m L_x L_y values. For batches use :meth:`repsim.MinibatchCKA.z_scores`.
@@ -145,7 +145,7 @@ def max_t(
     flat_x = xp.reshape(flat_x, (len(items_x), n * n))
 
     def correlations(order: Any = None) -> Values:
-        """All pairs, y's samples in another order: one matrix product."""
+        """All pairs with y's samples in another order, as one matrix product."""
         grams = stack_y
         if order is not None:
             taken = xp.asarray(order, device=device(stack_y))
@@ -158,13 +158,13 @@ def max_t(
     if whole is None:
         mean, sd = _exact(items_x, items_y)
         null: Any = map(correlations, orders)
-    else:  # no closed form: of the permuted maps, and of the map itself, which is one of them
+    else:  # no closed form: estimate from the permuted maps and the map itself
         null = np.stack([correlations(order) for order in orders])
         both = np.concatenate([cka[None], null])
         mean, sd = both.mean(axis=0), both.std(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # groups too few to vary: NaN
+    with np.errstate(divide="ignore", invalid="ignore"):  # too few groups to vary: NaN
         z = (cka - mean) / sd
-        slack = 64 * float(np.finfo(np.float64).eps) / sd  # sums in another order, other digits
+        slack = 64 * float(np.finfo(np.float64).eps) / sd  # sums in another order
         pointwise, familywise = np.zeros(cka.shape), np.zeros(cka.shape)
         greatest = np.full(m, np.nan)
         for i, values in enumerate(null):
@@ -207,7 +207,7 @@ def max_t(
 def _checked(
     operation: str, sides: Mapping[str, Any]
 ) -> tuple[Namespace, int, dict[str, dict[str, Array]]]:
-    """Return the namespace, n, and the arrays as (n, p) in one dtype, named as errors want them."""
+    """Return the namespace, n, and the arrays as (n, p) in one dtype, with names for errors."""
     sides = dict(zip(sides, unlabelled_sides(operation, **sides), strict=True))
     for side, named in sides.items():
         if not isinstance(named, Mapping) or not named:
@@ -251,7 +251,7 @@ def _normalised(xp: Namespace, items: list[KernelItem]) -> Array:
         gram, norm = item.form(False)[0], item.self_product(False)
         gram = xp.astype(gram, accumulator_dtype(xp, gram), copy=False)
         nothing = xp.zeros_like(norm)
-        # 1/‖A‖, or NaN: the cosine of A with a unit.
+        # 1/‖A‖, or NaN for a constant.
         factor = alignment(xp, Products(nothing + 1, norm, nothing + 1))
         out.append(gram * factor)
     stacked: Array = xp.stack(out)

@@ -1,4 +1,4 @@
-"""Mean and variance of CKA over all permutations of the samples, without permuting any."""
+"""Mean and variance of CKA over all permutations of the samples, in closed form."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from repsim.measures import KernelItem, resolve_measure
 __all__ = ["NullMoments", "expected_by_chance", "item_moments", "null_moments"]
 
 FEWEST = 4
-"""Samples: the variance is one of products of four different ones."""
+"""Fewest samples: the variance involves products of four different samples."""
 
 
 @dataclass(frozen=True, eq=False)
 class NullMoments:
-    """What CKA is by chance: its moments over all n! permutations of y's samples.
+    """Moments of CKA by chance: over all n! permutations of y's samples.
 
     Attributes
     ----------
     mean, variance : array, 0-d
-        In CKA and CKA², exact for the data at hand; same namespace and device as the inputs.
+        In units of CKA and CKA², exact for these data; same namespace and device as the inputs.
     """
 
     mean: Array
@@ -51,7 +51,7 @@ def null_moments(
                    variance 2 u_x u_y/((n−1)²(n+1)(n−2)) + v_x v_y/((n+1)n(n−1)(n−2)(n−3))
                    u = (n−1) − R,   v = n(n+1) Σ A_ii²/‖A‖² − (n−1)(R + 2)
 
-    with A the centred Gram of x or y. R is the number of directions that it effectively has.
+    with A the centred Gram of x or y. R is its effective number of directions.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def null_moments(
     kernel : str or Kernel, default "linear"
         As in :func:`repsim.cka`.
     estimator : {"unbiased", "biased"}, default "unbiased"
-        Of the CKA that the moments are of.
+        The estimator of CKA.
 
     Returns
     -------
@@ -84,11 +84,11 @@ def null_moments(
 
     Notes
     -----
-    The null hypothesis is that the samples of y are in an arbitrary order: they must be
-    exchangeable, which the tokens of one image are not. The null distribution is no normal one:
-    for few effective directions it is skewed to the right, and a z of 2 then is exceeded in more
-    than 2.3 % of cases (never in more than 1/(1 + z²), Cantelli's bound). For a p-value use
-    :func:`repsim.permutation_test`, which has this z as a by-product.
+    The null hypothesis is that the samples of y are in an arbitrary order. Samples must be
+    exchangeable; the tokens of one image are not. The null distribution is not normal. For few
+    effective directions it is skewed to the right, and more than 2.3 % of cases exceed a z of 2
+    (never more than 1/(1 + z²), Cantelli's bound). For a p-value use
+    :func:`repsim.permutation_test`, which returns this z too.
 
     Invariant as CKA is. Cost O(n² (p + q)), or O(n (p² + q²)) for the linear kernel if that is
     less; nothing is permuted. Works under ``jax.jit``.
@@ -97,8 +97,8 @@ def null_moments(
     ----------
     Kazi-Aoual, Hitier, Sabatier, Lebreton 1995, "Refined approximations to permutation tests for
     multivariate inference", Computational Statistics & Data Analysis 20, for the biased variance
-    (there of the RV coefficient, which is linear CKA). Song et al. 2012, JMLR 13, and Székely,
-    Rizzo 2014 for the U-centred Grams to which the unbiased one reduces it.
+    (of the RV coefficient, which equals linear CKA). Song et al. 2012, JMLR 13, and Székely, Rizzo
+    2014 for the U-centred Grams to which the unbiased one reduces it.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def expected_by_chance(x: KernelItem, y: KernelItem) -> Array:
 
 
 class _Diagonal(NamedTuple):
-    """tr A, Σ A_ii² and ‖A‖² of a centred Gram, by the same scale; NaN in place of ‖A‖² = 0."""
+    """tr A, Σ A_ii² and ‖A‖² of a scaled centred Gram; NaN instead of ‖A‖² = 0."""
 
     trace: Array
     squares: Array

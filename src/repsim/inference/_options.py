@@ -1,4 +1,4 @@
-"""The options of a measure, as inference wants them."""
+"""The options of a measure for inference."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["settings_for"]
 
 
 def settings_for(operation: str, measure: Measure, given: Mapping[str, object]) -> dict[str, Any]:
-    """Return all options of the measure, the estimator being unbiased unless it is given.
+    """Return all options of the measure; the estimator is unbiased unless it is given.
 
-    Measures have the biased one as their default, as the papers do; it is above zero by chance,
-    and by how much depends on n, so that neither a half of the samples nor a level means the same.
+    Measures default to the biased estimator, as the papers do. It is above zero by chance, by an
+    amount that depends on n, so values of halves of the samples could not be compared with values
+    of all.
     """
     settings = measure.options(operation, given)
     if settings.get("given") is not None:

@@ -1,4 +1,4 @@
-"""The permutation test: could this similarity be one of representations that share nothing."""
+"""The permutation test: whether unrelated representations could be this similar."""
 
 from __future__ import annotations
 
@@ -20,40 +20,42 @@ from repsim.measures import Measure, resolve_measure
 __all__ = ["PermutationTest", "permutation_test"]
 
 CHUNK = 64
-"""Permutations between two looks at the device."""
+"""Permutations between two reads of values from the device."""
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PermutationTest:
-    """What :func:`repsim.permutation_test` found.
+    """The result of :func:`repsim.permutation_test`.
 
     Attributes
     ----------
     measure : str
         Name of the measure.
     value : float
-        Of the data as they are, in the measure's unit.
+        The value of the data, in the measure's unit.
     p_value : float
-        Probability, under the null hypothesis, of a p-value as small as this: (b+1)/(m+1), in
-        (0, 1]. After early stopping a bound on the same side of ``stop_at``; see there.
+        (b+1)/(m+1), in (0, 1]. Under the null hypothesis, a p-value this small has at most this
+        probability. After early stopping it is a bound on the same side of ``stop_at``; see there.
     z : float
-        (value − null_mean)/null_sd. For a dissimilarity, more alike than by chance is negative.
+        (value − null_mean)/null_sd. For a dissimilarity, z is negative if the data are more alike
+        than by chance.
     null_mean, null_sd : float
         Mean and standard deviation over permutations, in the measure's unit.
     exact_moments : bool
-        Over all n! permutations, in closed form; otherwise over those that were drawn.
+        True if the moments are over all n! permutations, in closed form; otherwise they are over
+        the drawn permutations.
     null : array, shape (performed,), float64
-        The value for each permutation that was drawn.
+        The value of each drawn permutation.
     exceedances : int
-        b, how many of them are at least as similar as the data.
+        b, the number of them that are at least as similar as the data.
     permutations : int
-        m, how many were asked for.
+        m, the number requested.
     n_samples : int
         n.
     n_groups : int or None
-        How many groups were permuted whole.
+        Number of groups that were permuted as a whole.
     """
 
     measure: str
@@ -71,7 +73,7 @@ class PermutationTest:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether fewer permutations were drawn than asked for."""
+        """Whether fewer permutations were drawn than requested."""
         return len(self.null) < self.permutations
 
     def __repr__(self) -> str:
@@ -92,7 +94,7 @@ def permutation_test(
     seed: int | np.random.Generator = 0,
     **options: object,
 ) -> PermutationTest:
-    """Test whether two representations share anything, by permuting the samples of one.
+    """Test whether two representations share anything, by permuting the samples of one side.
 
     ::
 
@@ -106,17 +108,18 @@ def permutation_test(
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device.
     measure : str or Measure, default "cka"
-        The statistic f: a name from ``repsim.measures.MEASURES``, or an entry of one's own. Of a
+        The statistic f: a name from ``repsim.measures.MEASURES``, or your own ``Measure``. For a
         dissimilarity, small values count as similar.
     permutations : int, default 999
-        m ≥ 1. The p-value is a multiple of 1/(m+1), and not below it.
+        m ≥ 1. The p-value is a positive multiple of 1/(m+1).
     groups : sequence or one-dimensional array of n labels, optional
-        Samples that are not exchangeable one by one, such as the tokens of one image: groups of
-        equal size are permuted whole, the k-th sample of a group taking the place of the k-th of
-        another. Without it, dependent samples make small p-values out of nothing.
+        Labels of samples that are not exchangeable one by one, such as the tokens of one image.
+        Groups of equal size are permuted as a whole; the k-th sample of a group takes the place of
+        the k-th sample of another. Without ``groups``, dependent samples give small p-values even
+        for unrelated data.
     stop_at : float, optional
         A level α in (0, 1): stop drawing as soon as it is certain whether p ≤ α. The decision is
-        that of all m permutations; ``p_value`` then is a bound that lies on the same side of α.
+        the same as with all m permutations; ``p_value`` is then a bound on the same side of α.
     seed : int or numpy.random.Generator, default 0
         Source of the permutations. The same seed gives the same result; a generator moves on.
     **options
@@ -134,7 +137,7 @@ def permutation_test(
         Not arrays, or arrays of different frameworks or devices.
     InputError
         As the measure raises it; groups of different sizes; a level that m permutations cannot
-        reach; ``given`` of a partial alignment; a seed that is none.
+        reach; ``given`` of a partial alignment; an invalid seed.
 
     Warns
     -----
@@ -144,20 +147,22 @@ def permutation_test(
     Notes
     -----
     The test is exact at any n, for any distribution: under independence P(p ≤ α) ≤ α, for samples
-    (groups) that are exchangeable. Equal values count as exceedances, to rounding. It says that
-    two representations share something, not how much: untrained networks pass it, since they see
-    the same images. The interval of :func:`repsim.jackknife` says how much.
+    (groups) that are exchangeable. Values that are equal up to rounding count as exceedances. The
+    test says that two representations share something, not how much. Untrained networks pass it
+    because they see the same images. The interval of :func:`repsim.jackknife` says how much they
+    share.
 
     ``null_mean`` and ``null_sd`` are exact for CKA and HSIC of at least 4 samples without groups
-    (:func:`repsim.inference.null_moments`), otherwise estimates from the permutations. z is no
-    normal score: the null distribution is skewed.
+    (:func:`repsim.inference.null_moments`), otherwise estimates from the permutations. z is not
+    normal, because the null distribution is skewed.
 
-    After early stopping: with b exceedances among t permutations, (b+1)/(t+1) if p > α is certain
-    (Besag & Clifford 1991), and the largest value that was still possible if p ≤ α is.
+    After early stopping with b exceedances among t permutations, the p-value is (b+1)/(t+1) if p >
+    α is certain (Besag & Clifford 1991), and the largest value that was still possible if p ≤ α is
+    certain.
 
-    Cost for CKA, HSIC and angular CKA: the Grams, then O(n²) a permutation (from features O(n p q)
-    where that is less); the denominators do not move. For other measures m preparations of y.
-    Values are read once in 64 permutations.
+    Cost for CKA, HSIC and angular CKA: the Grams, then O(n²) per permutation (from features O(n p
+    q) if that is less), because the denominators do not change. Other measures prepare y m times.
+    Values are read once every 64 permutations.
 
     References
     ----------
@@ -238,7 +243,7 @@ def _check_level(operation: str, level: float | None, m: int) -> None:
 
 
 def _certain(above: np.ndarray[Any, np.dtype[np.bool_]], m: int, level: float) -> int | None:
-    """Return after how many permutations it is certain whether (b + 1)/(m + 1) ≤ α, if it is."""
+    """Return the number of permutations after which (b + 1)/(m + 1) ≤ α is decided, if any."""
     so_far = np.cumsum(above)
     left = m - np.arange(1, len(above) + 1)
     settled = ((so_far + 1) / (m + 1) > level) | ((so_far + left + 1) / (m + 1) <= level)
@@ -251,7 +256,7 @@ def _p_value(exceedances: int, drawn: int, m: int, level: float | None) -> float
         return (exceedances + 1) / (m + 1)
     if (exceedances + 1) / (
         m + 1
-    ) > level:  # it can only grow: an estimate from those drawn, not below α
+    ) > level:  # it can only grow: an estimate from the drawn ones, at least α
         return (exceedances + 1) / (drawn + 1)
     return (exceedances + m - drawn + 1) / (m + 1)
 

@@ -1,4 +1,4 @@
-"""A measure of x with y's samples in another order, what does not depend on the order done once."""
+"""A measure of x and y with y's samples in another order; shared work is done once."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from repsim.measures import KernelItem, Measure
 __all__ = ["Rearranged", "rounding_of"]
 
 GATHER = 16
-"""Multiplications in the time in which one entry of a Gram is fetched from another place."""
+"""Multiplications that take as long as fetching one entry of a rearranged Gram."""
 
 
 class Rearranged:
     """The value of a measure for (x, y[order]).
 
-    For HSIC and its relatives an order of the samples is one of the rows and columns of a centred
-    Gram, or of the rows of centred features, and self-products do not change. Of another measure,
-    y is prepared anew for every order.
+    For HSIC and related measures, reordering the samples reorders the rows and columns of a centred
+    Gram, or the rows of centred features, and self-products do not change. Other measures prepare y
+    again for every order.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ class Rearranged:
         self.item_y = measure.prepare(operation, y, name="y", **settings)
         self.kernel = isinstance(self.item_x, KernelItem)
         if self.kernel:
-            # From features a permutation costs n p q multiplications, from Grams n² fetches.
+            # A permutation costs n p q multiplications from features, or n² fetches from Grams.
             linear = self.item_x.from_features(self.item_y, self_products=False)
             self._features = linear and x.shape[1] * y.shape[1] <= GATHER * x.shape[0]
             self._fixed_x = _Fixed(self.item_x, self._features)
 
     def value(self, order: Indices | None = None) -> Array:
-        """Return the measure of x and y[order], 0-d; without an order, of x and y as they are."""
+        """Return the measure of x and y[order], 0-d; without an order, that of x and y."""
         taken = None if order is None else self._xp.asarray(order, device=device(self._y))
         if self.kernel:
             fixed = _Fixed(self.item_y, self._features, taken)
@@ -80,7 +80,7 @@ class Rearranged:
         return stacked
 
     def unit(self) -> Array | None:
-        """Return what a CKA of 1 is in the measure's unit: √(f(x, x) f(y, y)); kernels alone."""
+        """Return a CKA of 1 in the measure's unit, √(f(x, x) f(y, y)); only for kernel measures."""
         if not self.kernel:
             return None
         y = _Fixed(self.item_y, self._features)
@@ -90,7 +90,7 @@ class Rearranged:
         return out
 
     def exact_moments(self) -> tuple[float, float] | None:
-        """Return mean and standard deviation over all n! orders, where there is a closed form."""
+        """Return mean and standard deviation over all n! orders if a closed form exists."""
         plain = type(self.item_x) is KernelItem and self._measure.name in ("cka", "hsic")
         if not plain or self.item_x.n < FEWEST:
             return None
@@ -101,7 +101,7 @@ class Rearranged:
 
 
 class _Fixed:
-    """A prepared representation in one of its two forms, with its samples in an order."""
+    """A prepared representation in one of its two forms, with reordered samples."""
 
     def __init__(self, item: KernelItem, features: bool, order: Array | None = None) -> None:
         self.xp, self.n, self.p, self.estimator = item.xp, item.n, item.p, item.estimator
@@ -126,10 +126,11 @@ class _Fixed:
 
 
 def rounding_of(rearranged: Rearranged, measure: Measure, value: float, eps: float) -> float:
-    """Return the difference up to which two values are the same but for the order of the sums.
+    """Return the difference that the order of the sums alone can cause.
 
-    A sum of n² terms in another order ends with other digits. Relative to the range, or to the
-    value of x with itself: near zero the value says nothing of the terms that it is the sum of.
+    A sum of n² terms in another order differs in the last digits. The bound is relative to the
+    range, or to the value of x with itself, because a value near zero does not show the size of its
+    terms.
     """
     low, high = measure.range
     unit = rearranged.unit() if high == float("inf") else None

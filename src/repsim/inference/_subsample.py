@@ -37,8 +37,8 @@ def subsample(
 
         SE² = b/(n−b) · Var(θ_b),   θ_b the value of b = ⌊n/2⌋ samples drawn without replacement
 
-    and value ± q SE, q the normal quantile; of a similarity of at most 1 on Fisher's scale,
-    tanh(artanh(value) ± q SE(artanh θ_b)).
+    The interval is value ± q SE with q the normal quantile. For a similarity of at most 1 it is on
+    Fisher's scale, tanh(artanh(value) ± q SE(artanh θ_b)).
 
     Parameters
     ----------
@@ -47,12 +47,14 @@ def subsample(
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device.
     measure : str or Measure, default "cka"
-        A name from ``repsim.measures.MEASURES``, or an entry of one's own. Half of the samples
-        must be enough for it.
+        A name from ``repsim.measures.MEASURES``, or your own ``Measure``. It must be defined for
+        half of the samples.
     draws : int, default 200
-        Halves, at least 2. The standard error is itself known to 1/√(2 draws): 5 % for 200.
+        Number of halves, at least 2. The standard error itself has a relative error of 1/√(2
+        draws): 5 % for 200.
     groups : sequence or one-dimensional array of n labels, optional
-        Samples that come together: half of the groups are drawn, each whole, of any size.
+        Labels of samples that are dependent. Half of the groups are drawn, each as a whole; their
+        sizes may differ.
     level : float, default 0.95
         Of the interval, in (0, 1).
     seed : int or numpy.random.Generator, default 0
@@ -71,7 +73,7 @@ def subsample(
     ArrayTypeError
         Not arrays, or arrays of different frameworks or devices.
     InputError
-        As the measure raises it; half of the samples too few for it; ``given`` of a partial
+        As the measure raises it; half of the samples are too few for it; ``given`` of a partial
         alignment.
 
     Warns
@@ -81,15 +83,16 @@ def subsample(
 
     Notes
     -----
-    Drawing without replacement keeps every pair one of different samples. With replacement (the
-    bootstrap) pairs of a sample with itself enter, and CKA, neighbours and distances all take them
-    for real: see :func:`repsim.jackknife`. The jackknife of CKA is cheaper and not random; this
-    is for the measures that have none. Halves share samples, which b/(n−b) accounts for.
+    Without replacement, every pair is a pair of different samples. With replacement (the
+    bootstrap), a sample is also paired with its copies, which CKA, neighbours and distances treat
+    as real pairs: see :func:`repsim.jackknife`. The jackknife of CKA is cheaper and not random; use
+    this function for measures without a jackknife. Halves share samples; the factor b/(n−b)
+    accounts for this.
 
-    The interval is one of the measure's value *at this n*, around the value of all samples. For
-    measures whose mean depends on n (biased CKA, CCA, neighbours) that is not the population's
+    The interval is for the value of the measure *at this n*, around the value of all samples. If
+    the mean of the measure depends on n (biased CKA, CCA, neighbours), this is not the population
     value, and the standard error is that of half as many samples. Cost: ``draws`` evaluations on
-    n/2 samples, the bandwidth of a kernel that follows the data included.
+    n/2 samples, including the bandwidth of a kernel that follows the data.
 
     References
     ----------
@@ -144,7 +147,7 @@ def subsample(
         units = n if whole is None else len(whole.sizes)
         factor = math.sqrt((units // 2) / (units - units // 2))
         error = factor * float(np.std(values, ddof=1))
-        with np.errstate(divide="ignore", invalid="ignore"):  # ±1 has no artanh
+        with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite
             error_z = factor * float(np.std(np.arctanh(values), ddof=1))
     fisher = chosen.similarity and chosen.range[1] == 1 and chosen.self_is_best
     low, high = interval(value, error, error_z, level, fisher=fisher)
