@@ -13,7 +13,6 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from tqdm import tqdm
 
 __all__ = ["Session", "plain"]
 
@@ -60,6 +59,8 @@ class Session:
 
     def note(self, text: str) -> None:
         """Say something on standard error, above a progress bar if there is one."""
+        from tqdm import tqdm  # not for --help, because it takes a moment to import
+
         tqdm.write(text, file=sys.stderr)
 
     def emit(self, value: Any) -> None:

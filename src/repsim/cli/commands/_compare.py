@@ -12,11 +12,11 @@ import typer
 from repsim.cli._outcome import UsageError
 from repsim.cli._session import Session
 from repsim.cli.commands._options import (
+    KERNELS,
     MEASURE,
     MODELS,
     RUN,
     DataOptions,
-    Kernel,
     Layers,
     ModelOptions,
     Out,
@@ -40,19 +40,21 @@ class Transform(StrEnum):
     MEAN = "mean"
 
 
+LayersY = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB",
+        rich_help_panel=MODELS,
+        show_default="as --layers",
+        help="Layers of the second model. May be repeated.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class SecondModel:
-    """What differs for the second model."""
+    """The options of the second model; the others it shares with the first."""
 
-    layers_y: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            rich_help_panel=MODELS,
-            show_default="as --layers",
-            help="Layers of the second model. May be repeated.",
-        ),
-    ] = None
     weights_y: Annotated[
         Path | None,
         typer.Option(
@@ -85,25 +87,24 @@ class MapOptions:
     """How the map is made."""
 
     transform: Annotated[
-        Transform | None,
+        Transform,
         typer.Option(
-            "--transform",
             rich_help_panel=MEASURE,
-            show_default="flatten",
             help="Compare the whole output (flatten), the first token (cls) or the mean over "
             "tokens.",
         ),
-    ] = None
-    kernel: Kernel = None
+    ] = Transform.FLATTEN
+    kernel: Annotated[
+        str, typer.Option(metavar="KERNEL", rich_help_panel=MEASURE, help=KERNELS)
+    ] = "linear"
     passes: Annotated[
-        int | None,
+        int,
         typer.Option(
             min=1,
             rich_help_panel=RUN,
-            show_default="1",
             help="Number of passes over the data, each in another order.",
         ),
-    ] = None
+    ] = 1
     z_scores: Annotated[
         bool,
         typer.Option(
@@ -134,6 +135,7 @@ def compare(
     *,
     data: DataOptions,
     layers: Layers = None,
+    layers_y: LayersY = None,
     first: ModelOptions,
     second: SecondModel,
     chosen: MapOptions,
@@ -147,24 +149,18 @@ def compare(
     folder: after Ctrl-C or a crash the same command goes on.
     """
     request_x, request_y = _requests(x, y, first, second, run)
-    from repsim.cli.tasks import _map
+    from repsim.cli.tasks._map import MapRequest, compare_models
 
-    _map.compare_models(
-        session,
-        request_x,
-        request_y,
-        data.inputs("compare", run, first.scale),
-        _map.MapOptions(
-            tuple(layers or ("*",)),
-            None if second.layers_y is None else tuple(second.layers_y),
-            chosen.kernel or "linear",
-            chosen.passes or 1,
-            None if chosen.transform is None else chosen.transform.value,
-            chosen.z_scores,
-        ),
-        out=out,
-        progress=progress,
+    inputs = data.inputs("compare", run, first.scale)
+    asked = MapRequest(
+        tuple(layers or ("*",)),
+        None if layers_y is None else tuple(layers_y),
+        chosen.kernel,
+        chosen.passes,
+        chosen.transform.value,
+        chosen.z_scores,
     )
+    compare_models(session, request_x, request_y, inputs, asked, out=out, progress=progress)
 
 
 def _requests(
@@ -173,7 +169,7 @@ def _requests(
     """Return the models to load, once their names and weights are checked."""
     from repsim.cli.models._load import ModelRequest
 
-    seed, device = run.seed or 0, run.device or "cpu"
+    seed, device = run.seed, run.device
     has_x, *has_y = published(first.pretrained, *(each for each in (x, y) if each is not None))
     request_x = ModelRequest(x, seed, first.weights, has_x, first.size, first.scale, device)
     request_y = None

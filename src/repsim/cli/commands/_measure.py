@@ -9,7 +9,7 @@ import typer
 
 from repsim.cli._outcome import UsageError
 from repsim.cli._session import Session
-from repsim.cli.commands._options import MEASURE, Kernel, Progress
+from repsim.cli.commands._options import KERNELS, MEASURE, Progress
 from repsim.cli.commands._signature import command
 
 __all__ = ["measure"]
@@ -23,15 +23,17 @@ class MeasureOptions:
     """What is measured."""
 
     measure: Annotated[
+        str, typer.Option(rich_help_panel=MEASURE, help="The name of a measure of the library.")
+    ] = "cka"
+    kernel: Annotated[
         str | None,
         typer.Option(
-            "--measure",
+            metavar="KERNEL",
             rich_help_panel=MEASURE,
-            show_default="cka",
-            help="The name of a measure of the library.",
+            show_default="linear",
+            help=f"The kernel, for measures that have one: {KERNELS}",
         ),
     ] = None
-    kernel: Kernel = None
     estimator: Annotated[
         str | None,
         typer.Option(
@@ -75,11 +77,8 @@ class TestOptions:
         ),
     ] = None
     seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0, rich_help_panel=TEST, show_default="0", help="Seed of the permutations."
-        ),
-    ] = None
+        int, typer.Option(min=0, rich_help_panel=TEST, help="Seed of the permutations.")
+    ] = 0
 
 
 @command
@@ -108,20 +107,6 @@ def measure(
             "--permutations: is the number that --test draws, and --test is not given.\n"
             "  Add --test."
         )
-    from repsim.cli.tasks._arrays import ArrayOptions, measure_arrays
+    from repsim.cli.tasks._arrays import measure_arrays
 
-    measure_arrays(
-        session,
-        x,
-        y,
-        ArrayOptions(
-            asked.measure or "cka",
-            asked.kernel,
-            asked.estimator,
-            tuple(asked.option or ()),
-            chance.test,
-            chance.permutations or 999,
-            chance.seed or 0,
-            progress,
-        ),
-    )
+    measure_arrays(session, x, y, asked, chance, progress=progress)

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from repsim.cli.tasks._analyses import Tokens
 
 __all__ = [
+    "KERNELS",
     "MEASURE",
     "MODELS",
     "RUN",
     "DataOptions",
     "DataSource",
-    "Kernel",
     "Layers",
     "ModelName",
     "ModelOptions",
@@ -41,6 +41,8 @@ __all__ = [
 
 DATA, MODELS, MEASURE, RUN = "Data", "Models", "Measure", "Run"
 """The panels of the help."""
+
+KERNELS = "linear, rbf, laplacian, polynomial, cosine; with parameters: 'rbf(fraction=0.5)'."
 
 
 class OnBadImage(StrEnum):
@@ -83,15 +85,6 @@ Layers = Annotated[
         help="Names or globs of layers; * also matches dots. May be repeated.",
     ),
 ]
-Kernel = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KERNEL",
-        rich_help_panel=MEASURE,
-        show_default="linear",
-        help="linear, rbf, laplacian, polynomial, cosine; with parameters: 'rbf(fraction=0.5)'.",
-    ),
-]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -115,20 +108,16 @@ class RunOptions:
     """Where a command runs, and what is random in it."""
 
     device: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=RUN, show_default="cpu", help="Where models run: cpu, cuda, cuda:1."
-        ),
-    ] = None
+        str, typer.Option(rich_help_panel=RUN, help="Where models run: cpu, cuda, cuda:1.")
+    ] = "cpu"
     seed: Annotated[
-        int | None,
+        int,
         typer.Option(
             min=0,
             rich_help_panel=RUN,
-            show_default="0",
             help="Seed of random weights and of the order of the samples.",
         ),
-    ] = None
+    ] = 0
 
 
 @dataclass(frozen=True)
@@ -181,9 +170,7 @@ class ModelOptions:
         from repsim.cli.models._load import ModelRequest
 
         (has,) = published(self.pretrained, spec)
-        request = ModelRequest(
-            spec, run.seed or 0, self.weights, has, self.size, self.scale, run.device or "cpu"
-        )
+        request = ModelRequest(spec, run.seed, self.weights, has, self.size, self.scale, run.device)
         request.check()
         return request
 
@@ -203,25 +190,20 @@ class DataOptions:
         ),
     ] = None
     batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, rich_help_panel=DATA, show_default="128", help="Samples in a batch."),
-    ] = None
+        int, typer.Option(min=1, rich_help_panel=DATA, help="Samples in a batch.")
+    ] = 128
     on_bad_image: Annotated[
-        OnBadImage | None,
+        OnBadImage,
         typer.Option(
             "--on-bad-image",
             rich_help_panel=DATA,
-            show_default="skip",
             help="skip: leave out images that cannot be read, and count them; error: stop at the "
             "first.",
         ),
-    ] = None
+    ] = OnBadImage.SKIP
     workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, rich_help_panel=DATA, show_default="2", help="Threads that decode images."
-        ),
-    ] = None
+        int, typer.Option(min=1, rich_help_panel=DATA, help="Threads that decode images.")
+    ] = 2
 
     def inputs(self, command: str, run: RunOptions, scale: str | None) -> Inputs:
         """Open the data.
@@ -231,7 +213,7 @@ class DataOptions:
         UsageError
             No data are named, or ``scale`` is asked for and the data have no pixels.
         """
-        from repsim.cli.data._inputs import BATCH_SIZE, WORKERS, Inputs
+        from repsim.cli.data._inputs import Inputs
 
         if self.data is None:
             raise UsageError(
@@ -241,9 +223,9 @@ class DataOptions:
         inputs = Inputs(
             self.data,
             self.limit,
-            run.seed or 0,
-            self.batch_size or BATCH_SIZE,
-            self.workers or WORKERS,
+            run.seed,
+            self.batch_size,
+            self.workers,
             self.on_bad_image is OnBadImage.ERROR,
         )
         if scale is not None and not inputs.samples.are_images:

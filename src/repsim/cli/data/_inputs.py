@@ -13,9 +13,7 @@ from repsim.cli.data._batches import BadSamples, Batches, chosen_samples
 from repsim.cli.data._samples import Samples, open_samples
 from repsim.cli.models._load import LoadedModel
 
-__all__ = ["BATCH_SIZE", "WORKERS", "Inputs"]
-
-BATCH_SIZE, WORKERS = 128, 2
+__all__ = ["Inputs"]
 
 
 @dataclass
@@ -39,8 +37,8 @@ class Inputs:
     data: str
     limit: int | None = None
     seed: int = 0
-    batch_size: int = BATCH_SIZE
-    workers: int = WORKERS
+    batch_size: int = 128
+    workers: int = 2
     stop_at_bad: bool = False
 
     def __post_init__(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from repsim._errors import InputError
+from repsim._version import __version__
 from repsim.cli._literals import near, read_kernel, read_options
 from repsim.cli._outcome import UsageError
 from repsim.cli._session import Session
@@ -14,27 +15,25 @@ from repsim.cli._tables import dataset_json, show_matrix
 from repsim.cli.data._array_files import read_layers
 from repsim.measures import MEASURES, Measure
 
-__all__ = ["ArrayOptions", "measure_arrays"]
+if TYPE_CHECKING:
+    from repsim.cli.commands._measure import MeasureOptions, TestOptions
+
+__all__ = ["measure_arrays"]
+
+PERMUTATIONS = 999
 
 
-@dataclass(frozen=True)
-class ArrayOptions:
-    """What the command line asks for; None leaves it to the measure."""
-
-    measure: str
-    kernel: str | None
-    estimator: str | None
-    options: tuple[str, ...]
-    test: bool
-    permutations: int
-    seed: int
-    progress: bool
-
-
-def measure_arrays(session: Session, x: str, y: str | None, asked: ArrayOptions) -> None:
+def measure_arrays(
+    session: Session,
+    x: str,
+    y: str | None,
+    asked: MeasureOptions,
+    chance: TestOptions,
+    *,
+    progress: bool,
+) -> None:
     """Measure the arrays of two files, or the layers of one file with each other."""
-    measure = _measure(asked.measure)
-    settings = _settings(measure, asked)
+    choice = _choice(asked)
     xs = read_layers(x)
     ys = None if y is None else read_layers(y)
     if ys is None and len(xs) == 1:
@@ -43,23 +42,48 @@ def measure_arrays(session: Session, x: str, y: str | None, asked: ArrayOptions)
             f"  Name a second file, or an .npz with several layers."
         )
     if ys is not None and len(xs) == len(ys) == 1:
-        _pair(session, (x, y or ""), _only(xs), _only(ys), measure, settings, asked)
+        found = {
+            "command": "measure",
+            "x": x,
+            "y": y,
+            **_pair(_only(xs), _only(ys), choice, chance),
+            "repsim_version": __version__,
+        }
+        if session.as_json:
+            session.emit(found)
+        else:
+            _show_pair(session, found, choice.measure, chance)
+        return
+    dataset = _matrix(xs, ys, choice, chance, progress)
+    if session.as_json:
+        session.emit({"command": "measure", "x": x, "y": y or x, **dataset_json(dataset)})
     else:
-        _matrix(session, (x, y or x), xs, ys, measure, settings, asked)
+        _show_matrices(session, dataset, choice, chance)
 
 
-def _measure(name: str) -> Measure:
-    if name not in MEASURES:
+@dataclass(frozen=True)
+class _Choice:
+    """A measure with its options."""
+
+    measure: Measure
+    settings: dict[str, Any]
+
+
+def _choice(asked: MeasureOptions) -> _Choice:
+    """Read the measure and its options; the estimator is the unbiased one unless another is asked.
+
+    Raises
+    ------
+    UsageError
+        There is no such measure, or it has no such option.
+    """
+    if asked.measure not in MEASURES:
         raise UsageError(
             f"--measure: unknown measure.\n  expected one of {', '.join(MEASURES)}\n"
-            f"  got {name!r}{near(name, list(MEASURES))}"
+            f"  got {asked.measure!r}{near(asked.measure, list(MEASURES))}"
         )
-    return MEASURES[name]
-
-
-def _settings(measure: Measure, asked: ArrayOptions) -> dict[str, Any]:
-    """The options of the measure; its estimator is the unbiased one unless asked for otherwise."""
-    given: dict[str, object] = read_options(asked.options)
+    measure = MEASURES[asked.measure]
+    given: dict[str, object] = read_options(asked.option or ())
     if asked.kernel is not None:
         given["kernel"] = read_kernel(asked.kernel)
     if asked.estimator is not None:
@@ -70,7 +94,7 @@ def _settings(measure: Measure, asked: ArrayOptions) -> dict[str, Any]:
         raise UsageError(str(error)) from error
     if "estimator" in known and "estimator" not in measure.preset:
         given.setdefault("estimator", "unbiased")
-    return given
+    return _Choice(measure, given)
 
 
 def _only(layers: Mapping[str, Any]) -> Any:
@@ -78,120 +102,111 @@ def _only(layers: Mapping[str, Any]) -> Any:
     return array
 
 
-def _pair(
-    session: Session,
-    files: tuple[str, str],
-    x: Any,
-    y: Any,
-    measure: Measure,
-    settings: dict[str, Any],
-    asked: ArrayOptions,
-) -> None:
-    import repsim
-
+def _pair(x: Any, y: Any, choice: _Choice, chance: TestOptions) -> dict[str, Any]:
+    """Return the value of two arrays, with what it takes to read it."""
+    measure, settings = choice.measure, choice.settings
+    options = measure.options("measure", settings)
     found: dict[str, Any] = {
-        "command": "measure",
-        "x": files[0],
-        "y": files[1],
         "measure": measure.name,
-        **{name: _text(value) for name, value in measure.options("measure", settings).items()},
+        **{name: _plain(value) for name, value in options.items()},
         "value": float(measure.function(x, y, **settings)),
         "units": measure.units,
         "n_samples": int(x.shape[0]),
-        "repsim_version": repsim.__version__,
     }
-    if asked.test:
-        test = repsim.permutation_test(
-            x,
-            y,
-            measure=measure,
-            permutations=asked.permutations,
-            seed=asked.seed,
-            **settings,
-        )
-        found["permutation_test"] = {
-            "p_value": test.p_value,
-            "z": test.z,
-            "permutations": test.permutations,
-            "seed": asked.seed,
+    if not chance.test:
+        return found
+    from repsim.inference import jackknife, permutation_test
+
+    test = permutation_test(
+        x,
+        y,
+        measure=measure,
+        permutations=chance.permutations or PERMUTATIONS,
+        seed=chance.seed,
+        **settings,
+    )
+    found["permutation_test"] = {
+        "p_value": test.p_value,
+        "z": test.z,
+        "permutations": test.permutations,
+        "seed": chance.seed,
+    }
+    if measure.name == "cka" and settings.get("estimator") == "unbiased":
+        interval = jackknife(x, y, kernel=settings.get("kernel", "linear"))
+        found["jackknife"] = {
+            "standard_error": interval.standard_error,
+            "low": interval.low,
+            "high": interval.high,
+            "level": interval.level,
         }
-        if measure.name == "cka" and settings.get("estimator") == "unbiased":
-            kernel: Any = settings.get("kernel", "linear")
-            known = repsim.jackknife(x, y, kernel=kernel)
-            found["jackknife"] = {
-                "standard_error": known.standard_error,
-                "low": known.low,
-                "high": known.high,
-                "level": known.level,
-            }
-    if session.as_json:
-        session.emit(found)
-        return
+    return found
+
+
+def _show_pair(
+    session: Session, found: Mapping[str, Any], measure: Measure, chance: TestOptions
+) -> None:
     # The bare number first: `repsim measure a.npy b.npy | head -1` is a value.
     session.line(f"{found['value']:.6f}")
-    session.line(_described(found, measure))
-    if asked.test:
-        p = found["permutation_test"]
-        session.line(f"p = {p['p_value']:.4g} ({p['permutations']} permutations), z = {p['z']:.2f}")
-        if "jackknife" in found:
-            j = found["jackknife"]
-            session.line(
-                f"{j['level']:.0%} interval [{j['low']:.4f}, {j['high']:.4f}], "
-                f"standard error {j['standard_error']:.4f} (jackknife)"
-            )
-        else:
-            session.line("no interval: the jackknife is for unbiased CKA")
-
-
-def _described(found: Mapping[str, Any], measure: Measure) -> str:
-    choices = [
+    options = [
         f"{name}={found[name]}"
         for name in measure.options("measure", {})
         if found[name] is not None
     ]
     kind = "similarity" if measure.similarity else "dissimilarity"
-    listed = f" ({', '.join(choices)})" if choices else ""
-    return f"{measure.name}, a {kind}{listed}, n={found['n_samples']}"
+    listed = f" ({', '.join(options)})" if options else ""
+    session.line(f"{measure.name}, a {kind}{listed}, n={found['n_samples']}")
+    if not chance.test:
+        return
+    p = found["permutation_test"]
+    session.line(f"p = {p['p_value']:.4g} ({p['permutations']} permutations), z = {p['z']:.2f}")
+    if "jackknife" in found:
+        j = found["jackknife"]
+        session.line(
+            f"{j['level']:.0%} interval [{j['low']:.4f}, {j['high']:.4f}], "
+            f"standard error {j['standard_error']:.4f} (jackknife)"
+        )
+    else:
+        session.line("no interval: the jackknife is for unbiased CKA")
 
 
 def _matrix(
-    session: Session,
-    files: tuple[str, str],
     xs: dict[str, Any],
     ys: dict[str, Any] | None,
-    measure: Measure,
-    settings: dict[str, Any],
-    asked: ArrayOptions,
-) -> None:
+    choice: _Choice,
+    chance: TestOptions,
+    progress: bool,
+) -> Any:
+    """Return the values of all pairs of layers, with p-values if a test is asked for."""
     import repsim
 
-    blockwise = measure.name == "cka" and not set(settings) - {"kernel", "estimator"}
-    if asked.test:
-        if not blockwise:
+    measure, settings = choice.measure, choice.settings
+    only_cka = measure.name == "cka" and not set(settings) - {"kernel", "estimator"}
+    if chance.test:
+        if not only_cka:
             raise UsageError(
                 f"--test: of several layers only CKA is tested, all pairs under one error rate.\n"
                 f"  got --measure {measure.name}\n"
                 f"  Leave --measure out, or compare two single arrays."
             )
-        result: Any = repsim.max_t(
-            xs, ys, permutations=asked.permutations, seed=asked.seed, **settings
-        )
-    elif blockwise:  # in bounded memory, whatever n
-        result = repsim.cka_matrix(xs, ys, progress=asked.progress, **settings)
+        permutations = chance.permutations or PERMUTATIONS
+        return repsim.max_t(xs, ys, permutations=permutations, seed=chance.seed, **settings)
+    if only_cka:  # in bounded memory for any number of samples
+        result = repsim.cka_matrix(xs, ys, progress=progress, **settings)
     else:
         result = repsim.pairwise(xs, ys, measure=measure, **settings)
-    dataset = result if asked.test else result.to_dataset(name=measure.name)
-    if session.as_json:
-        session.emit({"command": "measure", "x": files[0], "y": files[1], **dataset_json(dataset)})
-        return
-    values = dataset[measure.name]
+    return result.to_dataset(name=measure.name)
+
+
+def _show_matrices(session: Session, dataset: Any, choice: _Choice, chance: TestOptions) -> None:
+    name = choice.measure.name
+    values = dataset[name]
     n = int(dataset.attrs.get("n_samples", values.attrs.get("n_samples", 0)))
-    chosen = settings.get("estimator")
-    how = measure.name if chosen is None else f"{measure.name}, {chosen}"
+    estimator = choice.settings.get("estimator")
+    how = name if estimator is None else f"{name}, {estimator}"
     show_matrix(session, f"{how}, n={n}", values)
-    if asked.test:
+    if chance.test:
         show_matrix(session, "p-values, adjusted for all pairs (max-T)", dataset["p_adjusted"])
 
 
-def _text(value: object) -> object:
+def _plain(value: object) -> object:
     return value if value is None or isinstance(value, str | int | float) else str(value)

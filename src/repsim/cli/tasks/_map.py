@@ -16,21 +16,21 @@ from repsim.cli.data._inputs import Inputs
 from repsim.cli.models._load import LoadedModel, ModelRequest, chosen_layers, load_model
 from repsim.cli.tasks._provenance import model_provenance, with_provenance
 
-__all__ = ["MapOptions", "compare_models"]
+__all__ = ["MapRequest", "compare_models"]
 
 NAME = "compare"
 
 
 @dataclass(frozen=True)
-class MapOptions:
-    """What was asked for of a map of layers."""
+class MapRequest:
+    """The map that the command line asks for."""
 
-    layers: tuple[str, ...] = ("*",)
-    layers_y: tuple[str, ...] | None = None
-    kernel: str = "linear"
-    passes: int = 1
-    transform: str | None = None
-    z_scores: bool = False
+    layers: tuple[str, ...]
+    layers_y: tuple[str, ...] | None
+    kernel: str
+    passes: int
+    transform: str
+    z_scores: bool
 
     def arguments(self) -> dict[str, Any]:
         """Return all of it as JSON has it."""
@@ -39,7 +39,7 @@ class MapOptions:
             "layers_y": None if self.layers_y is None else list(self.layers_y),
             "kernel": repr(read_kernel(self.kernel)),
             "passes": self.passes,
-            "transform": self.transform or "flatten",
+            "transform": self.transform,
             "z_scores": self.z_scores,
         }
 
@@ -49,7 +49,7 @@ def compare_models(
     x: ModelRequest,
     y: ModelRequest | None,
     inputs: Inputs,
-    options: MapOptions,
+    options: MapRequest,
     *,
     out: Path | None,
     progress: bool,
@@ -90,7 +90,7 @@ def _computed(
     x: ModelRequest,
     y: ModelRequest | None,
     inputs: Inputs,
-    options: MapOptions,
+    options: MapRequest,
     folder: RunFolder | None,
     progress: bool,
 ) -> Any:
@@ -117,7 +117,7 @@ def _computed(
         layers_y=options.layers_y,
         kernel=read_kernel(options.kernel),
         passes=options.passes,
-        transform=options.transform,
+        transform=None if options.transform == "flatten" else options.transform,
         z_scores=options.z_scores,
         prepare_x=data.sides[0],
         prepare_y=data.sides[-1],
