@@ -1,7 +1,7 @@
 """The picture of the layers, drawn from the import contract that the build checks.
 
-Nothing here knows the packages: the rows are the contract's layers, the marks beside a package are
-what the contracts do not forbid it to import.
+This file names no package. The rows are the layers of the contract. Beside a package stand the
+frameworks that it may import and others may not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def contracts(pyproject: Path = PYPROJECT) -> list[dict[str, Any]]:
 
 
 def layers_of(rules: list[dict[str, Any]], source: Path) -> list[list[str]]:
-    """Return the packages of each layer, from the top; optional ones only where they exist."""
+    """Return the packages of each layer, from the top; optional ones only if they exist."""
     (contract,) = (rule for rule in rules if rule["type"] == "layers")
     rows = []
     for layer in contract["layers"]:
@@ -44,18 +44,18 @@ def layers_of(rules: list[dict[str, Any]], source: Path) -> list[list[str]]:
 
 
 def may_import(rules: list[dict[str, Any]], package: str) -> list[str]:
-    """Return the frameworks that some packages, but not this one, are forbidden to import."""
-    allowed = []
+    """Return the frameworks that this package may import although others may not."""
+    allowed: list[str] = []
     for rule in rules:
         if rule["type"] != "forbidden" or rule["source_modules"] == ["repsim"]:
             continue
         if f"repsim.{package}" not in rule["source_modules"]:
-            allowed += rule["forbidden_modules"]
+            allowed += (m for m in rule["forbidden_modules"] if not m.startswith("repsim."))
     return allowed
 
 
 def diagram(rules: list[dict[str, Any]], source: Path) -> str:
-    """Return the layers as SVG: a row each, imports pointing down."""
+    """Return the layers as SVG, one row per layer; arrows point in the direction of imports."""
     rows = layers_of(rules, source)
     height = len(rows) * (ROW + GAP) - GAP + 8
     described = escape("; ".join(map(", ".join, rows)))

@@ -14,11 +14,13 @@ from typing import Any
 __all__ = ["PACKAGES", "PublicName", "all_names", "docstring_of"]
 
 OPEN = ("measures", "inference", "attention", "capture", "kernels", "plot", "report")
-"""Packages all of whose ``__all__`` is public."""
+"""Packages whose whole ``__all__`` is public."""
 
-PACKAGES = ("analysis", *OPEN[:2], "streaming", *OPEN[2:])
-"""Packages with public names, in the order of the reference; of the others, what `repsim` itself
-exports is public."""
+PACKAGES = ("analysis", *OPEN[:2], "streaming", "storage", *OPEN[2:])
+"""Packages with public names, in the order of the reference.
+
+Of packages that are not in `OPEN`, only the names that `repsim` itself exports are public.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class PublicName:
 
 
 def all_names() -> list[PublicName]:
-    """Return the names that `repsim` exports, then those that its packages export besides."""
+    """Return the names that `repsim` exports, then those that only its packages export."""
     repsim = importlib.import_module("repsim")
     found: dict[str, PublicName] = {}
     seen: set[int] = set()
@@ -76,7 +78,7 @@ def all_names() -> list[PublicName]:
 
 
 def docstring_of(public: PublicName) -> str:
-    """Return its docstring; of a constant or an alias, the string below its assignment."""
+    """Return its docstring, or the string below the assignment of a constant or an alias."""
     if public.kind != "data":
         return inspect.getdoc(public.value) or ""
     folder = Path(typing.cast(str, importlib.import_module(f"repsim.{public.package}").__file__))

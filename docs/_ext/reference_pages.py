@@ -1,7 +1,7 @@
-"""The reference, written from the code before each build: nothing in it is kept by hand.
+"""The reference, written from the code before each build.
 
-A page per measure (from the registry), a page per analysis, and a page per package with all its
-public names. What is kept by hand are the pitfalls, ``notes/<name>.md``.
+There is a page per measure (from the registry), a page per analysis, and a page per package with
+all its public names. Only the pitfalls are written by hand, in ``notes/<name>.md``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ANALYSES = (
     "linear_probe",
     "data_scale",
 )
-"""In the order of the paper. An analysis that is not here has its place at the end."""
+"""In the order of the paper. Other analyses follow at the end."""
 
 INVARIANCES = {
     "orthogonal": "rotations and reflections",
@@ -46,18 +46,19 @@ INVARIANCES = {
 }
 
 INTRODUCTIONS = {
-    "analysis": "Models and a stream of data in, a labelled `xarray.Dataset` out. These need "
-    "torch.",
-    "measures": "Two arrays of the same samples in, one number out. Every measure has its own "
-    "page; what is listed in full here works on top of them.",
-    "inference": "Could it be chance, and how well is it known?",
-    "streaming": "Data that arrive in batches, or that do not fit in memory.",
-    "attention": "Attention weights of any framework in, numbers out.",
-    "capture": "What the layers of an unmodified torch model return. These need torch.",
-    "kernels": "What a Gram matrix is made of.",
+    "analysis": "Each takes a model and a stream of data and returns a labelled "
+    "`xarray.Dataset`. These need torch.",
+    "measures": "Each takes two arrays of the same samples and returns one number. Every measure "
+    "has its own page. This page documents the functions that work with any measure.",
+    "inference": "Whether a similarity could be chance, and how precise it is.",
+    "streaming": "For data that arrive in batches or do not fit in memory.",
+    "storage": "Opens activations that `repsim.extract` has stored.",
+    "attention": "Numbers from attention weights of any framework.",
+    "capture": "Recording what the layers of an unmodified torch model return. These need torch.",
+    "kernels": "Functions of two samples; a Gram matrix holds their values for all pairs.",
     "plot": "Each takes a result and an optional Axes, draws, and returns the Axes. These need "
     "matplotlib.",
-    "report": "Results into a folder, and from there onto one page.",
+    "report": "Writes results to a folder and to one page that shows them.",
     "errors": "One hierarchy: `except repsim.RepsimError` catches everything that the library "
     "raises on purpose. [Errors explained](../errors.md) says what to do.",
 }
@@ -76,11 +77,13 @@ def pages() -> dict[str, str]:
     out |= {own[n.path] + ".md": analysis_page(n) for n in analyses}
     out["measures/index.md"] = index(
         "Measures, one by one",
-        "What each computes, what it sees and what misleads.",
+        "What each measure computes, what it ignores, and what misleads.",
         sorted((n for n in names if n.path[7:] in measures), key=lambda n: family(n.name)),
     )
     out["analyses/index.md"] = index(
-        "Analyses, one by one", "What each measures, on which models, and what misleads.", analyses
+        "Analyses, one by one",
+        "What each analysis measures, on which models, and what misleads.",
+        analyses,
     )
     packages = [*PACKAGES, "errors"]
     for package in packages:
@@ -90,7 +93,7 @@ def pages() -> dict[str, str]:
     out["index.md"] = "\n".join(
         [
             "# Reference\n",
-            "Every public name, from the docstrings, whose examples the tests execute.\n",
+            "Every public name, from the docstrings. The tests execute their examples.\n",
             *(
                 f"- [{'errors and warnings' if p == 'errors' else p}]({p}.md): "
                 f"{INTRODUCTIONS[p].split('. ')[0].rstrip('.')}."
@@ -181,14 +184,14 @@ def at_a_glance(rows: list[Measure]) -> Iterator[str]:
         ],
     )
     yield row("symmetric", ["yes" if m.symmetric else "no" for m in rows])
-    yield row("does not see", ["; ".join(blind(m)) for m in rows])
+    yield row("ignores", ["; ".join(blind(m)) for m in rows])
     yield row("fewest samples", [str(m.minimum_samples) for m in rows])
     yield row("cost", [m.cost for m in rows])
     yield row("source", [m.reference for m in rows])
 
 
 def blind(measure: Measure) -> Iterator[str]:
-    """Say what a measure does not see, of both sides or of one."""
+    """Yield the changes that a measure ignores, on both sides or on one."""
     on_y = measure.invariances if measure.invariances_y is None else measure.invariances_y
     for key, text in INVARIANCES.items():
         sides = [s for s, held in (("x", measure.invariances), ("y", on_y)) if key in held]
@@ -202,17 +205,17 @@ def measure_page(public: PublicName) -> str:
         f"```{{image}} ../pictures/{public.name}.png\n"
         f":alt: {public.name} of a representation and a noisy, a changed and an unrelated one\n"
         "```\n\n"
-        "Left: 100 samples of 10 features against themselves with noise added, and, dashed, the "
-        "average for independent data. Right: against themselves, changed: a value that stays "
-        "where *itself* is means that the change is not seen. "
-        "Drawn while this page was built.\n"
+        "Left: 100 samples of 10 features compared with themselves plus noise; the dashed line is "
+        "the average for independent data. Right: the samples compared with changed copies; if a "
+        "value equals that of *itself*, the measure ignores the change. "
+        "The code that built this page drew the picture.\n"
     )
     return "\n".join(
         [
             f"# {public.name}\n",
             rst(head(public)),
             *at_a_glance(rows),
-            "\n## What it sees\n",
+            "\n## How it responds\n",
             picture,
             notes(public.name),
             "## Reference\n",
