@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 import repsim
-from repsim.analysis.maps import _progress
-from repsim.storage import _checkpoint
+from repsim.storage import _checkpoint, uninterrupted
 
 
 def net(seed=0, width=6):
@@ -120,18 +119,17 @@ def test_a_pass_that_was_over_and_goes_on_is_refused(tmp_path):
         repsim.compare(net(), data=Passes(data(4), data(4, seed=2)), **options)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bandwidths_come_back_in_their_dtype(dtype):
-    x = torch.randn(8, 3, dtype=dtype)
-    first, second = (_progress.KeptKernels(repsim.kernels.RBF()) for _ in range(2))
-    gram = first.gram("a", x)
-    arrays = _progress.split({"bandwidths": first.state()})
-    second.kept = _progress.joined(arrays)["bandwidths"]
-    assert second.state() == first.state()  # before the layer is seen again, too
-    assert torch.equal(second.gram("a", x), gram)
-    assert torch.equal(second.fitted["a"].sigma, first.fitted["a"].sigma)
-    assert second.fitted["a"].sigma.dtype == dtype
-    assert not torch.equal(second.gram("b", x * 3), gram)
+def test_bandwidths_come_back_in_their_dtype_however_often_a_run_fails(tmp_path):
+    """The second run of a failed one saves bandwidths of layers that it has not seen again."""
+    for dtype in (torch.float32, torch.float64):
+        batches = [batch.to(dtype) for batch in data()]
+        options = {"model_x": net().to(dtype), "kernel": "rbf", "progress": False}
+        whole = repsim.compare(data=batches, **options)
+        options["checkpoint"] = tmp_path / f"{dtype}.npz"
+        for after in (2, 2, 5):
+            with pytest.raises(OSError, match="disk"):
+                repsim.compare(data=stopping(batches, after, OSError("disk")), **options)
+        same(repsim.compare(data=batches, **options), whole)
 
 
 def test_short_batches_are_counted_once(tmp_path):
@@ -174,7 +172,7 @@ def test_an_interrupt_before_anything_and_one_without_a_checkpoint_are_raised(tm
 
 def test_ctrl_c_waits_until_a_batch_is_counted():
     done = []
-    with pytest.raises(KeyboardInterrupt), _progress.uninterrupted():
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
         signal.raise_signal(signal.SIGINT)
         done.append("counted")
     assert done == ["counted"]

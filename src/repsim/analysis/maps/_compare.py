@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from repsim._errors import InputError, NonFiniteError, warn
-from repsim.analysis.maps._grams import LayerGrams
-from repsim.analysis.maps._progress import KeptKernels, Progress
+from repsim._array import to_numpy
+from repsim._errors import InputError, warn
+from repsim.analysis.maps._cka_map import cka_map
 from repsim.analysis.maps._ranks import Ranks
-from repsim.analysis.run._drive import Forward, Prepare, as_found, call_model
+from repsim.analysis.maps._run import Run
+from repsim.analysis.maps._side import RecordedSide, Sides
+from repsim.analysis.run._drive import Forward, Prepare, as_found
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_ids import SampleIds
-from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform, select_layers
+from repsim.capture import Layers, Select, Transform, resolve_transform
 from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
 from repsim.streaming import MinibatchCKA
 
@@ -181,6 +180,55 @@ def compare(
     >>> result.layer_y.values.tolist()
     ['0', '1', '2']
     """
+    _check(model_x, model_y, passes, names)
+    resolved = resolve_kernel("compare", kernel)
+    if precision is not None:
+        resolved = with_precision("compare", resolved, precision)
+    ranks = Ranks(group, sample_ids, resolved)
+    side = partial(
+        RecordedSide,
+        "compare",
+        kernel=resolved,
+        reduce=resolve_transform(transform, "compare"),
+        select=select,
+        batch_dim=batch_dim,
+        forward=forward,
+    )
+    other = model_x if model_y is None else model_y
+    x, y = side(model_x, layers, prepare=prepare_x), None
+    # One forward serves both sides where they are one model on one input.
+    same_input = prepare_y is prepare_x or (model_y is None and prepare_y is None)
+    one_forward = other is model_x and same_input
+    if not one_forward or layers_y is not None:
+        y = side(other, layers if layers_y is None else layers_y, prepare=prepare_y)
+    sides = Sides(x, y, one_forward=one_forward)
+
+    name_x, name_y = names or (None, None)
+    labels = {
+        "model_x": model_label(model_x, name_x),
+        "model_y": model_label(other, name_y),
+        "transform": transform_label(transform),
+    }
+    options = {
+        "select": select,
+        "batch_dim": batch_dim,
+        "prepare_x": prepare_x,
+        "prepare_y": prepare_y,
+        "forward": forward,
+        "sample_ids": sample_ids,
+    }
+    more = {"kernel": repr(resolved), "passes": passes, "rank": str(ranks)}
+    fingerprint = partial(_fingerprint, sides, options, **labels, **more)
+    result = partial(cka_map, origin={**labels, **versions()}, z_scores=z_scores)
+    with ranks.raise_on_all_ranks():
+        run = Run(ranks, resolved, sides.kernels, checkpoint, fingerprint)
+        with as_found(model_x, other), sides.in_place(), run.saving(result):
+            for batch, new in run.batches(data, passes, progress=progress):
+                run.count(sides.grams(batch), new)
+    return _finished(run, ranks, result)
+
+
+def _check(model_x: object, model_y: object, passes: object, names: object) -> None:
     if not isinstance(passes, int) or passes < 1:
         raise InputError(f"compare: passes must be a positive integer.\n  got {passes!r}")
     for name, model in (("model_x", model_x), ("model_y", model_y)):
@@ -195,249 +243,42 @@ def compare(
         raise InputError(
             f"compare: names must be two strings, for model_x and model_y.\n  got {names!r}"
         )
-    resolved = resolve_kernel("compare", kernel)
-    if precision is not None:
-        resolved = with_precision("compare", resolved, precision)
-    reduce = resolve_transform(transform, "compare")
 
-    ranks = Ranks(group, sample_ids)
-    if ranks.size > 1 and getattr(resolved, "sigma", 0.0) is None:
-        raise InputError(
-            f"compare: the ranks of a group need one bandwidth.\n"
-            f"  kernel {resolved!r} would fix another on every rank's first batch\n"
-            f"  Give it one: kernel=repsim.kernels.RBF(sigma=...)."
-        )
-    books: list[KeptKernels] = []
 
-    def side(model: nn.Module, wanted: Layers, prepare: Prepare | None) -> _Side:
-        books.append(KeptKernels(resolved))
-        grams = LayerGrams(books[-1], reduce)
-        recorder = Recorder(model, wanted, transform=grams, select=select, batch_dim=batch_dim)
-        recorder.enabled = False  # until it is this model's turn
-        chosen = list(select_layers(model, wanted).names)
-        return _Side(model, recorder, grams, prepare, forward, chosen)
-
-    x = side(model_x, layers, prepare_x)
-    # One forward serves both sides where they are one model on one input.
-    same_input = prepare_y is prepare_x or (model_y is None and prepare_y is None)
-    one_forward = (model_y is None or model_y is model_x) and same_input
-    y = None
-    if not one_forward or layers_y is not None:
-        other = model_x if model_y is None else model_y
-        y = side(other, layers if layers_y is None else layers_y, prepare_y)
-
-    models = (model_x, model_x if model_y is None else model_y)
-    name_x, name_y = (None, None) if names is None else names
-    provenance: dict[str, Any] = {
-        "model_x": model_label(models[0], name_x),
-        "model_y": model_label(models[1], name_y),
-        "transform": transform_label(transform),
-        **versions(),
+def _fingerprint(sides: Sides, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return what must be the same before a run goes on from a checkpoint."""
+    x, y = sides.x, sides.y
+    return {
+        **more,
+        "weights of model_x": model_digest(x.model),
+        "weights of model_y": model_digest((x if y is None else y).model),
+        "layers": x.chosen,
+        "layers_y": "as layers" if y is None else y.chosen,
+        **{name: label_of(value) for name, value in options.items()},
     }
-    interrupted = False
-    with ranks.telling(), ExitStack() as stack:
-        kept = Progress(
-            ranks.own_path(checkpoint),
-            {
-                **{name: str(provenance[name]) for name in ("model_x", "model_y", "transform")},
-                **_weights(checkpoint, *models),
-                "layers": x.chosen,
-                "layers_y": "as layers" if y is None else y.chosen,
-                "kernel": repr(resolved),
-                "passes": passes,
-                "select": label_of(select),
-                "batch_dim": label_of(batch_dim),
-                "prepare": [label_of(prepare_x), label_of(prepare_y)],
-                "forward": label_of(forward),
-                "sample_ids": label_of(sample_ids),
-                "rank": f"{ranks.rank} of {ranks.size}",
-            },
-            resolved,
-            books,
-        )
-        stack.enter_context(as_found(*models))
-        for each in (x, y):
-            if each is not None:
-                stack.enter_context(each.recording())
-        try:
-            for one_pass in ranks.passes(data, passes, progress=progress):
-                acc = kept.begin_pass()
-                for batch, rows in one_pass:
-                    if kept.was_counted(batch.value):
-                        continue
-                    grams = _grams(x, y, batch.value, one_forward=one_forward)
-                    cut = [_rows(each, rows, ranks.n_ids) for each in grams]
-                    with kept.counting():
-                        if rows is None or rows:
-                            acc.update_grams(*cut)
-                    kept.save_if_due()
-            kept.log.end_pass()
-            kept.save()
-        except BaseException as error:
-            kept.save_before_raising(error)
-            interrupted = isinstance(error, KeyboardInterrupt) and checkpoint is not None
-            counted = any(each.n_batches for each in kept.accumulators)
-            if isinstance(error, NonFiniteError) and counted:
-                so_far = _merged(resolved, kept.accumulators)
-                error.partial = _result(so_far, kept.accumulators, provenance, z_scores=z_scores)
-            if not (interrupted and ranks.alone and counted):
-                raise
-    finished = kept.accumulators
-    provenance.update(ranks.report())
-    finished = ranks.all_reduce(finished)
-    total = _merged(resolved, finished)
-    if interrupted:
-        provenance["interrupted"] = f"after {total.n_batches} batches"
+
+
+def _finished(run: Run, ranks: Ranks, result: Callable[..., xarray.Dataset]) -> xarray.Dataset:
+    """Return the result of all ranks, and warn if it is less than was asked for."""
+    passes = ranks.all_reduce(run.accumulators)
+    attrs: dict[str, Any] = {**ranks.report()}
+    if run.interrupted:
+        attrs["interrupted"] = f"after {run.n_batches} batches"
         warn(
-            f"compare: interrupted after {total.n_batches} batches; this is the result so far. "
-            f"The state is in {kept.path!r}: call again to go on from there.",
+            f"compare: interrupted {attrs['interrupted']}; this is the result so far. "
+            f"The state is in {run.path!r}: call again to go on from there.",
         )
-    elif len(finished) > 1 and _same_batches(*finished[:2]):
+    elif len(passes) > 1 and _same_batches(*passes[:2]):
         warn(
-            f"compare: all {passes} passes saw the same batches, so they tell no more than one. "
-            f"Pass a loader that reshuffles (shuffle=True).",
+            f"compare: all {len(passes)} passes saw the same batches, so they tell no more than "
+            f"one. Pass a loader that reshuffles (shuffle=True).",
         )
-    try:
-        return _result(total, finished, provenance, z_scores=z_scores)
-    except NonFiniteError as error:  # found out only now, on an accelerator
-        if error.partial is not None:
-            error.partial = error.partial.assign_attrs(provenance, passes=len(finished))
-        raise
-
-
-@dataclass
-class _Side:
-    """One model with what records it."""
-
-    model: nn.Module
-    recorder: Recorder
-    grams: LayerGrams
-    prepare: Prepare | None
-    forward: Forward | None
-
-    chosen: list[str]
-    ran: bool = False
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Keep the hooks in place; a rank without data never ran, which is no error here."""
-        with ExitStack() as stack:
-            self.recorder.__enter__()
-            stack.push(self._leave)
-            yield
-
-    def _leave(self, kind: Any, error: Any, trace: Any) -> None:
-        if not self.ran and kind is None:
-            kind = InputError  # the recorder checks what ran only where nothing went wrong
-        self.recorder.__exit__(kind, error, trace)
-
-    def start(self) -> None:
-        """Get ready for the next batch."""
-        self.ran = True
-        self.grams.forget()
-        self.recorder.clear()
-        self.recorder.enabled = True
-
-    def stop(self) -> None:
-        """Ignore what other models do: two models may share submodules."""
-        self.recorder.enabled = False
-
-
-def _grams(
-    x: _Side, y: _Side | None, batch: Any, *, one_forward: bool
-) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Run one batch through both models and return the Grams of their layers."""
-    together = [x] if y is None or not one_forward else [x, y]
-    for group in (together, [] if y is None or one_forward else [y]):
-        for side in group:
-            side.start()
-        if group:
-            call_model("compare", group[0].model, batch, group[0].prepare, group[0].forward)
-        for side in group:
-            side.stop()
-    grams_x = dict(x.recorder)
-    return grams_x, None if y is None else _beside(dict(y.recorder), grams_x)
-
-
-def _beside(grams: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move Grams to the device of the other model's: n² numbers a layer, whatever its features."""
-    device = next(iter(others.values())).device
-    moved: dict[int, Tensor] = {}
-    for gram in grams.values():
-        if id(gram) not in moved:  # a Gram that layers share stays shared
-            moved[id(gram)] = gram.to(device)
-    return {name: moved[id(gram)] for name, gram in grams.items()}
-
-
-def _rows(grams: Mapping[str, Any] | None, rows: list[int] | None, ids: int | None) -> Any:
-    """Return the Grams of these samples alone; what layers share stays shared."""
-    if grams is None:
-        return None
-    n = next(iter(grams.values())).shape[0]
-    if ids is not None and ids != n:
-        raise InputError(
-            f"compare: sample_ids must give one id for each sample.\n"
-            f"  got {ids} ids for a batch of {n}"
-        )
-    if rows is None:
-        return grams
-    cut: dict[int, Tensor] = {}
-    for gram in grams.values():
-        if id(gram) not in cut:
-            index = torch.tensor(rows, dtype=torch.long, device=gram.device)
-            cut[id(gram)] = gram[index][:, index]
-    return {name: cut[id(gram)] for name, gram in grams.items()}
-
-
-def _merged(kernel: Kernel, accumulators: list[MinibatchCKA]) -> MinibatchCKA:
-    total = MinibatchCKA(kernel=kernel)
-    for acc in accumulators:
-        total.merge(acc)
-    return total
-
-
-def _weights(checkpoint: object, *models: nn.Module) -> dict[str, str]:
-    """Return the digests of the models, which only a checkpoint asks for."""
-    if checkpoint is None:
-        return {}
-    names = ("weights of model_x", "weights of model_y")
-    return {name: model_digest(model) for name, model in zip(names, models, strict=True)}
+    return result(passes, **attrs)
 
 
 def _same_batches(first: MinibatchCKA, second: MinibatchCKA) -> bool:
-    a, b = first.state_dict()["blocks"], second.state_dict()["blocks"]
-    return a["xy"].shape == b["xy"].shape and bool(np.array_equal(a["xy"], b["xy"]))
-
-
-def _result(
-    total: MinibatchCKA,
-    finished: list[MinibatchCKA],
-    provenance: Mapping[str, Any],
-    *,
-    z_scores: bool,
-) -> xarray.Dataset:
-    cka = total.compute()
-    # Passes over the same samples are no independent batches: the spread within one pass is what
-    # is known, and an upper bound for their average.
-    variances = [np.square(acc.standard_error().values) for acc in finished if acc.n_batches]
-    error = cka.copy(data=np.sqrt(sum(variances) / len(variances)))
-    dataset = cka.to_dataset(name="cka").assign(standard_error=error.rename("standard_error"))
-    dataset.cka.attrs = {
-        "long_name": "CKA",
-        "description": "centred kernel alignment: 1 = same, around 0 = independent",
-        "units": "1",
-    }
-    dataset.standard_error.attrs = {
-        "long_name": "standard error of CKA",
-        "description": "delete-one-batch jackknife, of a single pass",
-        "units": "1",
-    }
-    if z_scores:
-        # Chance repeats itself from pass to pass: at worst the standard deviations add up.
-        dataset["z"] = total.z_scores() / math.sqrt(len(variances))
-        dataset.z.attrs = {
-            "long_name": "z-score of CKA under permutation",
-            "description": "standard deviations above chance, samples permuted in each batch",
-            "units": "1",
-        }
-    return dataset.assign_attrs(cka.attrs, **provenance, passes=len(finished))
+    a, b = first.block_sums().blocks, second.block_sums().blocks
+    return len(a) == len(b) and all(
+        np.array_equal(to_numpy(mine.xy), to_numpy(theirs.xy))
+        for mine, theirs in zip(a, b, strict=True)
+    )

@@ -6,18 +6,19 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
-from repsim.analysis.maps._grams import LayerGrams
-from repsim.analysis.run._drive import Batch, Forward, Prepare, each_batch
+from repsim.analysis.maps._side import RecordedSide
+from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
-from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform
+from repsim.capture import Layers, Select, Transform, resolve_transform
 from repsim.kernels import Kernel, resolve_kernel
-from repsim.streaming import MinibatchCKA, PilotKernels
+from repsim.streaming import MinibatchCKA
 
 if TYPE_CHECKING:
     import xarray
@@ -128,31 +129,30 @@ def data_scale(
     {'control': 1, 'layer': 3}
     """
     _check(models, full, controls)
-    resolved, reduce = (
-        resolve_kernel("data_scale", kernel),
-        resolve_transform(transform, "data_scale"),
+    side = partial(
+        RecordedSide,
+        "data_scale",
+        layers=layers,
+        kernel=resolve_kernel("data_scale", kernel),
+        reduce=resolve_transform(transform, "data_scale"),
+        select=select,
+        batch_dim=batch_dim,
+        prepare=prepare,
+        forward=forward,
     )
-    options: dict[str, Any] = {"select": select, "batch_dim": batch_dim}
-
-    def recorded(label: str, model: nn.Module) -> _Recorded:
-        grams = LayerGrams(PilotKernels(resolved), reduce, operation="data_scale")
-        recorder = Recorder(model, layers, transform=grams, **options)
-        recorder.enabled = False  # until it is this model's turn: models may share modules
-        return _Recorded(label, model, grams, recorder)
-
-    reference = recorded("full", full)
-    fractions = sorted(models)
-    others = [recorded(f"fraction {f:g}", models[f]) for f in fractions]
-    others += [recorded(f"control {key!r}", model) for key, model in (controls or {}).items()]
+    reference, fractions = side(full), sorted(models)
+    others = [_Scaled(f"fraction {f:g}", side(models[f])) for f in fractions]
+    others += [_Scaled(f"control {key!r}", side(model)) for key, model in (controls or {}).items()]
+    everyone = [reference, *(other.side for other in others)]
     with ExitStack() as stack:
-        everyone = (full, *(other.model for other in others))
-        batches = stack.enter_context(each_batch("data_scale", data, *everyone, progress=progress))
-        for each in (reference, *others):
-            stack.enter_context(each.recorder)
+        found = [each.model for each in everyone]
+        batches = stack.enter_context(each_batch("data_scale", data, *found, progress=progress))
+        for each in everyone:
+            stack.enter_context(each)
         for batch in batches:
-            expected = reference.grams_of(batch, prepare, forward)
+            expected = reference.run_recorded(batch)
             for other in others:
-                other.add(other.grams_of(batch, prepare, forward), expected, resolved)
+                other.add(other.side.run_recorded(batch), expected)
     names = list(others[0].sums)
     values, errors = _values(others, names)
     count, first = len(fractions), others[0].sums[names[0]]
@@ -161,7 +161,7 @@ def data_scale(
         dataset = _with_controls(dataset, list(controls), values[count:], errors[count:])
     return dataset.assign_attrs(
         model=model_label(full, name),
-        kernel=repr(resolved),
+        kernel=repr(reference.kernels.kernel),
         estimator="minibatch unbiased",
         n_samples=first.n_samples,
         n_batches=first.n_batches,
@@ -172,29 +172,14 @@ def data_scale(
 
 
 @dataclass
-class _Recorded:
-    """One model, what records it, and its layers' sums with those of the full model."""
+class _Scaled:
+    """One model beside the full one, and its layers' sums with those of the full one."""
 
     label: str
-    model: nn.Module
-    grams: LayerGrams
-    recorder: Recorder
+    side: RecordedSide
     sums: dict[str, MinibatchCKA] = field(default_factory=dict)
 
-    def grams_of(
-        self, batch: Batch, prepare: Prepare | None, forward: Forward | None
-    ) -> dict[str, Tensor]:
-        """Return the Grams of one batch by layer."""
-        self.grams.forget()
-        self.recorder.clear()
-        self.recorder.enabled = True
-        try:
-            batch.run(self.model, prepare, forward)
-        finally:
-            self.recorder.enabled = False
-        return dict(self.recorder)
-
-    def add(self, grams: dict[str, Tensor], full: dict[str, Tensor], kernel: Kernel) -> None:
+    def add(self, grams: dict[str, Tensor], full: dict[str, Tensor]) -> None:
         """Add the products of one batch, layer by layer."""
         if grams.keys() != full.keys():
             missing = [name for name in full if name not in grams]
@@ -213,7 +198,7 @@ class _Recorded:
                     f"full n={gram.shape[0]}\n"
                     "  Does prepare= or forward= change the number of samples?"
                 )
-            acc = self.sums.setdefault(name, MinibatchCKA(kernel=kernel))
+            acc = self.sums.setdefault(name, MinibatchCKA(kernel=self.side.kernels.kernel))
             try:
                 # n² numbers a layer, whatever its features, go to the full model's device.
                 acc.update_grams({name: grams[name].to(gram.device)}, {name: gram})
@@ -225,7 +210,7 @@ class _Recorded:
         return NonFiniteError(f"data_scale: x is {self.label}, y is full.\n{error}")
 
 
-def _values(others: Sequence[_Recorded], names: Sequence[str]) -> tuple[Any, Any]:
+def _values(others: Sequence[_Scaled], names: Sequence[str]) -> tuple[Any, Any]:
     """Return CKA and standard errors (models, layers); warn once of what is so for all of them."""
     values = np.full((2, len(others), len(names)), np.nan)
     constant: list[str] = []

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["GramRoom"]
+__all__ = ["GramBuffer"]
 
 BLOCK_BYTES = 1 << 22
 """Of Grams that lie side by side: one block for hundreds of small ones."""
 
 
-class GramRoom:
+class GramBuffer:
     """Where the Grams of a batch are kept until the next one's take their place.
 
     A Gram is small and outlives the activations around it. Each in memory of its own, they would

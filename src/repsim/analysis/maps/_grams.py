@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim.analysis.maps._gram_buffer import GramRoom
+from repsim.analysis.maps._gram_buffer import GramBuffer
 from repsim.analysis.run._reduced import reduced
 from repsim.capture import Reducer
 from repsim.kernels import KERNELS
@@ -56,12 +56,12 @@ class LayerGrams:
         self._sharing = not told or isinstance(reduce, Reducer)
         self._any_order = type(kernels.kernel) in KERNELS.values()
         self._seen: dict[tuple[Any, ...], tuple[weakref.ref[Tensor], int, Tensor]] = {}
-        self._room = GramRoom()
+        self._buffer = GramBuffer()
 
     def forget(self) -> None:
         """Drop what is known of the tensors of the last forward, and the values of its Grams."""
         self._seen.clear()
-        self._room.forget()
+        self._buffer.forget()
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         """Return the Gram (n, n) of an output (n, ...)."""
@@ -90,7 +90,7 @@ class LayerGrams:
         flat = values.reshape(values.shape[0], -1)
         gram: Tensor = self._kernels.gram(f"{layer}:{call}", flat)  # type: ignore[assignment]
         # A kernel of one's own may return what is no tensor.
-        return self._room.keep(gram) if isinstance(gram, Tensor) else gram
+        return self._buffer.keep(gram) if isinstance(gram, Tensor) else gram
 
 
 def _as_in_memory(tensor: Tensor) -> Tensor:

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from repsim._errors import InputError, StateError
 from repsim.analysis.run._drive import Batch, each_pass
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids, ids_of
+from repsim.kernels import Kernel
 from repsim.streaming import MinibatchCKA, gather, group_size, tell_failure
 
-__all__ = ["Ranks"]
+__all__ = ["NewSamples", "Ranks"]
+
+
+@dataclass(frozen=True)
+class NewSamples:
+    """The rows of a batch whose samples were not seen before in the pass, on any rank."""
+
+    rows: list[int]
+    n_ids: int
+
+    def of(self, grams: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the Grams of these samples; what layers share stays shared."""
+        n = next(iter(grams.values())).shape[0]
+        if n != self.n_ids:
+            raise InputError(
+                f"compare: sample_ids must give one id for each sample.\n"
+                f"  got {self.n_ids} ids for a batch of {n}"
+            )
+        if len(self.rows) == n:
+            return grams
+        cut: dict[int, Tensor] = {}
+        for gram in grams.values():
+            if id(gram) not in cut:
+                index = torch.tensor(self.rows, dtype=torch.long, device=gram.device)
+                cut[id(gram)] = gram[index][:, index]
+        return {name: cut[id(gram)] for name, gram in grams.items()}
 
 
 class Ranks:
@@ -23,12 +52,14 @@ class Ranks:
     Parameters
     ----------
     group : None, "world" or torch.distributed.ProcessGroup
-        None stands for this process alone, whether or not there are others.
+        With None this process counts alone, whether or not there are others.
     sample_ids : callable, optional
         As in :func:`repsim.compare`.
+    kernel : Kernel
+        A group refuses one whose bandwidth would differ from rank to rank.
     """
 
-    def __init__(self, group: Any, sample_ids: SampleIds | None) -> None:
+    def __init__(self, group: Any, sample_ids: SampleIds | None, kernel: Kernel) -> None:
         if isinstance(group, str) and group != "world":
             raise InputError(
                 f"compare: group must be 'world' or a torch.distributed.ProcessGroup.\n"
@@ -36,67 +67,73 @@ class Ranks:
             )
         check_sample_ids("compare", sample_ids)
         self.alone = group is None
-        self.group = None if isinstance(group, str) else group
-        self.size = 1 if self.alone else group_size("compare", self.group)
-        self.rank = 0 if self.alone else dist.get_rank(self.group)
         self.duplicates = 0
-        self.n_ids: int | None = None  # of the latest batch
+        self._group = None if isinstance(group, str) else group
+        self._size = 1 if self.alone else group_size("compare", self._group)
+        self._rank = 0 if self.alone else dist.get_rank(self._group)
         self._sample_ids = sample_ids
+        if self._size > 1 and getattr(kernel, "sigma", 0.0) is None:
+            raise InputError(
+                f"compare: the ranks of a group need one bandwidth.\n"
+                f"  kernel {kernel!r} would fix another on every rank's first batch\n"
+                f"  Give it one: kernel=repsim.kernels.RBF(sigma=...)."
+            )
 
-    def own_path(self, path: str | PathLike[str] | None) -> str | None:
+    def __str__(self) -> str:
+        return f"{self._rank} of {self._size}"
+
+    def own_path(self, path: str | PathLike[str]) -> str:
         """Return where this rank keeps its state."""
-        if path is None or self.alone:
-            return None if path is None else fspath(path)
-        return f"{fspath(path)}.rank{self.rank}of{self.size}"
+        return fspath(path) if self.alone else f"{fspath(path)}.rank{self._rank}of{self._size}"
 
     @contextmanager
-    def telling(self) -> Iterator[None]:
-        """Let an error on this rank raise on the others too, which would wait in vain."""
+    def raise_on_all_ranks(self) -> Iterator[None]:
+        """Let an error on this rank raise on the others too, which would wait for it in vain."""
         try:
             yield
         except BaseException as error:
             if not self.alone:
-                tell_failure("compare", error, self.group)
+                tell_failure("compare", error, self._group)
             raise
 
-    def passes(
+    def each_pass(
         self, data: Iterable[Any] | None, passes: int, *, progress: bool
-    ) -> Iterator[Iterator[tuple[Batch, list[int] | None]]]:
-        """Yield, for every pass, the batches with the rows that count; None for all rows."""
-        empty = not self.alone
+    ) -> Iterator[Iterator[tuple[Batch, NewSamples | None]]]:
+        """Yield, for every pass, the batches with the samples that count; None for all of them."""
+        may_be_empty = not self.alone
         with closing(
-            each_pass("compare", data, passes=passes, progress=progress, may_be_empty=empty)
-        ) as each:
-            for one_pass in each:
-                yield (
-                    ((batch, None) for batch in one_pass)
-                    if self._sample_ids is None
-                    else (self._first_seen(one_pass))
-                )
+            each_pass("compare", data, passes=passes, progress=progress, may_be_empty=may_be_empty)
+        ) as all_passes:
+            for batches in all_passes:
+                if self._sample_ids is None:
+                    yield ((batch, None) for batch in batches)
+                else:
+                    yield self._with_new_samples(batches, self._sample_ids)
 
     def all_reduce(self, accumulators: list[MinibatchCKA]) -> list[MinibatchCKA]:
         """Return the accumulators of all ranks together, pass by pass."""
         if self.alone:
             return accumulators
-        counts = gather("compare", len(accumulators), self.group)
+        counts = gather("compare", len(accumulators), self._group)
         if len(set(counts)) > 1:
             raise StateError(f"compare: passes must be the same on all ranks.\n  got {counts}")
-        return [each.all_reduce(self.group) for each in accumulators]
+        return [each.all_reduce(self._group) for each in accumulators]
 
     def report(self) -> dict[str, int]:
         """Return what a result says of ranks and of samples that came twice."""
-        ranks = {} if self.alone else {"n_ranks": self.size}
+        ranks = {} if self.alone else {"n_ranks": self._size}
         return ranks if self._sample_ids is None else {**ranks, "n_duplicates": self.duplicates}
 
-    def _first_seen(self, one_pass: Iterator[Batch]) -> Iterator[tuple[Batch, list[int] | None]]:
-        # In step with the others until all are done: then every rank knows the same ids, and of
-        # samples that several ranks have in one step the lowest rank counts them.
-        assert self._sample_ids is not None
+    def _with_new_samples(
+        self, batches: Iterator[Batch], sample_ids: SampleIds
+    ) -> Iterator[tuple[Batch, NewSamples]]:
+        # All ranks take this step together until all are done, so that every rank knows the same
+        # ids. Where several ranks have a sample in one step, the lowest rank counts it.
         seen: set[Any] = set()
         while True:
-            batch = next(one_pass, None)
-            ids = None if batch is None else ids_of("compare", self._sample_ids, batch.value)
-            everyone = [ids] if self.alone else gather("compare", ids, self.group)
+            batch = next(batches, None)
+            ids = None if batch is None else ids_of("compare", sample_ids, batch.value)
+            everyone = [ids] if self.alone else gather("compare", ids, self._group)
             if all(theirs is None for theirs in everyone):
                 return
             mine: list[int] = []
@@ -107,8 +144,7 @@ class Ranks:
                         seen.add(each)
                         rows.append(row)
                 self.duplicates += len(theirs or ()) - len(rows)
-                if rank == self.rank:
+                if rank == self._rank:
                     mine = rows
             if batch is not None and ids is not None:
-                self.n_ids = len(ids)
-                yield batch, None if len(mine) == len(ids) else mine
+                yield batch, NewSamples(mine, len(ids))

@@ -1,0 +1,73 @@
+"""The labelled result of `compare`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repsim._errors import NonFiniteError
+from repsim.streaming import MinibatchCKA
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["cka_map"]
+
+
+def cka_map(
+    passes: list[MinibatchCKA], *, origin: Mapping[str, str], z_scores: bool, **attrs: Any
+) -> xarray.Dataset:
+    """Return CKA, its standard error and z as a dataset.
+
+    Parameters
+    ----------
+    passes : list of MinibatchCKA
+        What each pass over the data accumulated, of one kernel.
+    origin : mapping of str to str
+        Models, transform and versions, for ``attrs``.
+    z_scores : bool
+        Whether the dataset has a variable ``z``.
+    **attrs
+        Further ``attrs``.
+
+    Raises
+    ------
+    NonFiniteError
+        A layer was not finite on an accelerator; ``partial`` is the CKA of the others.
+    """
+    total = MinibatchCKA(kernel=passes[0].kernel)
+    for each in passes:
+        total.merge(each)
+    try:
+        cka = total.compute()
+    except NonFiniteError as error:
+        if error.partial is not None:
+            error.partial = error.partial.assign_attrs(attrs, **origin, passes=len(passes))
+        raise
+    # Passes over the same samples are not independent batches: the spread within one pass is what
+    # is known, and an upper bound for their average.
+    variances = [np.square(each.standard_error().values) for each in passes if each.n_batches]
+    spread = cka.copy(data=np.sqrt(sum(variances) / len(variances)))
+    dataset = cka.to_dataset(name="cka").assign(standard_error=spread.rename("standard_error"))
+    dataset.cka.attrs = {
+        "long_name": "CKA",
+        "description": "centred kernel alignment: 1 = same, around 0 = independent",
+        "units": "1",
+    }
+    dataset.standard_error.attrs = {
+        "long_name": "standard error of CKA",
+        "description": "delete-one-batch jackknife, of a single pass",
+        "units": "1",
+    }
+    if z_scores:
+        # Chance repeats itself from pass to pass: at worst the standard deviations add up.
+        dataset["z"] = total.z_scores() / math.sqrt(len(variances))
+        dataset.z.attrs = {
+            "long_name": "z-score of CKA under permutation",
+            "description": "standard deviations above chance, samples permuted in each batch",
+            "units": "1",
+        }
+    return dataset.assign_attrs(cka.attrs, **origin, **attrs, passes=len(passes))

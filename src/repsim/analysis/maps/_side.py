@@ -1,0 +1,156 @@
+"""A model whose layers turn into Grams inside its hooks, and the two sides of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from repsim._errors import InputError
+from repsim.analysis.maps._grams import LayerGrams
+from repsim.analysis.maps._resumable_kernels import ResumableKernels
+from repsim.analysis.run._drive import Batch, Forward, Prepare
+from repsim.capture import Layers, Recorder, Select, select_layers
+from repsim.kernels import Kernel
+
+__all__ = ["RecordedSide", "Sides"]
+
+
+class RecordedSide:
+    """One model with the recorder that makes the Grams of its layers.
+
+    It records only while :meth:`recording` says so: two models may share submodules.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    model, layers, select, batch_dim
+        As in :class:`repsim.Recorder`.
+    kernel : Kernel
+        Of the Grams. A bandwidth that follows the data is fixed for each layer at its first batch.
+    reduce : callable, optional
+        Applied to an output before its Gram is made.
+    prepare, forward : callable, optional
+        How the model is called.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        model: nn.Module,
+        layers: Layers,
+        *,
+        kernel: Kernel,
+        reduce: Callable[..., Any] | None,
+        select: Select | None,
+        batch_dim: int | Mapping[str, int] | None,
+        prepare: Prepare | None,
+        forward: Forward | None,
+    ) -> None:
+        self.model, self.kernels = model, ResumableKernels(kernel)
+        self._layers, self._prepare, self._forward = layers, prepare, forward
+        self._ran = False
+        self._grams = LayerGrams(self.kernels, reduce, operation=operation)
+        self._recorder = Recorder(
+            model, layers, transform=self._grams, select=select, batch_dim=batch_dim
+        )
+        self._recorder.enabled = False
+
+    @property
+    def chosen(self) -> list[str]:
+        """The names of the chosen layers, whether or not they run."""
+        return list(select_layers(self.model, self._layers).names)
+
+    @property
+    def grams(self) -> dict[str, Tensor]:
+        """The Grams of the latest batch by layer, valid until the next one."""
+        return dict(self._recorder)
+
+    def run(self, batch: Batch) -> None:
+        """Call the model on a batch."""
+        batch.run(self.model, self._prepare, self._forward)
+
+    def run_recorded(self, batch: Batch) -> dict[str, Tensor]:
+        """Call the model on a batch and return the Grams of its layers."""
+        with self.recording():
+            self.run(batch)
+        return self.grams
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Make Grams of what the layers return in this block, in place of those before."""
+        self._ran = True
+        self._grams.forget()
+        self._recorder.clear()
+        self._recorder.enabled = True
+        try:
+            yield
+        finally:
+            self._recorder.enabled = False
+
+    def __enter__(self) -> RecordedSide:
+        self._recorder.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        if not self._ran and kind is None:
+            # The recorder would say that no layer ran, unless an error is on its way. A rank
+            # without data, or with everything in its checkpoint, calls no model.
+            kind = InputError
+        self._recorder.__exit__(kind, error, trace)
+
+
+class Sides:
+    """The two sides of a comparison, run batch by batch.
+
+    Parameters
+    ----------
+    x : RecordedSide
+    y : RecordedSide, optional
+        Without it the layers of x are compared with each other.
+    one_forward : bool
+        Whether one call of the model serves both sides.
+    """
+
+    def __init__(self, x: RecordedSide, y: RecordedSide | None, *, one_forward: bool) -> None:
+        self.x, self.y = x, y
+        self._each = [x] if y is None else [x, y]
+        self._together = [x] if y is None or not one_forward else [x, y]
+        self._apart = None if one_forward else y
+
+    @property
+    def kernels(self) -> list[ResumableKernels]:
+        """The kernels of x, and of y where there is one."""
+        return [side.kernels for side in self._each]
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Keep the hooks of both sides in place."""
+        with ExitStack() as stack:
+            for side in self._each:
+                stack.enter_context(side)
+            yield
+
+    def grams(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Run a batch through both models; return the Grams of their layers, on one device."""
+        with ExitStack() as stack:
+            for side in self._together:
+                stack.enter_context(side.recording())
+            self.x.run(batch)
+        if self._apart is not None:
+            self._apart.run_recorded(batch)
+        grams_x = self.x.grams
+        return grams_x, None if self.y is None else to_same_device(self.y.grams, grams_x)
+
+
+def to_same_device(grams: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move Grams to the device of the others: n² numbers a layer, whatever its features."""
+    device = next(iter(others.values())).device
+    moved: dict[int, Tensor] = {}
+    for gram in grams.values():
+        if id(gram) not in moved:  # a Gram that layers share stays shared
+            moved[id(gram)] = gram.to(device)
+    return {name: moved[id(gram)] for name, gram in grams.items()}
