@@ -1,4 +1,4 @@
-"""Streaming: similarity of data that arrives in batches, in memory that does not grow with them."""
+"""Streaming: similarity of data in batches, in memory that does not grow with their number."""
 
 from repsim.streaming._blocks import BlockSums, Sums
 from repsim.streaming._covariance import StreamingLinearCKA

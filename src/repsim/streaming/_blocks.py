@@ -1,4 +1,4 @@
-"""Sums over batches, kept in a bounded number of blocks so that a jackknife can leave each out."""
+"""Sums over batches in a bounded number of blocks, which a jackknife leaves out in turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from repsim.estimators import Products, alignment
 __all__ = ["BlockSums", "Sums"]
 
 CAPACITY = 128
-"""Blocks kept at most. A standard error from 64 to 128 blocks is itself known to 6-9 %."""
+"""The most blocks kept. A standard error from 64 to 128 blocks has a relative error of 6-9 %."""
 
 
 class Sums(NamedTuple):
@@ -26,8 +26,8 @@ class Sums(NamedTuple):
     batches: int
 
     def plus(self, other: Sums) -> Sums:
-        """Return the sums over the batches of both; on the host if they live apart."""
-        if not same_home(self.xy, other.xy):  # restored from a state, or merged from elsewhere
+        """Return the sums over the batches of both; on the CPU if their devices differ."""
+        if not same_home(self.xy, other.xy):  # restored from a state, or merged from another device
             return self.on_host().plus(other.on_host())
         return Sums(
             self.xy + other.xy,
@@ -43,10 +43,10 @@ class Sums(NamedTuple):
 
 @dataclass
 class BlockSums:
-    """Sums over batches in at most ``capacity`` blocks of equally many batches each.
+    """Sums over batches in at most ``capacity`` blocks of the same number of batches.
 
-    Every batch is a block of its own until there are too many; then neighbours are joined and
-    blocks hold 2, 4, 8, ... batches. The total does not depend on the blocks.
+    At first every batch is one block. When there are too many, adjacent blocks are joined, and each
+    holds 2, 4, 8, ... batches. The total does not depend on the blocks.
     """
 
     blocks: list[Sums] = field(default_factory=list)
@@ -54,7 +54,7 @@ class BlockSums:
     capacity: int = CAPACITY
 
     def add(self, sums: Sums) -> None:
-        """Add the sums of a batch, or of a block of no more batches than these blocks hold."""
+        """Add the sums of a batch, or of a block that holds at most as many batches as these."""
         last = self.blocks[-1].batches if self.blocks else self.batches_per_block
         if last + sums.batches <= self.batches_per_block:
             self.blocks[-1] = self.blocks[-1].plus(sums)
@@ -81,7 +81,7 @@ class BlockSums:
         return Products(to_numpy(first.xy), to_numpy(first.xx), to_numpy(first.yy))
 
     def cka(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the CKA over all batches, (Lx, Ly); NaN where a layer is constant."""
+        """Return the CKA over all batches, (Lx, Ly); NaN for constant layers."""
         total = self.total()
         products = Products(total.xy, total.xx[:, None], total.yy[None, :])
         return to_numpy(alignment(np, products))
@@ -96,7 +96,7 @@ class BlockSums:
         """Return the delete-one-block jackknife standard error of CKA, (Lx, Ly).
 
         √((k−1)/k · Σ_b (θ₍₋b₎ − θ̄)²) over the k blocks, θ₍₋b₎ the CKA without block b; NaN for a
-        single block. Two passes over the blocks, no more memory than one matrix.
+        single block. Takes two passes over the blocks and the memory of one matrix.
         """
         total = self.total()
         k = len(self.blocks)

@@ -1,4 +1,4 @@
-"""Exact linear CKA from batches that are seen once, by covariances that add up."""
+"""Exact linear CKA from batches that are seen once, from sums of covariances."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class StreamingLinearCKA:
         unbiased   ⟨A, B⟩ = ‖XᵀY‖²_F − n/(n−2) Σ a_i b_i + Σa Σb/((n−1)(n−2)),   a_i = ‖x_i‖²
         CKA = ⟨A, B⟩ / (√⟨A, A⟩ · √⟨B, B⟩)
 
-    of features centred by the means of *all* samples, from sums about a shift that are moved to
-    those means at the end. The value is that of :func:`repsim.cka` on everything at once, whatever
-    the batches and their order.
+    of features centred by the means of *all* samples. The sums are taken about a shift and moved to
+    those means at the end. The value is that of :func:`repsim.cka` on all samples at once, for any
+    batches in any order.
 
     Parameters
     ----------
@@ -52,17 +52,17 @@ class StreamingLinearCKA:
     Attributes
     ----------
     n_samples, n_batches : int
-        What has been accumulated. Batches may be of any size, one sample included.
+        What has been accumulated. Batches may have any size, even one sample.
 
     Notes
     -----
-    When which: this for the linear kernel when batches are seen once and the covariances of all
-    pairs fit in memory, 8 Σp Σq bytes, and 8 Σp² more for each of two models. With more features
-    than that, or another kernel, :class:`MinibatchCKA` estimates the same value from the Grams of
-    batches, with a standard error; :func:`cka_matrix` computes it exactly from stored activations.
+    Use this class for the linear kernel if batches are seen once and the covariances of all pairs
+    fit in memory: 8 Σp Σq bytes, and 8 Σp² more for each of two models. With more features, or
+    another kernel, use :class:`MinibatchCKA`, which estimates the same value from the Grams of
+    batches, with a standard error. :func:`cka_matrix` computes it exactly from stored activations.
 
-    Cost of an update: O(n Σp Σq) multiplications in float64, on the device of the batch where that
-    has float64, else on the host. Invariances and bias are those of linear CKA with this estimator.
+    Cost of an update: O(n Σp Σq) multiplications in float64, on the device of the batch if it has
+    float64, else on the CPU. Invariances and bias are those of linear CKA with this estimator.
 
     References
     ----------
@@ -96,7 +96,7 @@ class StreamingLinearCKA:
         self.layers_x: dict[str, int] = {}
         self.layers_y: dict[str, int] | None = None
         self.n_batches = 0
-        # Without ys one set of sums, x with x; with them x with y, and every layer with itself.
+        # Without ys: one set of sums, x with x. With ys: x with y, and every layer with itself.
         self._moments: list[Moments] = []
 
     @property
@@ -113,8 +113,8 @@ class StreamingLinearCKA:
             Activations of the same n ≥ 1 samples by layer; trailing axes are flattened. Every batch
             has the same layers with the same features.
         ys : mapping of str to array, shape (n, ...), optional
-            Activations of a second model; without it, the layers of ``xs`` with each other. One
-            framework and device for all.
+            Activations of a second model. Without it, the layers of ``xs`` are compared with each
+            other. One framework and device for all.
 
         Raises
         ------
@@ -124,7 +124,7 @@ class StreamingLinearCKA:
             Other layers or features than in the first batch, different n, one-dimensional or empty
             arrays.
         NonFiniteError
-            NaN or infinity, naming layer and batch. Nothing of a refused batch has been added.
+            NaN or infinity; the message names layer and batch. A refused batch adds nothing.
         """
         operation = "StreamingLinearCKA.update"
         xs, ys = unlabelled_sides(operation, xs=xs, ys=ys)
@@ -262,7 +262,7 @@ class StreamingLinearCKA:
         else:
             selves = np.array([one.item() for one in found[1:]])
             traces = np.concatenate([self._traces(one) for one in self._moments[1:]])
-        # A sum of squares by nature: what is left of it below rounding is zero.
+        # A sum of squares: below rounding it is zero.
         selves[selves <= 64 * np.finfo(np.float64).eps * traces**2] = 0
         xx, yy = selves[:lx], selves if self.layers_y is None else selves[lx:]
         names = [f"x {n!r}" for n in self.layers_x] + [f"y {n!r}" for n in self.layers_y or {}]
@@ -292,23 +292,23 @@ class StreamingLinearCKA:
 
     @staticmethod
     def _traces(moments: Moments) -> np.ndarray[Any, Any]:
-        """Σ ‖x_i‖² about the shift: no less than about the mean, and zero for a constant."""
+        """Σ ‖x_i‖² about the shift: at least that about the mean, and zero for a constant."""
         return to_numpy(moments.a)
 
     # Several accumulators
 
     def merge(self, other: StreamingLinearCKA) -> StreamingLinearCKA:
-        """Add everything another accumulator has seen to this one, and return this one.
+        """Add everything that another accumulator has seen to this one, and return this one.
 
         Parameters
         ----------
         other : StreamingLinearCKA
-            Of the same estimator and layers; it is not changed.
+            Must have the same estimator and layers; it is not changed.
 
         Raises
         ------
         StateError
-            If the two do not belong together, saying what differs.
+            If the two do not belong together; the message says what differs.
         """
         if self.estimator != other.estimator:
             raise StateError(
@@ -352,12 +352,12 @@ class StreamingLinearCKA:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> StreamingLinearCKA:
-        """Return an accumulator that goes on where the one that gave the state stood.
+        """Return an accumulator with this state.
 
         Raises
         ------
         StateError
-            If it is not such a state, or one of another format.
+            If it is not such a state, or has another format.
         """
         if not isinstance(state, Mapping) or state.get("format") != FORMAT:
             got = state.get("format") if isinstance(state, Mapping) else type(state).__name__
@@ -381,7 +381,7 @@ class StreamingLinearCKA:
 
 
 def _mean(x: Array) -> Any:
-    """The column means of a batch, exactly the value of a column that is constant in it."""
+    """The column means of a batch; for a constant column exactly its value."""
     xp = array_namespace(x)
     return x[0, :] + xp.mean(x - x[:1, :], axis=0)
 

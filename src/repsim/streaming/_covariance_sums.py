@@ -1,4 +1,4 @@
-"""Sums of two stacks of features about shifts, which add up over batches and move to the means."""
+"""Sums of two stacks of features about shifts; batches add, and shifts move to the means."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Cuts", "Moments"]
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over samples of two stacks of layers z and w about shifts s and t, all float64.
+    """Sums over samples of two stacks of layers z and w about shifts s and t, all in float64.
 
-    With z' = z − s of all layers side by side, and α_l = ‖z'_l‖² of layer l; without a second
-    stack, w is z.
+    z' = z − s holds all layers side by side, and α_l = ‖z'_l‖² for layer l. Without a second stack,
+    w is z.
     """
 
     n: int
@@ -117,19 +117,19 @@ class Moments:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where the layers of the two stacks begin and end."""
+    """Where the layers of the two stacks start and end."""
 
     z: tuple[slice, ...]
     w: tuple[slice, ...]
 
 
 def _by_layer(x: Array, cuts: tuple[slice, ...]) -> Any:
-    """Add up the columns of each layer: (..., P) to (..., L)."""
+    """Sum the columns of each layer: (..., P) to (..., L)."""
     xp = array_namespace(x)
     return xp.stack([xp.sum(x[..., cut], axis=-1) for cut in cuts], axis=-1)
 
 
 def _by_row(x: Array, cuts: tuple[slice, ...]) -> Any:
-    """Add up the rows of each layer: (P, m) to (L, m)."""
+    """Sum the rows of each layer: (P, m) to (L, m)."""
     xp = array_namespace(x)
     return xp.stack([xp.sum(x[cut, :], axis=0) for cut in cuts], axis=0)

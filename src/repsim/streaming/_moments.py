@@ -1,4 +1,4 @@
-"""Counts, sums and products of labelled features about a shift, which add up over batches."""
+"""Counts, sums and products of labelled features about a shift; batches add."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["ClassMoments", "one_hot"]
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Sums over samples of features x (..., n, p) about a shift s, all float64.
+    """Sums over samples of features x (..., n, p) about a shift s, all in float64.
 
-    The shift, near the mean, keeps the digits that XᵀX − nμμᵀ would lose about the origin.
+    A shift near the mean keeps the digits that XᵀX − nμμᵀ would lose about the origin.
     """
 
     shift: Array  # s, (..., 1, p)
     products: Array  # Σ (x − s)(x − s)ᵀ, (..., p, p)
-    class_sums: Array  # Σ over the samples of a class of (x − s), (..., K, p)
+    class_sums: Array  # Σ (x − s) over the samples of each class, (..., K, p)
     class_counts: Array  # (K,)
 
     @classmethod
@@ -47,7 +47,7 @@ class ClassMoments:
         return out
 
     def plus(self, other: ClassMoments) -> ClassMoments:
-        """Return the sums over the samples of both, about this one's shift."""
+        """Return the sums over the samples of both, about the shift of this one."""
         if not same_home(self.products, other.products):  # from another device or framework
             return self._on_host().plus(other._on_host())
         classes = max(self.class_counts.shape[0], other.class_counts.shape[0])
@@ -62,7 +62,7 @@ class ClassMoments:
         )
 
     def padded(self, classes: int | None) -> ClassMoments:
-        """Return the same with this many classes, the new ones empty."""
+        """Return the same sums with this number of classes; new classes are empty."""
         have = self.class_counts.shape[0]
         if classes is None or have >= classes:
             return self
@@ -98,6 +98,6 @@ class ClassMoments:
 
 
 def one_hot(xp: Namespace, labels: np.ndarray[Any, Any], classes: int, like: Array) -> Any:
-    """Return (n, K) float64, 1 at the class of each sample, where ``like`` lives."""
+    """Return (n, K) in float64, 1 at the class of each sample, on the device of ``like``."""
     hot = labels[:, None] == np.arange(classes)
     return xp.asarray(hot.astype(np.float64), device=device(like))

@@ -11,14 +11,14 @@ from repsim.estimators import ESTIMATORS, centred
 __all__ = ["distinct", "flat_centred", "pair_products", "self_products"]
 
 GROUP_BYTES = 1 << 26
-"""Grams centred together: enough for full speed, small beside the Grams themselves."""
+"""Grams centred together: enough for full speed, few compared with all Grams."""
 
 CHUNK = 1 << 16
-"""Gram entries multiplied at a time, so that only a chunk of them is ever in float64."""
+"""Gram entries multiplied at a time, so only one chunk of them is in float64."""
 
 
 def distinct(grams: Sequence[Array]) -> tuple[list[Array], tuple[int, ...]]:
-    """Return the different arrays among ``grams``, and for each of ``grams`` which one it is."""
+    """Return the distinct arrays among ``grams``, and the index of each Gram in them."""
     places: dict[int, int] = {}
     unique: list[Array] = []
     for gram in grams:
@@ -46,8 +46,8 @@ def flat_centred(xp: Namespace, grams: Sequence[Array]) -> Array:
 def pair_products(xp: Namespace, a: Array, b: Array) -> Array:
     """Return all inner products of the rows of ``a`` (Lx, m) and ``b`` (Ly, m), as (Lx, Ly).
 
-    Added up in float64 where the device has it: the entries have passed through float32 once, in
-    their Gram, and no digit more is lost here.
+    They are summed in float64 if the device has it. The entries of the Grams were rounded to
+    float32 once, and no further digit is lost here.
     """
     wide = accumulator_dtype(xp, a)
     total: Array | None = None
@@ -61,7 +61,7 @@ def pair_products(xp: Namespace, a: Array, b: Array) -> Array:
 
 
 def self_products(xp: Namespace, a: Array) -> Array:
-    """Return the inner product of every row of ``a`` (L, m) with itself, added up likewise."""
+    """Return the inner product of every row of ``a`` (L, m) with itself, summed in the same way."""
     wide = accumulator_dtype(xp, a)
     total: Array | None = None
     for chunk in _chunks(a):

@@ -1,4 +1,4 @@
-"""Kernels whose data-driven bandwidth is fixed once, on the first batch a layer is seen in."""
+"""Kernels whose bandwidth is fixed on the first batch of each layer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["PilotKernels"]
 
 
 class PilotKernels:
-    """One kernel for many layers, each with the bandwidth of its own pilot batch.
+    """One kernel for many layers, each with the bandwidth of its first batch.
 
-    A bandwidth that moved from batch to batch would sum HSICs of different kernels, which
-    estimates nothing.
+    If the bandwidth changed from batch to batch, the sum would mix HSICs of different kernels and
+    estimate no quantity.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -25,7 +25,7 @@ class PilotKernels:
         self.fitted: dict[str, Kernel] = {}
 
     def gram(self, layer: str, x: Array) -> Array:
-        """Return the Gram (n, n) of ``x`` (n, p), fixing the layer's kernel at its first batch."""
+        """Return the Gram (n, n) of ``x`` (n, p); the first batch fixes the layer's kernel."""
         kernel = self.fitted.get(layer)
         if kernel is None:
             kernel = self.fitted[layer] = self.kernel.fit(x)
@@ -35,7 +35,7 @@ class PilotKernels:
         return kernel.gram(x)
 
     def bandwidths(self) -> dict[str, float]:
-        """Return the bandwidths fixed so far, by layer; empty for kernels that have none."""
+        """Return the bandwidths fixed so far, by layer; empty for kernels without one."""
         return {
             layer: float(to_numpy(sigma))
             for layer, kernel in self.fitted.items()
@@ -43,12 +43,12 @@ class PilotKernels:
         }
 
     def restore(self, bandwidths: Mapping[str, float]) -> None:
-        """Fix bandwidths as they were when :meth:`bandwidths` returned them."""
+        """Restore bandwidths that :meth:`bandwidths` returned."""
         for layer, sigma in bandwidths.items():
             self.fitted[layer] = replace(self.kernel, sigma=sigma)  # type: ignore[type-var]
 
     def agree(self, other: PilotKernels) -> None:
-        """Refuse to go on with another book whose kernels differ from those of this one."""
+        """Raise if the kernels of another accumulator differ from these."""
         if self.kernel != other.kernel:
             raise StateError(
                 f"MinibatchCKA.merge: both accumulators must use one kernel.\n"

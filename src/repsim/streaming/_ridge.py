@@ -1,4 +1,4 @@
-"""Closed-form ridge regression onto class labels, from statistics that add up over batches."""
+"""Closed-form ridge regression onto class labels, from statistics that batches add to."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["LinearClassifier", "RidgePath", "RidgeStatistics"]
 Labels: TypeAlias = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
 ROUNDING = 4.0
-"""Spread of a feature, in units of its mean's last digit, up to which it counts as constant."""
+"""Greatest spread of a constant feature, in units of the last digit of its mean."""
 
 
 class RidgeStatistics:
-    r"""What ridge regression from features to {−1, +1} one-vs-all targets needs of the samples.
+    r"""Statistics for ridge regression from features to one-vs-all targets {−1, +1}.
 
-    Many problems of one size are solved together: axes before the last two number them (the tokens
-    of a layer). State is whichever is smaller, the features themselves while there are no more
-    samples n than features p, or else the sums n_k, c_k = Σ_{i in k} x_i and XᵀX about a shift
-    near the mean. Both give the same predictor.
+    Many problems of one size are solved together; the axes before the last two count them (the
+    tokens of a layer). The state is the smaller of two: the features themselves while n ≤ p, else
+    the sums n_k, c_k = Σ_{i in k} x_i and XᵀX about a shift near the mean. Both give the same
+    predictor.
 
     Examples
     --------
@@ -50,7 +50,7 @@ class RidgeStatistics:
 
     @property
     def folded(self) -> bool:
-        """Whether the features have given way to their sums."""
+        """Whether sums have replaced the features."""
         return self._moments is not None
 
     def update(self, x: Array, labels: Labels) -> None:
@@ -59,14 +59,14 @@ class RidgeStatistics:
         Parameters
         ----------
         x : array, shape (..., n, p)
-            Finite features of n samples, in each of the problems; any framework, kept there.
+            Finite features of n samples, for each problem; any framework, in which they remain.
         labels : numpy.ndarray of int, shape (n,)
-            Their classes, from 0, the same for all problems.
+            Their classes, counted from 0, the same for all problems.
 
         Raises
         ------
         InputError
-            Shapes that do not fit together or to the batches before.
+            Shapes that do not match each other or those of earlier batches.
         """
         xp = array_namespace(x)
         shape = (*x.shape[:-2], x.shape[-1])
@@ -92,7 +92,7 @@ class RidgeStatistics:
             )
 
     def merge(self, other: RidgeStatistics) -> RidgeStatistics:
-        """Add the samples of another, which is not changed, and return this one."""
+        """Add the samples of another, which does not change, and return this one."""
         if other._moments is None:
             for x, labels in other._rows:
                 self.update(x, labels)
@@ -111,7 +111,7 @@ class RidgeStatistics:
         return self
 
     def _fold(self) -> None:
-        """Turn features into sums, about the mean of the first batch."""
+        """Replace features by their sums about the mean of the first batch."""
         rows, self._rows = self._rows, []
         for x, labels in rows:
             wide = _wide(x)
@@ -131,8 +131,8 @@ class RidgeStatistics:
             W = Q(Λ + λI)⁻¹QᵀR                b = (2n_k/n − 1) − μᵀD⁻¹W
 
         and, with fewer samples than features, the same W from Z = (X − 1μᵀ)D⁻¹ and
-        ZZᵀ = UΛUᵀ as ZᵀU(Λ + λI)⁻¹UᵀY. A feature whose spread is below the rounding of its own
-        values is constant, and gets the weight 0.
+        ZZᵀ = UΛUᵀ as ZᵀU(Λ + λI)⁻¹UᵀY. A feature whose spread is below the rounding of its values
+        is constant and gets the weight 0.
 
         Parameters
         ----------
@@ -144,7 +144,7 @@ class RidgeStatistics:
         Returns
         -------
         RidgePath
-            In float64, where the features are.
+            In float64, on the device of the features.
 
         Raises
         ------
@@ -153,7 +153,7 @@ class RidgeStatistics:
 
         Notes
         -----
-        O(min(n, p)³ + n p min(n, p)) a problem.
+        O(min(n, p)³ + n p min(n, p)) per problem.
         """
         if self.n == 0:
             raise StateError("RidgeStatistics.solve: no samples have been added.")
@@ -228,19 +228,19 @@ class RidgePath:
     intercept: Array  # (K,)
 
     def weights(self, ridge: Any) -> LinearClassifier:
-        """Return weights and bias on raw features, for one λ > 0 or one a problem, (...)."""
+        """Return weights and bias for raw features, for one λ > 0 or one per problem, (...)."""
         xp = array_namespace(self.basis)
         scaled = self.basis @ self._filtered(ridge)
         weights = xp.matrix_transpose(self.inverse_scale) * scaled
         return LinearClassifier(weights, self.intercept - self.mean @ weights)
 
     def assess(self, x: Array, labels: Labels, ridges: Sequence[float]) -> tuple[Any, Any]:
-        """Return, for each λ, how many samples are right and the sum of their squared errors.
+        """Return, for each λ, the number of correct samples and the sum of squared errors.
 
         Parameters
         ----------
         x : array, shape (..., n, p)
-            Features of samples that were not solved for.
+            Features of held-out samples.
         labels : numpy.ndarray of int, shape (n,)
             Their classes.
         ridges : sequence of R floats above zero
@@ -273,7 +273,7 @@ class RidgePath:
 
 @dataclass(frozen=True)
 class LinearClassifier:
-    """A linear map from features to class scores; the class is that of the largest."""
+    """A linear map from features to class scores; the class is that of the largest score."""
 
     weights: Array  # (..., p, K)
     bias: Array  # (..., 1, K)
@@ -286,7 +286,7 @@ class LinearClassifier:
 
 
 def _in_reach_of_float64(xp: Namespace, x: Array) -> Array:
-    """Copy to the host what lives where there is no float64 (jax by default, Apple's GPUs)."""
+    """Copy to the CPU if the device has no float64 (jax by default, Apple's GPUs)."""
     return x if accumulator_dtype(xp, x) == xp.float64 else to_numpy(x)
 
 
@@ -302,6 +302,6 @@ def _mean(x: Array) -> Array:
 
 
 def _nonnegative(xp: Namespace, eigenvalues: Array) -> Array:
-    """The eigenvalues of a Gram are not negative; what is computed below zero is rounding."""
+    """Clip negative eigenvalues of a Gram to zero; they come from rounding."""
     out: Array = xp.where(eigenvalues > 0, eigenvalues, xp.zeros_like(eigenvalues))
     return out

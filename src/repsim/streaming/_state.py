@@ -1,4 +1,4 @@
-"""Accumulator states as plain values: what is saved, and what is checked when it comes back."""
+"""Accumulator states as plain values, for saving and restoring."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def kernel_state(kernel: kernels.Kernel) -> dict[str, Any]:
     parameters: dict[str, Any] = asdict(kernel) if is_dataclass(kernel) else {}
     if parameters.get("sigma") is not None:
         parameters["sigma"] = float(to_numpy(parameters["sigma"]))
-    if parameters.get("precision") == "highest":  # as in states from before it could be chosen
+    if parameters.get("precision") == "highest":  # as in older states, without precision
         del parameters["precision"]
     return {"name": type(kernel).__name__, "parameters": parameters}
 
 
 def kernel_from_state(state: Mapping[str, Any]) -> kernels.Kernel:
-    """Rebuild one of the library's own kernels."""
+    """Rebuild one of the kernels of the library."""
     known = {type(make()).__name__: type(make()) for make in kernels.KERNELS.values()}
     if state["name"] not in known:
         raise StateError(

@@ -1,4 +1,4 @@
-"""All layer pairs of the linear kernel from features: cross products of tiles of columns."""
+"""All layer pairs of the linear kernel from features, in tiles of columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from repsim.streaming.exact._sources import Floats, Look, Source, row_slices, sc
 __all__ = ["FeatureTiles", "loses_digits"]
 
 SPREAD = 0.9
-"""Share of ‖XᵀX‖² that the unbiased estimator may take off again in float32."""
+"""Greatest share of ‖XᵀX‖² that the unbiased estimator may subtract in float32."""
 
 
 class Panel(NamedTuple):
@@ -24,7 +24,7 @@ class Panel(NamedTuple):
 
     @property
     def width(self) -> int:
-        """How many columns."""
+        """Number of columns."""
         return self.stop - self.start
 
 
@@ -40,7 +40,7 @@ class FeatureTiles:
         unbiased   ⟨A, B⟩ = ‖XᵀY‖² − n/(n−2) Σ a_i b_i + Σa Σb/((n−1)(n−2)),   a_i = ‖x_i‖²
 
     of centred features. Columns of many layers are multiplied together; products of blocks of rows
-    are added up in float64.
+    are summed in float64.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class FeatureTiles:
         self.sums = np.zeros((len(sources), len(sources)))
 
     def start(self, rng: np.random.Generator) -> None:
-        """Nothing is estimated first: the means of the columns are known."""
+        """There is nothing to estimate first, because the means of the columns are known."""
 
     def state(self) -> dict[str, Floats]:
-        """Return everything that tasks add to."""
+        """Return all sums that tasks add to."""
         return {"sums": self.sums}
 
     def restore(self, state: dict[str, Floats]) -> None:
-        """Go on from what ``state`` returned."""
+        """Restore what ``state`` returned."""
         self.sums = state["sums"]
 
     def run(self, task: int) -> None:
@@ -108,7 +108,7 @@ class FeatureTiles:
         return out
 
     def products(self) -> Floats:
-        """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for those never asked for."""
+        """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for pairs that were not requested."""
         if not self.unbiased:
             return self.sums
         n = self.n
@@ -118,7 +118,7 @@ class FeatureTiles:
         out: Floats = (
             self.sums - n / (n - 2) * crossed + np.outer(total, total) / ((n - 1) * (n - 2))
         )
-        # A sum of squares by nature: what is left of it below rounding is zero.
+        # A sum of squares: below rounding it is zero.
         selves = np.diagonal(out)
         rounding = 64 * np.finfo(np.float64).eps * total**2
         np.fill_diagonal(out, np.where(selves <= rounding, 0.0, selves))
@@ -128,7 +128,8 @@ class FeatureTiles:
 def loses_digits(look: Look, p: int) -> bool:
     """Whether Σ a_i² may be most of ‖XᵀX‖², which is at least (Σ a_i)²/p.
 
-    So it is where few samples are far from all others: products in float32 would not do.
+    This happens if few samples are far from all others. Products in float32 then lose too many
+    digits.
     """
     total = float(look.squares.sum())
     return float(np.square(look.squares).sum()) * p > SPREAD * total * total

@@ -1,4 +1,4 @@
-"""All layer pairs from Grams, a block of them at a time: never an n×n array."""
+"""All layer pairs from Grams, one block at a time and without an n×n array."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from repsim.streaming.exact._sources import Floats, pick, row_slices
 __all__ = ["GramBlocks"]
 
 PILOT_COLUMNS = 256
-"""Columns of the Gram that the means of its rows are taken from, before they are known."""
+"""Columns of the Gram from which the means of its rows are estimated first."""
 
 CHUNK = 1 << 13
-"""Entries of all Grams multiplied at a time, before float32 would lose digits of their sum."""
+"""Entries of all Grams multiplied at a time; more would lose digits of the sum in float32."""
 
 STATE = ("sums", "row_sums", "means", "scales", "sizes")
 
@@ -25,15 +25,15 @@ STATE = ("sums", "row_sums", "means", "scales", "sizes")
 class GramBlocks:
     r"""Σ over blocks of Gram entries, for all layer pairs.
 
-    Both estimators ignore a function of the row or of the column alone, so the Gram that is summed
-    is K' = K − f_i − f_j with f near the row means: what is left of its row sums r is small, and
-    the centring that they give cancels no digits. With K'_ii = 0 for the unbiased estimator::
+    Both estimators are invariant to adding a function of the row or of the column alone. The Gram
+    that is summed is therefore K' = K − f_i − f_j with f near the row means. Its row sums r are
+    small, so centring by them cancels no digits. With K'_ii = 0 for the unbiased estimator::
 
         biased     ⟨A, B⟩ = Σ_ij K'L' − 2/n Σ r_i s_i + Σr Σs/n²
         unbiased   ⟨A, B⟩ = Σ_ij K'L' − 2/(n−2) Σ r_i s_i + Σr Σs/((n−1)(n−2))
 
-    One pass over the Gram makes Σ K'L', r and s. Blocks on and above the diagonal; those above
-    count twice.
+    One pass over the Gram computes Σ K'L', r and s, from the blocks on and above the diagonal;
+    those above count twice.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class GramBlocks:
                 continue
             pilot = layer.prepared(pick(layer.source, chosen, self.rows))
             largest = 0.0
-            with np.errstate(all="ignore"):  # what is not finite shows in the sums
+            with np.errstate(all="ignore"):  # non-finite values show in the sums
                 for part in self.blocks:
                     k = layer.block(layer.rows(part), pilot, same=False)
-                    if self.unbiased:  # the diagonal may be all there is; it is not summed
+                    if self.unbiased:  # the diagonal is not summed
                         k[part.start + np.arange(len(k))[:, None] == chosen] = 0
                     means[part] = k.mean(axis=1, dtype=np.float64)
                     largest = max(largest, _largest(k))
@@ -77,11 +77,11 @@ class GramBlocks:
             means -= means.mean() / 2
 
     def state(self) -> dict[str, Floats]:
-        """Return everything that tasks add to, and what they start from."""
+        """Return all sums that tasks add to, and the estimates that they start from."""
         return {name: getattr(self, name) for name in STATE}
 
     def restore(self, state: dict[str, Floats]) -> None:
-        """Go on from what ``state`` returned."""
+        """Restore what ``state`` returned."""
         for name in STATE:
             setattr(self, name, state[name])
 
@@ -92,7 +92,7 @@ class GramBlocks:
         flat = np.empty(
             (len(self.layers), (a.stop - a.start) * (b.stop - b.start)), self.layers[0].dtype
         )
-        with np.errstate(all="ignore"):  # what is not finite is reported by name
+        with np.errstate(all="ignore"):  # non-finite values are reported with the name of the layer
             for index, layer in enumerate(self.layers):
                 self._fill(index, layer, a, b, flat[index])
             self._multiply(flat, 1.0 if i == j else 2.0)
@@ -113,7 +113,7 @@ class GramBlocks:
             k -= means[None, b]
         if a == b and self.unbiased:
             np.fill_diagonal(k, 0)
-        if not isinstance(layer.kernel, Linear):  # whose row sums are zero by now
+        if not isinstance(layer.kernel, Linear):  # whose row sums are now zero
             self.row_sums[index, a] += k.sum(axis=1)
             if a != b:
                 self.row_sums[index, b] += k.sum(axis=0)
@@ -122,7 +122,7 @@ class GramBlocks:
     def _multiply(self, flat: Floats, weight: float) -> None:
         lx = self.lx
         total = np.zeros_like(self.sums)
-        for start in range(0, flat.shape[1], CHUNK):  # added up in float64
+        for start in range(0, flat.shape[1], CHUNK):  # summed in float64
             part = flat[:, start : start + CHUNK]
             if lx == len(self.layers):
                 total += part @ part.T
@@ -144,18 +144,18 @@ class GramBlocks:
             )
 
     def products(self) -> Floats:
-        """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for those never asked for."""
+        """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for pairs that were not requested."""
         n, r = self.n, self.row_sums
         total = r.sum(axis=1)
-        # einsum and not @: a sum that BLAS splits otherwise would not be the same bits.
+        # einsum instead of @, because BLAS may split the sum differently and change the bits.
         crossed = np.einsum("ai,bi->ab", r, r)
         if self.unbiased:
             centring = np.outer(total, total) / ((n - 1) * (n - 2)) - 2 / (n - 2) * crossed
         else:
             centring = np.outer(total, total) / n**2 - 2 / n * crossed
         out: Floats = self.sums + centring
-        # Of a Gram whose entries differ by rounding alone nothing is left but that rounding.
-        # (Linear Grams are of centred features: zero already, and their size is not asked for.)
+        # If the entries of a Gram differ only by rounding, only that rounding remains. (Linear
+        # Grams of constant features are exactly zero, because features are centred.)
         rounding = float(np.finfo(self.layers[0].dtype).eps) * self.sizes * n
         selves = np.diagonal(out)
         np.fill_diagonal(out, np.where(selves <= rounding**2, 0.0, selves))

@@ -1,4 +1,4 @@
-"""Kernels between two blocks of rows, for Grams that never exist as a whole."""
+"""Kernels between two blocks of rows, for Grams that are never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from repsim.streaming.exact._sources import Floats, Look, Source, scaled_about
 __all__ = ["PILOT_ROWS", "LayerKernel", "Rows", "follows_data", "require_blockwise"]
 
 PILOT_ROWS = 2048
-"""Rows that a bandwidth is taken from. Up to that many samples it is that of the whole data."""
+"""The most rows from which a bandwidth is computed. Up to this number of samples it is that of all
+data."""
 
 BLOCKWISE = (Linear, Polynomial, Cosine, RBF, Laplacian)
 
 
 class Rows(NamedTuple):
-    """Rows of a layer as its kernel wants them, and their squared norms where it needs them."""
+    """Prepared rows of a layer, and their squared norms if the kernel needs them."""
 
     x: Floats
     squares: Floats | None
 
 
 def require_blockwise(operation: str, kernel: Kernel) -> None:
-    """Refuse a kernel that is only known as a map from all samples to their whole Gram."""
+    """Raise if the kernel is not one of ours, because it must be known between any two samples."""
     if type(kernel) not in BLOCKWISE:
         raise InputError(
             f"{operation}: the kernel must be one of repsim.kernels, which are known between any "
@@ -46,13 +47,13 @@ def require_blockwise(operation: str, kernel: Kernel) -> None:
 
 
 def follows_data(kernel: Kernel) -> bool:
-    """Whether a bandwidth has yet to be taken from the data."""
+    """Whether a bandwidth must still be computed from the data."""
     return isinstance(kernel, RBF | Laplacian) and kernel.sigma is None
 
 
 @dataclass
 class LayerKernel:
-    """The kernel of one layer: how its rows are prepared, and what two of them give."""
+    """The kernel of one layer: it prepares rows and computes kernel values of two blocks."""
 
     kernel: Kernel
     source: Source
@@ -63,8 +64,8 @@ class LayerKernel:
     def __post_init__(self) -> None:
         kernel = self.kernel
         if isinstance(kernel, RBF | Laplacian):
-            # About the sample nearest to the mean: a mean is moved away by one outlier, and
-            # |a|² + |b|² − 2a·b loses its digits far from the origin.
+            # Subtract the sample nearest to the mean: one outlier moves the mean away from the
+            # data, and |a|² + |b|² − 2a·b loses its digits far from the origin.
             nearest = int(np.argmin(self.look.squares))
             self._origin = self.source.raw(nearest)[0].astype(self.dtype)
             if kernel.sigma is not None:
@@ -74,11 +75,11 @@ class LayerKernel:
             self._scale = self._polynomial_scale(kernel)
 
     def fit(self, rows: Floats) -> None:
-        """Take the bandwidth from these rows (m, p), as ``repsim.cka`` does from all."""
+        """Compute the bandwidth from these rows (m, p), as ``repsim.cka`` does from all rows."""
         self.sigma = float(to_numpy(self.kernel.fit(rows).sigma))  # type: ignore[attr-defined]
 
     def rows(self, part: slice) -> Rows:
-        """Read rows and prepare them once for every block they meet."""
+        """Read rows and prepare them once for all blocks that they are multiplied with."""
         return self.prepared(self.source.raw(part))
 
     def prepared(self, raw: Floats) -> Rows:
@@ -91,12 +92,12 @@ class LayerKernel:
         x = raw.astype(self.dtype, copy=False)
         if isinstance(self.kernel, Cosine):
             largest = np.abs(x).max(axis=1, keepdims=True)
-            x = x / np.where(largest > 0, largest, np.nan)  # a zero row has no direction
+            x = x / np.where(largest > 0, largest, np.nan)  # a row of zeros has no direction
             x /= np.linalg.norm(x, axis=1, keepdims=True)
         return Rows(x, None)
 
     def block(self, a: Rows, b: Rows, *, same: bool) -> Floats:
-        """Return the (i, j) kernel values of two blocks of rows, a new array."""
+        """Return the kernel values (i, j) of two blocks of rows as a new array."""
         kernel = self.kernel
         k: Floats = a.x @ b.x.T
         if isinstance(kernel, Polynomial):
@@ -112,7 +113,7 @@ class LayerKernel:
         k *= -2
         k += sums
         sums *= 8 * np.finfo(self.dtype).eps
-        # Below the rounding of the products two rows are duplicates. (NaN stays NaN.)
+        # Rows whose distance is below the rounding of the products are duplicates. (NaN stays NaN.)
         k[k <= sums] = 0
         if same:
             np.fill_diagonal(k, 0)
@@ -124,9 +125,9 @@ class LayerKernel:
         return np.exp(k, out=k)
 
     def _polynomial_scale(self, kernel: Polynomial) -> float:
-        """A power of two near the largest base: the power of the rest stays in range."""
+        """A power of two near the largest base, so powers of the scaled base stay in range."""
         gamma = 1.0 / self.source.p if kernel.gamma is None else kernel.gamma
-        # ‖x‖ ≤ ‖x − mean‖ + ‖mean‖: an upper bound is enough.
+        # ‖x‖ ≤ ‖x − mean‖ + ‖mean‖; an upper bound suffices.
         mean = np.linalg.norm(self.look.shift.astype(np.float64))
         norm = np.sqrt(self.look.squares.max()) * self.look.scale + mean
         return float(2.0 ** np.ceil(np.log2(gamma * norm**2 + kernel.coef0 or 1.0)))

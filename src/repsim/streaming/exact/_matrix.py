@@ -47,41 +47,43 @@ def cka_matrix(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> xarray.DataArray:
-    """Exact CKA of every layer of x with every layer of y, over all samples, read from anywhere.
+    """Exact CKA of every layer of x with every layer of y, over all samples of stored arrays.
 
     ::
 
         CKA = ⟨centre(K), centre(L)⟩ / (‖centre(K)‖ · ‖centre(L)‖)
 
-    of the Grams of all n samples, as :func:`repsim.cka` computes it, without ever holding one.
+    of the Grams of all n samples, as :func:`repsim.cka` computes it. No Gram is ever in memory as a
+    whole.
 
     Parameters
     ----------
     xs : mapping of str to array-like, shape (n, ...)
         The layers of a model for the same n samples in the same order: NumPy arrays and memory
-        maps, Zarr, h5py, torch or jax arrays, mixed as they come. They are only ever sliced by
-        rows, a block at a time, and computed with on the host. Trailing axes are flattened.
+        maps, Zarr, h5py, torch or jax arrays, also mixed. They are only sliced by rows, one block
+        at a time, and computed with on the CPU. Trailing axes are flattened.
     ys : mapping of str to array-like, shape (n, ...), optional
-        The layers of a second model; without it, the layers of ``xs`` with each other.
+        The layers of a second model. Without it, the layers of ``xs`` are compared with each other.
     kernel : str or Kernel, default "linear"
         One of :mod:`repsim.kernels`, by name or with its parameters. A bandwidth that follows the
-        data is taken for each layer from at most 2048 rows: all of them up to n = 2048, where it
-        is that of :func:`repsim.cka`, else rows chosen at random by a fixed seed (fewer where they
-        would take more than a quarter of ``memory``; ``attrs["bandwidth_rows"]`` says how many).
+        data is computed for each layer from at most 2048 rows. Up to n = 2048 these are all rows,
+        and the bandwidth is that of :func:`repsim.cka`. Beyond, rows are chosen at random with a
+        fixed seed (fewer if they would take more than a quarter of ``memory``;
+        ``attrs["bandwidth_rows"]`` is their number).
     estimator : {"unbiased", "biased"}, default "unbiased"
         As in :func:`repsim.cka`; at least 4 or 2 samples.
     memory : int, default 2**30
-        Bytes that blocks may take, at least. Beside them there are 24 bytes for each sample and
-        layer, a few for each feature, and what the array-likes take themselves.
+        Bytes that blocks may take. In addition, the function needs 24 bytes for each sample and
+        layer, a few bytes for each feature, and the memory of the arrays themselves.
     block_size : int, optional
-        Rows read at a time, instead of as many as ``memory`` allows and speed asks for.
+        Rows read at a time. By default the number follows from ``memory`` and speed.
     dtype : {"float32", "float64"}, optional
-        What blocks are computed in; by default float64 if any layer is float64 or integer, else
-        float32. Sums over blocks are kept in float64 in either case.
+        The dtype of blocks; by default float64 if any layer is float64 or integer, else float32.
+        Sums over blocks are always in float64.
     checkpoint : path, optional
-        A file (``.npz``) that the state is saved to at once, every two minutes and at the end. If
-        it is there already, the computation goes on from it, to the same bits. A finished one
-        returns its result after two passes over the data.
+        A file (``.npz``) to which the state is saved at the start, every two minutes and at the
+        end. If the file exists, the computation resumes from it and returns the same bits. From a
+        finished checkpoint, the result is returned after two passes over the data.
     progress : bool, default False
         Show a progress bar.
 
@@ -100,11 +102,12 @@ def cka_matrix(
         Different n, too few samples, one-dimensional or empty arrays, a kernel that is not one of
         the library's, ``memory`` below what one block takes.
     NonFiniteError
-        NaN or infinity in a layer, naming it and the rows; or in a block of its Gram.
+        NaN or infinity in a layer or in a block of its Gram; the message names the layer and the
+        rows.
     StateError
-        The checkpoint is damaged, or of other data or options.
+        The checkpoint is damaged, or belongs to other data or options.
     CheckpointError
-        The checkpoint cannot be written (full disk, read-only folder); the one before is intact.
+        The checkpoint cannot be written (full disk, read-only folder); the previous one is intact.
 
     Warns
     -----
@@ -115,22 +118,22 @@ def cka_matrix(
     -----
     Bias and invariances are those of :func:`repsim.cka` with the same kernel and estimator.
 
-    When which: this function when all activations are stored and the value of the full data is
-    wanted, for any kernel. :class:`StreamingLinearCKA` for the same value of the linear kernel from
-    batches that are seen once, if the p×q covariances of all pairs fit in memory.
-    :class:`MinibatchCKA` when batches are seen once and features are many, or the kernel is not
-    linear: it estimates the same value, with a standard error, and costs least.
+    Use this function if all activations are stored and you need the value of the full data, for any
+    kernel. Use :class:`StreamingLinearCKA` for the same value of the linear kernel if batches are
+    seen once and the p×q covariances of all pairs fit in memory. Use :class:`MinibatchCKA` if
+    batches are seen once and there are many features, or the kernel is not linear. It estimates the
+    same value, with a standard error, at the lowest cost.
 
     The linear kernel takes the cheaper of two forms: cross products of features, O(n Σ p_i p_j),
     or blocks of Grams, O(n² Σp) for features and O(n² L_x L_y) for the products of all pairs. Other
-    kernels are summed over blocks of Grams, each made once, about estimated row means whose error
-    is put right exactly at the end. Data are read once for every tile or block of rows: keep slow
-    stores local.
+    kernels are summed over blocks of Grams, each computed once, about estimated row means. The
+    error of this estimate is corrected exactly at the end. Data are read once for every tile or
+    block of rows, so copy data from slow storage first.
 
-    In float32, products of features are formed in float64 for layers in which few samples are far
-    from the others: there the terms of the unbiased estimator cancel.
+    In float32, products of features are computed in float64 for layers in which few samples are far
+    from the others, because there the terms of the unbiased estimator cancel.
 
-    The same bits need the same number of BLAS threads.
+    Results have the same bits only with the same number of BLAS threads.
 
     References
     ----------
@@ -281,7 +284,7 @@ def _run(
     saved: Checkpoint | None,
     progress: bool,
 ) -> None:
-    """Run the tasks that are not done yet, saving now and then."""
+    """Run the remaining tasks, and save from time to time."""
     state = None if saved is None else saved.load()
     done = 0
     if state is None:
@@ -300,7 +303,7 @@ def _run(
                 layer.sigma = float(sigma)
         form.restore(state)
     if saved is not None and state is None:
-        _save(saved, form, 0)  # a folder that cannot be written to is found out now
+        _save(saved, form, 0)  # an unwritable folder raises now
     with tqdm(
         total=len(form.tasks), initial=done, desc=OPERATION, unit="block", disable=not progress
     ) as bar:

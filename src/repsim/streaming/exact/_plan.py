@@ -1,4 +1,4 @@
-"""Which form is cheaper, and how large its blocks may be, from shapes and a number of bytes."""
+"""Choice of the cheaper form, and of the size of its blocks, from shapes and memory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from repsim.streaming.exact._sources import Source
 __all__ = ["Plan", "make_plan", "reading_rows"]
 
 BLOCK = 1024
-"""Rows of a block of a Gram. Larger ones were no faster, and cost memory with their square."""
+"""Rows of a block of a Gram. Larger blocks were not faster, and their memory grows with the
+square."""
 
 WIDTH = 2048
-"""Columns of a tile of features: matrix products are at full speed, and a task takes seconds."""
+"""Columns of a tile of features: matrix products run at full speed, and a task takes seconds."""
 
 TASK = 1e13
-"""Multiplications of a task at most, so that it can be saved after every few minutes."""
+"""The most multiplications of a task, so a state can be saved every few minutes."""
 
 ENTRY = 200
-"""What it costs to pass an entry of a Gram through memory, in multiplications of a product."""
+"""Cost of passing an entry of a Gram through memory, in multiplications of a product."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The form of the computation and the size of its blocks; part of a checkpoint's fingerprint.
+    """Form of the computation and size of its blocks; part of the fingerprint of a checkpoint.
 
-    ``rows`` is the block of rows read at a time and, of a Gram, its side; ``width`` the columns of
-    a tile of features.
+    ``rows`` is the number of rows read at a time, and the side of a block of a Gram. ``width`` is
+    the number of columns of a tile of features.
     """
 
     form: Literal["features", "grams"]
@@ -92,12 +93,12 @@ def _grams(
 
 
 def reading_bytes(layers: Sequence[Source], itemsize: int) -> int:
-    """Bytes that one row of the widest layer takes as it is read, and once centred."""
+    """Bytes of one row of the widest layer, as read and after centring."""
     return max(s.p for s in layers) * (8 + 2 * itemsize)
 
 
 def reading_rows(layers: Sequence[Source], memory: int) -> int:
-    """Rows of one layer that are looked at together, in float64."""
+    """Rows of one layer that are scanned together, in float64."""
     return max(1, min(layers[0].n, 4096, memory // 4 // (max(s.p for s in layers) * 24)))
 
 

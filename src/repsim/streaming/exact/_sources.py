@@ -1,4 +1,4 @@
-"""Array-likes on disk or anywhere, read by rows; and what one look at all their rows tells."""
+"""Array-likes that are read by rows, and the means and sizes of their rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Source:
     """The dtype to compute in: at least float32; float64 for float64 and integers."""
 
     def raw(self, rows: slice | int) -> Floats:
-        """Return rows as (b, p) on the host, in their own dtype (bfloat16 as float32)."""
+        """Return rows as (b, p) on the CPU, in their own dtype (bfloat16 as float32)."""
         block = self.array[slice(rows, rows + 1) if isinstance(rows, int) else rows]
         if hasattr(block, "detach") and "bfloat16" in str(block.dtype):
             block = block.float()  # NumPy has no bfloat16
@@ -94,7 +94,7 @@ def row_slices(n: int, size: int) -> Iterator[slice]:
 
 
 def pick(source: Source, chosen: np.ndarray[Any, np.dtype[np.intp]], rows: int) -> Floats:
-    """Return some rows, numbers ascending, reading in slices: a store has no fast single rows."""
+    """Return rows of ascending numbers, read in slices because single rows of a store are slow."""
     found = []
     for part in row_slices(source.n, rows):
         first, last = np.searchsorted(chosen, (part.start, part.stop))
@@ -105,10 +105,10 @@ def pick(source: Source, chosen: np.ndarray[Any, np.dtype[np.intp]], rows: int) 
 
 @dataclass(frozen=True)
 class Look:
-    """What two passes over the rows of a layer tell. Computed without BLAS: the same bits always.
+    """Means and sizes of a layer, from two passes over its rows; without BLAS, so bits repeat.
 
-    A column is centred as (x − shift) − rest: ``shift`` is the mean rounded to the dtype of the
-    block, so the difference keeps every digit; ``rest`` is what that rounding left.
+    A column is centred as (x − shift) − rest. ``shift`` is the mean rounded to the dtype of the
+    block, so the difference keeps every digit. ``rest`` is the mean minus ``shift``.
     """
 
     shift: Floats  # (p,), block dtype
@@ -116,10 +116,10 @@ class Look:
     scale: float  # power of two; centred features divided by it are of size one
     squares: Floats  # (n,) float64, ‖centred and scaled row‖²
     constant: bool
-    digest: str  # of all of the above: it changes with any value of the layer
+    digest: str  # of all of the above; any change of a value of the layer changes it
 
     def centred(self, block: Floats, dtype: np.dtype[Any]) -> Floats:
-        """Return rows (b, p) centred and of size one, in ``dtype``."""
+        """Return rows (b, p), centred and scaled to size one, in ``dtype``."""
         return scaled_about(block, self.shift, self.rest, self.scale, dtype)
 
 
@@ -152,7 +152,7 @@ def look(source: Source, dtype: np.dtype[Any], rows: int) -> Look:
     rest = ((first - shift) + mean_apart).astype(dtype)
     scale = 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
     squares = np.empty(source.n)
-    wide = np.dtype(np.float64)  # their squares are what cancels where few samples are far away
+    wide = np.dtype(np.float64)  # their squares cancel if few samples are far from the others
     for part in row_slices(source.n, rows):
         block = scaled_about(source.raw(part), shift, rest, scale, wide)
         squares[part] = np.einsum("ij,ij->i", block, block)
