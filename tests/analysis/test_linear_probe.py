@@ -16,7 +16,7 @@ import repsim
 from analysis.plain import Counted, unchanged
 from reference import ridge as reference
 from repsim import InputError, NonFiniteError, linear_probe
-from repsim.analysis.probes._choices import TokenChoices, prefix_of
+from repsim.capture.tokens import Declared
 
 quiet = {"progress": False}
 RIDGES = (0.1, 10.0, 1000.0)
@@ -230,8 +230,9 @@ class TestCLS:
     )
     def test_prefixes(self, make, count, has_cls):
         model = make()
-        assert prefix_of(model) == (count, has_cls)
-        assert prefix_of(nn.Sequential(model)) == (count, has_cls)
+        for each in (model, nn.Sequential(model)):
+            declared = Declared.by(each)
+            assert (declared.named or 0, declared.has_cls) == (count, has_cls)
 
     def test_registers_are_no_cls_and_no_patches(self):
         model, train, test = gap_vit(reg_tokens=3), stream(30, 10), stream(24, seed=1)
@@ -312,15 +313,10 @@ class TestCLS:
         assert np.isnan(own.sel(token="cls"))
         assert own.sel(token="mean").item() == own.sel(token="mean_without_cls").item()
 
-    def test_maps_of_the_last_forward_do_not_count(self):
-        model, tokens = tiny_vit(), torch.randn(2, 9, 24)
-        choices = TokenChoices("linear_probe", model, "cls", None)
-        with choices.watching(model):
-            model(torch.randn(2, 3, 32, 32))
-        assert choices(tokens, "blocks.0", 0).names == ()  # nine are not four and CLS
-        choices.start()
-        assert choices(tokens, "blocks.0", 0).names == ("cls",)
-        assert not any(m._forward_hooks for m in model.modules())
+    def test_no_hook_stays(self):
+        model = tiny_vit()
+        linear_probe(model, stream(), stream(seed=1), layers=["blocks.1"], ridges=RIDGES, **quiet)
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
     def test_text_has_the_prefix_that_is_declared(self):
         config = transformers.BertConfig(
@@ -331,7 +327,10 @@ class TestCLS:
         ids = torch.randint(0, 20, (30, 6))
         data = [{"input_ids": ids, "labels": torch.arange(30) % 2}]
         options = {"layers": ["encoder.layer.0"], "ridges": RIDGES, **quiet}
-        assert np.isnan(linear_probe(bert, data, data, **options).accuracy.sel(token="cls")).all()
+        with pytest.warns(repsim.RepsimWarning, match=r"encoder\.layer\.0 \(30, 6, 16\)"):
+            unknown = linear_probe(bert, data, data, **options).accuracy
+        assert np.isnan(unknown.sel(token=["cls", "mean_without_cls"])).all()
+        assert not np.isnan(unknown.sel(token="mean")).any()
         told = linear_probe(bert, data, data, prefix=1, **options)
         assert not np.isnan(told.accuracy).any()
 

@@ -528,7 +528,9 @@ def test_labels_units_and_files(tmp_path):
 
 def test_wrong_arguments():
     net, data = embedding(), noise(1)
-    with pytest.raises(repsim.InputError, match=r"patches must be two integers of at least 1"):
+    with pytest.raises(
+        repsim.InputError, match=r"patches must be the number of patches along height and width"
+    ):
         localize(net, data, "0", patches=(0, 2))
     with pytest.raises(repsim.InputError, match="a patch must hold at least one pixel"):
         localize(net, data, "0", patches=(17, 2))

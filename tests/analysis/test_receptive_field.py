@@ -525,8 +525,8 @@ def test_a_gradient_of_zero_is_nan_and_named():
         ({"seed": 0.5}, "seed must be an integer"),
         ({"position": (1,)}, r"position must be two integers of at least 0"),
         ({"position": (-1, 0)}, r"position must be two integers of at least 0"),
-        ({"grid": 4}, r"grid must be two integers of at least 1"),
-        ({"prefix": -1}, r"prefix must be a number of tokens"),
+        ({"grid": 4.5}, r"grid must be the number of patches"),
+        ({"prefix": -1}, r"prefix must be a whole number of at least 0"),
     ],
 )
 def test_wrong_arguments(small, few, options, message):

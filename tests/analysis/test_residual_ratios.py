@@ -356,7 +356,7 @@ def test_prefix_argument():
     ):
         residual_ratios(model, images(1), prefix=18, **quiet)
     for wrong in (-1, 1.5, True, "1"):
-        with pytest.raises(InputError, match="prefix must be a number of tokens"):
+        with pytest.raises(InputError, match="prefix must be a whole number"):
             residual_ratios(model, images(1), prefix=wrong, **quiet)
 
 

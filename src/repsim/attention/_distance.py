@@ -6,8 +6,9 @@ from array_api_compat import device
 
 from repsim._array import known
 from repsim._errors import DegenerateWarning, warn
+from repsim._grid_options import Grid, PatchSize, as_grid, as_patch_size
 from repsim._typing import Array, Namespace
-from repsim.attention._grid import Grid, PatchSize, as_grid, as_patch_size, grid_distances
+from repsim.attention._grid import grid_distances
 from repsim.attention._weights import as_weights, require_tokens
 
 __all__ = ["mean_distance"]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from repsim.analysis.attention._places import Declared, GridOption, PatchOption, PrefixOption
 from repsim.analysis.attention._sums import AttentionDistances
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import AttentionRecorder, Layers
+from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
 
 if TYPE_CHECKING:
     import xarray
@@ -61,9 +61,9 @@ def attention_distance(
         tokens over (exactly timm's ``num_prefix_tokens``, where the model has it); for attention in
         the windows of Swin, the window. Keys of a mapping are layer names, labels or globs.
     patch_size : float, (float, float), or mapping of layer to these, optional
-        Pixels of the input image from a patch to the next. By default the stride of the convolution
-        that laid the patches, or the size of the image over that of the grid; in later stages of a
-        hierarchical model that is the stride of the stage.
+        Pixels of the input image from a patch to the next. By default the strides of the
+        convolutions from the image to the tokens, multiplied; times the factor by which later
+        stages merge. It is not the size of the image over that of the grid, which is rounded.
     prefix : int, or mapping of layer to int, optional
         Tokens before the patches (CLS, distillation, registers), dropped as queries and as keys of
         the distances. By default the tokens that the grid leaves over.
@@ -110,8 +110,9 @@ def attention_distance(
     ``renormalised`` does not; it is the mean over the patches that attend to any patch.
 
     Attention in windows (Swin) is measured inside the window, in pixels of the input image: at most
-    the window's diagonal. Where a map is padded up to whole windows, padding takes part as in the
-    model. Text has no grid: ``grid=(1, n_tokens), patch_size=1`` gives distances in tokens, over
+    the window's diagonal. Where a map is padded up to whole windows, positions that are padding
+    count neither as queries nor as keys: the weights of a query sum to 1 over the tokens of its
+    window. Text has no grid: ``grid=(1, n_tokens), patch_size=1`` gives distances in tokens, over
     all positions, those of padding included.
 
     Weights are reduced in chunks of queries: no tensor of batch × heads × tokens² is made (eager
@@ -141,8 +142,7 @@ def attention_distance(
     >>> result.distance.round(4).values, result.uniform_distance.round(4).values
     (array([[8.0321, 8.0321]]), array([8.0321]))
     """
-    declared = Declared("attention_distance", grid, patch_size, prefix)
-    total = AttentionDistances("attention_distance", declared)
+    total = AttentionDistances(TokenOptions("attention_distance", grid, patch_size, prefix))
     recorder = AttentionRecorder(model, layers, handle=total.add)
     with each_batch("attention_distance", data, model, progress=progress) as batches, recorder:
         for batch in batches:

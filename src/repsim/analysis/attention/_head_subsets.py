@@ -10,13 +10,7 @@ from torch import Tensor, nn
 
 from repsim._errors import InputError, warn
 from repsim.analysis.attention._distance import AttentionDistances
-from repsim.analysis.attention._places import (
-    Declared,
-    GridOption,
-    PatchOption,
-    PrefixOption,
-    n_samples,
-)
+from repsim.analysis.attention._places import n_samples
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
@@ -29,6 +23,7 @@ from repsim.capture import (
     Transform,
     resolve_transform,
 )
+from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
 from repsim.kernels import Linear
 from repsim.streaming import BlockSums, MinibatchCKA, PilotKernels, Sums
 
@@ -174,7 +169,7 @@ def head_subset_cka(
         )
     if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):
         raise InputError(f"head_subset_cka: width must be at least one head.\n  got {width!r}")
-    heads = _Heads(Declared("head_subset_cka", grid, patch_size, prefix), width)
+    heads = _Heads(TokenOptions("head_subset_cka", grid, patch_size, prefix), width)
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
     grams = LayerGrams(
         PilotKernels(Linear()),
@@ -220,8 +215,8 @@ def head_subset_cka(
 class _Heads:
     """The Grams of one layer's heads in the running batch, and their distances over all."""
 
-    def __init__(self, declared: Declared, width: int | None) -> None:
-        self.distances = AttentionDistances("head_subset_cka", declared)
+    def __init__(self, options: TokenOptions, width: int | None) -> None:
+        self.distances = AttentionDistances(options)
         self._width = width
         self.grams: dict[str, Tensor] = {}
         self.count = 0

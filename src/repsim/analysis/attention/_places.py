@@ -1,38 +1,32 @@
-"""Where the tokens of an attention call lie in the image: grid, step in pixels, prefix tokens."""
+"""Where the tokens of an attention call lie: grid, step, prefix, and which of them are real."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from repsim._errors import InputError, LayerNotFoundError
-from repsim.analysis.images._patches import MOST_PREFIX, declared_prefix
-from repsim.attention._grid import as_grid, as_patch_size, as_prefix
+import numpy as np
+
+from repsim._errors import InputError
 from repsim.capture import AttentionCall
-
-__all__ = [
-    "Declared",
-    "GridOption",
-    "NoDistance",
-    "PatchOption",
-    "PrefixOption",
-    "TokenPlaces",
-    "n_samples",
-]
-
-GridOption: TypeAlias = int | tuple[int, int] | Mapping[str, int | tuple[int, int]] | None
-"""What ``grid=`` accepts."""
-
-PatchOption: TypeAlias = (
-    float | tuple[float, float] | Mapping[str, float | tuple[float, float]] | None
+from repsim.capture.tokens import (
+    Declared,
+    Size,
+    TokenGrid,
+    TokenOptions,
+    declared_prefix,
+    divided,
+    grid_of_sequence,
+    real_in_windows,
+    steps_of,
+    tiles,
+    window_of,
 )
-"""What ``patch_size=`` accepts."""
 
-PrefixOption: TypeAlias = int | Mapping[str, int] | None
-"""What ``prefix=`` accepts."""
+__all__ = ["NoDistance", "Places", "PlacesFinder", "n_samples"]
+
+Real: TypeAlias = tuple[tuple[bool, ...], ...]
 
 
 class NoDistance(Exception):  # noqa: N818 - turned into a warning or a CaptureError
@@ -40,131 +34,117 @@ class NoDistance(Exception):  # noqa: N818 - turned into a warning or a CaptureE
 
 
 @dataclass(frozen=True)
-class TokenPlaces:
+class Places:
     """Where tokens lie.
 
     Attributes
     ----------
-    grid : (int, int)
-        Rows and columns; of a window, where attention is in windows.
-    step : (float, float)
-        Pixels of the input from a token to the next, along height and width.
-    prefix : int
-        Tokens before the grid's.
+    grid : TokenGrid
+        Of the image, or of a window where attention is in windows. Its step is known.
+    real : tuple of tuple of bool, or None
+        Which positions of each window are tokens and not padding; None where all are.
     """
 
-    grid: tuple[int, int]
-    step: tuple[float, float]
-    prefix: int
+    grid: TokenGrid
+    real: Real | None = None
+
+    @property
+    def step(self) -> tuple[float, float]:
+        """Pixels of the input from a token to the next, along height and width."""
+        assert self.grid.step is not None, "places have a step"
+        return self.grid.step
+
+    def real_positions(self) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+        """Return (windows, positions): which are tokens."""
+        if self.real is None:
+            return np.ones((1, self.grid.height * self.grid.width), dtype=bool)
+        return np.array(self.real)
 
 
-@dataclass
-class Declared:
-    """What the caller says of the layers, by name or glob or for all; the rest is found.
+class PlacesFinder:
+    """Find where the tokens of the attention calls of one model lie.
 
-    Raises
-    ------
-    InputError
-        A value is no grid, patch size or prefix.
+    Parameters
+    ----------
+    options : TokenOptions
+        What the caller says. The rest is found.
     """
 
-    operation: str
-    grid: GridOption = None
-    patch_size: PatchOption = None
-    prefix: PrefixOption = None
-    _used: set[tuple[str, str]] = field(default_factory=set)
+    def __init__(self, options: TokenOptions) -> None:
+        self.options = options
+        self._declared: Declared | None = None
 
-    def __post_init__(self) -> None:
-        for name, check in (
-            ("grid", as_grid),
-            ("patch_size", as_patch_size),
-            ("prefix", as_prefix),
-        ):
-            value = getattr(self, name)
-            for each in value.values() if isinstance(value, Mapping) else (value,):
-                if each is not None:
-                    check(self.operation, each)
-
-    def places(self, call: AttentionCall) -> TokenPlaces:
-        """Find where the tokens of a call lie.
+    def of(self, call: AttentionCall) -> Places:
+        """Return the places of a call.
 
         Raises
         ------
         NoDistance
             It attends over channels, or from queries that are not among the keys.
         InputError
-            Grid or step cannot be found, or what was declared does not fit.
+            Grid or step cannot be found, or what the caller says does not fit.
         """
         if call.over == "channels":
             raise NoDistance(f"attends over {call.keys} channels a head, not over tokens")
         if call.queries != call.keys:
             raise NoDistance(f"attends from {call.queries} queries to {call.keys} keys")
-        grid, step = self._of("grid", call), self._of("patch_size", call)
-        prefix = self._of("prefix", call)
-        if prefix is not None:
-            prefix = as_prefix(self.operation, prefix)
-        found: _Found | None
+        # An exact label goes before an exact name.
+        labels = (call.label, f"{call.name}:{call.call}", call.name)
+        grid, prefix = self.options.grid_of(*labels), self.options.prefix_of(*labels)
         if grid is not None:
-            found = self._declared_grid(call, as_grid(self.operation, grid), prefix)
+            places = self._given(call, grid, prefix)
         else:
-            found = _window(call, prefix) or _whole(call, prefix)
+            found = (None if prefix else _window(call)) or self._whole(call, prefix)
             if found is None:
                 raise self._unknown_grid(call)
-        if step is not None:
-            found = _Found(found.grid, found.prefix, as_patch_size(self.operation, step))
-        if found.step is None:
-            raise InputError(
-                f"{self.operation}: the pixels between the tokens of layer {call.label!r} are "
-                f"unknown.\n"
-                f"  grid: {found.grid}    model's input: {call.input.image or 'no image'}\n"
-                f"  Pass patch_size=pixels from a token to the next (a number, a pair, or a "
-                f"mapping from layer to it)."
-            )
-        return TokenPlaces(found.grid, found.step, found.prefix)
+            places = found
+        step = self.options.patch_size_of(*labels) or places.grid.step
+        if step is None:
+            raise self._unknown_step(call, places.grid)
+        at = places.grid
+        return Places(TokenGrid(at.height, at.width, at.prefix, step=step), places.real)
 
-    def check_used(self) -> None:
-        """Raise a LayerNotFoundError for a pattern that no layer had."""
-        for name in ("grid", "patch_size", "prefix"):
-            value = getattr(self, name)
-            for pattern in value if isinstance(value, Mapping) else ():
-                if (name, pattern) not in self._used:
-                    raise LayerNotFoundError(
-                        f"{self.operation}: {name} names {pattern!r}, and no layer with attention "
-                        f"is called that."
-                    )
-
-    def _of(self, name: str, call: AttentionCall) -> Any:
-        value = getattr(self, name)
-        if not isinstance(value, Mapping):
-            return value
-        # An exact label goes before an exact name, that before a glob, an earlier before a later.
-        known = (call.label, f"{call.name}:{call.call}", call.name)
-        globs = [p for p in value if any(fnmatchcase(label, p) for label in known)]
-        for pattern in (*(label for label in known if label in value), *globs):
-            self._used |= {(name, each) for each in (pattern, *globs)}
-            return value[pattern]
-        return None
-
-    def _declared_grid(
-        self, call: AttentionCall, grid: tuple[int, int], prefix: int | None
-    ) -> _Found:
+    def _given(self, call: AttentionCall, grid: Size, prefix: int | None) -> Places:
         extra = call.keys - math.prod(grid)
         if extra < 0 or (prefix is not None and prefix != extra):
             raise InputError(
-                f"{self.operation}: grid does not fit layer {call.label!r}.\n"
+                f"{self.options.operation}: grid does not fit layer {call.label!r}.\n"
                 f"  grid: {grid} → {math.prod(grid)} patches"
                 f"{'' if prefix is None else f', prefix: {prefix}'}    tokens: {call.keys}\n"
                 f"  Tokens are the prefix and the patches. Pass a mapping from layer to grid where "
                 f"layers differ."
             )
-        step = _window_step(call, grid) if _n_windows(call) > 1 else _step(call, grid)
-        return _Found(grid, extra, step)
+        if _n_windows(call) > 1 and not extra:
+            return _in_windows(call, grid)
+        step = _steps(call, grid)
+        if step is None and (image := _image(call)) is not None:
+            step = divided(image, grid)
+        return Places(TokenGrid(*grid, extra, step=step))
+
+    def _whole(self, call: AttentionCall, prefix: int | None) -> Places | None:
+        """Attention over all tokens of an image, laid by a convolution or a linear layer."""
+        if _n_windows(call) != 1 or call.over == "unknown" or call.keys in call.input.lengths:
+            return None
+        if self._declared is None:
+            self._declared = Declared.by(call.frames[0].module)
+        around = declared_prefix(frame.module for frame in reversed(call.frames))
+        declared = self._declared.named if around is None else around
+        maps = [each.result for each in call.convolutions]
+        if found := grid_of_sequence(call.keys, maps, prefix=prefix, declared=declared):
+            size, extra = found
+            return Places(TokenGrid(*size, extra, step=_steps(call, size)))
+        known = around if prefix is None else prefix
+        if known is None or call.input.image is None:
+            return None
+        if (tiled := tiles(call.keys - known, call.input.image)) is None:
+            return None
+        return Places(TokenGrid(*tiled, known, step=divided(call.input.image, tiled)))
 
     def _unknown_grid(self, call: AttentionCall) -> InputError:
         sizes = list(dict.fromkeys(c.result for c in call.convolutions))[-4:]
         windows = _n_windows(call)
         return InputError(
-            f"{self.operation}: the grid of layer {call.label!r} is unknown.\n"
+            f"{self.options.operation}: the grid of layer {call.label!r} is unknown.\n"
             f"  {call.keys} tokens"
             f"{f' in each of {windows} windows of a sample' if windows > 1 else ''}"
             f"    model's input: {call.input.image or 'no image'}"
@@ -175,90 +155,14 @@ class Declared:
             f"layer out of layers=."
         )
 
-
-@dataclass(frozen=True)
-class _Found:
-    grid: tuple[int, int]
-    prefix: int
-    step: tuple[float, float] | None
-
-
-def _whole(call: AttentionCall, prefix: int | None) -> _Found | None:
-    """Attention over all tokens of an image: a convolution laid the patches."""
-    if _n_windows(call) != 1 or call.over == "unknown" or call.keys in call.input.lengths:
-        return None
-    if prefix is None:
-        prefix = _timm_prefix(call)
-    for convolution in reversed(call.convolutions):
-        extra = call.keys - math.prod(convolution.result)
-        fits = 0 <= extra <= MOST_PREFIX if prefix is None else extra == prefix
-        if fits and convolution.result != (1, 1):
-            return _Found(convolution.result, extra, _step(call, convolution.result))
-    if prefix is None or call.input.image is None:
-        return None
-    # Patches laid by a linear layer: square ones that tile the image, or none that we know of.
-    height, width = call.input.image
-    patches = call.keys - prefix
-    side = math.isqrt(height * width // patches) if patches > 0 else 0
-    if not side or height % side or width % side or height * width != patches * side**2:
-        return None
-    return _Found((height // side, width // side), prefix, (float(side), float(side)))
-
-
-def _window(call: AttentionCall, prefix: int | None) -> _Found | None:
-    """Attention in the windows of Swin: some module around it knows how large they are."""
-    if prefix:
-        return None
-    for frame in reversed(call.frames):
-        size = getattr(frame.module, "window_size", None)
-        pair = (size, size) if isinstance(size, int) else size
-        if not (isinstance(pair, tuple | list) and len(pair) == 2):
-            continue
-        grid = (int(pair[0]), int(pair[1]))
-        if math.prod(grid) == call.keys == call.queries:
-            return _Found(grid, 0, _window_step(call, grid))
-    return None
-
-
-def _step(call: AttentionCall, grid: tuple[int, int]) -> tuple[float, float] | None:
-    """Pixels from token to token: the stride of what laid them, or the image over the grid."""
-    image = call.input.image or next((c.source for c in call.convolutions), None)
-    if image is None:
-        return None
-    for convolution in call.convolutions:
-        if convolution.result == grid and convolution.source == image:
-            return (float(convolution.stride[0]), float(convolution.stride[1]))
-    return (image[0] / grid[0], image[1] / grid[1])
-
-
-def _window_step(call: AttentionCall, window: tuple[int, int]) -> tuple[float, float] | None:
-    """Pixels from token to token of a stage, whose size a module around the attention was given."""
-    image = call.input.image or next((c.source for c in call.convolutions), None)
-    if image is None:
-        return None
-    tokens = _n_windows(call) * math.prod(window)
-    for frame in reversed(call.frames[1:] or call.frames):
-        for rows, columns in _maps(call, frame.shape, frame.pairs):
-            # Padded up to whole windows, it has to be the windows' tokens.
-            padded = [-(-a // b) * b for a, b in zip((rows, columns), window, strict=True)]
-            if math.prod(padded) == tokens:
-                return (image[0] / rows, image[1] / columns)
-    side = math.isqrt(image[0] * image[1] // tokens)
-    exact = side and image[0] * image[1] == tokens * side**2
-    if not exact or image[0] % (side * window[0]) or image[1] % (side * window[1]):
-        return None
-    return (float(side), float(side))
-
-
-def _maps(
-    call: AttentionCall, shape: tuple[int, ...] | None, pairs: tuple[tuple[int, int], ...]
-) -> list[tuple[int, int]]:
-    """Heights and widths that a module may have been given: of a map, or in so many words."""
-    if shape is None or shape[0] != call.input.batch:
-        return []
-    if len(shape) == 4:
-        return [(shape[1], shape[2]), (shape[2], shape[3])]
-    return [pair for pair in pairs if len(shape) == 3 and math.prod(pair) == shape[1]]
+    def _unknown_step(self, call: AttentionCall, grid: TokenGrid) -> InputError:
+        return InputError(
+            f"{self.options.operation}: the pixels between the tokens of layer {call.label!r} are "
+            f"unknown.\n"
+            f"  grid: {grid.size}    model's input: {call.input.image or 'no image'}\n"
+            f"  Pass patch_size=pixels from a token to the next (a number, a pair, or a "
+            f"mapping from layer to it)."
+        )
 
 
 def n_samples(call: AttentionCall) -> int:
@@ -275,8 +179,72 @@ def _n_windows(call: AttentionCall) -> int:
     return call.batch // n_samples(call)
 
 
-def _timm_prefix(call: AttentionCall) -> int | None:
-    for frame in reversed(call.frames):
-        if (prefix := declared_prefix(frame.module)) is not None:
-            return prefix
+def _image(call: AttentionCall) -> Size | None:
+    return call.input.image or next((c.source for c in call.convolutions), None)
+
+
+def _steps(call: AttentionCall, size: Size) -> tuple[float, float] | None:
+    return steps_of(size, call.input.image, call.convolutions)
+
+
+def _window(call: AttentionCall) -> Places | None:
+    """Attention in the windows of Swin: some module around it knows how large they are."""
+    sizes = (getattr(frame.module, "window_size", None) for frame in reversed(call.frames))
+    pairs = ((size, size) if isinstance(size, int) else size for size in sizes)
+    window = window_of(
+        call.keys,
+        ((int(p[0]), int(p[1])) for p in pairs if isinstance(p, tuple | list) and len(p) == 2),
+    )
+    return None if window is None else _in_windows(call, window)
+
+
+def _in_windows(call: AttentionCall, window: Size) -> Places:
+    """Place the tokens of windows: the map that they cut, its step, and what is padding."""
+    size = _map_in_windows(call, window)
+    if size is None:
+        return Places(TokenGrid(*window))
+    real = real_in_windows(size, window, call.moves)
+    if real is None:
+        raise NoDistance(
+            f"attends in windows of {window[0]}×{window[1]} on a map of {size[0]}×{size[1]}, and "
+            f"where its padding lies was not seen"
+        )
+    places = None if real.all() else tuple(tuple(row) for row in real.tolist())
+    return Places(TokenGrid(*window, step=_steps(call, size)), places)
+
+
+def _map_in_windows(call: AttentionCall, window: Size) -> Size | None:
+    """Return the size of the map that the windows of a call cut.
+
+    It is what a module around the attention was given; else a map of a convolution; else one that
+    whole windows and square patches tile.
+    """
+    tokens = _n_windows(call) * math.prod(window)
+
+    def fits(size: Size) -> bool:
+        padded = (-(-a // b) * b for a, b in zip(size, window, strict=True))
+        return math.prod(padded) == tokens
+
+    for frame in reversed(call.frames[1:] or call.frames):
+        for size in _maps(call, frame.shape, frame.pairs):
+            if fits(size):
+                return size
+    for each in reversed(call.convolutions):
+        if fits(each.result):
+            return each.result
+    image = _image(call)
+    tiled = None if image is None else tiles(tokens, image)
+    if tiled is not None and all(a % b == 0 for a, b in zip(tiled, window, strict=True)):
+        return tiled
     return None
+
+
+def _maps(
+    call: AttentionCall, shape: tuple[int, ...] | None, pairs: tuple[Size, ...]
+) -> list[Size]:
+    """Heights and widths that a module may have been given: of a map, or as a pair of numbers."""
+    if shape is None or shape[0] != call.input.batch:
+        return []
+    if len(shape) == 4:
+        return [(shape[1], shape[2]), (shape[2], shape[3])]
+    return [pair for pair in pairs if len(shape) == 3 and math.prod(pair) == shape[1]]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
-from repsim.analysis.attention._places import Declared, NoDistance, TokenPlaces, n_samples
+from repsim.analysis.attention._places import NoDistance, Places, PlacesFinder, n_samples
 from repsim.attention import grid_distances, uniform_distance
 from repsim.capture import AttentionCall, AttentionRecorder, listing
+from repsim.capture.tokens import TokenGrid, TokenOptions
 
 if TYPE_CHECKING:
     import xarray
@@ -24,21 +25,19 @@ class AttentionDistances:
 
     Parameters
     ----------
-    operation : str
-        For error messages.
-    declared : Declared
+    options : TokenOptions
         Where tokens lie, as far as the caller says.
     """
 
-    def __init__(self, operation: str, declared: Declared) -> None:
-        self._operation = operation
-        self._declared = declared
+    def __init__(self, options: TokenOptions) -> None:
+        self._operation = options.operation
+        self._finder = PlacesFinder(options)
         self.n_samples = 0
         self._batch = -1
         self._size: int | None = None
         self._layers: dict[tuple[str, int], _LayerSums] = {}
         self._left_out: dict[tuple[str, int], str] = {}
-        self._tables: dict[tuple[TokenPlaces, torch.device, torch.dtype], Tensor] = {}
+        self._tables: dict[tuple[TokenGrid, torch.device, torch.dtype], Tensor] = {}
 
     def start(self) -> None:
         """Get ready for the next batch."""
@@ -49,7 +48,7 @@ class AttentionDistances:
         """Add one attention call of the running forward."""
         key = (call.name, call.call)
         try:
-            places = self._declared.places(call)
+            places = self._finder.of(call)
         except NoDistance as reason:
             self._left_out[key] = str(reason)
             return
@@ -60,11 +59,11 @@ class AttentionDistances:
         elif (sums.places, sums.heads) != (places, call.heads):
             raise InputError(
                 f"{self._operation}: layer {call.label!r} changes from batch to batch.\n"
-                f"  before: {sums.places}, {sums.heads} heads\n"
-                f"  batch {self._batch}: {places}, {call.heads} heads\n"
+                f"  before: {sums.places.grid}, {sums.heads} heads\n"
+                f"  batch {self._batch}: {places.grid}, {call.heads} heads\n"
                 f"  Images of one size belong into one call: sort them by size."
             )
-        sums.add(call, self._distances(call, places), self._batch)
+        sums.add(call, self._distances(call, places.grid), self._batch)
 
     def finish(self, recorder: AttentionRecorder) -> None:
         """Check a batch that is over, where that costs no waiting for an accelerator."""
@@ -80,20 +79,20 @@ class AttentionDistances:
         self._report(recorder)
         for key, sums in self._layers.items():
             self._check_finite(recorder, key, sums)
-        self._declared.check_used()
+        self._finder.options.check_used("layer with attention")
         most = max(sums.heads for sums in self._layers.values())
         values = np.full((4, len(self._layers), most), np.nan)
         for i, sums in enumerate(self._layers.values()):
             values[:, i, : sums.heads] = sums.means()
         places = [sums.places for sums in self._layers.values()]
         along = {
-            "grid_height": [p.grid[0] for p in places],
-            "grid_width": [p.grid[1] for p in places],
+            "grid_height": [p.grid.height for p in places],
+            "grid_width": [p.grid.width for p in places],
             "patch_height": [p.step[0] for p in places],
             "patch_width": [p.step[1] for p in places],
-            "prefix": [p.prefix for p in places],
+            "prefix": [p.grid.prefix for p in places],
         }
-        uniform = [uniform_distance(p.grid, p.step, p.prefix) for p in places]
+        uniform = [uniform_attention(p) for p in places]
         variables: dict[str, Any] = {
             key: (("layer", "head"), values[i], attrs) for i, (key, attrs) in enumerate(_VARIABLES)
         }
@@ -105,14 +104,15 @@ class AttentionDistances:
         }
         return xarray.Dataset(variables, coords)
 
-    def _distances(self, call: AttentionCall, places: TokenPlaces) -> Tensor:
+    def _distances(self, call: AttentionCall, grid: TokenGrid) -> Tensor:
         """Return (patches, keys), pixels; 0 to a prefix token."""
         device = call.output.device
         dtype = torch.float64 if call.output.dtype == torch.float64 else torch.float32
-        key = (places, device, dtype)
+        key = (grid, device, dtype)
         if key not in self._tables:
-            distances = torch.from_numpy(grid_distances(places.grid, places.step)).to(dtype)
-            self._tables[key] = nn.functional.pad(distances, (places.prefix, 0)).to(device)
+            assert grid.step is not None, "places have a step"
+            distances = torch.from_numpy(grid_distances(grid.size, grid.step)).to(dtype)
+            self._tables[key] = nn.functional.pad(distances, (grid.prefix, 0)).to(device)
         return self._tables[key]
 
     def _check_finite(
@@ -138,9 +138,8 @@ class AttentionDistances:
                 f"  Distances are between tokens that lie in a grid and attend to one another."
             )
         if left:
-            warn(
-                f"{self._operation}: left out, for they have no distances:\n{shown}{more}".rstrip()
-            )
+            text = f"{self._operation}: left out, because they have no distances:\n{shown}{more}"
+            warn(text.rstrip())
 
 
 _NEVER = torch.iinfo(torch.int32).max
@@ -171,7 +170,7 @@ _COORDS: dict[str, dict[str, str]] = {
 class _LayerSums:
     """Sums over images and patches of one layer: (distance, renormalised, mass, entropy, rows)."""
 
-    def __init__(self, places: TokenPlaces, heads: int, device: torch.device) -> None:
+    def __init__(self, places: Places, heads: int, device: torch.device) -> None:
         self.places = places
         self.heads = heads
         # Apple's GPUs have no float64.
@@ -179,16 +178,22 @@ class _LayerSums:
         self.totals = torch.zeros(5, heads, dtype=dtype, device=device)
         self.first_bad = torch.tensor(_NEVER, dtype=torch.int32, device=device)
         self.rows = 0
+        self._real: Tensor | None = None
+        if places.real is not None:
+            self._real = torch.tensor(places.real, device=device)
 
     def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
         """Add the weights of one batch, each chunk while it is in the cache."""
-        p, dtype = self.places.prefix, self.totals.dtype
+        p, dtype = self.places.grid.prefix, self.totals.dtype
         sums = torch.zeros_like(self.totals)
+        real = self._real_rows(call)
         for part, weights in call.weights(_chunk(call)):
             if part.stop <= p:
                 continue  # prefix tokens are no queries
             first = max(part.start, p)
             rows = weights[:, :, first - part.start :]
+            if real is not None:
+                rows = _among_real(rows, real, slice(first, part.stop))
             # (batch, heads, queries), summed pairwise in one precision, then on in the other.
             far = (rows * distances[first - p : part.stop - p]).sum(-1).to(dtype)
             mass = rows[..., :p].sum(-1).to(dtype)
@@ -204,7 +209,20 @@ class _LayerSums:
         here = torch.where(finite, _NEVER, batch).to(torch.int32)
         self.first_bad = torch.minimum(self.first_bad, here)
         self.totals += sums
-        self.rows += call.batch * (call.keys - p)
+        self.rows += self._n_queries(call)
+
+    def _real_rows(self, call: AttentionCall) -> Tensor | None:
+        """Return (batch, keys): which positions of each window of each sample are tokens."""
+        if self._real is None:
+            return None
+        return self._real.repeat(call.batch // len(self._real), 1)
+
+    def _n_queries(self, call: AttentionCall) -> int:
+        """Return how many patches of a batch attend, padding left out."""
+        real = self.places.real
+        if real is None:
+            return call.batch * (call.keys - self.places.grid.prefix)
+        return call.batch // len(real) * sum(map(sum, real))
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return (4, heads)."""
@@ -212,6 +230,27 @@ class _LayerSums:
         with np.errstate(invalid="ignore"):
             renormalised = ratio / some  # NaN where no patch of the head attends to any patch
         return np.stack([far / self.rows, renormalised, mass / self.rows, entropy / self.rows])
+
+
+def uniform_attention(places: Places) -> float:
+    """Return the mean distance of a head that attends to every token alike, in pixels."""
+    grid = places.grid
+    if places.real is None:
+        return uniform_distance(grid.size, places.step, grid.prefix)
+    real = np.array(places.real, dtype=float)
+    distances = grid_distances(grid.size, places.step)
+    # A window without any token has neither queries nor keys.
+    real = real[real.any(1)]
+    per_query = (real @ distances) / real.sum(1, keepdims=True)
+    return float((real * per_query).sum() / real.sum())
+
+
+def _among_real(rows: Tensor, real: Tensor, queries: slice) -> Tensor:
+    """Return weights that sum to 1 over the keys that are tokens; 0 for queries that are none."""
+    kept = rows * real[:, None, None, :]
+    total = kept.sum(-1, keepdim=True)
+    counted = real[:, None, queries, None] & (total > 0)
+    return torch.where(counted, kept / total, 0.0)
 
 
 def _chunk(call: AttentionCall) -> int:

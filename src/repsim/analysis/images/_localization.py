@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from repsim._errors import InputError, StateError, warn
+from repsim._grid_options import Grid, as_grid
+from repsim.analysis.images._batch import image_of
 from repsim.analysis.images._localization_result import localization_result
 from repsim.analysis.images._localization_sums import TokenPatchSums
-from repsim.analysis.images._token_grid import TokenGrids, image_of, pair_of
+from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select
+from repsim.capture.tokens import GridOption, PrefixOption, TokenOptions
 from repsim.streaming import MIN_BATCH
 
 if TYPE_CHECKING:
@@ -28,10 +31,10 @@ def token_localization(
     data: Iterable[Any],
     layers: Layers,
     *,
-    patches: tuple[int, int] | None = None,
+    patches: Grid | None = None,
     memory: int = 1 << 30,
-    grid: tuple[int, int] | None = None,
-    prefix: int | None = None,
+    grid: GridOption = None,
+    prefix: PrefixOption = None,
     channels_last: bool | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
@@ -61,7 +64,7 @@ def token_localization(
     layers : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :func:`repsim.capture.select_layers`; what returns tokens
         (n, tokens, d) or maps (n, c, h, w) or (n, h, w, c), of which every position is a token.
-    patches : tuple of two int, optional
+    patches : int or (int, int), optional
         Rows and columns of patches that the image is cut into, evenly; by default each layer's own
         grid, so that a map's patches are those of its resolution. A token's own patch is the one
         that its centre lies in.
@@ -69,10 +72,9 @@ def token_localization(
         Bytes that Gram matrices may take at a time, with all that is needed to make and multiply
         them. More is faster as long as the patches of an image do not fit: then the Grams of
         tokens are made once for every block of patches.
-    grid, prefix : tuple of two int, int, optional
+    grid, prefix : int or (int, int), int, or mapping of layer to these, optional
         Rows and columns of the model's patches, and the number of tokens before them, for token
-        outputs; by default from the patch embedding's convolution and timm's
-        ``num_prefix_tokens``.
+        outputs; by default found, as in :func:`repsim.attention_distance`.
     channels_last : bool, optional
         Whether 4-d outputs are (n, h, w, c); by default whichever has the image's aspect.
     select, batch_dim
@@ -160,10 +162,10 @@ def token_localization(
         )
     if not isinstance(memory, int) or memory < 1:
         raise InputError(f"{operation}: memory must be a number of bytes.\n  got {memory!r}")
-    grids = TokenGrids(
-        operation, model, layers, grid=grid, prefix=prefix, channels_last=channels_last
-    )
-    sums = TokenPatchSums(operation, pair_of(operation, "patches", patches), memory)
+    options = TokenOptions(operation, grid, prefix=prefix)
+    grids = LayerGrids(options, model, layers, channels_last=channels_last)
+    cut = None if patches is None else as_grid(operation, patches, "patches")
+    sums = TokenPatchSums(operation, cut, memory)
 
     recorder = Recorder(
         model, layers, transform=_Adding(grids, sums), select=select, batch_dim=batch_dim
@@ -192,6 +194,7 @@ def token_localization(
                 f"  batches of at least {MIN_BATCH} images: 0, shorter ones: {len(skipped)}\n"
                 f"  Bring batches of {MIN_BATCH} images or more."
             )
+    options.check_used()
     if skipped:
         warn(
             f"{operation}: {len(skipped)} batch(es) of fewer than {MIN_BATCH} samples "
@@ -217,7 +220,7 @@ class _Adding:
 
     wants_layer = True
 
-    def __init__(self, grids: TokenGrids, sums: TokenPatchSums) -> None:
+    def __init__(self, grids: LayerGrids, sums: TokenPatchSums) -> None:
         self._grids = grids
         self._sums = sums
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from repsim._errors import DegenerateWarning, warn
 from repsim.analysis.images._localization_sums import Floats, LayerSums, TokenPatchSums, patch_edges
-from repsim.analysis.images._token_grid import TokenGrid
+from repsim.capture.tokens import TokenGrid
 from repsim.estimators import Products, alignment
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from repsim._array import compute_dtype, promote, to_numpy
 from repsim._errors import InputError, NonFiniteError
-from repsim.analysis.images._token_grid import TokenGrid
+from repsim.capture.tokens import TokenGrid
 from repsim.estimators import ESTIMATORS, centred
 from repsim.kernels import Linear, centre_features
 from repsim.streaming import CHUNK, pair_products, self_products

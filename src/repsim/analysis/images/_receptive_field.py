@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import InputError
+from repsim._grid_options import as_cell
+from repsim.analysis.images._batch import image_of, with_image
+from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
-from repsim.analysis.images._token_grid import TokenGrids, image_of, pair_of, with_image
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select
+from repsim.capture.tokens import GridOption, PrefixOption, TokenOptions
 
 if TYPE_CHECKING:
     import xarray
@@ -34,8 +37,8 @@ def effective_receptive_field(
     n_probes: int = 16,
     position: tuple[int, int] | None = None,
     seed: int = 0,
-    grid: tuple[int, int] | None = None,
-    prefix: int | None = None,
+    grid: GridOption = None,
+    prefix: PrefixOption = None,
     channels_last: bool | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
@@ -81,9 +84,9 @@ def effective_receptive_field(
     seed : int, default 0
         Of the signs. A layer's signs depend on the seed, the layer's name and the image's place in
         the data, not on batch sizes or on other layers.
-    grid, prefix : tuple of two int, int, optional
+    grid, prefix : int or (int, int), int, or mapping of layer to these, optional
         Rows and columns of patches, and the number of tokens before them, for token outputs; by
-        default from the patch embedding's convolution and timm's ``num_prefix_tokens``.
+        default found, as in :func:`repsim.attention_distance`.
     channels_last : bool, optional
         Whether 4-d outputs are (n, h, w, c); by default whichever has the image's aspect.
     select, batch_dim
@@ -155,11 +158,10 @@ def effective_receptive_field(
     """
     operation = "effective_receptive_field"
     _check(operation, model, mode, n_probes, seed)
-    place = pair_of(operation, "position", position, least=0)
+    place = None if position is None else as_cell(operation, "position", position)
     probes = Probes(n_probes if mode == "rademacher" else None, seed)
-    grids = TokenGrids(
-        operation, model, layers, grid=grid, prefix=prefix, channels_last=channels_last
-    )
+    options = TokenOptions(operation, grid, prefix=prefix)
+    grids = LayerGrids(options, model, layers, channels_last=channels_last)
     recorder = Recorder(
         model,
         layers,
@@ -193,6 +195,7 @@ def effective_receptive_field(
             # Or the graph would stay until the next forward is done.
             del units, given, leaf
             recorder.clear()
+    options.check_used()
     return fields.result(
         {
             "model": model_label(model, name),
@@ -214,7 +217,7 @@ class _Centre:
 
     wants_layer = True
 
-    def __init__(self, operation: str, grids: TokenGrids, position: tuple[int, int] | None) -> None:
+    def __init__(self, operation: str, grids: LayerGrids, position: tuple[int, int] | None) -> None:
         self._operation = operation
         self._grids = grids
         self._position = position

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from repsim._array import accumulator_dtype, to_numpy
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
-from repsim.analysis.images._token_grid import TokenGrid
+from repsim.capture.tokens import TokenGrid
 
 if TYPE_CHECKING:
     import xarray

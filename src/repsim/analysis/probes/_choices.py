@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError
-from repsim.analysis.images._patches import declared_prefix, map_sizes
 from repsim.capture import unwrap
+from repsim.capture.tokens import (
+    Convolution,
+    Declared,
+    ModelInput,
+    TokenOptions,
+    declared_prefix,
+    grid_of_map,
+    modules_around,
+    prefix_of_sequence,
+    watching,
+)
 
-__all__ = ["ChosenTokens", "TokenChoices", "Tokens", "prefix_of"]
+__all__ = ["ChosenTokens", "TokenChoices", "Tokens"]
 
 Tokens: TypeAlias = str | int | Sequence[str | int]
 """What ``tokens=`` accepts."""
 
 NAMED = ("cls", "mean", "mean_without_cls")
-
-CLS_NAMES = ("cls_token", "class_token", "class_embedding")
-"""How timm, torchvision and transformers call the parameter."""
-
-OTHER_NAMES = ("dist_token", "distillation_token", "reg_token", "register_tokens")
 
 
 @dataclass(frozen=True)
@@ -40,43 +45,45 @@ class TokenChoices:
 
     Parameters
     ----------
-    operation : str
-        The caller's name, for errors.
+    options : TokenOptions
+        What the caller says of prefixes: how many tokens precede the spatial ones, the first of
+        them CLS.
     model : torch.nn.Module
-        Asked for its prefix tokens where ``prefix`` is not given.
+        The model.
     tokens : str, int, or a sequence of these
         ``"cls"``, ``"mean"``, ``"mean_without_cls"``, positions, ``"each"`` for all of them.
-    prefix : int, optional
-        How many tokens precede the spatial ones, the first of them CLS.
     """
 
     wants_layer = True
 
-    def __init__(
-        self, operation: str, model: nn.Module, tokens: Tokens, prefix: int | None
-    ) -> None:
-        self._operation = operation
-        self.named, self.each = _resolved(operation, tokens)
-        self._declared = prefix
-        if prefix is None:
-            self._prefix, self._has_cls = prefix_of(model)
-        else:
-            self._prefix, self._has_cls = prefix, prefix > 0
-        self._maps: list[tuple[int, int]] = []
-        # Those that keep channels last have one; without, a map in doubt is channels first.
-        self._mixed = any(isinstance(module, nn.LayerNorm) for module in unwrap(model).modules())
+    def __init__(self, options: TokenOptions, model: nn.Module, tokens: Tokens) -> None:
+        self._operation = options.operation
+        self._options = options
+        self._root = unwrap(model)
+        self._declared = Declared.by(model)
+        self.named, self.each = _resolved(options.operation, tokens)
+        self._convolutions: list[Convolution] = []
+        self._input = ModelInput()
         self.unknown: dict[str, tuple[int, ...]] = {}
         """Layers in which the prefix could not be told, with the shape of their output."""
 
     @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Follow the size of the model's maps: they tell a CLS token from a patch."""
-        with map_sizes(unwrap(model)) as self._maps:
-            yield
+    def watching(self) -> Iterator[None]:
+        """Follow the model's input and its maps: they tell a CLS token from a patch."""
+        handle = self._root.register_forward_pre_hook(self._began, with_kwargs=True)
+        try:
+            with watching(self._root) as self._convolutions:
+                yield
+        finally:
+            handle.remove()
+
+    def _began(self, _module: nn.Module, args: object, kwargs: object) -> None:
+        self._input = ModelInput.of((args, kwargs))
 
     def start(self) -> None:
         """Get ready for the next forward."""
-        self._maps.clear()
+        self._convolutions.clear()
+        self._input = ModelInput()
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> ChosenTokens:
         """Return the chosen tokens of one output; those that it lacks are left out."""
@@ -94,9 +101,11 @@ class TokenChoices:
         else:
             # (B, N, D) either way: the positions of a map are its tokens.
             sequence = tensor if tensor.ndim == 3 else self._of_map(tensor, layer)
-            known = 0 if tensor.ndim == 4 else self._prefix_in(tensor, layer)
+            given = self._options.prefix_of(f"{layer}:{call}", layer)
+            known = 0 if tensor.ndim == 4 else self._prefix_in(tensor, layer, given)
+            has_cls = bool(known) and (given is not None or self._declared.has_cls)
             for name in self.named:
-                if (vector := self._vector(sequence, name, known, wide)) is not None:
+                if (vector := _vector(sequence, name, known, has_cls, wide)) is not None:
                     chosen[name] = vector
         parts = [torch.stack(list(chosen.values()))] if chosen else []
         names = list(chosen)
@@ -107,77 +116,55 @@ class TokenChoices:
             return ChosenTokens((), tensor.new_zeros((0, tensor.shape[0], 1), dtype=wide))
         return ChosenTokens(tuple(names), parts[0] if len(parts) == 1 else torch.cat(parts))
 
-    def _vector(
-        self, sequence: Tensor, name: str, prefix: int | None, wide: torch.dtype
-    ) -> Tensor | None:
-        if name == "mean":
-            return sequence.mean(1, dtype=wide)
-        if name == "mean_without_cls":
-            return None if prefix is None else sequence[:, prefix:].mean(1, dtype=wide)
-        if name == "cls":
-            return sequence[:, 0].to(wide) if prefix and self._has_cls else None
-        index = int(name)
-        return sequence[:, index].to(wide) if index < sequence.shape[1] else None
-
     def _of_map(self, tensor: Tensor, layer: str) -> Tensor:
         """Return a map as (B, N, D); where its channels are shows from those of convolutions."""
-        first, last = (self._fits(*tensor.shape[1 + at : 3 + at]) for at in (1, 0))
-        if first == last and self._mixed:
+        found = grid_of_map(
+            (int(tensor.shape[1]), int(tensor.shape[2]), int(tensor.shape[3])),
+            self._input.image,
+            self._maps(),
+            mixed=self._declared.channels_last,
+        )
+        if found is None:
             raise CaptureError(
                 f"{self._operation}: layer {layer!r} returned {tuple(tensor.shape)}.\n"
-                "  Which of its axes are positions does not show from the model's convolutions.\n"
+                "  Which of its axes are positions does not show from the image or the maps of the "
+                "model's convolutions.\n"
                 "  Leave the layer out, or make (B, N, D) of it by select=: x.flatten(1, 2) if its "
                 "channels are last,\n  x.flatten(2).transpose(1, 2) if they are first."
             )
-        return tensor.flatten(1, 2) if last and not first else tensor.flatten(2).transpose(1, 2)
+        _, first = found
+        return tensor.flatten(2).transpose(1, 2) if first else tensor.flatten(1, 2)
 
-    def _fits(self, rows: int, columns: int) -> bool:
-        """Whether a map of this size is one of a convolution, or that pooled by an integer."""
-        return any(
-            h % rows == 0 and w % columns == 0 and h // rows == w // columns for h, w in self._maps
+    def _maps(self) -> list[tuple[int, int]]:
+        return [each.result for each in self._convolutions]
+
+    def _prefix_in(self, tensor: Tensor, layer: str, given: int | None) -> int | None:
+        """How many tokens of (B, N, D) are no patches; None where that cannot be told."""
+        known = prefix_of_sequence(
+            int(tensor.shape[1]),
+            self._maps(),
+            prefix=given,
+            declared=self._declared.named,
+            around=declared_prefix(modules_around(self._root, layer)),
         )
-
-    def _prefix_in(self, tensor: Tensor, layer: str) -> int | None:
-        """How many tokens of (B, N, D) are no patches; None where that cannot be told.
-
-        A model may have a CLS token and layers that do not see it: its patch embedding, blocks
-        before it is added (CaiT), blocks that see nothing else.
-        """
-        n, prefix = tensor.shape[1], self._prefix
-        if prefix == 0:
-            return 0
-        if self._declared is not None or not self._maps:
-            known = prefix if n > prefix else None
-        else:
-            patches = {h * w for h, w in self._maps}
-            with_prefix, without = n - prefix in patches, n in patches
-            known = None if with_prefix == without else prefix if with_prefix else 0
         if known is None and ({"cls", "mean_without_cls"} & set(self.named)):
             self.unknown.setdefault(layer, tuple(tensor.shape))
         return known
 
 
-def prefix_of(model: nn.Module) -> tuple[int, bool]:
-    """Return how many tokens a model puts before its patches, and whether the first is CLS.
-
-    timm's ``num_prefix_tokens`` where there is one; otherwise the parameters by their names in
-    timm, torchvision and transformers. A model without any has no prefix.
-    """
-    count: int | None = None
-    others = cls = 0
-    for module in unwrap(model).modules():
-        if count is None:
-            count = declared_prefix(module)
-        cls = max(cls, *(_length(module, name) for name in CLS_NAMES))
-        others = max(others, sum(_length(module, name) for name in OTHER_NAMES))
-    return (others + cls if count is None else count), cls > 0
-
-
-def _length(module: nn.Module, name: str) -> int:
-    value: Any = module._parameters.get(name)
-    if value is None:
-        return 0
-    return value.shape[-2] if value.ndim > 1 else 1
+def _vector(
+    sequence: Tensor, name: str, prefix: int | None, has_cls: bool, wide: torch.dtype
+) -> Tensor | None:
+    """Return one choice of a sequence (B, N, D); None where it has none."""
+    if name == "mean":
+        return sequence.mean(1, dtype=wide)
+    if name == "mean_without_cls":
+        spatial = prefix is not None and prefix < sequence.shape[1]
+        return sequence[:, prefix:].mean(1, dtype=wide) if spatial else None
+    if name == "cls":
+        return sequence[:, 0].to(wide) if has_cls else None
+    index = int(name)
+    return sequence[:, index].to(wide) if index < sequence.shape[1] else None
 
 
 def _resolved(operation: str, tokens: Tokens) -> tuple[tuple[str, ...], bool]:

@@ -18,6 +18,7 @@ from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, che
 from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select
+from repsim.capture.tokens import PrefixOption, TokenOptions
 
 if TYPE_CHECKING:
     import xarray
@@ -38,7 +39,7 @@ def linear_probe(
     shots: int | None = None,
     holdout: float = 0.2,
     labels: LabelsOf | None = None,
-    prefix: int | None = None,
+    prefix: PrefixOption = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
     prepare: Prepare | None = None,
@@ -91,10 +92,10 @@ def linear_probe(
         with a single λ.
     labels : callable, optional
         From a batch to its labels; the model then gets the batch whole.
-    prefix : int, optional
+    prefix : int, or mapping of layer to int, optional
         How many tokens precede the spatial ones, the first of them CLS (0: there is no CLS). By
-        default asked of the model (timm, torchvision, transformers) and checked, layer by layer,
-        against the sizes of the feature maps of its convolutions.
+        default found, as in :func:`repsim.attention_distance`. Where neither a map of the model
+        nor the model itself tells, as in text, "cls" and "mean_without_cls" are NaN.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
     prepare, forward : callable, optional
@@ -165,8 +166,9 @@ def linear_probe(
     >>> bool(result.accuracy.sel(layer="2", token="mean") < 1)  # a single number is not enough
     True
     """
-    _check(model, n_classes, ridges, shots, holdout, prefix)
-    choices = TokenChoices("linear_probe", model, tokens, prefix)
+    _check(model, n_classes, ridges, shots, holdout)
+    options = TokenOptions("linear_probe", prefix=prefix)
+    choices = TokenChoices(options, model, tokens)
     recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
     division = Division(holdout, shots)
     training: dict[str, TrainedProbe] = {}
@@ -189,7 +191,7 @@ def linear_probe(
             names.setdefault(layer, found.names)
             yield layer, found.values
 
-    with as_found(model), choices.watching(model), recorder:
+    with as_found(model), choices.watching(), recorder:
         with each_batch("linear_probe", train, progress=progress) as batches:
             for given, truth, where in labelled(batches, "train", n_classes):
                 fit, hold = division.take(truth)
@@ -200,6 +202,7 @@ def linear_probe(
                 if division.complete(n_classes):
                     break
         classes = division.check("linear_probe", n_classes, hold=holdout > 0)
+        options.check_used()
         _report_unknown(choices)
         _check_any(names, tokens)
         for layer in list(training):  # the state of a layer goes when its classifiers are there
@@ -285,7 +288,6 @@ def _check(
     ridges: Sequence[float],
     shots: int | None,
     holdout: float,
-    prefix: int | None,
 ) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -298,11 +300,4 @@ def _check(
             raise InputError(
                 f"linear_probe: {what} must be an integer of at least {least}.\n  got {number!r}"
             )
-    if prefix is not None and (
-        not isinstance(prefix, int) or isinstance(prefix, bool) or prefix < 0
-    ):
-        raise InputError(
-            f"linear_probe: prefix must be the number of tokens before the patches, from 0.\n"
-            f"  got {prefix!r}"
-        )
     check_ridges("linear_probe", ridges, holdout)

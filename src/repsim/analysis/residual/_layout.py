@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError
-from repsim.analysis.images._patches import MOST_PREFIX, declared_prefix, merged
 from repsim.capture import Join, ResidualSite, SiteFinder, unwrap
+from repsim.capture.tokens import (
+    Declared,
+    TokenOptions,
+    declared_prefix,
+    modules_around,
+    prefix_of_sequence,
+)
 
 __all__ = ["Layout", "Layouts"]
 
@@ -34,10 +40,15 @@ class Layouts:
     """Find the layout of a site; see :func:`repsim.residual_ratios` for the rules."""
 
     def __init__(
-        self, model: nn.Module, prefix: int | None, batch_dim: int | None, channel_dim: int | None
+        self,
+        model: nn.Module,
+        options: TokenOptions,
+        batch_dim: int | None,
+        channel_dim: int | None,
     ) -> None:
         self._root = unwrap(model)
-        self._prefix, self._batch_dim, self._channel_dim = prefix, batch_dim, channel_dim
+        self._declared = Declared.by(model)
+        self._options, self._batch_dim, self._channel_dim = options, batch_dim, channel_dim
 
     def of(self, site: ResidualSite, join: Join, finder: SiteFinder) -> Layout:
         """Return the layout, or raise a CaptureError or an InputError that asks for it."""
@@ -88,33 +99,28 @@ class Layouts:
         return axis
 
     def _n_prefix(self, site: ResidualSite, join: Join, n_tokens: int) -> int:
-        if self._prefix is not None:
-            if self._prefix > n_tokens:
-                raise InputError(
-                    f"residual_ratios: prefix={self._prefix}, and site {site.label!r} has "
-                    f"{n_tokens} tokens."
-                )
-            return self._prefix
-        module, around = self._root, [self._root]
-        for part in site.block.split(".") if site.block else ():
-            module = module.get_submodule(part)
-            around.append(module)
-        for module in reversed(around):
-            if (number := declared_prefix(module)) is not None:
-                return min(number, n_tokens)
-        if join.grid is not None:
-            height, width = join.grid
-            if 0 <= n_tokens - height * width <= MOST_PREFIX:
-                return n_tokens - height * width
-            if n_tokens > 1 and merged(n_tokens, height, width):  # a single one may be pooled
-                return 0
-        raise InputError(
-            f"residual_ratios: which of the {n_tokens} tokens of site {site.label!r} are spatial "
-            "is unknown.\n"
-            f"  no num_prefix_tokens; the latest convolution's grid: {join.grid or 'none'}\n"
-            "  Pass prefix= the number of tokens before the spatial ones (CLS, registers), 0 if "
-            "there are none."
+        given = self._options.prefix_of(site.label, site.block)
+        if given is not None and given > n_tokens:
+            raise InputError(
+                f"residual_ratios: prefix={given}, and site {site.label!r} has {n_tokens} tokens."
+            )
+        found = prefix_of_sequence(
+            n_tokens,
+            join.maps,
+            prefix=given,
+            declared=self._declared.named,
+            around=declared_prefix(modules_around(self._root, site.block)),
         )
+        if found is None:
+            sizes = ", ".join(f"{h}×{w}" for h, w in dict.fromkeys(join.maps[-4:]))
+            raise InputError(
+                f"residual_ratios: which of the {n_tokens} tokens of site {site.label!r} are "
+                "spatial is unknown.\n"
+                f"  no num_prefix_tokens; the convolutions before put out: {sizes or 'nothing'}\n"
+                "  Pass prefix= the number of tokens before the spatial ones (CLS, registers), 0 "
+                "if there are none."
+            )
+        return found
 
 
 def _axis(option: str, axis: int, site: ResidualSite) -> int:

@@ -15,6 +15,7 @@ from repsim.analysis.residual._layout import Layout, Layouts
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Join, ResidualSite, SiteFinder, listing
+from repsim.capture.tokens import PrefixOption, TokenOptions
 
 if TYPE_CHECKING:
     import xarray
@@ -26,7 +27,7 @@ def residual_ratios(
     model: nn.Module,
     data: Iterable[Any],
     *,
-    prefix: int | None = None,
+    prefix: PrefixOption = None,
     batch_dim: int | None = None,
     channel_dim: int | None = None,
     prepare: Prepare | None = None,
@@ -50,12 +51,12 @@ def residual_ratios(
     data : iterable
         Batches, iterated once: the input tensor, a tuple led by it, or a mapping of keyword
         arguments. Their sizes may differ.
-    prefix : int, optional
+    prefix : int, or mapping of site or block to int, optional
         How many tokens of a sequence (n, tokens, channels) come before the spatial ones: CLS,
-        distillation, registers. By default timm's ``num_prefix_tokens``, else what the latest
-        two-dimensional convolution's h·w leaves over, 0 to 16; none where patches were merged
-        (h·w/k²); else an error asks for it. For text pass the number of tokens to set apart.
-        Feature maps have none.
+        distillation, registers. By default what the map of a convolution leaves over, as in
+        :func:`repsim.attention_distance`, checked against what the model says of itself; an error
+        asks for it where neither tells. For text pass the number of tokens to set apart. Feature
+        maps have none.
     batch_dim : int, optional
         The axis of the samples, in every sum. By default axis 0, checked against the input's.
     channel_dim : int, optional
@@ -135,11 +136,8 @@ def residual_ratios(
         raise InputError(
             f"residual_ratios: model must be a torch.nn.Module.\n  got {type(model).__name__}"
         )
-    if prefix is not None and (
-        isinstance(prefix, bool) or not isinstance(prefix, int) or prefix < 0
-    ):
-        raise InputError(f"residual_ratios: prefix must be a number of tokens.\n  got {prefix!r}")
-    total = _Total(Layouts(model, prefix, batch_dim, channel_dim))
+    options = TokenOptions("residual_ratios", prefix=prefix)
+    total = _Total(Layouts(model, options, batch_dim, channel_dim))
     with (
         each_batch("residual_ratios", data, model, progress=progress) as batches,
         SiteFinder(model, total.add) as finder,
@@ -150,6 +148,7 @@ def residual_ratios(
             batch.run(model, prepare, forward)
             total.end_batch()
     finder.warn("residual_ratios")
+    options.check_used("site or block")
     return total.dataset().assign_attrs(
         model=model_label(model, name), n_samples=total.n_samples, **versions()
     )

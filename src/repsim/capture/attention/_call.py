@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import InputError
-from repsim.capture.attention._frames import Convolution, Frame, ModelInput
+from repsim.capture.attention._frames import Frame
+from repsim.capture.tokens._evidence import ModelInput
+from repsim.capture.tokens._rules import Convolution, Move
 
 __all__ = ["AttentionCall", "Over", "Rows", "eager_rows", "fused_rows", "shared_heads"]
 
@@ -50,6 +52,8 @@ class AttentionCall:
         The modules that are running, from the outermost in.
     convolutions : list of Convolution
         The convolutions before this call.
+    moves : list of Move
+        The paddings and cyclic shifts before this call, of tensors with four axes.
     input : ModelInput
         The sizes of what the model was called with.
     """
@@ -64,6 +68,7 @@ class AttentionCall:
     over: Over
     frames: tuple[Frame, ...]
     convolutions: list[Convolution]
+    moves: list[Move]
     input: ModelInput
     _rows: Rows = field(repr=False)
     _value: Callable[[], Tensor | None] = field(repr=False)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from repsim._errors import CaptureError
 from repsim.capture._output import tensors_in
 from repsim.capture._walk import unwrap
+from repsim.capture.tokens._evidence import ModelInput
 
-__all__ = ["Convolution", "Frame", "Frames", "ModelInput", "in_backward"]
+__all__ = ["Frame", "Frames", "in_backward"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,49 +38,6 @@ class Frame:
     module: nn.Module
     shape: tuple[int, ...] | None
     pairs: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Convolution:
-    """The sizes (height, width) that a two-dimensional convolution led from and to."""
-
-    source: tuple[int, int]
-    result: tuple[int, int]
-    stride: tuple[int, int]
-
-
-@dataclass(slots=True)
-class ModelInput:
-    """What a forward started from.
-
-    Attributes
-    ----------
-    batch : int or None
-        The first axis of the first tensor.
-    image : (int, int) or None
-        Height and width of the first floating-point tensor with four axes.
-    lengths : set of int
-        Second axes of integer tensors: lengths of texts.
-    """
-
-    batch: int | None
-    image: tuple[int, int] | None
-    lengths: set[int]
-
-    @classmethod
-    def of(cls, arguments: object) -> ModelInput:
-        """Look through the arguments of a module."""
-        found = cls(None, None, set())
-        for tensor in tensors_in(arguments):
-            if tensor.is_nested or tensor.dim() == 0:
-                continue
-            if found.batch is None:
-                found.batch = int(tensor.shape[0])
-            if tensor.dim() == 4 and tensor.is_floating_point() and found.image is None:
-                found.image = _height_and_width(tensor)
-            if tensor.dim() >= 2 and not (tensor.is_floating_point() or tensor.is_complex()):
-                found.lengths.add(int(tensor.shape[1]))
-        return found
 
 
 class Frames:
@@ -193,8 +151,3 @@ def _pairs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[int, in
         and type(value[0]) is int
         and type(value[1]) is int
     )
-
-
-def _height_and_width(image: Tensor) -> tuple[int, int]:
-    a, b, c = (int(size) for size in image.shape[1:])
-    return (a, b) if c in (1, 3, 4) and a not in (1, 3, 4) else (b, c)

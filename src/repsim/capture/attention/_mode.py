@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from repsim._errors import CaptureError
 from repsim.capture.attention._call import Rows, eager_rows, fused_rows
 from repsim.capture.attention._eager import FOLLOWED, PRODUCTS, SOFTMAX, EagerAttention
-from repsim.capture.attention._frames import Convolution
+from repsim.capture.tokens._evidence import convolution_of, moved
+from repsim.capture.tokens._rules import Convolution, Move
 
 __all__ = ["AttentionMode", "Listener", "Seen"]
 
@@ -22,7 +23,8 @@ _FLEX = frozenset({"flex_attention", "flex_attention_backward"})
 _UNSEEN = frozenset(
     {"varlen_attn", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
 )
-_INTERESTING = SOFTMAX | PRODUCTS | FOLLOWED | {_FUSED, _MODULE, "conv2d"} | _FLEX | _UNSEEN
+_PLACES = frozenset({"conv2d", "pad", "roll"})
+_INTERESTING = SOFTMAX | PRODUCTS | FOLLOWED | {_FUSED, _MODULE} | _PLACES | _FLEX | _UNSEEN
 
 _FUSED_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
@@ -62,6 +64,7 @@ class Listener(Protocol):
 
     eager: EagerAttention
     convolutions: list[Convolution]
+    moves: list[Move]
 
     @property
     def layer(self) -> str | None:
@@ -108,8 +111,8 @@ class AttentionMode(TorchFunctionMode):
             self._fused(args, kwargs, result)
         elif name in SOFTMAX:
             eager.begin(self._listener.layer, args, kwargs, result)
-        elif name == "conv2d":
-            self._convolution(args, kwargs, result)
+        elif name in _PLACES:
+            self._place(name, args, kwargs, result)
         elif name in FOLLOWED:
             eager.step(func, name, args, kwargs, result)
         elif not eager.idle and (product := eager.product(name, args, kwargs, result)) is not None:
@@ -158,17 +161,20 @@ class AttentionMode(TorchFunctionMode):
         )
         self._listener.attention(Seen(rows, key.shape[-2], output, value, self._heads))
 
-    def _convolution(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+    def _place(
+        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        """Take note of what tells where tokens lie."""
         source = args[0] if args else kwargs.get("input")
         if not (isinstance(source, Tensor) and isinstance(result, Tensor)):
             return
-        if source.ndim != 4 or result.ndim != 4:
+        if name != "conv2d":
+            if (move := moved(name, source, result, args[1:], kwargs)) is not None:
+                self._listener.moves.append(move)
             return
         stride = args[3] if len(args) > 3 else kwargs.get("stride", 1)
-        pair = (stride, stride) if isinstance(stride, int) else tuple(stride) * (3 - len(stride))
-        self._listener.convolutions.append(
-            Convolution(_size(source), _size(result), (int(pair[0]), int(pair[1])))
-        )
+        if (found := convolution_of(source, result, stride)) is not None:
+            self._listener.convolutions.append(found)
 
     def _refusal(self, name: str) -> CaptureError:
         kernel = "flex_attention" if name in _FLEX else name
@@ -178,7 +184,3 @@ class AttentionMode(TorchFunctionMode):
             '  Load a Hugging Face model with attn_implementation="sdpa"; elsewhere use\n'
             "  torch.nn.functional.scaled_dot_product_attention with a mask."
         )
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return (int(image.shape[2]), int(image.shape[3]))

@@ -15,9 +15,11 @@ from repsim.capture._scripted import refuse_scripted
 from repsim.capture._select import Layer, Layers, listing, select_layers
 from repsim.capture.attention._call import AttentionCall, shared_heads
 from repsim.capture.attention._eager import EagerAttention
-from repsim.capture.attention._frames import Convolution, Frames, ModelInput, in_backward
+from repsim.capture.attention._frames import Frames, in_backward
 from repsim.capture.attention._layout import attends_over, find_heads
 from repsim.capture.attention._mode import AttentionMode, Seen
+from repsim.capture.tokens._evidence import ModelInput
+from repsim.capture.tokens._rules import Convolution, Move
 
 __all__ = ["AttentionRecorder"]
 
@@ -110,6 +112,7 @@ class AttentionRecorder:
         # Of the latest forward:
         self.eager = EagerAttention()
         self.convolutions: list[Convolution] = []
+        self.moves: list[Move] = []
         self._calls: Counter[str] = Counter()
         self._not_chosen: set[str] = set()
         self._unclear: list[tuple[str, str]] = []
@@ -180,7 +183,7 @@ class AttentionRecorder:
     def attention(self, seen: Seen) -> bool:
         """Hand on attention that was seen; False if its heads cannot be told from its batch."""
         frames = tuple(self._frames.stack)
-        name, source = frames[-1].name, self._frames.input or ModelInput(None, None, set())
+        name, source = frames[-1].name, self._frames.input or ModelInput()
         call = self._calls[name]
         axes = find_heads(seen.lead, frames[-1].module, source.batch, seen.heads)
         if axes is None:
@@ -207,6 +210,7 @@ class AttentionRecorder:
                 over=attends_over(frames[-1], axes, seen.queries, seen.keys, value),
                 frames=frames,
                 convolutions=self.convolutions,
+                moves=self.moves,
                 input=source,
                 _rows=axes.arranged(seen.rows),
                 _value=lambda: (
@@ -226,6 +230,7 @@ class AttentionRecorder:
     def _new_forward(self) -> None:
         self.eager.clear()
         self.convolutions = []
+        self.moves = []
         self._calls = Counter()
         self._not_chosen = set()
         self._unclear = []

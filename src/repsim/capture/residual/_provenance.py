@@ -28,6 +28,7 @@ from repsim.capture.residual._ops import (
     WEIGHTS,
 )
 from repsim.capture.residual._rule import CONSTANT, Kind, Value, axis_after, relation, union
+from repsim.capture.tokens._rules import Size
 
 __all__ = ["Join", "OnJoin", "Provenance"]
 
@@ -50,8 +51,8 @@ class Join:
         The same when the branch last passed a weight matrix.
     channels : int or None
         The axis of the features: the skip's, else the branch's, where either is known.
-    grid : tuple of int, or None
-        Height and width of the latest two-dimensional convolution's output.
+    maps : tuple of (int, int)
+        Heights and widths of what two-dimensional convolutions put out before, in their order.
     """
 
     kind: Kind
@@ -60,7 +61,7 @@ class Join:
     inside: tuple[str, ...]
     made_in: tuple[str, ...]
     channels: int | None
-    grid: tuple[int, int] | None
+    maps: tuple[Size, ...]
 
 
 OnJoin: TypeAlias = Callable[[Join], Tensor | None]
@@ -106,7 +107,7 @@ class Provenance(TorchFunctionMode):
         self._n_marks = 0
         self._weights = 0  # which marks are weight matrices
         self._made_in: dict[int, tuple[str, ...]] = {}
-        self._grid: tuple[int, int] | None = None
+        self._maps: list[Size] = []
 
     # -- what the hooks tell ---------------------------------------------------------------------
 
@@ -190,7 +191,9 @@ class Provenance(TorchFunctionMode):
         if name in WEIGHTS or (name in MATRIX_PRODUCTS and len(values) < len(inputs)):
             merged.passed |= self._mark(weight=True)
             if name == "conv2d":
-                self._grid = (outs[0].shape[-2], outs[0].shape[-1])
+                height, width = outs[0].shape[-2:]
+                if (height, width) != (1, 1):  # a gate on pooled channels lays no patches
+                    self._maps.append((height, width))
         if name in NONLINEAR:
             merged.passed |= self._mark(weight=False)
         if name in ("sum", "mean") and values[0].joined:
@@ -238,7 +241,7 @@ class Provenance(TorchFunctionMode):
         value.channels = b.channels if a.channels is None else a.channels
         value.skip = a.skip if kind == "parallel" else a.bit
         inside, made_in = tuple(self.stack), self._made_in[last]
-        return Join(kind, skip, branch, inside, made_in, value.channels, self._grid), value
+        return Join(kind, skip, branch, inside, made_in, value.channels, tuple(self._maps)), value
 
     def _looks_residual(self, inputs: list[Tensor]) -> bool:
         values = [(tensor.shape, self._value(tensor)) for tensor in inputs]

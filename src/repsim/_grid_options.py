@@ -1,0 +1,81 @@
+"""Grids, steps and prefixes as a caller writes them: one parser for every function that asks."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from repsim._errors import InputError
+
+__all__ = ["Grid", "PatchSize", "as_cell", "as_grid", "as_patch_size", "as_prefix"]
+
+Grid: TypeAlias = int | tuple[int, int]
+"""Patches along the height and the width; one number for a square."""
+
+PatchSize: TypeAlias = float | tuple[float, float]
+"""Pixels from one patch to the next along the height and the width; one number for both."""
+
+
+def as_grid(operation: str, grid: Any, argument: str = "grid") -> tuple[int, int]:
+    """Return (rows, columns), or raise an error that says what a grid is."""
+    pair = _pair(grid)
+    if len(pair) != 2 or not all(_is_whole(side) and side >= 1 for side in pair):
+        raise InputError(
+            f"{operation}: {argument} must be the number of patches along height and width, each "
+            f"at least 1.\n"
+            f"  {argument}: {grid!r}\n"
+            f"  For 224×224 images in patches of 16×16 it is (14, 14)."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:
+    """Return (height, width) in pixels, or raise an error that says what a patch size is."""
+    pair = _pair(patch_size)
+    if len(pair) != 2 or not all(_is_number(side) and 0 < side < math.inf for side in pair):
+        raise InputError(
+            f"{operation}: patch_size must be positive, in pixels: one number, or height and "
+            f"width.\n"
+            f"  patch_size: {patch_size!r}\n"
+            f"  For a model of patches of 16×16 pixels it is 16."
+        )
+    return float(pair[0]), float(pair[1])
+
+
+def as_prefix(operation: str, prefix: Any) -> int:
+    """Return the number of tokens before the patches, or raise an error that says what it is."""
+    if not _is_whole(prefix) or prefix < 0:
+        raise InputError(
+            f"{operation}: prefix must be a whole number of at least 0, the tokens before the "
+            f"patches.\n"
+            f"  prefix: {prefix!r}\n"
+            f"  With one CLS token it is 1, with CLS and four registers 5."
+        )
+    return int(prefix)
+
+
+def as_cell(operation: str, argument: str, value: Any) -> tuple[int, int]:
+    """Return (row, column), counted from 0, or raise an error that says what a position is."""
+    pair = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
+    if len(pair) != 2 or not all(_is_whole(side) and side >= 0 for side in pair):
+        raise InputError(
+            f"{operation}: {argument} must be two integers of at least 0, (row, column).\n"
+            f"  got {value!r}"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+def _pair(value: Any) -> tuple[Any, ...]:
+    several = isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return tuple(value) if several else (value, value)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

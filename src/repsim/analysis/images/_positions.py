@@ -1,0 +1,178 @@
+"""Where the positions of each layer's output lie, and which layers are left out without them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+from torch import Tensor, nn
+
+from repsim._errors import CaptureError, warn
+from repsim.capture import Layers, select_layers, unwrap
+from repsim.capture.tokens import (
+    Convolution,
+    Declared,
+    Size,
+    TokenGrid,
+    TokenOptions,
+    declared_prefix,
+    grid_of_map,
+    grid_of_sequence,
+    modules_around,
+    steps_of,
+    watching,
+)
+
+__all__ = ["LayerGrids"]
+
+logger = logging.getLogger("repsim")
+
+
+class LayerGrids:
+    """Find the grid of every output, by the rules of :mod:`repsim.capture.tokens`.
+
+    A context manager: it listens to the model's convolutions, and removes its hooks.
+
+    Parameters
+    ----------
+    options : TokenOptions
+        What the caller says of grids and prefixes.
+    model : torch.nn.Module
+        The model.
+    layers : Layers
+        What was asked for: an output without positions is an error where it was asked for by exact
+        name, and is left out otherwise.
+    channels_last : bool, optional
+        What all maps are.
+    """
+
+    def __init__(
+        self,
+        options: TokenOptions,
+        model: nn.Module,
+        layers: Layers,
+        *,
+        channels_last: bool | None = None,
+    ) -> None:
+        self._options = options
+        self._operation = options.operation
+        self._root = unwrap(model)
+        self._chosen = {layer.name: layer for layer in select_layers(model, layers)}
+        self._channels_last = channels_last
+        self._declared = Declared.by(model)
+        self._stack: ExitStack | None = None
+        self._image: Size = (0, 0)
+        self._convolutions: list[Convolution] = []
+        self._without: dict[tuple[str, int], tuple[str, bool]] = {}
+        self._told: set[tuple[str, int]] = set()
+
+    def __enter__(self) -> LayerGrids:
+        with ExitStack() as stack:
+            self._convolutions = stack.enter_context(watching(self._root))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def start(self, image: Tensor) -> None:
+        """Get ready for the forward of a batch of images (n, channels, height, width)."""
+        self._image = (int(image.shape[2]), int(image.shape[3]))
+        self._convolutions.clear()
+
+    def of(self, output: Tensor, layer: str, call: int) -> TokenGrid | None:
+        """Return the grid of an output, batch first; None for one that is left out.
+
+        Raises
+        ------
+        CaptureError
+            The layer was asked for by exact name, and its output has no positions.
+        """
+        found = self._find(output, layer, call)
+        if isinstance(found, TokenGrid):
+            return found
+        if self._chosen[layer].requires(call):
+            raise CaptureError(
+                f"{self._operation}: the positions of layer {layer!r} are unknown.\n"
+                f"  it returned {tuple(output.shape)}: {found}\n"
+                f"  Maps (n, c, h, w) or (n, h, w, c) and tokens (n, tokens, d) have positions. "
+                f"Pass grid=(rows, columns)\n  and prefix= for tokens, channels_last= for maps, or "
+                f"leave the layer out."
+            )
+        matter_of_course = output.ndim < 3
+        self._without[layer, call] = (f"{tuple(output.shape)}: {found}", matter_of_course)
+        return None
+
+    def report(self, kept: Iterable[object]) -> None:
+        """Say which layers were left out; an error if none is kept."""
+        news = {key: why for key, why in self._without.items() if key not in self._told}
+        self._told.update(news)
+        loud = [f"  {name} {why}\n" for (name, _), (why, quiet) in news.items() if not quiet]
+        if not list(kept):
+            lines = [f"  {name} {why}\n" for (name, _), (why, _) in self._without.items()]
+            raise CaptureError(
+                f"{self._operation}: none of the chosen layers has positions.\n"
+                f"{''.join(lines[:8])}"
+                f"  Choose layers that return maps or tokens, or pass grid=, prefix= or "
+                f"channels_last=."
+            )
+        if len(loud) < len(news):
+            logger.info("%s: vectors have no positions: left out", self._operation)
+        if loud:
+            more = f"  and {len(loud) - 12} more\n" if len(loud) > 12 else ""
+            warn(
+                f"{self._operation}: layers whose positions are unknown were left out:\n"
+                f"{''.join(loud[:12])}{more}"
+                f"  Pass grid=, prefix= or channels_last=, or choose other layers.",
+            )
+
+    # -- rules -----------------------------------------------------------------------------------
+
+    def _find(self, output: Tensor, layer: str, call: int) -> TokenGrid | str:
+        """Return the grid, or why there is none."""
+        if output.ndim == 4:
+            return self._of_map(output)
+        if output.ndim == 3:
+            return self._of_sequence(int(output.shape[1]), layer, call)
+        return "no axes of positions"
+
+    def _of_map(self, output: Tensor) -> TokenGrid | str:
+        a, b, c = (int(size) for size in output.shape[1:])
+        found = grid_of_map(
+            (a, b, c),
+            self._image,
+            self._maps(),
+            channels_last=self._channels_last,
+            mixed=self._declared.channels_last,
+        )
+        if found is None:
+            return (
+                f"channels may be first or last, neither has the aspect of the image alone "
+                f"({self._image[0]}×{self._image[1]} pixels)"
+            )
+        size, first = found
+        return TokenGrid(*size, channels_first=first, step=self._step(size))
+
+    def _of_sequence(self, n: int, layer: str, call: int) -> TokenGrid | str:
+        labels = (f"{layer}:{call}", layer)
+        grid, prefix = self._options.grid_of(*labels), self._options.prefix_of(*labels)
+        around = declared_prefix(modules_around(self._root, layer))
+        declared = self._declared.named if around is None else around
+        maps = self._maps() if grid is None else [grid]
+        found = grid_of_sequence(n, maps, prefix=prefix, declared=declared)
+        if found is not None:
+            size, over = found
+            return TokenGrid(*size, over, step=self._step(size))
+        tried = ", ".join(f"{h}×{w}" for h, w in dict.fromkeys(maps)) or "no convolution before it"
+        known = declared if prefix is None else prefix
+        with_prefix = "" if known is None else f", prefix {known}"
+        return f"{n} tokens fit no patch grid ({tried}{with_prefix})"
+
+    def _maps(self) -> list[Size]:
+        return [each.result for each in self._convolutions]
+
+    def _step(self, size: Size) -> tuple[float, float] | None:
+        return steps_of(size, self._image, self._convolutions)

@@ -1,0 +1,59 @@
+"""Where the tokens of a model lie in its input: evidence, then rules, then a grid.
+
+What a forward tells (``_evidence``) goes through functions of plain numbers (``_rules``) to a
+:class:`TokenGrid` (``_grid``). Every analysis asks here, so one model has one geometry.
+"""
+
+from repsim.capture.tokens._evidence import (
+    Declared,
+    ModelInput,
+    declared_prefix,
+    modules_around,
+    watching,
+)
+from repsim.capture.tokens._grid import (
+    GridOption,
+    PatchOption,
+    PrefixOption,
+    TokenGrid,
+    TokenOptions,
+)
+from repsim.capture.tokens._rules import (
+    Convolution,
+    Move,
+    Size,
+    divided,
+    grid_of_map,
+    grid_of_sequence,
+    prefix_of_sequence,
+    real_in_windows,
+    reduction,
+    steps_of,
+    tiles,
+    window_of,
+)
+
+__all__ = [
+    "Convolution",
+    "Declared",
+    "GridOption",
+    "ModelInput",
+    "Move",
+    "PatchOption",
+    "PrefixOption",
+    "Size",
+    "TokenGrid",
+    "TokenOptions",
+    "declared_prefix",
+    "divided",
+    "grid_of_map",
+    "grid_of_sequence",
+    "modules_around",
+    "prefix_of_sequence",
+    "real_in_windows",
+    "reduction",
+    "steps_of",
+    "tiles",
+    "watching",
+    "window_of",
+]

@@ -1,0 +1,134 @@
+"""The grid of one output or attention call, and what a caller says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from repsim._errors import LayerNotFoundError
+from repsim._grid_options import Grid, PatchSize, as_grid, as_patch_size, as_prefix
+
+__all__ = ["GridOption", "PatchOption", "PrefixOption", "TokenGrid", "TokenOptions"]
+
+GridOption: TypeAlias = Grid | Mapping[str, Grid] | None
+"""What ``grid=`` accepts."""
+
+PatchOption: TypeAlias = PatchSize | Mapping[str, PatchSize] | None
+"""What ``patch_size=`` accepts."""
+
+PrefixOption: TypeAlias = int | Mapping[str, int] | None
+"""What ``prefix=`` accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrid:
+    """How positions are held: prefix tokens, then a grid, row by row.
+
+    Attributes
+    ----------
+    height, width : int
+        Rows and columns; of a window, where attention is in windows.
+    prefix : int
+        Tokens before the grid's.
+    channels_first : bool
+        Whether a map has its channels before its positions.
+    step : (float, float) or None
+        Pixels of the input from a token to the next, along height and width; None where unknown.
+    """
+
+    height: int
+    width: int
+    prefix: int = 0
+    channels_first: bool = False
+    step: tuple[float, float] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return (self.height, self.width)
+
+    @property
+    def n_tokens(self) -> int:
+        """Prefix tokens and grid positions together."""
+        return self.prefix + self.height * self.width
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return an output of this layout as (n, tokens, channels), without a copy if possible."""
+        if x.ndim == 3:
+            return x
+        return x.flatten(2).transpose(1, 2) if self.channels_first else x.flatten(1, 2)
+
+
+_PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    "grid": as_grid,
+    "patch_size": as_patch_size,
+    "prefix": as_prefix,
+}
+
+
+@dataclass
+class TokenOptions:
+    """What the caller says of tokens: for all layers, or by layer name, label or glob.
+
+    A grid is a number or a pair (rows, columns), a patch size a number or a pair (height, width) in
+    pixels, a prefix a number of tokens. Each may be a mapping from layers to these.
+
+    Raises
+    ------
+    InputError
+        A value is not a grid, patch size or prefix.
+    """
+
+    operation: str
+    grid: GridOption = None
+    patch_size: PatchOption = None
+    prefix: PrefixOption = None
+    _used: set[tuple[str, str]] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, parse in _PARSERS.items():
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                setattr(self, name, {key: parse(self.operation, v) for key, v in value.items()})
+            elif value is not None:
+                setattr(self, name, parse(self.operation, value))
+
+    def grid_of(self, *labels: str) -> tuple[int, int] | None:
+        """Return the grid that the caller gives a layer of these labels, most exact first."""
+        found: tuple[int, int] | None = self._of("grid", labels)
+        return found
+
+    def patch_size_of(self, *labels: str) -> tuple[float, float] | None:
+        """Return the step that the caller gives a layer of these labels."""
+        found: tuple[float, float] | None = self._of("patch_size", labels)
+        return found
+
+    def prefix_of(self, *labels: str) -> int | None:
+        """Return the prefix that the caller gives a layer of these labels."""
+        found: int | None = self._of("prefix", labels)
+        return found
+
+    def check_used(self, what: str = "layer") -> None:
+        """Raise a LayerNotFoundError for a pattern that fits no layer that was asked about."""
+        for name in _PARSERS:
+            value = getattr(self, name)
+            for pattern in value if isinstance(value, Mapping) else ():
+                if (name, pattern) not in self._used:
+                    raise LayerNotFoundError(
+                        f"{self.operation}: {name} names {pattern!r}, and no {what} is called that."
+                    )
+
+    def _of(self, name: str, labels: tuple[str, ...]) -> Any:
+        value = getattr(self, name)
+        if not isinstance(value, Mapping):
+            return value
+        # An exact label goes before a glob, an earlier glob before a later.
+        globs = [p for p in value if any(fnmatchcase(label, p) for label in labels)]
+        for pattern in (*(label for label in labels if label in value), *globs):
+            self._used |= {(name, each) for each in (pattern, *globs)}
+            return value[pattern]
+        return None

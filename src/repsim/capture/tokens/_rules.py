@@ -1,0 +1,343 @@
+"""From sizes to positions: which grid, which prefix, how many pixels from a token to the next.
+
+Functions of plain numbers, so that a table can test them without any model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+__all__ = [
+    "MOST_PREFIX",
+    "Convolution",
+    "Move",
+    "Size",
+    "divided",
+    "grid_of_map",
+    "grid_of_sequence",
+    "prefix_of_sequence",
+    "real_in_windows",
+    "reduction",
+    "steps_of",
+    "tiles",
+    "window_of",
+]
+
+Size: TypeAlias = tuple[int, int]
+"""Height and width."""
+
+MOST_PREFIX = 16
+"""A sequence may have this many class, distillation and register tokens beside its patches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """The sizes (height, width) that a two-dimensional convolution led from and to."""
+
+    source: Size
+    result: Size
+    stride: Size
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A padding or a cyclic shift of a tensor with four axes.
+
+    Attributes
+    ----------
+    before, after : tuple of int
+        Its shape before and after. A shift leaves it.
+    by : tuple of int
+        How many places each axis moved towards its end.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    by: tuple[int, ...]
+
+
+# -- which grid ------------------------------------------------------------------------------------
+
+
+def grid_of_sequence(
+    n: int,
+    maps: Sequence[Size],
+    *,
+    prefix: int | None = None,
+    declared: int | None = None,
+) -> tuple[Size, int] | None:
+    """Return the grid and the prefix of a sequence of n tokens; None where no map fits.
+
+    The map whose positions leave the fewest tokens over laid the patches; of several that leave
+    equally few, the latest. Not simply the latest map: convolutions inside attention reduce keys,
+    and later stages are smaller.
+
+    Parameters
+    ----------
+    n : int
+        Tokens, prefix and patches together.
+    maps : sequence of (int, int)
+        The sizes of the maps that convolutions put out before, in their order.
+    prefix : int, optional
+        How many tokens come before the patches, where the caller says it.
+    declared : int, optional
+        How many the model says it has. Layers before they are added have none.
+    """
+    if prefix is not None:
+        allowed = {prefix}
+    elif declared is not None:
+        allowed = {declared, 0}
+    else:
+        allowed = set(range(MOST_PREFIX + 1))
+    latest_first = list(dict.fromkeys(reversed(maps)))
+    fitting = [(n - h * w, (h, w)) for h, w in latest_first if n - h * w in allowed]
+    if fitting:
+        over, size = min(fitting, key=lambda each: each[0])
+        return size, over
+    # A single token is pooled, not merged.
+    if 0 in allowed and n > 1:
+        for size in latest_first:
+            if smaller := _merged(n, size):
+                return smaller, 0
+    return None
+
+
+def prefix_of_sequence(
+    n: int,
+    maps: Sequence[Size],
+    *,
+    prefix: int | None = None,
+    declared: int | None = None,
+    around: int | None = None,
+) -> int | None:
+    """Return how many of n tokens come before the patches; None where that cannot be told.
+
+    Parameters
+    ----------
+    n, maps, prefix, declared
+        As in :func:`grid_of_sequence`.
+    around : int, optional
+        How many a module says that contains these tokens. It holds where no map fits: tokens may
+        have been dropped, or be the prefix alone.
+    """
+    if prefix is not None:
+        return prefix if prefix <= n else None
+    known = declared if around is None else around
+    if known == 0:
+        return 0
+    if found := grid_of_sequence(n, maps, declared=known):
+        return found[1]
+    return around if around is not None and around <= n else None
+
+
+def grid_of_map(
+    axes: tuple[int, int, int],
+    image: Size | None,
+    maps: Sequence[Size],
+    *,
+    channels_last: bool | None = None,
+    mixed: bool = True,
+) -> tuple[Size, bool] | None:
+    """Return the size of a map and whether its channels are first; None where both may be.
+
+    Parameters
+    ----------
+    axes : (int, int, int)
+        The axes after the samples.
+    image : (int, int), optional
+        Height and width of the model's input: a map has its aspect.
+    maps : sequence of (int, int)
+        Maps of convolutions: the map is one of these, or one reduced by an integer.
+    channels_last : bool, optional
+        Where the caller says it.
+    mixed : bool, default True
+        Whether the model has layers of both kinds. Otherwise channels are first where sizes do not
+        tell.
+    """
+    first, last = (axes[1], axes[2]), (axes[0], axes[1])
+    if channels_last is not None:
+        return (last, False) if channels_last else (first, True)
+    both = [(first, True), (last, False)]
+    shaped = both if image is None else [each for each in both if _has_aspect(each[0], image)]
+    derived = [each for each in shaped or both if any(reduction(m, each[0]) for m in maps)]
+    if len(shaped) == 1:
+        return shaped[0]
+    if len(derived) == 1:
+        return derived[0]
+    if not mixed and len(shaped) == 2:
+        return first, True
+    return None
+
+
+def window_of(keys: int, sizes: Iterable[Size]) -> Size | None:
+    """Return the first window that has this many positions."""
+    return next((size for size in sizes if math.prod(size) == keys), None)
+
+
+def real_in_windows(
+    size: Size, window: Size, moves: Sequence[Move]
+) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]] | None:
+    """Return which positions of each window hold tokens of the map, (windows, positions).
+
+    A map is padded up to whole windows. In shifted windows the padding moves with the map.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Rows and columns of the map.
+    window : (int, int)
+        Rows and columns of a window.
+    moves : sequence of Move
+        The paddings and shifts before, in their order.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        None where the map needs padding and no padding to whole windows was seen.
+    """
+    rows, columns = (-(-a // b) * b for a, b in zip(size, window, strict=True))
+    board = np.ones((rows, columns), dtype=bool)
+    if (rows, columns) != size:
+        for at in range(len(moves) - 1, -1, -1):
+            move = moves[at]
+            for axis in (1, 2):  # channels last, then channels first
+                if move.after[axis : axis + 2] == (rows, columns) != move.before[axis : axis + 2]:
+                    break
+            else:
+                continue
+            break
+        else:
+            return None
+        top, left = move.by[axis], move.by[axis + 1]
+        board[:] = False
+        board[top : top + size[0], left : left + size[1]] = True
+        for later in moves[at + 1 :]:
+            if later.before == later.after and later.after[axis : axis + 2] == (rows, columns):
+                board = np.roll(board, later.by[axis : axis + 2], axis=(0, 1))
+    cut = board.reshape(rows // window[0], window[0], columns // window[1], window[1])
+    return cut.transpose(0, 2, 1, 3).reshape(-1, math.prod(window))
+
+
+def tiles(patches: int, image: Size) -> Size | None:
+    """Return the grid of square patches that tile an image exactly, None if there is none."""
+    height, width = image
+    side = math.isqrt(height * width // patches) if patches > 0 else 0
+    if not side or height % side or width % side or height * width != patches * side**2:
+        return None
+    return height // side, width // side
+
+
+# -- how far apart ---------------------------------------------------------------------------------
+
+
+def steps_of(
+    size: Size, image: Size | None, convolutions: Sequence[Convolution]
+) -> tuple[float, float] | None:
+    """Return the pixels from a token to the next of a map; None where that cannot be told.
+
+    Strides multiply along the chain of convolutions from the image to the map. The size of the
+    image over that of the map is something else wherever sizes are rounded: 100 pixels in steps
+    of 32 give four tokens.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Rows and columns of the map.
+    image : (int, int), optional
+        Height and width of the model's input; by default what the first convolution was given.
+    convolutions : sequence of Convolution
+        In their order.
+    """
+    if image is None:
+        image = next((each.source for each in convolutions), None)
+    if image is None:
+        return None
+    known: dict[Size, Size] = {image: (1, 1)}
+    for each in convolutions:
+        start = _reduced(each.source, known) or _padded(each.source, known)
+        if start is None:
+            continue
+        known.setdefault(each.source, start)
+        step = (start[0] * each.stride[0], start[1] * each.stride[1])
+        known.setdefault(each.result, step)
+    found = _reduced(size, known)
+    return None if found is None else (float(found[0]), float(found[1]))
+
+
+def divided(image: Size, grid: Size) -> tuple[float, float] | None:
+    """Return the size of patches that tile an image exactly, None where the image has a rest.
+
+    For patches that no convolution laid.
+    """
+    if image[0] % grid[0] or image[1] % grid[1]:
+        return None
+    return (image[0] / grid[0], image[1] / grid[1])
+
+
+def reduction(size: Size, smaller: Size) -> int | None:
+    """Return the integer by which both sides of a map were reduced, rounded up or down.
+
+    Merging and pooling round up or down, and pad or drop the rest. A power of two goes first where
+    several integers do: stages merge by two again and again. None where no integer does, or two
+    and none of them is a power of two.
+    """
+    if size == smaller:
+        return 1
+    if min(smaller) < 1 or smaller[0] > size[0] or smaller[1] > size[1]:
+        return None
+    fitting = [
+        by
+        for by in range(2, max(size) + 1)
+        if all(b in (a // by, -(-a // by)) for a, b in zip(size, smaller, strict=True))
+    ]
+    exact = [by for by in fitting if size == (smaller[0] * by, smaller[1] * by)]
+    halvings = [by for by in fitting if by & (by - 1) == 0]
+    for choice in (exact, halvings, fitting):
+        if len(choice) == 1:
+            return choice[0]
+    return None
+
+
+def _reduced(size: Size, known: dict[Size, Size]) -> Size | None:
+    """Find the step of a map from that of the latest map before that it is, or is reduced from."""
+    if size in known:
+        return known[size]
+    for before, step in reversed(known.items()):
+        if by := reduction(before, size):
+            return (step[0] * by, step[1] * by)
+    return None
+
+
+def _padded(size: Size, known: dict[Size, Size]) -> Size | None:
+    """Find the step of a map that is an earlier one with less than its size added at the edges."""
+    for before, step in reversed(known.items()):
+        if all(a <= b < 2 * a for a, b in zip(before, size, strict=True)):
+            return step
+    return None
+
+
+def _merged(n: int, size: Size) -> Size | None:
+    """Return the grid of n tokens after merging patches by one integer on both sides.
+
+    Exactly, or by a power of two with the last row and column padded. None if there is none.
+    """
+    for by in range(2, max(size) + 1):
+        smaller = (-(-size[0] // by), -(-size[1] // by))
+        exact = size == (smaller[0] * by, smaller[1] * by)
+        if math.prod(smaller) == n and (exact or by & (by - 1) == 0):
+            return smaller
+    return None
+
+
+def _has_aspect(size: Size, image: Size) -> bool:
+    (height, width), (tall, wide) = size, image
+    if height > tall or width > wide:
+        return False
+    # Strides round; on a square image they round alike in both directions.
+    slack = 0 if tall == wide else max(tall, wide)
+    return abs(height * wide - width * tall) <= slack

@@ -1,0 +1,275 @@
+"""One geometry for every analysis: the same grid, prefix and step, whichever of them asks."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim.attention import grid_distances, uniform_distance
+
+QUIET = {"progress": False}
+
+
+def images(n=2, size=16, seed=0):
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+class LaterConvolution(nn.Module):
+    """Patches of 4×4 pixels, one more token, and a convolution with stride 2 beside the tokens."""
+
+    def __init__(self, uniform=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.later = nn.Conv2d(3, 16, 4, 4), nn.Conv2d(16, 16, 2, 2)
+        self.extra = nn.Parameter(torch.randn(1, 1, 16))
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        if uniform:
+            nn.init.zeros_(self.attention.in_proj_weight[:32].data)
+        self.out = nn.Identity()
+
+    def forward(self, x):
+        maps = self.patches(x)
+        later = self.later(maps)
+        tokens = maps.flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.extra.expand(len(x), -1, -1), tokens], 1)
+        return self.out(tokens + self.attention(tokens, tokens, tokens)[0] + later.mean())
+
+
+def at(result, *names):
+    return tuple(result[name].values.ravel()[-1].item() for name in names)
+
+
+class TestAllAnalyses:
+    """17 tokens of 16×16 pixels: 4×4 patches after one more token, whoever asks."""
+
+    def test_attention_distance(self):
+        result = repsim.attention_distance(LaterConvolution(), [images()], **QUIET)
+        assert at(result, "grid_height", "grid_width", "prefix") == (4, 4, 1)
+        assert at(result, "patch_height", "patch_width") == (4, 4)
+        np.testing.assert_allclose(result.distance, uniform_distance(4, 4, 1), rtol=1e-6)
+        np.testing.assert_allclose(result.prefix_mass, 1 / 17, rtol=1e-6)
+        learned = repsim.attention_distance(LaterConvolution(False), [images()], **QUIET)
+        assert np.all(abs(learned.distance - 7.53) < 0.2)
+
+    def test_the_others(self):
+        model, data = LaterConvolution(), [images(8), images(8, seed=1)]
+        subsets = repsim.head_subset_cka(
+            model, model, data, layer="attention", layers_y=["out"], **QUIET
+        )
+        np.testing.assert_allclose(subsets.head_distance, uniform_distance(4, 4, 1), rtol=1e-6)
+        places = repsim.token_localization(model, data, ["out"], **QUIET)
+        assert at(places, "grid_height", "grid_width") == (4, 4)
+        assert places.is_prefix.values.sum() == 1
+        field = repsim.effective_receptive_field(model, data, ["out"], **QUIET)
+        assert at(field, "grid_height", "grid_width") == (4, 4)
+        ratios = repsim.residual_ratios(model, data, **QUIET)
+        assert set(ratios.n_prefix.values) == {1}
+        labelled = [(images(12), torch.arange(12) % 2)]
+        options = {"layers": ["out"], "tokens": ("mean_without_cls", "each"), "ridges": [1.0]}
+        probe = repsim.linear_probe(model, labelled, labelled, holdout=0.0, **options, **QUIET)
+        assert not np.isnan(probe.accuracy).any()
+        spatial = repsim.linear_probe(
+            model, labelled, labelled, holdout=0.0, prefix=1, **options, **QUIET
+        )
+        np.testing.assert_array_equal(probe.accuracy, spatial.accuracy)
+
+    def test_options_have_the_same_forms(self):
+        model, data = LaterConvolution(), [images(8)]
+        grids = (4, np.int64(4), (4, 4), [4, 4], {"*": 4})
+        for grid in grids:
+            attention = repsim.attention_distance(model, data, grid=grid, **QUIET)
+            assert at(attention, "grid_height", "prefix") == (4, 1), grid
+            places = repsim.token_localization(model, data, ["out"], grid=grid, **QUIET)
+            assert at(places, "grid_height") == (4,), grid
+            field = repsim.effective_receptive_field(model, data, ["out"], grid=grid, **QUIET)
+            assert at(field, "grid_height") == (4,), grid
+        for prefix in (1, np.int64(1), {"*": 1}):
+            for analysis in (repsim.token_localization, repsim.effective_receptive_field):
+                assert at(analysis(model, data, ["out"], prefix=prefix, **QUIET), "grid_width") == (
+                    4,
+                )
+            ratios = repsim.residual_ratios(model, data, prefix=prefix, **QUIET)
+            assert set(ratios.n_prefix.values) == {1}
+        for wrong in (True, 1.5, "1", -1, {"*": True}):
+            for analysis in (
+                lambda **options: repsim.attention_distance(model, data, **options, **QUIET),
+                lambda **options: repsim.token_localization(model, data, "out", **options, **QUIET),
+                lambda **options: repsim.residual_ratios(model, data, **options, **QUIET),
+                lambda **options: repsim.linear_probe(
+                    model, data, data, layers="out", **options, **QUIET
+                ),
+            ):
+                with pytest.raises(repsim.InputError, match="prefix must be a whole number"):
+                    analysis(prefix=wrong)
+
+    def test_a_pattern_that_names_nothing(self):
+        model, data = LaterConvolution(), [images(8)]
+        for analysis in (
+            lambda: repsim.token_localization(model, data, ["out"], grid={"in": 4}, **QUIET),
+            lambda: repsim.effective_receptive_field(model, data, ["out"], grid={"in": 4}, **QUIET),
+        ):
+            with pytest.raises(repsim.LayerNotFoundError, match="grid names 'in'"):
+                analysis()
+
+
+# -- steps are strides -----------------------------------------------------------------------------
+
+
+def measured(model, size, layers="*"):
+    """Attention distances of one image of a size, NaN-free, warnings about other layers aside."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", repsim.RepsimWarning)
+        return repsim.attention_distance(model, [images(1, size)], layers=layers, **QUIET)
+
+
+def test_sizes_that_strides_do_not_divide():
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", dynamic_img_size=True, dynamic_img_pad=True, depth=1, embed_dim=24,
+        num_heads=2,
+    )  # fmt: skip
+    assert at(measured(vit, 97), "grid_height", "patch_height", "prefix") == (7, 16, 1)
+    parts = timm.models.metaformer
+    caformer = parts.MetaFormer(
+        depths=[1, 1, 1, 1], dims=[8, 16, 32, 64], num_classes=2, drop_path_rate=0.0,
+        token_mixers=[parts.SepConv, parts.SepConv, parts.Attention, parts.Attention],
+        norm_layers=[parts.LayerNorm2dNoBias] * 2 + [parts.LayerNormNoBias] * 2,
+    )  # fmt: skip
+    assert at(measured(caformer, 250), "grid_height", "patch_height") == (8, 32)
+    nextvit = timm.models.nextvit.NextViT(
+        in_chans=3, stem_chs=(64, 32, 64), depths=(1, 1, 5, 1), head_dim=32, num_classes=2
+    )
+    assert at(measured(nextvit, 250), "grid_height", "patch_height") == (8, 32)
+
+
+# -- windows: padding is neither a query nor a key -------------------------------------------------
+
+
+def uniform_over(board, window, step):
+    """The mean distance of uniform attention among the true positions of each window, by loops."""
+    rows, columns = board.shape
+    distances = grid_distances(window, step)
+    total = count = 0
+    for top in range(0, rows, window):
+        for left in range(0, columns, window):
+            real = np.flatnonzero(board[top : top + window, left : left + window])
+            for i in real:
+                total += sum(distances[i, j] for j in real) / len(real)
+            count += len(real)
+    return total / count
+
+
+def padded(size, window, shift=0):
+    """True where a map of size × size lies once it is padded to whole windows and shifted."""
+    whole = -(-size // window) * window
+    board = np.zeros((whole, whole), dtype=bool)
+    board[:size, :size] = True
+    return np.roll(board, (-shift, -shift), axis=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def swin():
+    """Two blocks in the last stage, as in Swin-T; narrow, and with few layers before."""
+    models = pytest.importorskip("torchvision").models
+    torch.manual_seed(0)
+    return models.SwinTransformer(
+        patch_size=[4, 4], embed_dim=12, depths=[1, 1, 1, 2], num_heads=[1, 1, 1, 2],
+        window_size=[7, 7], num_classes=2,
+    ).eval()  # fmt: skip
+
+
+def test_a_map_smaller_than_its_window(swin):
+    """100 pixels: 4×4 tokens in a window of 7×7, which the stride of 32 sets 32 pixels apart."""
+    result = measured(swin, 100, "features.7.*")
+    assert at(result, "grid_height", "patch_height") == (7, 32)
+    expected = uniform_over(padded(4, 7), 7, 32)
+    assert expected == pytest.approx(uniform_distance(4, 32)) == pytest.approx(64.26, abs=0.01)
+    np.testing.assert_allclose(result.uniform_distance, expected, rtol=1e-12)
+    np.testing.assert_allclose(result.distance, expected, rtol=0.02)  # untrained: near uniform
+    np.testing.assert_allclose(result.entropy, np.log(16), rtol=0.01)
+
+
+def test_a_map_that_is_not_whole_windows(swin):
+    """512 pixels: 16×16 tokens padded to 21×21; the second block shifts by 3."""
+    result = measured(swin, 512, "features.7.*")
+    plain = uniform_over(padded(16, 7), 7, 32)
+    assert plain == pytest.approx(106.1, abs=0.1)
+    np.testing.assert_allclose(
+        result.uniform_distance, [plain, uniform_over(padded(16, 7, 3), 7, 32)], rtol=1e-12
+    )
+    np.testing.assert_allclose(result.distance[0], plain, rtol=0.01)
+
+
+def test_weights_by_hand(swin):
+    """The weights of real queries over real keys, each row scaled to sum to 1."""
+    weights = []
+
+    def keep(call):
+        weights.append(torch.cat([rows for _, rows in call.weights()], 2).double().numpy())
+
+    x = images(1, 512)
+    name = "features.7.0.attn"
+    with repsim.capture.AttentionRecorder(swin, name, handle=keep), torch.no_grad():
+        swin(x)
+    board, distances = padded(16, 7), grid_distances(7, 32)
+    total, entropy = np.zeros(2), np.zeros(2)
+    for window in range(9):
+        top, left = divmod(window, 3)
+        part = board[7 * top : 7 * top + 7, 7 * left : 7 * left + 7]
+        real = np.flatnonzero(part)
+        for head in range(2):
+            rows = weights[0][window, head][np.ix_(real, real)]
+            rows = rows / rows.sum(1, keepdims=True)
+            total[head] += (rows * distances[np.ix_(real, real)]).sum()
+            entropy[head] -= (rows * np.log(rows)).sum()
+    result = repsim.attention_distance(swin, [x], layers=name, **QUIET)
+    np.testing.assert_allclose(result.distance[0], total / 256, rtol=1e-6)
+    np.testing.assert_allclose(result.renormalised[0], total / 256, rtol=1e-6)
+    np.testing.assert_allclose(result.entropy[0], entropy / 256, rtol=1e-6)
+    assert result.prefix_mass.values.max() == 0
+
+
+def test_windows_of_fourteen():
+    """Segment anything: 16×16 tokens in windows of 14×14, padded to 28×28."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    sam = timm.create_model(
+        "samvit_base_patch16", img_size=256, embed_dim=24, depth=2, num_heads=2,
+        global_attn_indexes=(1,), neck_chans=0, num_classes=0,
+    )  # fmt: skip
+    result = measured(sam, 256, ["blocks.0.attn", "blocks.1.attn"])
+    assert result.grid_height.values.tolist() == [14, 16]
+    expected = uniform_over(padded(16, 14), 14, 16)
+    assert expected == pytest.approx(105.9, abs=0.2)
+    np.testing.assert_allclose(
+        result.uniform_distance, [expected, uniform_distance(16, 16)], rtol=1e-12
+    )
+    np.testing.assert_allclose(result.distance[0], expected, rtol=0.01)
+
+
+def test_padding_that_was_not_seen_is_left_out():
+    class Windows(nn.Module):
+        """Pads by a concatenation of zeros, not by a padding."""
+
+        window_size = 3
+
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(3, 8, 4, 4)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            x = self.patches(x).permute(0, 2, 3, 1)
+            x = torch.cat([x, x.new_zeros(len(x), 2, 4, 8)], 1)
+            x = torch.cat([x, x.new_zeros(len(x), 6, 2, 8)], 2)
+            x = x.reshape(len(x), 2, 3, 2, 3, 8).transpose(2, 3).reshape(-1, 9, 8)
+            return self.attention(x, x, x)[0]
+
+    with pytest.raises(repsim.CaptureError, match="where its padding lies was not seen"):
+        repsim.attention_distance(Windows(), [images()], **QUIET)
