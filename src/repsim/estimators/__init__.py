@@ -3,6 +3,7 @@
 from repsim.estimators._blocks import block_products, blocks_of_features
 from repsim.estimators._centred import blockwise
 from repsim.estimators._centring import double_centre, off_diagonal, u_centre
+from repsim.estimators._correction import above_rounding, unbiased_product
 from repsim.estimators._estimator import ESTIMATORS, Estimator, resolve_estimator
 from repsim.estimators._features import (
     feature_product,
@@ -20,6 +21,7 @@ __all__ = [
     "ESTIMATORS",
     "Estimator",
     "Products",
+    "above_rounding",
     "alignment",
     "between_features",
     "block_products",
@@ -39,5 +41,6 @@ __all__ = [
     "scaled_features",
     "scaled_gram",
     "u_centre",
+    "unbiased_product",
     "within_features",
 ]

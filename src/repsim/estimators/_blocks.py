@@ -9,6 +9,7 @@ from repsim._array import accumulator_dtype, known
 from repsim._typing import Array, Namespace
 from repsim.estimators._centred import CentredRows, sum_of_products
 from repsim.estimators._centring import off_diagonal
+from repsim.estimators._correction import above_rounding, unbiased_product
 from repsim.estimators._estimator import Estimator
 from repsim.estimators._products import Products
 
@@ -104,13 +105,12 @@ def _from_features(
     squares = [side.squares() for side in sides]
     left, enough = {}, True
     for i, j in totals:
-        taken = n / (n - 2) * xp.sum(squares[i] * squares[j])
-        out = totals[i, j] - taken + xp.sum(squares[i]) * xp.sum(squares[j]) / ((n - 1) * (n - 2))
+        total, crossed = totals[i, j], xp.sum(squares[i] * squares[j])
+        out = unbiased_product(n, total, crossed, xp.sum(squares[i]), xp.sum(squares[j]))
         if i == j and self_products:
-            enough = enough and known(out > KEPT * totals[i, j]) is True
-            # A sum of squares by nature: what is left of it below rounding is zero.
-            rounding = 64 * float(xp.finfo(sides[i].dtype).eps) * (totals[i, j] + taken)
-            out = xp.where(out <= rounding, xp.zeros_like(out), out)
+            enough = enough and known(out > KEPT * total) is True
+            # Not (Σa)²: of 10⁵ features of one size in float32 that would leave nothing.
+            out = above_rounding(xp, out, total + crossed, sides[i].dtype)
         left[i, j] = out
     return Products(left[0, 1], left[0, 0], left[1, 1]), enough
 
@@ -191,7 +191,7 @@ def _from_grams(
         return Products(sums[0], sums[0], sums[0])
     for index, offset in enumerate(offsets):
         if offset is not None:
-            sums[1 + index] = _above_rounding(xp, sums[1 + index], offset, n)
+            sums[1 + index] = _above_offsets(xp, sums[1 + index], offset, n)
     return Products(*sums)
 
 
@@ -204,7 +204,7 @@ def _offsets(side: CentredRows) -> Array:
     return out
 
 
-def _above_rounding(xp: Namespace, total: Array, offset: Array, n: int) -> Array:
+def _above_offsets(xp: Namespace, total: Array, offset: Array, n: int) -> Array:
     """Return ⟨A, A⟩, and zero where it is the rounding of Grams that were u_i + u_j all over."""
     u = xp.astype(offset, total.dtype, copy=False)
     removed = 2 * n * xp.sum(u * u) + 2 * xp.sum(u) ** 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repsim._array import accumulator_dtype, unit_scale
 from repsim._typing import Array, Namespace
+from repsim.estimators._correction import above_rounding, unbiased_product
 from repsim.estimators._estimator import Estimator
 from repsim.estimators._products import Products, inner
 from repsim.kernels import centre_features
@@ -76,21 +77,15 @@ def feature_product(xp: Namespace, a: Array, b: Array, estimator: Estimator) -> 
     total = inner(xp, cross, cross)
     if estimator.name == "biased":
         return total
-    n = a.shape[0]
     norms_a, norms_b = xp.sum(a * a, axis=1), xp.sum(b * b, axis=1)
-    out: Array = (
-        total
-        - n / (n - 2) * xp.sum(norms_a * norms_b)
-        + xp.sum(norms_a) * xp.sum(norms_b) / ((n - 1) * (n - 2))
-    )
+    crossed = xp.sum(norms_a * norms_b)
+    out: Array = unbiased_product(a.shape[0], total, crossed, xp.sum(norms_a), xp.sum(norms_b))
     return out
 
 
 def feature_self_product(xp: Namespace, a: Array, estimator: Estimator) -> Array:
     """Return ⟨A, A⟩, exactly zero for a constant representation."""
     total = feature_product(xp, a, a, estimator)
-    # A sum of squares by nature: what is left of it below rounding is zero, not a representation.
-    gram = inner(xp, a, a)
-    rounding = 64 * float(xp.finfo(a.dtype).eps) * gram * gram
-    out: Array = xp.where(total <= rounding, xp.zeros_like(total), total)
+    trace = inner(xp, a, a)
+    out: Array = above_rounding(xp, total, trace * trace, a.dtype)
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repsim._typing import Array, Namespace
+from repsim.estimators._correction import above_rounding, unbiased_product
 from repsim.estimators._estimator import Estimator
 
 __all__ = ["between_features", "within_features"]
@@ -27,9 +28,8 @@ def within_features(xp: Namespace, a: Array, estimator: Estimator) -> Array:
     sums = xp.sum(squares, axis=0)
     total = sums * sums
     if estimator.name == "unbiased":
-        n = a.shape[0]
         fourth = xp.sum(squares * squares, axis=0)
-        total = total - n / (n - 2) * fourth + total / ((n - 1) * (n - 2))
+        total = unbiased_product(a.shape[0], total, fourth, sums, sums)
     out: Array = xp.sum(total)
     return out
 
@@ -41,7 +41,5 @@ def between_features(xp: Namespace, total: Array, within: Array, p: int) -> Arra
     too large: in the population they are a share of zero. Not a sum of squares: where it is not
     above the rounding of ``total``, too few features leave nothing to divide by, and it is zero.
     """
-    rounding = 64 * float(xp.finfo(total.dtype).eps) * total
-    left = total - within
-    out: Array = xp.where(left <= rounding, xp.zeros_like(left), left * (p / (p - 1)))
+    out: Array = above_rounding(xp, total - within, total, total.dtype) * (p / (p - 1))
     return out

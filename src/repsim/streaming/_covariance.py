@@ -20,7 +20,7 @@ from repsim._array import (
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateError, warn
 from repsim._typing import Array
 from repsim._version import __version__
-from repsim.estimators import Products, alignment, resolve_estimator
+from repsim.estimators import Products, above_rounding, alignment, resolve_estimator
 from repsim.streaming._covariance_sums import Cuts, Moments
 
 if TYPE_CHECKING:
@@ -262,8 +262,7 @@ class StreamingLinearCKA:
         else:
             selves = np.array([one.item() for one in found[1:]])
             traces = np.concatenate([self._traces(one) for one in self._moments[1:]])
-        # A sum of squares: below rounding it is zero.
-        selves[selves <= 64 * np.finfo(np.float64).eps * traces**2] = 0
+        selves = above_rounding(np, selves, traces**2, np.float64)
         xx, yy = selves[:lx], selves if self.layers_y is None else selves[lx:]
         names = [f"x {n!r}" for n in self.layers_x] + [f"y {n!r}" for n in self.layers_y or {}]
         constant = [name for name, own in zip(names, selves, strict=True) if own == 0]

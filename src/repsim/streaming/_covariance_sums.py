@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 
 from repsim._array import same_home, to_numpy
 from repsim._typing import Array
+from repsim.estimators import unbiased_product
 
 __all__ = ["Cuts", "Moments"]
 
@@ -109,9 +110,7 @@ class Moments:
         about = here.about(here.shift_z + here.z / n, here.shift_w + here.w / n, cuts)
         total = _by_row(_by_layer(to_numpy(about.zw) ** 2, cuts.w), cuts.z)
         if unbiased:
-            total = (
-                total - n / (n - 2) * about.ab + about.a[:, None] * about.b / ((n - 1) * (n - 2))
-            )
+            total = unbiased_product(n, total, about.ab, about.a[:, None], about.b)
         return to_numpy(total)
 
 

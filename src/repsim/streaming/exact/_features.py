@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repsim.estimators import above_rounding, unbiased_product
 from repsim.streaming.exact._sources import Floats, Look, Source, row_slices, scaled_about
 
 __all__ = ["FeatureTiles", "loses_digits"]
@@ -111,17 +112,12 @@ class FeatureTiles:
         """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for pairs that were not requested."""
         if not self.unbiased:
             return self.sums
-        n = self.n
         squares = np.stack([look.squares for look in self.looks])
-        total = squares.sum(axis=1)
+        traces = squares.sum(axis=1)
         crossed = np.einsum("ai,bi->ab", squares, squares)
-        out: Floats = (
-            self.sums - n / (n - 2) * crossed + np.outer(total, total) / ((n - 1) * (n - 2))
-        )
-        # A sum of squares: below rounding it is zero.
-        selves = np.diagonal(out)
-        rounding = 64 * np.finfo(np.float64).eps * total**2
-        np.fill_diagonal(out, np.where(selves <= rounding, 0.0, selves))
+        out: Floats = unbiased_product(self.n, self.sums, crossed, traces[:, None], traces)
+        selves = above_rounding(np, np.diagonal(out), traces**2, np.float64)
+        np.fill_diagonal(out, selves)
         return out
 
 

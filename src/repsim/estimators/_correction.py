@@ -1,0 +1,50 @@
+"""Unbiased HSIC in feature form: what is taken off ‖XᵀY‖², and what of the rest is rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from repsim._typing import Array, Namespace
+
+__all__ = ["above_rounding", "unbiased_product"]
+
+
+def unbiased_product(n: int, total: Any, crossed: Any, sum_a: Any, sum_b: Any) -> Any:
+    """Return ⟨A, B⟩ of the U-centred Grams of centred features.
+
+    With a_i = ‖x_i‖² and b_i = ‖y_i‖²::
+
+        ⟨A, B⟩ = ‖XᵀY‖²_F − n/(n−2) Σ a_i b_i + Σa Σb/((n−1)(n−2))
+
+    because the rows of XXᵀ sum to zero, and to −a_i without the diagonal (Song et al. 2012, Eq. 5).
+
+    Parameters
+    ----------
+    n : int
+        Samples, at least 4.
+    total, crossed, sum_a, sum_b : array
+        ‖XᵀY‖²_F, Σ a_i b_i, Σ a_i and Σ b_i: 0-d for one pair, (Lx, Ly) for all pairs of layers.
+    """
+    return total - n / (n - 2) * crossed + sum_a * sum_b / ((n - 1) * (n - 2))
+
+
+def above_rounding(xp: Namespace, product: Array, size: Array, dtype: Any) -> Any:
+    """Return ⟨A, A⟩, and exactly zero where it is no larger than the rounding of its terms.
+
+    ⟨A, A⟩ is a sum of squares that is computed as a difference. Where the terms cancel, the
+    representation is constant to the estimator, and their rounding must not look like a
+    representation.
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace of ``product``.
+    product : array
+        ⟨A, A⟩, of one representation or of many.
+    size : array
+        The size of the terms: their sum, or a bound on it as (Σa)² ≥ ‖XᵀX‖²_F.
+    dtype : dtype
+        That the terms were computed in.
+    """
+    rounding = 64 * float(xp.finfo(dtype).eps) * size
+    return xp.where(product <= rounding, xp.zeros_like(product), product)
