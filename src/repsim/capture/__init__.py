@@ -1,4 +1,4 @@
-"""Recording the representations of torch models: which layers, which tensor, which axis, safely."""
+"""Recording the representations of torch models: choice of layers, tensors and batch axes."""
 
 from repsim.capture._output import Select, tensors_in
 from repsim.capture._recorder import Recorder

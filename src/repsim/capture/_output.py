@@ -1,4 +1,4 @@
-"""From whatever a module returned to one tensor, and from a hook's result to memory of its own."""
+"""Taking one tensor from the output of a module, and copying results that share memory."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from repsim._errors import CaptureError
 __all__ = ["Select", "UnusableOutput", "owned", "pick", "tensors_in"]
 
 Select: TypeAlias = Callable[[Any], Tensor] | int | str
-"""What ``select=`` accepts: a function of a module's output, an index, or a key."""
+"""Types of ``select=``: a function of a module's output, an index, or a key."""
 
 
 class UnusableOutput(CaptureError):  # noqa: N818 - raised to the user only as a CaptureError
-    """A module's output is no batch of representations.
+    """The output of a module is not a batch of representations.
 
     Attributes
     ----------
     brief : str
-        What it was instead, for a list of many such layers.
+        What it is instead, for a list of many such layers.
     quiet : bool
-        Whether leaving it out is a matter of course (a loss, a position embedding).
+        Whether to leave it out without a warning (a loss, a position embedding).
     """
 
     def __init__(self, message: str, *, brief: str, quiet: bool = False) -> None:
@@ -37,9 +37,9 @@ class UnusableOutput(CaptureError):  # noqa: N818 - raised to the user only as a
 def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
     """Take one tensor from a module's output.
 
-    Without `select`, a tensor is itself; from anything else it is the first floating-point tensor
-    with at least one axis, depth first, in order, through tuples, lists, namedtuples and mappings
-    (Hugging Face's ModelOutput is one). None, numbers and 0-d losses are passed over.
+    Without `select`, a tensor is returned itself. From any other output it is the first
+    floating-point tensor with at least one axis, depth first through tuples, lists, namedtuples and
+    mappings (such as Hugging Face's ModelOutput). None, numbers and 0-d losses are skipped.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     Yields
     ------
     torch.Tensor
-        Each tensor; what is neither a tensor nor a container is passed over.
+        Each tensor; values that are neither tensors nor containers are skipped.
     """
     if isinstance(value, Tensor):
         yield value
@@ -104,10 +104,10 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 
 def owned(value: Any, source: Tensor) -> Any:
-    """Copy what shares memory with `source`, in tuples, lists and dicts too.
+    """Copy tensors that share memory with `source`, in tuples, lists and dicts too.
 
-    A view is overwritten by the in-place operations later in the model, and keeps the whole of
-    its base alive: a CLS token would hold all tokens.
+    Later in-place operations of the model would overwrite a view. A view also keeps its whole base
+    in memory: a CLS token would keep all tokens.
     """
     if isinstance(value, Tensor):
         return value.clone() if _shares_memory(value, source) else value
@@ -141,7 +141,7 @@ def _selected(output: object, layer: str, select: Select) -> object:
         except Exception as error:
             error.add_note(f"repsim: in select= on layer {layer!r}, given {_describe(output)}")
             raise
-    return None  # an index or a key, and an output that has neither
+    return None  # the output has no such index or key
 
 
 def _plain(tensor: Tensor, layer: str) -> Tensor:

@@ -26,9 +26,9 @@ logger = logging.getLogger("repsim")
 
 
 class MissingLabelError(LayerNotFoundError, KeyError):
-    """There is no such label in a recorder; a KeyError too, as the Mapping protocol wants."""
+    """There is no such label in a recorder; also a KeyError, as the Mapping protocol requires."""
 
-    __str__ = RuntimeError.__str__  # KeyError shows the repr of its message: no line breaks
+    __str__ = RuntimeError.__str__  # KeyError would show the repr of its message
 
 
 @dataclass(frozen=True)
@@ -40,27 +40,27 @@ class _Record:
 class Recorder(Mapping[str, Any]):
     """Record the outputs of a model's layers while a ``with`` block runs.
 
-    A mapping from label to value in the order in which the calls completed. A label is the
-    module's name, or ``name:0``, ``name:1``, ... where the module ran several times in the forward.
-    It holds the latest forward: calling the model again starts afresh. Where its parts are called
-    instead (``model.forward_features(x)``), it holds what ran since the block was entered or
-    :meth:`clear` was called. It stays readable after the block.
+    A mapping from label to value in the order in which the calls completed. A label is the name of
+    the module, or ``name:0``, ``name:1``, ... if the module ran several times in the forward. The
+    recorder holds the latest forward; calling the model again replaces it. If only parts of the
+    model are called (``model.forward_features(x)``), it holds everything since the block was
+    entered or :meth:`clear` was called. It stays readable after the block.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model, in any wrapper. It comes back as it was: no hook is left, and the recorder
-        touches neither train/eval flags, nor device, nor random state.
+        The model, in any wrapper. The recorder removes all its hooks, and it does not touch
+        train/eval flags, device or random state.
     layers : str, re.Pattern, module type, callable, or a list of these, default ``"*"``
-        As in :func:`select_layers`. What is asked for by exact name has to run and return a batch;
-        what a glob, a type or a callable finds is left out where it does not.
+        As in :func:`select_layers`. A layer with an exact name must run and return a batch. A layer
+        found by a glob, a type or a callable is left out if it does not.
     transform : {"flatten", "cls", "mean"}, callable or None, optional
-        What to keep of an output, batch first. It runs inside the hook, without autocast, and on
-        the very tensor that the model goes on with: do not modify it. None keeps a copy. A result
-        that shares memory with the output is copied, for in-place operations overwrite it later.
+        What to keep of an output, batch first. It runs inside the hook, without autocast, on the
+        tensor that the model continues to use, so do not modify it. None keeps a copy. A result
+        that shares memory with the output is copied because in-place operations overwrite it later.
         A callable whose attribute ``wants_layer`` is true is called with (tensor, layer, call).
     select : callable, int or str, optional
-        Which tensor to take from an output that is no tensor: output -> tensor, an index, a key.
+        Which tensor to take from an output that is not a tensor: output -> tensor, an index, a key.
         By default the first floating-point tensor with at least one axis, depth first.
     batch_dim : int, mapping of str to int, or None, optional
         The batch axis of the outputs, moved to the front before the transform; a mapping gives it
@@ -71,28 +71,28 @@ class Recorder(Mapping[str, Any]):
     Attributes
     ----------
     enabled : bool
-        While False, nothing is recorded. For recorders of two models that share modules.
+        If False, nothing is recorded. For recorders of two models that share modules.
 
     Raises
     ------
     LayerNotFoundError
-        A layer does not exist (on construction), or was asked for by exact name and did not run
-        (when the model's forward ends, or on reading or leaving the block if it was not called).
+        A layer does not exist (on construction), or a layer with an exact name did not run (when
+        the model's forward ends, or on reading or leaving the block if it was not called).
     CaptureError
-        A layer cannot be recorded, its output is no batch, or nothing is left to record.
+        A layer cannot be recorded, its output is not a batch, or no layer remains to record.
 
     Warns
     -----
     RepsimWarning
-        Layers found by a glob, type or callable were left out because axis 0 is not the batch.
-        A layer is reported once, and stays out for the recorder's lifetime.
+        Layers found by a glob, type or callable were left out because axis 0 is not the batch. Each
+        is reported once and stays out for the lifetime of the recorder.
 
     Notes
     -----
-    Compiled code runs eagerly inside the block, since hooks added after ``torch.compile`` are
-    never called. Hooks inside an ``nn.TransformerEncoderLayer`` make it take its slow path, as
-    hooks of any kind do: results agree to rounding. What activation checkpointing runs again in
-    the backward pass is not recorded twice. Forwards in several threads are not supported.
+    Compiled code runs eagerly inside the block because hooks added after ``torch.compile`` are
+    never called. With any hooks, ``nn.TransformerEncoderLayer`` takes its slow path; results agree
+    up to rounding. Modules that activation checkpointing runs again in the backward pass are not
+    recorded twice. Forwards in several threads are not supported.
 
     Examples
     --------
@@ -149,13 +149,14 @@ class Recorder(Mapping[str, Any]):
         self._depth = 0
         self.clear()
         with ExitStack() as stack:
-            # Compiled code never calls a hook that was added later. Where it is does not show from
-            # the model: a wrapper around what we were given, a function that its forward calls.
+            # Compiled code never calls a hook that was added later. The model does not show where
+            # compiled code is: it may be a wrapper around our model, or a function that its forward
+            # calls.
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             for handle in self._register():
                 stack.callback(handle.remove)
-            # Only now: if registering a hook raises, the `with` removes those before it.
+            # Not earlier: if registering a hook raises, the `with` removes the previous hooks.
             self._stack = stack.pop_all()
         return self
 
@@ -164,20 +165,20 @@ class Recorder(Mapping[str, Any]):
         if stack is not None:
             stack.close()
         self._depth = 0  # always_call hooks are not called on a KeyboardInterrupt
-        # After clear() there is nothing to settle, unless nothing ever ran.
+        # After clear() there is nothing to check, unless nothing ever ran.
         unread = self._pending and not self._root_called
         if exc_type is None and unread and (self._calls or not self._ever_settled):
             self._settle()
 
     def clear(self, batch_size: int | None = None) -> None:
-        """Drop the records, before a forward that may not go through the model's own call.
+        """Drop the records, before a forward that may not call the model itself.
 
         Parameters
         ----------
         batch_size : int, optional
-            The number of samples that the outputs must have, whatever the input's axis 0 says. It
-            holds until the next call of this method. By default the model's input tells; where the
-            model itself is not called, the sizes are not checked.
+            The number of samples that outputs must have, instead of the size of the input's axis 0.
+            It holds until the next call of this method. By default the input of the model decides;
+            if the model itself is not called, sizes are not checked.
         """
         self._start()
         self._axis.reset(batch_size)
@@ -203,14 +204,14 @@ class Recorder(Mapping[str, Any]):
             f"{len(self._layers)} layers chosen, {len(self._records)} records>"
         )
 
-    # Identity, not Mapping's comparison of values: tensors do not compare to one bool.
+    # Compare by identity, because tensors do not compare to a single bool.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
     def _labels(self) -> dict[str, tuple[str, int]]:
         if self._pending and self._depth == 0:
             self._settle()
-        if self._settled_labels is not None:  # reading all values asks once for each
+        if self._settled_labels is not None:  # reading all values calls this once per value
             return self._settled_labels
         labels = {
             name if self._calls[name] == 1 else f"{name}:{call}": (name, call)
@@ -248,7 +249,7 @@ class Recorder(Mapping[str, Any]):
     # -- hooks -----------------------------------------------------------------------------------
 
     def _register(self) -> Iterator[Any]:
-        """Place the hooks one by one, so that the caller can undo as many as there are."""
+        """Place the hooks one by one, so the caller can remove those that exist."""
         root = self._layers.root
         yield root.register_forward_pre_hook(self._enter_root, with_kwargs=True)
         if self._axis.is_assumed:
@@ -273,18 +274,18 @@ class Recorder(Mapping[str, Any]):
             self._axis.read_input(args, kwargs)
 
     def _finish_root(self, *_: object) -> None:
-        """Run when the forward succeeded."""
+        """Runs when the forward succeeded."""
         if self._depth == 1 and self.enabled and not _in_backward():
             self._succeeded = True
             self._settle()
 
     def _leave_root(self, *_: object) -> None:
-        """Run in any case."""
-        if _in_backward() or self._depth == 0:  # 0: another pre-hook raised ahead of ours
+        """Runs in any case."""
+        if _in_backward() or self._depth == 0:  # 0: another pre-hook raised before ours
             return
         self._depth -= 1
         if self._depth == 0 and self.enabled and not self._succeeded:
-            self._start()  # half a forward is not a recording
+            self._start()  # an incomplete forward is not a recording
             self._failed, self._pending = True, False
 
     def _watch_hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
@@ -330,7 +331,7 @@ class Recorder(Mapping[str, Any]):
         self._pending = True
 
     def _settle(self) -> None:
-        """Check what can only be known when the forward is over."""
+        """Checks that are possible only after the forward."""
         absent = [label for each in self._layers for label in each.absent(self._calls[each.name])]
         if absent:
             raise LayerNotFoundError(
@@ -391,5 +392,5 @@ class Recorder(Mapping[str, Any]):
 
 
 def _in_backward() -> bool:
-    # Activation checkpointing runs modules, and so their hooks, again inside the backward pass.
+    # Activation checkpointing runs modules, and with them their hooks, again in the backward pass.
     return torch._C._current_graph_task_id() != -1

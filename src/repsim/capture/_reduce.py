@@ -1,4 +1,4 @@
-"""From the tokens or the map of a layer to one vector per sample."""
+"""Reducing the tokens or the map of a layer to one vector per sample."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["REDUCERS", "Reducer", "token"]
 
 @dataclass(frozen=True)
 class Reducer:
-    """A function of one layer's output, batch first, that knows which shapes it is made for.
+    """A function of one layer's output, batch first, with the shapes that it accepts.
 
     Attributes
     ----------
     name : str
-        How it is asked for.
+        Its name in ``transform=``.
     ndims : frozenset of int
         The numbers of axes it accepts; empty for any.
     """
@@ -30,7 +30,7 @@ class Reducer:
     function: Callable[[Tensor], Tensor] = field(repr=False)
     ndims: frozenset[int] = frozenset()
     takes: str = ""
-    wants_layer: ClassVar[bool] = True  # so that the error can name the layer
+    wants_layer: ClassVar[bool] = True  # for errors that name the layer
 
     def __call__(self, tensor: Tensor, layer: str = "x", call: int = 0) -> Tensor:
         """Reduce one tensor; `layer` and `call` are for the error message."""
@@ -54,8 +54,8 @@ def token(index: int) -> Reducer:
     Returns
     -------
     Reducer
-        (B, N, D) → (B, D). CaptureError for any other number of axes (a map has positions, not
-        tokens; a vector has neither), or where there is no such token.
+        (B, N, D) → (B, D). It raises CaptureError for any other number of axes (a map has
+        positions, not tokens; a vector has neither), and if there is no such token.
 
     Examples
     --------
@@ -100,10 +100,10 @@ REDUCERS: Mapping[str, Reducer] = MappingProxyType(
 )
 """Reducers by name, for ``transform=``.
 
-- ``"flatten"``: (B, ...) → (B, p), every value a feature: the default of the papers.
-- ``"cls"``: (B, N, D) → (B, D), the first token. Anything that is not tokens is a CaptureError.
-- ``"mean"``: tokens (B, N, D) → (B, D) and maps (B, C, H, W) → (B, C); (B, D) passes unchanged,
-  there is nothing to average.
+- ``"flatten"``: (B, ...) → (B, p), every value a feature, as in the papers.
+- ``"cls"``: (B, N, D) → (B, D), the first token. Any other shape raises CaptureError.
+- ``"mean"``: tokens (B, N, D) → (B, D) and maps (B, C, H, W) → (B, C); (B, D) is returned
+  unchanged.
 
 A shape does not say what its axes are: a channels-last map (B, H, W, C), as in Swin, is averaged
 over W and C, and the map (B, C, L) of a one-dimensional convolution over C. Pass a callable there:

@@ -1,8 +1,8 @@
-"""Which axis of a layer's output is the batch: checked against the model's input, never assumed.
+"""The batch axis of a layer's output, checked against the input of the model.
 
-Tokens compared as if they were samples are a silent wrong answer. So axis 0 has to have the size
-that the input has along axis 0, and modules that say ``batch_first=False`` are asked what they
-see, because in a sequence-first model every axis 0 agrees with the input's: it is the sequence.
+Comparing tokens as if they were samples would silently give a wrong answer. Axis 0 of an output
+must therefore have the size of the input's axis 0. In a sequence-first model, axis 0 of both is the
+sequence, so the inputs of modules that declare ``batch_first=False`` are checked too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from repsim.capture._output import UnusableOutput, tensors_in
 __all__ = ["BatchAxis", "BatchDim"]
 
 BatchDim: TypeAlias = int | Mapping[str, int] | None
-"""What ``batch_dim=`` accepts: one axis for every layer, or an axis by name or glob."""
+"""Types of ``batch_dim=``: one axis for all layers, or an axis by name or glob."""
 
 
 class BatchAxis:
-    """Where the samples are in one forward.
+    """The batch axes in one forward.
 
     Parameters
     ----------
     batch_dim : int, mapping of str to int, or None
-        The batch axis that the caller declares; None, or no entry, leaves axis 0, checked.
+        The batch axis that the caller declares; without it, axis 0 is used and checked.
     layers : iterable of str
         The names of the chosen layers.
 
@@ -37,7 +37,7 @@ class BatchAxis:
     InputError
         `batch_dim` is neither.
     LayerNotFoundError
-        A name or glob of the mapping means none of the chosen layers.
+        A name or glob of the mapping matches none of the chosen layers.
     """
 
     def __init__(self, batch_dim: BatchDim, layers: Iterable[str]) -> None:
@@ -50,11 +50,11 @@ class BatchAxis:
 
     @property
     def is_assumed(self) -> bool:
-        """Whether any layer's batch axis is left to the rule, not declared."""
+        """Whether the batch axis of any layer is not declared."""
         return bool(self._undeclared)
 
     def reset(self, size: int | None = None) -> None:
-        """Forget the last forward; `size` overrules what the next inputs say until reset again."""
+        """Forget the last forward; until the next reset, `size` overrides the size of inputs."""
         self._pinned = size
         self._input = None
         self._sequence_first.clear()
@@ -71,7 +71,7 @@ class BatchAxis:
             self._input = (first.size(0),) if first.is_nested else tuple(first.shape)
 
     def saw_sequence_first(self, name: str, args: object, kwargs: object) -> None:
-        """Take note of what a module with ``batch_first=False`` is given, (tokens, batch, D).
+        """Record the input of a module with ``batch_first=False``, (tokens, batch, D).
 
         Raises
         ------
@@ -80,16 +80,17 @@ class BatchAxis:
         """
         first = next(tensors_in((args, kwargs)), None)
         if first is None or first.dim() != 3 or first.is_nested:
-            return  # unbatched or packed: it declares nothing
+            return  # unbatched or packed: no information
         tokens, batch = int(first.shape[0]), int(first.shape[1])
         self._sequence_first.append((name, tokens, batch))
         size = self._size
         if self._input is None or size is None or len(self._input) < 2:
             return
         if self._input[1] != batch:
-            return  # the samples are not on the input's axis 1; each output's own size decides
-        # A batch as long as the sequence says nothing, unless the input is plainly no sequence:
-        # three images (3, 3, H, W) in a model whose blocks are sequence first.
+            return  # the samples are not on axis 1 of the input; the size of each output decides
+        # If batch and sequence have the same length, sizes cannot tell them apart, unless the input
+        # is clearly not a sequence, such as three images (3, 3, H, W) in a model of sequence-first
+        # blocks.
         square = self._input[0] == batch and (tokens == batch or len(self._input) <= 3)
         if batch == size and not square:
             return
@@ -104,7 +105,7 @@ class BatchAxis:
         )
 
     def first(self, tensor: Tensor, layer: str) -> Tensor:
-        """Return `tensor` with its batch axis in front: itself where it is there already.
+        """Return `tensor` with its batch axis in front, or itself if it is there already.
 
         Raises
         ------
@@ -129,11 +130,11 @@ class BatchAxis:
                 "  Give each layer its own: batch_dim={name or glob: axis}.",
                 brief=str(tuple(tensor.shape)),
             )
-        # The same object where nothing moves: a transform may ask whether it has seen it before.
+        # Return the same object if no axis moves, because a transform may recognise it.
         return tensor if dim in (0, -tensor.ndim) else tensor.movedim(dim, 0)
 
     def contradiction(self, layer: str, shape: tuple[int, ...]) -> UnusableOutput | None:
-        """Say why an output that passed is sequence first after all, once the forward is over."""
+        """Raise after the forward if an output that passed is sequence first."""
         if layer in self._declared or len(shape) < 3:
             return None
         for name, tokens, batch in self._sequence_first:
@@ -166,7 +167,7 @@ class BatchAxis:
             f"  Pass batch_dim={axis} or batch_dim={{{layer!r}: {axis}}}, or leave the layer out.\n"
             "  Where samples and tokens share an axis, select= can part them.",
             brief=str(shape),
-            quiet=shape[0] == 1,  # a position embedding, say: the same for every sample
+            quiet=shape[0] == 1,  # for example a position embedding: the same for every sample
         )
 
     def _allowed_sizes(self) -> set[int]:
@@ -206,7 +207,7 @@ def _declared(batch_dim: BatchDim, names: tuple[str, ...]) -> dict[str, int]:
                 f"  chosen: {', '.join(map(repr, names[:8]))}"
             )
         for name in meant:
-            # An exact name goes before a glob, an earlier glob before a later one.
+            # An exact name takes precedence over a glob, an earlier glob over a later one.
             if pattern == name or name not in declared:
                 declared[name] = axis
     return declared

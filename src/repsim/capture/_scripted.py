@@ -1,4 +1,4 @@
-"""Scripted and traced modules: what runs in them shows in no hook, so their code is read."""
+"""Scripted and traced modules: hooks do not see inside, so their code is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCRIPTED_ATTENTION = re.compile(
 
 
 def refuse_scripted(model: nn.Module) -> None:
-    """Raise a CaptureError if a scripted or traced module of a model holds attention."""
+    """Raise a CaptureError if a scripted or traced module of a model contains attention."""
     scripted = [
         name or type(module).__name__
         for name, module in _outermost_scripted(model, "")
@@ -44,5 +44,5 @@ def _outermost_scripted(module: nn.Module, name: str) -> Iterator[tuple[str, nn.
 
 
 def _graph(module: Any) -> str:
-    """The code of a scripted module, with what it calls; empty where it has no forward."""
+    """The code of a scripted module and of all that it calls; empty without a forward."""
     return str(module.inlined_graph) if hasattr(module, "forward") else ""

@@ -1,4 +1,4 @@
-"""Which modules of a model to record: names, globs, expressions, types and predicates."""
+"""Choice of modules by names, globs, regular expressions, types and predicates."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LayerSpec: TypeAlias = str | re.Pattern[str] | type[nn.Module] | Callable[[str, 
 """One way of naming layers."""
 
 Layers: TypeAlias = LayerSpec | list[LayerSpec] | tuple[LayerSpec, ...]
-"""What every argument called ``layers`` accepts."""
+"""Types of every argument ``layers``."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A chosen module, and what was asked of it.
+    """A chosen module, and the calls that were requested.
 
     Attributes
     ----------
@@ -37,8 +37,8 @@ class Layer:
     calls : frozenset of int, or None
         Which of its calls in a forward to record; None for all of them.
     required : frozenset of (int or None)
-        What was asked for by exact name: None stands for the module, k for its k-th call.
-        What is required must run and be usable; anything else is left out where it is not.
+        Requests by exact name: None stands for the module, k for its k-th call. These must run and
+        be usable; others are left out if they are not.
     """
 
     name: str
@@ -170,25 +170,25 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
 
 
 def near_names(name: str, names: list[str]) -> str:
-    """Say which names are meant, perhaps: a line for an error, or nothing."""
+    """Return a line that suggests similar names, or nothing."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     return f"  Did you mean {' or '.join(map(repr, near))}?\n" if near else ""
 
 
 def listing(names: list[str], most: int = 8) -> str:
-    """Join the first few names, and count the others.
+    """Join the first names, and count the others.
 
     Parameters
     ----------
     names : list of str
-        What a message is about.
+        The names to list.
     most : int, default 8
         How many to write out.
 
     Returns
     -------
     str
-        The names in quotes, by commas.
+        The quoted names, separated by commas.
     """
     shown = ", ".join(map(repr, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
@@ -197,9 +197,9 @@ def listing(names: list[str], most: int = 8) -> str:
 def _match(
     model: nn.Module, named: dict[str, nn.Module], spec: LayerSpec
 ) -> tuple[list[str], int | None, bool]:
-    """Find the names that a spec means, the call it restricts them to, and whether it is exact."""
+    """Find the names that a spec matches, its call number, and whether it is exact."""
     if isinstance(spec, str):
-        # The name as it stands goes first: nothing forbids a module called "a:0" or "a*".
+        # Try the literal name first, because a module may be called "a:0" or "a*".
         stem, colon, index = spec.rpartition(":")
         with_call = bool(colon) and index.isdecimal()
         readings = [(spec, None), (stem, int(index))] if with_call else [(spec, None)]
@@ -230,7 +230,7 @@ def _first_name(model: nn.Module, named: dict[str, nn.Module], name: str) -> str
         return name
     if not name or (module := find(model, name)) is None:
         return None
-    # An alias: the walk listed this very module earlier, under another name.
+    # An alias: the walk listed the same module earlier under another name.
     return next((first for first, other in named.items() if other is module), None)
 
 

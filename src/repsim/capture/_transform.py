@@ -1,4 +1,4 @@
-"""Applying a transform inside a hook: in whatever mode the forward runs, the value is ordinary."""
+"""Applying a transform inside a hook, independently of the mode of the forward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Applied", "LayerTransform", "Transform", "resolve_transform"]
 
 @runtime_checkable
 class LayerTransform(Protocol):
-    """A transform that is told which layer it works on; a true `wants_layer` marks it."""
+    """A transform that gets the name of its layer; a true `wants_layer` marks it."""
 
     wants_layer: bool
 
@@ -27,11 +27,11 @@ class LayerTransform(Protocol):
 
 
 Transform: TypeAlias = str | Callable[[Tensor], Any] | LayerTransform | None
-"""What ``transform=`` accepts."""
+"""Types of ``transform=``."""
 
 
 class Applied:
-    """A transform as hooks call it, from a tensor of the forward to a value that is kept.
+    """A transform as hooks call it: it turns a tensor of the forward into the value to keep.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Applied:
     Raises
     ------
     InputError
-        There is no transform of this name, or it is no callable.
+        There is no transform of this name, or it is not callable.
     """
 
     def __init__(self, transform: Transform, *, detach: bool) -> None:
@@ -52,18 +52,18 @@ class Applied:
         self._detach = detach
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Any:
-        """Transform the output of one call of a layer, and own the memory of the result."""
+        """Transform the output of one call of a layer; the result shares no memory with it."""
         if self._is_ordinary(tensor):
             return self._value(tensor, layer, call)
         with ExitStack() as stack:
             inference = torch.is_inference_mode_enabled()
-            if inference:  # values are for ordinary use later, and inference tensors bar autograd
+            if inference:  # autograd refuses inference tensors, and values must be usable later
                 stack.enter_context(torch.inference_mode(False))
             if self._detach or inference:  # leaving inference mode turns gradients on
                 stack.enter_context(torch.no_grad())
             else:
-                # What a transform saves for backward is not activation checkpointing's to recompute
-                # (hooks do not record then), so keep it from checkpointing's own pack hooks.
+                # Activation checkpointing must not recompute the tensors that a transform saves for
+                # backward, because hooks do not record then. Hide them from its pack hooks.
                 stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_same, _same))
             # Hooks run inside the caller's autocast: a matmul in a transform would be bfloat16.
             for device in _autocast(tensor):
@@ -71,7 +71,7 @@ class Applied:
             return self._value(tensor, layer, call)
 
     def _is_ordinary(self, tensor: Tensor) -> bool:
-        """Whether the forward runs as a transform should: most do, and then nothing is entered."""
+        """Whether the forward already runs in the mode for transforms, as most do."""
         return (
             self._detach
             and not torch.is_grad_enabled()
@@ -96,7 +96,7 @@ class Applied:
 
 
 def _autocast(tensor: Tensor) -> list[str]:
-    """Return the kinds of device whose operations are cast now, of the tensor's and the host's."""
+    """Return the device types with active autocast, among the tensor's device and the CPU."""
     return [
         device
         for device in {tensor.device.type, "cpu"}
@@ -111,24 +111,24 @@ def _same(tensor: Tensor) -> Tensor:
 def resolve_transform(
     transform: Transform, operation: str = "Recorder"
 ) -> Callable[..., Any] | None:
-    """Turn a reducer's name into it; pass a callable and None through; explain the rest.
+    """Return the reducer of a name, or the callable or None itself; raise on anything else.
 
     Parameters
     ----------
     transform : str, callable or None
         A key of :data:`REDUCERS`, a function of an output, or None for the output itself.
     operation : str, default "Recorder"
-        What the error message begins with.
+        The first word of the error message.
 
     Returns
     -------
     callable or None
-        The reducer, or what was passed.
+        The reducer, or the argument itself.
 
     Raises
     ------
     InputError
-        An unknown name or something that cannot be called.
+        An unknown name, or an object that is not callable.
     """
     if isinstance(transform, str):
         if transform not in REDUCERS:

@@ -1,4 +1,4 @@
-"""Names of a model's modules, with the wrappers that tools put around them left out."""
+"""Names of the modules of a model, without the wrappers that tools put around them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import nn
 
 __all__ = ["find", "named_layers", "unwrap"]
 
-# Class → the child that it wraps. By name, because importing torch.distributed or torch._dynamo
-# only to ask whether a module comes from there costs seconds.
+# Class name → the child that it wraps. Names are used because importing torch.distributed or
+# torch._dynamo to compare classes takes seconds.
 _WRAPPERS = {
     "torch.nn.parallel.data_parallel.DataParallel": "module",
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
@@ -29,13 +29,13 @@ def unwrap(model: nn.Module) -> nn.Module:
     Parameters
     ----------
     model : torch.nn.Module
-        A module, wrapped any number of times or not at all.
+        A module, with any number of wrappers.
 
     Returns
     -------
     torch.nn.Module
-        The innermost module that is not such a wrapper; `model` itself if it is none. A user's own
-        module with a child called ``module`` is no wrapper.
+        The innermost module that is not such a wrapper; `model` itself if it is not wrapped. A
+        user's module with a child called ``module`` is not a wrapper.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Name every submodule of a model, without the root and without wrappers.
+    """Name every submodule of a model except the root and wrappers.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def find(model: nn.Module, path: str) -> nn.Module | None:
-    """Follow a dotted name, aliases included; None where it leads nowhere."""
+    """Follow a dotted name, including aliases; None if there is no such module."""
     module = unwrap(model)
     for part in path.split("."):
         if part not in module._modules or (child := module._modules[part]) is None:

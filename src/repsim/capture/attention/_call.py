@@ -1,4 +1,4 @@
-"""One attention call of a forward: its weights by chunks of queries, and what it put out."""
+"""One attention call of a forward: its weights by chunks of queries, and its output."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ Rows: TypeAlias = Callable[[slice], Tensor]
 """A slice of queries → their weights (*lead, queries, keys), at least float32."""
 
 Over: TypeAlias = Literal["tokens", "channels", "unknown"]
-"""What queries and keys are."""
+"""Meaning of queries and keys."""
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
-    """One call of softmax attention, as :class:`AttentionRecorder` hands it to its handler.
+    """One call of softmax attention, which :class:`AttentionRecorder` passes to its handler.
 
-    It is meant for use inside the handler: its tensors are those of the running forward, which goes
-    on to overwrite them. Do not modify them; clone what is to be kept.
+    Use it only inside the handler. Its tensors belong to the running forward, which overwrites them
+    later. Do not modify them, and clone tensors that you keep.
 
     Attributes
     ----------
     name : str
         The module whose forward holds the attention.
     call : int
-        How many attention calls of this module came before it in this forward.
+        Number of earlier attention calls of this module in this forward.
     batch, heads, queries, keys : int
-        The sizes of the weights. Where attention is in windows, or the model folds another axis
-        into the batch, `batch` is that product: samples in front.
+        The sizes of the weights. If attention is in windows, or if the model folds another axis
+        into the batch, `batch` is the product, with samples first.
     output : torch.Tensor, shape (batch, heads, queries, d)
-        What the heads put out, P·V, before the output projection; in the model's dtype.
+        Output of the heads, P·V, before the output projection; in the model's dtype.
     value : torch.Tensor or None, shape (batch, heads, keys, d)
-        What is weighted, V; repeated where heads share it. None where an einsum has several axes in
-        place of `d`.
+        The values V, repeated if heads share them. None if an einsum has several axes in place of
+        `d`.
     over : {"tokens", "channels", "unknown"}
-        Whether queries and keys are tokens of the module's input; or channels, as in XCiT and
-        DaViT; or neither can be told from the shapes (queries from elsewhere, windows).
+        Whether queries and keys are tokens of the module's input, or channels as in XCiT and DaViT,
+        or unknown from the shapes (queries from elsewhere, windows).
     frames : tuple of Frame
-        The modules that are running, from the outermost in.
+        The running modules, outermost first.
     convolutions : list of Convolution
         The convolutions before this call.
     moves : list of Move
@@ -81,34 +81,34 @@ class AttentionCall:
 
     @property
     def value(self) -> Tensor | None:
-        """What is weighted."""
+        """The values."""
         return self._value()
 
     @property
     def label(self) -> str:
-        """The module's name, with ``:k`` where it is known to hold several calls."""
+        """The name of the module, with ``:k`` if it is known to hold several calls."""
         return f"{self.name}:{self.call}" if self.call or self._repeated else self.name
 
     def weights(self, chunk: int = 16) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the attention weights, a chunk of queries at a time.
+        """Yield the attention weights, one chunk of queries at a time.
 
         ::
 
             P = softmax(scale · q kᵀ + mask)
 
-        Eager attention has them already; for fused attention they are computed here.
+        Eager attention has computed them already; for fused attention this method computes them.
 
         Parameters
         ----------
         chunk : int, default 16
-            Queries at a time. On a CPU 16 are fast, for they stay in the cache.
+            Queries at a time. On a CPU 16 are fast because they stay in the cache.
 
         Yields
         ------
         slice, torch.Tensor
-            Which queries, and their weights (batch, heads, chunk, keys): float32, or float64 where
-            the model's are. Rows sum to 1 over the keys, or to 0 where all keys are masked. What
-            is yielded may be memory of the model: do not modify it.
+            Which queries, and their weights (batch, heads, chunk, keys): float32, or float64 if
+            those of the model are. Rows sum to 1 over the keys, or to 0 if all keys are masked. The
+            weights may be memory of the model: do not modify them.
         """
         if not isinstance(chunk, int) or chunk < 1:
             raise InputError(f"AttentionCall.weights: chunk must be at least 1.\n  got {chunk!r}")
@@ -118,7 +118,7 @@ class AttentionCall:
 
 
 def eager_rows(weights: Tensor) -> Rows:
-    """Take rows from weights (*lead, queries, keys) that exist."""
+    """Take rows from existing weights (*lead, queries, keys)."""
     dtype = _at_least_float32(weights.dtype)
     return lambda part: weights[..., part, :].to(dtype)
 
@@ -131,16 +131,17 @@ def fused_rows(
     is_causal: bool,
     scale: float | None,
 ) -> Rows:
-    """Compute rows of ``scaled_dot_product_attention``, which keeps none.
+    """Compute rows of ``scaled_dot_product_attention``, which does not keep its weights.
 
     Parameters
     ----------
     query, key : torch.Tensor
         (*lead, queries, d) and (*lead or fewer heads, keys, d).
     mask : torch.Tensor, optional
-        Broadcast to (*lead, queries, keys). Boolean: True takes part. Otherwise it is added.
+        Broadcast to (*lead, queries, keys). A boolean mask is True where a key takes part; any
+        other mask is added.
     is_causal : bool
-        Whether query i sees keys up to i, counted from the first key however many there are.
+        Whether query i attends to keys up to i, counted from the first key.
     scale : float, optional
         By default 1/√d.
     """
@@ -149,7 +150,7 @@ def fused_rows(
     dtype = _at_least_float32(query.dtype)
     factor = 1 / math.sqrt(width) if scale is None else scale
     key = shared_heads(key, lead)
-    # One copy of the keys, made in the first chunk: matmul would copy a transposed view in each.
+    # Copy the keys once, in the first chunk; matmul would copy a transposed view in every chunk.
     keys: list[Tensor] = []
 
     def rows(part: slice) -> Tensor:
@@ -170,7 +171,7 @@ def fused_rows(
                 scores = scores.masked_fill(~here, -torch.inf)
             else:
                 scores = scores + here.to(dtype)
-        # A query without any key is 0/0, for which the kernels put out 0.
+        # A query without keys is 0/0; the kernels return 0 for it.
         nothing = (scores == -torch.inf).all(-1, keepdim=True)
         return scores.softmax(-1).masked_fill(nothing, 0.0)
 
@@ -182,7 +183,7 @@ def shared_heads(key: Tensor, lead: Sequence[int]) -> Tensor:
     if key.shape[:-2] == tuple(lead):
         return key
     few = key.shape[-3] if key.ndim > 2 else 1
-    if 1 < few < lead[-1]:  # grouped queries: neighbours share
+    if 1 < few < lead[-1]:  # grouped queries: adjacent heads share
         key = key.repeat_interleave(lead[-1] // few, dim=-3)
     return key.expand(*lead, *key.shape[-2:])
 

@@ -13,12 +13,12 @@ from torch import Tensor
 __all__ = ["FOLLOWED", "PRODUCTS", "SOFTMAX", "EagerAttention", "Product", "Softmax"]
 
 SOFTMAX = frozenset({"softmax", "special_softmax"})
-"""Names of what makes attention weights."""
+"""Functions that produce attention weights."""
 
 PRODUCTS = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "einsum"})
-"""Names of what consumes them."""
+"""Functions that consume them."""
 
-# What leaves every entry where it is.
+# Functions that keep the position of every entry.
 _SAME_SHAPE = frozenset(
     {
         *("to", "type", "type_as", "float", "double", "half", "bfloat16", "cpu", "cuda"),
@@ -28,7 +28,7 @@ _SAME_SHAPE = frozenset(
 )
 _DROPOUT = frozenset({"dropout", "dropout_"})
 _TRANSPOSE = frozenset({"transpose", "swapaxes", "swapdims", "transpose_"})
-# What may regroup the axes before the keys, but has to leave these last and whole.
+# Functions that may regroup the axes before the keys, but must keep the keys last.
 _REGROUP = frozenset(
     {
         *("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze"),
@@ -38,12 +38,12 @@ _REGROUP = frozenset(
 _TRANSPOSED_VIEWS = (torch.Tensor.mT, torch.Tensor.mH)
 
 FOLLOWED = _SAME_SHAPE | _DROPOUT | _TRANSPOSE | _REGROUP | {"permute", "__get__"}
-"""Names of what may happen to weights on their way."""
+"""Functions that may be applied to weights before their use."""
 
 
 @dataclass(eq=False)
 class Softmax:
-    """A softmax that was seen, and whether it turned out to be attention."""
+    """An observed softmax, and whether it turned out to be attention."""
 
     layer: str
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class Softmax:
 
     @property
     def resembles_attention(self) -> bool:
-        """Whether there is a row of weights for each of several queries and heads."""
+        """Whether it has a row of weights for each of several queries and heads."""
         if len(self.shape) < 3 or not self.over_last:
             return False
         return len(self.shape) > 3 or self.shape[-1] == self.shape[-2]
@@ -73,10 +73,10 @@ class Product:
     output : torch.Tensor
         (*lead, queries, d).
     value : torch.Tensor or None
-        (…, keys, d), whose leading axes broadcast to those of the weights; None where an einsum
-        has several axes in place of one.
+        (…, keys, d), whose leading axes broadcast to those of the weights; None if an einsum has
+        several axes in place of one.
     softmax : Softmax
-        Where the weights come from.
+        The softmax that computed the weights.
     """
 
     weights: Tensor
@@ -87,16 +87,16 @@ class Product:
 
 @dataclass(frozen=True, eq=False)
 class _Followed:
-    """A tensor of attention weights on its way: which axis the keys are."""
+    """A tensor of attention weights before its use, and its axis of keys."""
 
     alive: weakref.ref[Tensor]
     softmax: Softmax
     axis: int
-    clean: Tensor | None  # the weights before dropout, where that changed them
+    clean: Tensor | None  # the weights before dropout, if that changed them
 
 
 class EagerAttention:
-    """Follows softmaxes through what moves axes, changes dtypes and drops out."""
+    """Follows softmaxes through moves of axes, changes of dtype and dropout."""
 
     def __init__(self) -> None:
         self.softmaxes: list[Softmax] = []
@@ -109,13 +109,13 @@ class EagerAttention:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being followed."""
+        """Whether no softmax is being followed."""
         return not self._followed
 
     def begin(
         self, layer: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
-        """See a softmax."""
+        """Record a softmax."""
         if not isinstance(result, Tensor) or result.is_nested:
             return
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
@@ -128,7 +128,7 @@ class EagerAttention:
     def step(
         self, func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
-        """See any other function, which may move weights that are followed."""
+        """Record any other function, which may move weights that are followed."""
         source = args[0] if args else kwargs.get("input")
         known = self._known(source)
         if known is None or not isinstance(source, Tensor):
@@ -151,7 +151,7 @@ class EagerAttention:
     def product(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> Product | None:
-        """See a matrix product; return what it is of, if it consumes weights over their keys."""
+        """Record a matrix product; return its weights if it consumes them over their keys."""
         if kwargs and name != "einsum":
             args = [*args, *(kwargs[key] for key in ("mat2", "other") if key in kwargs)]
         if not isinstance(result, Tensor):
@@ -189,8 +189,8 @@ class EagerAttention:
         labels, out = _labels(args[0], operands, result)
         own, other = labels[which], labels[1 - which]
         key = own[known.axis]
-        # Queries are what the values know nothing of; several such axes are queries and heads of
-        # values that heads share, and the queries of those come first (b l h p, b p k).
+        # The query axis is the one that the values lack. If there are several, they are queries and
+        # heads of values that heads share, with queries first (b l h p, b p k).
         unshared = [label for label in own if label not in other and label in out]
         if key in out or key not in other or not unshared:
             return None
@@ -238,7 +238,7 @@ def _moved(
     source: Tensor,
     result: Tensor,
 ) -> int | None:
-    """Say where the keys are after a function; None if they cannot be followed through it."""
+    """Return the axis of keys after a function; None if it cannot be followed."""
     n = source.ndim
     if name in _SAME_SHAPE or name in _DROPOUT:
         return axis if result.shape == source.shape else None

@@ -1,4 +1,4 @@
-"""Where in a model a function is called: a stack of the modules whose forward is running."""
+"""A stack of the modules whose forward is running."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Frame:
     Attributes
     ----------
     name : str
-        Its first name in the model, without wrappers; the root goes by the name of its class.
+        Its first name in the model, without wrappers; for the root the name of its class.
     module : torch.nn.Module
         The module itself.
     shape : tuple of int, or None
-        The shape of the first tensor that it was given; None without one, and for nested tensors.
+        The shape of its first tensor argument; None without one, and for nested tensors.
     pairs : tuple of (int, int)
         Pairs of whole numbers among its arguments, such as ``input_dimensions=(7, 7)``.
     """
@@ -41,15 +41,15 @@ class Frame:
 
 
 class Frames:
-    """The stack, kept by hooks on every module of a model.
+    """The stack of running modules, maintained by hooks on every module of a model.
 
-    What runs outside the model's modules has no frame, and what activation checkpointing runs again
-    in the backward pass adds none.
+    Code outside the modules of the model has no frame. Modules that activation checkpointing runs
+    again in the backward pass add no frame.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model; wrappers are looked through, and left out of the names.
+        The model; wrappers are ignored, also in the names.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -60,13 +60,13 @@ class Frames:
         self._thread = threading.get_ident()
 
     def hooks(self) -> Iterator[Any]:
-        """Place the hooks one by one, so that the caller can undo as many as there are."""
+        """Place the hooks one by one, so the caller can remove those that exist."""
         self._thread = threading.get_ident()
         for name, module in _first_names(self.root):
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # takes no hooks
             if name and _holds_no_attention(module):
-                continue  # it would cost time and tell nothing
+                continue  # it would cost time without information
             yield module.register_forward_pre_hook(
                 self._enter(name or type(module).__name__), with_kwargs=True, prepend=True
             )
@@ -89,7 +89,7 @@ class Frames:
                 )
             if in_backward():
                 return
-            with torch._C.DisableTorchFunction():  # looking at shapes is no news to any mode
+            with torch._C.DisableTorchFunction():  # reading shapes must not reach the mode
                 if module is self.root:
                     self.stack.clear()  # always_call hooks are not called on a KeyboardInterrupt
                 if not self.stack and (module is self.root or not self.ran):
@@ -101,15 +101,15 @@ class Frames:
         return enter
 
     def _leave(self, module: nn.Module, *_: object) -> None:
-        # Another hook may have raised ahead of ours: then this module was never put on the stack.
+        # If another hook raised before ours, this module was never put on the stack.
         if self.stack and self.stack[-1].module is module and not in_backward():
             self.stack.pop()
 
 
 def _holds_no_attention(module: nn.Module) -> bool:
-    """Whether this is a layer of torch.nn without parts: linear, a norm, an activation, softmax.
+    """Whether this is a layer of torch.nn without children: linear, norm, activation, softmax.
 
-    A softmax then counts as its parent's. Convolutions are to be seen when called by themselves.
+    A softmax module then counts for its parent. Convolutions must be seen when called alone.
     """
     if next(module.children(), None) is not None or isinstance(module, nn.Conv2d):
         return False
@@ -117,12 +117,12 @@ def _holds_no_attention(module: nn.Module) -> bool:
 
 
 def in_backward() -> bool:
-    """Whether this runs inside a backward pass, as what is checkpointed does again."""
+    """Whether this runs inside a backward pass, where checkpointed modules run again."""
     return torch._C._current_graph_task_id() != -1
 
 
 def _first_names(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module once, wrappers inside the model included, by its name without wrappers."""
+    """Every module once, including wrappers inside the model, with names without wrappers."""
     seen: set[int] = set()
 
     def descend(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:

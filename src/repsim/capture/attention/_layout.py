@@ -1,4 +1,4 @@
-"""Which axes of attention weights are heads, and whether what attends are tokens or channels."""
+"""Which axis of attention weights is the heads, and whether tokens or channels attend."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from repsim.capture.attention._frames import Frame
 
 __all__ = ["HeadAxis", "attends_over", "find_heads"]
 
-# What libraries call the number of heads: torch, timm and torchvision; Hugging Face; others.
+# Names for the number of heads: in torch, timm and torchvision; in Hugging Face; in others.
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 
 
 @dataclass(frozen=True)
 class HeadAxis:
-    """How the leading axes of (*lead, queries, keys) are (batch, heads).
+    """How the leading axes of (*lead, queries, keys) map to (batch, heads).
 
     Attributes
     ----------
     lead : tuple of int
-        The leading axes; where batch and heads share one, it stands here as two.
+        The leading axes; if batch and heads share one axis, it is listed as two.
     axis : int
         Which of them are the heads.
     """
@@ -43,7 +43,7 @@ class HeadAxis:
         return math.prod(self.lead) // self.heads if self.heads else 0
 
     def arrange(self, tensor: Tensor) -> Tensor:
-        """(*lead, a, b) → (batch, heads, a, b), without a copy where the heads come last."""
+        """(*lead, a, b) → (batch, heads, a, b), without a copy if the heads come last."""
         tensor = tensor.reshape(*self.lead, *tensor.shape[-2:])
         return tensor.movedim(self.axis, -3).reshape(self.batch, self.heads, *tensor.shape[-2:])
 
@@ -55,18 +55,18 @@ class HeadAxis:
 def find_heads(
     lead: Sequence[int], module: nn.Module, batch: int | None, heads: int | None = None
 ) -> HeadAxis | None:
-    """Find the heads among the leading axes of the weights; None where that cannot be told.
+    """Find the heads among the leading axes of the weights; None if they cannot be found.
 
     Parameters
     ----------
     lead : sequence of int
         The axes before (queries, keys).
     module : torch.nn.Module
-        Whose attention it is: its ``num_heads`` and the like are a hint.
+        The module of the attention; attributes such as ``num_heads`` are a hint.
     batch : int or None
         The model's batch size.
     heads : int, optional
-        The number of heads, where it is known.
+        The number of heads, if known.
     """
     sizes = tuple(int(size) for size in lead)
     hint = heads if heads is not None else _declared_heads(module)
@@ -77,7 +77,7 @@ def find_heads(
             return HeadAxis((sizes[0] // hint, hint), 1)
         return HeadAxis((sizes[0], 1), 1) if sizes[0] == batch else None
     if len(sizes) == 2:
-        # (batch, heads) everywhere, unless all that is known says the contrary.
+        # (batch, heads), unless all evidence contradicts it.
         swapped = hint is not None and sizes[0] == hint != sizes[1] and sizes[1] == batch
         return HeadAxis(sizes, 0 if swapped else 1)
     places = [axis for axis, size in enumerate(sizes) if axis and size == hint]
@@ -87,11 +87,12 @@ def find_heads(
 def attends_over(
     frame: Frame, axes: HeadAxis, queries: int, keys: int, value: Tensor | None
 ) -> Over:
-    """Tell tokens from channels, by the shape of the module's input and the layout of the values.
+    """Distinguish tokens from channels, by the module's input and the layout of the values.
 
-    Over channels, `heads · keys` is the number of channels and a value vector has an entry for
-    each token; over tokens it is the other way round. Where a head has as many channels as there
-    are tokens, both hold, and memory decides: a linear layer puts channels next to one another.
+    For attention over channels, `heads · keys` is the number of channels and a value vector has one
+    entry per token. For attention over tokens it is the reverse. If a head has as many channels as
+    there are tokens, both hold, and the memory layout decides: a linear layer stores channels
+    contiguously.
     """
     shape = frame.shape
     if shape is None or len(shape) not in (3, 4):
@@ -124,7 +125,7 @@ def _declared_heads(module: nn.Module) -> int | None:
 
 
 def _readings(shape: tuple[int, ...]) -> list[tuple[int, int, int, bool]]:
-    """What a module's input can be: samples, tokens, channels, and whether channels are last.
+    """Possible axes of a module's input: samples, tokens, channels; whether channels are last.
 
     (n, tokens, channels), (tokens, n, channels), (n, h, w, channels) or (n, channels, h, w).
     """
@@ -136,9 +137,9 @@ def _readings(shape: tuple[int, ...]) -> list[tuple[int, int, int, bool]]:
 
 
 def _by_memory(value: Tensor, channel_last: bool) -> Over:
-    """Tell values (…, tokens, channels) from (…, channels, tokens) by which of them is dense."""
+    """Distinguish values (…, tokens, channels) from (…, channels, tokens) by their strides."""
     if value.is_contiguous():
-        return "unknown"  # a copy: its layout says nothing of where it came from
+        return "unknown"  # a copy: its layout does not show its origin
     keys_step, width_step = value.stride()[-2:]
     if (width_step == 1) == (keys_step == 1):
         return "unknown"

@@ -1,4 +1,4 @@
-"""Seeing attention below the level of modules: what kernels and fast paths hide from hooks."""
+"""Observing attention below the level of modules, where kernels and fast paths bypass hooks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FUSED_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causa
 
 
 class Seen:
-    """Attention as a function call shows it, before it is known whose heads these are.
+    """Attention as seen in a function call, before its heads are known.
 
     Attributes
     ----------
@@ -41,10 +41,10 @@ class Seen:
     rows : callable
         The weights, by slices of queries.
     output, value : torch.Tensor
-        (*lead, queries, d) and (…, keys, d), whose leading axes broadcast; None for a value whose
-        axes are not so.
+        (*lead, queries, d) and (…, keys, d), whose leading axes broadcast; None for values of other
+        axes.
     heads : int or None
-        The number of heads, where the function was told.
+        The number of heads, if the function got it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Seen:
 
 
 class Listener(Protocol):
-    """Who wants to know."""
+    """The receiver of what the mode sees."""
 
     eager: EagerAttention
     convolutions: list[Convolution]
@@ -71,15 +71,15 @@ class Listener(Protocol):
         """The module whose forward is running; None outside the model."""
 
     def attention(self, seen: Seen) -> bool:
-        """Take note of attention; False if it cannot be told what it is."""
+        """Handle attention; return False if it cannot be identified."""
 
 
 class AttentionMode(TorchFunctionMode):
-    """Tells a listener of the attention, softmaxes and convolutions that run while it is active.
+    """Reports attention, softmaxes and convolutions that run while it is active to a listener.
 
-    Functions run as they would without it, with two exceptions: the fast paths of
-    ``nn.MultiheadAttention`` and ``nn.TransformerEncoder``, which torch itself leaves when any such
-    mode is active, give way to the equivalent paths of separate operations.
+    Functions run as without it, with two exceptions: ``nn.MultiheadAttention`` and
+    ``nn.TransformerEncoder`` leave their fast paths, as torch itself does when any such mode is
+    active, and take the equivalent paths of separate operations.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -94,7 +94,7 @@ class AttentionMode(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run a function, and take note of what it is."""
+        """Run a function, and report it if it is relevant."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name not in _INTERESTING or self._listener.layer is None:
@@ -122,8 +122,8 @@ class AttentionMode(TorchFunctionMode):
         return result
 
     def _module(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        # A handler runs with its mode switched off, which would hide the attention inside. So the
-        # mode goes on again, and the function is one that does not ask for a handler again.
+        # A handler runs with its mode switched off, which would hide the attention inside. Switch
+        # the mode on again, and call a function that does not invoke the handler again.
         unasked = FunctionType(
             func.__code__,
             {**func.__globals__, "has_torch_function": lambda _: False},

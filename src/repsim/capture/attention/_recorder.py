@@ -1,4 +1,4 @@
-"""Recording the attention of an unmodified torch model, whichever way it is computed."""
+"""Recording the attention of an unmodified torch model, however it is computed."""
 
 from __future__ import annotations
 
@@ -25,49 +25,50 @@ __all__ = ["AttentionRecorder"]
 
 
 class AttentionRecorder:
-    """Hand every attention call of a model's forward to a function, while a ``with`` block runs.
+    """Pass every attention call of a model's forward to a function, while a ``with`` block runs.
 
-    ``scaled_dot_product_attention`` (fused kernels), ``nn.MultiheadAttention`` and
+    It sees ``scaled_dot_product_attention`` (fused kernels), ``nn.MultiheadAttention`` and
     ``nn.TransformerEncoder`` (their fast paths too), and attention written out as a softmax over
-    the last axis whose result multiplies the values. Weights are computed only when asked for, in
-    chunks of queries, so that batch × heads × queries × keys numbers are never kept.
+    the last axis whose result multiplies the values. Weights are computed only on request, in
+    chunks of queries, so the full batch × heads × queries × keys array is never in memory.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model, in any wrapper. It comes back as it was: no hook or mode is left, and train/eval
-        flags, device and random state are not touched.
+        The model, in any wrapper. All hooks and modes are removed afterwards, and train/eval flags,
+        device and random state are not touched.
     layers : str, re.Pattern, module type, callable, or a list of these, default ``"*"``
-        Which modules' attention, as in :func:`select_layers`: those whose forward holds it, such
-        as ``"blocks.0.attn"``. What is asked for by exact name has to hold attention.
+        The modules whose forward contains the attention, such as ``"blocks.0.attn"``, chosen as in
+        :func:`select_layers`. A module with an exact name must contain attention.
     handle : callable
-        ``handle(call)`` for every :class:`AttentionCall`, in execution order, right after it was
-        computed: without gradients and autocast, and before the model goes on.
+        ``handle(call)`` is called for every :class:`AttentionCall`, in execution order, right after
+        its computation and before the model continues, without gradients and autocast.
 
     Raises
     ------
     LayerNotFoundError
-        A layer does not exist, or was asked for by exact name and no attention was seen in it.
+        A layer does not exist, or a layer with an exact name showed no attention.
     CaptureError
-        No attention was seen at all, and why; attention that cannot be seen: scripted or traced
-        modules, ``flex_attention``, nested tensors, forwards in other threads.
+        No attention was seen; the message says why. Or the model has attention that cannot be seen:
+        scripted or traced modules, ``flex_attention``, nested tensors, forwards in other threads.
 
     Warns
     -----
     RepsimWarning
-        A softmax that looks like attention, but whose weights do not multiply values (talking
-        heads change them on the way). Said once for a layer.
+        A softmax looks like attention, but its weights do not multiply values (talking heads change
+        them first). Issued once per layer.
 
     Notes
     -----
-    The outputs of the model are bit for bit those without the recorder, except that the fast paths
-    of ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer`` are switched off, as by hooks of
-    any kind: there they agree to rounding. Where ``nn.TransformerEncoder`` would have packed its
-    input without padding, positions that are padding come out as in training, not as 0.
+    The outputs of the model have the same bits as without the recorder, with one exception: the
+    fast paths of ``nn.MultiheadAttention`` and ``nn.TransformerEncoderLayer`` are switched off, as
+    with any hooks, so there outputs agree only up to rounding. If ``nn.TransformerEncoder`` would
+    have packed its input without padding, padded positions are computed as in training instead of
+    being 0.
 
-    Compiled code runs eagerly inside the block. What activation checkpointing runs again in the
-    backward pass is not recorded twice. Attention that a model writes in other ways (custom
-    kernels, scripted functions, weights that are not a softmax) is not seen.
+    Compiled code runs eagerly inside the block. Modules that activation checkpointing runs again in
+    the backward pass are not recorded twice. Attention in other forms (custom kernels, scripted
+    functions, weights that are not a softmax) is not seen.
 
     Examples
     --------
@@ -98,7 +99,7 @@ class AttentionRecorder:
             raise InputError(f"AttentionRecorder: handle must be callable.\n  got {handle!r}")
         self._handle = handle
         self._frames = Frames(model)
-        # "*" means the root too, which no name stands for; a model may be one attention layer.
+        # "*" includes the root, which has no name, because a model may be one attention layer.
         self._chosen: dict[str, Layer] | None = None
         if not (isinstance(layers, str) and layers == "*"):
             self._chosen = {layer.name: layer for layer in select_layers(model, layers)}
@@ -126,13 +127,13 @@ class AttentionRecorder:
         self.clear()
         self._settled = False
         with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:  # compiled code shows a mode nothing
+            if "torch._dynamo" in sys.modules:  # compiled code is invisible to a mode
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             root = self._frames.root
             for handle in self._frames.hooks():
                 stack.callback(handle.remove)
             if not isinstance(root, torch.jit.ScriptModule):
-                # Before the frames' own: they put the root on the stack of a forward that is new.
+                # Before the hooks of the frames, which put the root on the stack of a new forward.
                 hook = root.register_forward_pre_hook(self._start, prepend=True)
                 stack.callback(hook.remove)
                 stack.callback(root.register_forward_hook(self._finish).remove)
@@ -150,16 +151,16 @@ class AttentionRecorder:
         self.eager.clear()
 
     def clear(self) -> None:
-        """Begin a new forward, where it does not go through the model's own call."""
+        """Begin a new forward that does not call the model itself."""
         self._frames.clear()
         self._new_forward()
 
     def label(self, name: str, call: int) -> str:
-        """Name a call: the module, with ``:k`` where it holds several calls in a forward."""
+        """Name a call by its module, with ``:k`` if the module holds several calls in a forward."""
         return f"{name}:{call}" if self._most[name] > 1 else name
 
     def requires(self, name: str, call: int) -> bool:
-        """Whether a call was asked for by exact name."""
+        """Whether a call was requested by exact name."""
         return (
             self._chosen is not None and name in self._chosen and self._chosen[name].requires(call)
         )
@@ -181,7 +182,7 @@ class AttentionRecorder:
         return self._frames.stack[-1].name
 
     def attention(self, seen: Seen) -> bool:
-        """Hand on attention that was seen; False if its heads cannot be told from its batch."""
+        """Pass on attention; False if its heads cannot be distinguished from its batch."""
         frames = tuple(self._frames.stack)
         name, source = frames[-1].name, self._frames.input or ModelInput()
         call = self._calls[name]
@@ -241,7 +242,7 @@ class AttentionRecorder:
             self._new_forward()
 
     def _finish(self, *_: object) -> None:
-        """Run when the model's forward succeeded."""
+        """Runs when the forward of the model succeeded."""
         if not in_backward():
             self._settle()
 
@@ -268,7 +269,7 @@ class AttentionRecorder:
             )
 
     def _problems(self) -> list[tuple[str, str]]:
-        """List what resembles attention among the chosen layers, and was not recognised."""
+        """List softmaxes of the chosen layers that resemble attention but were not recognised."""
         unmatched = [
             (softmax.layer, f"softmax in {softmax}")
             for softmax in self.eager.softmaxes
@@ -284,7 +285,7 @@ class AttentionRecorder:
         ]
         if self._chosen is None:
             return found
-        # The softmax may be a module of its own inside the one that holds the attention.
+        # The softmax may be a separate module inside the one that holds the attention.
         return [
             (name, text)
             for name, text in found
@@ -342,7 +343,7 @@ _WHY_UNMATCHED = (
 
 
 def _ordinary(device: str) -> ExitStack:
-    """A block without gradients, inference mode and autocast, whatever the forward runs in."""
+    """A block without gradients, inference mode and autocast."""
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))

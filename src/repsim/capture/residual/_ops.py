@@ -1,7 +1,7 @@
-"""Which torch functions keep a value, weigh it, bend it, add to it: the vocabulary of provenance.
+"""Torch functions by what they do to a value: keep, weight, bend or add to it.
 
-By name, because one operation reaches a ``TorchFunctionMode`` as a function, as a method and as an
-operator.
+They are listed by name because one operation reaches a ``TorchFunctionMode`` as a function, a
+method or an operator.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
 
 INPLACE_ADDS = frozenset({"add_", "__iadd__"})
 ADDS = frozenset({"add", "__add__", "__radd__"}) | INPLACE_ADDS
-"""The additions at which a skip may come back."""
+"""Additions that may add a skip."""
 
 INPLACE_OPERATORS = frozenset(
     {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__"}
@@ -35,7 +35,7 @@ INPLACE_OPERATORS = frozenset(
 JOINS = frozenset(
     {"sub", "__sub__", "__rsub__", "rsub", "sub_", "addcmul", "addcdiv", "lerp", "stack"}
 )
-"""What could be a residual connection and is not followed: reported where it looks like one."""
+"""Functions that may be a residual connection but are not followed; they are reported."""
 
 CHANNELS_FIRST = frozenset(
     {f"conv{d}d" for d in (1, 2, 3)}
@@ -46,19 +46,19 @@ CHANNELS_LAST = frozenset(
     {"linear", "bilinear", "addmm", "addbmm", "baddbmm", "matmul", "__matmul__", "mm", "bmm"}
     | {"layer_norm", "rms_norm", "embedding", "multi_head_attention_forward"}
 )
-"""Operations that say which axis of their result holds the features."""
+"""Operations that show which axis of their result holds the features."""
 
 WEIGHTS = frozenset(
     {name for name in CHANNELS_FIRST if name.startswith("conv")}
     | {"linear", "bilinear", "multi_head_attention_forward", "lstm", "gru", "rnn_tanh", "rnn_relu"}
 )
-"""Products with a weight matrix, whatever it was made from."""
+"""Products with a weight matrix of any origin."""
 
 MATRIX_PRODUCTS = frozenset(
     {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "tensordot"}
     | {"addmm", "addbmm", "baddbmm", "_grouped_mm"}
 )
-"""Products with a weight matrix where one factor depends on no input."""
+"""Products with a weight matrix if one factor depends on no input."""
 
 NONLINEAR = frozenset(
     {"relu", "relu_", "relu6", "gelu", "silu", "silu_", "mish", "elu", "selu", "celu", "glu"}
@@ -68,24 +68,24 @@ NONLINEAR = frozenset(
     | {"scaled_dot_product_attention", "multi_head_attention_forward", "lstm", "gru", "rnn_relu"}
     | {"rnn_tanh", "leaky_relu_"}
 )
-"""What makes a branch more than a matrix. Not powers: norms are written with them."""
+"""Nonlinearities of a branch. Powers are not among them because norms are written with them."""
 
 PERMUTES = frozenset(
     {"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "adjoint"}
     | {"__get__"}  # x.T, x.mT
 )
 VIEWS = frozenset({"T", "mT", "H", "mH", "data"})
-"""Attributes that are the tensor again."""
+"""Attributes that return the tensor itself."""
 
 SAME = PERMUTES | frozenset(
     {"view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "squeeze"}
     | {"unsqueeze", "contiguous", "clone", "alias", "detach", "detach_", "requires_grad_"}
     | {"to", "type", "type_as", "float", "half", "bfloat16", "double", "cuda", "cpu"}
 )
-"""What leaves the values as they are: another shape, another dtype, another place."""
+"""Functions that keep the values and change only shape, dtype or device."""
 
 SCALES = frozenset({"mul", "__mul__", "__rmul__", "div", "__truediv__"})
-"""With a plain number these only scale, and a scaled skip is a skip."""
+"""With a plain number these only scale, and a scaled skip is still a skip."""
 
 READS = frozenset(
     {"size", "dim", "ndimension", "stride", "numel", "nelement", "element_size", "data_ptr"}
@@ -94,4 +94,4 @@ READS = frozenset(
     | {"__format__", "backward", "register_hook", "retain_grad", "get_device", "equal", "allclose"}
     | {"is_nonzero", "is_same_size", "__deepcopy__", "__reduce_ex__", "numpy"}
 )
-"""What returns nothing to follow."""
+"""Functions whose result need not be followed."""

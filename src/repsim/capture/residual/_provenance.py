@@ -1,4 +1,4 @@
-"""Where a tensor comes from: enough of it to see which additions are residual connections."""
+"""The origin of tensors, as far as needed to recognise residual connections."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ __all__ = ["Join", "OnJoin", "Provenance"]
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """An addition that brings a skip and its branch together.
+    """An addition of a skip and its branch.
 
     Attributes
     ----------
     kind : {"identity", "projection", "parallel"}
-        "identity": the branch was computed from the skip itself. "projection": the skip is a
-        linear map of what the branch was computed from. "parallel": one more branch of a skip that
-        is in the sum already.
+        "identity": the branch was computed from the skip itself. "projection": the skip is a linear
+        map of the tensor from which the branch was computed. "parallel": another branch of a skip
+        that is already in the sum.
     skip, branch : torch.Tensor
         The summands, of the same shape.
     inside : tuple of str
         The modules whose forwards were running, outermost first.
     made_in : tuple of str
-        The same when the branch last passed a weight matrix.
+        The modules that were running when the branch last passed a weight matrix.
     channels : int or None
-        The axis of the features: the skip's, else the branch's, where either is known.
+        The axis of the features of the skip, else of the branch, if known.
     maps : tuple of (int, int)
         Heights and widths of what two-dimensional convolutions put out before, in their order.
     """
@@ -65,10 +65,10 @@ class Join:
 
 
 OnJoin: TypeAlias = Callable[[Join], Tensor | None]
-"""Called at each residual addition, before it: None lets it happen, a tensor stands in for it."""
+"""Called before each residual addition: None lets it happen, a tensor replaces its result."""
 
 OnSuspect: TypeAlias = Callable[[tuple[str, ...], str], None]
-"""Called with the running modules and with what was seen there."""
+"""Called with the running modules and a description."""
 
 
 class _Ref(weakref.ref[Tensor]):
@@ -87,21 +87,22 @@ class Provenance(TorchFunctionMode):
     on_join : callable
         Called with a :class:`Join` at every residual addition.
     on_suspect : callable, optional
-        Called with the running modules and a description where something other than an addition
-        brings a skip and its branch together, or where a module computed out of sight.
+        Called with the running modules and a description if something other than an addition joins
+        a skip and its branch, or if a module computed invisibly.
     """
 
     def __init__(self, on_join: OnJoin, on_suspect: OnSuspect | None = None) -> None:
         super().__init__()
-        self.stack: list[str] = []  # names of the running modules, kept by whoever hooks them
+        self.stack: list[str] = []  # names of the running modules, maintained by the hooks
         self._on_join = on_join
         self._on_suspect = on_suspect or (lambda inside, what: None)
-        # Weak, by identity: following a tensor must not keep it alive, nor leave a trace on it.
+        # Weak references by identity, because following a tensor must not keep it alive or modify
+        # it.
         self._values: dict[int, tuple[_Ref, Value]] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: another forward begins."""
+        """Forget everything before another forward."""
         self._values.clear()
         self._n_bits = 0
         self._n_marks = 0
@@ -112,14 +113,14 @@ class Provenance(TorchFunctionMode):
     # -- what the hooks tell ---------------------------------------------------------------------
 
     def begin(self, inputs: object) -> None:
-        """Take every tensor among `inputs` that is not followed yet as given."""
+        """Treat every tensor among `inputs` that is not followed yet as an input."""
         for tensor in tensors_in(inputs):
             if not isinstance(tensor, nn.Parameter) and not self._value(tensor).bit:
                 bit = self._bit()
                 self._set(tensor, Value(bit, bit))
 
     def returned(self, module: nn.Module, inputs: object, output: object) -> None:
-        """Close the gap where a module computed out of sight: a custom kernel, scripted code."""
+        """Connect the output of a module that computed invisibly (custom kernel, scripted code)."""
         unseen = [t for t in tensors_in(output) if self._find(t) is None]
         if not unseen:
             return
@@ -142,7 +143,7 @@ class Provenance(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run one torch function, and note what its result is made of."""
+        """Run one torch function, and record the origin of its result."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").partition(".")[0]  # torch.ops: "add.Tensor"
         if name in READS or (name == "__get__" and _attribute(func) not in VIEWS):
@@ -172,11 +173,11 @@ class Provenance(TorchFunctionMode):
         return out
 
     def _note(self, name: str, inputs: list[Tensor], outs: tuple[Tensor, ...]) -> None:
-        """Record what a function's results are made of."""
+        """Record the origin of a function's results."""
         values = [value for tensor in inputs if (value := self._value(tensor)).bit]
         if not values:
             for out in outs:
-                self._set(out, CONSTANT)  # seen, unlike what a kernel computes out of sight
+                self._set(out, CONSTANT)  # visible, unlike computations inside a kernel
             return
         if name in SAME:
             value = self._value(inputs[0])
@@ -205,7 +206,7 @@ class Provenance(TorchFunctionMode):
             value = Value(bit, merged.ancestors | bit, merged.passed, axis)
             self._set(out, value)
             if in_place and (base := out._base) is not None:
-                self._set(base, value)  # writing to a view writes to what it views
+                self._set(base, value)  # writing to a view changes its base
 
     def _feature_axis(self, name: str, inputs: list[Tensor], out: Tensor) -> int | None:
         if name in CHANNELS_FIRST:
@@ -237,7 +238,7 @@ class Provenance(TorchFunctionMode):
         value = union([a, b])
         value.bit = self._bit()
         value.ancestors |= value.bit
-        # The skip's axis first: a branch may mix tokens as if they were features.
+        # Prefer the axis of the skip, because a branch may mix tokens as if they were features.
         value.channels = b.channels if a.channels is None else a.channels
         value.skip = a.skip if kind == "parallel" else a.bit
         inside, made_in = tuple(self.stack), self._made_in[last]
@@ -293,7 +294,7 @@ def _attribute(getter: Any) -> str:
 
 
 def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
-    """Yield the tensors among a function's arguments: plain, and in the list of a stack."""
+    """Yield the tensors among a function's arguments, including those in the list of a stack."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
             yield value
@@ -309,7 +310,7 @@ def _summands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Te
 
 
 def _place(branch: Tensor, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Return the branch where the sum would be: in the same tensor, and of the same dtype."""
+    """Return the branch in place of the sum: in the same tensor and with the same dtype."""
     pair = _summands(args, kwargs)
     assert pair is not None
     target = pair[0] if name in INPLACE_ADDS else kwargs.get("out")

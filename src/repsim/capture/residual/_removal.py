@@ -34,56 +34,57 @@ def without_residual(
 ) -> Iterator[Removal]:
     """Run a model without the skip connections of a block, inside a ``with`` block.
 
-    ``z + f(z)`` becomes ``f(z)``: the addition itself returns its branch, so outputs and gradients
-    are those of a model whose code was edited by hand, to the last bit. For every forward inside
-    the block, in training and in evaluation; nothing of the model is changed.
+    ``z + f(z)`` becomes ``f(z)``: the addition itself returns its branch. Outputs and gradients
+    have the same bits as those of a model whose code was edited by hand. This holds for every
+    forward inside the ``with`` block, in training and in evaluation. The model is not changed.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model, in any wrapper.
     block : str, re.Pattern, module type, callable, or a list of these
-        The module or modules whose skips to remove, all that are anywhere inside: ``"blocks.3"``,
+        The module or modules whose skips to remove, at any depth inside: ``"blocks.3"``,
         ``"layer1"`` for a whole stage, ``"blocks.*"``, as in :func:`repsim.capture.select_layers`;
-        ``""`` is the model itself. What is asked for by exact name has to hold a skip.
+        ``""`` is the model itself. A module with an exact name must hold a skip.
     branch : str, optional
-        Only the skip of this branch: a site's label (``"blocks.3.attn"``) or the label as seen
-        from the block (``"attn"``). By default all of them.
+        Remove only the skip of this branch: the label of a site (``"blocks.3.attn"``) or the label
+        inside the block (``"attn"``). By default all skips.
 
     Yields
     ------
     Removal
-        Its ``sites`` are the connections that were removed so far.
+        Its ``sites`` are the connections removed so far.
 
     Raises
     ------
     LayerNotFoundError
         There is no such block (on entry), or it did not run (at the end of the forward).
     CaptureError
-        A block holds no residual connection, or not that branch: at the end of the forward, with
-        the sites that there are. Or the model runs in several threads (DataParallel on many
+        A block holds no residual connection, or not that branch; raised at the end of the forward
+        with a list of the sites. Or the model runs in several threads (DataParallel on many
         devices).
     InputError
         `block` is none of the above.
 
     Notes
     -----
-    The paper *retrained* the model without the skips of block i: put the training inside the
-    block, as in the example. Removing a skip from a trained model is another experiment.
+    The paper *retrained* the model without the skips of block i. To repeat it, train inside the
+    ``with`` block, as in the example. Removing a skip from a trained model is a different
+    experiment.
 
-    - A skip with a projection goes with its projection, which still runs (a batch norm in it
-      counts on), but whose parameters get no gradient.
+    - A projected skip is removed together with its projection. The projection still runs (a batch
+      norm in it still counts), but its parameters get no gradient.
     - Several branches on one skip (``x + f(x) + g(x)``) become ``f(x) + g(x)``: the skip is removed
       once, at the first branch.
-    - Where summands differ in dtype, under autocast say, the branch takes that of the sum.
-    - Additions are recognised anew in each forward by where their summands come from
-      (:func:`repsim.residual_sites`), from the block's own inputs on; a block that is called and
-      shows none of its skips is an error, never a silent pass.
+    - If the summands differ in dtype, for example under autocast, the branch takes that of the sum.
+    - In each forward, additions are recognised by the origin of their summands
+      (:func:`repsim.residual_sites`), starting from the inputs of the block. If a block is called
+      and shows no skip, an error is raised.
 
-    Activation checkpointing is safe: what is run again in the backward pass runs without the skip
-    too, if the backward pass is inside the ``with`` block. Compiled code runs eagerly inside it.
+    Activation checkpointing is safe if the backward pass is inside the ``with`` block: modules that
+    run again there run without the skip too. Compiled code runs eagerly inside the block.
 
-    Cost: some ten microseconds for each torch function inside the block, nothing outside it.
+    Cost: about ten microseconds for each torch function inside the block, nothing outside it.
 
     References
     ----------
@@ -116,7 +117,7 @@ def without_residual(
 
 @dataclass
 class _Scope:
-    """A chosen module, and what its calls have shown."""
+    """A chosen module, and what its calls showed."""
 
     name: str
     module: nn.Module
@@ -124,11 +125,11 @@ class _Scope:
     ran: bool = False
     held: bool = False  # whether a call had a skip to remove
     removed: int = 0  # in the running call
-    others: list[str] = field(default_factory=list)  # what the running call had besides
+    others: list[str] = field(default_factory=list)  # other sites in the running call
 
 
 class Removal:
-    """What :func:`without_residual` yields; printing it shows a table.
+    """The object that :func:`without_residual` yields; printing it shows a table.
 
     Attributes
     ----------
@@ -152,7 +153,7 @@ class Removal:
         self._depth = 0  # a block may call itself
         self._in_root = False
         self._empty: _Scope | None = None
-        self._listing = False  # while a forward of our own looks for sites to name
+        self._listing = False  # during a forward that only lists sites
         self._done = False
 
     @property
@@ -205,12 +206,12 @@ class Removal:
             self._check_ran()
 
     def _register(self) -> Iterator[Any]:
-        # Functions, not bound methods: those would come apart in a deep copy of the model. A copy
+        # Functions and not bound methods, which would break in a deep copy of the model. A copy
         # made inside the block runs without the skip too, until the block ends.
         def hook(method: Callable[..., None]) -> Callable[..., None]:
             return lambda *args: None if self._done or self._listing else method(*args)
 
-        # `prepend`: what comes later goes first, and a block ends before the model does.
+        # With `prepend` later hooks run first, because a block ends before the model does.
         root = self._root
         yield root.register_forward_pre_hook(hook(self._enter_root))
         yield root.register_forward_hook(hook(self._leave_root), prepend=True, always_call=True)
@@ -222,17 +223,17 @@ class Removal:
             yield module.register_forward_hook(hook(self._finish), prepend=True)
 
     def _enter_root(self, *_: object) -> None:
-        self._close()  # a forward that was interrupted left no time to
+        self._close()  # an interrupted forward did not do so
         self._in_root, self._empty = True, None
 
     def _finish_root(self, _module: nn.Module, args: Any, kwargs: Any, _output: object) -> None:
-        """Run when the model's forward succeeded: its input is known, so sites can be listed."""
+        """Runs when the forward succeeded: its input is known, so sites can be listed."""
         if self._empty is not None:
             raise self._no_site(self._empty, self._list(args, kwargs))
         self._check_ran(lambda: self._list(args, kwargs))
 
     def _leave_root(self, *_: object) -> None:
-        """Run in any case."""
+        """Runs in any case."""
         self._in_root = False
 
     def _enter(self, scope: _Scope, module: nn.Module, args: object, kwargs: object) -> None:
@@ -249,12 +250,12 @@ class Removal:
         self._mode.reset()
         self._mode.begin((args, kwargs))
         self._mode.stack.append(scope.name)
-        # Only here: nothing outside is slowed down, and a backward pass that runs the block again
-        # finds it in its own thread.
+        # Only inside the block, so code outside is not slowed down, and a backward pass that runs
+        # the block again finds the mode in its thread.
         self._mode.__enter__()  # type: ignore[no-untyped-call]
 
     def _finish(self, *_: object) -> None:
-        """Run when the block succeeded."""
+        """Runs when the block succeeded."""
         scope = self._open
         if scope is None or self._depth > 1:
             return
@@ -265,7 +266,7 @@ class Removal:
             self._empty = self._empty or scope
 
     def _leave(self, *_: object) -> None:
-        """Run in any case."""
+        """Runs in any case."""
         if self._open is not None:
             self._depth -= 1
             if self._depth == 0:

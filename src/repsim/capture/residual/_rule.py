@@ -1,4 +1,4 @@
-"""The rule: what is known of a value, and when two values are a skip and its branch."""
+"""The rule that decides from their origins whether two values are a skip and its branch."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Kind: TypeAlias = Literal["identity", "projection", "parallel"]
 
 @dataclass(slots=True)
 class Value:
-    """What is known of a tensor's contents; bit sets are integers.
+    """The origin of the contents of a tensor; bit sets are integers.
 
     Attributes
     ----------
     bit : int
-        Identifies the contents: views, casts and multiples by a number share it. 0: a constant.
+        Identifies the contents; views, casts and multiples by a number share it. 0 for a constant.
     ancestors : int
-        The bits of all that it was computed from, its own included.
+        The bits of all values that it was computed from, including its own.
     passed : int
         The marks of the weight matrices and nonlinearities on the way.
     channels : int or None
-        The axis that holds the features, where the operations tell.
+        The axis of the features, if the operations show it.
     skip : int
-        Of a residual sum, the bit of the skip that it was built on.
+        For a residual sum, the bit of its skip.
     joined : bool
         Whether it is a stack of a skip and its branch.
     """
@@ -46,16 +46,17 @@ CONSTANT = Value()  # neither an input nor computed from one
 
 
 def relation(a: Value, b: Value, weights: int) -> tuple[Kind, Literal[0, 1]] | None:
-    """Say whether two summands are a skip and its branch.
+    """Decide whether two summands are a skip and its branch.
 
-    - a is an ancestor of b, and b passed a weight matrix that a did not: identity skip a, branch b;
+    - a is an ancestor of b, and b passed a weight matrix that a did not pass: identity skip a,
+      branch b;
     - a is a residual sum whose skip is such an ancestor of b: a parallel branch b;
-    - both passed different weight matrices after a common ancestor, the one with fewer of them
-      without a nonlinearity of its own, the other with one: projection shortcut and branch.
+    - after a common ancestor both passed different weight matrices; the one with fewer of them
+      passed no additional nonlinearity, the other did: projection shortcut and branch.
 
-    Anything else is no residual: position embeddings have no ancestor in common with what they
-    are added to, rotary embeddings and gates tie, the sum of attention and MLP has a
-    nonlinearity on both sides, a low-rank adapter has none on either.
+    Anything else is not a residual connection. Position embeddings and the tokens have no common
+    ancestor. Rotary embeddings and gates tie. The sum of attention and MLP has a nonlinearity on
+    both sides, and a low-rank adapter has none on either side.
 
     Parameters
     ----------
@@ -85,15 +86,15 @@ def relation(a: Value, b: Value, weights: int) -> tuple[Kind, Literal[0, 1]] | N
     if not n_a or not n_b or n_a == n_b:
         return None
     skip, branch = (only_a, only_b) if n_a < n_b else (only_b, only_a)
-    # A shortcut is linear, unlike attention next to an MLP; a branch bends, unlike a low-rank
-    # adapter.
+    # A shortcut is linear, unlike attention next to an MLP; a branch is nonlinear, unlike a
+    # low-rank adapter.
     if skip & ~weights or not branch & ~weights:
         return None
     return ("projection", 0) if n_a < n_b else ("projection", 1)
 
 
 def union(values: list[Value]) -> Value:
-    """Merge what several values were made of; the bit is yet to be given."""
+    """Merge the origins of several values; the bit is set later."""
     ancestors = passed = 0
     for value in values:
         ancestors |= value.ancestors
@@ -102,7 +103,7 @@ def union(values: list[Value]) -> Value:
 
 
 def axis_after(name: str, before: Tensor, axis: int | None, after: Tensor) -> int | None:
-    """Follow the feature axis through a change of shape."""
+    """Track the feature axis through a change of shape."""
     if axis is None:
         return None
     size = before.shape[axis]

@@ -1,4 +1,4 @@
-"""Where a model's residual connections are: found in a forward, named so that a user knows them."""
+"""The residual connections of a model: found in a forward and named by module."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ class ResidualSite:
     Attributes
     ----------
     label : str
-        The module in which the branch passed its last weight matrix, as seen from the block:
-        ``"blocks.0.attn"``; with ``:0``, ``:1``, ... where it comes back in one forward.
+        The module, inside the block, in which the branch passed its last weight matrix:
+        ``"blocks.0.attn"``; with ``:0``, ``:1``, ... if it recurs in one forward.
     block : str
         The module whose forward holds the addition; ``""`` for the model itself.
     branch : str
-        The label as seen from the block: ``"attn"``.
+        The label inside the block: ``"attn"``.
     kind : {"identity", "projection", "parallel"}
-        "identity": the skip is what the branch was computed from. "projection": a linear map of
-        it. "parallel": a further branch of a skip that another site has added already.
+        "identity": the branch was computed from the skip. "projection": the skip is a linear map of
+        the tensor from which the branch was computed. "parallel": another branch of a skip that
+        another site has added already.
     shape : tuple of int
-        Of the sum, as the model has it.
+        Shape of the sum in the model.
     """
 
     label: str
@@ -73,8 +74,7 @@ class ResidualSites(tuple[ResidualSite, ...]):
 
 
 OnSite: TypeAlias = Callable[[ResidualSite, int, Join], None]
-"""Called with a site without call index, how often it came before in this forward, and the
-addition."""
+"""Called with a site without call index, the count of its earlier calls, and the addition."""
 
 
 class SiteFinder:
@@ -83,14 +83,14 @@ class SiteFinder:
     Parameters
     ----------
     model : torch.nn.Module
-        The model, in any wrapper. It comes back without hooks.
+        The model, in any wrapper. All hooks are removed afterwards.
     on_site : callable, optional
         Called at every site, before the addition.
 
     Attributes
     ----------
     batch_size : int or None
-        Axis 0 of the first tensor that the model, or else its first module, was given.
+        Size of axis 0 of the first tensor argument of the model, or of its first module.
     sequence_first : bool
         Whether a module that declares ``batch_first=False`` ran.
     """
@@ -125,7 +125,7 @@ class SiteFinder:
         self._mode.reset()
 
     def restart(self) -> None:
-        """Begin another forward."""
+        """Start another forward."""
         self._mode.reset()
         self._mode.stack.clear()
         self._found.clear()
@@ -140,7 +140,7 @@ class SiteFinder:
         )
 
     def warn(self, operation: str) -> None:
-        """Report what looks like a residual connection and could not be followed."""
+        """Report operations that look like residual connections but could not be followed."""
         scripted = [
             name
             for name, module in self._root.named_modules()
@@ -181,7 +181,7 @@ class SiteFinder:
 
 
 def site_of(join: Join) -> ResidualSite:
-    """Name a site by where its branch passed its last weight matrix, seen from the addition."""
+    """Name a site by the module in which its branch passed its last weight matrix."""
     depth = 0
     for here, there in zip(join.inside, join.made_in, strict=False):
         if here != there:
@@ -199,10 +199,10 @@ def name_modules(
     stack: ExitStack,
     outermost: Callable[[object], None] | None = None,
 ) -> None:
-    """Hook modules so that the mode knows which are running, until `stack` is closed.
+    """Hook modules, so the mode knows which are running, until `stack` is closed.
 
-    With `outermost`, called with its inputs, a module that runs inside no other counts; without,
-    only what runs inside a module that is on the mode's stack already.
+    With `outermost`, which is called with the inputs, modules that run inside no other module count
+    too. Without it, only modules inside a module on the mode's stack count.
     """
     for name, module in modules.items():
         if is_scripted(module):
@@ -232,13 +232,13 @@ def _hooks(
             mode.stack.pop()
 
     yield module.register_forward_pre_hook(enter, with_kwargs=True)
-    # Each goes before those that are there: `returned`, then `leave`, then everyone else's.
+    # Each is placed first, so the order is `returned`, `leave`, then all other hooks.
     yield module.register_forward_hook(leave, prepend=True, always_call=True)
     yield module.register_forward_hook(returned, prepend=True, with_kwargs=True)
 
 
 def eagerly() -> AbstractContextManager[object]:
-    """Run compiled code eagerly: it calls no hooks and no modes that came later."""
+    """Run compiled code eagerly, because it ignores hooks and modes that were added later."""
     if "torch._dynamo" in sys.modules:
         stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
         return stance
@@ -246,5 +246,5 @@ def eagerly() -> AbstractContextManager[object]:
 
 
 def is_scripted(module: nn.Module) -> bool:
-    """Whether hooks and modes see nothing of a module's inside."""
+    """Whether the inside of a module is invisible to hooks and modes."""
     return isinstance(module, torch.jit.ScriptModule)
