@@ -75,7 +75,7 @@ def fields(layers=6, rows=32, columns=32, form="blocks.{}"):
             "mass": ("layer", np.ones(layers)),
         },
         coords={"layer": layer_names(layers, form)},
-        attrs={"mode": "rademacher", "n_probes": 16, "n_samples": 32},
+        attrs={"erf_mode": "rademacher", "n_probes": 16, "n_samples": 32},
     )
 
 

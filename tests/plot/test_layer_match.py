@@ -68,7 +68,7 @@ class TestBestMatch:
         best = _best_match(result)
         assert best["layer_x"].values.tolist() == ["conv.0", "conv.2"]
         assert best["depth_x"].values.tolist() == [0.0, 1.0]
-        assert best.attrs["left_out"] == ["conv.1"]
+        assert best.attrs["left_out"] == "conv.1"
 
     def test_the_lowest_of_equals(self):
         result = known([0], 4)

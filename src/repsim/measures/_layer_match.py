@@ -48,7 +48,8 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
         equally similar, the lowest is the match. NaN is ignored. A layer of x that has only NaN is
         left out of ``layer_x`` but counts in the depths. ``attrs``: lower_half_reach and
         lower_half_median (depths; NaN where the lower half has no match), left_out (the names of
-        the layers without a match), and those of ``result``, such as model_x and model_y.
+        the layers without a match, as one text), and those of ``result``, such as model_x and
+        model_y.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
             if len(lower)
             else float("nan"),
             "lower_half_median": float(np.median(lower)) if len(lower) else float("nan"),
-            "left_out": names_x[~kept].tolist(),
+            "left_out": ", ".join(names_x[~kept]),
         },
     )
     matches["match"].attrs["long_name"] = "most similar layer of y"

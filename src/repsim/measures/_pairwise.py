@@ -20,6 +20,7 @@ from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
 from repsim.measures._registry import Item, Measure, resolve_measure
+from repsim.results import attribute
 
 if TYPE_CHECKING:
     import xarray
@@ -137,7 +138,7 @@ def pairwise(
             "units": chosen.units,
             "measure": chosen.name,
             "kind": "similarity" if chosen.similarity else "dissimilarity",
-            **{name: _attribute(value) for name, value in settings.items()},
+            **{name: attribute(value) for name, value in settings.items()},
             "n_samples": n,
             "repsim_version": __version__,
         },
@@ -288,11 +289,3 @@ def _to_host(xp: Namespace, values: list[Array]) -> np.ndarray[Any, np.dtype[np.
     wide = accumulator_dtype(xp, values[0])
     stacked = xp.stack([xp.astype(value, wide, copy=False) for value in values])
     return np.asarray(to_numpy(stacked), dtype=np.float64)
-
-
-def _attribute(value: object) -> str | int | float:
-    """Return an option in a form that NetCDF can hold."""
-    if (shape := getattr(value, "shape", None)) is not None:
-        return f"array {tuple(shape)}"
-    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-    return value if plain else repr(value)  # type: ignore[return-value]

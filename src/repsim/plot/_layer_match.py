@@ -115,7 +115,7 @@ def layer_match(
         zorder=3.0,
         clip_on=False,
     )
-    _sum_up(ax, matches, model_name(array, "x"), model_name(array, "y"))
+    _sum_up(ax, matches, names_x, model_name(array, "x"), model_name(array, "y"))
     bar = add_colour_bar(
         ax, points, f"{measure_label(array)} of the match", extend=scale.extend, after=[beside_y]
     )
@@ -137,7 +137,7 @@ def _draw_frame(ax: Axes, model_x: str, model_y: str) -> None:
     ax.set_ylabel(f"depth of its best match in {model_y}")
 
 
-def _sum_up(ax: Axes, matches: xr.Dataset, model_x: str, model_y: str) -> None:
+def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, model_y: str) -> None:
     """Shade what the lower half of x matches, and say it in words where there is room."""
     lines = []
     top, median = matches.attrs["lower_half_reach"], matches.attrs["lower_half_median"]
@@ -154,7 +154,7 @@ def _sum_up(ax: Axes, matches: xr.Dataset, model_x: str, model_y: str) -> None:
             f"→ {reach} of {model_y}",
             f"median match at {median:.0%} (line)",
         ]
-    left_out = matches.attrs["left_out"]
+    left_out = [name for name in names_x if name not in set(matches["layer_x"].values)]
     if left_out:
         shown = ", ".join(left_out[:2]) + (", …" if len(left_out) > 2 else "")
         lines.append(f"left out, all NaN: {len(left_out)} ({shown})")

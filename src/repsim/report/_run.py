@@ -6,11 +6,12 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import xarray as xr
 
 from repsim._errors import InputError, StateError
-from repsim.report._netcdf import Unstorable, pack, unpack
+from repsim.results import UnstorableError, decode, encode
 from repsim.storage import write_whole
 
 __all__ = ["load_results", "save_result"]
@@ -26,10 +27,7 @@ UNNAMED = "value"
 def save_result(
     folder: str | os.PathLike[str], name: str, result: xr.Dataset | xr.DataArray
 ) -> Path:
-    r"""Write a result into a run folder, as ``folder/<name>.nc``.
-
-    The file is NetCDF-3, which every program that reads NetCDF reads. It is written aside, synced
-    and renamed: a reader finds the result before or the one after, never half of one.
+    """Write a result into a run folder, as ``folder/<name>.nc``.
 
     Parameters
     ----------
@@ -41,9 +39,8 @@ def save_result(
         name as it was. A result of the same name is replaced, and is then the last saved.
     result : xarray.Dataset or xarray.DataArray
         What a function of repsim returned. A DataArray becomes the one variable of a Dataset,
-        under its own name, or as "value". Numbers of up to 64 bits (integers up to 32 bits in
-        value), booleans and text are kept with their dtypes; attributes may be text, numbers,
-        booleans, None, and lists, tuples, mappings and arrays of these.
+        under its own name, or as "value". Variables hold real numbers of 32 or 64 bits (integers
+        up to 32 bits in value), booleans or text; attributes are text, numbers or lists of numbers.
 
     Returns
     -------
@@ -53,14 +50,18 @@ def save_result(
     Raises
     ------
     InputError
-        `name` is empty or too long for a file, or `result` is no result or holds what the file
-        cannot (dates, objects), saying which part.
+        `name` is empty or too long for a file. `result` is not a result, or a part of it would
+        come back changed (dates, objects, an attribute None), saying which part.
     OSError
         The folder or the file cannot be written; what had been saved before is still there.
 
     Notes
     -----
-    Cost: the size of the result, once in memory and once on disk.
+    The file is NetCDF-3 as xarray writes it, which every program that reads NetCDF reads. One
+    attribute is added, ``repsim_result_sha256``, a checksum over all bytes of the file. The file is
+    written aside, synced and renamed: a reader finds the result before or the one after, never half
+    of one. Cost: three times the size of the result in memory, because the file is read back and
+    compared before it is written.
 
     Examples
     --------
@@ -70,7 +71,7 @@ def save_result(
     ...     coords={"layer_x": ["head"], "layer_y": ["head", "stem"]},
     ...     dims=("layer_x", "layer_y"),
     ...     name="cka",
-    ...     attrs={"n_samples": 512, "grid": (14, 14)},
+    ...     attrs={"n_samples": 512, "grid": [14, 14]},
     ... )
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = repsim.report.save_result(folder, "ViT/CNN", cka)
@@ -78,13 +79,13 @@ def save_result(
     >>> file.name, list(results)
     ('ViT%2FCNN.nc', ['ViT/CNN'])
     >>> results["ViT/CNN"].cka.attrs
-    {'n_samples': 512, 'grid': (14, 14)}
+    {'n_samples': 512, 'grid': [14, 14]}
     """
     path = Path(folder) / (_file_name(name) + SUFFIX)
     dataset = as_dataset("save_result", result)
     try:
-        data = pack(dataset, name=name, saved=time.time_ns())
-    except Unstorable as error:
+        data = encode(dataset, saved=time.time_ns())
+    except UnstorableError as error:
         raise InputError(
             f"save_result: {error.what} of {name!r} cannot be kept in a NetCDF file.\n"
             f"  it is {error.got}\n"
@@ -107,18 +108,24 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     Returns
     -------
     dict of str to xarray.Dataset
-        By the names they were saved under, in memory, with dtypes and attributes as they were.
+        By the names of their files, in memory. What :func:`save_result` wrote comes back with its
+        values, dtypes and attributes; integers have 64 bits, text is of dtype object, and a list of
+        one number is that number. NetCDF files of other writers are read as they are, without a
+        check, and take the time of the file as the time they were saved.
 
     Raises
     ------
     InputError
         There is no such folder, or no result in it.
     StateError
-        A file is damaged, or was not written by :func:`save_result`, naming it.
+        A file was changed since :func:`save_result` wrote it (its checksum does not fit), or is not
+        NetCDF, naming it. A file that another program has rewritten counts as changed as long as it
+        has the attribute ``repsim_result_sha256``.
 
     Notes
     -----
-    Cost: the size of all results. See :func:`save_result` for an example.
+    Cost: the size of all results. See :func:`save_result` for an example. NetCDF-4 files of other
+    writers need h5netcdf or netCDF4.
 
     Examples
     --------
@@ -138,14 +145,15 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     found: list[tuple[int, str, xr.Dataset]] = []
     for path in sorted(folder.glob("*" + SUFFIX)):
         try:
-            dataset, header = unpack(path.read_bytes())
-            found.append((int(header["saved"]), str(header["name"]), dataset))
-        except (ValueError, KeyError) as error:
+            dataset, saved = decode(path.read_bytes())
+        except ValueError as error:
             raise StateError(
-                f"load_results: a file of the folder is no result that can be read.\n"
+                f"load_results: a file of the folder cannot be read.\n"
                 f"  {path} is {error}\n"
                 f"  Remove it, or save that result again with save_result."
             ) from error
+        name = unquote(path.name.removesuffix(SUFFIX))
+        found.append((path.stat().st_mtime_ns if saved is None else saved, name, dataset))
     if not found:
         raise InputError(
             f"load_results: there is no result in the folder.\n"

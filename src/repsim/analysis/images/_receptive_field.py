@@ -19,6 +19,7 @@ from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select
 from repsim.capture.tokens import GridOption, PrefixOption, TokenOptions
+from repsim.results import attribute
 
 if TYPE_CHECKING:
     import xarray
@@ -202,7 +203,7 @@ def effective_receptive_field(
             # Not "mode": SciPy's NetCDF writer takes an attribute of that name for its own.
             "erf_mode": mode,
             "n_probes": probes.count,
-            "seed": seed,
+            "seed": attribute(seed),
             "position": "centre" if place is None else f"{place[0]}, {place[1]}",
             **versions(),
         }

@@ -12,6 +12,7 @@ import numpy as np
 from repsim.cli.data._batches import BadSamples, Batches, chosen_samples
 from repsim.cli.data._samples import Samples, open_samples
 from repsim.cli.models._load import LoadedModel
+from repsim.results import attribute
 
 __all__ = ["Inputs"]
 
@@ -93,7 +94,7 @@ class Inputs:
         return {
             "data": self.samples.name,
             "data_digest": self.samples.digest,
-            "data_seed": self.seed,
+            "data_seed": attribute(self.seed),
             "batch_size": self.batch_size,
             **self.bad.attributes(),
         }

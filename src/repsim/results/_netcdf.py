@@ -1,0 +1,198 @@
+"""A result as the bytes of a NetCDF-3 file and back, with a checksum over every byte.
+
+The file is what xarray writes, and any program that reads NetCDF reads it. One attribute is added:
+when the result was saved, and the SHA-256 of the file with zeros in place of that digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["UnstorableError", "decode", "encode"]
+
+MARKER = "repsim_result_sha256"
+FORMAT = "repsim.result/2"
+VALUE = re.compile(rb"repsim\.result/2 saved (\d{20}) sha256 ([0-9a-f]{64})")
+
+INT32 = np.iinfo(np.int32)
+
+
+class UnstorableError(ValueError):
+    """A part of a result that the format cannot hold: its name, what it is, what would help."""
+
+    def __init__(self, what: str, got: str, repair: str) -> None:
+        super().__init__(f"{what}: {got}")
+        self.what, self.got, self.repair = what, got, repair
+
+
+def encode(dataset: xarray.Dataset, saved: int) -> bytes:
+    """Return a file from which :func:`decode` makes an identical Dataset.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Real numbers, booleans and text, with attributes that are text, numbers or lists of numbers.
+    saved : int
+        When it is saved, in nanoseconds as of :func:`time.time_ns`.
+
+    Raises
+    ------
+    UnstorableError
+        A variable or an attribute would come back as something else, or not at all.
+    """
+    dataset = dataset.drop_encoding()
+    dataset.attrs = {name: value for name, value in dataset.attrs.items() if name != MARKER}
+    _check(dataset)
+    mark = f"{FORMAT} saved {saved:020d} sha256 "
+    blank = mark + 64 * "0"
+    # First among the attributes, so that no text of the result is found before it.
+    marked = dataset.assign_attrs()
+    marked.attrs = {MARKER: blank, **dataset.attrs}
+    try:
+        data = bytes(marked.to_netcdf(None, engine="scipy"))
+        data = data.replace(blank.encode(), (mark + _digest(data)).encode(), 1)
+        back, _ = decode(data)
+    # SciPy raises errors of many types for names and dtypes that NetCDF-3 does not have.
+    except Exception as error:
+        raise UnstorableError(
+            "a name or a variable",
+            f"refused: {error}",
+            "Rename it: the format has some names of its own, such as 'mode'. Or convert it.",
+        ) from error
+    if unlike := _unlike(dataset, back):
+        raise UnstorableError(
+            unlike,
+            "changed by the format",
+            "Rename it: xarray acts on some names, such as 'scale_factor'. Or convert it.",
+        )
+    return data
+
+
+def decode(data: bytes) -> tuple[xarray.Dataset, int | None]:
+    """Return the Dataset in the bytes of a NetCDF file, and when :func:`encode` made them.
+
+    A file of another writer has no checksum: it is read as it is, and the time is ``None``.
+
+    Raises
+    ------
+    ValueError
+        These are not the bytes that `encode` made, or not a NetCDF file.
+    """
+    import xarray
+
+    saved = None
+    # Either trace is enough: a byte changed in the one leaves the other.
+    if MARKER.encode() in data or FORMAT.encode() in data:
+        mark = VALUE.search(data)
+        if mark is None or _digest(_blanked(data, mark)) != mark[2].decode():
+            raise ValueError("changed since it was saved: its checksum does not fit")
+        saved = int(mark[1])
+    try:
+        # Times are not decoded: units="days since the start" is a text like any other.
+        with xarray.open_dataset(
+            io.BytesIO(data),
+            engine="scipy" if data.startswith(b"CDF") else None,
+            decode_times=False,
+            decode_timedelta=False,
+        ) as file:
+            dataset = file.load().drop_encoding()
+    # What SciPy and xarray raise for a damaged file, and for one of another format.
+    except Exception as error:
+        raise ValueError(f"damaged, or not a NetCDF file ({error})") from error
+    for _, attrs in _attributes(dataset):
+        attrs.update({name: _plain(value) for name, value in attrs.items()})
+    if saved is not None:
+        del dataset.attrs[MARKER]
+        for name, variable in dataset.variables.items():
+            if variable.dtype == np.int32:  # the results' integers have 64 bits, the format's 32
+                dataset[name] = dataset[name].astype(np.int64)
+    return dataset, saved
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _blanked(data: bytes, mark: re.Match[bytes]) -> bytes:
+    return data[: mark.start(2)] + b"0" * 64 + data[mark.end(2) :]
+
+
+def _attributes(dataset: xarray.Dataset) -> list[tuple[str, dict[Any, Any]]]:
+    """The attributes of a result and of each of its variables, and how to say whose they are."""
+    of = [(f" of {name!r}", variable.attrs) for name, variable in dataset.variables.items()]
+    return [("", dataset.attrs), *of]
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as Python has it: NetCDF makes arrays of all numbers."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _check(dataset: xarray.Dataset) -> None:
+    """Refuse what the format does not hold."""
+    for name, variable in dataset.variables.items():
+        if reason := _unstorable(variable.values):
+            raise UnstorableError(
+                f"variable {name!r}",
+                reason,
+                "Convert it first to real numbers of 32 or 64 bits, or to text.",
+            )
+    for owner, attrs in _attributes(dataset):
+        for name, value in attrs.items():
+            array = np.asarray(value, dtype=object if value is None else None)
+            text = isinstance(value, str)
+            reason = _unstorable(array)
+            if (array.dtype.kind in "OUb" and not text) or array.ndim > 1:
+                reason = f"a {type(value).__name__}: {value!r}"
+            if text and value.endswith("\0"):
+                reason = "text that ends in NUL"
+            if reason:
+                raise UnstorableError(
+                    f"attribute {name!r}{owner}",
+                    reason,
+                    "Keep text, numbers and lists of numbers; repr(value) is text.",
+                )
+
+
+def _unstorable(values: Any) -> str | None:
+    """Say why values cannot be kept; None if they can."""
+    size = values.dtype.itemsize
+    if values.dtype.kind in "iu":
+        if values.size and not INT32.min <= values.min() <= values.max() <= INT32.max:
+            return "integers beyond 32 bits"
+    elif values.dtype.kind == "O":
+        if not all(isinstance(value, str) for value in values.flat):
+            return "objects that are not text"
+    elif values.dtype.kind not in "bUf" or (values.dtype.kind == "f" and size not in (4, 8)):
+        return f"of dtype {values.dtype}"
+    return None
+
+
+def _unlike(dataset: xarray.Dataset, back: xarray.Dataset) -> str | None:
+    """Name the part that did not come back as it was; None if all did."""
+    if set(dataset.variables) != set(back.variables) or set(dataset.coords) != set(back.coords):
+        return f"one of {', '.join(map(str, dataset.variables))}"
+    for name, variable in dataset.variables.items():
+        if not variable.equals(back.variables[name]):  # type: ignore[no-untyped-call]
+            return f"variable {name!r}"
+    returned = dict(_attributes(back))
+    for owner, attrs in _attributes(dataset):
+        for name in {*attrs, *returned[owner]}:
+            if not _same(attrs.get(name), returned[owner].get(name)):
+                return f"attribute {name!r}{owner}"
+    return None
+
+
+def _same(before: Any, now: Any) -> bool:
+    if isinstance(before, str) or before is None or now is None:
+        return type(now) is str and now == before
+    # NetCDF does not tell a list of one number from the number.
+    return np.array_equal(np.atleast_1d(before), np.atleast_1d(now), equal_nan=True)
