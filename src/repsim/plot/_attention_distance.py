@@ -44,31 +44,31 @@ def attention_distance(
     kind: str = "heads",
     variable: str = "distance",
 ) -> Axes:
-    """Draw the mean attention distance of every head, sorted within each layer.
+    """Draw the mean attention distance of all heads, sorted within each layer.
 
-    The dashed line is where a head would be that attends to every token alike: heads below it are
-    local. Layers of different grids (in windows, or after merging) have a line each.
+    The dashed line is the distance of a head that attends equally to all tokens; heads below it are
+    local. Layers of different grids (in windows, or after merging) each have a line.
 
     Parameters
     ----------
     result : xarray.Dataset
-        What `repsim.attention_distance` returns: `distance` (layer, head), in pixels.
+        A result of `repsim.attention_distance`: `distance` (layer, head), in pixels.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
     layers : sequence of str, optional
-        The layers to draw, by name; without it, all. Drawn in the order of `result`.
+        The layers to draw, by name; by default all. They are drawn in the order of `result`.
     kind : {"heads", "layers"}
         ``"heads"``: one curve per layer over its sorted heads, as in the reference, from dark for
         the first layer to light for the last. ``"layers"``: one column of points per layer, for
-        networks too deep to tell their curves apart.
+        networks with too many layers to distinguish curves.
     variable : {"distance", "renormalised"}
-        Which of the two conventions: ``"distance"`` counts attention to prefix tokens (CLS) as
-        distance 0 and so shrinks for heads that look there, ``"renormalised"`` does not.
+        The convention: ``"distance"`` counts attention to prefix tokens (CLS) as distance 0 and is
+        therefore smaller for heads that attend there; ``"renormalised"`` leaves them out.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. Heads that a layer lacks (NaN) are left out.
+        `ax`, or the new Axes. Heads that a layer lacks (NaN) are left out.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def attention_distance(
 
 
 def _uniform(result: xr.Dataset, variable: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Distance of uniform attention in the convention of `variable`, for each layer."""
+    """Distance of uniform attention by the convention of `variable`, for each layer."""
     uniform = np.asarray(result["uniform_distance"].values, dtype=np.float64)
     if variable == "renormalised" and {"grid_height", "grid_width", "prefix"} <= set(result.coords):
         patches = np.asarray(result["grid_height"] * result["grid_width"], dtype=np.float64)
@@ -151,7 +151,7 @@ def _draw_curves(ax: Axes, names: list[str], heads: list[np.ndarray], uniform: n
             linewidth=1.1,
             label=name,
         )
-    # Rounding aside, layers of one grid share a line.
+    # Up to rounding, layers of one grid share a line.
     levels = np.unique(uniform[np.isfinite(uniform)].round(9))
     for level in levels:
         ax.axhline(float(level), **REFERENCE, label="uniform attention")
@@ -166,7 +166,7 @@ def _draw_curves(ax: Axes, names: list[str], heads: list[np.ndarray], uniform: n
 
 
 def _draw_columns(ax: Axes, names: list[str], heads: list[np.ndarray], uniform: np.ndarray) -> None:
-    """One column of points per layer, its mean, and the uniform distance across it."""
+    """One column of points per layer, with its mean and the uniform distance."""
     at = np.arange(len(names))
     points = ax.scatter(
         np.repeat(at, [len(values) for values in heads]),

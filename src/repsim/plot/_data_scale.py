@@ -1,4 +1,4 @@
-"""Which layers need much data: their similarity with those of the model trained on all of it."""
+"""Which layers need much data: similarity with the layers of the model trained on all data."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ HEIGHT = 2.8
 
 
 def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Draw how similar each layer is to the same layer of the model trained on all data.
+    """Draw the similarity of each layer with the same layer of the model trained on all data.
 
     One line per part of the data, from dark to light in the order of `result`; controls (another
-    seed with all data, an untrained model) are dashed. What falls below the other seed needs the
-    data; what does not would have been as different anyway. Bands are one standard error to each
-    side.
+    seed with all data, an untrained model) are dashed. A layer whose line falls below the other
+    seed needs the data; a layer above it differs no more than another seed would. Bands are one
+    standard error to each side.
 
     Parameters
     ----------
     result : xarray.Dataset
-        What `repsim.data_scale` returns: `cka` (fraction, layer), and where there are such
-        `standard_error`, `control_cka` (control, layer) and `control_standard_error`.
+        A result of `repsim.data_scale`: `cka` (fraction, layer), and optionally `standard_error`,
+        `control_cka` (control, layer) and `control_standard_error`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. Undefined values (NaN) are gaps; without a standard error there is no
+        `ax`, or the new Axes. Undefined values (NaN) are gaps; without a standard error there is no
         band.
 
     Raises
@@ -74,7 +74,7 @@ def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
         "control_standard_error": ("control", "layer"),
     }
     if isinstance(result, xr.Dataset):
-        # A result without controls may hold the dimension with no entries.
+        # A result without controls may have the dimension with size 0.
         needed |= {name: dims for name, dims in optional.items() if _filled(result, name)}
     result = require(result, "data_scale", "data_scale", needed)
     names = names_along(result, "layer")
@@ -115,7 +115,7 @@ def _filled(result: xr.Dataset, name: str) -> bool:
 
 
 def _percentage(fraction: Any) -> str:
-    """Return a fraction in words; one that is a name is its own."""
+    """Return a fraction in words, or a name itself."""
     try:
         return f"{100 * float(fraction):.4g} % of the data"
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whether the heads that look far see otherwise: CKA against the distance of subsets of heads."""
+"""CKA of subsets of heads against their attention distance."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ STYLES: tuple[tuple[str, Any], ...] = (
 
 
 def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
-    """Draw the similarity of subsets of heads with layers of another model, by their distance.
+    """Draw the similarity of subsets of heads with layers of another model, by distance.
 
     One line per layer of y and kind of subset, over the mean attention distance of the heads in
-    the subset. A line that falls says that the local heads are the ones that see like y.
+    the subset. A falling line means that the local heads are the ones that resemble y.
 
     Parameters
     ----------
     result : xarray.Dataset
-        What `repsim.head_subset_cka` returns: `cka` (subset, layer_y), and `mean_distance` in
-        pixels along `subset`. Where there is a `standard_error`, it is drawn as bars of one
-        standard error to each side; where there is a `kind` of subset, each has a line of its own.
+        A result of `repsim.head_subset_cka`: `cka` (subset, layer_y), and `mean_distance` in pixels
+        along `subset`. A `standard_error` is drawn as bars of one standard error to each side. Each
+        `kind` of subset gets its own line.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. Undefined values (NaN) are gaps; a point without a standard error has
+        `ax`, or the new Axes. Undefined values (NaN) are gaps; a point without a standard error has
         no bar.
 
     Raises
@@ -130,7 +130,7 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
         + plain(f"{layer} of {model_x}" if layer else model_x)
     )
     ax.set_ylabel(plain(f"CKA with {model_y}"))
-    # Heads of an untrained model are all as far: their numbers are written in full.
+    # All heads of an untrained model are equally far, so numbers are written in full.
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.ticklabel_format(useOffset=False)
     _add_keys(ax, names, colours, present, model_y)
@@ -140,7 +140,7 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
 def _add_keys(
     ax: Axes, names: list[str], colours: list[Colour], kinds: list[str], model_y: str
 ) -> None:
-    """Name the layers of y, and the kinds of subset where there are several."""
+    """Name the layers of y, and the kinds of subset if there are several."""
     several: list[Artist] = []
     if len(kinds) > 1:
         several = [

@@ -24,10 +24,10 @@ __all__ = ["heatmap"]
 
 CELL = 0.2
 SHORTEST, LONGEST = 2.2, 9.0
-"""Inches: the side of a cell in a small map, and the bounds of a side of the map."""
+"""Inches: the side of a cell in a small map, and the limits of a side of the map."""
 
 SQUARISH = 2.0
-"""Up to this ratio of the two numbers of layers the cells are squares."""
+"""Up to this ratio of the two numbers of layers, cells are squares."""
 
 UNDEFINED: dict[str, Any] = {
     "facecolor": "0.88",
@@ -37,7 +37,7 @@ UNDEFINED: dict[str, Any] = {
 }
 
 BY_CHANCE = ("#b8b8b8", "#cdb99a")
-"""Grey for what is not above chance, unlike the lighter, hatched NaN; or beige, on a grey scale."""
+"""Grey (beige on a grey scale) for cells not above chance; NaN is lighter and hatched."""
 
 
 def heatmap(
@@ -55,47 +55,47 @@ def heatmap(
     """Draw the similarity of every layer of one model with every layer of another.
 
     The layers of x run upwards and those of y to the right, both from the lower left corner, as in
-    the reference. A cell is drawn as it is, without smoothing.
+    the reference. Cells are not smoothed.
 
     Parameters
     ----------
     result : xarray.Dataset or xarray.DataArray
-        What `repsim.compare` returns (its variable `cka` is drawn), or such a map itself, with the
-        dimensions `layer_x` and `layer_y` in either order.
+        A result of `repsim.compare`, whose variable `cka` is drawn, or a map with the dimensions
+        `layer_x` and `layer_y` in either order.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a figure is made that grows with the number of layers up to 9
-        inches a side; it is ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        It grows with the number of layers up to 9 inches a side.
     above_chance : float or xarray.DataArray, optional
-        What to show in colour; the rest is grey, with a note. A number is the least z-score, and
-        `result` then a Dataset with the variable `z`, as ``repsim.compare(..., z_scores=True)`` or
-        `repsim.max_t` returns it. A DataArray of booleans is true where a cell is above chance, as
-        ``repsim.max_t(...).p_adjusted <= 0.05``.
+        Which cells to show in colour; other cells are grey, with a note. A number is the smallest
+        z-score in colour; `result` must then be a Dataset with the variable `z`, from
+        ``repsim.compare(..., z_scores=True)`` or `repsim.max_t`. A DataArray of booleans is true
+        where a cell is above chance, such as ``repsim.max_t(...).p_adjusted <= 0.05``.
     vmin, vmax : float
-        The ends of the colour scale. A value beyond one of them gets a colour that is not on the
-        scale, and the colour bar an arrow at that end: unbiased CKA is below 0 by chance, and
-        should not look like 0. A value beyond by less than 1e-5 of the scale is rounding and is
-        drawn as the end.
+        The ends of the colour scale. A value beyond an end gets a colour that is not on the scale,
+        and the colour bar gets an arrow at that end, because unbiased CKA can be below 0 by chance
+        and should not look like 0. A value that is beyond by less than 1e-5 of the scale is
+        rounding and is drawn as the end.
     cmap : str or matplotlib.colors.Colormap
-        The colours of the scale. Colours that it sets itself for values below or above are kept.
+        The colours of the scale. If the colormap sets colours for values below or above, they are
+        kept.
     labels : bool
-        Whether to name the layers: in full, thinned to what the axes have room for, the first and
-        the last always among them.
+        Whether to name the layers. Names are written in full, and as many as fit, always including
+        the first and the last.
     colorbar : bool
-        Whether to add a colour bar. Its room is taken from `ax` alone; it is
-        ``ax.images[-1].colorbar``.
+        Whether to add a colour bar, ``ax.images[-1].colorbar``. It takes room only from `ax`.
     title : str, optional
         A title for the Axes.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. Undefined similarities (NaN) are hatched in grey, with a note.
+        `ax`, or the new Axes. Undefined similarities (NaN) are hatched in grey, with a note.
 
     Raises
     ------
     InputError
-        `result` is not such a map, or `vmin` is not less than `vmax`; a threshold without
-        z-scores, or a mask of other layers.
+        `result` is not such a map; `vmin` is not less than `vmax`; a threshold without z-scores; a
+        mask of other layers.
 
     References
     ----------
@@ -157,7 +157,7 @@ def heatmap(
         beside.append(bar.ax)
     notes: list[tuple[Patch, str]] = []
     if undefined.any():
-        # Hatched, it shows through the undefined cells.
+        # The hatching shows through the undefined cells.
         ax.add_patch(Rectangle((-0.5, -0.5), n_y, n_x, zorder=-1.0, **UNDEFINED))
         notes.append((Patch(**UNDEFINED), "undefined (NaN)"))
     if grey.any():
@@ -172,7 +172,7 @@ def heatmap(
 def _axes_for(
     names_x: list[str], names_y: list[str], *, labels: bool, colorbar: bool, title: str | None
 ) -> Axes:
-    """Axes whose cells are `CELL` wide where that is possible within the bounds."""
+    """Axes whose cells are `CELL` wide if the limits allow it."""
     cell = min(CELL, LONGEST / max(len(names_x), len(names_y)))
     return new_axes(
         max(cell * len(names_y), SHORTEST),
@@ -183,7 +183,7 @@ def _axes_for(
 
 
 def _add_notes(ax: Axes, notes: list[tuple[Patch, str]]) -> Legend:
-    """Say at the lower right what the cells without a colour of the scale are."""
+    """Explain at the lower right the cells that have no colour of the scale."""
     to_the_right = ScaledTranslation(PAD / 72, -PAD / 72, ax.figure.dpi_scale_trans)
     note = Legend(
         ax,

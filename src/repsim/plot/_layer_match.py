@@ -1,4 +1,4 @@
-"""Where in the depth of one model each layer of the other finds its like."""
+"""At which depth of one model each layer of the other finds its most similar layer."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ def layer_match(
     The depth of the i-th of m layers is :math:`i / (m - 1)`, from 0 for the first to 1 for the
     last, in the order of `result` (0 for a single layer). For the layer i of x with similarities
     :math:`s_{ij}`, the point is :math:`(\mathrm{depth}(i), \mathrm{depth}(\arg\max_j s_{ij}))`,
-    coloured by :math:`\max_j s_{ij}`. Two models that see alike layer by layer lie on the dashed
+    coloured by :math:`\max_j s_{ij}`. Two models that are alike layer by layer lie on the dashed
     diagonal.
 
-    The shaded area sums up the lower half of x, its layers of depth at most 0.5: it reaches up to
-    the least depth of y at or below which at least 90 % of them find their match (a 90th
-    percentile rather than the maximum, which one stray layer would decide). The line in it is the
-    median of their matched depths. The note says both.
+    The shaded area summarises the lower half of x, its layers of depth at most 0.5. Its upper edge
+    is the smallest depth of y such that at least 90 % of them find their match at or below it (a
+    90th percentile because one stray layer would decide a maximum). The line inside is the median
+    of their matched depths. The note states both.
 
     Parameters
     ----------
     result : xarray.Dataset or xarray.DataArray
-        What `repsim.compare` returns, or such a map itself, with the dimensions `layer_x` and
-        `layer_y` in either order. Larger values must mean more similar.
+        A result of `repsim.compare`, or a map with the dimensions `layer_x` and `layer_y` in either
+        order. Larger values must mean more similar.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
     variable : str
         Which variable of a Dataset to draw.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one; the numbers are those of :func:`repsim.layer_match`. Undefined
-        similarities (NaN) are passed over; a layer of x that has no other is left out, and the
-        note names it. Among equals the lowest layer of y is the match.
+        `ax`, or the new Axes; the numbers are those of :func:`repsim.layer_match`. Undefined
+        similarities (NaN) are ignored. A layer of x that has only NaN is left out, and the note
+        names it. If several layers of y are equally similar, the lowest is the match.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def _draw_frame(ax: Axes, model_x: str, model_y: str) -> None:
 
 
 def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, model_y: str) -> None:
-    """Shade what the lower half of x matches, and say it in words where there is room."""
+    """Shade the matches of the lower half of x, and describe them in words if there is room."""
     lines = []
     top, median = matches.attrs["lower_half_reach"], matches.attrs["lower_half_median"]
     if not np.isnan(top):
@@ -175,6 +175,6 @@ def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, mod
         fontsize=NAME_SIZE + 1,
         color=ACCENT,
         path_effects=[withStroke(linewidth=2.0, foreground="white")],
-        zorder=2.5,  # hides neither a name nor a point
+        zorder=2.5,  # hides no name and no point
     )
-    note.set_in_layout(False)  # in small axes it may stick out, but must not shrink them more
+    note.set_in_layout(False)  # in small axes it may overlap the edge

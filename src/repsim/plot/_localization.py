@@ -1,4 +1,4 @@
-"""Where in the image each token still is: its similarity with every patch of the input."""
+"""Whether tokens keep their places: their similarity with every patch of the input."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from repsim.plot.parts._tiles import TileName, add_tile, frame_tiles
 __all__ = ["localization"]
 
 MOST = 8
-"""Tiles along a side, where the caller does not say."""
+"""Tiles along a side by default."""
 
 SIDE = 4.8
 """Inches: the longer side of the picture."""
 
 FINE = 5
-"""With more patches a side, the frame leaves one around the own patch to be seen."""
+"""With more patches per side, the frame leaves a margin of one patch around the own patch."""
 
 FRAME = "#56B4E9"
-"""A colour that the scale does not have."""
+"""A colour that is not on the scale."""
 
 GAP = 0.12
-"""Part of a tile: the space between two."""
+"""Space between two tiles, as a part of a tile."""
 
 
 def localization(
@@ -46,34 +46,34 @@ def localization(
     vmin: float | None = None,
     vmax: float | None = None,
 ) -> Axes:
-    """Draw, for the tokens of a layer, the CKA of each with the patches of the input.
+    """Draw the CKA of each token of a layer with the patches of the input.
 
-    The maps stand where their tokens do, and the patch at the same place is framed: a token that
-    kept its place is brightest in its frame. Prefix tokens (CLS) stand apart, at the left. The
-    title says for how many of all spatial tokens the own patch is the most similar, and for how
-    many it would be by chance.
+    Each map is drawn at the place of its token, and the patch at that place is framed. A token that
+    kept its place is brightest inside the frame. Prefix tokens (CLS) are separate, at the left. The
+    title gives the share of all spatial tokens whose most similar patch is their own, and that
+    share by chance.
 
     Parameters
     ----------
     result : xarray.Dataset
-        What `repsim.token_localization` returns: `cka` (layer, token, patch), with the coordinates
+        A result of `repsim.token_localization`: `cka` (layer, token, patch), with the coordinates
         `token_row`, `token_column`, `is_prefix` (layer, token) and `patch_row`, `patch_column`
         (layer, patch), and `hit_rate` and `chance` along `layer`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
     layer : str, optional
-        The layer to draw; may be left out where `result` has only one.
+        The layer to draw; optional if `result` has only one.
     every : int, optional
-        Draw the tokens of every so many rows and columns; without it, as few as leave at most 8
-        along a side.
+        Draw the tokens of every n-th row and column; by default so that at most 8 are drawn along a
+        side.
     vmin, vmax : float, optional
-        The ends of the colour scale; without them, the least and the greatest value drawn. CKA is
-        unbiased here: below 0 by chance.
+        The ends of the colour scale; by default the least and the greatest value drawn. CKA is
+        unbiased here, so it can be below 0 by chance.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. ``ax.images`` are the maps, spatial tokens first, row by row;
+        `ax`, or the new Axes. ``ax.images`` are the maps, spatial tokens first, row by row;
         undefined values (NaN) are hatched.
 
     Raises
@@ -165,7 +165,7 @@ def localization(
 
 
 class _Tokens(NamedTuple):
-    """The maps of one layer that are drawn."""
+    """The maps of one layer to draw."""
 
     spatial: dict[tuple[int, int], np.ndarray[Any, np.dtype[np.float64]]]
     """By row and column of the token."""
@@ -173,7 +173,7 @@ class _Tokens(NamedTuple):
     rows: list[int]
     columns: list[int]
     grid: tuple[int, int]
-    """Of all spatial tokens, drawn or not."""
+    """For all spatial tokens, including those not drawn."""
     patches: tuple[int, int]
     """Grid of the patches, the shape of a map."""
     every: int
@@ -191,7 +191,7 @@ def _one_layer(result: xr.Dataset, layer: str | None) -> xr.Dataset:
 
 
 def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
-    """Arrange the tokens of one layer by their places."""
+    """Arrange the tokens of one layer by place."""
     needed = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
     missing = [name for name in needed if name not in one.coords and name not in one]
     if missing:
@@ -201,7 +201,7 @@ def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
             f"  Pass what repsim.token_localization returned."
         )
     lie = [np.asarray(one[name].values, float) for name in ("patch_row", "patch_column")]
-    # A layer with fewer patches, or tokens, than others is filled up with some that are nowhere.
+    # A layer with fewer patches or tokens than others is padded with entries without a place.
     real = (lie[0] >= 0) & (lie[1] >= 0)
     patch_rows, patch_columns = (places[real].astype(int) for places in lie)
     patches = (int(patch_rows.max(initial=0)) + 1, int(patch_columns.max(initial=0)) + 1)
@@ -227,7 +227,7 @@ def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
             f"  every: {every}\n"
             f"  2 draws every second row and column of tokens."
         )
-    # From the middle of the first step, so that what is left out lies on both sides.
+    # Start in the middle of the first step, so omitted tokens lie on both sides.
     kept_rows, kept_columns = (list(range((every - 1) // 2, side, every)) for side in grid)
     spatial = {
         (int(rows[t]), int(columns[t])): maps[t]

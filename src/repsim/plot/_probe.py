@@ -1,4 +1,4 @@
-"""How well a linear classifier reads the classes from each layer, by the tokens it is given."""
+"""Accuracy of a linear classifier on each layer, by tokens."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ SINGLE = "0.45"
 
 
 def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accuracy") -> Axes:
-    r"""Draw the accuracy of linear probes along the layers, one line per choice of tokens.
+    r"""Draw the accuracy of linear probes by layer, one line per choice of tokens.
 
-    Probes of single tokens are summed up: their median as a line, their least and greatest
-    accuracy as a band. The dashed line is chance.
+    Probes of single tokens are summarised: the line is their median, and the band spans their least
+    and greatest accuracy. The dashed line is chance.
 
     Parameters
     ----------
     result : xarray.Dataset
-        What `repsim.linear_probe` returns: `accuracy` (layer, token), from 0 to 1. Tokens whose
-        name is a number are single ones, CLS among them where the probes were of each token. Where
-        there is a `standard_error`, one to each side is drawn as a band for the other choices;
-        ``attrs["chance"]`` is drawn where there is one.
+        A result of `repsim.linear_probe`: `accuracy` (layer, token), from 0 to 1. Tokens whose name
+        is a number are single tokens, including CLS if each token was probed. For the other
+        choices, a `standard_error` is drawn as a band of one to each side. ``attrs["chance"]`` is
+        drawn if present.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
     variable : {"accuracy", "holdout_accuracy"}
-        On the test data, or on the held-out part of the training data that chose the ridge.
+        Accuracy on the test data, or on the held-out part of the training data that chose the
+        ridge.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. Tokens that a layer lacks (NaN) are gaps.
+        `ax`, or the new Axes. Tokens that a layer lacks (NaN) are gaps.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
     choose("probe", "variable", variable, VARIABLES)
     needed: dict[str, tuple[str, ...]] = {variable: ("layer", "token")}
     has_errors = isinstance(result, xr.Dataset) and "standard_error" in result
-    if has_errors and variable == "accuracy":  # of which alone it is the error
+    if has_errors and variable == "accuracy":  # the standard error belongs to this variable only
         needed["standard_error"] = ("layer", "token")
     result = require(result, "probe", "linear_probe", needed)
     names, tokens = names_along(result, "layer"), names_along(result, "token")
@@ -102,7 +103,7 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
     if single:
         low, middle, high = _range(values[:, single])
         ax.fill_between(at, low, high, color=SINGLE, alpha=0.22, linewidth=0.0, zorder=1.0)
-        # Behind the others, which are fewer.
+        # Drawn behind the others, which are fewer.
         handles += ax.plot(
             at,
             middle,
@@ -129,7 +130,7 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
 
 
 def _range(values: np.ndarray) -> np.ndarray:
-    """Least, median and greatest of each row (3, layers), NaN where a row has none."""
+    """Least, median and greatest value of each row (3, layers); NaN for an empty row."""
     out = np.full((3, len(values)), np.nan)
     for i, row in enumerate(values):
         known = row[~np.isnan(row)]

@@ -1,4 +1,4 @@
-"""What each layer's centre sees of the image: the effective receptive fields side by side."""
+"""Effective receptive fields side by side: which pixels the centre of each layer depends on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from repsim.plot.parts._tiles import TileName, add_tile, columns_for, frame_tile
 __all__ = ["receptive_field"]
 
 DECADES = 4
-"""Powers of ten on the logarithmic scale: below, a field is noise."""
+"""Powers of ten on the logarithmic scale; smaller values of a field are noise."""
 
 TILE, SMALLEST, LONGEST = 1.15, 0.8, 9.0
-"""Inches: the side of a tile, its least, and the largest width of a picture."""
+"""Inches: the side of a tile, its least side, and the largest width of a picture."""
 
 GAP, NAME = 0.06, 0.34
-"""Parts of a tile: the space between two, and the height of the name above one."""
+"""As parts of a tile: the space between two tiles, and the height of a name above one."""
 
 SCALES = ("log", "linear")
 
@@ -38,33 +38,33 @@ def receptive_field(
     scale: str = "log",
     columns: int | None = None,
 ) -> Axes:
-    """Draw the effective receptive field of each layer as a map of the input, layer by layer.
+    """Draw the effective receptive field of each layer as a map of the input.
 
-    All maps are on one colour scale, so that they can be compared; each sums to 1. Below the name
-    stands σ, the root mean square distance of a field's mass, where the result has it.
+    All maps share one colour scale and can be compared; each sums to 1. Below the name is σ, the
+    root mean square distance of the field's mass, if the result has it.
 
     Parameters
     ----------
     result : xarray.Dataset
-        What `repsim.effective_receptive_field` returns: `field` (layer, row, column), and `sigma`
+        A result of `repsim.effective_receptive_field`: `field` (layer, row, column), and `sigma`
         (layer) in pixels.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
     layers : sequence of str, optional
-        The layers to draw, by name; without it, all. Drawn in the order of `result`.
+        The layers to draw, by name; by default all. They are drawn in the order of `result`.
     scale : {"log", "linear"}
-        The colour scale up to the greatest value of all maps, from 0 or over four powers of ten.
-        A field with a sharp peak leaves nothing to see of a wide one on a linear scale. What lies
-        below the logarithmic scale has its lowest colour.
+        A linear scale starts at 0; a logarithmic one covers four powers of ten. Both end at the
+        greatest value of all maps. On a linear scale, a field with a sharp peak makes a wide field
+        invisible. Values below the logarithmic scale get its lowest colour.
     columns : int, optional
-        Maps in a row; without it, as fills the Axes best.
+        Maps per row; by default the number that fills the Axes best.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. ``ax.images`` are the maps, in order; ``ax.images[0].colorbar`` the
-        colour bar. Undefined fields (NaN) are hatched. Names are cut at their beginning where a
-        map is too narrow for them.
+        `ax`, or the new Axes. ``ax.images`` are the maps, in order; ``ax.images[0].colorbar`` is
+        the colour bar. Undefined fields (NaN) are hatched. If a map is too narrow for its name, the
+        beginning of the name is cut.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def _sigma(sigma: float, array: xr.DataArray) -> str:
 
 
 def _norm(fields: np.ndarray, scale: str) -> tuple[Normalize, Extend]:
-    """Return the scale of all maps together, and whether something lies below it."""
+    """Return the common scale of all maps, and whether any value lies below it."""
     finite = fields[np.isfinite(fields)]
     greatest = float(finite.max(initial=0.0))
     if greatest <= 0:

@@ -1,4 +1,4 @@
-"""Who carries the representation, the skip connection or the branch: site by site."""
+"""Whether the skip connection or the branch carries the representation, site by site."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["residual_ratios"]
 
 HEIGHT = 2.8
 MAP_WIDTH, PER_SITE, LOWEST, HIGHEST = 4.2, 0.16, 1.6, 9.0
-"""Inches: of the lines; of the map, its rows, and the bounds of its height."""
+"""Inches: size of the lines; of the map, its rows, and the limits of its height."""
 
 KINDS = ("lines", "map")
 GROUPS = {"ratio_prefix": "prefix tokens (CLS)", "ratio_spatial": "spatial tokens"}
@@ -34,9 +34,9 @@ STYLES: tuple[dict[str, Any], ...] = tuple(
     {"marker": marker, "markersize": 3.0, "linestyle": line, "linewidth": 1.1}
     for marker, line in (("o", "-"), ("s", (0, (3, 1.5))), ("^", (0, (1, 1))), ("D", "-."))
 )
-"""Of the lines of each kind of branch."""
+"""Line style of each kind of branch."""
 PREFIX_PART, GAP_PART = 0.05, 0.02
-"""Of the width of the map: its prefix tokens, and the gap beside them."""
+"""As parts of the width of the map: its prefix tokens, and the gap beside them."""
 
 
 STEPS: tuple[tuple[float, tuple[float, ...]], ...] = (
@@ -44,7 +44,7 @@ STEPS: tuple[tuple[float, tuple[float, ...]], ...] = (
     (3.0, (1.0, 2.0, 5.0)),
     (np.inf, (1.0,)),
 )
-"""Which multiples of a power of ten are numbered on an axis of less than so many of them."""
+"""Multiples of a power of ten that are labelled on an axis of fewer than this number of them."""
 
 
 def residual_ratios(
@@ -55,27 +55,27 @@ def residual_ratios(
 ) -> Axes:
     """Draw the ratio of the norms of skip and branch, ‖z‖/‖f(z)‖, of every residual connection.
 
-    On a logarithmic scale: above 1 (dashed) the skip connection carries the more, below 1 the
-    branch does.
+    The scale is logarithmic. Above 1 (dashed) the skip connection has the larger norm, below 1 the
+    branch has.
 
     Parameters
     ----------
     result : xarray.Dataset
-        What `repsim.residual_ratios` returns: `ratio_prefix` and `ratio_spatial` (site) for the
+        A result of `repsim.residual_ratios`: `ratio_prefix` and `ratio_spatial` (site) for the
         lines, `ratio` (site, token) and the coordinate `n_prefix` (site) for the map.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; without it, a figure is made, ``ax.figure``, unknown to pyplot.
+        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
     kind : {"lines", "map"}
-        ``"lines"``: the means over prefix tokens (CLS) and over spatial tokens along the sites;
-        where the sites are of up to four kinds of branch (attention, MLP) that recur, each has a
-        line of its own. ``"map"``: every token at every site, prefix tokens apart at the left.
+        ``"lines"``: the means over prefix tokens (CLS) and over spatial tokens by site. If the
+        sites have at most four recurring kinds of branch (attention, MLP), each kind gets its own
+        line. ``"map"``: every token at every site, with prefix tokens separate at the left.
 
     Returns
     -------
     matplotlib.axes.Axes
-        `ax`, or the new one. Undefined ratios (NaN) are gaps in a line and hatched in the map,
-        where tokens that a site lacks are blank. Values that are not positive cannot be drawn on
-        this scale: they are gaps too, and have the lowest colour.
+        `ax`, or the new Axes. Undefined ratios (NaN) are gaps in a line and hatched in the map;
+        tokens that a site lacks are blank. Values that are not positive cannot be drawn on this
+        scale: they are gaps in a line and have the lowest colour in the map.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def _draw_lines(result: xr.Dataset, ax: Axes | None) -> Axes:
             continue
         handles.append(Line2D([], [], color=colour, linewidth=1.4, label=label))
         for (branch, sites), style in zip(branches.items(), STYLES, strict=False):
-            # Attention and MLP have ratios of their own: one line would only zigzag.
+            # Attention and MLP have different ratios, so one line would zigzag.
             ax.plot(at[sites], values[sites], color=colour, label=f"{label} {branch}", **style)
     if len(branches) > 1:
         handles += [
@@ -141,7 +141,7 @@ def _draw_lines(result: xr.Dataset, ax: Axes | None) -> Axes:
 
 
 def _recurring(result: xr.Dataset) -> dict[str, Any]:
-    """Return the sites of each kind of branch, where these are few and each occurs again."""
+    """Return the sites of each kind of branch, if the kinds are few and each recurs."""
     if "branch" not in result.coords:
         return {}
     branches = result["branch"].values.astype(str)
@@ -201,7 +201,7 @@ def _draw_map(result: xr.Dataset, ax: Axes | None) -> Axes:
 
 
 def _split(result: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ratios of prefix and of spatial tokens; of each site the first stands first."""
+    """Return the ratios of prefix and of spatial tokens, each site starting at column 0."""
     ratios = result["ratio"].values
     counts = _prefixes(result)
     most = int(counts.max())
@@ -220,7 +220,7 @@ def _prefixes(result: xr.Dataset) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _lacking(result: xr.Dataset, of_prefix: bool, width: int) -> np.ndarray:
-    """Where a site has no such token: beyond its prefix, or beyond its last token of all."""
+    """Where a site has no such token: after its prefix, or after its last token."""
     counts = _prefixes(result)
     if of_prefix:
         return np.arange(width) >= counts[:, None]
@@ -234,7 +234,7 @@ def _lacking(result: xr.Dataset, of_prefix: bool, width: int) -> np.ndarray:
 
 
 def _hatch(ax: Axes, values: np.ndarray, left: float, cell: float, lacking: np.ndarray) -> None:
-    """Hatch what is undefined although there is such a token."""
+    """Hatch undefined values of existing tokens."""
     for site, token in np.argwhere(np.isnan(values) & ~lacking):
         ax.add_patch(
             Rectangle((left + token * cell, site - 0.5), cell, 1.0, zorder=-1.0, **UNDEFINED)
@@ -242,7 +242,7 @@ def _hatch(ax: Axes, values: np.ndarray, left: float, cell: float, lacking: np.n
 
 
 def _norm(ratios: np.ndarray) -> tuple[LogNorm, Extend]:
-    """Return a scale on which 1 is the middle, as wide as the values are."""
+    """Return a scale that is centred on 1 and covers the values."""
     usable = ratios[np.isfinite(ratios) & (ratios > 0)]
     most = float(np.exp(np.abs(np.log(usable)).max(initial=0.0)))
     most = max(most, 1.1)
@@ -254,7 +254,7 @@ def _norm(ratios: np.ndarray) -> tuple[LogNorm, Extend]:
 
 
 def _number(axis: Axis, low: float, high: float) -> None:
-    """Write plain numbers along a logarithmic axis, not only its powers of ten."""
+    """Label a logarithmic axis with plain numbers, not only powers of ten."""
     decades = np.log10(high / low)
     if decades < 0.25:
         axis.set_major_locator(MaxNLocator(5))

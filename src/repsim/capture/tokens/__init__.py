@@ -1,7 +1,8 @@
 """Where the tokens of a model lie in its input: evidence, then rules, then a grid.
 
-What a forward tells (``_evidence``) goes through functions of plain numbers (``_rules``) to a
-:class:`TokenGrid` (``_grid``). Every analysis asks here, so one model has one geometry.
+Evidence from a forward (``_evidence``) passes through functions of plain numbers (``_rules``) and
+becomes a :class:`TokenGrid` (``_grid``). Every analysis uses this package, so one model has one
+geometry.
 """
 
 from repsim.capture.tokens._evidence import (

@@ -1,4 +1,4 @@
-"""What a forward pass tells about its tokens: image, convolutions, and what modules declare."""
+"""Evidence of a forward pass about its tokens: image, convolutions, declarations of modules."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = [
 ]
 
 CLS_NAMES = ("cls_token", "class_token", "class_embedding")
-"""How timm, torchvision and transformers call the parameter."""
+"""Names of the parameter in timm, torchvision and transformers."""
 
 OTHER_NAMES = ("dist_token", "distillation_token", "reg_token", "register_tokens")
 
 
 @dataclass(slots=True)
 class ModelInput:
-    """What a forward started from.
+    """The input of a forward.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class ModelInput:
 
     @classmethod
     def of(cls, arguments: object) -> ModelInput:
-        """Look through the arguments of a module."""
+        """Find the sizes in the arguments of a module."""
         found = cls()
         for tensor in tensors_in(arguments):
             if tensor.is_nested or tensor.dim() == 0:
@@ -65,7 +65,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class Declared:
-    """What the modules of a model say about prefix tokens, before anything runs.
+    """What the modules of a model declare about prefix tokens, before anything runs.
 
     timm's models count them in ``num_prefix_tokens``. Elsewhere the parameters have names that
     timm, torchvision and transformers share.
@@ -73,11 +73,11 @@ class Declared:
     Attributes
     ----------
     named : int or None
-        How many prefix tokens the parameters hold; None where no parameter has such a name.
+        The number of prefix tokens in the parameters; None if no parameter has such a name.
     has_cls : bool
         Whether one of them is CLS, which then comes first.
     channels_last : bool
-        Whether the model has a LayerNorm, as models that keep channels last have.
+        Whether the model has a LayerNorm, as models with channels last have.
     """
 
     named: int | None
@@ -86,7 +86,7 @@ class Declared:
 
     @classmethod
     def by(cls, model: nn.Module) -> Declared:
-        """Look through the modules of a model."""
+        """Find the declarations in the modules of a model."""
         tokens = others = 0
         norm = False
         for module in unwrap(model).modules():
@@ -97,7 +97,7 @@ class Declared:
 
 
 def declared_prefix(around: Iterable[nn.Module]) -> int | None:
-    """Return timm's ``num_prefix_tokens`` of the first module that has it, None if none does.
+    """Return timm's ``num_prefix_tokens`` of the first module that has it; None if none has.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def modules_around(root: nn.Module, layer: str) -> list[nn.Module]:
 
 @contextmanager
 def watching(model: nn.Module) -> Iterator[list[Convolution]]:
-    """Listen to a model's two-dimensional convolutions; yield what they did, in order.
+    """Record the two-dimensional convolutions of a model, in order; yield the list.
 
     The caller clears the list before each forward.
     """
@@ -149,7 +149,7 @@ def convolution_of(
         return None
     size = _size(result)
     if size == (1, 1):
-        return None  # a gate on pooled channels lays no patches
+        return None  # a gate on pooled channels makes no patches
     pair = (stride, stride) if isinstance(stride, int) else tuple(stride) * (3 - len(stride))
     return Convolution(_size(source), size, (int(pair[0]), int(pair[1])))
 
@@ -164,7 +164,7 @@ def moved(
     name : {"pad", "roll"}
         The function.
     source, result : torch.Tensor
-        What it was given and what it returned.
+        Its argument and its result.
     args, kwargs
         Its arguments after the tensor.
     """

@@ -1,4 +1,4 @@
-"""The grid of one output or attention call, and what a caller says about it."""
+"""The grid of one output or attention call, and the options of a caller about it."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from repsim._grid_options import Grid, PatchSize, as_grid, as_patch_size, as_pre
 __all__ = ["GridOption", "PatchOption", "PrefixOption", "TokenGrid", "TokenOptions"]
 
 GridOption: TypeAlias = Grid | Mapping[str, Grid] | None
-"""What ``grid=`` accepts."""
+"""Types of ``grid=``."""
 
 PatchOption: TypeAlias = PatchSize | Mapping[str, PatchSize] | None
-"""What ``patch_size=`` accepts."""
+"""Types of ``patch_size=``."""
 
 PrefixOption: TypeAlias = int | Mapping[str, int] | None
-"""What ``prefix=`` accepts."""
+"""Types of ``prefix=``."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenGrid:
-    """How positions are held: prefix tokens, then a grid, row by row.
+    """The order of positions: prefix tokens, then a grid, row by row.
 
     Attributes
     ----------
     height, width : int
-        Rows and columns; of a window, where attention is in windows.
+        Rows and columns; those of a window if attention is in windows.
     prefix : int
-        Tokens before the grid's.
+        Tokens before those of the grid.
     channels_first : bool
         Whether a map has its channels before its positions.
     step : (float, float) or None
-        Pixels of the input from a token to the next, along height and width; None where unknown.
+        Pixels of the input from one token to the next, along height and width; None if unknown.
     """
 
     height: int
@@ -72,7 +72,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
 
 @dataclass
 class TokenOptions:
-    """What the caller says of tokens: for all layers, or by layer name, label or glob.
+    """Options of the caller about tokens: for all layers, or by layer name, label or glob.
 
     A grid is a number or a pair (rows, columns), a patch size a number or a pair (height, width) in
     pixels, a prefix a number of tokens. Each may be a mapping from layers to these.
@@ -98,22 +98,22 @@ class TokenOptions:
                 setattr(self, name, parse(self.operation, value))
 
     def grid_of(self, *labels: str) -> tuple[int, int] | None:
-        """Return the grid that the caller gives a layer of these labels, most exact first."""
+        """Return the caller's grid for a layer of these labels, most exact label first."""
         found: tuple[int, int] | None = self._of("grid", labels)
         return found
 
     def patch_size_of(self, *labels: str) -> tuple[float, float] | None:
-        """Return the step that the caller gives a layer of these labels."""
+        """Return the caller's step for a layer of these labels."""
         found: tuple[float, float] | None = self._of("patch_size", labels)
         return found
 
     def prefix_of(self, *labels: str) -> int | None:
-        """Return the prefix that the caller gives a layer of these labels."""
+        """Return the caller's prefix for a layer of these labels."""
         found: int | None = self._of("prefix", labels)
         return found
 
     def check_used(self, what: str = "layer") -> None:
-        """Raise a LayerNotFoundError for a pattern that fits no layer that was asked about."""
+        """Raise a LayerNotFoundError for a pattern that matches no layer."""
         for name in _PARSERS:
             value = getattr(self, name)
             for pattern in value if isinstance(value, Mapping) else ():
@@ -126,7 +126,7 @@ class TokenOptions:
         value = getattr(self, name)
         if not isinstance(value, Mapping):
             return value
-        # An exact label goes before a glob, an earlier glob before a later.
+        # An exact label takes precedence over a glob, an earlier glob over a later one.
         globs = [p for p in value if any(fnmatchcase(label, p) for label in labels)]
         for pattern in (*(label for label in labels if label in value), *globs):
             self._used |= {(name, each) for each in (pattern, *globs)}

@@ -1,6 +1,6 @@
-"""From sizes to positions: which grid, which prefix, how many pixels from a token to the next.
+"""Rules from sizes to positions: grid, prefix, and pixels from one token to the next.
 
-Functions of plain numbers, so that a table can test them without any model.
+They are functions of plain numbers, so a table can test them without a model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Size: TypeAlias = tuple[int, int]
 """Height and width."""
 
 MOST_PREFIX = 16
-"""A sequence may have this many class, distillation and register tokens beside its patches."""
+"""The most class, distillation and register tokens that a sequence may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A padding or a cyclic shift of a tensor with four axes.
+    """A padding or cyclic shift of a tensor with four axes.
 
     Attributes
     ----------
     before, after : tuple of int
-        Its shape before and after. A shift leaves it.
+        Its shape before and after. A shift does not change it.
     by : tuple of int
-        How many places each axis moved towards its end.
+        The number of places by which each axis moved towards its end.
     """
 
     before: tuple[int, ...]
@@ -71,22 +71,22 @@ def grid_of_sequence(
     prefix: int | None = None,
     declared: int | None = None,
 ) -> tuple[Size, int] | None:
-    """Return the grid and the prefix of a sequence of n tokens; None where no map fits.
+    """Return the grid and the prefix of a sequence of n tokens; None if no map fits.
 
-    The map whose positions leave the fewest tokens over laid the patches; of several that leave
-    equally few, the latest. Not simply the latest map: convolutions inside attention reduce keys,
-    and later stages are smaller.
+    The patches come from the map that leaves the fewest other tokens; if several leave equally few,
+    from the latest of these. The latest map of all may be wrong, because convolutions inside
+    attention reduce keys, and later stages are smaller.
 
     Parameters
     ----------
     n : int
         Tokens, prefix and patches together.
     maps : sequence of (int, int)
-        The sizes of the maps that convolutions put out before, in their order.
+        The sizes of the earlier outputs of convolutions, in order.
     prefix : int, optional
-        How many tokens come before the patches, where the caller says it.
+        The number of tokens before the patches, if the caller passed it.
     declared : int, optional
-        How many the model says it has. Layers before they are added have none.
+        The number that the model declares. Layers before these tokens are added have none.
     """
     if prefix is not None:
         allowed = {prefix}
@@ -99,7 +99,7 @@ def grid_of_sequence(
     if fitting:
         over, size = min(fitting, key=lambda each: each[0])
         return size, over
-    # A single token is pooled, not merged.
+    # A single token comes from pooling, not from merging.
     if 0 in allowed and n > 1:
         for size in latest_first:
             if smaller := _merged(n, size):
@@ -115,15 +115,15 @@ def prefix_of_sequence(
     declared: int | None = None,
     around: int | None = None,
 ) -> int | None:
-    """Return how many of n tokens come before the patches; None where that cannot be told.
+    """Return how many of n tokens come before the patches; None if unknown.
 
     Parameters
     ----------
     n, maps, prefix, declared
         As in :func:`grid_of_sequence`.
     around : int, optional
-        How many a module says that contains these tokens. It holds where no map fits: tokens may
-        have been dropped, or be the prefix alone.
+        The number that a module around these tokens declares. It is used if no map fits: tokens may
+        have been dropped, or only the prefix may remain.
     """
     if prefix is not None:
         return prefix if prefix <= n else None
@@ -143,21 +143,21 @@ def grid_of_map(
     channels_last: bool | None = None,
     mixed: bool = True,
 ) -> tuple[Size, bool] | None:
-    """Return the size of a map and whether its channels are first; None where both may be.
+    """Return the size of a map and whether its channels are first; None if ambiguous.
 
     Parameters
     ----------
     axes : (int, int, int)
         The axes after the samples.
     image : (int, int), optional
-        Height and width of the model's input: a map has its aspect.
+        Height and width of the model's input; a map has the same aspect.
     maps : sequence of (int, int)
-        Maps of convolutions: the map is one of these, or one reduced by an integer.
+        Maps of convolutions; the map is one of these, or one of them reduced by an integer.
     channels_last : bool, optional
-        Where the caller says it.
+        If the caller passed it.
     mixed : bool, default True
-        Whether the model has layers of both kinds. Otherwise channels are first where sizes do not
-        tell.
+        Whether the model has layers of both kinds. If not, channels are first when sizes do not
+        decide.
     """
     first, last = (axes[1], axes[2]), (axes[0], axes[1])
     if channels_last is not None:
@@ -175,7 +175,7 @@ def grid_of_map(
 
 
 def window_of(keys: int, sizes: Iterable[Size]) -> Size | None:
-    """Return the first window that has this many positions."""
+    """Return the first window with this number of positions."""
     return next((size for size in sizes if math.prod(size) == keys), None)
 
 
@@ -184,7 +184,7 @@ def real_in_windows(
 ) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]] | None:
     """Return which positions of each window hold tokens of the map, (windows, positions).
 
-    A map is padded up to whole windows. In shifted windows the padding moves with the map.
+    A map is padded to whole windows. In shifted windows the padding moves with the map.
 
     Parameters
     ----------
@@ -193,12 +193,12 @@ def real_in_windows(
     window : (int, int)
         Rows and columns of a window.
     moves : sequence of Move
-        The paddings and shifts before, in their order.
+        The earlier paddings and shifts, in order.
 
     Returns
     -------
     numpy.ndarray or None
-        None where the map needs padding and no padding to whole windows was seen.
+        None if the map needs padding but no padding to whole windows was seen.
     """
     rows, columns = (-(-a // b) * b for a, b in zip(size, window, strict=True))
     board = np.ones((rows, columns), dtype=bool)
@@ -224,7 +224,7 @@ def real_in_windows(
 
 
 def tiles(patches: int, image: Size) -> Size | None:
-    """Return the grid of square patches that tile an image exactly, None if there is none."""
+    """Return the grid of square patches that tile an image exactly; None if there is none."""
     height, width = image
     side = math.isqrt(height * width // patches) if patches > 0 else 0
     if not side or height % side or width % side or height * width != patches * side**2:
@@ -238,18 +238,18 @@ def tiles(patches: int, image: Size) -> Size | None:
 def steps_of(
     size: Size, image: Size | None, convolutions: Sequence[Convolution]
 ) -> tuple[float, float] | None:
-    """Return the pixels from a token to the next of a map; None where that cannot be told.
+    """Return the pixels from one token of a map to the next; None if unknown.
 
-    Strides multiply along the chain of convolutions from the image to the map. The size of the
-    image over that of the map is something else wherever sizes are rounded: 100 pixels in steps
-    of 32 give four tokens.
+    Strides multiply along the chain of convolutions from the image to the map. Dividing the size of
+    the image by that of the map would be wrong if sizes are rounded: 100 pixels in steps of 32 give
+    four tokens.
 
     Parameters
     ----------
     size : (int, int)
         Rows and columns of the map.
     image : (int, int), optional
-        Height and width of the model's input; by default what the first convolution was given.
+        Height and width of the model's input; by default the input of the first convolution.
     convolutions : sequence of Convolution
         In their order.
     """
@@ -270,9 +270,9 @@ def steps_of(
 
 
 def divided(image: Size, grid: Size) -> tuple[float, float] | None:
-    """Return the size of patches that tile an image exactly, None where the image has a rest.
+    """Return the size of patches that tile an image exactly; None if a remainder is left.
 
-    For patches that no convolution laid.
+    For patches that are made without a convolution.
     """
     if image[0] % grid[0] or image[1] % grid[1]:
         return None
@@ -280,11 +280,11 @@ def divided(image: Size, grid: Size) -> tuple[float, float] | None:
 
 
 def reduction(size: Size, smaller: Size) -> int | None:
-    """Return the integer by which both sides of a map were reduced, rounded up or down.
+    """Return the integer by which both sides of a map were reduced, up to rounding.
 
-    Merging and pooling round up or down, and pad or drop the rest. A power of two goes first where
-    several integers do: stages merge by two again and again. None where no integer does, or two
-    and none of them is a power of two.
+    Merging and pooling round up or down, and pad or drop the remainder. If several integers fit, a
+    power of two is preferred, because stages merge by two repeatedly. Returns None if no integer
+    fits, or if two fit and neither is a power of two.
     """
     if size == smaller:
         return 1
@@ -304,7 +304,7 @@ def reduction(size: Size, smaller: Size) -> int | None:
 
 
 def _reduced(size: Size, known: dict[Size, Size]) -> Size | None:
-    """Find the step of a map from that of the latest map before that it is, or is reduced from."""
+    """Find the step of a map from the latest earlier map that it equals or was reduced from."""
     if size in known:
         return known[size]
     for before, step in reversed(known.items()):
@@ -314,7 +314,7 @@ def _reduced(size: Size, known: dict[Size, Size]) -> Size | None:
 
 
 def _padded(size: Size, known: dict[Size, Size]) -> Size | None:
-    """Find the step of a map that is an earlier one with less than its size added at the edges."""
+    """Find the step of a map that is a padded earlier map, with less than its size added."""
     for before, step in reversed(known.items()):
         if all(a <= b < 2 * a for a, b in zip(before, size, strict=True)):
             return step
@@ -324,7 +324,8 @@ def _padded(size: Size, known: dict[Size, Size]) -> Size | None:
 def _merged(n: int, size: Size) -> Size | None:
     """Return the grid of n tokens after merging patches by one integer on both sides.
 
-    Exactly, or by a power of two with the last row and column padded. None if there is none.
+    The merge is exact, or by a power of two with the last row and column padded. None if there is
+    no such grid.
     """
     for by in range(2, max(size) + 1):
         smaller = (-(-size[0] // by), -(-size[1] // by))
@@ -338,6 +339,6 @@ def _has_aspect(size: Size, image: Size) -> bool:
     (height, width), (tall, wide) = size, image
     if height > tall or width > wide:
         return False
-    # Strides round; on a square image they round alike in both directions.
+    # Strides round sizes; on a square image they round equally in both directions.
     slack = 0 if tall == wide else max(tall, wide)
     return abs(height * wide - width * tall) <= slack

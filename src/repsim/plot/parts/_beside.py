@@ -1,8 +1,8 @@
-"""What stands around a picture takes its room from that picture alone.
+"""Placing a colour bar and a key beside a picture, with room taken only from that picture.
 
-The colour bar is a child of the Axes. Both are placed by locators each time they are drawn: the
-bar is as tall as the picture, whatever the aspect makes of it, and the picture shrinks by what the
-bar and its labels measure. Neighbours stay where they are, under every layout engine or none.
+The colour bar is a child of the Axes. Locators place both each time they are drawn. The bar is as
+tall as the picture for any aspect, and the picture shrinks by the width of the bar and its labels.
+Neighbouring Axes do not move, with any layout engine or none.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = ["add_colour_bar", "make_room"]
 PAD = 6.0
 WIDTH = 9.0
 LEAST = 0.3
-"""Part of its slot that a picture keeps, however large the things around it are."""
+"""Part of its slot that a picture always keeps."""
 
 
 def _overhang(ax: Axes, boxes: Iterable[BboxBase | None]) -> Any:
-    """How far `boxes` reach beyond `ax`, in pixels: left, bottom, right, top, none negative."""
+    """How far `boxes` extend beyond `ax`, in pixels: left, bottom, right, top; never negative."""
     drawn = [box for box in boxes if box is not None and np.isfinite(box.extents).all()]
     return np.abs(np.subtract(Bbox.union([ax.bbox, *drawn]).extents, ax.bbox.extents))
 
 
 def _boxes(artists: Iterable[Artist], renderer: Any) -> list[BboxBase | None]:
-    """What `artists` cover; of an axis label only its thickness, for its length costs no room."""
+    """The boxes of `artists`; of an axis label only its thickness, which alone needs room."""
     return [
         artist.get_tightbbox(renderer, for_layout_only=True)
         if isinstance(artist, Axes)
@@ -45,16 +45,17 @@ def _boxes(artists: Iterable[Artist], renderer: Any) -> list[BboxBase | None]:
 
 
 def _figure_size(ax: Axes) -> Any:
-    """Width and height of what positions are parts of, in pixels.
+    """Width and height of the area that positions refer to, in pixels.
 
-    Not ``figure.bbox``: while a figure is saved with ``bbox_inches="tight"`` that is the crop.
+    This is not ``figure.bbox``, which is the crop while a figure is saved with
+    ``bbox_inches="tight"``.
     """
     (left, bottom), (right, top) = ax.figure.transSubfigure.transform([(0, 0), (1, 1)])
     return np.asarray([right - left, top - bottom])
 
 
 class _ColourBarPlace:
-    """Locator of a colour bar: right of `ax` and of what already stands there."""
+    """Locator of a colour bar: right of `ax` and of the artists that are already there."""
 
     def __init__(self, ax: Axes, after: Sequence[Artist]) -> None:
         self._ax = ax
@@ -71,11 +72,11 @@ class _ColourBarPlace:
 
 
 class _Shrunk:
-    """Locator of a picture: its own slot, less the room that the things around it need.
+    """Locator of a picture: its slot minus the room for the artists around it.
 
-    Where a layout engine deals out the slots, they are all inside the slot, tick labels and titles
-    too: an engine takes the slack that a fixed aspect leaves for room, and would cut them off.
-    Where the caller placed the Axes, its tick labels lie outside, as matplotlib's do, and only
+    If a layout engine assigns the slots, all artists are inside the slot, including tick labels and
+    titles. The engine would otherwise use the space that a fixed aspect leaves and cut them off. If
+    the caller placed the Axes, its tick labels lie outside, as is usual in matplotlib, and only
     `artists` are inside.
     """
 
@@ -89,13 +90,13 @@ class _Shrunk:
         if self._trial is not None:
             return self._trial
         ax = self._ax
-        # matplotlib's stubs leave out that an Axes may have no locator.
+        # The stubs of matplotlib do not say that an Axes may have no locator.
         slot = self._slot(ax, renderer) if callable(self._slot) else ax.get_position(original=True)
         if ax.figure.get_layout_engine() is None:
             return self._within(slot, _overhang(ax, _boxes(self._artists, renderer)))
         place = Bbox.from_extents(*slot.extents)
         try:
-            for _ in range(2):  # a smaller picture shows other names, which may be longer
+            for _ in range(2):  # a smaller picture shows different names, which may be longer
                 self._trial = place
                 own = ax.get_tightbbox(  # asks this locator where `ax` is
                     renderer, bbox_extra_artists=self._artists_within(), for_layout_only=True
@@ -106,12 +107,12 @@ class _Shrunk:
         return place
 
     def _artists_within(self) -> list[Artist]:
-        """All that `ax` draws but the Axes in it, which are measured on their own."""
+        """Everything that `ax` draws except the Axes in it, which are measured separately."""
         artists = self._ax.get_default_bbox_extra_artists()
         return [artist for artist in artists if not isinstance(artist, Axes)]
 
     def _within(self, slot: BboxBase, pixels: Any) -> Bbox:
-        """`slot` less so many pixels on each side, but never less than `LEAST` of it."""
+        """`slot` minus these pixels on each side, but at least `LEAST` of it."""
         left, bottom, right, top = pixels / np.tile(_figure_size(self._ax), 2)
         x = min(1.0, (1 - LEAST) * slot.width / max(left + right, 1e-9))
         y = min(1.0, (1 - LEAST) * slot.height / max(bottom + top, 1e-9))
@@ -120,12 +121,12 @@ class _Shrunk:
         )
 
     def get_subplotspec(self) -> Any:
-        """Return the slot in the grid, for which `Figure.tight_layout` asks the locator."""
+        """Return the slot in the grid; `Figure.tight_layout` asks the locator for it."""
         return self._ax.get_subplotspec()
 
 
 def make_room(ax: Axes, artists: Sequence[Artist]) -> None:
-    """Shrink `ax` so that it and `artists`, which stand around it, fit where it was alone."""
+    """Shrink `ax` so that it and the `artists` around it fit in its slot."""
     ax.set_axes_locator(_Shrunk(ax, artists))
 
 

@@ -1,4 +1,4 @@
-"""Which cells of a map are no more than chance."""
+"""Which cells of a map are not above chance."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def by_chance(result: Any, array: xr.DataArray, above: Any, operation: str) -> M
     Parameters
     ----------
     result : xarray.Dataset or xarray.DataArray
-        What the caller was given; with a threshold, a Dataset with the variable ``z``.
+        The caller's argument; with a threshold, a Dataset with the variable ``z``.
     array : xarray.DataArray
         The map that is drawn, with dims ("layer_x", "layer_y").
     above : float, xarray.DataArray or None
-        The least z-score of what is above chance, or booleans; ``None``: all cells are.
+        The smallest z-score above chance, or booleans; ``None``: all cells are above chance.
     operation : str
-        The caller's name, with which an error message begins.
+        The caller's name, the first word of error messages.
 
     Raises
     ------
     InputError
-        There are no z-scores, or the booleans are none or of other layers.
+        There are no z-scores, or the mask is not boolean or of other layers.
     """
     if above is None:
         return np.zeros(array.shape, dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""Colours for similarities: what lies outside the scale, or is undefined, looks different."""
+"""Colours for similarities, with separate colours outside the scale."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ __all__ = ["Scale", "colour_scale", "least_like"]
 
 UNDER = ("#4f9dac", "#e08b7d", "#b39ddb")
 OVER = ("#5aae61", "#f4a6c0", "#8d6e63")
-"""Colours for what lies below or above: of each, the one least like the scale is taken."""
+"""Candidate colours below and above the scale; the one least like the scale is chosen."""
 
 ROUNDING = 1e-5
-"""Part of the scale by which a value may miss its ends and still count as the end: a CKA of
-1 + 1e-7 is 1, and only then would the whole diagonal be drawn as impossible."""
+"""Part of the scale by which a value may exceed an end and still count as the end.
+
+Without it, a diagonal of CKA = 1 + 1e-7 would be drawn as out of range.
+"""
 
 Extend = Literal["neither", "min", "max", "both"]
 
 
 class Scale(NamedTuple):
-    """How values become colours."""
+    """The mapping from values to colours."""
 
     values: Any
-    """The values to draw; those beyond an end by rounding alone are at that end."""
+    """The values to draw; values beyond an end by rounding are set to that end."""
     cmap: Colormap
     norm: Normalize
     extend: Extend
-    """At which ends the colour bar has an arrow, as values lie beyond it."""
+    """The ends at which the colour bar has an arrow because values lie beyond."""
 
 
 def colour_scale(
@@ -39,8 +41,8 @@ def colour_scale(
 ) -> Scale:
     """Return the colours for `values` on a scale from `vmin` to `vmax`.
 
-    A colormap that says nothing about values below (above) the scale gets a colour of its own
-    there; NaN stays transparent.
+    If a colormap sets no colour for values below (above) the scale, a distinct colour is set. NaN
+    stays transparent.
     """
     if not vmin < vmax:
         raise InputError(

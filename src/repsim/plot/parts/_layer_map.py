@@ -1,4 +1,4 @@
-"""From what a caller holds to the one thing the pictures draw: a map of layers by layers."""
+"""The description of a map of layers by layers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ LABEL_WIDTH = 36
 def measure_label(array: xr.DataArray) -> str:
     """Return which similarity this is, with kernel and estimator: "CKA (linear, unbiased)".
 
-    A long one is broken into lines: it stands beside a bar, and must not be longer than that.
+    A long description is broken into lines, because it must not be longer than the colour bar.
     """
     return "\n".join(wrap(_on_one_line(array), LABEL_WIDTH))

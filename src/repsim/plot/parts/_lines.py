@@ -1,7 +1,7 @@
-"""Curves: their frame, their colours, and the key that says which is which.
+"""Curves: their frame, colours and key.
 
-Colours in an order (layers, amounts of data) are taken from viridis, less its pale end; colours
-without one from Okabe & Ito (2008). Both can be told apart by the colour-blind.
+Ordered colours (layers, amounts of data) come from viridis without its pale end; unordered colours
+come from Okabe & Ito (2008). Colour-blind readers can distinguish both.
 """
 
 from __future__ import annotations
@@ -37,37 +37,37 @@ __all__ = [
 DISTINCT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 CONTROLS = ("0.35", "#D55E00", "#CC79A7", "#E69F00")
 REFERENCE: dict[str, Any] = {"color": "0.45", "linestyle": (0, (4, 2)), "linewidth": 1.0}
-"""The line that a curve is measured against: chance, uniform attention."""
+"""The reference line of a curve: chance, uniform attention."""
 
 FEW = 10
-"""Up to so many layers are listed one by one; more stand along a colour bar."""
+"""Up to this number, layers are listed one by one; more are shown along a colour bar."""
 
 SHORTEST, LONGEST = 3.4, 9.0
 PER_LAYER = 0.16
-"""Inches: the width of a picture whose axis is the layers."""
+"""Inches: the width of a picture with layers along its axis."""
 
 
 Colour = tuple[float, float, float, float]
 
 
 def in_order(count: int) -> list[Colour]:
-    """Return so many colours from dark to light, none too pale for a line on white."""
+    """Return `count` colours from dark to light, none too pale for a line on white."""
     cmap = matplotlib.colormaps["viridis"]
     return [cmap(float(at)) for at in np.linspace(0.0, 0.85, count)]
 
 
 def width_for(layers: int) -> float:
-    """Width of a picture with so many layers along its axis, in inches."""
+    """Width of a picture with this number of layers along its axis, in inches."""
     return float(np.clip(PER_LAYER * layers, SHORTEST, LONGEST))
 
 
 def plain(text: str) -> str:
-    """Text in which a dollar sign is a dollar sign, not the beginning of a formula."""
+    """Text in which a dollar sign does not start a formula."""
     return text.replace("$", r"\$")
 
 
 def frame_lines(ax: Axes) -> None:
-    """Set the frame that all pictures of curves share."""
+    """Set the common frame of all pictures of curves."""
     ax.grid(visible=True, color="0.92", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[:].set_linewidth(0.6)
@@ -78,7 +78,7 @@ def frame_lines(ax: Axes) -> None:
 
 
 def add_key(ax: Axes, handles: Sequence[Artist], title: str | None = None) -> None:
-    """List the labels of `handles` right of `ax`, whose room it takes; see `make_room`."""
+    """List the labels of `handles` right of `ax`, with room taken from it; see `make_room`."""
     to_the_right = ScaledTranslation(PAD / 72, 0, ax.figure.dpi_scale_trans)
     key = ax.legend(
         handles=list(handles),
@@ -101,7 +101,7 @@ def add_key(ax: Axes, handles: Sequence[Artist], title: str | None = None) -> No
 
 
 def add_layer_key(ax: Axes, names: Sequence[str], title: str) -> None:
-    """Say which colour of `in_order` is which layer, on a bar that names as many as fit."""
+    """Draw a bar that shows the colour of each layer and names as many layers as fit."""
     colours = ListedColormap(in_order(len(names)))
     norm = BoundaryNorm(np.arange(len(names) + 1) - 0.5, len(names))
     mappable = ScalarMappable(norm, colours)

@@ -1,7 +1,7 @@
 """Layer names as tick labels: as many as fit without touching, at every size of the axes.
 
-The choice is made when the ticks are drawn, not when the picture is built, so that it stays right
-after a layout engine, a resized window, a zoom or a larger label size.
+The choice is made when the ticks are drawn, not when the picture is built. It is therefore right
+after a layout engine ran, or after resizing, zooming or changing the label size.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ NAME_SIZE = 7.0
 """Size of a layer's name, in points."""
 
 LINE = 1.3
-"""Height of a line of text over its font size, with a little air."""
+"""Height of a line of text divided by its font size, with some space."""
 
 
 class LayerLocator(Locator):
-    """Ticks at evenly chosen layers, the first and the last always among them.
+    """Ticks at evenly chosen layers, always including the first and the last.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class LayerLocator(Locator):
         return self.tick_values(*self.axis.get_view_interval())
 
     def tick_values(self, vmin: float, vmax: float) -> Any:
-        """Return the positions of the layers that are named when vmin to vmax is in view."""
+        """Return the positions of the layers to name when vmin to vmax is in view."""
         low, high = min(vmin, vmax), max(vmin, vmax)
         seen = self._positions[(self._positions >= low) & (self._positions <= high)]
         if len(seen) < 2:
@@ -73,7 +73,7 @@ class LayerFormatter(Formatter):
 
     def __init__(self, positions: ArrayLike, names: Sequence[str]) -> None:
         self._positions = np.asarray(positions, dtype=np.float64)
-        # A dollar sign in a name is a dollar sign, not the beginning of a formula.
+        # A dollar sign in a name must not start a formula.
         self._names = [name.replace("$", r"\$") for name in names]
 
     def __call__(self, x: float, pos: int | None = None) -> str:
@@ -82,7 +82,7 @@ class LayerFormatter(Formatter):
 
 
 def name_layers(axis: Axis, positions: ArrayLike, names: Sequence[str]) -> None:
-    """Write layer names along `axis` in full; along a horizontal one they stand upright."""
+    """Write layer names along `axis` in full; rotated along a horizontal axis."""
     axis.set_major_locator(LayerLocator(positions))
     axis.set_major_formatter(LayerFormatter(positions, names))
     axis.set_tick_params(

@@ -1,4 +1,4 @@
-"""Many small maps in one Axes: tiles of one colour scale, with names that fit above them."""
+"""Many small maps in one Axes: tiles of one colour scale, with fitted names above them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from repsim.plot.parts._ticks import LINE, NAME_SIZE
 __all__ = ["TileName", "add_tile", "columns_for", "frame_tiles"]
 
 LEAST_SIZE = 4.0
-"""Points: a name that would have to be smaller is not written."""
+"""Smallest font of a name, in points; a name that needs a smaller one is left out."""
 
 
 class TileName(Text):
     """Lines of text that are fitted, each time they are drawn, into a box in data coordinates.
 
-    They become smaller where the box is low, down to one line; the first line loses its beginning
-    where the box is narrow, for the end of a layer's name tells more.
+    If the box is low, they become smaller, down to one line. If the box is narrow, the beginning of
+    the first line is cut, because the end of a layer's name is more specific.
 
     Parameters
     ----------
     left, bottom, width, height : float
-        The box; `bottom` is the edge that the text stands on.
+        The box; `bottom` is the lower edge of the text.
     lines : sequence of str
-        What to write; all but the first can be left out.
+        The text; all lines but the first can be left out.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TileName(Text):
         super().draw(renderer)
 
     def _within(self, renderer: Any, line: str, width: float) -> str:
-        """`line`, or as much of its end as is no wider than `width` pixels."""
+        """`line`, or as much of its end as fits into `width` pixels."""
         for start in range(len(line)):
             text = line if start == 0 else "…" + line[start:]
             wide = renderer.get_text_width_height_descent(text, self.get_fontproperties(), False)[0]
@@ -83,9 +83,9 @@ class TileName(Text):
 
 
 def columns_for(tiles: int, width: float, height: float, ax: Axes | None) -> int:
-    """Return the number of columns with which tiles of this shape fill `ax` best.
+    """Return the number of columns at which tiles of this shape fill `ax` best.
 
-    Without an `ax`, what makes a picture somewhat wider than high.
+    Without an `ax`, the number that makes the picture somewhat wider than high.
     """
     room = 1.6
     if ax is not None:
@@ -97,7 +97,7 @@ def columns_for(tiles: int, width: float, height: float, ax: Axes | None) -> int
         return min(room / (columns * width), 1 / (rows * height))
 
     best = max(range(1, tiles + 1), key=tile_size)
-    # As many rows can do with fewer columns: no row is then nearly empty.
+    # Use the fewest columns for this number of rows, so no row is nearly empty.
     rows = -(-tiles // best)
     return -(-tiles // rows)
 
@@ -113,7 +113,7 @@ def add_tile(
     interpolation: str = "nearest",
     cell: tuple[float, float] = (1.0, 1.0),
 ) -> AxesImage:
-    """Draw one map whose upper left corner is at (left, top), y running downwards.
+    """Draw one map with its upper left corner at (left, top); y runs downwards.
 
     `cell` is the height and width of one of its cells, in data coordinates. Undefined cells (NaN)
     are hatched.
@@ -136,7 +136,7 @@ def add_tile(
 
 
 def frame_tiles(ax: Axes, width: float, height: float) -> None:
-    """Show the tiles and nothing else: no ticks, no spines, squares as squares."""
+    """Show only the tiles: no ticks, no spines, equal aspect."""
     ax.set(xlim=(0.0, width), ylim=(height, 0.0), aspect="equal", xticks=[], yticks=[])
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
