@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-from repsim._errors import CaptureError, LayerNotFoundError, warn
+from repsim._errors import CaptureError, LayerNotFoundError
+from repsim.capture._hooks import eagerly, in_backward, is_scripted
+from repsim.capture._left_out import LeftOut
 from repsim.capture._output import Select, UnusableOutput, pick
 from repsim.capture._samples import BatchAxis, BatchDim
 from repsim.capture._select import Layer, Layers, listing, near_names, select_layers
@@ -21,8 +20,6 @@ from repsim.capture._transform import Applied, Transform
 from repsim.capture._walk import find
 
 __all__ = ["Recorder"]
-
-logger = logging.getLogger("repsim")
 
 
 class MissingLabelError(LayerNotFoundError, KeyError):
@@ -126,9 +123,7 @@ class Recorder(Mapping[str, Any]):
 
         # For the recorder's lifetime:
         self._stack: ExitStack | None = None
-        self._left_out: dict[tuple[str, int], UnusableOutput] = {}
-        self._reported: set[tuple[str, int]] = set()
-        self._told_of_idle_layers = False
+        self._left_out = LeftOut()
         self._ever_settled = False
 
         # Of the latest forward:
@@ -149,11 +144,7 @@ class Recorder(Mapping[str, Any]):
         self._depth = 0
         self.clear()
         with ExitStack() as stack:
-            # Compiled code never calls a hook that was added later. The model does not show where
-            # compiled code is: it may be a wrapper around our model, or a function that its forward
-            # calls.
-            if "torch._dynamo" in sys.modules:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(eagerly())
             for handle in self._register():
                 stack.callback(handle.remove)
             # Not earlier: if registering a hook raises, the `with` removes the previous hooks.
@@ -255,7 +246,7 @@ class Recorder(Mapping[str, Any]):
         if self._axis.is_assumed:
             for name, module in root.named_modules():
                 declares = getattr(module, "batch_first", None) is False
-                if declares and not isinstance(module, torch.jit.ScriptModule):
+                if declares and not is_scripted(module):
                     yield module.register_forward_pre_hook(
                         self._watch_hook(name or type(module).__name__), with_kwargs=True
                     )
@@ -265,7 +256,7 @@ class Recorder(Mapping[str, Any]):
         yield root.register_forward_hook(self._leave_root, always_call=True)
 
     def _enter_root(self, _module: nn.Module, args: object, kwargs: object) -> None:
-        if _in_backward():
+        if in_backward():
             return
         self._depth += 1
         if self._depth == 1 and self.enabled:
@@ -275,13 +266,13 @@ class Recorder(Mapping[str, Any]):
 
     def _finish_root(self, *_: object) -> None:
         """Runs when the forward succeeded."""
-        if self._depth == 1 and self.enabled and not _in_backward():
+        if self._depth == 1 and self.enabled and not in_backward():
             self._succeeded = True
             self._settle()
 
     def _leave_root(self, *_: object) -> None:
         """Runs in any case."""
-        if _in_backward() or self._depth == 0:  # 0: another pre-hook raised before ours
+        if in_backward() or self._depth == 0:  # 0: another pre-hook raised before ours
             return
         self._depth -= 1
         if self._depth == 0 and self.enabled and not self._succeeded:
@@ -290,14 +281,14 @@ class Recorder(Mapping[str, Any]):
 
     def _watch_hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
         def watch(_module: nn.Module, args: object, kwargs: object) -> None:
-            if self.enabled and not _in_backward():
+            if self.enabled and not in_backward():
                 self._axis.saw_sequence_first(name, args, kwargs)
 
         return watch
 
     def _record_hook(self, layer: Layer) -> Callable[[nn.Module, object, object], None]:
         def record(module: nn.Module, _args: object, output: object) -> None:
-            if not self.enabled or _in_backward():
+            if not self.enabled or in_backward():
                 return
             if getattr(module, "_is_replica", False):
                 raise CaptureError(
@@ -340,9 +331,11 @@ class Recorder(Mapping[str, Any]):
                 f"  ran: {listing(list(self._calls)) or 'none of the chosen layers'}"
             )
         self._drop_sequence_first()
-        self._report()
+        idle = [name for name in self._layers.names if not self._calls[name]]
+        ran = bool(self._calls)
+        self._left_out.report(idle, anything_ran=ran, recorded=bool(self._records))
         if not self._records:
-            raise CaptureError(self._why_empty())
+            raise CaptureError(self._left_out.why_empty(self._layers.names, anything_ran=ran))
         self._ever_settled = True
         self._pending = False
 
@@ -356,41 +349,3 @@ class Recorder(Mapping[str, Any]):
                 raise problem
             self._left_out[name, call] = problem
             del self._records[name, call]
-
-    def _report(self) -> None:
-        idle = [name for name in self._layers.names if not self._calls[name]]
-        if idle and self._calls and not self._told_of_idle_layers:
-            self._told_of_idle_layers = True
-            logger.info("Recorder: did not run: %s", listing(idle))
-        news = {key: why for key, why in self._left_out.items() if key not in self._reported}
-        self._reported.update(news)
-        quiet = [name for (name, _), why in news.items() if why.quiet]
-        if quiet:
-            logger.info("Recorder: returned no batch: %s", listing(quiet))
-        loud = [f"{name} {why.brief}" for (name, _), why in news.items() if not why.quiet]
-        if loud and self._records:
-            shown = "".join(f"  {line}\n" for line in loud[:12])
-            more = f"  and {len(loud) - 12} more\n" if len(loud) > 12 else ""
-            warn(
-                "Recorder: outputs without the batch on axis 0 were left out:\n"
-                f"{shown}{more}  Pass batch_dim= or select=, or choose other layers.",
-            )
-
-    def _why_empty(self) -> str:
-        if not self._calls:
-            return (
-                f"Recorder: none of the chosen layers ran: {listing(list(self._layers.names))}.\n"
-                "  Call the model inside the block, or choose other layers."
-            )
-        left = [f"  {name}: {why.brief}\n" for (name, _), why in self._left_out.items()]
-        return (
-            "Recorder: nothing is left to record, no output is a tensor with the batch on axis 0.\n"
-            f"{''.join(left[:8])}"
-            "  Pass batch_dim= if the batch is another axis (sequence-first models: batch_dim=1), "
-            "select= to make\n  plain tensors of the outputs, or choose other layers."
-        )
-
-
-def _in_backward() -> bool:
-    # Activation checkpointing runs modules, and with them their hooks, again in the backward pass.
-    return torch._C._current_graph_task_id() != -1

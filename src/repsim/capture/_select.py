@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeAlias
@@ -175,7 +175,7 @@ def near_names(name: str, names: list[str]) -> str:
     return f"  Did you mean {' or '.join(map(repr, near))}?\n" if near else ""
 
 
-def listing(names: list[str], most: int = 8) -> str:
+def listing(names: Sequence[str], most: int = 8) -> str:
     """Join the first names, and count the others.
 
     Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -188,18 +188,8 @@ def token_localization(
             kept = {label: key for label, key in recorder.items() if key is not None}
             grids.report(kept)
             sums.finish(kept)
-        if not sums.n_batches:
-            raise StateError(
-                f"{operation}: there is nothing to compute from.\n"
-                f"  batches of at least {MIN_BATCH} images: 0, shorter ones: {len(skipped)}\n"
-                f"  Bring batches of {MIN_BATCH} images or more."
-            )
+    _check_batches(operation, sums.n_batches, skipped)
     options.check_used()
-    if skipped:
-        warn(
-            f"{operation}: {len(skipped)} batch(es) of fewer than {MIN_BATCH} samples "
-            f"({sum(skipped)} samples in all) were left out.",
-        )
     return localization_result(
         operation,
         sums,
@@ -213,6 +203,21 @@ def token_localization(
             **versions(),
         },
     )
+
+
+def _check_batches(operation: str, n_batches: int, skipped: Sequence[int]) -> None:
+    """Report batches that are too short; an error where there are no others."""
+    if not n_batches:
+        raise StateError(
+            f"{operation}: there is nothing to compute from.\n"
+            f"  batches of at least {MIN_BATCH} images: 0, shorter ones: {len(skipped)}\n"
+            f"  Bring batches of {MIN_BATCH} images or more."
+        )
+    if skipped:
+        warn(
+            f"{operation}: {len(skipped)} batch(es) of fewer than {MIN_BATCH} samples "
+            f"({sum(skipped)} samples in all) were left out.",
+        )
 
 
 class _Adding:

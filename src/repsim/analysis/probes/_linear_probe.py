@@ -171,48 +171,19 @@ def linear_probe(
     choices = TokenChoices(options, model, tokens)
     recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
     division = Division(holdout, shots)
-    training: dict[str, TrainedProbe] = {}
-    tested: dict[str, TestedProbe] = {}
-    names: dict[str, tuple[str, ...]] = {}
-
-    def labelled(
-        batches: Iterator[Batch], source: str, classes: int | None
-    ) -> Iterator[tuple[Batch, IntArray, str]]:
-        for batch in batches:
-            given, truth = apart("linear_probe", batch.value, labels, classes, source)
-            yield replace(batch, value=given), truth, f"batch {batch.number} of {source}"
-
-    def vectors(given: Batch, truth: IntArray, where: str) -> Iterator[tuple[str, Tensor]]:
-        choices.start()
-        recorder.clear()
-        given.run(model, prepare, forward)
-        _check_outputs(recorder, len(truth), names, where)
-        for layer, found in recorder.items():
-            names.setdefault(layer, found.names)
-            yield layer, found.values
-
+    vectors = _Vectors(model, recorder, choices, labels, prepare, forward)
     with as_found(model), choices.watching(), recorder:
         with each_batch("linear_probe", train, progress=progress) as batches:
-            for given, truth, where in labelled(batches, "train", n_classes):
-                fit, hold = division.take(truth)
-                if len(fit) or len(hold):
-                    for layer, values in vectors(given, truth, where):
-                        probe = training.setdefault(layer, TrainedProbe(names[layer]))
-                        probe.add(values, truth, fit, hold)
-                if division.complete(n_classes):
-                    break
+            training = _train(vectors, batches, division, n_classes)
         classes = division.check("linear_probe", n_classes, hold=holdout > 0)
         options.check_used()
         _report_unknown(choices)
-        _check_any(names, tokens)
+        _check_any(vectors.names, tokens)
+        tested: dict[str, TestedProbe] = {}
         for layer in list(training):  # the state of a layer goes when its classifiers are there
             tested[layer] = training.pop(layer).choose(ridges, classes, standardize=standardize)
-        counts = np.zeros(classes, np.int64)
         with each_batch("linear_probe", test, progress=progress) as batches:
-            for given, truth, where in labelled(batches, "test", classes):
-                counts += np.bincount(truth, minlength=classes)
-                for layer, values in vectors(given, truth, where):
-                    tested[layer].add(values, truth)
+            counts = _test(vectors, batches, tested, classes)
     n_test, held = int(counts.sum()), int(division.held.sum())
     return probe_result(tested, choices.named, n_test).assign_attrs(
         model=model_label(model, name),
@@ -227,6 +198,69 @@ def linear_probe(
         standardize=int(standardize),
         **versions(),
     )
+
+
+class _Vectors:
+    """The chosen tokens of every layer with the labels of their samples, batch by batch."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recorder: Recorder,
+        choices: TokenChoices,
+        labels: LabelsOf | None,
+        prepare: Prepare | None,
+        forward: Forward | None,
+    ) -> None:
+        self.names: dict[str, tuple[str, ...]] = {}
+        self._model, self._recorder, self._choices = model, recorder, choices
+        self._labels, self._prepare, self._forward = labels, prepare, forward
+
+    def labelled(
+        self, batches: Iterator[Batch], source: str, classes: int | None
+    ) -> Iterator[tuple[Batch, IntArray, str]]:
+        """Yield each batch as the model gets it, its labels, and its place for errors."""
+        for batch in batches:
+            given, truth = apart("linear_probe", batch.value, self._labels, classes, source)
+            yield replace(batch, value=given), truth, f"batch {batch.number} of {source}"
+
+    def of(self, given: Batch, truth: IntArray, where: str) -> Iterator[tuple[str, Tensor]]:
+        """Run the model and yield every layer with its vectors."""
+        self._choices.start()
+        self._recorder.clear()
+        given.run(self._model, self._prepare, self._forward)
+        _check_outputs(self._recorder, len(truth), self.names, where)
+        for layer, found in self._recorder.items():
+            self.names.setdefault(layer, found.names)
+            yield layer, found.values
+
+
+def _train(
+    vectors: _Vectors, batches: Iterator[Batch], division: Division, n_classes: int | None
+) -> dict[str, TrainedProbe]:
+    """Gather the statistics of the fitted and the held-out samples of each layer."""
+    training: dict[str, TrainedProbe] = {}
+    for given, truth, where in vectors.labelled(batches, "train", n_classes):
+        fit, hold = division.take(truth)
+        if len(fit) or len(hold):
+            for layer, values in vectors.of(given, truth, where):
+                probe = training.setdefault(layer, TrainedProbe(vectors.names[layer]))
+                probe.add(values, truth, fit, hold)
+        if division.complete(n_classes):
+            break
+    return training
+
+
+def _test(
+    vectors: _Vectors, batches: Iterator[Batch], tested: Mapping[str, TestedProbe], classes: int
+) -> IntArray:
+    """Count the right answers of each layer, and return how many samples each class has."""
+    counts = np.zeros(classes, np.int64)
+    for given, truth, where in vectors.labelled(batches, "test", classes):
+        counts += np.bincount(truth, minlength=classes)
+        for layer, values in vectors.of(given, truth, where):
+            tested[layer].add(values, truth)
+    return counts
 
 
 def _check_outputs(

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from repsim._errors import CaptureError
+from repsim.capture._hooks import in_backward
 from repsim.capture._output import tensors_in
 from repsim.capture._walk import unwrap
 from repsim.capture.tokens._evidence import ModelInput
 
-__all__ = ["Frame", "Frames", "in_backward"]
+__all__ = ["Frame", "Frames"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,11 +115,6 @@ def _holds_no_attention(module: nn.Module) -> bool:
     if next(module.children(), None) is not None or isinstance(module, nn.Conv2d):
         return False
     return type(module).__module__.startswith("torch.nn.modules.")
-
-
-def in_backward() -> bool:
-    """Whether this runs inside a backward pass, where checkpointed modules run again."""
-    return torch._C._current_graph_task_id() != -1
 
 
 def _first_names(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:

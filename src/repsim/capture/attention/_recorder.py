@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import torch
 from torch import nn
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError, warn
+from repsim.capture._hooks import eagerly, in_backward, is_scripted, ordinary_modes
 from repsim.capture._scripted import refuse_scripted
-from repsim.capture._select import Layer, Layers, listing, select_layers
+from repsim.capture._select import Layer, Layers, select_layers
 from repsim.capture.attention._call import AttentionCall, shared_heads
 from repsim.capture.attention._eager import EagerAttention
-from repsim.capture.attention._frames import Frames, in_backward
+from repsim.capture.attention._frames import Frames
 from repsim.capture.attention._layout import attends_over, find_heads
 from repsim.capture.attention._mode import AttentionMode, Seen
+from repsim.capture.attention._problems import (
+    WHY_UNMATCHED,
+    problems_of,
+    why_absent,
+    why_nothing,
+)
 from repsim.capture.tokens._evidence import ModelInput
 from repsim.capture.tokens._rules import Convolution, Move
 
@@ -127,12 +132,11 @@ class AttentionRecorder:
         self.clear()
         self._settled = False
         with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:  # compiled code is invisible to a mode
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(eagerly())
             root = self._frames.root
             for handle in self._frames.hooks():
                 stack.callback(handle.remove)
-            if not isinstance(root, torch.jit.ScriptModule):
+            if not is_scripted(root):
                 # Before the hooks of the frames, which put the root on the stack of a new forward.
                 hook = root.register_forward_pre_hook(self._start, prepend=True)
                 stack.callback(hook.remove)
@@ -198,7 +202,7 @@ class AttentionRecorder:
             self._not_chosen.add(name)
             return True
         self._handed += 1
-        with _ordinary(seen.output.device.type):
+        with ordinary_modes(seen.output.device.type):
             value = seen.value
             record = AttentionCall(
                 name=name,
@@ -248,7 +252,7 @@ class AttentionRecorder:
 
     def _settle(self) -> None:
         self._settled = True
-        problems = self._problems()
+        problems = problems_of(self.eager.softmaxes, self._unclear, self._chosen)
         if self._chosen is not None:
             absent = [
                 label
@@ -256,99 +260,17 @@ class AttentionRecorder:
                 for label in layer.absent(self._calls[layer.name])
             ]
             if absent:
-                raise LayerNotFoundError(self._why_absent(absent, problems))
+                raise LayerNotFoundError(why_absent(absent, list(self._calls), problems))
         if not self._handed:
-            raise CaptureError(self._why_nothing(problems))
+            ran = self._frames.ran
+            raise CaptureError(
+                why_nothing(problems, self._not_chosen, self.eager.softmaxes, ran=ran)
+            )
         news = {layer: text for layer, text in problems if layer not in self._warned}
         self._warned.update(news)
         if news:
             shown = "".join(f"  {text}\n" for text in list(news.values())[:8])
             warn(
                 "AttentionRecorder: these look like attention, but could not be recorded:\n"
-                f"{shown}{_WHY_UNMATCHED}"
+                f"{shown}{WHY_UNMATCHED}"
             )
-
-    def _problems(self) -> list[tuple[str, str]]:
-        """List softmaxes of the chosen layers that resemble attention but were not recognised."""
-        unmatched = [
-            (softmax.layer, f"softmax in {softmax}")
-            for softmax in self.eager.softmaxes
-            if not softmax.matched and softmax.resembles_attention
-        ]
-        unclear = {name for name, _ in self._unclear}
-        found = [
-            *((name, text) for name, text in unmatched if name not in unclear),
-            *(
-                (name, f"{text}: heads cannot be told from the batch")
-                for name, text in self._unclear
-            ),
-        ]
-        if self._chosen is None:
-            return found
-        # The softmax may be a separate module inside the one that holds the attention.
-        return [
-            (name, text)
-            for name, text in found
-            if name in self._chosen or name.rpartition(".")[0] in self._chosen
-        ]
-
-    def _why_absent(self, absent: list[str], problems: list[tuple[str, str]]) -> str:
-        inside = [
-            name
-            for name in (*self._calls,)
-            if any(name.startswith(f"{label.partition(':')[0]}.") for label in absent)
-        ]
-        lines = [f"AttentionRecorder: no attention was seen in {listing(absent)}."]
-        lines += [f"  {text}" for _, text in problems[:8]]
-        if problems:
-            lines.append(_WHY_UNMATCHED)
-        if inside:
-            lines.append(f"  inside there is attention in {listing(inside)}: ask for these")
-        else:
-            seen = listing(list(self._calls)) if self._calls else "none"
-            lines.append(f"  attention was seen in: {seen}")
-        return "\n".join(lines)
-
-    def _why_nothing(self, problems: list[tuple[str, str]]) -> str:
-        head = "AttentionRecorder: no attention was seen"
-        if problems:
-            shown = "".join(f"  {text}\n" for _, text in problems[:8])
-            return f"{head} that could be followed from its softmax to the values.\n{shown}" + (
-                _WHY_UNMATCHED
-            )
-        if self._not_chosen:
-            return (
-                f"{head} in the chosen layers.\n"
-                f"  attention is in: {listing(sorted(self._not_chosen))}\n"
-                "  Choose the modules whose forward holds it, or layers='*'."
-            )
-        if not self._frames.ran:
-            return f"{head}: the model did not run.\n  Call it inside the block."
-        softmaxes = [str(softmax) for softmax in self.eager.softmaxes if not softmax.matched]
-        others = f"  softmaxes without values: {'; '.join(softmaxes[:8])}\n" if softmaxes else ""
-        return (
-            f"{head}.\n{others}"
-            "  What is seen: scaled_dot_product_attention, nn.MultiheadAttention, and a softmax "
-            "over the last axis that multiplies the values.\n"
-            '  A model with another kernel may take attn_implementation="sdpa" or "eager". '
-            "Scripted functions cannot be seen."
-        )
-
-
-_WHY_UNMATCHED = (
-    "  Weights that are changed between the softmax and the values (talking heads) are no longer "
-    "a softmax.\n"
-    "  Leave such layers out of layers=."
-)
-
-
-def _ordinary(device: str) -> ExitStack:
-    """A block without gradients, inference mode and autocast."""
-    with ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
-        for kind in sorted({device, "cpu"}):
-            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        return stack.pop_all()

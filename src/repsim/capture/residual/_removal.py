@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,14 +12,15 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError
-from repsim.capture._select import Layers, listing, select_layers
+from repsim.capture._hooks import eagerly
+from repsim.capture._select import Layers, listing
 from repsim.capture._walk import named_layers, unwrap
 from repsim.capture.residual._provenance import Join, Provenance
+from repsim.capture.residual._scopes import Scope, chosen_scopes, no_site
 from repsim.capture.residual._sites import (
     ResidualSite,
     ResidualSites,
     SiteFinder,
-    eagerly,
     name_modules,
     site_of,
 )
@@ -115,19 +115,6 @@ def without_residual(
         yield removal
 
 
-@dataclass
-class _Scope:
-    """A chosen module, and what its calls showed."""
-
-    name: str
-    module: nn.Module
-    exact: bool
-    ran: bool = False
-    held: bool = False  # whether a call had a skip to remove
-    removed: int = 0  # in the running call
-    others: list[str] = field(default_factory=list)  # other sites in the running call
-
-
 class Removal:
     """The object that :func:`without_residual` yields; printing it shows a table.
 
@@ -146,13 +133,13 @@ class Removal:
             )
         self._root = unwrap(model)
         self._branch = branch
-        self._scopes = _chosen(model, block)
+        self._scopes = chosen_scopes(model, block)
         self._mode = Provenance(self._joined)
         self._removed: dict[str, ResidualSite] = {}
-        self._open: _Scope | None = None
+        self._open: Scope | None = None
         self._depth = 0  # a block may call itself
         self._in_root = False
-        self._empty: _Scope | None = None
+        self._empty: Scope | None = None
         self._listing = False  # during a forward that only lists sites
         self._done = False
 
@@ -229,14 +216,14 @@ class Removal:
     def _finish_root(self, _module: nn.Module, args: Any, kwargs: Any, _output: object) -> None:
         """Runs when the forward succeeded: its input is known, so sites can be listed."""
         if self._empty is not None:
-            raise self._no_site(self._empty, self._list(args, kwargs))
+            raise no_site(self._empty, self._scopes, self._branch, self._list(args, kwargs))
         self._check_ran(lambda: self._list(args, kwargs))
 
     def _leave_root(self, *_: object) -> None:
         """Runs in any case."""
         self._in_root = False
 
-    def _enter(self, scope: _Scope, module: nn.Module, args: object, kwargs: object) -> None:
+    def _enter(self, scope: Scope, module: nn.Module, args: object, kwargs: object) -> None:
         if getattr(module, "_is_replica", False):
             raise CaptureError(
                 f"without_residual: {scope.name!r} runs in a DataParallel replica.\n"
@@ -262,7 +249,7 @@ class Removal:
         scope.held |= scope.removed > 0
         if not scope.removed and (scope.exact or scope.held):
             if not self._in_root:
-                raise self._no_site(scope, None)
+                raise no_site(scope, self._scopes, self._branch, None)
             self._empty = self._empty or scope
 
     def _leave(self, *_: object) -> None:
@@ -298,33 +285,7 @@ class Removal:
             )
         if not self._removed:
             scope = next((each for each in self._scopes if each.others), self._scopes[0])
-            raise self._no_site(scope, None if sites is None else sites())
-
-    def _no_site(self, scope: _Scope, sites: ResidualSites | None) -> CaptureError:
-        name = scope.name or type(self._root).__name__
-        if self._branch is not None and scope.others:
-            return CaptureError(
-                f"without_residual: {name!r} has no residual branch {self._branch!r}.\n"
-                f"  it has: {listing(scope.others)}"
-            )
-        more = ""
-        if scope.held:
-            more = " in this call, unlike before"
-        elif len(self._scopes) > 1 and not scope.exact:
-            more = f", nor do the other {len(self._scopes) - 1}"
-        lines = [f"without_residual: {name!r} holds no residual connection{more}."]
-        if sites is None:
-            lines.append("  See repsim.residual_sites(model, example) for those of the model.")
-            return CaptureError("\n".join(lines))
-        inside = [s for s in sites if f"{s.block}.".startswith(f"{scope.name}.")]
-        if inside:
-            around = scope.name.rpartition(".")[0]
-            lines.append(
-                f"  The skip of {inside[0].label!r} comes from outside of it: name the module "
-                f"around it, {around!r}, and branch={inside[0].label!r}."
-            )
-        lines.append(f"  the model has: {listing(list(sites.labels)) or 'none'}")
-        return CaptureError("\n".join(lines))
+            raise no_site(scope, self._scopes, self._branch, None if sites is None else sites())
 
     def _list(self, args: Any, kwargs: Any) -> ResidualSites:
         flags = [(module, module.training) for module in self._root.modules()]
@@ -337,20 +298,3 @@ class Removal:
             self._listing = False
             for module, training in flags:
                 module.training = training
-
-
-def _chosen(model: nn.Module, block: Layers) -> list[_Scope]:
-    if isinstance(block, str) and not block:
-        return [_Scope("", unwrap(model), exact=True)]
-    selection = select_layers(model, block)
-    if any(layer.calls is not None for layer in selection):
-        raise InputError(
-            "without_residual: a block's skips are removed in all of its calls.\n"
-            f"  got {block!r}\n  Leave out the ':k'."
-        )
-    nested = {id(m) for each in selection for m in each.module.modules() if m is not each.module}
-    return [
-        _Scope(layer.name, layer.module, exact=bool(layer.required))
-        for layer in selection
-        if id(layer.module) not in nested
-    ]

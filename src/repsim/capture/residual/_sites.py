@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -13,12 +12,13 @@ import torch
 from torch import nn
 
 from repsim._errors import warn
+from repsim.capture._hooks import eagerly, is_scripted
 from repsim.capture._output import tensors_in
 from repsim.capture._walk import named_layers, unwrap
 from repsim.capture.residual._provenance import Join, Provenance
 from repsim.capture.residual._rule import Kind
 
-__all__ = ["ResidualSite", "ResidualSites", "SiteFinder", "eagerly", "name_modules", "site_of"]
+__all__ = ["ResidualSite", "ResidualSites", "SiteFinder", "name_modules", "site_of"]
 
 
 @dataclass(frozen=True)
@@ -235,16 +235,3 @@ def _hooks(
     # Each is placed first, so the order is `returned`, `leave`, then all other hooks.
     yield module.register_forward_hook(leave, prepend=True, always_call=True)
     yield module.register_forward_hook(returned, prepend=True, with_kwargs=True)
-
-
-def eagerly() -> AbstractContextManager[object]:
-    """Run compiled code eagerly, because it ignores hooks and modes that were added later."""
-    if "torch._dynamo" in sys.modules:
-        stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-        return stance
-    return nullcontext()
-
-
-def is_scripted(module: nn.Module) -> bool:
-    """Whether the inside of a module is invisible to hooks and modes."""
-    return isinstance(module, torch.jit.ScriptModule)

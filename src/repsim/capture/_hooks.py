@@ -1,0 +1,48 @@
+"""What every kind of hook needs: compiled code run eagerly, ordinary modes, no second recording."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+
+import torch
+from torch import nn
+
+__all__ = ["eagerly", "in_backward", "is_scripted", "ordinary_modes"]
+
+
+def eagerly() -> AbstractContextManager[object]:
+    """Run compiled code eagerly: it calls no hooks and no modes that came later.
+
+    Where compiled code is does not show from the model: a wrapper around it, or a function that its
+    forward calls.
+    """
+    if "torch._dynamo" in sys.modules:
+        stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+        return stance
+    return nullcontext()
+
+
+def in_backward() -> bool:
+    """Whether this runs inside a backward pass, where activation checkpointing runs modules again.
+
+    Their hooks run again with them.
+    """
+    return torch._C._current_graph_task_id() != -1
+
+
+def is_scripted(module: nn.Module) -> bool:
+    """Whether hooks and modes see nothing of a module's inside."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def ordinary_modes(device: str) -> ExitStack:
+    """Return a block without gradients, inference mode and autocast, whatever a forward runs in."""
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for kind in sorted({device, "cpu"}):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        return stack.pop_all()

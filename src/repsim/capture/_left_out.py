@@ -1,0 +1,75 @@
+"""Outputs that a recorder leaves out, and what it says about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from repsim._errors import warn
+from repsim.capture._output import UnusableOutput
+from repsim.capture._select import listing
+
+__all__ = ["LeftOut"]
+
+logger = logging.getLogger("repsim")
+
+
+class LeftOut(dict[tuple[str, int], UnusableOutput]):
+    """Why a layer's call is not recorded, by (name, call). For its lifetime."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reported: set[tuple[str, int]] = set()
+        self._told_of_idle_layers = False
+
+    def report(self, idle: Sequence[str], *, anything_ran: bool, recorded: bool) -> None:
+        """Say once what is left out: in a warning what was expected to be a batch, else in the log.
+
+        Parameters
+        ----------
+        idle : sequence of str
+            Chosen layers that did not run.
+        anything_ran : bool
+            Whether any chosen layer ran.
+        recorded : bool
+            Whether anything is recorded. Otherwise an error says it all.
+        """
+        if idle and anything_ran and not self._told_of_idle_layers:
+            self._told_of_idle_layers = True
+            logger.info("Recorder: did not run: %s", listing(idle))
+        news = {key: why for key, why in self.items() if key not in self._reported}
+        self._reported.update(news)
+        quiet = [name for (name, _), why in news.items() if why.quiet]
+        if quiet:
+            logger.info("Recorder: returned no batch: %s", listing(quiet))
+        loud = [f"{name} {why.brief}" for (name, _), why in news.items() if not why.quiet]
+        if loud and recorded:
+            shown = "".join(f"  {line}\n" for line in loud[:12])
+            more = f"  and {len(loud) - 12} more\n" if len(loud) > 12 else ""
+            warn(
+                "Recorder: outputs without the batch on axis 0 were left out:\n"
+                f"{shown}{more}  Pass batch_dim= or select=, or choose other layers.",
+            )
+
+    def why_empty(self, chosen: Sequence[str], *, anything_ran: bool) -> str:
+        """Say why nothing is recorded.
+
+        Parameters
+        ----------
+        chosen : sequence of str
+            The names of the chosen layers.
+        anything_ran : bool
+            Whether any of them ran.
+        """
+        if not anything_ran:
+            return (
+                f"Recorder: none of the chosen layers ran: {listing(chosen)}.\n"
+                "  Call the model inside the block, or choose other layers."
+            )
+        left = [f"  {name}: {why.brief}\n" for (name, _), why in self.items()]
+        return (
+            "Recorder: nothing is left to record, no output is a tensor with the batch on axis 0.\n"
+            f"{''.join(left[:8])}"
+            "  Pass batch_dim= if the batch is another axis (sequence-first models: batch_dim=1), "
+            "select= to make\n  plain tensors of the outputs, or choose other layers."
+        )
