@@ -215,9 +215,8 @@ class Recorder(Mapping[str, Any]):
     def _why_missing(self, label: str, labels: list[str]) -> str:
         lines = [f"Recorder: there is no record of {label!r}."]
         stem, _, call = label.rpartition(":")
-        if (
-            key := (stem or label, int(call) if stem and call.isdecimal() else 0)
-        ) in self._left_out:
+        key = (stem or label, int(call) if stem and call.isdecimal() else 0)
+        if key in self._left_out:
             lines.append(f"  it was left out: {self._left_out[key].brief}")
         elif self._failed:
             lines.append("  the last forward raised before it was complete")

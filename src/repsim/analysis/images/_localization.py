@@ -188,7 +188,7 @@ def token_localization(
             kept = {label: key for label, key in recorder.items() if key is not None}
             grids.report(kept)
             sums.finish(kept)
-    _check_batches(operation, sums.n_batches, skipped)
+        _check_batches(operation, sums.n_batches, skipped)
     options.check_used()
     return localization_result(
         operation,
