@@ -1,1 +1,1 @@
-"""Attention heads: how far they look, and what the local ones represent."""
+"""Attention heads: how far they look, and which layers the local ones resemble."""

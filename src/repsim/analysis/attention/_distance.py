@@ -41,47 +41,49 @@ def attention_distance(
         prefix mass   m_h = mean over images and patches i of  Σ_{j prefix} A_ij
         entropy       H_h = mean over images and patches i of  −Σ_{all j} A_ij log A_ij
 
-    with A the attention of head h after the softmax, j running over patches where nothing else is
-    said, and D_ij = √((ph·Δrow)² + (pw·Δcolumn)²) pixels between patches i and j.
+    with A the attention of head h after the softmax, j over patches unless stated otherwise, and
+    D_ij = √((ph·Δrow)² + (pw·Δcolumn)²) pixels between patches i and j.
 
     Parameters
     ----------
     model : torch.nn.Module
-        An unmodified model, in any wrapper. It runs in evaluation mode without gradients, and comes
-        back as it was. Fused kernels, fast paths and attention written out are all seen; see
+        An unmodified model, in any wrapper. It runs in evaluation mode without gradients and is
+        restored afterwards. Fused kernels, fast paths and eager attention are all seen; see
         :class:`repsim.capture.AttentionRecorder`.
     data : iterable
         Batches of images, iterated once: a tensor, a tuple or list whose first item is the input,
-        or a mapping that is passed whole as keyword arguments; for anything else see `forward`.
-        The last may be short: every image counts the same.
+        or a mapping that is passed whole as keyword arguments; for anything else see `forward`. The
+        last batch may be short: every image has the same weight.
     layers : str, re.Pattern, module type, callable, or a list of these, default ``"*"``
-        The modules whose forward holds the attention (``"blocks.*.attn"``), by default all.
+        The modules whose forward contains the attention (``"blocks.*.attn"``), by default all.
     grid : int, (int, int), or mapping of layer to these, optional
-        Patches along height and width. By default that of the last convolution that leaves 0 to 16
-        tokens over (exactly timm's ``num_prefix_tokens``, where the model has it); for attention in
-        the windows of Swin, the window. Keys of a mapping are layer names, labels or globs.
+        Patches along height and width. By default that of the last convolution whose map leaves 0
+        to 16 other tokens (exactly timm's ``num_prefix_tokens``, if the model has it); for
+        attention in the windows of Swin, the window. Keys of a mapping are layer names, labels or
+        globs.
     patch_size : float, (float, float), or mapping of layer to these, optional
-        Pixels of the input image from a patch to the next. By default the strides of the
-        convolutions from the image to the tokens, multiplied; times the factor by which later
-        stages merge. It is not the size of the image over that of the grid, which is rounded.
+        Pixels of the input image from one patch to the next. By default the product of the strides
+        of the convolutions from the image to the tokens, times the factor by which later stages
+        merge. It is not the size of the image divided by that of the grid, because that is rounded.
     prefix : int, or mapping of layer to int, optional
-        Tokens before the patches (CLS, distillation, registers), dropped as queries and as keys of
-        the distances. By default the tokens that the grid leaves over.
+        Tokens before the patches (CLS, distillation, registers), left out as queries and as keys of
+        the distances. By default the tokens that are not in the grid.
     prepare : callable, optional
-        From the batch to the batch that the model wants. It is then moved to the model's device.
+        A function from the batch to the batch for the model, which is then moved to the model's
+        device.
     forward : callable, optional
         ``forward(model, batch)`` in place of ``model(batch)``.
     progress : bool, default True
         Whether to show a progress bar.
     name : str, optional
-        What the result calls the model, by default its class.
+        Name of the model in the result, by default its class.
 
     Returns
     -------
     xarray.Dataset
         float64, dims ("layer", "head"): ``distance`` and ``renormalised`` in pixels,
         ``prefix_mass`` in [0, 1], ``entropy`` in nats; NaN for heads that a layer does not have.
-        Dim ("layer",): ``uniform_distance``, that of a head that attends to all tokens alike.
+        Dim ("layer",): ``uniform_distance``, that of a head that attends equally to all tokens.
         Coordinates: the layer names in execution order (``name:0``, ``name:1``, ... where a module
         holds several calls), and along them ``grid_height``, ``grid_width``, ``patch_height``,
         ``patch_width`` and ``prefix``. ``attrs``: model, n_samples, versions.
@@ -89,34 +91,36 @@ def attention_distance(
     Raises
     ------
     InputError
-        The grid, the pixels between patches or the prefix cannot be found, or what was passed does
-        not fit; a layer whose grid changes from batch to batch; data that are no batches.
+        The grid, the pixels between patches or the prefix cannot be found, or the passed values do
+        not fit; the grid of a layer changes from batch to batch; the data are not batches.
     LayerNotFoundError, CaptureError
-        A layer that does not exist or holds no attention; nothing was seen, and why; a layer asked
-        for by exact name whose attention has no distances.
+        A layer does not exist or has no attention; no attention was seen (the message says why); a
+        layer with an exact name has attention without distances.
     NonFiniteError
         NaN or infinity in a layer's attention, naming layer and batch.
 
     Warns
     -----
     RepsimWarning
-        Layers that a glob found and that have no distances were left out: attention over channels
-        (XCiT, DaViT), or from queries that are not the keys (pooling, cross-attention).
+        Layers found by a glob were left out because they have no distances: they attend over
+        channels (XCiT, DaViT), or queries and keys differ (pooling, cross-attention).
 
     Notes
     -----
-    ``distance`` is what the papers plot: attention to prefix tokens counts as distance 0, so that
-    it *shrinks for a head that looks at CLS*, however far the rest of its attention reaches.
-    ``renormalised`` does not; it is the mean over the patches that attend to any patch.
+    ``distance`` is what the papers plot. Attention to prefix tokens counts as distance 0, so it is
+    *smaller for a head that attends to CLS*, however far the rest of its attention reaches.
+    ``renormalised`` leaves the prefix out; it is the mean over the patches that attend to any
+    patch.
 
     Attention in windows (Swin) is measured inside the window, in pixels of the input image: at most
-    the window's diagonal. Where a map is padded up to whole windows, positions that are padding
-    count neither as queries nor as keys: the weights of a query sum to 1 over the tokens of its
-    window. Text has no grid: ``grid=(1, n_tokens), patch_size=1`` gives distances in tokens, over
-    all positions, those of padding included.
+    the window's diagonal. If a map is padded to whole windows, padded positions count neither as
+    queries nor as keys: the weights of a query sum to 1 over the tokens of its window. Text has no
+    grid: ``grid=(1, n_tokens), patch_size=1`` gives distances in tokens, over all positions,
+    including padding.
 
-    Weights are reduced in chunks of queries: no tensor of batch × heads × tokens² is made (eager
-    attention makes its own). Cost: one forward pass and O(batch · heads · tokens² · d) a layer.
+    Weights are reduced in chunks of queries, without a tensor of batch × heads × tokens² (eager
+    attention makes one itself). Cost: one forward pass and O(batch · heads · tokens² · d) per
+    layer.
 
     References
     ----------

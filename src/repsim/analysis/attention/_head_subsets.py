@@ -1,4 +1,4 @@
-"""Whether the heads that look far see otherwise: CKA of subsets of heads with another model."""
+"""CKA of subsets of heads with layers of another model, by attention distance."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["head_subset_cka"]
 KINDS = ("growing", "sliding")
 
 _LAYER = "layer "
-"""Before the name of a layer of y, which must not be that of a head."""
+"""Prefix of the names of layers of y, which must differ from those of heads."""
 
 
 def head_subset_cka(
@@ -62,42 +62,42 @@ def head_subset_cka(
     """CKA of subsets of a layer's heads with layers of another model, by how far the heads look.
 
     The heads h of one attention layer are ordered by their mean attention distance, from local to
-    global. The representation of a subset S is what its heads put out, P·V for all tokens, side by
-    side. Linear Grams of features side by side add up, K_S = Σ_{h∈S} K_h, and so do their HSICs::
+    global. The representation of a subset S is the concatenated output P·V of its heads for all
+    tokens. The linear Gram of concatenated features is the sum of their Grams, K_S = Σ_{h∈S} K_h,
+    so HSICs add too::
 
         CKA(S, y) = Σ_{h∈S} H(h, y) / √(Σ_{h,h'∈S} H(h, h') · H(y, y))
 
     with H the unbiased HSIC summed over batches as in :class:`repsim.MinibatchCKA`. One pass over
-    the data is enough for every subset.
+    the data is enough for all subsets.
 
     Parameters
     ----------
     model_x : torch.nn.Module
         The model with attention, unmodified, in any wrapper.
     model_y : torch.nn.Module
-        The model it is compared with. Both come back as they were.
+        The model to compare with. Both models are restored afterwards.
     data : iterable
         Batches, iterated once for both models, as for :func:`repsim.compare`.
     layer : str
-        The module of model_x whose forward holds the attention, ``"blocks.0.attn"``; with ``:k``
-        where it holds several calls.
+        The module of model_x whose forward contains the attention, ``"blocks.0.attn"``; with ``:k``
+        if it has several calls.
     layers_y : str, re.Pattern, module type, callable, or a list of these
         Which layers of model_y, as in :class:`repsim.Recorder`.
     subsets : {"growing", "sliding"} or a list of them, default both
-        ``"growing"``: the 1, 2, 3, ... most local heads. ``"sliding"``: ``width`` heads next to one
-        another in the order, all the same number, so that the size of a subset plays no part.
+        ``"growing"``: the 1, 2, 3, ... most local heads. ``"sliding"``: ``width`` consecutive heads
+        in the order, so all subsets have the same size.
     width : int, optional
         Heads in a sliding subset, at least 1; by default a quarter of them.
-    grid, patch_size, prefix
-        Where the tokens lie, as in :func:`repsim.attention_distance`.
+    grid, patch_size, prefix Where the tokens lie, as in :func:`repsim.attention_distance`.
     transform : {"flatten", "cls", "mean"} or callable, optional
-        What to compare of an output of model_y, as in :func:`repsim.compare`.
+        Which part of an output of model_y to compare, as in :func:`repsim.compare`.
     select, batch_dim
         Which tensor of an output of model_y, and its batch axis, as in :class:`repsim.Recorder`.
     prepare_x, prepare_y, forward
         As in :func:`repsim.compare`.
     names : tuple of two str, optional
-        What the result calls the models, by default their classes.
+        Names of the models in the result, by default their classes.
     progress : bool, default True
         Whether to show a progress bar.
 
@@ -105,7 +105,7 @@ def head_subset_cka(
     -------
     xarray.Dataset
         float64. Dims ("subset", "layer_y"): ``cka`` in [−1, 1], and its delete-one-batch jackknife
-        ``standard_error`` (NaN with a single batch). Dims ("head", "layer_y"): ``head_cka``, that
+        ``standard_error`` (NaN for a single batch). Dims ("head", "layer_y"): ``head_cka``, the CKA
         of single heads. Dim ("head",): ``head_distance``, mean attention distance in pixels.
         Coordinates along subset: ``mean_distance`` [pixels], the mean over its heads; ``size``;
         ``kind``; ``heads``, their numbers from local to global ("3,0,7"). ``attrs``: model_x,
@@ -117,21 +117,21 @@ def head_subset_cka(
         More than one attention call or none under ``layer``; an unknown kind of subset; a width
         beyond the number of heads; a grid that cannot be found.
     LayerNotFoundError, CaptureError
-        A layer that does not exist, holds no attention or did not run.
+        A layer does not exist, has no attention or did not run.
     NonFiniteError
-        NaN or infinity in a head or a layer, naming it and the batch.
+        NaN or infinity in a head or a layer; the message names it and the batch.
 
     Warns
     -----
     RepsimWarning
-        Batches of fewer than four samples, which are skipped; a single batch.
+        Batches of fewer than four samples were skipped; there was a single batch.
     DegenerateWarning
-        A head or layer that is constant.
+        A head or layer is constant.
 
     Notes
     -----
-    The distances are the plain ones, in which attention to prefix tokens counts as 0. Beside the
-    forwards, O(n²(H + L)) memory for H heads and L layers; cost O(n² Σp + n²(H + L)H).
+    The distances are the plain ones, in which attention to prefix tokens counts as 0. In addition
+    to the forwards, H heads and L layers take O(n²(H + L)) memory and cost O(n² Σp + n²(H + L)H).
 
     References
     ----------
@@ -181,7 +181,7 @@ def head_subset_cka(
     with each_batch("head_subset_cka", data, model_x, model_y, progress=progress) as batches:
         for batch in batches:
             heads.start()
-            # One after the other: the models may share modules, or be one.
+            # One after the other, because the models may share modules or be the same.
             with attention:
                 batch.run(model_x, prepare_x, forward)
             heads.distances.finish(attention)
@@ -192,7 +192,7 @@ def head_subset_cka(
             home = next(iter(found.values())).device
             others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}
             acc.update_grams(found, {**found, **others})
-    acc.compute()  # says what is constant, and what was skipped
+    acc.compute()  # warns about constant and skipped data
     distances = heads.distances.dataset(attention)
     label_x, label_y = (None, None) if names is None else names
     return _dataset(
@@ -213,7 +213,7 @@ def head_subset_cka(
 
 
 class _Heads:
-    """The Grams of one layer's heads in the running batch, and their distances over all."""
+    """The Grams of one layer's heads in the current batch, and their distances over all batches."""
 
     def __init__(self, options: TokenOptions, width: int | None) -> None:
         self.distances = AttentionDistances(options)
@@ -222,7 +222,7 @@ class _Heads:
         self.count = 0
 
     def start(self) -> None:
-        """Get ready for the next batch."""
+        """Prepare for the next batch."""
         self.distances.start()
         self.grams = {}
 
@@ -241,7 +241,7 @@ class _Heads:
         self.distances.add(call)
         self.count = call.heads
         n = n_samples(call)
-        # (samples × windows, heads, queries, d), samples in front.
+        # (samples × windows, heads, queries, d), samples first.
         out = call.output.reshape(n, -1, *call.output.shape[1:])
         self.grams = {
             f"head {h}": Linear().gram(out[:, :, h].reshape(n, -1))  # type: ignore[misc]
@@ -277,7 +277,7 @@ def _dataset(acc: MinibatchCKA, distances: Any, kinds: Sequence[str], width: int
 
     count = len(distances)
     assert acc.layers_y is not None, "heads and layers stand side by side in y"
-    # The accumulator's own order, that of its first batch: a later one may run in another.
+    # Use the order of the first batch, because layers may run in another order later.
     layers = [name.removeprefix(_LAYER) for name in acc.layers_y[count:]]
     order = np.argsort(distances, kind="stable")
     subsets = _chosen(order.tolist(), kinds, width)
@@ -326,7 +326,7 @@ def _dataset(acc: MinibatchCKA, distances: Any, kinds: Sequence[str], width: int
 
 
 def _subset_cka(sums: BlockSums, members: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-    """Return CKA and standard error, (subsets, layers): HSIC is linear in each of its Grams."""
+    """Return CKA and standard error, (subsets, layers), because HSIC is linear in each Gram."""
     count = members.shape[1]
     mapped = BlockSums(
         [

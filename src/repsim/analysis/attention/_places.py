@@ -1,4 +1,4 @@
-"""Where the tokens of an attention call lie: grid, step, prefix, and which of them are real."""
+"""Where the tokens of an attention call lie: grid, step, prefix and padding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Real: TypeAlias = tuple[tuple[bool, ...], ...]
 
 
 class NoDistance(Exception):  # noqa: N818 - turned into a warning or a CaptureError
-    """Attention that has no distances, whatever is passed."""
+    """Attention that has no distances for any options."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Places:
     Attributes
     ----------
     grid : TokenGrid
-        Of the image, or of a window where attention is in windows. Its step is known.
+        The grid of the image, or of a window if attention is in windows. Its step is known.
     real : tuple of tuple of bool, or None
-        Which positions of each window are tokens and not padding; None where all are.
+        Which positions of each window are tokens and not padding; None if all are.
     """
 
     grid: TokenGrid
@@ -50,12 +50,12 @@ class Places:
 
     @property
     def step(self) -> tuple[float, float]:
-        """Pixels of the input from a token to the next, along height and width."""
+        """Pixels of the input from one token to the next, along height and width."""
         assert self.grid.step is not None, "places have a step"
         return self.grid.step
 
     def real_positions(self) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-        """Return (windows, positions): which are tokens."""
+        """Return (windows, positions): which positions are tokens."""
         if self.real is None:
             return np.ones((1, self.grid.height * self.grid.width), dtype=bool)
         return np.array(self.real)
@@ -67,7 +67,7 @@ class PlacesFinder:
     Parameters
     ----------
     options : TokenOptions
-        What the caller says. The rest is found.
+        The options of the caller; the rest is found.
     """
 
     def __init__(self, options: TokenOptions) -> None:
@@ -80,15 +80,15 @@ class PlacesFinder:
         Raises
         ------
         NoDistance
-            It attends over channels, or from queries that are not among the keys.
+            It attends over channels, or its queries are not among its keys.
         InputError
-            Grid or step cannot be found, or what the caller says does not fit.
+            Grid or step cannot be found, or the caller's options do not fit.
         """
         if call.over == "channels":
             raise NoDistance(f"attends over {call.keys} channels a head, not over tokens")
         if call.queries != call.keys:
             raise NoDistance(f"attends from {call.queries} queries to {call.keys} keys")
-        # An exact label goes before an exact name.
+        # An exact label takes precedence over an exact name.
         labels = (call.label, f"{call.name}:{call.call}", call.name)
         grid, prefix = self.options.grid_of(*labels), self.options.prefix_of(*labels)
         if grid is not None:
@@ -122,7 +122,7 @@ class PlacesFinder:
         return Places(TokenGrid(*grid, extra, step=step))
 
     def _whole(self, call: AttentionCall, prefix: int | None) -> Places | None:
-        """Attention over all tokens of an image, laid by a convolution or a linear layer."""
+        """Attention over all tokens of an image, made by a convolution or a linear layer."""
         if _n_windows(call) != 1 or call.over == "unknown" or call.keys in call.input.lengths:
             return None
         if self._declared is None:
@@ -166,9 +166,9 @@ class PlacesFinder:
 
 
 def n_samples(call: AttentionCall) -> int:
-    """Return the number of samples in a call, whose own batch may be samples × windows."""
+    """Return the number of samples in a call, whose batch may be samples × windows."""
     batch = call.input.batch
-    # Sequence first: what the model was called with may have its tokens in front.
+    # Sequence first: the input of the model may have its tokens on axis 0.
     sequence_first = getattr(call.module, "batch_first", None) is False
     if not batch or sequence_first or call.batch % batch:
         return call.batch
@@ -188,7 +188,7 @@ def _steps(call: AttentionCall, size: Size) -> tuple[float, float] | None:
 
 
 def _window(call: AttentionCall) -> Places | None:
-    """Attention in the windows of Swin: some module around it knows how large they are."""
+    """Attention in the windows of Swin, whose size a module around it declares."""
     sizes = (getattr(frame.module, "window_size", None) for frame in reversed(call.frames))
     pairs = ((size, size) if isinstance(size, int) else size for size in sizes)
     window = window_of(
@@ -199,7 +199,7 @@ def _window(call: AttentionCall) -> Places | None:
 
 
 def _in_windows(call: AttentionCall, window: Size) -> Places:
-    """Place the tokens of windows: the map that they cut, its step, and what is padding."""
+    """Place the tokens of windows: the map that they divide, its step, and its padding."""
     size = _map_in_windows(call, window)
     if size is None:
         return Places(TokenGrid(*window))
@@ -214,9 +214,9 @@ def _in_windows(call: AttentionCall, window: Size) -> Places:
 
 
 def _map_in_windows(call: AttentionCall, window: Size) -> Size | None:
-    """Return the size of the map that the windows of a call cut.
+    """Return the size of the map that the windows of a call divide.
 
-    It is what a module around the attention was given; else a map of a convolution; else one that
+    It is the input of a module around the attention, else a map of a convolution, else a map that
     whole windows and square patches tile.
     """
     tokens = _n_windows(call) * math.prod(window)
@@ -242,7 +242,7 @@ def _map_in_windows(call: AttentionCall, window: Size) -> Size | None:
 def _maps(
     call: AttentionCall, shape: tuple[int, ...] | None, pairs: tuple[Size, ...]
 ) -> list[Size]:
-    """Heights and widths that a module may have been given: of a map, or as a pair of numbers."""
+    """Possible heights and widths in the input of a module: of a map, or a pair of numbers."""
     if shape is None or shape[0] != call.input.batch:
         return []
     if len(shape) == 4:

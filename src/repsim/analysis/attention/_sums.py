@@ -1,4 +1,4 @@
-"""Sums of attention distances and their kin over batches, a row for each layer."""
+"""Sums of attention distances and related quantities over batches, one row per layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AttentionDistances:
     Parameters
     ----------
     options : TokenOptions
-        Where tokens lie, as far as the caller says.
+        The caller's options about where tokens lie.
     """
 
     def __init__(self, options: TokenOptions) -> None:
@@ -40,7 +40,7 @@ class AttentionDistances:
         self._tables: dict[tuple[TokenGrid, torch.device, torch.dtype], Tensor] = {}
 
     def start(self) -> None:
-        """Get ready for the next batch."""
+        """Prepare for the next batch."""
         self._batch += 1
         self._size = None
 
@@ -66,7 +66,7 @@ class AttentionDistances:
         sums.add(call, self._distances(call, places.grid), self._batch)
 
     def finish(self, recorder: AttentionRecorder) -> None:
-        """Check a batch that is over, where that costs no waiting for an accelerator."""
+        """Check a finished batch, if that need not wait for an accelerator."""
         self.n_samples += self._size or 0
         for key, sums in self._layers.items():
             if sums.totals.device.type == "cpu":
@@ -105,7 +105,7 @@ class AttentionDistances:
         return xarray.Dataset(variables, coords)
 
     def _distances(self, call: AttentionCall, grid: TokenGrid) -> Tensor:
-        """Return (patches, keys), pixels; 0 to a prefix token."""
+        """Return (patches, keys) in pixels; 0 for prefix tokens."""
         device = call.output.device
         dtype = torch.float64 if call.output.dtype == torch.float64 else torch.float32
         key = (grid, device, dtype)
@@ -173,7 +173,7 @@ class _LayerSums:
     def __init__(self, places: Places, heads: int, device: torch.device) -> None:
         self.places = places
         self.heads = heads
-        # Apple's GPUs have no float64.
+        # Apple's GPUs lack float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.totals = torch.zeros(5, heads, dtype=dtype, device=device)
         self.first_bad = torch.tensor(_NEVER, dtype=torch.int32, device=device)
@@ -183,24 +183,26 @@ class _LayerSums:
             self._real = torch.tensor(places.real, device=device)
 
     def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
-        """Add the weights of one batch, each chunk while it is in the cache."""
+        """Add the weights of one batch, chunk by chunk while each is in the cache."""
         p, dtype = self.places.grid.prefix, self.totals.dtype
         sums = torch.zeros_like(self.totals)
         real = self._real_rows(call)
         for part, weights in call.weights(_chunk(call)):
             if part.stop <= p:
-                continue  # prefix tokens are no queries
+                continue  # without prefix tokens as queries
             first = max(part.start, p)
             rows = weights[:, :, first - part.start :]
             if real is not None:
                 rows = _among_real(rows, real, slice(first, part.stop))
-            # (batch, heads, queries), summed pairwise in one precision, then on in the other.
+            # (batch, heads, queries): pairwise sums in one precision, then further sums in the
+            # other.
             far = (rows * distances[first - p : part.stop - p]).sum(-1).to(dtype)
             mass = rows[..., :p].sum(-1).to(dtype)
             patches = rows[..., p:].sum(-1).to(dtype)
             some = patches > 0
             ratio = torch.where(some, far / patches, 0.0)
-            # 0 log 0 = 0: zeros get the logarithm of the least number (special.entr is slower).
+            # 0 log 0 = 0: take the logarithm of the least number for zeros (special.entr is
+            # slower).
             logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log_()
             entropy = logs.mul_(rows).sum(-1).to(dtype).neg_()
             each = torch.stack([far, ratio, mass, entropy, some.to(dtype)])
@@ -218,7 +220,7 @@ class _LayerSums:
         return self._real.repeat(call.batch // len(self._real), 1)
 
     def _n_queries(self, call: AttentionCall) -> int:
-        """Return how many patches of a batch attend, padding left out."""
+        """Return the number of patches of a batch that attend, without padding."""
         real = self.places.real
         if real is None:
             return call.batch * (call.keys - self.places.grid.prefix)
@@ -228,25 +230,25 @@ class _LayerSums:
         """Return (4, heads)."""
         far, ratio, mass, entropy, some = self.totals.cpu().to(torch.float64).numpy()
         with np.errstate(invalid="ignore"):
-            renormalised = ratio / some  # NaN where no patch of the head attends to any patch
+            renormalised = ratio / some  # NaN if no patch of the head attends to any patch
         return np.stack([far / self.rows, renormalised, mass / self.rows, entropy / self.rows])
 
 
 def uniform_attention(places: Places) -> float:
-    """Return the mean distance of a head that attends to every token alike, in pixels."""
+    """Return the mean distance of a head that attends equally to all tokens, in pixels."""
     grid = places.grid
     if places.real is None:
         return uniform_distance(grid.size, places.step, grid.prefix)
     real = np.array(places.real, dtype=float)
     distances = grid_distances(grid.size, places.step)
-    # A window without any token has neither queries nor keys.
+    # A window without tokens has neither queries nor keys.
     real = real[real.any(1)]
     per_query = (real @ distances) / real.sum(1, keepdims=True)
     return float((real * per_query).sum() / real.sum())
 
 
 def _among_real(rows: Tensor, real: Tensor, queries: slice) -> Tensor:
-    """Return weights that sum to 1 over the keys that are tokens; 0 for queries that are none."""
+    """Return weights that sum to 1 over keys that are tokens; 0 for queries that are padding."""
     kept = rows * real[:, None, None, :]
     total = kept.sum(-1, keepdim=True)
     counted = real[:, None, queries, None] & (total > 0)
@@ -254,7 +256,7 @@ def _among_real(rows: Tensor, real: Tensor, queries: slice) -> Tensor:
 
 
 def _chunk(call: AttentionCall) -> int:
-    """Queries at a time: on a CPU what stays in the cache, on an accelerator what fills it."""
+    """Queries at a time: few enough for the cache of a CPU, enough to fill an accelerator."""
     if call.output.device.type == "cpu":
         return 16
     row = max(1, call.batch * call.heads * call.keys)

@@ -1,4 +1,4 @@
-"""The images of a batch: which of its tensors they are, and a batch with others in their place."""
+"""The images of a batch: which tensor they are, and how to replace them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["image_of", "with_image"]
 def image_of(operation: str, batch: Any, *, floating: bool = False) -> Tensor:
     """Return the images of a prepared batch: its first floating-point tensor (n, c, h, w).
 
-    Without ``floating``, the first of any type where none is floating-point.
+    Without ``floating``, the first of any type if none is floating-point.
     """
     tensors = [tensor for tensor in tensors_in(batch) if not tensor.is_nested]
     images = [tensor for tensor in tensors if tensor.ndim == 4]
@@ -39,7 +39,7 @@ def image_of(operation: str, batch: Any, *, floating: bool = False) -> Tensor:
 
 
 def with_image(batch: Any, image: Tensor, other: Tensor) -> Any:
-    """Return a batch with another tensor in the place of its images."""
+    """Return a batch with another tensor in place of its images."""
     if batch is image:
         return other
     if isinstance(batch, Mapping):

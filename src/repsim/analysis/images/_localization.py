@@ -1,4 +1,4 @@
-"""Token localisation: does a token still resemble the image patch at its own place."""
+"""Token localisation: whether a token still resembles the image patch at its place."""
 
 from __future__ import annotations
 
@@ -45,33 +45,34 @@ def token_localization(
 ) -> xarray.Dataset:
     """CKA of every token of each layer with every patch of the input image, over images.
 
-    Unbiased minibatch CKA with a linear kernel (:class:`repsim.MinibatchCKA`), A_t and B_q the
-    U-centred Grams (n, n) of token t and of the pixels of patch q over the n images of a batch::
+    This is unbiased minibatch CKA with a linear kernel (:class:`repsim.MinibatchCKA`). With A_t and
+    B_q the U-centred Grams (n, n) of token t and of the pixels of patch q over the n images of a
+    batch::
 
         cka(t, q) = Σ_b ⟨A_t, B_q⟩ / √(Σ_b ⟨A_t, A_t⟩ · Σ_b ⟨B_q, B_q⟩)
 
-    and the summary: how often the patch that a token resembles most is its own.
+    The summary is how often the most similar patch of a token is its own.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Unmodified, on any device. It runs in evaluation mode without gradients, and comes back as
-        it was.
+        Unmodified, on any device. It runs in evaluation mode without gradients and is restored
+        afterwards.
     data : iterable
         Batches, iterated once; as in :func:`repsim.compare`. The images are the first tensor
-        (n, channels, height, width) of a batch. Larger batches give smaller errors (the paper has
-        1024); those of fewer than four images are skipped and reported.
+        (n, channels, height, width) of a batch. Larger batches give smaller errors (the paper uses
+        1024). Batches of fewer than four images are skipped and reported.
     layers : str, re.Pattern, module type, callable, or a list of these
-        Which layers, as in :func:`repsim.capture.select_layers`; what returns tokens
-        (n, tokens, d) or maps (n, c, h, w) or (n, h, w, c), of which every position is a token.
+        Which layers, as in :func:`repsim.capture.select_layers`. They must return tokens (n,
+        tokens, d) or maps (n, c, h, w) or (n, h, w, c); every position of a map is a token.
     patches : int or (int, int), optional
-        Rows and columns of patches that the image is cut into, evenly; by default each layer's own
-        grid, so that a map's patches are those of its resolution. A token's own patch is the one
-        that its centre lies in.
+        Rows and columns of equal patches into which the image is cut. By default each layer uses
+        its own grid, so patches have the resolution of the map. A token's own patch is the one that
+        contains its centre.
     memory : int, default 2**30
-        Bytes that Gram matrices may take at a time, with all that is needed to make and multiply
-        them. More is faster as long as the patches of an image do not fit: then the Grams of
-        tokens are made once for every block of patches.
+        Bytes that Gram matrices may take at a time, including intermediate results. More memory is
+        faster until all patches of an image fit, because the Grams of tokens are computed once for
+        every block of patches.
     grid, prefix : int or (int, int), int, or mapping of layer to these, optional
         Rows and columns of the model's patches, and the number of tokens before them, for token
         outputs; by default found, as in :func:`repsim.attention_distance`.
@@ -81,26 +82,25 @@ def token_localization(
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
     prepare, forward, progress
         As in :func:`repsim.compare`. With ``forward``, the patches are those of the images in the
-        batch that it is given.
+        batch that it gets.
     name : str, optional
-        What the result calls the model, by default its class.
+        Name of the model in the result, by default its class.
 
     Returns
     -------
     xarray.Dataset
-        float64. ``cka`` ("layer", "token", "patch") in [−1, 1], around 0 for independent ones; NaN
-        beyond a layer's own tokens and patches. ("layer",): ``hit_rate``, the fraction of spatial
-        tokens whose largest CKA is that with their own patch; ``chance``, what it is for a patch
-        drawn at random, one over the number of patches (and what it is on average for tokens and
-        patches matched by a random permutation); ``argmax_distance`` [pixels], the mean distance
+        float64. ``cka`` ("layer", "token", "patch") in [−1, 1], around 0 for independent tokens and
+        patches; NaN beyond the tokens and patches of a layer. ("layer",): ``hit_rate``, the share
+        of spatial tokens whose largest CKA is that with their own patch; ``chance``, the hit rate
+        of a random patch, one over the number of patches (also the average hit rate if a random
+        permutation matches tokens and patches); ``argmax_distance`` [pixels], the mean distance
         between the centres of that patch and of their own; ``chance_distance`` [pixels], the same
-        for a patch drawn at random. Constant patches are no candidates; tokens that are constant,
-        or whose own patch is, do not count.
-        Coordinates: ``token_row``, ``token_column``, ``is_prefix`` ("layer", "token"),
-        ``patch_row``, ``patch_column`` ("layer", "patch"), NaN where there is none;
-        ``grid_height``, ``grid_width``, ``patch_height``, ``patch_width`` [pixels] ("layer",).
-        ``attrs``: model, patch_size and grid ("per layer" where they differ), estimator,
-        n_samples, n_batches, n_skipped_batches, n_skipped_samples, versions.
+        for a random patch. Constant patches are not candidates. Tokens that are constant, or whose
+        own patch is constant, do not count. Coordinates: ``token_row``, ``token_column``,
+        ``is_prefix`` ("layer", "token"), ``patch_row``, ``patch_column`` ("layer", "patch"), NaN
+        where there is none; ``grid_height``, ``grid_width``, ``patch_height``, ``patch_width``
+        [pixels] ("layer",). ``attrs``: model, patch_size and grid ("per layer" where they differ),
+        estimator, n_samples, n_batches, n_skipped_batches, n_skipped_samples, versions.
 
     Raises
     ------
@@ -108,32 +108,32 @@ def token_localization(
         A ``memory`` that does not hold two Grams of a batch, images or grids that change from
         batch to batch, more patches than pixels.
     LayerNotFoundError, CaptureError
-        A layer that does not exist or did not run; a layer asked for by exact name whose positions
-        are unknown (say them with ``grid``, ``prefix`` or ``channels_last``); no layer left.
+        A layer does not exist or did not run; the positions of a layer with an exact name are
+        unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains.
     NonFiniteError
-        NaN or infinity in a token or a patch, naming layer and batch.
+        NaN or infinity in a token or a patch; the message names layer and batch.
     StateError
-        No batch of at least four images.
+        There was no batch of at least four images.
 
     Warns
     -----
     DegenerateWarning
-        Patches (black borders) or tokens (CLS before the first attention) that are the same in all
-        images: their CKA is NaN.
+        Patches (black borders) or tokens (CLS before the first attention) are the same in all
+        images; their CKA is NaN.
     RepsimWarning
-        Skipped short batches; layers that a glob found and whose positions are unknown.
+        Short batches were skipped; layers found by a glob have unknown positions.
 
     Notes
     -----
-    The biased CKA of independent tokens of p features is about p/(n + p): only the unbiased one
-    can compare tokens.
+    The biased CKA of independent tokens of p features is about p/(n + p), so only unbiased CKA can
+    compare tokens.
 
-    Everything is computed inside the hooks, so no activation is kept. Cost for P tokens of d
+    Everything is computed inside the hooks, and no activation is kept. Cost for P tokens of d
     features and Q patches of e pixels: O(n² (P d + Q e + P Q)) per layer and batch; the Grams of
-    patches are shared by consecutive layers of one grid while ``memory`` holds all of them, n²
-    numbers each. The result holds P × Q numbers per layer: pass ``patches`` for fine maps.
+    patches are shared by consecutive layers of one grid if ``memory`` holds all of them, n² numbers
+    each. The result holds P × Q numbers per layer: pass ``patches`` for fine maps.
 
-    An image that ``patches`` does not divide is cut at ⌊i·height/rows⌋.
+    If ``patches`` does not divide the image, it is cut at ⌊i·height/rows⌋.
 
     References
     ----------
@@ -221,7 +221,7 @@ def _check_batches(operation: str, n_batches: int, skipped: Sequence[int]) -> No
 
 
 class _Adding:
-    """A recorder's transform: add an output to the sums, and keep only what it goes by there."""
+    """A transform for the recorder: add an output to the sums, and keep only its key."""
 
     wants_layer = True
 

@@ -1,4 +1,4 @@
-"""From sums of token-patch products to a labelled result, and how often a token hits its patch."""
+"""The labelled result of token localisation, and its hit rates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["localization_result"]
 def localization_result(
     operation: str, sums: TokenPatchSums, provenance: Mapping[str, Any]
 ) -> xarray.Dataset:
-    """Label what was accumulated: CKA of tokens with patches, hits, and where all of them lie."""
+    """Label the accumulated CKA of tokens with patches, their hit rates and their positions."""
     import xarray
 
     layers = sums.layers()
@@ -85,10 +85,10 @@ _HITS = {
 
 
 def _hits(cka: Floats, layer: LayerSums) -> dict[str, float]:
-    """Compare where each spatial token's largest CKA is with where the token is."""
+    """Compare the place of each spatial token with that of its most similar patch."""
     own = _own_patch(layer.grid, layer.patches)
     spatial = cka[layer.grid.prefix :]
-    # A constant patch is no candidate, and nobody can hit it.
+    # A constant patch is not a candidate, and no token can hit it.
     candidates = np.flatnonzero(layer.yy > 0)
     judged = np.flatnonzero(np.isfinite(spatial[np.arange(len(own)), own]))
     if not judged.size:
@@ -109,7 +109,7 @@ def _hits(cka: Floats, layer: LayerSums) -> dict[str, float]:
 
 
 def _own_patch(grid: TokenGrid, patches: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Return for each position of the grid the patch that its centre lies in."""
+    """Return, for each position of the grid, the patch that contains its centre."""
     row, column = (
         ((2 * np.arange(size) + 1) * parts) // (2 * size)
         for size, parts in zip((grid.height, grid.width), patches, strict=True)

@@ -1,4 +1,4 @@
-"""Sums of token-patch products over batches, in a bounded number of bytes of Gram matrices."""
+"""Sums of token-patch products over batches, with bounded memory for Gram matrices."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["Floats", "LayerSums", "TokenPatchSums", "patch_edges"]
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 MAKING = 8
-"""Matrices alive at a time for each Gram that is being made and centred."""
+"""Matrices in memory at a time for each Gram that is computed and centred."""
 
 GROUP_BYTES = 1 << 26
-"""What is made at a time at most: enough for full speed with small Grams."""
+"""The most bytes computed at a time: enough for full speed with small Grams."""
 
 FEW_TOKENS = 32
 """Tokens below which copying all patches for a product takes longer than the product."""
@@ -34,7 +34,7 @@ FEW_TOKENS = 32
 
 @dataclass
 class LayerSums:
-    """Σ over batches of ⟨A, B⟩ of one layer: tokens with patches, and each with itself."""
+    """Σ over batches of ⟨A, B⟩ for one layer: tokens with patches, and each with itself."""
 
     grid: TokenGrid
     patches: tuple[int, int]
@@ -49,7 +49,7 @@ class LayerSums:
 
 
 class _Budget(NamedTuple):
-    """Tokens and patches whose Grams are held at a time, and tokens made at a time."""
+    """Tokens and patches whose Grams are in memory at a time, and tokens computed at a time."""
 
     tokens: int
     patches: int
@@ -57,17 +57,17 @@ class _Budget(NamedTuple):
 
 
 class TokenPatchSums:
-    """Accumulate the products of the U-centred Grams of tokens with those of image patches.
+    """Accumulate products of the U-centred Grams of tokens with those of image patches.
 
     Parameters
     ----------
     operation : str
         For error messages.
     patches : tuple of two int, optional
-        Rows and columns of patches; by default each layer's own grid.
+        Rows and columns of patches; by default those of each layer's grid.
     memory : int
-        Bytes at a time of Grams held, Grams being made with all intermediates, and the float64
-        copies that their products are added up from.
+        Bytes at a time for Grams, for the intermediate results of computing them, and for the
+        float64 copies that are summed.
     """
 
     def __init__(self, operation: str, patches: tuple[int, int] | None, memory: int) -> None:
@@ -75,7 +75,7 @@ class TokenPatchSums:
         self._patches = patches
         self._memory = memory
         self._image: Tensor | None = None
-        # The patch Grams of the present images on one grid, where memory holds all of them.
+        # The patch Grams of the current images on one grid, if memory holds all of them.
         self._held: tuple[object, Tensor, Floats] | None = None
         self._sums: dict[tuple[str, int], LayerSums] = {}
         self._labels: dict[str, tuple[str, int]] = {}
@@ -83,7 +83,7 @@ class TokenPatchSums:
         self.n_batches = 0
 
     def start(self, image: Tensor) -> None:
-        """Go on to the images (n, channels, height, width) of the next batch."""
+        """Start the next batch with its images (n, channels, height, width)."""
         self._image = image
 
     def add(self, output: Tensor, grid: TokenGrid, layer: str, call: int) -> tuple[str, int]:
@@ -103,13 +103,13 @@ class TokenPatchSums:
                 mine.xy[rows, columns] += to_numpy(pair_products(xp, a, b))
                 if columns.start == 0:
                     xx[rows] = to_numpy(self_products(xp, a))
-                del a  # before the next ones are made
+                del a  # free them before the next are computed
         self._check_finite(xx, f"layer {layer!r}, token")
         mine.xx += xx
         return layer, call
 
     def finish(self, labels: Mapping[str, tuple[str, int]]) -> None:
-        """End a batch, of which these layers are kept: their keys by their labels."""
+        """End a batch. ``kept`` maps the labels of the layers to keep to their keys."""
         assert self._image is not None, "start() comes first"
         before, now = self._labels.keys(), labels.keys()
         if self.n_batches and before != now:
@@ -158,13 +158,13 @@ class TokenPatchSums:
     # -- blocks ----------------------------------------------------------------------------------
 
     def _budget(self, tokens: Tensor, image: Tensor, mine: LayerSums) -> _Budget:
-        """Share the memory among the Grams of tokens, those of patches, and making them."""
+        """Divide the memory among the Grams of tokens, those of patches, and their computation."""
         p, q = mine.xy.shape
         n = int(image.shape[0])
         item = max(_item_size(tokens), _item_size(image))
-        # Products are added up in float64, of a chunk of entries at a time.
+        # Products are summed in float64, one chunk of entries at a time.
         row = item * n * n + 2 * 8 * min(n * n, CHUNK)
-        # The Gram of few samples is smaller than the features it is made of.
+        # With few samples, a Gram is smaller than its features.
         pixels = image.shape[1] * -(-mine.image[0] // mine.patches[0])
         pixels *= -(-mine.image[1] // mine.patches[1])
         one = item * n * (MAKING * n + max(4 * tokens.shape[2], 2 * pixels))
@@ -185,14 +185,14 @@ class TokenPatchSums:
     def _patch_blocks(
         self, patches: tuple[int, int], device: torch.device, budget: _Budget
     ) -> Iterator[tuple[slice, Tensor, Floats]]:
-        """Yield blocks of patches: which, their Grams (patches, n²), their self-products."""
+        """Yield blocks of patches: their slice, Grams (patches, n²) and self-products."""
         count = patches[0] * patches[1]
         key = (patches, device)
         if self._held is not None:
             if self._held[0] == key and budget.patches == count:
                 yield slice(0, count), *self._held[1:]
                 return
-            self._held = None  # before the next ones are made
+            self._held = None  # free them before the next are computed
         for start in range(0, count, budget.patches):
             which = slice(start, min(start + budget.patches, count))
             block = self._patch_grams(patches, which, device, budget.making)
@@ -239,19 +239,19 @@ class TokenPatchSums:
 
 
 def patch_edges(size: int, parts: int) -> list[int]:
-    """Return where an axis of the image is cut: parts + 1 pixels, from 0 to size."""
+    """Return the parts + 1 pixels, from 0 to size, at which an axis of the image is cut."""
     return [i * size // parts for i in range(parts + 1)]
 
 
 def _token_grams(tokens: Tensor, group: int) -> Tensor:
-    """Return the U-centred Grams of tokens (n, p, d) as rows of (p, n²), made in groups."""
+    """Return the U-centred Grams of tokens (n, p, d) as rows of (p, n²), computed in groups."""
     n, p, d = tokens.shape
     xp = array_namespace(tokens)
     out: Tensor | None = None
     for start in range(0, p, group):
         block: Any = promote(xp, tokens[:, start : start + group])
-        # Centred first: a raw Gram in float32 would cancel. Columns are independent, so all
-        # tokens of the group at once.
+        # Centre first, because a raw Gram in float32 would cancel. Columns are independent, so all
+        # tokens of the group are centred at once.
         centre: Any = centre_features(xp, block.reshape(n, -1))
         features: Tensor = centre.reshape(n, -1, d).transpose(0, 1)
         grams = features @ features.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Where the positions of each layer's output lie, and which layers are left out without them."""
+"""Where the positions of each layer's output lie, and which layers have none."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ logger = logging.getLogger("repsim")
 class LayerGrids:
     """Find the grid of every output, by the rules of :mod:`repsim.capture.tokens`.
 
-    A context manager: it listens to the model's convolutions, and removes its hooks.
+    A context manager that records the convolutions of the model and removes its hooks.
 
     Parameters
     ----------
     options : TokenOptions
-        What the caller says of grids and prefixes.
+        The caller's options about grids and prefixes.
     model : torch.nn.Module
         The model.
     layers : Layers
-        What was asked for: an output without positions is an error where it was asked for by exact
-        name, and is left out otherwise.
+        The requested layers. An output without positions is an error for a layer with an exact
+        name; other layers are left out.
     channels_last : bool, optional
-        What all maps are.
+        Whether channels are last in all maps.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class LayerGrids:
             stack.close()
 
     def start(self, image: Tensor) -> None:
-        """Get ready for the forward of a batch of images (n, channels, height, width)."""
+        """Prepare for the forward of a batch of images (n, channels, height, width)."""
         self._image = (int(image.shape[2]), int(image.shape[3]))
         self._convolutions.clear()
 
     def of(self, output: Tensor, layer: str, call: int) -> TokenGrid | None:
-        """Return the grid of an output, batch first; None for one that is left out.
+        """Return the grid of an output, batch first; None if the layer is left out.
 
         Raises
         ------
         CaptureError
-            The layer was asked for by exact name, and its output has no positions.
+            The output of a layer with an exact name has no positions.
         """
         found = self._find(output, layer, call)
         if isinstance(found, TokenGrid):
@@ -107,7 +107,7 @@ class LayerGrids:
         return None
 
     def report(self, kept: Iterable[object]) -> None:
-        """Say which layers were left out; an error if none is kept."""
+        """Warn about layers that were left out; raise if none is kept."""
         news = {key: why for key, why in self._without.items() if key not in self._told}
         self._told.update(news)
         loud = [f"  {name} {why}\n" for (name, _), (why, quiet) in news.items() if not quiet]
@@ -132,7 +132,7 @@ class LayerGrids:
     # -- rules -----------------------------------------------------------------------------------
 
     def _find(self, output: Tensor, layer: str, call: int) -> TokenGrid | str:
-        """Return the grid, or why there is none."""
+        """Return the grid, or the reason why there is none."""
         if output.ndim == 4:
             return self._of_map(output)
         if output.ndim == 3:

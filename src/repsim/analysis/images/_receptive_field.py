@@ -1,4 +1,4 @@
-"""Effective receptive fields: which pixels the centre of a layer really depends on."""
+"""Effective receptive fields: which pixels the centre of a layer depends on."""
 
 from __future__ import annotations
 
@@ -50,41 +50,41 @@ def effective_receptive_field(
 ) -> xarray.Dataset:
     """Mean absolute gradient of the centre unit of each layer with respect to the input pixels.
 
-    With y_c the channels of the unit in the middle of a layer's map or patch grid, x_i(r) channel
-    i of pixel r, and s_kc = ±1 random signs (Rademacher), drawn for each image by itself::
+    With y_c the channels of the unit in the middle of a layer's map or patch grid, x_i(r) channel i
+    of pixel r, and s_kc = ±1 random signs (Rademacher), drawn separately for each image::
 
         m(r) = mean over images of Σ_i √( 1/K Σ_k (∂ Σ_c s_kc y_c / ∂x_i(r))² )      "rademacher"
         m(r) = mean over images of Σ_i | ∂ Σ_c y_c / ∂x_i(r) |                       "sum"
 
-    and p = m/Σm. The first is an estimate of Σ_i √(Σ_c (∂y_c/∂x_i(r))²), which depends on all
-    channels; the second is that of Luo et al.
+    The field is p = m/Σm. The first formula estimates Σ_i √(Σ_c (∂y_c/∂x_i(r))²), which depends on
+    all channels. The second is that of Luo et al.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Unmodified, on any device. It runs in evaluation mode, so that the images of a batch do not
-        mix, with its parameters' gradients off, and comes back as it was.
+        Unmodified, on any device. It runs in evaluation mode, so the images of a batch do not mix,
+        and without gradients of its parameters. It is restored afterwards.
     data : iterable
         Batches, iterated once; as in :func:`repsim.compare`. The images are the first
         floating-point tensor (n, channels, height, width) of a batch, all of one size. About 32
         images give a stable field.
     layers : str, re.Pattern, module type, callable, or a list of these
-        Which layers, as in :func:`repsim.capture.select_layers`; what returns maps (n, c, h, w),
-        (n, h, w, c) or tokens (n, tokens, d). What a module returns decides what is measured:
-        a whole block (timm ``"blocks.3"``, torchvision ``"layer1.0"``) is *after* the residual
-        sum, the branch inside it (``"blocks.3.attn"``, ``"blocks.3.mlp"``, ``"layer1.0.bn2"``) is
-        *before* it, the block without its skip.
+        Which layers, as in :func:`repsim.capture.select_layers`. They must return maps (n, c, h,
+        w), (n, h, w, c) or tokens (n, tokens, d). The output of a whole block (timm ``"blocks.3"``,
+        torchvision ``"layer1.0"``) is *after* the residual sum. The output of the branch inside it
+        (``"blocks.3.attn"``, ``"blocks.3.mlp"``, ``"layer1.0.bn2"``) is *before* it and excludes
+        the skip.
     mode : {"rademacher", "sum"}, default "rademacher"
-        ``"sum"`` for parity with Luo et al.; *not* after a LayerNorm, where the sum over channels
-        is constant: its gradient is rounding noise that looks like a map.
+        ``"sum"`` reproduces Luo et al. Do *not* use it after a LayerNorm: there the sum over
+        channels is constant, and its gradient is rounding noise that looks like a map.
     n_probes : int, default 16
-        K, the random signs to try; ``"sum"`` has one. The error of m in one pixel is at most
-        about 1/√(2K) for one image (18 % with 16 probes), and falls with the number of images.
+        K, the number of random signs; ``"sum"`` uses one probe. The error of m in one pixel is at
+        most about 1/√(2K) for one image (18 % with 16 probes) and falls with the number of images.
     position : tuple of two int, optional
         Row and column of the unit in each layer's own grid; by default (height//2, width//2).
     seed : int, default 0
-        Of the signs. A layer's signs depend on the seed, the layer's name and the image's place in
-        the data, not on batch sizes or on other layers.
+        Seed of the signs. The signs of a layer depend on the seed, the name of the layer and the
+        place of the image in the data, not on batch sizes or other layers.
     grid, prefix : int or (int, int), int, or mapping of layer to these, optional
         Rows and columns of patches, and the number of tokens before them, for token outputs; by
         default found, as in :func:`repsim.attention_distance`.
@@ -94,47 +94,47 @@ def effective_receptive_field(
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
     prepare, forward, progress
         As in :func:`repsim.compare`. With ``forward``, gradients are with respect to the images in
-        the batch that it is given.
+        the batch that it gets.
     name : str, optional
-        What the result calls the model, by default its class.
+        Name of the model in the result, by default its class.
 
     Returns
     -------
     xarray.Dataset
         float64. ``field`` ("layer", "row", "column"): p, in [0, 1], sum 1, on input pixels.
-        ("layer",): ``participation_area`` 1/Σp² [pixels]: how many pixels would share the field if
-        they shared it equally; ``sigma`` √(Σ p r²) [pixels], r the distance from the field's centre
-        of mass, the root mean square of what attention distance is the mean of; ``side``
-        √#{m > 0.0455 max m} [pixels] (Luo et al.); ``mass`` Σm [output per input];
-        ``centre_row``, ``centre_column`` the centre of mass [pixels].
-        Coordinates along layer: ``grid_height``, ``grid_width``, ``unit_row``, ``unit_column``.
-        ``attrs``: model, erf_mode, n_probes, seed, position, n_samples, n_batches, versions.
-        p does not depend on the scale of the output or of the input.
+        ("layer",): ``participation_area`` 1/Σp² [pixels]: the number of pixels that a uniform field
+        of the same Σp² would cover; ``sigma`` √(Σ p r²) [pixels], with r the distance from the
+        field's centre of mass (attention distance is a mean distance; this is a root mean square);
+        ``side`` √#{m > 0.0455 max m} [pixels] (Luo et al.); ``mass`` Σm [output per input];
+        ``centre_row``, ``centre_column`` the centre of mass [pixels]. Coordinates along layer:
+        ``grid_height``, ``grid_width``, ``unit_row``, ``unit_column``. ``attrs``: model, erf_mode,
+        n_probes, seed, position, n_samples, n_batches, versions. p does not depend on the scale of
+        the output or of the input.
 
     Raises
     ------
     InputError
         No floating-point images, images of different sizes, a position outside a layer's grid.
     LayerNotFoundError, CaptureError
-        A layer that does not exist or did not run; a layer asked for by exact name whose positions
-        are unknown (say them with ``grid``, ``prefix`` or ``channels_last``); no layer left; no
-        layer connected to the images by a graph.
+        A layer does not exist or did not run; the positions of a layer with an exact name are
+        unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains; no autograd
+        graph connects a layer to the images.
     NonFiniteError
-        NaN or infinity in a unit or its gradient, naming layer and batch.
+        NaN or infinity in a unit or its gradient; the message names layer and batch.
 
     Warns
     -----
     DegenerateWarning
-        A layer whose gradient is exactly zero, or that has no graph: its values are NaN.
+        The gradient of a layer is exactly zero, or the layer has no graph; its values are NaN.
     RepsimWarning
-        Layers that a glob found and whose positions are unknown.
+        Layers found by a glob have unknown positions.
 
     Notes
     -----
-    Cost: a forward and layers × n_probes backwards of a batch. Memory: the graph of a batch, so
-    take small batches, and one float64 map per layer. Gradients are in the model's precision,
-    their squares and sums in float64. The estimate is low by about 1/(4K) everywhere, which p does
-    not see. Activation checkpointing works in its non-reentrant form.
+    Cost per batch: one forward and layers × n_probes backwards. Memory: the graph of a batch, so
+    use small batches, and one float64 map per layer. Gradients are in the model's precision, their
+    squares and sums in float64. The estimate is low by about 1/(4K) everywhere; p does not change.
+    Activation checkpointing works in its non-reentrant form.
 
     References
     ----------
@@ -173,7 +173,7 @@ def effective_receptive_field(
     )
     fields = Fields(operation, probes)
     with ExitStack() as stack:
-        # Inside a caller's inference mode there would be no graph, whatever the gradient mode.
+        # Inside the caller's inference mode there would be no graph in any gradient mode.
         stack.enter_context(torch.inference_mode(False))
         batches = stack.enter_context(
             each_batch(operation, data, model, progress=progress, gradients=True)
@@ -185,7 +185,7 @@ def effective_receptive_field(
             prepared = batch.prepared(model, prepare)
             image = image_of(operation, prepared.value, floating=True)
             leaf = image.detach().clone().requires_grad_()
-            # The model gets a copy: it may work in place on its input, not on a leaf.
+            # Pass a copy, because the model may modify its input in place, which a leaf forbids.
             given = replace(prepared, value=with_image(prepared.value, image, leaf.clone()))
             grids.start(leaf)
             recorder.clear(leaf.shape[0])
@@ -193,14 +193,14 @@ def effective_receptive_field(
             units = {label: unit for label, unit in recorder.items() if unit is not None}
             grids.report(units)
             fields.add(leaf, units)
-            # Or the graph would stay until the next forward is done.
+            # Otherwise the graph would remain until the next forward ends.
             del units, given, leaf
             recorder.clear()
     options.check_used()
     return fields.result(
         {
             "model": model_label(model, name),
-            # Not "mode": SciPy's NetCDF writer takes an attribute of that name for its own.
+            # Not "mode", because SciPy's NetCDF writer uses an attribute of that name.
             "erf_mode": mode,
             "n_probes": probes.count,
             "seed": attribute(seed),
@@ -211,9 +211,9 @@ def effective_receptive_field(
 
 
 class _Centre:
-    """A recorder's transform: the unit at a position of the output, taken inside the hook.
+    """A transform for the recorder: take the unit at a position of the output inside the hook.
 
-    Later in-place operations on the output then do not reach it, neither its value nor its graph.
+    Later in-place operations on the output then change neither its value nor its graph.
     """
 
     wants_layer = True
@@ -224,7 +224,7 @@ class _Centre:
         self._position = position
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Unit | None:
-        """Return the unit (n, c) of an output; None for one without positions."""
+        """Return the unit (n, c) of an output; None if it has no positions."""
         grid = self._grids.of(tensor, layer, call)
         if grid is None:
             return None
@@ -241,7 +241,7 @@ class _Centre:
 
 @contextmanager
 def _without_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Spare the backwards the gradients of parameters; every flag is restored by itself."""
+    """Switch off gradients of parameters during the backwards, and restore every flag."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for parameter, _ in flags:

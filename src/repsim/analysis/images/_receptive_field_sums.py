@@ -1,4 +1,4 @@
-"""Sums of gradients over images, and what a receptive field is summed up by."""
+"""Sums of gradients over images, and the summary numbers of a receptive field."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["Fields", "Probes", "Unit"]
 
 WITHIN_TWO_SIGMA = 0.0455
-"""1 − 95.45 %: what a Gaussian has left of its mass beyond two standard deviations."""
+"""1 − 95.45 %: the mass of a Gaussian beyond two standard deviations."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One position of a layer's output, for every sample, still in the graph."""
+    """One position of a layer's output, for every sample, with its graph."""
 
     channels: Tensor  # (n, c)
     grid: TokenGrid
@@ -53,14 +53,14 @@ class Probes:
             name = zlib.crc32(f"{self._seed} {label}".encode())
             self._generators[label] = torch.Generator().manual_seed(name)
         n, channels = unit.shape
-        # Image by image, so that the stream does not depend on how images are batched.
+        # Image by image, so the random stream does not depend on batch sizes.
         bits = torch.randint(0, 2, (n, self.count, channels), generator=self._generators[label])
         for probe in (2 * bits - 1).unbind(1):
             yield probe.to(unit)
 
 
 class Fields:
-    """Σ over images of the field of every layer, in float64, on the host."""
+    """Σ over images of the field of every layer, in float64, on the CPU."""
 
     def __init__(self, operation: str, probes: Probes) -> None:
         self._operation = operation
@@ -72,7 +72,7 @@ class Fields:
         self.n_batches = 0
 
     def add(self, image: Tensor, units: Mapping[str, Unit]) -> None:
-        """Add a batch: backwards from each unit to the images (n, channels, height, width)."""
+        """Add a batch by backwards from each unit to the images (n, channels, height, width)."""
         connected = {label for label, unit in units.items() if unit.channels.requires_grad}
         if not connected:
             raise CaptureError(
@@ -90,7 +90,7 @@ class Fields:
             if label not in self._sums:
                 shape = tuple(image.shape[2:])
                 self._sums[label] = np.zeros(shape)
-                # Its shape only: keeping the unit would keep the graph.
+                # Only its shape, because keeping the unit would keep the graph.
                 self._units[label] = Unit(image.new_empty(0), unit.grid, unit.row, unit.column)
             if total is not None:
                 self._sums[label] += to_numpy(total)
@@ -111,7 +111,7 @@ class Fields:
         if squares is None:
             return None
         field = (squares / self._probes.count).sqrt().sum(1).sum(0)
-        # One after the other: the layer may be on another device than the images.
+        # One after the other, because layer and images may be on different devices.
         if not (torch.isfinite(field).all() and torch.isfinite(unit).all()):
             raise NonFiniteError(
                 f"{self._operation}: units and gradients must be finite.\n"
@@ -190,7 +190,7 @@ _ATTRS = {
 
 
 def _summaries(mean: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Normalise fields (layers, height, width) and reduce each to its numbers."""
+    """Normalise fields (layers, height, width) and compute the summary of each."""
     rows, columns = (np.arange(size, dtype=float) for size in mean.shape[1:])
     mass = mean.sum((1, 2))
     p = mean / np.where(mass > 0, mass, np.nan)[:, None, None]

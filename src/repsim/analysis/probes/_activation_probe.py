@@ -1,4 +1,4 @@
-"""Linear probes of activations that are there already: on disk, or in memory."""
+"""Linear probes of stored activations, on disk or in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["probe_activations"]
 
 OPERATION = "probe_activations"
 BLOCK = 1024
-"""Rows read at a time, those of a chunk of :func:`repsim.extract`."""
+"""Rows read at a time, as in a chunk of :func:`repsim.extract`."""
 
 TOKEN = "all"
 
@@ -44,17 +44,17 @@ def probe_activations(
 ) -> xarray.Dataset:
     """Test accuracy of a closed-form linear classifier on stored activations, layer by layer.
 
-    The classifier of :func:`repsim.linear_probe`: ridge regression with a bias from standardised
-    features to the targets +1 and −1, λ chosen on a held-out part of train::
+    The classifier is that of :func:`repsim.linear_probe`: ridge regression with a bias from
+    standardised features to the targets +1 and −1. λ is chosen on a held-out part of train::
 
         W = (A + λI)⁻¹ D⁻¹ · 2(c_k − (n_k/n)Σx)     b = (2n_k/n − 1) − μᵀD⁻¹W
 
     Parameters
     ----------
     train : mapping of str to array-like, shape (n, ...)
-        Layers as :func:`repsim.extract` stores and :func:`repsim.open_activations` opens them, or
-        any arrays that are sliced by rows. Trailing axes are flattened: what one vector of a sample
-        is was chosen with ``transform=`` when they were stored.
+        Layers that :func:`repsim.extract` stored and :func:`repsim.open_activations` opened, or any
+        arrays that can be sliced by rows. Trailing axes are flattened; ``transform=`` chose the
+        vector of a sample when the layers were stored.
     train_labels : array or sequence of int, shape (n,)
         Class numbers from 0, in the order of the rows.
     test : mapping of str to array-like, shape (m, ...)
@@ -78,17 +78,17 @@ def probe_activations(
     Raises
     ------
     InputError
-        Other layers or widths in test than in train, labels that do not fit the rows, and what
-        :func:`repsim.linear_probe` refuses.
+        Different layers or widths in train and test, labels that do not match the rows, or
+        arguments that :func:`repsim.linear_probe` refuses.
     ArrayTypeError
         Not sliceable arrays of real numbers.
     NonFiniteError
-        NaN or infinity, naming layer and rows.
+        NaN or infinity; the message names layer and rows.
 
     Notes
     -----
-    Layers are read one after the other, a block of rows at a time, once. Memory is that of one
-    layer: min(n, p)·p and the held-out features, holdout·n·p. Invariances and cost are those of
+    Layers are read once, one after the other, one block of rows at a time. The memory is that of
+    one layer: min(n, p)·p and the held-out features, holdout·n·p. Invariances and cost are those of
     :func:`repsim.linear_probe`.
 
     References

@@ -1,4 +1,4 @@
-"""From the output of a layer to the vectors that a probe is trained on: CLS, means, each token."""
+"""Vectors for probes from the output of a layer: CLS, means, each token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from repsim.capture.tokens import (
 __all__ = ["ChosenTokens", "TokenChoices", "Tokens"]
 
 Tokens: TypeAlias = str | int | Sequence[str | int]
-"""What ``tokens=`` accepts."""
+"""Types of ``tokens=``."""
 
 NAMED = ("cls", "mean", "mean_without_cls")
 
@@ -41,13 +41,13 @@ class ChosenTokens:
 
 
 class TokenChoices:
-    """A recorder's transform that keeps the chosen tokens of an output, stacked.
+    """A transform for the recorder that stacks the chosen tokens of an output.
 
     Parameters
     ----------
     options : TokenOptions
-        What the caller says of prefixes: how many tokens precede the spatial ones, the first of
-        them CLS.
+        The caller's options about prefixes: the number of tokens before the spatial ones, the first
+        of them CLS.
     model : torch.nn.Module
         The model.
     tokens : str, int, or a sequence of these
@@ -65,11 +65,11 @@ class TokenChoices:
         self._convolutions: list[Convolution] = []
         self._input = ModelInput()
         self.unknown: dict[str, tuple[int, ...]] = {}
-        """Layers in which the prefix could not be told, with the shape of their output."""
+        """Layers with unknown prefix, with the shape of their output."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Follow the model's input and its maps: they tell a CLS token from a patch."""
+        """Record the input and the maps of the model, which tell a CLS token from a patch."""
         handle = self._root.register_forward_pre_hook(self._began, with_kwargs=True)
         try:
             with watching(self._root) as self._convolutions:
@@ -81,12 +81,12 @@ class TokenChoices:
         self._input = ModelInput.of((args, kwargs))
 
     def start(self) -> None:
-        """Get ready for the next forward."""
+        """Prepare for the next forward."""
         self._convolutions.clear()
         self._input = ModelInput()
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> ChosenTokens:
-        """Return the chosen tokens of one output; those that it lacks are left out."""
+        """Return the chosen tokens of one output; tokens that it lacks are left out."""
         if not 2 <= tensor.ndim <= 4:
             raise CaptureError(
                 f"{self._operation}: layer {layer!r} returned {tuple(tensor.shape)}.\n"
@@ -99,7 +99,7 @@ class TokenChoices:
             if "mean" in self.named:
                 chosen["mean"] = tensor.to(wide)
         else:
-            # (B, N, D) either way: the positions of a map are its tokens.
+            # (B, N, D) in both cases, because the positions of a map are its tokens.
             sequence = tensor if tensor.ndim == 3 else self._of_map(tensor, layer)
             given = self._options.prefix_of(f"{layer}:{call}", layer)
             known = 0 if tensor.ndim == 4 else self._prefix_in(tensor, layer, given)
@@ -117,7 +117,7 @@ class TokenChoices:
         return ChosenTokens(tuple(names), parts[0] if len(parts) == 1 else torch.cat(parts))
 
     def _of_map(self, tensor: Tensor, layer: str) -> Tensor:
-        """Return a map as (B, N, D); where its channels are shows from those of convolutions."""
+        """Return a map as (B, N, D); the maps of convolutions show which axis holds channels."""
         found = grid_of_map(
             (int(tensor.shape[1]), int(tensor.shape[2]), int(tensor.shape[3])),
             self._input.image,
@@ -139,7 +139,7 @@ class TokenChoices:
         return [each.result for each in self._convolutions]
 
     def _prefix_in(self, tensor: Tensor, layer: str, given: int | None) -> int | None:
-        """How many tokens of (B, N, D) are no patches; None where that cannot be told."""
+        """The number of tokens of (B, N, D) that are not patches; None if unknown."""
         known = prefix_of_sequence(
             int(tensor.shape[1]),
             self._maps(),
@@ -155,7 +155,7 @@ class TokenChoices:
 def _vector(
     sequence: Tensor, name: str, prefix: int | None, has_cls: bool, wide: torch.dtype
 ) -> Tensor | None:
-    """Return one choice of a sequence (B, N, D); None where it has none."""
+    """Return one choice of a sequence (B, N, D); None if it has no such token."""
     if name == "mean":
         return sequence.mean(1, dtype=wide)
     if name == "mean_without_cls":
@@ -168,7 +168,7 @@ def _vector(
 
 
 def _resolved(operation: str, tokens: Tokens) -> tuple[tuple[str, ...], bool]:
-    """Return the named and numbered choices, each once and in order, and whether "each" is one."""
+    """Return the named and numbered choices, once and in order, and whether "each" is one."""
     wanted = [tokens] if isinstance(tokens, str | int) else list(tokens)
     names = [str(token) for token in wanted if not isinstance(token, bool)]
     known = [name for name in names if name in (*NAMED, "each") or name.isdecimal()]
@@ -179,6 +179,6 @@ def _resolved(operation: str, tokens: Tokens) -> tuple[tuple[str, ...], bool]:
             f"  got {tokens!r}"
         )
     each = "each" in known
-    # "each" has all the positions.
+    # "each" includes all positions.
     named = [n for n in known if n != "each" and not (each and n.isdecimal())]
     return tuple(dict.fromkeys(str(int(n)) if n.isdecimal() else n for n in named)), each

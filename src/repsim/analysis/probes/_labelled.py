@@ -1,4 +1,4 @@
-"""Batches with labels: taking them apart, and dividing a stream of them class by class."""
+"""Batches with labels: splitting off the labels, and dividing a stream class by class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from repsim._errors import InputError
 __all__ = ["Division", "IntArray", "LabelsOf", "apart", "class_numbers"]
 
 LabelsOf: TypeAlias = Callable[[Any], Any]
-"""What ``labels=`` accepts: the labels of a batch."""
+"""Type of ``labels=``: a function that returns the labels of a batch."""
 
 IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -31,14 +31,14 @@ def apart(
     operation : str
         The caller's name, for errors.
     batch : object
-        A tuple or list of (input, labels, ...), or a mapping with "labels" or "label", which the
-        model does not get: it would add a loss, or refuse.
+        A tuple or list of (input, labels, ...), or a mapping with "labels" or "label". The model
+        does not get the labels, because it would add a loss or raise.
     labels_of : callable, optional
-        Takes the labels from any other batch, which the model then gets whole.
+        Returns the labels of any other batch; the model then gets the whole batch.
     n_classes : int, optional
-        Labels must be below.
+        Labels must be smaller.
     source : str
-        Which stream this is, for errors.
+        Name of the stream, for errors.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def apart(
     Raises
     ------
     InputError
-        There are no labels, or they are not one class number from 0 a sample.
+        There are no labels, or they are not one class number per sample, counted from 0.
     """
     if labels_of is not None:
         found = labels_of(batch)
@@ -69,7 +69,7 @@ def apart(
 
 
 def class_numbers(operation: str, found: Any, n_classes: int | None, source: str) -> IntArray:
-    """Return labels as int64 (n,), or say why they are not one class number from 0 a sample."""
+    """Return labels as int64 (n,), or raise if they are not one class number per sample."""
     labels = to_numpy(found) if isinstance(found, Tensor) else np.asarray(found)
     if labels.ndim != 1 or labels.dtype.kind not in "iub" or len(labels) == 0:
         raise InputError(
@@ -90,17 +90,18 @@ def class_numbers(operation: str, found: Any, n_classes: int | None, source: str
 
 
 class Division:
-    """Which samples of a stream a probe is fitted on, which are held out, and which are too many.
+    """Which samples of a stream are fitted, which are held out, and which are left out.
 
-    By a sample's number i within its class, from 0, so that classes are balanced and a stream is
-    divided the same way every time: held out where ⌊(i + 1)h⌋ > ⌊ih⌋, every fifth for h = 0.2.
+    The number i of a sample within its class, counted from 0, decides. Classes are therefore
+    balanced, and a stream is always divided in the same way. A sample is held out if ⌊(i + 1)h⌋ >
+    ⌊ih⌋: every fifth for h = 0.2.
 
     Parameters
     ----------
     holdout : float
         h, the part of each class that is held out, in [0, 1).
     shots : int, optional
-        How many samples of each class to take, the first ones; by default all.
+        Use this number of first samples of each class; by default all.
     """
 
     def __init__(self, holdout: float, shots: int | None) -> None:
@@ -115,13 +116,13 @@ class Division:
         return len(self.fitted)
 
     def complete(self, n_classes: int | None) -> bool:
-        """Whether no further sample will be taken."""
+        """Whether no further sample will be used."""
         if self._shots is None or n_classes is None or self.n_classes < n_classes:
             return False
         return bool((self.fitted + self.held >= self._shots).all())
 
     def take(self, labels: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the rows of the next samples to fit on, and those to hold out."""
+        """Return the rows of the next samples to fit, and those to hold out."""
         grown = max(self.n_classes, int(labels.max()) + 1) - self.n_classes
         self.fitted, self.held = (np.pad(c, (0, grown)) for c in (self.fitted, self.held))
         rows: tuple[list[int], list[int]] = [], []
@@ -135,7 +136,7 @@ class Division:
         return np.array(rows[0], np.int64), np.array(rows[1], np.int64)
 
     def check(self, operation: str, n_classes: int | None, *, hold: bool) -> int:
-        """Return the number of classes, or say what is missing for a probe of them."""
+        """Return the number of classes, or raise an error that says which samples are missing."""
         classes = self.n_classes if n_classes is None else n_classes
         fitted = np.pad(self.fitted, (0, classes - self.n_classes))
         held = np.pad(self.held, (0, classes - self.n_classes))

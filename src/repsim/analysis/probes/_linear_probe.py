@@ -1,4 +1,4 @@
-"""Few-shot linear probes: what a linear classifier reads from each layer and token."""
+"""Few-shot linear probes: accuracy of a linear classifier on each layer and token."""
 
 from __future__ import annotations
 
@@ -49,60 +49,61 @@ def linear_probe(
 ) -> xarray.Dataset:
     """Test accuracy of a closed-form linear classifier on each layer and choice of token.
 
-    Ridge regression with a bias from standardised features to the targets +1 (its class) and −1
-    (the others), whose largest output names the class. With n samples, n_k of class k with the
-    sum c_k, mean μ, D the diagonal of standard deviations and S = XᵀX::
+    The classifier is ridge regression with a bias from standardised features to the targets +1 (the
+    class) and −1 (all others); the largest output decides the class. With n samples, n_k of class k
+    with the sum c_k, mean μ, D the diagonal of standard deviations and S = XᵀX::
 
         A = D⁻¹(S − nμμᵀ)D⁻¹     W = (A + λI)⁻¹ D⁻¹ · 2(c_k − (n_k/n)Σx)
         b = (2n_k/n − 1) − μᵀD⁻¹W
 
-    For every layer and token, λ is the value of ``ridges`` with which a fit on one part of
-    ``train`` is right most often on the held-out part (among equals the one of least squared
-    error); the classifier that is tested is fitted with it on all of ``train``.
+    For every layer and token, λ is chosen from ``ridges``: a classifier is fitted on one part of
+    ``train`` with each λ, and the λ with the best accuracy on the held-out part is used (if several
+    are equal, the one with the least squared error). The tested classifier is then fitted with this
+    λ on all of ``train``.
 
     Parameters
     ----------
     model : torch.nn.Module
-        An unmodified model, in any wrapper. It runs in evaluation mode without gradients and comes
-        back as it was.
+        An unmodified model, in any wrapper. It runs in evaluation mode without gradients and is
+        restored afterwards.
     train, test : iterable
         Batches (input, labels), or mappings with "labels" or "label", which the model does not
-        get; for anything else see ``labels``. Labels are class numbers from 0, (n,). Each is
+        get; for anything else see ``labels``. Labels are class numbers from 0, (n,). Both are
         iterated once.
     layers : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :class:`repsim.Recorder`.
     tokens : str, int or a sequence of these, default ("cls", "mean", "mean_without_cls")
         ``"cls"``: the CLS token. ``"mean"``: the mean over all tokens, or over the positions of a
         map, channels first or last. ``"mean_without_cls"``: the mean over spatial tokens, without
-        CLS, distillation and register tokens. 0, 1, ...: one token, counted from the front of the
-        sequence, CLS included. ``"each"``: all tokens, or all positions of a map row by row, one
-        probe each. A vector (B, D) has a ``"mean"``, itself, and nothing else.
+        CLS, distillation and register tokens. 0, 1, ...: one token, counted from the start of the
+        sequence, including CLS. ``"each"``: one probe for each token, or for each position of a map
+        row by row. A vector (B, D) has only a ``"mean"``: itself.
     n_classes : int, optional
-        K; by default one more than the largest label of ``train``. With ``shots``, ``train`` is
-        left as soon as all classes are complete, which without ``n_classes`` cannot be known.
+        K; by default one more than the largest label of ``train``. With ``shots`` and
+        ``n_classes``, iteration of ``train`` stops as soon as all classes are complete.
     ridges : sequence of float, default 2⁻¹⁰, 2⁻⁸, ..., 2²⁰
-        The λ to choose from, above zero. A is not divided by n: its diagonal is n.
+        The values of λ to choose from, above zero. A is not divided by n, so its diagonal is n.
     standardize : bool, default True
         Whether to divide features by their standard deviations over the training samples.
     shots : int, optional
-        Use the first so many samples of each class in the order of ``train``; by default all.
-        A reshuffled ``train`` draws others: few-shot accuracies vary, repeat them.
+        Use this number of first samples of each class in the order of ``train``; by default all. A
+        reshuffled ``train`` gives other samples. Few-shot accuracies vary, so repeat them.
     holdout : float, default 0.2
         The part of each class held out for λ, in [0, 1): every fifth sample of the class. 0 only
         with a single λ.
     labels : callable, optional
-        From a batch to its labels; the model then gets the batch whole.
+        A function from a batch to its labels; the model then gets the whole batch.
     prefix : int, or mapping of layer to int, optional
-        How many tokens precede the spatial ones, the first of them CLS (0: there is no CLS). By
-        default found, as in :func:`repsim.attention_distance`. Where neither a map of the model
-        nor the model itself tells, as in text, "cls" and "mean_without_cls" are NaN.
+        Number of tokens before the spatial ones, the first of them CLS (0: there is no CLS). By
+        default found, as in :func:`repsim.attention_distance`. If neither a map of the model nor
+        the model itself shows it, as with text, "cls" and "mean_without_cls" are NaN.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
     prepare, forward : callable, optional
-        From the batch to what the model wants, and ``forward(model, batch)`` in place of
-        ``model(batch)``.
+        A function from the batch to the batch for the model, and ``forward(model, batch)`` in place
+        of ``model(batch)``.
     name : str, optional
-        What the result calls the model, by default its class.
+        Name of the model in the result, by default its class.
     progress : bool, default True
         Whether to show progress bars on standard error.
 
@@ -110,11 +111,11 @@ def linear_probe(
     -------
     xarray.Dataset
         Dims ("layer", "token"): ``accuracy`` on test in [0, 1] and its binomial ``standard_error``
-        √(a(1 − a)/n_test); ``ridge``, the chosen λ; ``holdout_accuracy`` with it, which has been
-        maximised over λ (NaN without holdout). Layers in execution order, tokens by name in the
-        order asked for, then "0", "1", ... Where a layer lacks a token all are NaN: no other token
-        stands in for a missing CLS. ``attrs``: n_train, n_holdout (of n_train), n_test, n_classes,
-        chance (the share of the most frequent class of test), options, model, versions.
+        √(a(1 − a)/n_test); ``ridge``, the chosen λ; ``holdout_accuracy`` with this λ, maximised
+        over λ (NaN without holdout). Layers are in execution order, tokens in the requested order,
+        then "0", "1", ... If a layer lacks a token, its values are NaN; no other token replaces a
+        missing CLS. ``attrs``: n_train, n_holdout (of n_train), n_test, n_classes, chance (the
+        share of the most frequent class of test), options, model, versions.
 
     Raises
     ------
@@ -122,27 +123,27 @@ def linear_probe(
         No or unusable labels, fewer than two classes, a class that is absent from the fitted or
         the held-out part, no layer with any of the tokens, unusable options.
     LayerNotFoundError, CaptureError
-        A layer that does not exist or did not run, or whose output is no vector, tokens or map.
+        A layer does not exist or did not run, or its output is not a vector, tokens or a map.
     NonFiniteError
-        NaN or infinity in a layer, naming it and the batch.
+        NaN or infinity in a layer; the message names it and the batch.
 
     Warns
     -----
     RepsimWarning
-        Layers whose tokens are neither the patches of the last map nor these with the prefix, so
-        that "cls" and "mean_without_cls" cannot be told: NaN there, unless ``prefix`` is given.
+        Layers whose tokens are neither the patches of the last map nor these and the prefix: there
+        "cls" and "mean_without_cls" are unknown and NaN, unless ``prefix`` is given.
 
     Notes
     -----
-    Invariant to translation and (standardised) to scaling of each feature; not to rotation. A
-    feature that is constant over the training samples gets the weight 0. Not the logistic
-    regression of other papers. A chosen λ at an end of ``ridges`` says that the range is too
-    narrow.
+    Invariant to translation and, if standardised, to scaling of each feature; not to rotation. A
+    feature that is constant over the training samples gets the weight 0. Other papers use logistic
+    regression, which gives other numbers. If the chosen λ is the first or last of ``ridges``, the
+    range is too narrow.
 
-    For each layer and token with p features, memory is min(n, p)·p for what is fitted and the
-    held-out features themselves, holdout·n·p: bound those of a large ``train`` by ``shots`` or a
-    smaller ``holdout``. One forward pass over train and test; two eigendecompositions of
-    min(n, p)³, in float64, for all λ together.
+    For each layer and token with p features, the memory is min(n, p)·p for the fit and holdout·n·p
+    for the held-out features. For a large ``train``, limit the latter by ``shots`` or a smaller
+    ``holdout``. Cost: one forward pass over train and test, and two eigendecompositions of min(n,
+    p)³ in float64 for all λ together.
 
     References
     ----------
@@ -180,7 +181,7 @@ def linear_probe(
         _report_unknown(choices)
         _check_any(vectors.names, tokens)
         tested: dict[str, TestedProbe] = {}
-        for layer in list(training):  # the state of a layer goes when its classifiers are there
+        for layer in list(training):  # free the state of a layer once its classifiers exist
             tested[layer] = training.pop(layer).choose(ridges, classes, standardize=standardize)
         with each_batch("linear_probe", test, progress=progress) as batches:
             counts = _test(vectors, batches, tested, classes)
@@ -266,7 +267,7 @@ def _test(
 def _check_outputs(
     outputs: Mapping[str, ChosenTokens], n: int, names: Mapping[str, tuple[str, ...]], where: str
 ) -> None:
-    """Check what one forward gave, against the labels and the batches before."""
+    """Check the outputs of one forward against the labels and earlier batches."""
     for layer, found in outputs.items():
         if found.values.shape[1] != n:
             raise InputError(

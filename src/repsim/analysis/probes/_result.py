@@ -19,7 +19,7 @@ __all__ = ["probe_result"]
 def probe_result(
     chosen: Mapping[str, TestedProbe], named: Sequence[str], n_test: int
 ) -> xarray.Dataset:
-    """Return what probes of layers (rows) and tokens (columns, the named ones first) got right."""
+    """Return the accuracies of probes of layers (rows) and tokens (columns, named ones first)."""
     import xarray
 
     found = {name for each in chosen.values() for name in each.names}

@@ -1,4 +1,4 @@
-"""What is kept of one layer while its probes are trained, and while they are tested."""
+"""The state of one layer during training and test of its probes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 
 RIDGES = tuple(2.0**k for k in range(-10, 21, 2))
-"""From hardly any shrinkage to little more than the class means: the diagonal of A is n."""
+"""From nearly no shrinkage to little more than the class means; the diagonal of A is n."""
 
 
 @dataclass
 class TestedProbe:
-    """The classifiers of one layer's T tokens, and how many test samples each got right.
+    """The classifiers of one layer's T tokens, and the number of test samples each got right.
 
     Attributes
     ----------
     names : tuple of T str
-        The tokens; none where the layer has none of those asked for.
+        The tokens; empty if the layer has none of the requested ones.
     ridge, holdout_accuracy, correct : numpy.ndarray, shape (T,)
-        The chosen λ, how often it was right on what was held out, and hits on test.
+        The chosen λ, its accuracy on the held-out samples, and hits on test.
     """
 
     names: tuple[str, ...]
@@ -43,10 +43,10 @@ class TestedProbe:
     holdout_accuracy: Floats
     correct: Floats
 
-    __test__ = False  # to pytest, a class of this name would be a test
+    __test__ = False  # pytest would take a class of this name for a test
 
     def add(self, values: Tensor, labels: IntArray) -> None:
-        """Count the hits among the samples of a batch, (T, n, p)."""
+        """Count the hits in a batch, (T, n, p)."""
         if self.classifier is not None:
             predicted = to_numpy(self.classifier.predict(values))
             self.correct += (predicted == labels).sum(-1)
@@ -54,7 +54,7 @@ class TestedProbe:
 
 @dataclass
 class TrainedProbe:
-    """What has been seen in train of one layer's T tokens."""
+    """The training data seen so far of one layer's T tokens."""
 
     names: tuple[str, ...]
     statistics: RidgeStatistics = field(default_factory=RidgeStatistics)
@@ -68,10 +68,10 @@ class TrainedProbe:
                 self.held.append((_rows(values, hold), labels[hold]))
 
     def choose(self, ridges: Sequence[float], classes: int, *, standardize: bool) -> TestedProbe:
-        """Choose each token's λ on what is held out, and fit again on everything with it.
+        """Choose λ for each token on the held-out samples, and fit again on all samples.
 
-        The best accuracy decides; few-shot accuracies have many ties, so among equals the least
-        squared error to the targets, and then the first.
+        The best accuracy decides. Few-shot accuracies have many ties, so the least squared error to
+        the targets decides next, and then the first λ.
         """
         tokens = len(self.names)
         nothing = np.zeros(tokens)
@@ -100,7 +100,7 @@ def _rows(values: Tensor, rows: IntArray) -> Tensor:
 
 
 def check_ridges(operation: str, ridges: Sequence[float], holdout: float) -> None:
-    """Refuse values of λ that cannot be used, or cannot be chosen among."""
+    """Raise if values of λ cannot be used, or if none can be chosen."""
     if not len(ridges) or not all(0 < ridge < math.inf for ridge in ridges):
         raise InputError(
             f"{operation}: ridges must be one or more numbers above zero.\n  got {ridges!r}\n"

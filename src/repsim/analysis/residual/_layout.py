@@ -1,4 +1,4 @@
-"""Which axes of a residual sum hold samples, tokens and channels, and which tokens come first."""
+"""Which axes of a residual sum hold samples, tokens and channels, and its prefix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Layout", "Layouts"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the summands of a site have their samples, tokens and channels."""
+    """The axes of samples, tokens and channels of the summands of a site."""
 
     batch: int
     channels: int

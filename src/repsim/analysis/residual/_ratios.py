@@ -1,4 +1,4 @@
-"""How much of a residual stream is skip, how much is branch: norms, token by token."""
+"""Norms of skip and branch at residual connections, token by token."""
 
 from __future__ import annotations
 
@@ -41,72 +41,72 @@ def residual_ratios(
 
         ratio = ‖z‖ / ‖f(z)‖    branch_share = ‖f(z)‖ / ‖z + f(z)‖    cosine = ⟨z, f(z)⟩ / ‖z‖‖f(z)‖
 
-    averaged over images. A ratio above 1 says that the skip dominates.
+    averaged over images. If the ratio is above 1, the skip dominates.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model, in any wrapper. It runs in evaluation mode without gradients, and comes back as
-        it was.
+        The model, in any wrapper. It runs in evaluation mode without gradients and is restored
+        afterwards.
     data : iterable
         Batches, iterated once: the input tensor, a tuple led by it, or a mapping of keyword
         arguments. Their sizes may differ.
     prefix : int, or mapping of site or block to int, optional
-        How many tokens of a sequence (n, tokens, channels) come before the spatial ones: CLS,
-        distillation, registers. By default what the map of a convolution leaves over, as in
-        :func:`repsim.attention_distance`, checked against what the model says of itself; an error
-        asks for it where neither tells. For text pass the number of tokens to set apart. Feature
-        maps have none.
+        Number of tokens of a sequence (n, tokens, channels) before the spatial ones: CLS,
+        distillation, registers. By default the tokens that are not in the map of a convolution, as
+        in :func:`repsim.attention_distance`, checked against the declaration of the model. If
+        neither shows it, an error asks for it. For text pass the number of tokens to separate.
+        Feature maps have no prefix.
     batch_dim : int, optional
-        The axis of the samples, in every sum. By default axis 0, checked against the input's.
+        The axis of the samples in every sum. By default axis 0, checked against that of the input.
     channel_dim : int, optional
-        The axis of the channels, in every sum. By default that of the operations that made the
-        skip: 1 after a convolution, the last after a linear layer or LayerNorm, wherever a
-        permutation moved it; where they do not tell, 1 for four axes or more, else the last.
+        The axis of the channels in every sum. By default it follows from the operations that made
+        the skip: 1 after a convolution, the last after a linear layer or LayerNorm, tracked through
+        permutations. If they do not show it, 1 for four axes or more, else the last.
     prepare : callable, optional
-        From the batch to the batch that the model wants.
+        A function from the batch to the batch for the model.
     forward : callable, optional
         ``forward(model, batch)`` in place of ``model(batch)``.
     progress : bool, default True
         Whether to show a progress bar on standard error.
     name : str, optional
-        What the result and the pictures call the model, by default its class.
+        Name of the model in the result and the pictures, by default its class.
 
     Returns
     -------
     xarray.Dataset
         float64, without units. ``ratio``, ``branch_share`` (both ≥ 0) and ``cosine`` ([−1, 1]),
-        dims ("site", "token"): means over images, NaN beyond a site's tokens; the positions of a
-        map are its tokens, row by row. ``ratio_prefix`` and ``ratio_spatial`` ("site",): means of
-        ``ratio`` over the prefix and over the spatial tokens, NaN where there are none.
-        Coordinates along site, in execution order: its label, ``block``, ``branch``, ``kind`` as
-        in :func:`repsim.residual_sites`, ``n_prefix`` and ``n_tokens``. ``attrs``: model,
-        n_samples, versions.
+        dims ("site", "token"): means over images, NaN beyond the tokens of a site; the tokens of a
+        map are its positions, row by row. ``ratio_prefix`` and ``ratio_spatial`` ("site",): means
+        of ``ratio`` over the prefix and over the spatial tokens, NaN if there are none. Coordinates
+        along site, in execution order: its label, ``block``, ``branch``, ``kind`` as in
+        :func:`repsim.residual_sites`, ``n_prefix`` and ``n_tokens``. ``attrs``: model, n_samples,
+        versions.
 
     Raises
     ------
     CaptureError
-        The model has no residual connection, or axis 0 of one is not the batch.
+        The model has no residual connection, or axis 0 of a sum is not the batch.
     InputError
-        Data that are no batches; a sequence whose prefix is unknown; a map that changes its size.
+        The data are not batches; the prefix of a sequence is unknown; a map changes its size.
     NonFiniteError
-        NaN or infinity in a summand, naming site and batch.
+        NaN or infinity in a summand; the message names site and batch.
 
     Warns
     -----
     DegenerateWarning
-        A branch or a skip is exactly zero at a token: what is divided by it is NaN.
+        A branch or a skip is exactly zero at a token, so ratios with this divisor are NaN.
     RepsimWarning
-        Something looks residual and could not be followed.
+        An operation looks like a residual connection but could not be followed.
 
     Notes
     -----
-    z and f(z) are the very summands: where a block adds several branches to one skip (kind
-    "parallel"), z of the second is the sum with the first; for a projection shortcut z is the
-    projected skip. The mean is over images of the ratio, not the ratio of means. Half precision
-    is computed in float32, means are accumulated in float64.
+    z and f(z) are the two summands themselves. If a block adds several branches to one skip (kind
+    "parallel"), z of the second branch is the sum with the first. For a projection shortcut z is
+    the projected skip. The result is the mean of ratios over images, not the ratio of means. Half
+    precision is computed in float32; means are accumulated in float64.
 
-    Cost: the forward passes, three reductions for each site, and O(sites · tokens) memory.
+    Cost: the forward passes and three reductions for each site. Memory: O(sites · tokens).
 
     References
     ----------
@@ -155,7 +155,7 @@ def residual_ratios(
 
 
 class _Sums:
-    """Sums over images of one site, in float64 where the device has it."""
+    """Sums over images of one site, in float64 if the device has it."""
 
     def __init__(self, site: ResidualSite, layout: Layout) -> None:
         self.site = site
@@ -170,7 +170,7 @@ class _Sums:
         by_z, by_f = _nonzero(norm_z), _nonzero(norm_f)
         cosine = (z / by_z[..., None] * (f / by_f[..., None])).sum(-1)  # ‖z‖‖f‖ may overflow
         values = torch.stack([norm_z / by_f, norm_f / _nonzero(norm_sum), cosine])
-        # Apple's GPUs have no float64.
+        # Apple's GPUs lack float64.
         double = torch.float32 if values.device.type == "mps" else torch.float64
         sums = values.to(double).sum(1)
         n, n_tokens = z.shape[:2]
@@ -190,7 +190,7 @@ class _Sums:
 
 
 class _Total:
-    """What has been seen so far."""
+    """The sums over the batches so far."""
 
     def __init__(self, layouts: Layouts) -> None:
         self.finder: SiteFinder
@@ -201,7 +201,7 @@ class _Total:
         self._batch = 0
 
     def add(self, site: ResidualSite, call: int, join: Join) -> None:
-        """Take the summands of one site in one forward."""
+        """Add the summands of one site in one forward."""
         key, layout = (site.label, call), self._layouts.of(site, join, self.finder)
         sums = self._sums.setdefault(key, _Sums(site, layout))
         before, now = sums.layout.positions, layout.positions
@@ -285,7 +285,7 @@ _VARIABLES = {
 
 
 def _nonzero(norm: Tensor) -> Tensor:
-    """NaN in place of 0, so that what is divided by it is NaN, not infinity."""
+    """NaN in place of 0, so a quotient is NaN and not infinity."""
     return torch.where(norm > 0, norm, torch.nan)
 
 

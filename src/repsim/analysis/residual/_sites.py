@@ -22,21 +22,22 @@ def residual_sites(
 ) -> ResidualSites:
     """List the residual connections of a model, found by running it once.
 
-    A residual connection is an addition ``z + f(z)`` of equal shapes whose summands are related:
-    the branch f(z) was computed from the skip z and passed a weight matrix on the way (identity);
-    or both were computed from the same value, the skip by fewer weight matrices and no
-    nonlinearity (projection shortcut); or the branch is a further one of a skip that is in the sum
-    already (parallel: ``z + f(z) + g(z)``).
+    A residual connection is an addition ``z + f(z)`` of equal shapes whose summands are related in
+    one of three ways. Identity: the branch f(z) was computed from the skip z and passed a weight
+    matrix. Projection shortcut: both were computed from the same value, the skip with fewer weight
+    matrices and no nonlinearity. Parallel: the branch belongs to a skip that is already in the sum
+    (``z + f(z) + g(z)``).
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model, in any wrapper. It runs once in evaluation mode without gradients, and comes
-        back as it was.
+        The model, in any wrapper. It runs once in evaluation mode without gradients and is restored
+        afterwards.
     example : tensor, tuple, or mapping
-        One batch: the input, a tuple led by it, or keyword arguments. A batch of one will do.
+        One batch: the input, a tuple whose first item is the input, or keyword arguments. A batch
+        of one sample suffices.
     prepare : callable, optional
-        From the example to the batch that the model wants.
+        A function from the example to the batch for the model.
     forward : callable, optional
         ``forward(model, batch)`` in place of ``model(batch)``.
 
@@ -44,30 +45,30 @@ def residual_sites(
     -------
     ResidualSites
         A tuple of :class:`repsim.capture.ResidualSite` (label, block, branch, kind, shape) in
-        execution order, empty where there is none. Printing it shows a table; ``labels`` are
-        unique and are what the other functions use.
+        execution order; empty if there is none. Printing it shows a table. Its ``labels`` are
+        unique, and other functions use them.
 
     Raises
     ------
     InputError
-        The model is no module, or the example no batch.
+        The model is not a module, or the example is not a batch.
 
     Warns
     -----
     RepsimWarning
-        Something looks like a residual connection but is no addition that can be followed:
+        An operation looks like a residual connection but is not an addition that can be followed:
         ``torch.stack([z, f]).sum(0)``, ``z - (-f)``, an addition in scripted code or in a custom
         kernel.
 
     Notes
     -----
-    Tensors are followed through torch functions, so nothing depends on the model's code or class
-    names. Position embeddings, attention masks, rotary embeddings and the sums of low-rank
-    adapters are no residual connections. Not recognised are shortcuts without any weight that are
-    not the value itself (pooled, strided and zero-padded) and the very first skip of a learned
-    token, a constant until it has met the input (CaiT's class token).
+    Tensors are followed through torch functions, so the result does not depend on the code or the
+    class names of the model. Position embeddings, attention masks, rotary embeddings and sums of
+    low-rank adapters are not residual connections. Two kinds are not recognised: shortcuts without
+    weights that change the value (pooled, strided, zero-padded), and the first skip of a learned
+    token, which is a constant before it is combined with the input (CaiT's class token).
 
-    Cost: one forward, and some ten microseconds for each torch function.
+    Cost: one forward, and about ten microseconds for each torch function.
 
     References
     ----------
