@@ -244,7 +244,10 @@ def full(public: PublicName) -> str:
     if public.kind == "data":
         text = docstring_of(public).replace("\n", "\n    ")
         return rst(f".. py:data:: {public.path}\n\n    {text}\n")
-    options = "\n    :no-members:" if public.kind == "exception" else ""
+    options = {
+        "exception": "\n    :no-members:",
+        "class": "\n    :inherited-members: object, Mapping, tuple",
+    }.get(public.kind, "")
     return rst(f".. auto{public.kind}:: {public.path}{options}\n")
 
 

@@ -54,7 +54,7 @@ def test_the_kernel_may_bring_its_own():
 
 def test_what_has_no_choice_says_so():
     for kernel in ("cosine", "polynomial"):
-        with pytest.raises(repsim.InputError, match="compare: this kernel has no choice"):
+        with pytest.raises(repsim.InputError, match="compare: this kernel takes no precision"):
             compare(net(), data=images(), kernel=kernel, precision="bf16", **quiet)
         compare(net(), data=images(), kernel=kernel, precision="highest", **quiet)
     with pytest.raises(repsim.InputError, match="compare: unknown precision"):

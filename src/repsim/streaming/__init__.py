@@ -3,7 +3,8 @@
 from repsim.streaming._blocks import BlockSums, Sums
 from repsim.streaming._covariance import StreamingLinearCKA
 from repsim.streaming._distributed import gather, group_size, tell_failure
-from repsim.streaming._minibatch import MIN_BATCH, MinibatchCKA
+from repsim.streaming._minibatch import MinibatchCKA
+from repsim.streaming._minibatch_results import MIN_BATCH
 from repsim.streaming._pairs import CHUNK, pair_products, self_products
 from repsim.streaming._pilot import PilotKernels
 from repsim.streaming._ridge import LinearClassifier, RidgePath, RidgeStatistics

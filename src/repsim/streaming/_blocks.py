@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from repsim._array import same_home, to_numpy
 from repsim._typing import Array
-from repsim.estimators import Products, alignment
+from repsim.estimators import Products, alignment, permutation_variance
 
 __all__ = ["BlockSums", "Sums"]
 
@@ -36,12 +39,25 @@ class Sums(NamedTuple):
             self.batches + other.batches,
         )
 
+    def null_sd(self, n: int) -> Array:
+        """Return the standard deviation of ⟨A, B⟩ over permutations of a batch of n, (Lx, Ly)."""
+        xp = array_namespace(self.xx)
+        factor = math.sqrt(permutation_variance(n))
+        # Roots first: the product of two self-products overflows.
+        out: Array = xp.sqrt(self.xx)[:, None] * (xp.sqrt(self.yy) * factor)[None, :]
+        return out
+
     def on_host(self) -> Sums:
         """Return the same sums as NumPy arrays."""
         return Sums(to_numpy(self.xy), to_numpy(self.xx), to_numpy(self.yy), self.batches)
 
+    def in_double(self) -> Sums:
+        """Return the same sums as NumPy arrays in float64, for devices without it."""
+        xy, xx, yy = (to_numpy(v).astype(np.float64) for v in (self.xy, self.xx, self.yy))
+        return Sums(xy, xx, yy, self.batches)
 
-@dataclass
+
+@dataclass(frozen=True)
 class BlockSums:
     """Sums over batches in at most ``capacity`` blocks of the same number of batches.
 
@@ -49,29 +65,17 @@ class BlockSums:
     holds 2, 4, 8, ... batches. The total does not depend on the blocks.
     """
 
-    blocks: list[Sums] = field(default_factory=list)
+    blocks: Sequence[Sums] = ()
     batches_per_block: int = 1
     capacity: int = CAPACITY
 
-    def add(self, sums: Sums) -> None:
-        """Add the sums of a batch, or of a block that holds at most as many batches as these."""
-        last = self.blocks[-1].batches if self.blocks else self.batches_per_block
-        if last + sums.batches <= self.batches_per_block:
-            self.blocks[-1] = self.blocks[-1].plus(sums)
-        else:
-            self.blocks.append(sums)
-        while len(self.blocks) > self.capacity:
-            self._join_neighbours()
-
-    def merge(self, other: BlockSums) -> None:
-        """Add all blocks of another, at the coarser of the two block sizes."""
-        theirs = BlockSums(list(other.blocks), other.batches_per_block, self.capacity)
-        while self.batches_per_block < theirs.batches_per_block:
-            self._join_neighbours()
-        while theirs.batches_per_block < self.batches_per_block:
-            theirs._join_neighbours()
-        for block in theirs.blocks:
-            self.add(block)
+    def plus(self, other: BlockSums) -> BlockSums:
+        """Return the blocks of both, at the coarser of the two block sizes."""
+        size = max(self.batches_per_block, other.batches_per_block)
+        out = self._of_size(size)
+        for block in other._of_size(size).blocks:
+            out = out._with(block)
+        return out
 
     def total(self) -> Products:
         """Return the sums over all batches, as NumPy arrays."""
@@ -88,9 +92,7 @@ class BlockSums:
 
     def on_host(self) -> BlockSums:
         """Return the same blocks as NumPy arrays."""
-        return BlockSums(
-            [block.on_host() for block in self.blocks], self.batches_per_block, self.capacity
-        )
+        return replace(self, blocks=[block.on_host() for block in self.blocks])
 
     def jackknife(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the delete-one-block jackknife standard error of CKA, (Lx, Ly).
@@ -107,6 +109,51 @@ class BlockSums:
         out: np.ndarray[Any, np.dtype[np.float64]] = np.sqrt((k - 1) / k * squares)
         return out
 
+    def as_plain(self) -> dict[str, Any]:
+        """Return the blocks stacked into four NumPy arrays."""
+        return {
+            "batches_per_block": self.batches_per_block,
+            "batches": np.array([b.batches for b in self.blocks], dtype=np.int64),
+            **{
+                name: np.array([to_numpy(getattr(b, name)) for b in self.blocks], dtype=np.float64)
+                for name in ("xy", "xx", "yy")
+            },
+        }
+
+    @classmethod
+    def from_plain(cls, state: Mapping[str, Any]) -> BlockSums:
+        """Return what :meth:`as_plain` stacked; the blocks stay on the host."""
+        columns = zip(state["xy"], state["xx"], state["yy"], state["batches"], strict=True)
+        return cls(
+            [Sums(np.array(xy), np.array(xx), np.array(yy), int(b)) for xy, xx, yy, b in columns],
+            int(state["batches_per_block"]),
+        )
+
+    def _with(self, sums: Sums) -> BlockSums:
+        """Add a batch, or a block that holds at most as many batches as these."""
+        last = self.blocks[-1].batches if self.blocks else self.batches_per_block
+        if last + sums.batches <= self.batches_per_block:
+            blocks = [*self.blocks[:-1], self.blocks[-1].plus(sums)]
+        else:
+            blocks = [*self.blocks, sums]
+        out = replace(self, blocks=blocks)
+        while len(out.blocks) > self.capacity:
+            out = out._joined()
+        return out
+
+    def _of_size(self, batches_per_block: int) -> BlockSums:
+        out = self
+        while out.batches_per_block < batches_per_block:
+            out = out._joined()
+        return out
+
+    def _joined(self) -> BlockSums:
+        """Join each two neighbours to one block."""
+        pairs = zip(self.blocks[::2], self.blocks[1::2], strict=False)
+        joined = [a.plus(b) for a, b in pairs]
+        rest = self.blocks[2 * len(joined) :]
+        return replace(self, blocks=[*joined, *rest], batches_per_block=2 * self.batches_per_block)
+
     @staticmethod
     def _without(total: Products, block: Sums) -> Any:
         left = Products(
@@ -115,9 +162,3 @@ class BlockSums:
             (total.yy - to_numpy(block.yy))[None, :],
         )
         return alignment(np, left)
-
-    def _join_neighbours(self) -> None:
-        pairs = zip(self.blocks[::2], self.blocks[1::2], strict=False)
-        joined = [a.plus(b) for a, b in pairs]
-        self.blocks = joined + self.blocks[2 * len(joined) :]
-        self.batches_per_block *= 2

@@ -4,17 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from repsim._array import accumulator_dtype, promote
+from array_api_compat import array_namespace, device
+
+from repsim._array import accumulator_dtype, promote, same_home
 from repsim._typing import Array, Namespace
 from repsim.estimators import ESTIMATORS, centred
+from repsim.streaming._blocks import Sums
 
-__all__ = ["distinct", "flat_centred", "pair_products", "self_products"]
+__all__ = ["LayerProducts", "distinct", "flat_centred", "pair_products", "self_products"]
 
 GROUP_BYTES = 1 << 26
 """Grams centred together: enough for full speed, few compared with all Grams."""
 
 CHUNK = 1 << 16
 """Gram entries multiplied at a time, so only one chunk of them is in float64."""
+
+
+class LayerProducts:
+    """The inner products of all layer pairs of a batch.
+
+    A Gram that stands under several names is used once. Where each name finds it is kept between
+    batches, because uploading it for every batch would wait for the accelerator.
+    """
+
+    def __init__(self) -> None:
+        self._indices: dict[tuple[int, ...], Array] = {}
+
+    def of(self, xs: Sequence[Array], ys: Sequence[Array] | None) -> Sums:
+        """Return the sums of one batch from Grams (n, n); without ``ys`` of x with itself."""
+        unique_x, index_x = distinct(xs)
+        xp = array_namespace(unique_x[0])
+        a = flat_centred(xp, unique_x)
+        if ys is None:
+            xy = self._expand(xp, pair_products(xp, a, a), index_x, index_x)
+            xx = xp.linalg.diagonal(xy)
+            return Sums(xy, xx, xx, 1)
+        unique_y, index_y = distinct(ys)
+        b = flat_centred(xp, unique_y)
+        return Sums(
+            self._expand(xp, pair_products(xp, a, b), index_x, index_y),
+            self._expand(xp, self_products(xp, a), index_x),
+            self._expand(xp, self_products(xp, b), index_y),
+            1,
+        )
+
+    def _expand(self, xp: Namespace, values: Array, *indices: tuple[int, ...]) -> Array:
+        """Give every layer the entry of the distinct array that it shares."""
+        for axis, index in enumerate(indices):
+            if index == tuple(range(values.shape[axis])):
+                continue
+            kept = self._indices.get(index)
+            if kept is None or not same_home(kept, values):
+                kept = xp.asarray(list(index), device=device(values))
+                self._indices[index] = kept
+            values = xp.take(values, kept, axis=axis)
+        return values
 
 
 def distinct(grams: Sequence[Array]) -> tuple[list[Array], tuple[int, ...]]:

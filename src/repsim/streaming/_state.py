@@ -1,21 +1,143 @@
-"""Accumulator states as plain values, for saving and restoring."""
+"""What a `MinibatchCKA` has accumulated: how two of these add up, and how one is saved."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from repsim import kernels
-from repsim._array import to_numpy
+from repsim._array import same_home, to_numpy
 from repsim._errors import StateError
-from repsim.streaming._blocks import BlockSums, Sums
+from repsim._typing import Array
+from repsim.streaming._blocks import BlockSums
 
-__all__ = ["FORMAT", "blocks_from_state", "blocks_state", "kernel_from_state", "kernel_state"]
+__all__ = ["FORMAT", "State", "kernel_from_state", "kernel_state"]
 
 FORMAT = "repsim.MinibatchCKA/1"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How the values of a field add up, become plain values, and return from them."""
+
+    plus: Callable[[Any, Any], Any]
+    as_plain: Callable[[Any], Any]
+    from_plain: Callable[[Any], Any]
+
+
+def _optional(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else function(value)
+
+
+def _elementwise(function: str) -> Callable[[Array | None, Array | None], Array | None]:
+    """Apply a function of the namespace to two arrays, on the CPU if their devices differ."""
+
+    def apply(a: Array | None, b: Array | None) -> Array | None:
+        if a is None or b is None:
+            return b if a is None else a
+        if not same_home(a, b):
+            a, b = to_numpy(a), to_numpy(b)
+        out: Array = getattr(array_namespace(a), function)(a, b)
+        return out
+
+    return apply
+
+
+def _earliest(mine: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, Array | None]:
+    earlier = _elementwise("minimum")
+    return {side: earlier(mine.get(side), other.get(side)) for side in {**mine, **other}}
+
+
+def _copied(x: Array) -> np.ndarray[Any, Any]:
+    return np.array(to_numpy(x))
+
+
+def _all_copied(xs: Mapping[str, Array]) -> dict[str, np.ndarray[Any, Any]]:
+    return {side: _copied(x) for side, x in xs.items()}
+
+
+_COUNT = {"kind": _Kind(operator.add, int, int)}
+_LAYERS = {"kind": _Kind(lambda mine, other: mine or other, _optional(list), _optional(tuple))}
+_BLOCKS = {"kind": _Kind(BlockSums.plus, BlockSums.as_plain, BlockSums.from_plain)}
+# √(a² + b²): variances of independent sums add up.
+_DEVIATION = {"kind": _Kind(_elementwise("hypot"), _optional(_copied), _optional(_copied))}
+_FIRST = {"kind": _Kind(_earliest, _all_copied, _all_copied)}
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that batches left behind. A new quantity is one more field here.
+
+    Attributes
+    ----------
+    layers_x, layers_y : tuple of str
+        The names in the order of the first batch; no ``layers_y`` where x is compared with itself.
+    n_samples, n_batches, n_skipped_batches, n_skipped_samples : int
+        As in :class:`repsim.MinibatchCKA`.
+    blocks : BlockSums
+        The inner products of U-centred Grams.
+    null_sd : array, shape (Lx, Ly), optional
+        Standard deviation of Σ_b ⟨A_b, B_b⟩ where y's samples are permuted in every batch.
+    first_bad : mapping of {"x", "y"} to array, shape (L,)
+        The first batch in which a layer was not finite, infinity for none. It is counted on the
+        device: to read it would wait for the accelerator.
+    """
+
+    layers_x: tuple[str, ...] = field(default=(), metadata=_LAYERS)
+    layers_y: tuple[str, ...] | None = field(default=None, metadata=_LAYERS)
+    n_samples: int = field(default=0, metadata=_COUNT)
+    n_batches: int = field(default=0, metadata=_COUNT)
+    n_skipped_batches: int = field(default=0, metadata=_COUNT)
+    n_skipped_samples: int = field(default=0, metadata=_COUNT)
+    blocks: BlockSums = field(default=BlockSums(), metadata=_BLOCKS)
+    null_sd: Array | None = field(default=None, metadata=_DEVIATION)
+    first_bad: Mapping[str, Array] = field(default_factory=dict, metadata=_FIRST)
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """The names of both sides."""
+        return self.layers_x, self.layers_y
+
+    @property
+    def n_seen(self) -> int:
+        """The number of the next batch as the caller counts, short ones included."""
+        return self.n_batches + self.n_skipped_batches
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The numbers of samples and batches, by name."""
+        count = _COUNT["kind"]
+        return {name: getattr(self, name) for name, kind in _KINDS.items() if kind is count}
+
+    def plus(self, later: State) -> State:
+        """Return what this one and then a later one have seen; of the same layers, or none."""
+        numbered = replace(
+            later,
+            first_bad={side: first + float(self.n_seen) for side, first in later.first_bad.items()},
+        )
+        return State(
+            **{
+                name: kind.plus(getattr(self, name), getattr(numbered, name))
+                for name, kind in _KINDS.items()
+            }
+        )
+
+    def as_plain(self) -> dict[str, Any]:
+        """Return NumPy arrays, numbers, strings and lists by the name of their field."""
+        return {name: kind.as_plain(getattr(self, name)) for name, kind in _KINDS.items()}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> State:
+        """Return the state that :meth:`as_plain` described."""
+        return cls(**{name: kind.from_plain(values[name]) for name, kind in _KINDS.items()})
+
+
+_KINDS: dict[str, _Kind] = {f.name: f.metadata["kind"] for f in fields(State)}
 
 
 def kernel_state(kernel: kernels.Kernel) -> dict[str, Any]:
@@ -38,24 +160,3 @@ def kernel_from_state(state: Mapping[str, Any]) -> kernels.Kernel:
         )
     kernel: kernels.Kernel = known[state["name"]](**state["parameters"])
     return kernel
-
-
-def blocks_state(blocks: BlockSums) -> dict[str, Any]:
-    """Stack the blocks into four NumPy arrays."""
-    return {
-        "batches_per_block": blocks.batches_per_block,
-        "batches": np.array([b.batches for b in blocks.blocks], dtype=np.int64),
-        **{
-            name: np.array([to_numpy(getattr(b, name)) for b in blocks.blocks], dtype=np.float64)
-            for name in ("xy", "xx", "yy")
-        },
-    }
-
-
-def blocks_from_state(state: Mapping[str, Any]) -> BlockSums:
-    """Unstack what ``blocks_state`` stacked. The blocks stay on the host."""
-    columns = zip(state["xy"], state["xx"], state["yy"], state["batches"], strict=True)
-    return BlockSums(
-        [Sums(np.array(xy), np.array(xx), np.array(yy), int(b)) for xy, xx, yy, b in columns],
-        int(state["batches_per_block"]),
-    )

@@ -1,0 +1,127 @@
+"""Checks of named activations and of accumulators, for the accumulators over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from repsim._array import namespace, require_square, unpromoted_samples
+from repsim._errors import InputError, NonFiniteError, StateError
+from repsim._typing import Array
+
+__all__ = [
+    "batch_size",
+    "named_grams",
+    "named_samples",
+    "not_finite",
+    "require_layers",
+    "require_state",
+]
+
+
+def named_samples(operation: str, side: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return activations by layer as (n, p) in their own dtype, or say what is wrong with them."""
+    _require_one_home(operation, side, arrays)
+    return {
+        name: unpromoted_samples(operation, x, f"{side}[{name!r}]") for name, x in arrays.items()
+    }
+
+
+def named_grams(operation: str, side: str, arrays: Mapping[str, Array]) -> None:
+    """Refuse Grams that are not square arrays of one framework and device."""
+    _require_one_home(operation, side, arrays)
+    for name, k in arrays.items():
+        require_square(operation, k, f"{side}[{name!r}]")
+
+
+def _require_one_home(operation: str, side: str, arrays: Mapping[str, Array]) -> None:
+    if not isinstance(arrays, Mapping):
+        raise InputError(
+            f"{operation}: {side} must map layer names to arrays.\n"
+            f"  got {type(arrays).__name__}\n"
+            f"  For two arrays use repsim.cka(x, y), or name them: {{'x': x}}, {{'y': y}}."
+        )
+    first: tuple[str, Array] | None = None
+    checked = set()
+    for name, x in arrays.items():
+        # Only these three matter to the check, so one or two of hundreds of layers are checked.
+        home = type(x), str(getattr(x, "device", "")), str(getattr(x, "layout", ""))
+        if home in checked:
+            continue
+        label = f"{side}[{name!r}]"
+        if first is None:
+            first = (label, x)
+        namespace(operation, **{first[0]: first[1], label: x})
+        checked.add(home)
+
+
+def batch_size(operation: str, xs: Mapping[str, Array], ys: Mapping[str, Array] | None) -> int:
+    """Return the number of samples that all layers of both sides have."""
+    if not xs or (ys is not None and not ys):
+        raise InputError(
+            f"{operation}: there are no layers in {'xs' if not xs else 'ys'}.\n"
+            f"  Pass at least one named array."
+        )
+    named = [("xs", *item) for item in xs.items()] + [("ys", *item) for item in (ys or {}).items()]
+    side, name, first = named[0]
+    if ys is not None:
+        namespace(operation, xs=first, ys=next(iter(ys.values())))
+    for other_side, other, x in named:
+        if x.shape[0] != first.shape[0]:
+            raise InputError(
+                f"{operation}: all layers must describe the same samples.\n"
+                f"  {side}[{name!r}]: {tuple(first.shape)} → n={first.shape[0]}    "
+                f"{other_side}[{other!r}]: {tuple(x.shape)} → n={x.shape[0]}\n"
+                f"  Is axis 0 the sample axis in both?"
+            )
+    return first.shape[0]
+
+
+def require_layers(
+    operation: str,
+    known: tuple[Sequence[str], Sequence[str] | None],
+    xs: Mapping[str, Array],
+    ys: Mapping[str, Array] | None,
+) -> None:
+    """Refuse a batch that has other layers than those known from the first one."""
+    if (ys is None) != (known[1] is None):
+        raise InputError(
+            f"{operation}: ys was {'left out' if ys is None else 'given'}, unlike in the first "
+            f"batch.\n  Compare one model with itself or two models, in one accumulator."
+        )
+    for side, layers, arrays in (("xs", known[0], xs), ("ys", known[1] or (), ys or {})):
+        if arrays.keys() == set(layers):
+            continue
+        missing = [name for name in layers if name not in arrays]
+        extra = [name for name in arrays if name not in layers]
+        raise InputError(
+            f"{operation}: {side} must have the layers of the first batch.\n"
+            f"  missing: {missing[:8]}    new: {extra[:8]}\n"
+            f"  A layer that runs in some batches only cannot be compared over all."
+        )
+
+
+def not_finite(operation: str, side: str, names: Sequence[str], batch: int) -> NonFiniteError:
+    """Return the error that names the layers with NaN or infinity in a batch."""
+    listed = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+    return NonFiniteError(
+        f"{operation}: activations must be finite, and so must their Gram.\n"
+        f"  {side}, batch {batch} (counted from 0), {len(names)} layer(s): {listed}\n"
+        f"  Look at the first of them: half precision overflows at 65504, and features above "
+        f"1e17 overflow a float32 Gram. The batches before are kept."
+    )
+
+
+def require_state(accumulator: str, state: Any, layout: str, keys: set[str]) -> None:
+    """Refuse what is not the complete state of an accumulator in this layout."""
+    if not isinstance(state, Mapping) or state.get("format") != layout:
+        got = state.get("format") if isinstance(state, Mapping) else type(state).__name__
+        raise StateError(
+            f"{accumulator}.from_state_dict: not a state of this accumulator.\n"
+            f"  expected format {layout!r}, got {got!r}"
+        )
+    if missing := sorted(keys - state.keys()):
+        raise StateError(
+            f"{accumulator}.from_state_dict: the state is incomplete.\n  missing: {missing}\n"
+            f"  Was it cut off while it was saved? Go back to an earlier one."
+        )
