@@ -89,7 +89,8 @@ def head_subset_cka(
         in the order, so all subsets have the same size.
     width : int, optional
         Heads in a sliding subset, at least 1; by default a quarter of them.
-    grid, patch_size, prefix Where the tokens lie, as in :func:`repsim.attention_distance`.
+    grid, patch_size, prefix
+        Where the tokens lie, as in :func:`repsim.attention_distance`.
     transform : {"flatten", "cls", "mean"} or callable, optional
         Which part of an output of model_y to compare, as in :func:`repsim.compare`.
     select, batch_dim
