@@ -1,4 +1,4 @@
-"""Experiments: models and a stream of data in, a labelled ``xarray.Dataset`` out."""
+"""Analyses: each takes models and a stream of data and returns a labelled ``xarray.Dataset``."""
 
 from repsim.analysis._extract import extract
 from repsim.analysis.attention._distance import attention_distance

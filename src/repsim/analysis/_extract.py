@@ -1,4 +1,4 @@
-"""Activations of a model's layers into a store on disk, resumable after a kill."""
+"""Storing the activations of a model on disk, resumable after a kill."""
 
 from __future__ import annotations
 
@@ -45,83 +45,85 @@ def extract(
     memory: int = 1 << 30,
     progress: bool = True,
 ) -> xarray.Dataset:
-    """Store what the layers of a model return for a stream of data, to compute with it later.
+    """Store the outputs of the layers of a model for a stream of data, for later use.
 
-    One forward pass over the data; a Zarr group on disk with an array for each layer. A run that
-    was killed at any moment, interrupted or failed is gone on with by the same call: what is
-    complete is kept, what is torn is written again, no sample is there twice or missing, and the
-    store is the same to the last bit.
+    One forward pass over the data writes a Zarr group with one array per layer. After a kill at any
+    moment, an interrupt or a failure, the same call resumes the run: it keeps complete chunks,
+    writes incomplete chunks again, and stores every sample exactly once. The resulting store has
+    the same bits.
 
     Parameters
     ----------
     model : torch.nn.Module
         An unmodified model, in any wrapper, on any device. It runs in evaluation mode without
-        gradients and comes back as it was.
+        gradients and is restored afterwards.
     data : iterable
         Batches, iterated once: tensors, tuples whose first item is the input, or mappings of
-        keyword arguments. To be gone on with they must come in the same order: without shuffle, or
-        with a seeded one. Batches that are in the store run through no model.
+        keyword arguments. To resume, they must come in the same order: without shuffle, or with a
+        seeded one. The model does not run on batches that are already in the store.
     layers : str, re.Pattern, module type, callable, or a list of these, default "*"
-        Which layers, as in :class:`repsim.Recorder`. All of them are many bytes: see Notes.
+        Which layers, as in :class:`repsim.Recorder`. All layers take much space: see Notes.
     out : path
-        The folder of the store, a name like ``"run.zarr"``; beside it stands ``<out>.journal``,
-        which says what is complete. To begin anew delete both.
+        The folder of the store, a name like ``"run.zarr"``. The file ``<out>.journal`` beside it
+        says what is complete. Delete both to start again.
     transform : {"flatten", "cls", "mean"} or callable, optional
-        What to store of an output (n, ...), inside the hook: by default all of it, in its shape.
+        Which part of an output (n, ...) to store; it runs inside the hook. By default the whole
+        output, in its shape.
     dtype : {"float16", "float32", "float64"}, optional
-        What to store it in; by default as it comes (bfloat16, which Zarr has not, as float32).
+        The dtype on disk; by default that of the output (float32 for bfloat16, which Zarr lacks).
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
     prepare, forward : callable, optional
-        From the batch to what the model wants, and ``forward(model, batch)`` in place of
-        ``model(batch)``.
+        A function from the batch to the batch for the model, and ``forward(model, batch)`` in place
+        of ``model(batch)``.
     sample_ids : callable, optional
-        From a batch to the ids of its samples, n integers or n strings; by default samples are
-        numbered from 0. A sample whose id was seen before is not stored again.
+        A function from a batch to the ids of its samples, n integers or n strings; by default
+        samples are numbered from 0. A sample with a known id is not stored again.
     name : str, optional
-        What the result calls the model, by default its class.
+        Name of the model in the result, by default its class.
     memory : int, default 2**30
-        Bytes for rows that are gathered to be written together: a chunk has up to 1024 rows, fewer
-        where those of all layers would take more.
+        Bytes for rows that are collected and written together. A chunk has up to 1024 rows, fewer
+        if those of all layers would take more.
     progress : bool, default True
         Whether to show a progress bar on standard error.
 
     Returns
     -------
     xarray.Dataset
-        As :func:`repsim.open_activations` opens it: a variable (sample, ...) for each layer in
-        execution order, read from disk when it is asked for; ``sample`` are the ids. ``attrs``:
-        model, transform, n_samples, n_batches, n_duplicates with ``sample_ids``, layers, versions.
+        The result of :func:`repsim.open_activations`: a variable (sample, ...) for each layer in
+        execution order, read from disk on access; ``sample`` holds the ids. ``attrs``: model,
+        transform, n_samples, n_batches, n_duplicates with ``sample_ids``, layers, versions.
 
     Raises
     ------
     InputError
-        Data that cannot be iterated as batches or differ in size, options that cannot be used.
+        The data cannot be iterated as batches or differ in size, or an option is invalid.
     LayerNotFoundError, CaptureError
-        A layer that does not exist or did not run, an output that is no batch of samples, layers
-        that differ from batch to batch.
+        A layer does not exist or did not run, its output is not a batch of samples, or the layers
+        differ from batch to batch.
     NonFiniteError
-        NaN or infinity in a layer, or a value beyond ``dtype``, naming layer and batch. The batches
-        before are in the store.
+        NaN or infinity in a layer, or a value that ``dtype`` cannot hold; the message names layer
+        and batch. Earlier batches are in the store.
     StateError
-        ``out`` was made with another model (weights included), other layers, options or data,
-        saying what differs; is something else; is damaged; or another process is writing it.
+        ``out`` was made with another model (including weights), other layers, options or data (the
+        message says what differs); it is not a store; it is damaged; or another process is writing
+        it.
     CheckpointError
-        ``out`` cannot be written: a full disk, a read-only or missing folder. What was stored
-        before is whole.
+        ``out`` cannot be written: a full disk, a read-only or missing folder. Earlier rows are
+        intact.
 
     Notes
     -----
-    Bytes: n Σp itemsize, for p numbers a sample and layer; a vit_base_patch16_224 returns 151 296
-    numbers a block and image, 768 with ``transform="cls"``. Memory beside the model: the outputs
-    of one batch, and ``memory``. Rows go to disk when a chunk is full, every two minutes, and on an
-    error or interrupt; a kill costs what came after. Each chunk carries a checksum.
+    Space on disk: n Σp itemsize bytes, with p numbers per sample and layer. A vit_base_patch16_224
+    returns 151 296 numbers per block and image, 768 with ``transform="cls"``. Memory in addition to
+    the model: the outputs of one batch, and ``memory``. Rows are written when a chunk is full,
+    every two minutes, and on an error or interrupt; a kill loses later rows. Each chunk has a
+    checksum.
 
-    With several ranks, give each its own share of the data and its own ``out``.
+    With several ranks, pass each rank its share of the data and a separate ``out``.
 
-    The rows go to :func:`repsim.cka_matrix`, which reads blocks of them; to
-    :func:`repsim.pairwise`, :func:`repsim.cka` and :mod:`repsim.inference`, which read a layer
-    whole; and to :func:`repsim.probe_activations`.
+    :func:`repsim.cka_matrix` and :func:`repsim.probe_activations` read the store in blocks of rows.
+    :func:`repsim.pairwise`, :func:`repsim.cka` and :mod:`repsim.inference` read whole layers.
 
     References
     ----------
@@ -185,7 +187,7 @@ def extract(
             }
         )
     except CheckpointError:
-        raise  # it says itself what is left
+        raise  # its message says what remains
     except BaseException as error:
         try:
             store.save()
@@ -207,9 +209,9 @@ def _fill(
     forward: Forward | None,
     progress: bool,
 ) -> None:
-    """Store the batches that are not there yet."""
+    """Store the batches that are not in the store yet."""
     log = BatchLog("extract", fspath(store.path), [[digest for digest, _ in store.batches]])
-    # Rows on disk of a batch that is there in part.
+    # Rows on disk of an incomplete batch.
     there = store.n_rows - sum(rows for _, rows in store.batches)
     part = store.part
     recording = False
@@ -225,7 +227,7 @@ def _fill(
                 raise log.refusal(f"batch {batch.number} (from 0) is another")
             part = None
             where = f"batch {batch.number} (counted from 0)"
-            if not recording:  # if all is there already, nothing runs
+            if not recording:  # nothing runs if all batches are stored
                 stack.enter_context(recorder)
                 recording = True
             recorder.clear()
@@ -251,7 +253,7 @@ def _fill(
 
 
 class _ToHost:
-    """A recorder's transform: what is stored of an output, on the host."""
+    """A transform for the recorder: the part of an output to store, on the CPU."""
 
     wants_layer = True
 
@@ -269,7 +271,7 @@ class _ToHost:
 
 
 class _Seen:
-    """The ids of the samples so far, and which of a batch's are new."""
+    """The ids of the samples so far, and which ids of a batch are new."""
 
     def __init__(self, sample_ids: SampleIds | None) -> None:
         self._sample_ids = sample_ids
@@ -279,7 +281,7 @@ class _Seen:
         self.kind = "int64"
 
     def take(self, batch: Any) -> tuple[list[Any] | None, list[int] | None]:
-        """Return a batch's ids, and the rows that are new; None for numbered samples, all rows."""
+        """Return the ids of a batch and its new rows; None for numbered samples and all rows."""
         if self._sample_ids is None:
             return None, None
         ids = ids_of("extract", self._sample_ids, batch)
@@ -303,7 +305,7 @@ class _Seen:
 
 
 def _arrays(outputs: Mapping[str, Tensor], where: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-    """Return a batch's outputs as arrays of the same samples, finite."""
+    """Return the outputs of a batch as finite arrays of the same samples."""
     sizes = {layer: x.shape[0] for layer, x in outputs.items()}
     if len(set(sizes.values())) > 1:
         raise CaptureError(

@@ -1,4 +1,4 @@
-"""HSIC estimators: a centring map and a scale each, from Grams or straight from features."""
+"""HSIC estimators: each has a centring map and a scale, from Grams or from features."""
 
 from repsim.estimators._blocks import block_products, blocks_of_features
 from repsim.estimators._centred import blockwise

@@ -1,4 +1,4 @@
-"""Linear HSIC of two representations that are compared once: blocks, and never an n×n matrix."""
+"""Linear HSIC of two representations that are compared once, in blocks without an n×n matrix."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from repsim.estimators._products import Products
 __all__ = ["block_products", "blocks_of_features"]
 
 PANEL = 512
-"""Columns of features that are multiplied together, so that mirrored products are made once."""
+"""Columns of features in one product; mirrored products are computed once."""
 
 GROUP = 2048
-"""Columns whose products with all columns are kept at a time."""
+"""Columns whose products with all columns are in memory at a time."""
 
 PANELS = 1.1
-"""How much longer a multiplication of panels takes than one of blocks of rows.
+"""Time of a multiplication of panels relative to one of blocks of rows.
 
-Measured with NumPy for n = 4000: both forms take as long at p = q = 1800, 0.45 of n.
+Measured with NumPy for n = 4000: both forms take equally long at p = q = 1800, 0.45 of n.
 """
 
 KEPT = 0.1
-"""Share of ‖XᵀX‖² that the unbiased estimator must leave, or the digits are those of float64."""
+"""Least share of ‖XᵀX‖² after the unbiased correction; below it, float64 is used."""
 
 
 class _Panel(NamedTuple):
@@ -37,7 +37,7 @@ class _Panel(NamedTuple):
 
 
 def blocks_of_features(n: int, p: int, q: int, *, self_products: bool) -> bool:
-    """Whether cross products of features are cheaper than blocks of Grams; both without mirrors.
+    """Whether cross products of features are cheaper than blocks of Grams, both without mirrors.
 
     n (p + q)²/2 multiplications, or n p q without self-products, against n² (p + q)/2.
     """
@@ -50,14 +50,14 @@ def block_products(
 ) -> tuple[Products, float]:
     """Return the scaled inner products of two representations, and the scale of ``xy``.
 
-    Of centred X, Y with a_i = ‖x_i‖², b_i = ‖y_i‖², K = XXᵀ and L = YYᵀ::
+    With X, Y centred, a_i = ‖x_i‖², b_i = ‖y_i‖², K = XXᵀ and L = YYᵀ::
 
         biased    ⟨A, B⟩ = ‖XᵀY‖²_F = Σ_ij K_ij L_ij
         unbiased  ⟨A, B⟩ = ‖XᵀY‖²_F − n/(n−2) Σ a_i b_i + Σa Σb/((n−1)(n−2))
                          = Σ_i≠j A_ij B_ij,   A_ij = K_ij + u_i + u_j,
                            u_i = a_i/(n−2) − Σa/(2(n−1)(n−2))
 
-    since the rows of K sum to zero, and to −a_i without the diagonal.
+    because the rows of K sum to zero, and to −a_i without the diagonal.
 
     Parameters
     ----------
@@ -68,14 +68,14 @@ def block_products(
     estimator : Estimator
         Biased or unbiased.
     self_products : bool
-        Make ``xx`` and ``yy`` as well; otherwise they are those of ``xy``, and meaningless.
+        Compute ``xx`` and ``yy`` too; otherwise they are copies of ``xy`` without meaning.
 
     Returns
     -------
     products : Products
         ⟨A, B⟩, ⟨A, A⟩ and ⟨B, B⟩, divided by powers of two.
     scale : float
-        What ``products.xy`` was divided by.
+        The divisor of ``products.xy``.
     """
     n, p, q = x.shape[0], x.shape[1], y.shape[1]
     sides = CentredRows(xp, x, x.dtype), CentredRows(xp, y, y.dtype)
@@ -86,7 +86,7 @@ def block_products(
         products, enough = _from_features(sides, unbiased, self_products)
         wide = accumulator_dtype(xp, x)
         if not enough and x.dtype != wide:
-            # Few samples are far from all others, and the terms cancel.
+            # If few samples are far from all others, the terms cancel.
             sides = CentredRows(xp, x, wide), CentredRows(xp, y, wide)
             products, _ = _from_features(sides, unbiased, self_products)
     return products, (sides[0].scale * sides[1].scale) ** 2
@@ -95,7 +95,7 @@ def block_products(
 def _from_features(
     sides: tuple[CentredRows, CentredRows], unbiased: bool, self_products: bool
 ) -> tuple[Products, bool]:
-    """Return the products, and whether each is enough of what it is a difference of."""
+    """Return the products, and whether each is large enough relative to its terms."""
     xp, n = sides[0].xp, sides[0].n
     totals = _crossed(sides, self_products)
     if not self_products:
@@ -109,7 +109,7 @@ def _from_features(
         out = unbiased_product(n, total, crossed, xp.sum(squares[i]), xp.sum(squares[j]))
         if i == j and self_products:
             enough = enough and known(out > KEPT * total) is True
-            # Not (Σa)²: of 10⁵ features of one size in float32 that would leave nothing.
+            # Not (Σa)², which would be too large a bound for 10⁵ features of one size in float32.
             out = above_rounding(xp, out, total + crossed, sides[i].dtype)
         left[i, j] = out
     return Products(left[0, 1], left[0, 0], left[1, 1]), enough
@@ -118,7 +118,7 @@ def _from_features(
 def _crossed(
     sides: tuple[CentredRows, CentredRows], self_products: bool
 ) -> dict[tuple[int, int], Array]:
-    """Return ‖XᵀY‖²_F, and ‖XᵀX‖²_F and ‖YᵀY‖²_F if asked for."""
+    """Return ‖XᵀY‖²_F, and ‖XᵀX‖²_F and ‖YᵀY‖²_F if requested."""
     xp = sides[0].xp
     panels = [
         _Panel(side, slice(start, min(start + PANEL, rows.p)))
@@ -185,7 +185,7 @@ def _from_grams(
             k, l = grams  # noqa: E741
             wanted = ((k, l), (k, k), (l, l)) if self_products else ((k, l),)
             for index, (a, b) in enumerate(wanted):
-                # Blocks above the diagonal stand for those below.
+                # Blocks above the diagonal also represent those below.
                 sums[index] = sums[index] + sum_of_products(xp, a, b) * (1 if i == j else 2)
     if not self_products:
         return Products(sums[0], sums[0], sums[0])
@@ -196,7 +196,7 @@ def _from_grams(
 
 
 def _offsets(side: CentredRows) -> Array:
-    """u_i: what U-centring adds to row i and column i of a Gram of centred features."""
+    """u_i, which U-centring adds to row i and column i of a Gram of centred features."""
     xp, n = side.xp, side.n
     a = side.squares()
     u = a / (n - 2) - xp.sum(a) / (2 * (n - 1) * (n - 2))
@@ -205,7 +205,7 @@ def _offsets(side: CentredRows) -> Array:
 
 
 def _above_offsets(xp: Namespace, total: Array, offset: Array, n: int) -> Array:
-    """Return ⟨A, A⟩, and zero where it is the rounding of Grams that were u_i + u_j all over."""
+    """Return ⟨A, A⟩, or zero if it is the rounding of Grams that equal u_i + u_j everywhere."""
     u = xp.astype(offset, total.dtype, copy=False)
     removed = 2 * n * xp.sum(u * u) + 2 * xp.sum(u) ** 2
     rounding = (16 * float(xp.finfo(offset.dtype).eps)) ** 2 * removed

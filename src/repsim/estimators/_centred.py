@@ -1,4 +1,4 @@
-"""Centred features of one representation, read a block of rows at a time and never copied whole."""
+"""Centred features of one representation, read in blocks of rows without a whole copy."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from repsim._typing import Array, Namespace
 __all__ = ["ROWS", "CentredRows", "blockwise", "row_parts", "sum_of_products"]
 
 ROWS = 1024
-"""Rows of a block on a processor: products are at full speed, and a block of a Gram is 4 MiB."""
+"""Rows of a block on a CPU: products run at full speed, and a block of a Gram is 4 MiB."""
 
 DEVICE_ROWS = 4096
-"""Rows of a block on an accelerator, which smaller products would not fill."""
+"""Rows of a block on an accelerator; smaller products would not fill it."""
 
 BYTES = 1 << 28
-"""Of a block of rows, however many features they have."""
+"""The most bytes of a block of rows, for any number of features."""
 
 USUAL = 2.0**20
-"""Mean squares from one over this to this: no product of four features overflows or vanishes."""
+"""Mean squares between 1/USUAL and USUAL: no product of four features overflows or vanishes."""
 
 
 class CentredRows:
     """Rows of x − x̄, divided by a power of two that keeps products of four in range.
 
-    Two passes over the data, a block at a time: one for the mean, one for every use. The first row
-    is taken off before the mean, so that a column far from zero keeps its digits and a constant
-    one is exactly zero. The mean is that of the dtype: HSIC does not depend on it, and what is left
-    of it counts by its square.
+    The data are read twice, one block at a time: once for the mean, once for every use. The first
+    row is subtracted before the mean, so a column far from zero keeps its digits and a constant
+    column is exactly zero. The mean is rounded to the dtype; HSIC does not depend on it, and the
+    rest enters only squared.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ class CentredRows:
             block = self._shifted(part, slice(None))
             ones = xp.ones((1, block.shape[0]), dtype=dtype, device=device(block))
             total += ones @ block
-            with np.errstate(over="ignore"):  # which is what is looked for
+            with np.errstate(over="ignore"):  # an overflow shows a scale out of range
                 size += float(to_numpy(sum_of_products(xp, block, block)))
         self._mean = total / self.n
         self.scale = 1.0
         if not 1 / USUAL <= size / (self.n * self.p) <= USUAL:
             self.scale = self._power_of_two()
-        # A single block serves every use.
+        # A single block is kept for every use.
         self._only = self._centre(block, slice(None)) if len(self.parts) == 1 else None
 
     def __call__(self, part: slice, columns: slice = slice(None)) -> Array:
@@ -70,7 +70,7 @@ class CentredRows:
         return self._centre(self._shifted(part, columns), columns)
 
     def squares(self) -> Array:
-        """Return ‖x_i − x̄‖² of every row, (n,), by the scale twice, in float64 if there is one."""
+        """Return ‖x_i − x̄‖²/scale² of every row, (n,), in float64 if the device has it."""
         xp = self.xp
         found = [xp.linalg.vecdot(block, block) for block in map(self, self.parts)]
         out: Array = xp.astype(xp.concat(found), accumulator_dtype(xp, self._x), copy=False)
@@ -97,9 +97,9 @@ class CentredRows:
 
 
 def blockwise(x: Array) -> bool:
-    """Whether arrays of this framework are computed on at once, and their values can be read.
+    """Whether this framework computes eagerly, so values can be read.
 
-    Loops over blocks would be unrolled where a compiler traces them; it has its own ways.
+    A compiler that traces would unroll loops over blocks, and it chooses blocks itself.
     """
     return bool(is_numpy_array(x) or is_torch_array(x))
 

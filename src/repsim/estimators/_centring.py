@@ -1,4 +1,4 @@
-"""The two centring maps of a Gram matrix. They act on the last two axes, so on stacks as well."""
+"""The two centring maps of a Gram matrix. They act on the last two axes, so also on stacks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def off_diagonal(xp: Namespace, k: Array) -> Array:
 def u_centre(xp: Namespace, k: Array) -> Array:
     """U-centre Gram matrices (Székely & Rizzo 2014, Definition 2).
 
-    With K̃ the Gram with a zero diagonal, A_ij = K_ij − K̃_i·/(n−2) − K̃_·j/(n−2) +
+    With K̃ the Gram whose diagonal is set to zero, A_ij = K_ij − K̃_i·/(n−2) − K̃_·j/(n−2) +
     K̃_··/((n−1)(n−2)) off the diagonal and A_ii = 0. Then ⟨A, B⟩/(n(n−3)) is the unbiased HSIC of
-    Song et al. 2012, Eq. 5, with none of that formula's cancellation.
+    Song et al. 2012, Eq. 5, without the cancellation of that formula.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def u_centre(xp: Namespace, k: Array) -> Array:
     rows = xp.sum(off, axis=-1, keepdims=True) / (n - 2)
     columns = xp.sum(off, axis=-2, keepdims=True) / (n - 2)
     total = xp.sum(rows, axis=-2, keepdims=True) / (n - 1)
-    off -= rows  # its own copy, written to: of n×n arrays there are few to spare
+    off -= rows  # in place on its own copy, to save n×n arrays
     off -= columns
     off += total
     return off_diagonal(xp, off)

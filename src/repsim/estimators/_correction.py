@@ -1,4 +1,4 @@
-"""Unbiased HSIC in feature form: what is taken off ‖XᵀY‖², and what of the rest is rounding."""
+"""Unbiased HSIC in feature form: the correction of ‖XᵀY‖², and the bound of its rounding."""
 
 from __future__ import annotations
 
@@ -23,28 +23,27 @@ def unbiased_product(n: int, total: Any, crossed: Any, sum_a: Any, sum_b: Any) -
     n : int
         Samples, at least 4.
     total, crossed, sum_a, sum_b : array
-        ‖XᵀY‖²_F, Σ a_i b_i, Σ a_i and Σ b_i: 0-d for one pair, (Lx, Ly) for all pairs of layers.
+        ‖XᵀY‖²_F, Σ a_i b_i, Σ a_i and Σ b_i; 0-d for one pair, (Lx, Ly) for all pairs of layers.
     """
     return total - n / (n - 2) * crossed + sum_a * sum_b / ((n - 1) * (n - 2))
 
 
 def above_rounding(xp: Namespace, product: Array, size: Array, dtype: Any) -> Any:
-    """Return ⟨A, A⟩, and exactly zero where it is no larger than the rounding of its terms.
+    """Return ⟨A, A⟩, or exactly zero if it is not larger than the rounding of its terms.
 
-    ⟨A, A⟩ is a sum of squares that is computed as a difference. Where the terms cancel, the
-    representation is constant to the estimator, and their rounding must not look like a
-    representation.
+    ⟨A, A⟩ is a sum of squares that is computed as a difference. If the terms cancel, the
+    representation is constant for the estimator, and rounding must not look like a representation.
 
     Parameters
     ----------
     xp : namespace
         The array namespace of ``product``.
     product : array
-        ⟨A, A⟩, of one representation or of many.
+        ⟨A, A⟩ of one or of many representations.
     size : array
         The size of the terms: their sum, or a bound on it as (Σa)² ≥ ‖XᵀX‖²_F.
     dtype : dtype
-        That the terms were computed in.
+        The dtype of the terms.
     """
     rounding = 64 * float(xp.finfo(dtype).eps) * size
     return xp.where(product <= rounding, xp.zeros_like(product), product)

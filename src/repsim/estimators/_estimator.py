@@ -1,4 +1,4 @@
-"""The estimators of HSIC as values: a centring map, a scale, and the fewest samples it can take."""
+"""The estimators of HSIC as values: a centring map, a scale, and the fewest samples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ESTIMATORS: dict[str, Estimator] = {
 
 
 def resolve_estimator(operation: str, estimator: str) -> Estimator:
-    """Look an estimator up by name, or list the names."""
+    """Return the estimator of a name, or raise an error that lists the names."""
     if isinstance(estimator, str) and estimator in ESTIMATORS:
         return ESTIMATORS[estimator]
     raise InputError(

@@ -1,4 +1,4 @@
-"""Linear HSIC straight from features: the same numbers as from Grams, without an n×n matrix."""
+"""Linear HSIC from features: the same numbers as from Grams, without an n×n matrix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ __all__ = [
 def features_are_cheaper(n: int, p: int, q: int, *, self_products: bool) -> bool:
     """Whether the p×q cross products cost fewer multiplications than the two n×n Grams.
 
-    p·q·n against n²·(p+q); with the self-products that a normalisation needs, (p²+pq+q²)·n.
+    It compares p·q·n, or (p²+pq+q²)·n with the self-products that a normalisation needs, with
+    n²·(p+q).
     """
     cross = p * q + (p * p + q * q if self_products else 0)
     return cross < n * (p + q)
@@ -49,7 +50,7 @@ def feature_products(
     products : Products
         Inner products of the centred Grams, divided by powers of two.
     scale : array, 0-d
-        What ``products.xy`` was divided by.
+        The divisor of ``products.xy``.
     """
     wide = accumulator_dtype(xp, x)
     a, scale_x = scaled_features(xp, x, estimator)
@@ -64,9 +65,9 @@ def feature_products(
 
 
 def scaled_features(xp: Namespace, x: Array, estimator: Estimator) -> tuple[Array, Array]:
-    """Return centred features of size one (n, p), and the power of two they were divided by."""
+    """Return centred features of size one (n, p), and the power of two that divided them."""
     if estimator.name == "unbiased":
-        # Its terms cancel where a few samples are far from the others: all of it in full width.
+        # Its terms cancel if a few samples are far from the others, so compute all in float64.
         x = xp.astype(x, accumulator_dtype(xp, x), copy=False)
     return unit_scale(xp, centre_features(xp, x))
 

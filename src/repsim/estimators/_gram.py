@@ -1,4 +1,4 @@
-"""HSIC from Gram matrices: centre, then inner products."""
+"""HSIC from Gram matrices: centre them, then take inner products."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["centred", "gram_products", "scaled_gram"]
 
 
 def centred(xp: Namespace, k: Array, estimator: Estimator) -> Array:
-    """Centre Gram matrices (..., n, n), and make the centred Gram of a constant exactly zero.
+    """Centre Gram matrices (..., n, n); the centred Gram of a constant is exactly zero.
 
-    The Gram of a constant representation is constant, but only to rounding: what centring leaves
-    of it is noise, with a perfectly good-looking similarity to anything. What lies below the
-    rounding of the entries it was computed from is therefore set to zero.
+    The Gram of a constant representation is constant only up to rounding. Centring leaves noise,
+    which would have a plausible similarity to any representation. Values below the rounding of the
+    original entries are therefore set to zero.
     """
     rounding = 8 * xp.finfo(k.dtype).eps * _size(xp, off_diagonal(xp, k))
-    # Both maps ignore a constant. Without it, the entries of a constant Gram are exactly zero, and
-    # no rounded mean of them is taken.
+    # Both maps are invariant to adding a constant. After subtracting it, the entries of a constant
+    # Gram are exactly zero, and no mean is rounded.
     a: Array = estimator.centre(xp, k - k[..., :1, -1:])
     left = _size(xp, a)
     a *= xp.where(left <= rounding, xp.zeros_like(left), xp.ones_like(left))
@@ -48,6 +48,6 @@ def gram_products(
 
 
 def scaled_gram(xp: Namespace, k: Array, estimator: Estimator) -> tuple[Array, Array]:
-    """Return a centred Gram of size one (n, n), and the power of two that it was divided by."""
+    """Return a centred Gram of size one (n, n), and the power of two that divided it."""
     a, scale = unit_scale(xp, centred(xp, k, estimator))
     return a, xp.astype(scale, accumulator_dtype(xp, scale), copy=False)

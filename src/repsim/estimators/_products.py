@@ -1,4 +1,4 @@
-"""Three inner products make a normalised alignment: the last step of CKA, in one place."""
+"""The last step of CKA: a normalised alignment from three inner products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Products", "alignment", "inner"]
 
 
 class Products(NamedTuple):
-    """Inner products of two centred representations, each divided by what kept it in range.
+    """Inner products of two centred representations, each divided by its scale.
 
     ``xy`` is ⟨A, B⟩/(s_x s_y), ``xx`` is ⟨A, A⟩/s_x², ``yy`` is ⟨B, B⟩/s_y². A constant
     representation has a self-product of exactly zero.
@@ -23,19 +23,19 @@ class Products(NamedTuple):
 
 
 def inner(xp: Namespace, a: Array, b: Array) -> Array:
-    """Return ⟨a, b⟩, the sum over all entries, added up in float64 where the device has it."""
+    """Return ⟨a, b⟩, summed over all entries in float64 if the device has it."""
     out: Array = xp.sum(a * b, dtype=accumulator_dtype(xp, a))
     return out
 
 
 def alignment(xp: Namespace, products: Products) -> Array:
-    """Return xy/(√xx·√yy), and NaN where a self-product is zero.
+    """Return xy/(√xx·√yy), or NaN if a self-product is zero.
 
-    Never √(xx·yy), which overflows; never an epsilon in the denominator, which turns the
-    similarity of small features into zero. Only the numerator may be negative; it is not clamped.
+    √(xx·yy) would overflow. An epsilon in the denominator would turn the similarity of small
+    features into zero. Only the numerator may be negative; it is not clamped.
     """
     defined = (products.xx > 0) & (products.yy > 0)
-    # The unused branch of `where` still has a derivative: keep the square root off zero.
+    # The unused branch of `where` still has a derivative, so keep the square root away from zero.
     xx = xp.where(defined, products.xx, xp.ones_like(products.xx))
     yy = xp.where(defined, products.yy, xp.ones_like(products.yy))
     out: Array = xp.where(

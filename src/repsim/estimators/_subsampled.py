@@ -1,4 +1,4 @@
-"""Self-HSIC of a population of features, from a sample of them (Chun et al. 2025)."""
+"""Self-HSIC of a population of features from a sample of them (Chun et al. 2025)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["between_features", "within_features"]
 
 
 def within_features(xp: Namespace, a: Array, estimator: Estimator) -> Array:
-    """Return Σ_α ⟨A_α, A_α⟩, what single features contribute to ⟨A, A⟩.
+    """Return Σ_α ⟨A_α, A_α⟩, the contribution of single features to ⟨A, A⟩.
 
-    A_α is the centred Gram of feature α alone, A = Σ_α A_α. With c_i the centred values of one
+    A_α is the centred Gram of feature α alone, so A = Σ_α A_α. With c_i the centred values of one
     feature: biased (Σ c²)²; unbiased (Σ c²)² − n/(n−2) Σ c⁴ + (Σ c²)²/((n−1)(n−2)).
 
     Parameters
@@ -37,9 +37,10 @@ def within_features(xp: Namespace, a: Array, estimator: Estimator) -> Array:
 def between_features(xp: Namespace, total: Array, within: Array, p: int) -> Array:
     """Return p² times the mean of ⟨A_α, A_β⟩ over pairs of different features, α ≠ β.
 
-    ⟨A, A⟩/p² is the mean over all pairs, and the pairs of a feature with itself are what makes it
-    too large: in the population they are a share of zero. Not a sum of squares: where it is not
-    above the rounding of ``total``, too few features leave nothing to divide by, and it is zero.
+    ⟨A, A⟩/p² is the mean over all pairs. The pairs of a feature with itself make it too large,
+    because their share in the population is zero. The result is not a sum of squares. If it is
+    below the rounding of ``total``, there are too few features for a denominator, and zero is
+    returned.
     """
     out: Array = above_rounding(xp, total - within, total, total.dtype) * (p / (p - 1))
     return out

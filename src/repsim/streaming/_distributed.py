@@ -1,4 +1,4 @@
-"""Exchange between the processes of torch.distributed, with errors instead of waits."""
+"""Exchange between the processes of torch.distributed that raises instead of hanging."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["gather", "group_size", "tell_failure"]
 
 
 class RankError(StateError):
-    """What came from another rank: the others know of it already."""
+    """An error of another rank, which all ranks know already."""
 
 
 def group_size(operation: str, group: Any) -> int:
     """Return the number of ranks in a process group; None is the default group."""
-    # On call: accumulators work without torch.
+    # Imported on call, because accumulators work without torch.
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_initialized():
@@ -33,19 +33,19 @@ def gather(operation: str, value: Any, group: Any) -> list[Any]:
     Raises
     ------
     StateError
-        Another rank died, failed, or did not answer within the group's own time limit.
+        Another rank died, failed, or did not answer within the time limit of the group.
     """
     return _gather(operation, ("value", value), group)
 
 
 def tell_failure(operation: str, error: BaseException, group: Any) -> None:
-    """Let the other ranks' next :func:`gather` raise, instead of waiting for this one."""
+    """Make the next :func:`gather` of the other ranks raise instead of waiting for this rank."""
     if isinstance(error, RankError):
         return
     try:
         _gather(operation, ("failure", f"{type(error).__name__}: {error}"), group)
     except StateError:
-        return  # others failed too, or are gone: the error on its way here is what matters
+        return  # others failed or are gone too; the error being raised here is the relevant one
 
 
 def _gather(operation: str, message: tuple[str, Any], group: Any) -> list[Any]:
@@ -55,7 +55,7 @@ def _gather(operation: str, message: tuple[str, Any], group: Any) -> list[Any]:
     messages: list[Any] = [None] * size
     try:
         dist.all_gather_object(messages, message, group=group)
-    except RuntimeError as error:  # torch's DistError is one
+    except RuntimeError as error:  # such as torch's DistError
         raise RankError(
             f"{operation}: rank {dist.get_rank(group)} of {size} could not exchange with the "
             f"others.\n  {str(error).splitlines()[0] if str(error) else type(error).__name__}\n"

@@ -40,35 +40,36 @@ class MinibatchCKA(MinibatchResults):
         CKA = Σ_b w_b h_b(x, y) / √(Σ_b w_b h_b(x, x) · Σ_b w_b h_b(y, y)),   w_b = n_b(n_b − 3)
 
     with h_b the unbiased HSIC of batch b (Nguyen, Raghu & Kornblith 2021, Eq. 3; Song et al. 2012,
-    Eq. 5). With these weights w_b h_b is the inner product of U-centred Grams, so a short last
-    batch counts for as little as it knows. Averaging per-batch CKAs is something else, and wrong.
+    Eq. 5). With these weights w_b h_b is the inner product of U-centred Grams, and a short last
+    batch has a small weight. Averaging the CKAs of batches estimates a different quantity and is
+    wrong.
 
     Parameters
     ----------
     kernel : str or Kernel, default "linear"
-        As in :func:`repsim.cka`. A bandwidth that follows the data is fixed for each layer on the
-        first batch it is seen in.
+        As in :func:`repsim.cka`. A bandwidth that follows the data is fixed for each layer on its
+        first batch.
 
     Attributes
     ----------
     n_samples, n_batches : int
         What has been accumulated.
     n_skipped_batches, n_skipped_samples : int
-        Batches of fewer than four samples, and the samples in them: they carry no information
-        about an unbiased HSIC, are not an error, and are reported by :meth:`compute`.
+        Batches of fewer than four samples, and the samples in them. Unbiased HSIC is undefined for
+        them. They are skipped without an error, and :meth:`compute` reports them.
 
     Notes
     -----
-    Estimates the CKA of the whole data set when batches are drawn *without* replacement, as a
-    shuffled loader does; several passes with reshuffling converge to it. Sampling with replacement
-    turns the expectation into the biased HSIC.
+    This estimates the CKA of the whole data set if batches are drawn *without* replacement, as a
+    shuffled loader does. Several passes with reshuffling converge to it. With replacement, the
+    expectation is the biased HSIC.
 
-    Memory: O((Lx + Ly) n²) during an update and at most 128 (Lx, Ly) matrices in float64 in
-    between, however many batches. Cost of an update: the Grams, O(n² Σp), then one matrix product
-    of O(Lx Ly n²). Nothing is read back from an accelerator before :meth:`compute`.
+    Memory: O((Lx + Ly) n²) during an update, and between updates at most 128 (Lx, Ly) matrices in
+    float64 for any number of batches. Cost of an update: the Grams, O(n² Σp), then one matrix
+    product of O(Lx Ly n²). No value is read from an accelerator before :meth:`compute`.
 
-    Works on numpy, torch, jax and any array API framework; sums are kept in float64 on the
-    device, or on the host where the device has no float64.
+    It works with numpy, torch, jax and any array API framework. Sums are in float64 on the device,
+    or on the CPU if the device has no float64.
 
     Examples
     --------
@@ -99,7 +100,8 @@ class MinibatchCKA(MinibatchResults):
     def spawn(self) -> MinibatchCKA:
         """Return an empty accumulator with this kernel and the bandwidths fixed so far.
 
-        For another worker: accumulators can be merged only if their bandwidths are the same.
+        Use it for another worker, because accumulators can be merged only if their bandwidths are
+        equal.
         """
         other = MinibatchCKA(kernel=self.kernel)
         other._pilot_x.fitted.update(self._pilot_x.fitted)
@@ -117,8 +119,8 @@ class MinibatchCKA(MinibatchResults):
             Activations of the same n samples by layer; trailing axes are flattened. Every batch
             has the same layers; n may change from batch to batch.
         ys : mapping of str to array, shape (n, ...), optional
-            Activations of a second model for the same samples; without it, the layers of ``xs``
-            are compared with each other. One framework and device for all.
+            Activations of a second model for the same samples. Without it, the layers of ``xs`` are
+            compared with each other. One framework and device for all.
 
         Raises
         ------
@@ -127,8 +129,8 @@ class MinibatchCKA(MinibatchResults):
         InputError
             Other layers than in the first batch, different n, one-dimensional or empty arrays.
         NonFiniteError
-            NaN or infinity in an activation or its Gram, naming the layer and the batch; nothing
-            of the batch has been added. On an accelerator :meth:`compute` says so instead.
+            NaN or infinity in an activation or its Gram; the message names layer and batch, and the
+            batch adds nothing. On an accelerator :meth:`compute` raises instead.
         """
         operation = "MinibatchCKA.update"
         xs, ys = unlabelled_sides(operation, xs=xs, ys=ys)
@@ -136,7 +138,7 @@ class MinibatchCKA(MinibatchResults):
         b = None if ys is None else named_samples(operation, "ys", ys)
         n = batch_size(operation, xs, ys)
         with self._all_or_nothing():
-            if n >= MIN_BATCH:  # a shorter batch fixes no bandwidth
+            if n >= MIN_BATCH:  # a shorter batch must not fix a bandwidth
                 grams_x = {name: self._pilot_x.gram(name, x) for name, x in a.items()}
                 grams_y = b and {name: self._pilot_y.gram(name, y) for name, y in b.items()}
                 self._add(operation, n, grams_x, grams_y)
@@ -144,15 +146,16 @@ class MinibatchCKA(MinibatchResults):
                 self._skip(n)
 
     def update_grams(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:
-        """Add one batch of named Gram matrices, computed where the activations were.
+        """Add one batch of named Gram matrices.
 
-        An array that stands under several names (layers that share one tensor) is used once.
+        An array under several names (layers that share one tensor) is used once.
 
         Parameters
         ----------
         xs, ys : mapping of str to array, shape (n, n)
             As in :meth:`update`, with the Gram matrix of each layer in place of its activations.
-            For a linear kernel, of *centred* features: raw Grams cancel in float32.
+            For a linear kernel they must be of *centred* features, because raw Grams lose digits in
+            float32.
 
         Raises
         ------
@@ -168,10 +171,10 @@ class MinibatchCKA(MinibatchResults):
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Let a batch that is refused leave no trace, not even a bandwidth."""
+        """Undo all changes of a refused batch, including bandwidths."""
         fitted = dict(self._pilot_x.fitted), dict(self._pilot_y.fitted)
         try:
-            # What is not finite is reported by name; NumPy's own warnings would only add noise.
+            # Non-finite values are reported by name, so NumPy's warnings are not needed.
             with np.errstate(all="ignore"):
                 yield
         except BaseException:
@@ -224,19 +227,19 @@ class MinibatchCKA(MinibatchResults):
     # Several accumulators
 
     def merge(self, other: MinibatchCKA) -> MinibatchCKA:
-        """Add everything another accumulator has seen to this one, and return this one.
+        """Add everything that another accumulator has seen to this one, and return this one.
 
-        The value does not depend on the order of merging, to rounding of float64 sums.
+        The value does not depend on the order of merging, up to rounding of float64 sums.
 
         Parameters
         ----------
         other : MinibatchCKA
-            Of the same kernel, bandwidths and layers; it is not changed.
+            Must have the same kernel, bandwidths and layers; it is not changed.
 
         Raises
         ------
         StateError
-            If the two do not belong together, saying what differs.
+            If the two do not belong together; the message says what differs.
         """
         self._pilot_x.agree(other._pilot_x)
         self._pilot_y.agree(other._pilot_y)
@@ -252,7 +255,7 @@ class MinibatchCKA(MinibatchResults):
         return self
 
     def all_reduce(self, group: Any = None) -> MinibatchCKA:
-        """Return a new accumulator of everything that all ranks of torch.distributed have seen.
+        """Return a new accumulator of everything that the ranks of torch.distributed have seen.
 
         ::
 
@@ -261,36 +264,37 @@ class MinibatchCKA(MinibatchResults):
         Parameters
         ----------
         group : torch.distributed.ProcessGroup, optional
-            The ranks, by default all of them; any backend, gloo and nccl among them. With nccl
-            call ``torch.cuda.set_device`` before.
+            The ranks, by default all; any backend, including gloo and nccl. With nccl call
+            ``torch.cuda.set_device`` first.
 
         Returns
         -------
         MinibatchCKA
-            The same bits on every rank, and those of one process that merges the ranks'
-            accumulators in their order. Up to 128 batches in all, they are those of one process
-            that saw rank 0's batches, then rank 1's, ...; beyond, blocks are joined in another
-            order and the sums agree to float64 rounding. This accumulator stays as it is.
+            It has the same bits on every rank, namely those of one process that merges the
+            accumulators in the order of ranks. Up to 128 batches in total, these are the bits of
+            one process that saw the batches of rank 0, then those of rank 1, .... Beyond, blocks
+            are joined in another order, and the sums agree up to float64 rounding. This accumulator
+            does not change.
 
         Raises
         ------
         StateError
-            No process group; ranks of other kernels, bandwidths or layers; a rank that died or did
-            not answer within the group's time limit.
+            There is no process group; the ranks differ in kernel, bandwidths or layers; a rank died
+            or did not answer within the time limit of the group.
 
         Notes
         -----
-        Every rank must call it. A rank may have seen nothing, and ranks may have seen different
-        numbers of batches. A bandwidth that follows the data must be the same on all: show one
-        accumulator the pilot batch, or give the kernel a sigma. Samples that a
-        ``DistributedSampler`` repeats to even out the ranks count twice here: leave them out of
-        the batches, or use ``repsim.compare(group=..., sample_ids=...)``. Each rank sends its
-        blocks, at most 128 (Lx, Ly) float64 matrices.
+        Every rank must call it. Ranks may have seen different numbers of batches, or none. A
+        bandwidth that follows the data must be the same on all ranks: fix it with one batch and
+        :meth:`spawn`, or pass a kernel with sigma. Samples that a ``DistributedSampler`` repeats
+        count twice here: leave them out of the batches, or use ``repsim.compare(group=...,
+        sample_ids=...)``. Each rank sends its blocks, at most 128 (Lx, Ly) float64 matrices.
         """
         merged = MinibatchCKA(kernel=self.kernel)
         for state in gather("MinibatchCKA.all_reduce", self.state_dict(), group):
-            # Merged alike on every rank, not summed by the transport: the same bits everywhere, and
-            # the blocks of a jackknife; what does not fit together is refused on every rank.
+            # Every rank merges all states itself instead of letting the transport sum them. This
+            # gives the same bits everywhere, keeps the blocks of the jackknife, and raises on every
+            # rank if states do not fit together.
             merged.merge(MinibatchCKA.from_state_dict(state, kernel=self.kernel))
         return merged
 
@@ -309,19 +313,19 @@ class MinibatchCKA(MinibatchResults):
     def from_state_dict(
         cls, state: Mapping[str, Any], *, kernel: Kernel | None = None
     ) -> MinibatchCKA:
-        """Return an accumulator that goes on where the one that gave the state stood.
+        """Return an accumulator with this state.
 
         Parameters
         ----------
         state : mapping
-            What :meth:`state_dict` returned.
+            A result of :meth:`state_dict`.
         kernel : Kernel, optional
             Needed only for a kernel that is not one of :mod:`repsim.kernels`.
 
         Raises
         ------
         StateError
-            If it is not such a state, or one of another format.
+            If it is not such a state, or has another format.
         """
         require_state("MinibatchCKA", state, FORMAT, cls().state_dict().keys() - {"repsim_version"})
         if kernel is not None and kernel_state(kernel) != state["kernel"]:

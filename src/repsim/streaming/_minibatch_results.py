@@ -1,4 +1,4 @@
-"""What can be read of a `MinibatchCKA`: CKA, its standard error, z-scores, and the sums."""
+"""The results of a `MinibatchCKA`: CKA, its standard error, z-scores, and the sums."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIN_BATCH = 4
 
 
 class MinibatchResults:
-    """The results of minibatch CKA, from the kernel and what has been accumulated."""
+    """The results of minibatch CKA, from the kernel and the accumulated sums."""
 
     kernel: Kernel
     _state: State
@@ -37,7 +37,7 @@ class MinibatchResults:
 
     @property
     def layers_y(self) -> list[str] | None:
-        """The layers of y; None where x is compared with itself."""
+        """The layers of y; None if x is compared with itself."""
         return None if self._state.layers_y is None else list(self._state.layers_y)
 
     @property
@@ -75,15 +75,15 @@ class MinibatchResults:
         StateError
             If there was no batch of at least four samples.
         NonFiniteError
-            If a layer was not finite on an accelerator, naming layer and batch; ``partial`` holds
-            the result, NaN for those layers.
+            If a layer was not finite on an accelerator; the message names layer and batch, and
+            ``partial`` holds the result, with NaN for those layers.
 
         Warns
         -----
         RepsimWarning
             If batches of fewer than four samples were skipped.
         DegenerateWarning
-            If a layer is constant within every batch: its row is NaN.
+            If a layer is constant within every batch; its row is NaN.
         """
         self._require("compute")
         state = self._state
@@ -123,9 +123,9 @@ class MinibatchResults:
 
             SE = √((k − 1)/k · Σ_b (θ₍₋b₎ − θ̄)²)
 
-        with θ₍₋b₎ the CKA without batch b and k batches; an interval is θ ± t_{k−1} SE. Beyond 128
-        batches whole blocks of 2, 4, 8, ... neighbouring batches are left out instead, so that
-        memory stays bounded. The number of blocks k is in ``attrs["n_blocks"]``.
+        with k batches and θ₍₋b₎ the CKA without batch b; an interval is θ ± t_{k−1} SE. Beyond 128
+        batches, blocks of 2, 4, 8, ... adjacent batches are left out instead, which bounds the
+        memory. The number of blocks k is in ``attrs["n_blocks"]``.
 
         Returns
         -------
@@ -149,7 +149,7 @@ class MinibatchResults:
         return out
 
     def z_scores(self) -> xarray.DataArray:
-        """Return how far each CKA lies above chance, in standard deviations.
+        """Return by how many standard deviations each CKA exceeds chance.
 
         ::
 
@@ -157,7 +157,7 @@ class MinibatchResults:
 
         Var_b is the variance of w_b h_b(x, y) = ⟨A_b, B_b⟩ over all permutations of y's samples
         within batch b, exact for any data, and its mean is zero; batches are permuted
-        independently. Nothing is permuted: the cost is that of one more (Lx, Ly) matrix.
+        independently. The formula needs no permutations; the cost is one more (Lx, Ly) matrix.
 
         Returns
         -------
@@ -171,14 +171,15 @@ class MinibatchResults:
 
         Notes
         -----
-        The samples of a batch must be exchangeable: several crops or tokens of one image are not,
-        and make z too large. Over many batches z of independent layers is close to normal; over
-        few it is skewed to the right, so that large values are less rare (z > 3 with a probability
-        of at most 1/(1 + 9), Cantelli, and of some 2 % for one batch of layers with one direction
-        each). A map has many entries: for an error rate of all of it use :func:`repsim.max_t`.
+        The samples of a batch must be exchangeable. Several crops or tokens of one image are not,
+        and they make z too large. Over many batches, z of independent layers is close to normal.
+        Over few batches it is skewed to the right, so large values are less rare: z > 3 has a
+        probability of at most 1/(1 + 9) (Cantelli), and of about 2 % for one batch of layers with
+        one direction each. A map has many entries; for an error rate of the whole map use
+        :func:`repsim.max_t`.
 
-        z measures evidence, and grows with the number of samples; how alike two layers are is said
-        by :meth:`compute`, and how well that is known by :meth:`standard_error`.
+        z measures evidence and grows with the number of samples. :meth:`compute` measures how alike
+        two layers are, and :meth:`standard_error` how precise this value is.
 
         References
         ----------
@@ -192,10 +193,11 @@ class MinibatchResults:
         return self._labelled(values, "z")
 
     def block_sums(self) -> BlockSums:
-        """Return the sums behind the result, by block of batches, as NumPy arrays.
+        """Return the sums of every block of batches as NumPy arrays.
 
-        For what is linear in HSIC: sums of layers, partial CKA. ``blocks[b].xy`` is Σ w h(x, y) of
-        block b, (Lx, Ly), ``xx`` and ``yy`` those of each layer with itself.
+        Use them for quantities that are linear in HSIC: sums of layers, partial CKA.
+        ``blocks[b].xy`` is Σ w h(x, y) of block b, (Lx, Ly); ``xx`` and ``yy`` are those of each
+        layer with itself.
         """
         return self._state.blocks.on_host()
 

@@ -1,1 +1,1 @@
-"""Layer by layer maps of CKA: two models, or one model after more and more training."""
+"""Layer by layer maps of CKA: of two models, or of one model trained on more and more data."""

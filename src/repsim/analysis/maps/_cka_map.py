@@ -25,7 +25,7 @@ def cka_map(
     Parameters
     ----------
     passes : list of MinibatchCKA
-        What each pass over the data accumulated, of one kernel.
+        The accumulators of all passes over the data, with one kernel.
     origin : mapping of str to str
         Models, transform and versions, for ``attrs``.
     z_scores : bool
@@ -36,7 +36,7 @@ def cka_map(
     Raises
     ------
     NonFiniteError
-        A layer was not finite on an accelerator; ``partial`` is the CKA of the others.
+        A layer was not finite on an accelerator; ``partial`` is the CKA of the other layers.
     """
     total = MinibatchCKA(kernel=passes[0].kernel)
     for each in passes:
@@ -47,8 +47,8 @@ def cka_map(
         if error.partial is not None:
             error.partial = error.partial.assign_attrs(attrs, **origin, passes=len(passes))
         raise
-    # Passes over the same samples are not independent batches: the spread within one pass is what
-    # is known, and an upper bound for their average.
+    # Passes over the same samples are not independent. The spread within one pass is an upper bound
+    # for that of their average.
     variances = [np.square(each.standard_error().values) for each in passes if each.n_batches]
     spread = cka.copy(data=np.sqrt(sum(variances) / len(variances)))
     dataset = cka.to_dataset(name="cka").assign(standard_error=spread.rename("standard_error"))
@@ -63,7 +63,7 @@ def cka_map(
         "units": "1",
     }
     if z_scores:
-        # Chance repeats itself from pass to pass: at worst the standard deviations add up.
+        # Passes are not independent under chance: at worst their standard deviations add.
         dataset["z"] = total.z_scores() / math.sqrt(len(variances))
         dataset.z.attrs = {
             "long_name": "z-score of CKA under permutation",

@@ -1,4 +1,4 @@
-"""Layer-by-layer CKA of two models, or of one with itself."""
+"""Layer-by-layer CKA of two models, or of one model with itself."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def compare(
     group: Any = None,
     sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
-    """CKA of every layer of a model with every layer of another, or of itself, over data.
+    """CKA of every layer of a model with every layer of another model, or of itself.
 
     Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`, Nguyen, Raghu & Kornblith 2021, Eq. 3)
     of the layers' outputs, from one pass over the data for both models::
@@ -64,60 +64,61 @@ def compare(
     ----------
     model_x, model_y : torch.nn.Module
         Unmodified models, in any wrapper, each on its own device. Without ``model_y``, model_x is
-        compared with itself. They run in evaluation mode without gradients, and come back as they
-        were: no hook is left, the train/eval flag of every submodule, device and random state are
-        as before.
+        compared with itself. They run in evaluation mode without gradients. Afterwards all hooks
+        are removed, and the train/eval flag of every submodule and the random state are restored.
     data : iterable
         Batches, iterated once per pass for both models. A batch is the input tensor, a tuple or
         list whose first item is the input tensor, or a mapping that is passed whole as keyword
-        arguments; for anything else see ``forward``. Draw batches without replacement; larger
-        ones give smaller errors. Batches of fewer than four samples are skipped and reported.
+        arguments; for anything else see ``forward``. Draw batches without replacement. Larger
+        batches give smaller errors. Batches of fewer than four samples are skipped and reported.
     layers, layers_y : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :func:`repsim.capture.select_layers`: names, globs whose ``*`` also
-        crosses dots, module types. By default all submodules; ``layers_y`` is ``layers`` unless
-        given.
+        crosses dots, module types. By default all submodules; ``layers_y`` defaults to ``layers``.
     kernel : str or Kernel, default "linear"
-        As in :func:`repsim.cka`. A bandwidth that follows the data is fixed on the first batch.
+        As in :func:`repsim.cka`. A bandwidth that follows the data is computed from the first
+        batch.
     precision : {"highest", "tf32", "bf16"}, optional
-        What centred features keep of their digits when they are multiplied, as in
-        :class:`repsim.kernels.Linear`; by default the kernel's own, which is "highest" unless it
-        was made otherwise. On CUDA the others use tensor cores. Sums are in at least float32.
+        How many digits centred features keep when they are multiplied, as in
+        :class:`repsim.kernels.Linear`. By default that of the kernel, which is "highest" unless you
+        set it. On CUDA the other precisions use tensor cores. Sums are in at least float32.
     passes : int, default 1
-        How many times to go over the data. With a loader that reshuffles, several passes converge
-        to the unbiased CKA of the whole data set.
+        Number of passes over the data. With a loader that reshuffles, several passes converge to
+        the unbiased CKA of the whole data set.
     transform : {"flatten", "cls", "mean"} or callable, optional
-        What to compare of an output (n, ...), inside the hook: by default all of it, flattened.
+        Which part of an output (n, ...) to compare; it runs inside the hook. By default the whole
+        output, flattened.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
     prepare_x, prepare_y : callable, optional
-        From the batch to the batch that one model wants: another resolution, other keywords.
+        A function from the batch to the batch for one model: another resolution, other keywords.
         The result is moved to the model's device.
     forward : callable, optional
         ``forward(model, batch)`` in place of ``model(batch)``.
     names : tuple of two str, optional
-        What the result and the pictures call the models, by default their classes.
+        Names of the models in the result and the pictures, by default their classes.
     z_scores : bool, default False
-        Whether the result has a variable ``z``: how many standard deviations each CKA lies above
-        chance, the samples of each batch permuted; see :meth:`repsim.MinibatchCKA.z_scores`.
-        ``repsim.plot.heatmap(result, above_chance=3.0)`` greys out what is less.
+        Whether the result has a variable ``z``: the number of standard deviations by which each CKA
+        exceeds chance, under permutation of the samples of each batch; see
+        :meth:`repsim.MinibatchCKA.z_scores`. ``repsim.plot.heatmap(result, above_chance=3.0)``
+        shows smaller values in grey.
     progress : bool, default True
         Whether to show a progress bar with rate and remaining time on standard error.
     checkpoint : path, optional
         A file that holds the state, written every two minutes, on an interrupt or error, and at
         the end. If it exists, the batches counted in it are read from ``data`` and skipped, so the
-        data must give the same batches in the same order: without shuffle, or with a seeded one.
-        Each batch is checked by the digest of a part of it. Ctrl-C then returns the result so far
-        with a warning. Delete the file to begin anew.
+        data must return the same batches in the same order: without shuffle, or with a seeded one.
+        A digest of a part of each batch is checked. With a checkpoint, Ctrl-C returns the result so
+        far with a warning. Delete the file to start again.
     group : "world" or torch.distributed.ProcessGroup, optional
-        The ranks whose batches make up one result; by default this process alone. Each rank passes
-        its own share as ``data``, as by a ``DistributedSampler``; shares may be unequal or empty.
-        Every rank returns the same bits. With a checkpoint each rank writes its own file,
+        The ranks whose batches are combined; by default only this process. Each rank passes its
+        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
+        Every rank returns the same bits. With a checkpoint each rank writes a separate file,
         ``<checkpoint>.rank<r>of<size>``.
     sample_ids : callable, optional
-        From a batch to the ids of its samples, a 1-d tensor, array or list of n numbers or
-        strings. A sample whose id was seen before in the pass, on any rank, is not counted again:
-        a ``DistributedSampler`` repeats samples to even out the ranks. Costs one exchange of ids
-        per batch. All ranks have it or none.
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before in the pass, on any rank, the sample is not counted
+        again. This matters because a ``DistributedSampler`` repeats samples to give all ranks the
+        same number. It costs one exchange of ids per batch. Pass it on all ranks or on none.
 
     Returns
     -------
@@ -125,43 +126,43 @@ def compare(
         ``cka`` and ``standard_error``, float64, dims ("layer_x", "layer_y"), coordinates the layer
         names in execution order; ``name:0``, ``name:1``, ... for a module that runs several times.
         CKA is in [−1, 1] and around 0 for independent layers. The standard error is the
-        delete-one-batch jackknife; with several passes that of a single pass, an upper bound;
-        NaN with a single batch. With ``z_scores`` also ``z``, exact for one pass and a lower bound
-        for several, which are not independent. ``attrs``: model_x, model_y, estimator, kernel,
-        precision, transform, passes, n_samples and n_batches over all passes, n_skipped_batches,
-        n_skipped_samples, versions; n_duplicates with ``sample_ids``, n_ranks with ``group``,
-        ``interrupted`` if partial.
+        delete-one-batch jackknife; for several passes it is that of a single pass, an upper bound;
+        for a single batch it is NaN. With ``z_scores`` there is also ``z``. It is exact for one
+        pass and a lower bound for several, because passes are not independent. ``attrs``: model_x,
+        model_y, estimator, kernel, precision, transform, passes, n_samples and n_batches over all
+        passes, n_skipped_batches, n_skipped_samples, versions; n_duplicates with ``sample_ids``,
+        n_ranks with ``group``, ``interrupted`` if partial.
 
     Raises
     ------
     InputError
-        Data that cannot be iterated as batches, an unknown kernel or precision, a precision for a
-        kernel that has none, models that see different numbers of samples.
+        The data cannot be iterated as batches; the kernel or precision is unknown; the kernel takes
+        no precision; the models see different numbers of samples.
     LayerNotFoundError, CaptureError
-        A layer that does not exist or did not run, an output that is no batch of samples.
+        A layer does not exist or did not run, or its output is not a batch of samples.
     NonFiniteError
-        NaN or infinity in a layer, naming layer and batch; ``partial`` is the result before it.
+        NaN or infinity in a layer; the message names layer and batch, and ``partial`` is the result
+        before it.
     StateError
-        A checkpoint that is damaged, cannot be written, or belongs to other models, options or
-        data; a rank that died, failed, or did not answer within the time limit of its group.
+        The checkpoint is damaged, cannot be written, or belongs to other models, options or data; a
+        rank died, failed, or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
-        Layers that a glob found and that return no batch, skipped short batches, passes that all
-        saw the same batches. An interrupt (with a checkpoint), a checkpoint that could not be
-        written in between.
+        Layers found by a glob return no batch; short batches were skipped; all passes saw the same
+        batches; an interrupt (with a checkpoint); a checkpoint could not be written during the run.
     DegenerateWarning
-        A constant layer: its CKA is NaN.
+        A layer is constant; its CKA is NaN.
 
     Notes
     -----
-    Gram matrices are computed in the hooks, so memory is O(L n²) for L layers and batches of n,
-    whatever the size of the activations, and in-place operations cannot overwrite a value. Layers
-    that return one tensor share one Gram. Cost: the two forward passes plus O(n² Σp).
+    Gram matrices are computed in the hooks. Memory is therefore O(L n²) for L layers and batches of
+    n, for activations of any size, and in-place operations cannot overwrite a value. Layers that
+    return one tensor share one Gram. Cost: the two forward passes plus O(n² Σp).
 
-    Always look at a control: two *untrained* networks can score high, because they see the same
-    images. Two trainings that differ only in their seed show what "the same" scores.
+    Always look at a control: two *untrained* networks can score high because they see the same
+    images. Two trainings that differ only in their seed show the value of "the same".
 
     References
     ----------
@@ -196,7 +197,7 @@ def compare(
     )
     other = model_x if model_y is None else model_y
     x, y = side(model_x, layers, prepare=prepare_x), None
-    # One forward serves both sides where they are one model on one input.
+    # One forward serves both sides if they are one model on one input.
     same_input = prepare_y is prepare_x or (model_y is None and prepare_y is None)
     one_forward = other is model_x and same_input
     if not one_forward or layers_y is not None:
@@ -246,7 +247,7 @@ def _check(model_x: object, model_y: object, passes: object, names: object) -> N
 
 
 def _fingerprint(sides: Sides, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return what must be the same before a run goes on from a checkpoint."""
+    """Return the values that must be equal to resume a run from a checkpoint."""
     x, y = sides.x, sides.y
     return {
         **more,
@@ -259,7 +260,7 @@ def _fingerprint(sides: Sides, options: Mapping[str, Any], **more: Any) -> dict[
 
 
 def _finished(run: Run, ranks: Ranks, result: Callable[..., xarray.Dataset]) -> xarray.Dataset:
-    """Return the result of all ranks, and warn if it is less than was asked for."""
+    """Return the result of all ranks, and warn if it is incomplete."""
     passes = ranks.all_reduce(run.accumulators)
     attrs: dict[str, Any] = {**ranks.report()}
     if run.interrupted:

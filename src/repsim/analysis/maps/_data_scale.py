@@ -1,4 +1,4 @@
-"""How far the layers of models trained on less data are from those of the model of all the data."""
+"""CKA of models trained on less data with the model trained on all data, layer by layer."""
 
 from __future__ import annotations
 
@@ -42,36 +42,37 @@ def data_scale(
     name: str | None = None,
     progress: bool = True,
 ) -> xarray.Dataset:
-    """CKA of models trained on parts of the data with the model of all of it, layer by layer.
+    """CKA of models trained on parts of the data with the model trained on all data, by layer.
 
     Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`) of a layer in one model with *the same
-    layer* in ``full``: the diagonal of what :func:`repsim.compare` gives, from one pass over the
-    data for all models together::
+    layer* in ``full``: the diagonal of the map of :func:`repsim.compare`. One pass over the data
+    serves all models::
 
         CKA_l = Σ_b w_b h_b(x_l, y_l) / √(Σ_b w_b h_b(x_l, x_l) · Σ_b w_b h_b(y_l, y_l))
 
     Parameters
     ----------
     models : mapping of float to torch.nn.Module
-        The fraction of the training data, in (0, 1], and the model that was trained on it. All
-        models have one architecture: the same layers by name. They come back as they were.
+        A mapping from the fraction of the training data, in (0, 1], to the model that was trained
+        on it. All models have one architecture: the same layers by name. They are restored
+        afterwards.
     full : torch.nn.Module
-        The model of all the data.
+        The model trained on all data.
     data : iterable
         Batches of evaluation data, as for :func:`repsim.compare`, iterated once.
     layers : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :class:`repsim.Recorder`.
     controls : mapping of str to torch.nn.Module, optional
-        Models of the same architecture to read the values against: another seed on all the data
-        shows what "the same" scores, an untrained model what the inputs alone do. Without these, a
-        fall of CKA with less data means little: it falls between seeds too.
+        Models of the same architecture for comparison. Another seed trained on all data shows the
+        value of "the same", and an untrained model shows the value due to the inputs alone. Without
+        them, a fall of CKA with less data means little because CKA is below 1 between seeds too.
     kernel, transform, select, batch_dim
         As in :func:`repsim.compare`.
     prepare, forward : callable, optional
-        From the batch to what all the models want, and ``forward(model, batch)`` in place of
-        ``model(batch)``.
+        A function from the batch to the batch for all models, and ``forward(model, batch)`` in
+        place of ``model(batch)``.
     name : str, optional
-        What the result calls the architecture, by default the class of ``full``.
+        Name of the architecture in the result, by default the class of ``full``.
     progress : bool, default True
         Whether to show a progress bar on standard error.
 
@@ -92,19 +93,20 @@ def data_scale(
     LayerNotFoundError, CaptureError
         A layer that does not exist or did not run, an output that is no batch of samples.
     NonFiniteError
-        NaN or infinity in a layer, naming model, layer and batch.
+        NaN or infinity in a layer; the message names model, layer and batch.
 
     Warns
     -----
     RepsimWarning
-        Batches of fewer than four samples, which are skipped; a single batch.
+        Batches of fewer than four samples were skipped; there was a single batch.
     DegenerateWarning
-        A constant layer, naming the model: its CKA is NaN.
+        A layer of a model is constant; its CKA is NaN.
 
     Notes
     -----
-    One forward pass of every model a batch; only same-layer pairs are computed, so M models of L
-    layers cost O(M L n²) beside their Grams. Memory: two models' Grams, O(L n²), at a time.
+    Cost per batch: one forward pass of every model and the Grams. Only pairs of the same layer are
+    computed, so M models of L layers cost O(M L n²) more. Memory: the Grams of two models at a
+    time, O(L n²).
 
     References
     ----------
@@ -173,7 +175,7 @@ def data_scale(
 
 @dataclass
 class _Scaled:
-    """One model beside the full one, and its layers' sums with those of the full one."""
+    """One model, and the sums of its layers with those of the full model."""
 
     label: str
     side: RecordedSide
@@ -200,21 +202,21 @@ class _Scaled:
                 )
             acc = self.sums.setdefault(name, MinibatchCKA(kernel=self.side.kernels.kernel))
             try:
-                # n² numbers a layer, whatever its features, go to the full model's device.
+                # Only n² numbers per layer move to the device of the full model.
                 acc.update_grams({name: grams[name].to(gram.device)}, {name: gram})
             except NonFiniteError as error:
                 raise self.not_finite(error) from error
 
     def not_finite(self, error: NonFiniteError) -> NonFiniteError:
-        """Say which models it was about."""
+        """Add the names of the models to an error."""
         return NonFiniteError(f"data_scale: x is {self.label}, y is full.\n{error}")
 
 
 def _values(others: Sequence[_Scaled], names: Sequence[str]) -> tuple[Any, Any]:
-    """Return CKA and standard errors (models, layers); warn once of what is so for all of them."""
+    """Return CKA and standard errors (models, layers); warn once about common conditions."""
     values = np.full((2, len(others), len(names)), np.nan)
     constant: list[str] = []
-    # Every pair of layers would say the same of short batches; what they say of themselves is "x".
+    # Every pair of layers would repeat the warning about short batches, and call itself "x".
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RepsimWarning)
         for row, other in enumerate(others):
@@ -222,7 +224,7 @@ def _values(others: Sequence[_Scaled], names: Sequence[str]) -> tuple[Any, Any]:
                 acc = other.sums[name]
                 try:
                     values[0, row, column] = acc.compute().item()
-                except NonFiniteError as error:  # found out only now, on an accelerator
+                except NonFiniteError as error:  # on an accelerator, found only now
                     raise other.not_finite(error) from error
                 values[1, row, column] = acc.standard_error().item()
                 if np.isnan(values[0, row, column]):

@@ -1,4 +1,4 @@
-"""Memory for the Grams of one batch after another, taken once."""
+"""Memory for Grams that is allocated once and used again for every batch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 __all__ = ["GramBuffer"]
 
 BLOCK_BYTES = 1 << 22
-"""Of Grams that lie side by side: one block for hundreds of small ones."""
+"""Bytes of a block of adjacent Grams: one block holds hundreds of small Grams."""
 
 
 class GramBuffer:
-    """Where the Grams of a batch are kept until the next one's take their place.
+    """Memory that holds the Grams of a batch until the next batch overwrites them.
 
-    A Gram is small and outlives the activations around it. Each in memory of its own, they would
-    stand between the activations that come and go, and the allocator could not use the space of
-    two for a larger one: a forward pass would take more and more from the system.
+    A Gram is small and lives longer than the activations. If each were allocated separately, Grams
+    would lie between freed activations and fragment the memory, so a forward pass would take more
+    and more memory from the system.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class GramBuffer:
         self._used: dict[Any, int] = {}
 
     def keep(self, gram: Tensor) -> Tensor:
-        """Return a copy of a Gram (n, n) that holds its values until :meth:`forget`."""
+        """Return a copy of a Gram (n, n) that is valid until :meth:`forget`."""
         key = gram.shape, gram.dtype, gram.device
         blocks = self._blocks.setdefault(key, [])
         together = max(1, BLOCK_BYTES // (gram.numel() * gram.element_size()))
@@ -36,10 +36,10 @@ class GramBuffer:
         return blocks[block][place].copy_(gram)
 
     def forget(self) -> None:
-        """Let what comes next take the place of all that was kept.
+        """Allow the next Grams to overwrite all stored ones.
 
-        Room of a kind that was not used since the last call is given back, so that batches of many
-        sizes do not each keep theirs.
+        Memory of a size that was not used since the last call is freed, so batches of many sizes do
+        not accumulate memory.
         """
         self._blocks = {key: self._blocks[key] for key in self._used}
         self._used = {}

@@ -1,4 +1,4 @@
-"""Gram matrices made inside the hook, so that an activation is never kept."""
+"""Gram matrices computed inside the hooks, so no activation is kept."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["LayerGrams"]
 
 
 class LayerGrams:
-    """A recorder's transform: the (n, n) Gram of a layer's output, whatever the output's size.
+    """A transform for the recorder: the (n, n) Gram of an output of any size.
 
     Layers that return one tensor share one Gram: a container and its last child, dropout and
-    identities in evaluation, a flattening or a transposition that copies nothing. A tensor is known
-    to be the same by its memory while that memory is alive, and by its version, which in-place
-    operations advance.
+    identities in evaluation, and a flattening or transposition without a copy. A tensor is
+    recognised by its memory, as long as that is alive, and by its version, which in-place
+    operations increase.
 
-    To the library's kernels the order of features is nothing, so they are taken in the order of
-    memory: a map in channels-last format is not copied.
+    The kernels of the library do not depend on the order of features, so features are read in the
+    order of memory, and a map in channels-last format is not copied.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class LayerGrams:
     reduce : callable, optional
         Applied to the output before it is flattened: tokens to one token, maps to their mean.
     operation : str
-        What errors begin with.
+        The first word of error messages.
     """
 
     wants_layer = True
@@ -51,7 +51,7 @@ class LayerGrams:
         self._operation = operation
         self._kernels = kernels
         self._reduce = reduce
-        # What is told the layer may do something else for each; a reducer only names it in errors.
+        # A transform that gets the layer may differ by layer; a reducer only names it in errors.
         told = getattr(reduce, "wants_layer", False)
         self._sharing = not told or isinstance(reduce, Reducer)
         self._any_order = type(kernels.kernel) in KERNELS.values()
@@ -59,7 +59,7 @@ class LayerGrams:
         self._buffer = GramBuffer()
 
     def forget(self) -> None:
-        """Drop what is known of the tensors of the last forward, and the values of its Grams."""
+        """Forget the tensors of the last forward and its Grams."""
         self._seen.clear()
         self._buffer.forget()
 
@@ -68,7 +68,7 @@ class LayerGrams:
         inner = tensor if self._reduce or not self._any_order else _as_in_memory(tensor)
         if not self._sharing or not inner.is_contiguous() or not _versioned(tensor):
             return self._gram(tensor, layer, call)
-        # Flattened, a map and its flattening are one; to a reducer they are not.
+        # Without a reducer, a map and its flattening have the same Gram; with one they may differ.
         shape = tensor.shape if self._reduce else (tensor.shape[0], tensor.numel())
         key = (tensor.data_ptr(), tuple(shape), tensor.dtype, tensor.device)
         known = self._seen.get(key)
@@ -83,13 +83,13 @@ class LayerGrams:
     def _gram(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         values = reduced(self._operation, self._reduce, tensor, layer, call)
         if values.shape[0] < MIN_BATCH:
-            # The batch will be skipped and reported; it must not become the bandwidth's pilot.
+            # The batch will be skipped and reported, so it must not fix the bandwidth.
             return values.new_zeros((values.shape[0], values.shape[0]))
         if self._any_order:
             values = _as_in_memory(values)
         flat = values.reshape(values.shape[0], -1)
         gram: Tensor = self._kernels.gram(f"{layer}:{call}", flat)  # type: ignore[assignment]
-        # A kernel of one's own may return what is no tensor.
+        # A user's kernel may return an object that is not a tensor.
         return self._buffer.keep(gram) if isinstance(gram, Tensor) else gram
 
 

@@ -23,13 +23,13 @@ __all__ = ["NewSamples", "Ranks"]
 
 @dataclass(frozen=True)
 class NewSamples:
-    """The rows of a batch whose samples were not seen before in the pass, on any rank."""
+    """The rows of a batch whose samples no rank has seen before in the pass."""
 
     rows: list[int]
     n_ids: int
 
     def of(self, grams: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the Grams of these samples; what layers share stays shared."""
+        """Return the Grams of these samples; shared Grams remain shared."""
         n = next(iter(grams.values())).shape[0]
         if n != self.n_ids:
             raise InputError(
@@ -52,11 +52,11 @@ class Ranks:
     Parameters
     ----------
     group : None, "world" or torch.distributed.ProcessGroup
-        With None this process counts alone, whether or not there are others.
+        With None only this process counts, even if there are others.
     sample_ids : callable, optional
         As in :func:`repsim.compare`.
     kernel : Kernel
-        A group refuses one whose bandwidth would differ from rank to rank.
+        With a group, a kernel whose bandwidth would differ between ranks raises.
     """
 
     def __init__(self, group: Any, sample_ids: SampleIds | None, kernel: Kernel) -> None:
@@ -83,12 +83,12 @@ class Ranks:
         return f"{self._rank} of {self._size}"
 
     def own_path(self, path: str | PathLike[str]) -> str:
-        """Return where this rank keeps its state."""
+        """Return the file for the state of this rank."""
         return fspath(path) if self.alone else f"{fspath(path)}.rank{self._rank}of{self._size}"
 
     @contextmanager
     def raise_on_all_ranks(self) -> Iterator[None]:
-        """Let an error on this rank raise on the others too, which would wait for it in vain."""
+        """Raise an error of this rank on the other ranks too, which would otherwise wait for it."""
         try:
             yield
         except BaseException as error:
@@ -99,7 +99,7 @@ class Ranks:
     def each_pass(
         self, data: Iterable[Any] | None, passes: int, *, progress: bool
     ) -> Iterator[Iterator[tuple[Batch, NewSamples | None]]]:
-        """Yield, for every pass, the batches with the samples that count; None for all of them."""
+        """Yield, for every pass, the batches with the samples that count; None means all."""
         may_be_empty = not self.alone
         with closing(
             each_pass("compare", data, passes=passes, progress=progress, may_be_empty=may_be_empty)
@@ -111,7 +111,7 @@ class Ranks:
                     yield self._with_new_samples(batches, self._sample_ids)
 
     def all_reduce(self, accumulators: list[MinibatchCKA]) -> list[MinibatchCKA]:
-        """Return the accumulators of all ranks together, pass by pass."""
+        """Return the merged accumulators of all ranks, pass by pass."""
         if self.alone:
             return accumulators
         counts = gather("compare", len(accumulators), self._group)
@@ -120,15 +120,15 @@ class Ranks:
         return [each.all_reduce(self._group) for each in accumulators]
 
     def report(self) -> dict[str, int]:
-        """Return what a result says of ranks and of samples that came twice."""
+        """Return the attributes of a result about ranks and repeated samples."""
         ranks = {} if self.alone else {"n_ranks": self._size}
         return ranks if self._sample_ids is None else {**ranks, "n_duplicates": self.duplicates}
 
     def _with_new_samples(
         self, batches: Iterator[Batch], sample_ids: SampleIds
     ) -> Iterator[tuple[Batch, NewSamples]]:
-        # All ranks take this step together until all are done, so that every rank knows the same
-        # ids. Where several ranks have a sample in one step, the lowest rank counts it.
+        # All ranks take this step together until all are done, so every rank knows the same ids. If
+        # several ranks have a sample in one step, the lowest rank counts it.
         seen: set[Any] = set()
         while True:
             batch = next(batches, None)

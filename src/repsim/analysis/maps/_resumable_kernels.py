@@ -1,4 +1,4 @@
-"""Kernels whose bandwidths survive a restart to the last bit."""
+"""Kernels whose bandwidths have the same bits after a restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ __all__ = ["ResumableKernels"]
 class ResumableKernels(PilotKernels):
     """Pilot kernels that a checkpoint can hold.
 
-    A bandwidth returns in the dtype in which it was fixed, as soon as a batch says on which device.
+    A bandwidth keeps the dtype in which it was fixed; the first batch after a restart decides its
+    device.
 
     Examples
     --------
@@ -38,7 +39,7 @@ class ResumableKernels(PilotKernels):
         self._saved: dict[str, list[Any]] = {}
 
     def gram(self, layer: str, x: Array) -> Array:
-        """Return the Gram of ``x`` under the layer's kernel, fixed here or in an earlier run."""
+        """Return the Gram of ``x`` with the layer's kernel, fixed now or in an earlier run."""
         if layer not in self.fitted and layer in self._saved:
             value, dtype = self._saved[layer]
             sigma = torch.tensor(value, dtype=getattr(torch, dtype), device=device(x))
@@ -55,5 +56,5 @@ class ResumableKernels(PilotKernels):
         return {**self._saved, **fitted}
 
     def resume(self, state: Mapping[str, list[Any]]) -> None:
-        """Fix the bandwidths as they were when :meth:`state` returned them."""
+        """Restore the bandwidths that :meth:`state` returned."""
         self._saved = dict(state)

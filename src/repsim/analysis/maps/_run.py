@@ -1,4 +1,4 @@
-"""One run of `compare`: the batches that are still to be counted, their sums, and their file."""
+"""One run of `compare`: the remaining batches, the sums, and the state file."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ __all__ = ["Run"]
 
 
 class Run:
-    """The batches of this rank that are still to be counted, and what was counted of each pass.
+    """The remaining batches of this rank, and the sums of each pass.
 
-    With a path, a file holds the state. It is read at the start; it is written every two minutes,
+    With a path, a file holds the state. It is read at the start and written every two minutes,
     before an error is raised, and at the end.
 
     Parameters
     ----------
     ranks : Ranks
-        Who shares the batches.
+        The ranks that share the batches.
     kernel : Kernel
-        Of the accumulators.
+        The kernel of the accumulators.
     resumable : sequence of ResumableKernels
         The bandwidths of each recorded side.
     path : path, optional
-        The state file; without it nothing is kept and no batch is skipped.
+        The state file; without it no state is kept and no batch is skipped.
     fingerprint : callable
-        Returns what must be the same before a run goes on from a file, in words that an error can
-        show. It is called only with a path.
+        Returns the values that must be equal to resume from a file, in a form that an error can
+        show. It is called only if there is a path.
 
     Attributes
     ----------
     accumulators : list of MinibatchCKA
-        What was counted, by pass.
+        The sums, by pass.
     interrupted : bool
         Whether Ctrl-C ended the run, with its state in the file.
 
     Raises
     ------
     StateError
-        The file is damaged or belongs to something else.
+        The file is damaged or belongs to another run.
     CheckpointError
         The file cannot be written.
     """
@@ -78,17 +78,17 @@ class Run:
             else Checkpoint(self.path, operation="compare", fingerprint=fingerprint())
         )
         self._log = BatchLog("compare", self.path or "", self._restored())
-        self._save()  # a folder that cannot be written is found out before the work, not after
+        self._save()  # an unwritable folder must raise before the work, not after it
 
     @property
     def n_batches(self) -> int:
-        """The number of batches that entered a sum, over all passes."""
+        """The number of batches in the sums, over all passes."""
         return sum(each.n_batches for each in self.accumulators)
 
     def batches(
         self, data: Iterable[Any] | None, passes: int, *, progress: bool
     ) -> Iterator[tuple[Batch, NewSamples | None]]:
-        """Yield the batches to count, with the samples that count; None for all of them."""
+        """Yield the batches to count, with the samples that count; None means all samples."""
         for one_pass in self._ranks.each_pass(data, passes, progress=progress):
             self._begin_pass()
             for batch, new in one_pass:
@@ -103,11 +103,11 @@ class Run:
         grams: tuple[Mapping[str, Tensor], Mapping[str, Tensor] | None],
         new: NewSamples | None,
     ) -> None:
-        """Count the batch that was yielded last, by the Grams of each side."""
+        """Count the latest batch, given the Grams of each side."""
         xs, ys = grams
         if new is not None:
             xs, ys = new.of(xs), None if ys is None else new.of(ys)
-        with uninterrupted():  # the sums and the log know the batch, or neither does
+        with uninterrupted():  # the batch is in both the sums and the log, or in neither
             if new is None or new.rows:
                 self.accumulators[self._pass].update_grams(xs, ys)
             if self._file is not None:
@@ -117,8 +117,8 @@ class Run:
     def saving(self, result: Callable[[list[MinibatchCKA]], xarray.Dataset]) -> Iterator[None]:
         """Save the state before an error of this block is raised.
 
-        Ctrl-C ends the block without an error if a file holds what was counted. An error about
-        values that are not finite carries the result before it.
+        Ctrl-C ends the block without an error if a file holds the sums. An error about non-finite
+        values carries the result before it.
         """
         try:
             yield
@@ -145,7 +145,7 @@ class Run:
             self.accumulators.append(MinibatchCKA(kernel=self._kernel))
 
     def _restored(self) -> list[list[str]]:
-        """Take over the state of the file, if there is one; return the digests of its batches."""
+        """Restore the state of the file, if there is one; return the digests of its batches."""
         arrays = None if self._file is None else self._file.load()
         if arrays is None:
             return []
@@ -160,7 +160,7 @@ class Run:
         return known
 
     def _save_if_due(self) -> None:
-        """Write the state if the last writing was some minutes ago; go on if that fails."""
+        """Write the state if it was last written minutes ago; continue if writing fails."""
         if self._file is not None and self._file.due:
             try:
                 self._save()
@@ -168,7 +168,7 @@ class Run:
                 warn(f"{error}\n  The computation goes on; the state written before is kept.")
 
     def _save(self) -> None:
-        """Write the state: afterwards the file holds the old state or the new one, whole."""
+        """Write the state; if writing fails, the file still holds the old state."""
         n_counted = sum(map(len, self._log.known))
         if self._file is None or self._n_written == n_counted:
             return

@@ -1,4 +1,4 @@
-"""A model whose layers turn into Grams inside its hooks, and the two sides of a comparison."""
+"""A model whose hooks compute Grams, and the two sides of a comparison."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["RecordedSide", "Sides"]
 
 
 class RecordedSide:
-    """One model with the recorder that makes the Grams of its layers.
+    """One model with the recorder that computes the Grams of its layers.
 
-    It records only while :meth:`recording` says so: two models may share submodules.
+    It records only inside :meth:`recording`, because two models may share submodules.
 
     Parameters
     ----------
@@ -30,9 +30,10 @@ class RecordedSide:
     model, layers, select, batch_dim
         As in :class:`repsim.Recorder`.
     kernel : Kernel
-        Of the Grams. A bandwidth that follows the data is fixed for each layer at its first batch.
+        Kernel of the Grams. A bandwidth that follows the data is fixed for each layer on its first
+        batch.
     reduce : callable, optional
-        Applied to an output before its Gram is made.
+        Applied to an output before its Gram is computed.
     prepare, forward : callable, optional
         How the model is called.
     """
@@ -61,12 +62,12 @@ class RecordedSide:
 
     @property
     def chosen(self) -> list[str]:
-        """The names of the chosen layers, whether or not they run."""
+        """The names of the chosen layers, including those that do not run."""
         return list(select_layers(self.model, self._layers).names)
 
     @property
     def grams(self) -> dict[str, Tensor]:
-        """The Grams of the latest batch by layer, valid until the next one."""
+        """The Grams of the latest batch by layer, valid until the next batch."""
         return dict(self._recorder)
 
     def run(self, batch: Batch) -> None:
@@ -81,7 +82,7 @@ class RecordedSide:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Make Grams of what the layers return in this block, in place of those before."""
+        """Compute the Grams of the layers that run in this block, and replace the previous ones."""
         self._ran = True
         self._grams.forget()
         self._recorder.clear()
@@ -97,8 +98,8 @@ class RecordedSide:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         if not self._ran and kind is None:
-            # The recorder would say that no layer ran, unless an error is on its way. A rank
-            # without data, or with everything in its checkpoint, calls no model.
+            # Without an error, the recorder would raise that no layer ran. But a rank without data,
+            # or with all batches in its checkpoint, calls no model.
             kind = InputError
         self._recorder.__exit__(kind, error, trace)
 
@@ -123,12 +124,12 @@ class Sides:
 
     @property
     def kernels(self) -> list[ResumableKernels]:
-        """The kernels of x, and of y where there is one."""
+        """The kernels of x, and of y if there is one."""
         return [side.kernels for side in self._each]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Keep the hooks of both sides in place."""
+        """Keep the hooks of both sides active."""
         with ExitStack() as stack:
             for side in self._each:
                 stack.enter_context(side)
@@ -147,10 +148,10 @@ class Sides:
 
 
 def to_same_device(grams: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move Grams to the device of the others: n² numbers a layer, whatever its features."""
+    """Move Grams to the device of the other side: n² numbers per layer."""
     device = next(iter(others.values())).device
     moved: dict[int, Tensor] = {}
     for gram in grams.values():
-        if id(gram) not in moved:  # a Gram that layers share stays shared
+        if id(gram) not in moved:  # shared Grams remain shared
             moved[id(gram)] = gram.to(device)
     return {name: moved[id(gram)] for name, gram in grams.items()}

@@ -1,1 +1,1 @@
-"""What every analysis shares: driving models over data, and what a result says of its origin."""
+"""Code shared by all analyses: driving models over data, and the provenance of results."""

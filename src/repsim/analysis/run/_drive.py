@@ -1,4 +1,4 @@
-"""Driving a user's model over a user's data, and leaving both as they were found."""
+"""Driving a model over data, and restoring both afterwards."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
-"""What ``forward=`` accepts: (model, batch), the result is ignored."""
+"""Type of ``forward=``: a function of (model, batch) whose result is ignored."""
 
 Prepare: TypeAlias = Callable[[Any], Any]
-"""What ``prepare_x=`` and ``prepare_y=`` accept: the batch as one model wants it."""
+"""Type of ``prepare_x=`` and ``prepare_y=``: a function to the batch for one model."""
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """Return where the model's first parameter or buffer lives; None for a model without any."""
+    """Return the device of the model's first parameter or buffer; None for a model without any."""
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return None
@@ -41,10 +41,10 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 @contextmanager
 def as_found(*models: nn.Module, gradients: bool = False) -> Iterator[None]:
-    """Run models in evaluation mode; restore flags and random state after.
+    """Run models in evaluation mode; restore flags and random state afterwards.
 
-    The flag of every submodule is restored by itself: a frozen batch norm inside a training model
-    must not wake up. Without ``gradients`` no graph is recorded.
+    The flag of every submodule is restored separately, so a frozen batch norm inside a training
+    model stays frozen. Without ``gradients`` no graph is recorded.
     """
     flags = [(module, module.training) for model in models for module in model.modules()]
     places = {device_of(model) for model in models}
@@ -60,7 +60,7 @@ def as_found(*models: nn.Module, gradients: bool = False) -> Iterator[None]:
 
 
 def to_device(batch: Any, device: torch.device | None) -> Any:
-    """Move every tensor of a batch; containers are rebuilt, everything else passes through."""
+    """Move every tensor of a batch; rebuild containers, and return other values unchanged."""
     if device is None:
         return batch
     if isinstance(batch, Tensor):
@@ -81,7 +81,7 @@ def call_model(
     prepare: Prepare | None = None,
     forward: Forward | None = None,
 ) -> object:
-    """Call a model on a batch: a tensor, a tuple led by the input, or a mapping of keywords."""
+    """Call a model on a batch: a tensor, a tuple that starts with the input, or keywords."""
     batch = prepared_for(model, batch, prepare)
     if forward is not None:
         return forward(model, batch)
@@ -101,7 +101,7 @@ def call_model(
 
 
 def prepared_for(model: nn.Module, batch: Any, prepare: Prepare | None) -> Any:
-    """Return a batch as a model wants it, on the model's device."""
+    """Return a batch as prepared for a model, on the model's device."""
     return to_device(batch if prepare is None else prepare(batch), device_of(model))
 
 
@@ -114,7 +114,7 @@ class Batch:
     operation : str
         The analysis, for errors.
     value : object
-        What the data gave.
+        The batch of the data.
     number : int
         Its place in its pass over the data, counted from 0.
     """
@@ -124,13 +124,13 @@ class Batch:
     number: int
 
     def prepared(self, model: nn.Module, prepare: Prepare | None) -> Batch:
-        """Return the batch as a model wants it, on the model's device."""
+        """Return the batch as prepared for a model, on the model's device."""
         return replace(self, value=prepared_for(model, self.value, prepare))
 
     def run(
         self, model: nn.Module, prepare: Prepare | None = None, forward: Forward | None = None
     ) -> object:
-        """Call a model on the batch, prepared for it."""
+        """Call a model on the batch after preparing it."""
         return call_model(self.operation, model, self.value, prepare, forward)
 
 
@@ -142,11 +142,10 @@ def each_batch(
     progress: bool,
     gradients: bool = False,
 ) -> Iterator[Iterator[Batch]]:
-    """Give the batches of one pass over the data, with the models as an analysis needs them.
+    """Yield the batches of one pass over the data, with the models in evaluation mode.
 
-    The models run in evaluation mode and come back as they were (:func:`as_found`; without models
-    the caller sees to that). The progress bar is closed and the data are left however the pass
-    ends.
+    The models are restored afterwards (:func:`as_found`; without models this is up to the caller).
+    However the pass ends, the progress bar and the iterator of the data are closed.
 
     Examples
     --------
@@ -177,8 +176,8 @@ def each_pass(
     Raises
     ------
     InputError
-        If ``data`` is a single tensor or mapping, is empty, or can be iterated only once while
-        several passes are asked for.
+        If ``data`` is a single tensor or mapping, is empty, or can be iterated only once although
+        several passes are requested.
     """
     if isinstance(data, Tensor | Mapping | str) or not isinstance(data, Iterable):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Telling whether a run goes on with the model and the data it was begun with."""
+"""Digests that show whether a resumed run uses the same model and data."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from repsim.capture import unwrap
 __all__ = ["BatchLog", "digest", "label_of", "model_digest"]
 
 SAMPLED = 4096
-"""Elements read of a tensor. Two batches that differ in any sample differ in some of these."""
+"""Elements read of a tensor. Batches that differ in any sample differ in some of these."""
 
 
 def digest(value: Any) -> str:
-    """Return 16 hexadecimal digits that two equal values share, and unequal ones hardly ever.
+    """Return 16 hexadecimal digits: the same for equal values, almost surely others for unequal.
 
-    Of a tensor: shape, dtype and at most 4096 elements spread evenly over it; a change of other
-    elements alone goes unnoticed. Of what is no tensor, number, string or container: its type.
+    For a tensor the digest uses shape, dtype and at most 4096 evenly spread elements, so a change
+    of only other elements goes unnoticed. For objects that are not tensors, numbers, strings or
+    containers it uses the type.
     """
     state = hashlib.blake2b(digest_size=8)
     _feed(state, value)
@@ -53,7 +54,7 @@ def _feed(state: Any, value: Any) -> None:
             flat = value.detach().reshape(-1)
             step = max(1, -(-flat.numel() // SAMPLED))
             if step > 1 and step % 2 == 0:
-                step += 1  # an odd step visits every column of an even-sized last axis
+                step += 1  # an odd step visits every column of a last axis of even size
             part = flat[::step].cpu().contiguous()
             state.update(part.view(torch.uint8).numpy().tobytes())
     elif isinstance(value, np.ndarray) and value.dtype.kind not in "OUS":
@@ -74,19 +75,19 @@ def _feed(state: Any, value: Any) -> None:
 
 
 class BatchLog:
-    """The digests of the batches counted so far, which the data of a resumed run must repeat.
+    """The digests of the batches counted so far; the data of a resumed run must match them.
 
     Parameters
     ----------
     operation, path : str
         For messages.
     known : list of list of str
-        The digests by pass, as :attr:`known` stood when the state was written.
+        The digests by pass: the value of :attr:`known` when the state was written.
 
     Attributes
     ----------
     latest : str
-        The digest of the batch that was asked about last.
+        The digest of the latest batch.
     """
 
     def __init__(self, operation: str, path: str, known: list[list[str]]) -> None:
@@ -95,7 +96,7 @@ class BatchLog:
         self.latest = ""
 
     def begin_pass(self) -> None:
-        """Start a pass over the data; the pass before must have given all that was counted."""
+        """Start a pass over the data, after checking that the previous pass was complete."""
         self.end_pass()
         self._pass, self._at = self._pass + 1, 0
         if self._pass == len(self.known):
@@ -110,7 +111,7 @@ class BatchLog:
             )
 
     def was_counted(self, batch: Any) -> bool:
-        """Return whether this batch had been counted; refuse another one in its place."""
+        """Return whether this batch was counted before; raise if its digest differs."""
         self.latest, at = digest(batch), self._at
         self._at += 1
         known = self.known[self._pass]
@@ -123,11 +124,11 @@ class BatchLog:
         return False
 
     def count(self) -> None:
-        """Note that the latest batch is counted."""
+        """Record that the latest batch is counted."""
         self.known[self._pass].append(self.latest)
 
     def refusal(self, what: str) -> StateError:
-        """Return the error that says in which way the data are others."""
+        """Return the error that says how the data differ."""
         return StateError(
             f"{self.operation}: the data are not those that {self.path!r} was begun with.\n"
             f"  {what}\n"

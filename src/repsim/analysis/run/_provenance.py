@@ -1,4 +1,4 @@
-"""What every result says of where it comes from."""
+"""The provenance of results: names and versions for their attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["model_label", "transform_label", "versions"]
 
 
 def model_label(model: nn.Module, name: str | None = None) -> str:
-    """Return the name a result gives a model: the caller's, or that of its class."""
+    """Return the name of a model in a result: the caller's, or that of its class."""
     return type(unwrap(model)).__name__ if name is None else name
 
 
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def transform_label(transform: Transform, *, nothing: str = "flatten") -> str:
-    """Return a name for ``attrs`` that is the same from one process to the next."""
+    """Return a name for ``attrs`` that is the same in every process."""
     if transform is None:
         return nothing
     if isinstance(transform, str):

@@ -1,4 +1,4 @@
-"""What a transform makes of an output inside a hook, checked to be samples by features."""
+"""Applying a transform to an output inside a hook, and checking the result."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["reduced"]
 def reduced(
     operation: str, reduce: Callable[..., Any] | None, tensor: Tensor, layer: str, call: int
 ) -> Tensor:
-    """Return an output after its transform, (n, ...) as before, or say what is wrong with it.
+    """Return an output after its transform, (n, ...) as before, or raise an error.
 
     Parameters
     ----------
     operation : str
         The caller's name, for errors.
     reduce : callable, optional
-        Told the layer and the call if it wants to be; None leaves the output as it is.
+        The transform, which gets the layer and the call if it asks for them; None keeps the output.
     tensor : torch.Tensor, shape (n, ...)
         The output.
     layer, call : str, int

@@ -1,4 +1,4 @@
-"""What the samples of a batch are known by."""
+"""The ids of the samples of a batch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from repsim._errors import InputError
 __all__ = ["SampleIds", "check_sample_ids", "ids_of"]
 
 SampleIds: TypeAlias = Callable[[Any], Any]
-"""What ``sample_ids=`` accepts: from a batch to the ids of its samples."""
+"""Type of ``sample_ids=``: a function from a batch to the ids of its samples."""
 
 
 def check_sample_ids(operation: str, sample_ids: object) -> None:
-    """Refuse what cannot be called, before any work is done."""
+    """Raise before any work if ``sample_ids`` is not callable."""
     if sample_ids is not None and not callable(sample_ids):
         raise InputError(
             f"{operation}: sample_ids must be a callable from a batch to its ids.\n"
@@ -27,7 +27,7 @@ def check_sample_ids(operation: str, sample_ids: object) -> None:
 
 
 def ids_of(operation: str, sample_ids: SampleIds, batch: Any) -> list[Any]:
-    """Return the ids of a batch's samples: numbers or strings, one for each."""
+    """Return the ids of the samples of a batch: one number or string per sample."""
     ids = sample_ids(batch)
     if isinstance(ids, Tensor | np.ndarray):
         ids = to_numpy(ids).tolist()
