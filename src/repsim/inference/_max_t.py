@@ -25,6 +25,7 @@ from repsim.inference._groups import resolve_groups
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures import KernelItem
+from repsim.results import MAX_T
 
 if TYPE_CHECKING:
     import xarray
@@ -125,8 +126,6 @@ def max_t(
     >>> bool((found.p_adjusted >= found.p_value).all())
     True
     """
-    import xarray
-
     operation = "max_t"
     resolved = resolve_kernel(operation, kernel), resolve_estimator(operation, estimator)
     m = positive(operation, "permutations", permutations)
@@ -173,34 +172,23 @@ def max_t(
             pointwise += permuted >= z - slack
             familywise += greatest[i] >= z - slack
     undefined = ~np.isfinite(z)
-    dims = ("layer_x", "layer_y")
-    variables = {
-        "cka": (cka, "CKA"),
-        "z": (np.where(undefined, np.nan, z), "z-score of CKA under permutation"),
-        "p_value": (_p_value(pointwise, m, undefined), "p-value of the pair"),
-        "p_adjusted": (_p_value(familywise, m, undefined), "p-value among all pairs, max-T"),
-    }
-    return xarray.Dataset(
+    result = MAX_T.dataset(
         {
-            **{
-                name: (dims, values, {"long_name": label, "units": "1"})
-                for name, (values, label) in variables.items()
-            },
-            "max_z": (
-                "permutation",
-                np.where(np.isfinite(greatest), greatest, np.nan),
-                {"long_name": "greatest z-score of a permuted map", "units": "1"},
-            ),
+            "cka": cka,
+            "z": np.where(undefined, np.nan, z),
+            "p_value": _p_value(pointwise, m, undefined),
+            "p_adjusted": _p_value(familywise, m, undefined),
+            "max_z": np.where(np.isfinite(greatest), greatest, np.nan),
         },
-        coords={"layer_x": list(xs), "layer_y": list(xs if ys is None else ys)},
-        attrs={
-            "estimator": resolved[1].name,
-            "kernel": repr(resolved[0]),
-            "n_samples": n,
-            "n_permutations": m,
-            "n_groups": 0 if whole is None else len(whole.rows),
-            "repsim_version": __version__,
-        },
+        {"layer_x": list(xs), "layer_y": list(xs if ys is None else ys)},
+    )
+    return result.assign_attrs(
+        estimator=resolved[1].name,
+        kernel=repr(resolved[0]),
+        n_samples=n,
+        n_permutations=m,
+        n_groups=0 if whole is None else len(whole.rows),
+        repsim_version=__version__,
     )
 
 

@@ -6,7 +6,6 @@ from repsim.measures._cka import cka, cka_from_gram
 from repsim.measures._cknna import cknna
 from repsim.measures._distance_correlation import distance_correlation
 from repsim.measures._hsic import hsic
-from repsim.measures._layer_map import layer_map, layer_names, measure_label, model_name
 from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._pairwise import pairwise
@@ -17,6 +16,7 @@ from repsim.measures._rsa import rsa
 from repsim.measures._shape import shape_distance
 from repsim.measures._soft_matching import soft_matching
 from repsim.measures.parts._kernel_item import KernelItem
+from repsim.results import layer_map, layer_names, measure_label, model_name
 
 __all__ = [
     "LOWER_HALF",

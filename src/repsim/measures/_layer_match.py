@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repsim.measures._layer_map import DIMS, layer_map
+from repsim.results import LAYER_MATCH, layer_map, layer_names
 
 if TYPE_CHECKING:
     import xarray
@@ -88,15 +88,17 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
     name, values = str(array.name), array.values
     kept = ~np.isnan(values).all(axis=1)
     best = np.where(np.isnan(values), -np.inf, values)[kept].argmax(axis=1)
-    names_x, names_y = (np.array([str(v) for v in array[dim].values], dtype=object) for dim in DIMS)
+    names_x, names_y = (
+        np.array(layer_names(array, dim), dtype=object) for dim in ("layer_x", "layer_y")
+    )
     depth_x, depth_y = _depths(len(names_x))[kept], _depths(len(names_y))[best]
     lower = depth_y[depth_x <= LOWER_HALF]
-    matches = xarray.Dataset(
+    return xarray.Dataset(
         {
-            "match": ("layer_x", names_y[best]),
+            "match": LAYER_MATCH.labelled("match", names_y[best]),
             name: ("layer_x", values[kept][np.arange(len(best)), best], own.attrs),
-            "depth_x": ("layer_x", depth_x),
-            "depth_y": ("layer_x", depth_y),
+            "depth_x": LAYER_MATCH.labelled("depth_x", depth_x),
+            "depth_y": LAYER_MATCH.labelled("depth_y", depth_y),
         },
         coords={"layer_x": names_x[kept]},
         attrs={
@@ -109,10 +111,6 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
             "left_out": ", ".join(names_x[~kept]),
         },
     )
-    matches["match"].attrs["long_name"] = "most similar layer of y"
-    for side, of in (("x", "the layer"), ("y", "its best match")):
-        matches[f"depth_{side}"].attrs = {"long_name": f"depth of {of} in {side}", "units": "1"}
-    return matches
 
 
 def _depths(layers: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

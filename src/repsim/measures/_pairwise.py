@@ -20,7 +20,7 @@ from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
 from repsim.measures._registry import Item, Measure, resolve_measure
-from repsim.results import attribute
+from repsim.results import attribute, map_of_layers
 
 if TYPE_CHECKING:
     import xarray
@@ -108,8 +108,6 @@ def pairwise(
     >>> bool(abs(result.sel(layer_x="early", layer_y="late") - one) < 1e-12)
     True
     """
-    import xarray
-
     chosen = resolve_measure("pairwise", measure)
     settings = chosen.options("pairwise", options)
     xs, ys = unlabelled_sides("pairwise", xs=xs, ys=ys)
@@ -128,12 +126,12 @@ def pairwise(
             # The mirrored entry is known already, and the same up to rounding.
             values[a, b] = values[b, a] if half and j < i else items.compare(a, other, b)
     shape = len(sides["xs"]), len(sides[other])
-    return xarray.DataArray(
+    return map_of_layers(
         np.reshape(_to_host(xp, list(values.values())), shape),
-        dims=("layer_x", "layer_y"),
-        coords={"layer_x": list(sides["xs"]), "layer_y": list(sides[other])},
-        name=chosen.name,
-        attrs={
+        sides["xs"],
+        sides[other],
+        chosen.name,
+        {
             "long_name": chosen.name.replace("_", " "),
             "units": chosen.units,
             "measure": chosen.name,

@@ -1,6 +1,102 @@
 """What a result contains: its kinds, their variables and units, and its file."""
 
 from repsim.results._attribute import attribute
+from repsim.results._findings import Finding, Table, ends, extreme
+from repsim.results._kind import Kind, Variable
+from repsim.results._kinds import KINDS, kind_of
+from repsim.results._maps import (
+    DIMS,
+    layer_map,
+    layer_names,
+    map_of_layers,
+    measure_label,
+    model_name,
+)
 from repsim.results._netcdf import UnstorableError, decode, encode
+from repsim.results._reading import (
+    has,
+    mean_of,
+    model_of,
+    names_of,
+    optional_values,
+    unit_of,
+    values_of,
+)
+from repsim.results._text import number, ordinal, percent, plus_minus
+from repsim.results.kinds._attention_distance import ATTENTION_DISTANCE, uniform_distances
+from repsim.results.kinds._data_scale import DATA_SCALE, part_label
+from repsim.results.kinds._head_subset_cka import ALONG_DISTANCE, HEAD_SUBSET_CKA, subset_order
+from repsim.results.kinds._layer_map import (
+    LAYER_MAP,
+    MAX_T,
+    chance_threshold,
+    is_with_itself,
+    main_variable,
+    map_table,
+    map_variables,
+)
+from repsim.results.kinds._layer_match import LAYER_MATCH, similarity_of
+from repsim.results.kinds._linear_probe import LINEAR_PROBE, chosen_tokens, single_tokens
+from repsim.results.kinds._receptive_field import DECADES, RECEPTIVE_FIELD
+from repsim.results.kinds._residual_ratios import GROUPS, RATIO, RESIDUAL_RATIOS, group_ratios
+from repsim.results.kinds._token_localization import PLACES, TOKEN_LOCALIZATION, token_maps
 
-__all__ = ["UnstorableError", "attribute", "decode", "encode"]
+__all__ = [
+    "ALONG_DISTANCE",
+    "ATTENTION_DISTANCE",
+    "DATA_SCALE",
+    "DECADES",
+    "DIMS",
+    "GROUPS",
+    "HEAD_SUBSET_CKA",
+    "KINDS",
+    "LAYER_MAP",
+    "LAYER_MATCH",
+    "LINEAR_PROBE",
+    "MAX_T",
+    "PLACES",
+    "RATIO",
+    "RECEPTIVE_FIELD",
+    "RESIDUAL_RATIOS",
+    "TOKEN_LOCALIZATION",
+    "Finding",
+    "Kind",
+    "Table",
+    "UnstorableError",
+    "Variable",
+    "attribute",
+    "chance_threshold",
+    "chosen_tokens",
+    "decode",
+    "encode",
+    "ends",
+    "extreme",
+    "group_ratios",
+    "has",
+    "is_with_itself",
+    "kind_of",
+    "layer_map",
+    "layer_names",
+    "main_variable",
+    "map_of_layers",
+    "map_table",
+    "map_variables",
+    "mean_of",
+    "measure_label",
+    "model_name",
+    "model_of",
+    "names_of",
+    "number",
+    "optional_values",
+    "ordinal",
+    "part_label",
+    "percent",
+    "plus_minus",
+    "similarity_of",
+    "single_tokens",
+    "subset_order",
+    "token_maps",
+    "uniform_distances",
+    "unit_of",
+    "values_of",
+]

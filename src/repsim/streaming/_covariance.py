@@ -21,6 +21,7 @@ from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateE
 from repsim._typing import Array
 from repsim._version import __version__
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator
+from repsim.results import map_of_layers
 from repsim.streaming._covariance_sums import Cuts, Moments
 
 if TYPE_CHECKING:
@@ -242,8 +243,6 @@ class StreamingLinearCKA:
         DegenerateWarning
             If a layer is constant: its row is NaN.
         """
-        import xarray
-
         least = self._estimator.min_samples
         if self.n_samples < least:
             raise StateError(
@@ -272,15 +271,12 @@ class StreamingLinearCKA:
                 f"{', '.join(constant)}.",
                 DegenerateWarning,
             )
-        return xarray.DataArray(
+        return map_of_layers(
             to_numpy(alignment(np, Products(xy, xx[:, None], yy[None, :]))),
-            dims=("layer_x", "layer_y"),
-            coords={
-                "layer_x": list(self.layers_x),
-                "layer_y": list(self.layers_x if self.layers_y is None else self.layers_y),
-            },
-            name="cka",
-            attrs={
+            self.layers_x,
+            self.layers_x if self.layers_y is None else self.layers_y,
+            "cka",
+            {
                 "estimator": self.estimator,
                 "kernel": "Linear()",
                 "n_samples": self.n_samples,

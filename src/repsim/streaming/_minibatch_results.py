@@ -11,6 +11,7 @@ from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._version import __version__
 from repsim.estimators import Products, alignment
 from repsim.kernels import Kernel
+from repsim.results import map_of_layers
 from repsim.streaming._blocks import BlockSums
 from repsim.streaming._checks import not_finite
 from repsim.streaming._state import State
@@ -211,15 +212,13 @@ class MinibatchResults:
             )
 
     def _labelled(self, values: Any, name: str) -> xarray.DataArray:
-        import xarray
-
         layers_x, layers_y = self.layers_x, self.layers_y
-        return xarray.DataArray(
+        return map_of_layers(
             values,
-            dims=("layer_x", "layer_y"),
-            coords={"layer_x": layers_x, "layer_y": layers_x if layers_y is None else layers_y},
-            name=name,
-            attrs={
+            layers_x,
+            layers_x if layers_y is None else layers_y,
+            name,
+            {
                 "estimator": "minibatch unbiased",
                 "kernel": repr(self.kernel),
                 "precision": getattr(self.kernel, "precision", "the kernel's own"),

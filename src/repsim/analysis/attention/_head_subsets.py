@@ -25,6 +25,7 @@ from repsim.capture import (
 )
 from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
 from repsim.kernels import Linear
+from repsim.results import HEAD_SUBSET_CKA
 from repsim.streaming import BlockSums, MinibatchCKA, PilotKernels, Sums
 
 if TYPE_CHECKING:
@@ -274,7 +275,6 @@ def _chosen(order: Sequence[int], kinds: Sequence[str], width: int) -> list[tupl
 
 
 def _dataset(acc: MinibatchCKA, distances: Any, kinds: Sequence[str], width: int) -> xarray.Dataset:
-    import xarray
 
     count = len(distances)
     assert acc.layers_y is not None, "heads and layers stand side by side in y"
@@ -293,35 +293,20 @@ def _dataset(acc: MinibatchCKA, distances: Any, kinds: Sequence[str], width: int
             "head_subset_cka: one batch has no spread, so there is no standard error (NaN).\n"
             "  Pass several batches."
         )
-    pixels = {"long_name": "mean attention distance", "units": "pixels"}
-    described = {
-        "long_name": "CKA",
-        "description": "unbiased minibatch CKA of what a subset of heads puts out",
-        "units": "1",
-    }
-    spread = {
-        "long_name": "standard error of CKA",
-        "description": "delete-one-batch jackknife",
-        "units": "1",
-    }
-    return xarray.Dataset(
+    return HEAD_SUBSET_CKA.dataset(
         {
-            "cka": (("subset", "layer_y"), cka, described),
-            "standard_error": (("subset", "layer_y"), error, spread),
-            "head_cka": (
-                ("head", "layer_y"),
-                head_cka,
-                {**described, "long_name": "CKA of a head"},
-            ),
-            "head_distance": ("head", distances, pixels),
+            "cka": cka,
+            "standard_error": error,
+            "head_cka": head_cka,
+            "head_distance": distances,
         },
-        coords={
+        {
             "layer_y": layers,
             "head": np.arange(count),
-            "mean_distance": ("subset", members @ distances / members.sum(1), pixels),
-            "size": ("subset", members.sum(1).astype(int), {"long_name": "heads", "units": "1"}),
-            "kind": ("subset", [kind for kind, _ in subsets]),
-            "heads": ("subset", [",".join(map(str, chosen)) for _, chosen in subsets]),
+            "mean_distance": members @ distances / members.sum(1),
+            "size": members.sum(1).astype(int),
+            "kind": [kind for kind, _ in subsets],
+            "heads": [",".join(map(str, chosen)) for _, chosen in subsets],
         },
     )
 

@@ -13,6 +13,7 @@ from repsim.analysis.attention._places import NoDistance, Places, PlacesFinder, 
 from repsim.attention import grid_distances, uniform_distance
 from repsim.capture import AttentionCall, AttentionRecorder, listing
 from repsim.capture.tokens import TokenGrid, TokenOptions
+from repsim.results import ATTENTION_DISTANCE
 
 if TYPE_CHECKING:
     import xarray
@@ -74,8 +75,6 @@ class AttentionDistances:
 
     def dataset(self, recorder: AttentionRecorder) -> xarray.Dataset:
         """Return the means; see :func:`attention_distance`."""
-        import xarray
-
         self._report(recorder)
         for key, sums in self._layers.items():
             self._check_finite(recorder, key, sums)
@@ -93,16 +92,11 @@ class AttentionDistances:
             "prefix": [p.grid.prefix for p in places],
         }
         uniform = [uniform_attention(p) for p in places]
-        variables: dict[str, Any] = {
-            key: (("layer", "head"), values[i], attrs) for i, (key, attrs) in enumerate(_VARIABLES)
-        }
-        variables["uniform_distance"] = ("layer", uniform, _UNIFORM)
-        coords: dict[str, Any] = {
-            "layer": [recorder.label(*key) for key in self._layers],
-            "head": np.arange(most),
-            **{key: ("layer", numbers, _COORDS[key]) for key, numbers in along.items()},
-        }
-        return xarray.Dataset(variables, coords)
+        variables = {**dict(zip(_MEANS, values, strict=True)), "uniform_distance": uniform}
+        labels = [recorder.label(*key) for key in self._layers]
+        return ATTENTION_DISTANCE.dataset(
+            variables, {"layer": labels, "head": np.arange(most), **along}
+        )
 
     def _distances(self, call: AttentionCall, grid: TokenGrid) -> Tensor:
         """Return (patches, keys) in pixels; 0 for prefix tokens."""
@@ -144,27 +138,8 @@ class AttentionDistances:
 
 _NEVER = torch.iinfo(torch.int32).max
 
-_VARIABLES: tuple[tuple[str, dict[str, str]], ...] = (
-    ("distance", {"long_name": "mean attention distance", "units": "pixels"}),
-    (
-        "renormalised",
-        {
-            "long_name": "mean attention distance, renormalised",
-            "description": "attention to patches sums to 1",
-            "units": "pixels",
-        },
-    ),
-    ("prefix_mass", {"long_name": "attention to prefix tokens", "units": "1"}),
-    ("entropy", {"long_name": "entropy of attention", "units": "nats"}),
-)
-_UNIFORM = {"long_name": "mean attention distance of uniform attention", "units": "pixels"}
-_COORDS: dict[str, dict[str, str]] = {
-    "grid_height": {"long_name": "rows of tokens", "units": "1"},
-    "grid_width": {"long_name": "columns of tokens", "units": "1"},
-    "patch_height": {"long_name": "step from row to row", "units": "pixels"},
-    "patch_width": {"long_name": "step from column to column", "units": "pixels"},
-    "prefix": {"long_name": "tokens before the grid's", "units": "1"},
-}
+_MEANS = ("distance", "renormalised", "prefix_mass", "entropy")
+"""What `_LayerSums.means` returns, in its order."""
 
 
 class _LayerSums:

@@ -11,6 +11,7 @@ from repsim._errors import DegenerateWarning, warn
 from repsim.analysis.images._localization_sums import Floats, LayerSums, TokenPatchSums, patch_edges
 from repsim.capture.tokens import TokenGrid
 from repsim.estimators import Products, alignment
+from repsim.results import TOKEN_LOCALIZATION
 
 if TYPE_CHECKING:
     import xarray
@@ -22,8 +23,6 @@ def localization_result(
     operation: str, sums: TokenPatchSums, provenance: Mapping[str, Any]
 ) -> xarray.Dataset:
     """Label the accumulated CKA of tokens with patches, their hit rates and their positions."""
-    import xarray
-
     layers = sums.layers()
     _warn_of_constants(operation, layers)
     n_tokens = max(len(each.xx) for each in layers.values())
@@ -49,26 +48,20 @@ def localization_result(
         "patch_height": [each.image[0] / each.patches[0] for each in layers.values()],
         "patch_width": [each.image[1] / each.patches[1] for each in layers.values()],
     }
-    dataset = xarray.Dataset(
+    dataset = TOKEN_LOCALIZATION.dataset(
+        {"cka": cka, **hits},
         {
-            "cka": (("layer", "token", "patch"), cka, {"long_name": "CKA", "units": "1"}),
-            **{key: ("layer", hits[key], attrs) for key, attrs in _HITS.items()},
-        },
-        coords={
             "layer": list(layers),
             "token": np.arange(n_tokens),
             "patch": np.arange(n_patches),
-            "token_row": (("layer", "token"), tokens[0]),
-            "token_column": (("layer", "token"), tokens[1]),
-            "is_prefix": (("layer", "token"), is_prefix),
-            "patch_row": (("layer", "patch"), patches[0]),
-            "patch_column": (("layer", "patch"), patches[1]),
-            **{key: ("layer", values) for key, values in along.items()},
+            "token_row": tokens[0],
+            "token_column": tokens[1],
+            "is_prefix": is_prefix,
+            "patch_row": patches[0],
+            "patch_column": patches[1],
+            **along,
         },
     )
-    for size in ("height", "width"):
-        attrs = {"long_name": f"{size} of a patch", "units": "pixels"}
-        dataset[f"patch_{size}"].attrs = attrs
     return dataset.assign_attrs(
         provenance,
         patch_size=_common(along["patch_height"], along["patch_width"]),
@@ -76,12 +69,7 @@ def localization_result(
     )
 
 
-_HITS = {
-    "hit_rate": {"long_name": "tokens most similar to their own patch", "units": "1"},
-    "chance": {"long_name": "hit rate of a random patch", "units": "1"},
-    "argmax_distance": {"long_name": "distance of the most similar patch", "units": "pixels"},
-    "chance_distance": {"long_name": "distance of a random patch", "units": "pixels"},
-}
+_HITS = ("hit_rate", "chance", "argmax_distance", "chance_distance")
 
 
 def _hits(cka: Floats, layer: LayerSums) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from repsim._array import accumulator_dtype, to_numpy
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.capture.tokens import TokenGrid
+from repsim.results import RECEPTIVE_FIELD
 
 if TYPE_CHECKING:
     import xarray
@@ -139,8 +140,6 @@ class Fields:
 
     def result(self, provenance: Mapping[str, Any]) -> xarray.Dataset:
         """Return fields and summaries with their labels."""
-        import xarray
-
         labels = list(self._sums)
         zero = [label for label in labels if not self._sums[label].any()]
         if zero:
@@ -161,32 +160,9 @@ class Fields:
             "unit_column": [unit.column for unit in units],
         }
         height, width = mean.shape[1:]
-        dataset = xarray.Dataset(
-            {
-                key: (("layer", "row", "column")[: value.ndim], value, _ATTRS[key])
-                for key, value in _summaries(mean).items()
-            },
-            coords={
-                "layer": labels,
-                "row": np.arange(height),
-                "column": np.arange(width),
-                **{key: ("layer", values) for key, values in along.items()},
-            },
-        )
-        for axis in ("row", "column"):
-            dataset[axis].attrs = {"long_name": f"{axis} of the input", "units": "pixels"}
+        places = {"layer": labels, "row": np.arange(height), "column": np.arange(width)}
+        dataset = RECEPTIVE_FIELD.dataset(_summaries(mean), {**places, **along})
         return dataset.assign_attrs(provenance, n_samples=self.n_samples, n_batches=self.n_batches)
-
-
-_ATTRS = {
-    "field": {"long_name": "effective receptive field", "units": "1"},
-    "participation_area": {"long_name": "participation area", "units": "pixels"},
-    "sigma": {"long_name": "root mean square radius", "units": "pixels"},
-    "side": {"long_name": "side of the receptive field", "units": "pixels"},
-    "mass": {"long_name": "sum of absolute gradients", "units": "output per input"},
-    "centre_row": {"long_name": "row of the centre of mass", "units": "pixels"},
-    "centre_column": {"long_name": "column of the centre of mass", "units": "pixels"},
-}
 
 
 def _summaries(mean: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repsim._errors import NonFiniteError
+from repsim.results import LAYER_MAP
 from repsim.streaming import MinibatchCKA
 
 if TYPE_CHECKING:
@@ -52,22 +53,9 @@ def cka_map(
     variances = [np.square(each.standard_error().values) for each in passes if each.n_batches]
     spread = cka.copy(data=np.sqrt(sum(variances) / len(variances)))
     dataset = cka.to_dataset(name="cka").assign(standard_error=spread.rename("standard_error"))
-    dataset.cka.attrs = {
-        "long_name": "CKA",
-        "description": "centred kernel alignment: 1 = same, around 0 = independent",
-        "units": "1",
-    }
-    dataset.standard_error.attrs = {
-        "long_name": "standard error of CKA",
-        "description": "delete-one-batch jackknife, of a single pass",
-        "units": "1",
-    }
     if z_scores:
         # Passes are not independent under chance: at worst their standard deviations add.
         dataset["z"] = total.z_scores() / math.sqrt(len(variances))
-        dataset.z.attrs = {
-            "long_name": "z-score of CKA under permutation",
-            "description": "standard deviations above chance, samples permuted in each batch",
-            "units": "1",
-        }
+    for name, array in dataset.data_vars.items():
+        array.attrs = LAYER_MAP.variables[str(name)].attrs
     return dataset.assign_attrs(cka.attrs, **origin, **attrs, passes=len(passes))

@@ -18,6 +18,7 @@ from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Select, Transform, resolve_transform
 from repsim.kernels import Kernel, resolve_kernel
+from repsim.results import DATA_SCALE
 from repsim.streaming import MinibatchCKA
 
 if TYPE_CHECKING:
@@ -276,36 +277,19 @@ def _check(models: object, full: object, controls: object) -> None:
             )
 
 
-SAME = "of a layer with the same layer of the model of all data"
-JACKKNIFE = "delete-one-batch jackknife"
-
-
 def _dataset(
     names: Sequence[str], fractions: Sequence[float], values: Any, errors: Any
 ) -> xarray.Dataset:
-    import xarray
-
-    dims = ("fraction", "layer")
-    dataset = xarray.Dataset(
-        {
-            "cka": (dims, values, _attrs("CKA with the full-data model", SAME)),
-            "standard_error": (dims, errors, _attrs("standard error of CKA", JACKKNIFE)),
-        },
-        coords={"fraction": [float(f) for f in fractions], "layer": list(names)},
+    return DATA_SCALE.dataset(
+        {"cka": values, "standard_error": errors},
+        {"fraction": [float(f) for f in fractions], "layer": list(names)},
     )
-    dataset.fraction.attrs = {"long_name": "fraction of the training data", "units": "1"}
-    return dataset
 
 
 def _with_controls(
     dataset: xarray.Dataset, names: Sequence[str], values: Any, errors: Any
 ) -> xarray.Dataset:
-    dims = ("control", "layer")
     return dataset.assign_coords(control=list(names)).assign(
-        control_cka=(dims, values, _attrs("CKA with the full-data model, control", SAME)),
-        control_standard_error=(dims, errors, _attrs("standard error of control CKA", JACKKNIFE)),
+        control_cka=DATA_SCALE.labelled("control_cka", values),
+        control_standard_error=DATA_SCALE.labelled("control_standard_error", errors),
     )
-
-
-def _attrs(long_name: str, description: str) -> dict[str, str]:
-    return {"long_name": long_name, "description": description, "units": "1"}

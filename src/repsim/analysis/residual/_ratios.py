@@ -16,6 +16,7 @@ from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Join, ResidualSite, SiteFinder, listing
 from repsim.capture.tokens import PrefixOption, TokenOptions
+from repsim.results import RESIDUAL_RATIOS
 
 if TYPE_CHECKING:
     import xarray
@@ -236,8 +237,6 @@ class _Total:
 
     def dataset(self) -> xarray.Dataset:
         """Return the means; see :func:`residual_ratios`."""
-        import xarray
-
         sites = list(self._sums.values())
         again = {label for label, call in self._sums if call}
         labels = [f"{name}:{call}" if name in again else name for name, call in self._sums]
@@ -253,35 +252,27 @@ class _Total:
                 f"{listing(zero)}.",
                 DegenerateWarning,
             )
-        variables: dict[str, Any] = {
-            key: (("site", "token"), values[i], {"long_name": text, "units": "1"})
-            for i, (key, text) in enumerate(_VARIABLES.items())
-        }
+        variables: dict[str, Any] = dict(
+            zip(("ratio", "branch_share", "cosine"), values, strict=True)
+        )
         n_prefix = [each.layout.n_prefix for each in sites]
-        for key, text, parts in (
-            ("ratio_prefix", "prefix", [slice(0, p) for p in n_prefix]),
-            ("ratio_spatial", "spatial", [slice(p, None) for p in n_prefix]),
+        for key, parts in (
+            ("ratio_prefix", [slice(0, p) for p in n_prefix]),
+            ("ratio_spatial", [slice(p, None) for p in n_prefix]),
         ):
-            ratios = [_mean(mean[0, part]) for mean, part in zip(means, parts, strict=True)]
-            attrs = {"long_name": f"{_VARIABLES['ratio']}, {text} tokens", "units": "1"}
-            variables[key] = ("site", ratios, attrs)
-        coords: dict[str, Any] = {
-            "site": labels,
-            "token": np.arange(most),
-            "block": ("site", [each.site.block for each in sites]),
-            "branch": ("site", [each.site.branch for each in sites]),
-            "kind": ("site", [each.site.kind for each in sites]),
-            "n_prefix": ("site", n_prefix),
-            "n_tokens": ("site", [mean.shape[1] for mean in means]),
-        }
-        return xarray.Dataset(variables, coords)
-
-
-_VARIABLES = {
-    "ratio": "norm of the skip over norm of the branch",
-    "branch_share": "norm of the branch over norm of the sum",
-    "cosine": "cosine of skip and branch",
-}
+            variables[key] = [_mean(mean[0, part]) for mean, part in zip(means, parts, strict=True)]
+        return RESIDUAL_RATIOS.dataset(
+            variables,
+            {
+                "site": labels,
+                "token": np.arange(most),
+                "block": [each.site.block for each in sites],
+                "branch": [each.site.branch for each in sites],
+                "kind": [each.site.kind for each in sites],
+                "n_prefix": n_prefix,
+                "n_tokens": [mean.shape[1] for mean in means],
+            },
+        )
 
 
 def _nonzero(norm: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._version import __version__
 from repsim.estimators import Products, alignment, resolve_estimator
 from repsim.kernels import Kernel, Linear, resolve_kernel
+from repsim.results import map_of_layers
 from repsim.storage import Checkpoint
 from repsim.streaming.exact._features import FeatureTiles, loses_digits
 from repsim.streaming.exact._grams import GramBlocks
@@ -193,10 +194,11 @@ def cka_matrix(
         )
     _run(form, layers, pilot, reading, saved, progress)
     values = _values(form.products(), layers, looks, len(layers_x), ys is None)
-    return _labelled(
+    return map_of_layers(
         values,
-        list(xs),
-        list(xs if ys is None else ys),
+        xs,
+        xs if ys is None else ys,
+        "cka",
         {
             "estimator": estimator,
             "kernel": repr(chosen),
@@ -339,17 +341,3 @@ def _values(
     start = 0 if alone else lx
     shared = Products(products[:lx, start:], selves[:lx, None], selves[None, start:])
     return np.asarray(alignment(np, shared))
-
-
-def _labelled(
-    values: np.ndarray[Any, Any], names_x: list[str], names_y: list[str], attrs: dict[str, Any]
-) -> xarray.DataArray:
-    import xarray
-
-    return xarray.DataArray(
-        values,
-        dims=("layer_x", "layer_y"),
-        coords={"layer_x": names_x, "layer_y": names_y},
-        name="cka",
-        attrs=attrs,
-    )

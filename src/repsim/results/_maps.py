@@ -1,7 +1,8 @@
-"""Check that a result is a map of layers by layers."""
+"""Maps of layers by layers: label one, and check that a result is one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,28 @@ from repsim._errors import InputError
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["DIMS", "layer_map", "layer_names", "measure_label", "model_name"]
+__all__ = ["DIMS", "layer_map", "layer_names", "map_of_layers", "measure_label", "model_name"]
 
 DIMS = ("layer_x", "layer_y")
+
+
+def map_of_layers(
+    values: Any,
+    layers_x: Iterable[str],
+    layers_y: Iterable[str],
+    name: str,
+    attrs: Mapping[str, Any],
+) -> xarray.DataArray:
+    """Return values (layers of x, layers of y) with the names of the layers."""
+    import xarray
+
+    return xarray.DataArray(
+        values,
+        dims=DIMS,
+        coords={"layer_x": list(layers_x), "layer_y": list(layers_y)},
+        name=name,
+        attrs=dict(attrs),
+    )
 
 
 def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.DataArray:

@@ -1,0 +1,35 @@
+"""Numbers as a reader sees them: minus signs, percent, standard errors, undefined values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["number", "ordinal", "percent", "plus_minus"]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a number as text, with a minus sign: "−0.012"; "undefined" for NaN."""
+    if not np.isfinite(value):
+        return "undefined" if np.isnan(value) else ("∞" if value > 0 else "−∞")
+    text = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
+    # A minus sign before nothing but zeros is dropped.
+    if float(text.replace(",", "")) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", "−")
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Return a share as text: "93.1%"; "undefined" for NaN."""
+    return f"{value:.{digits}%}" if np.isfinite(value) else number(value)
+
+
+def plus_minus(error: float | None) -> str:
+    """Return a standard error as it follows its value: " ± 0.012"; nothing where there is none."""
+    if error is None or not np.isfinite(error):
+        return ""
+    return f" ± {number(error)}" if error >= 0.0005 else " ± <0.001"
+
+
+def ordinal(n: int) -> str:
+    """Return "second" for 2, "third" for 3, then "4th" and so on."""
+    return {2: "second", 3: "third"}.get(n, f"{n}th")

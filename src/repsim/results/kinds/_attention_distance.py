@@ -1,0 +1,97 @@
+"""Mean attention distance of every head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from repsim.results._findings import Finding, Table, ends, extreme, table_along
+from repsim.results._kind import Kind, Variable
+from repsim.results._reading import has, mean_of, names_of, optional_values, values_of
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["ATTENTION_DISTANCE", "uniform_distances"]
+
+HEADS = ("layer", "head")
+
+VARIABLES = {
+    "distance": Variable(HEADS, "mean attention distance", units="pixels"),
+    "renormalised": Variable(
+        HEADS,
+        "mean attention distance, renormalised",
+        "attention to patches sums to 1",
+        units="pixels",
+    ),
+    "prefix_mass": Variable(HEADS, "attention to prefix tokens"),
+    "entropy": Variable(HEADS, "entropy of attention", units="nats"),
+    "uniform_distance": Variable(
+        ("layer",), "mean attention distance of uniform attention", units="pixels"
+    ),
+    "grid_height": Variable(("layer",), "rows of tokens"),
+    "grid_width": Variable(("layer",), "columns of tokens"),
+    "patch_height": Variable(("layer",), "step from row to row", units="pixels"),
+    "patch_width": Variable(("layer",), "step from column to column", units="pixels"),
+    "prefix": Variable(("layer",), "tokens before the grid's"),
+}
+
+
+def uniform_distances(result: xarray.Dataset, variable: str) -> Any:
+    """Return the distance of uniform attention in the convention of `variable`, for each layer."""
+    uniform = values_of(result, "uniform_distance", "layer")
+    if variable == "renormalised" and {"grid_height", "grid_width", "prefix"} <= set(result.coords):
+        patches = np.asarray(result["grid_height"] * result["grid_width"], dtype=np.float64)
+        uniform = uniform * (patches + np.asarray(result["prefix"])) / patches
+    return uniform
+
+
+def findings(result: xarray.Dataset) -> list[Finding]:
+    """Return how far the layers and the most extreme heads look."""
+    layers = names_of(result, "layer")
+    distance = values_of(result, "distance", *HEADS)
+    found = ends("mean attention distance", layers, mean_of(distance, 1), 1, " px")
+    flat = [f"{layer}, head {h}" for layer in layers for h in range(distance.shape[1])]
+    found += extreme("most local head", flat, distance.ravel(), 1, " px", most=False)
+    found += extreme("most global head", flat, distance.ravel(), 1, " px", most=True)
+    if has(result, "uniform_distance", "layer"):
+        found += _local_heads(layers, distance, uniform_distances(result, "distance"))
+    mass = optional_values(result, "prefix_mass", *HEADS)
+    if mass is not None:
+        found += ends("attention to prefix tokens, mean of heads", layers, mean_of(mass, 1))
+    entropy = optional_values(result, "entropy", *HEADS)
+    if entropy is not None:
+        mean = mean_of(entropy, 1)
+        found += ends("entropy of attention, mean of heads", layers, mean, 2, " nats")
+    return found
+
+
+def _local_heads(layers: list[str], distance: Any, uniform: Any) -> list[Finding]:
+    found = []
+    for which, i in (("first", 0), ("last", len(layers) - 1)):
+        heads = distance[i][np.isfinite(distance[i])]
+        if heads.size and np.isfinite(uniform[i]):
+            local = int((heads < uniform[i] / 2).sum())
+            what = f"heads of the {which} layer below half of uniform attention"
+            found.append(Finding(what, f"{local} of {heads.size}", layers[i]))
+    return found
+
+
+def table(result: xarray.Dataset) -> Table:
+    """Return the distances of each layer."""
+    heads = result.distance
+    columns = {
+        "mean": heads.mean("head").values,
+        "nearest head": heads.min("head").values,
+        "farthest head": heads.max("head").values,
+        "uniform": result.uniform_distance.values,
+        "prefix mass": result.prefix_mass.mean("head").values,
+        "entropy in nats": result.entropy.mean("head").values,
+    }
+    return table_along("Attention distance in pixels", result, "layer", columns)
+
+
+ATTENTION_DISTANCE = Kind(
+    "attention_distance", "Attention distance", VARIABLES, ("distance",), findings, table
+)

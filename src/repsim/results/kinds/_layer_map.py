@@ -1,0 +1,216 @@
+"""Every layer of one model with every layer of another: CKA, or any measure of pairs."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from repsim.results._findings import Finding, Table
+from repsim.results._kind import Kind, Variable
+from repsim.results._maps import DIMS, layer_map, layer_names
+from repsim.results._text import number, plus_minus
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = [
+    "LAYER_MAP",
+    "MAX_T",
+    "Threshold",
+    "chance_threshold",
+    "is_with_itself",
+    "main_variable",
+    "map_table",
+    "map_variables",
+]
+
+LEAST_Z = 3.0
+MOST_P = 0.05
+"""What counts as above chance."""
+
+WIDEST = 10
+"""Columns up to which a table shows a map whole."""
+
+CKA, STANDARD_ERROR, Z = "CKA", "standard error of CKA", "z-score of CKA under permutation"
+
+VARIABLES = {
+    "cka": Variable(DIMS, CKA, "centred kernel alignment: 1 = same, around 0 = independent"),
+    "standard_error": Variable(
+        DIMS, STANDARD_ERROR, "delete-one-batch jackknife, of a single pass", low=0.0
+    ),
+    "z": Variable(DIMS, Z, "standard deviations above chance, samples permuted in each batch"),
+}
+
+MAX_T_VARIABLES = {
+    "cka": Variable(DIMS, CKA),
+    "z": Variable(DIMS, Z),
+    "p_value": Variable(DIMS, "p-value of the pair", low=0.0, high=1.0),
+    "p_adjusted": Variable(DIMS, "p-value among all pairs, max-T", low=0.0, high=1.0),
+    "max_z": Variable(("permutation",), "greatest z-score of a permuted map"),
+}
+
+
+def map_variables(result: xarray.Dataset) -> list[str]:
+    """Return the variables that are maps, the similarity first."""
+    maps = [
+        str(key)
+        for key, array in result.data_vars.items()
+        if set(array.dims) == set(DIMS) and array.size and array.dtype.kind in "fiub"
+    ]
+    return sorted(maps, key=lambda key: key != "cka")  # stable
+
+
+def main_variable(result: xarray.Dataset) -> str:
+    """Return the variable that is the similarity itself."""
+    return map_variables(result)[0]
+
+
+def is_with_itself(array: xarray.DataArray) -> bool:
+    """Whether a map is that of one set of layers with the same set: then it is symmetric."""
+    if layer_names(array, "layer_x") != layer_names(array, "layer_y"):
+        return False
+    return array.attrs.get("model_x") == array.attrs.get("model_y") and bool(
+        np.allclose(array.values, array.values.T, equal_nan=True)
+    )
+
+
+class Threshold(NamedTuple):
+    """Which cells are above chance: those whose `variable` is at least, or at most, `level`."""
+
+    variable: str
+    side: str
+    """"least" or "most"."""
+    level: float
+    sign: str
+    """How it is written, for the cells that are above chance and for those that are not."""
+    opposite: str
+    scope: str
+    """Whether it holds for all cells together or for each on its own."""
+
+    def above(self, result: xarray.Dataset) -> Any:
+        """Return the mask of the cells above chance; NaN is not."""
+        values = result[self.variable].transpose(*DIMS).values
+        return values <= self.level if self.side == "most" else values >= self.level
+
+
+def chance_threshold(result: xarray.Dataset) -> Threshold | None:
+    """Return the test against chance that a result has, the stricter one if it has two."""
+    maps = map_variables(result)
+    if "p_adjusted" in maps:
+        level, scope = MOST_P, "adjusted for all of them"
+        return Threshold("p_adjusted", "most", level, f"p ≤ {level}", f"p > {level}", scope)
+    if "z" in maps:
+        level, scope = LEAST_Z, "each on its own"
+        return Threshold("z", "least", level, f"z ≥ {level:g}", f"z < {level:g}", scope)
+    return None
+
+
+def findings(result: xarray.Dataset) -> list[Finding]:
+    """Return mean and extremes of the map, the share above chance, the largest standard error."""
+    array = layer_map(result, "findings", main_variable(result))
+    values = array.values
+    counted = np.isfinite(values)
+    itself = is_with_itself(array)
+    if itself:
+        counted &= ~np.eye(len(values), dtype=bool)
+    rows, columns = (layer_names(array, dim) for dim in DIMS)
+    errors: Any = None
+    if "standard_error" in map_variables(result):
+        errors = result.standard_error.transpose(*DIMS).values
+
+    def at(index: Any, what: str) -> Finding:
+        i, j = np.unravel_index(int(index), values.shape)
+        error = None if errors is None else float(errors[i, j])
+        value = number(float(values[i, j])) + plus_minus(error)
+        return Finding(what, value, f"{rows[i]} · {columns[j]}")
+
+    found = []
+    if counted.any():
+        pairs = "pairs of different layers" if itself else "pairs of layers"
+        mean = number(float(values[counted].mean()))
+        found = [
+            Finding(f"mean of all {pairs}", mean, f"{len(rows)} × {len(columns)}"),
+            at(np.where(counted, values, -np.inf).argmax(), f"largest of all {pairs}"),
+            at(np.where(counted, values, np.inf).argmin(), f"smallest of all {pairs}"),
+            *_above_chance(result, counted),
+        ]
+    if errors is not None and np.isfinite(errors).any():
+        found.append(Finding("largest standard error", number(float(np.nanmax(errors)))))
+    return found
+
+
+def _above_chance(result: xarray.Dataset, counted: Any) -> list[Finding]:
+    test = chance_threshold(result)
+    if test is None:
+        return []
+    among = int(counted.sum())
+    share = int((test.above(result) & counted).sum())
+    what = f"pairs above chance, {test.sign} {test.scope}"
+    return [Finding(what, f"{share / among:.1%}", f"{share:,} of {among:,}")]
+
+
+def table(result: xarray.Dataset) -> Table:
+    """Return the map, or the steps from layer to layer of one model, or the best matches."""
+    attrs, key = result.attrs, main_variable(result)
+    model_x, model_y = (attrs.get(f"model_{side}", side) for side in "xy")
+    estimator = str(attrs.get("estimator", "")).removeprefix("minibatch ")
+    title = f"CKA of {model_x} with {model_y}, {estimator}, {attrs.get('n_samples')} samples"
+    if "n_batches" in attrs:
+        title += f" in {attrs['n_batches']} batches"
+    array = layer_map(result, "table", key)
+    alone = model_x == model_y
+    if len(array.layer_x) < 2 or (alone and len(array.layer_y) <= WIDEST):
+        return map_table(title, array)
+    if not alone:
+        return _matches(title, array, result.get("standard_error"))
+    # Of a model with itself every layer is most similar to itself: the next one says more.
+    rows: list[list[object]] = [
+        [a, b, float(array.sel(layer_x=a, layer_y=b))]
+        for a, b in pairwise(layer_names(array, "layer_x"))
+        if b in array.layer_y.values
+    ]
+    return Table(f"{title}: from layer to layer", ["layer", "next layer", "CKA"], rows)
+
+
+def map_table(title: str, array: xarray.DataArray) -> Table:
+    """Return a map whole if it is small, else what each layer of x is most similar to."""
+    if array.sizes["layer_y"] > WIDEST:
+        return _matches(title, array, None)
+    rows: list[list[object]] = [
+        [name, *map(float, row)]
+        for name, row in zip(layer_names(array, "layer_x"), array.values, strict=True)
+    ]
+    return Table(title, ["", *layer_names(array, "layer_y")], rows)
+
+
+def _matches(title: str, array: xarray.DataArray, errors: Any) -> Table:
+    rows: list[list[object]] = []
+    similar = array.attrs.get("kind") != "dissimilarity"
+    names_y = layer_names(array, "layer_y")
+    for at, name in enumerate(layer_names(array, "layer_x")):
+        row = np.asarray(array.values[at])
+        if np.isnan(row).all():
+            rows.append([name, "undefined", *[""] * (1 if errors is None else 2)])
+            continue
+        best = int(np.nanargmax(row) if similar else np.nanargmin(row))
+        error = [] if errors is None else [float(errors.values[at, best])]
+        rows.append([name, names_y[best], float(row[best]), *error])
+    columns = ["layer of x", "layer of y", str(array.attrs.get("long_name", array.name))]
+    if errors is not None:
+        columns.append("standard error")
+    return Table(f"{title}: the most alike", columns, rows)
+
+
+class _LayerMap(Kind):
+    """A map is recognised by its dimensions: its variable has the name of its measure."""
+
+    def fits(self, result: xarray.Dataset) -> bool:
+        return any(result[key].dtype.kind != "b" for key in map_variables(result))
+
+
+LAYER_MAP = _LayerMap("compare", "Layer map", VARIABLES, (), findings, table)
+"""What `compare` returns; the map of another measure has the name of that measure."""
+
+MAX_T = _LayerMap("max_t", "Layer map", MAX_T_VARIABLES, ("p_adjusted",), findings, table)
