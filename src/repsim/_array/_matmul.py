@@ -1,4 +1,4 @@
-"""Inner products of all rows of a matrix with all rows, in a stated precision."""
+"""Inner products of all pairs of rows of a matrix, in a given precision."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from repsim._typing import Array, Namespace
 __all__ = ["PRECISIONS", "require_precision", "row_products"]
 
 PRECISIONS = ("highest", "tf32", "bf16")
-"""What the factors of a product keep of their digits; sums are in at least float32 in all."""
+"""How many digits the factors of a product keep; sums are always in at least float32."""
 
 _SIGNIFICANT_BITS = {"tf32": 11, "bf16": 8}
 
 _CHUNK = 2048
-"""Features in one of the products that torch's threads take turns at on a processor.
+"""Features in one of the products that the threads of torch share on a CPU.
 
-Measured at 32 to 128 rows on two cores: a stack of these takes 0.7 to 0.9 of the time of one
-product, whose factors both threads would pack together, and its sums lose fewer digits.
+Measured at 32 to 128 rows on two cores: a stack of such products takes 0.7 to 0.9 of the time of
+one product, for which both threads pack the factors together. Its sums also lose fewer digits.
 """
 
 _FEW_ROWS = 128
-"""Beyond as many rows one product keeps all threads busy."""
+"""Above this number of rows one product keeps all threads busy."""
 
 _HALVES, _QUARTERS = 1 << 26, 1 << 27
-"""Multiplications from which rows are cut in two and, where there are many, in four.
+"""Multiplications from which rows are cut into two parts and, for many rows, into four.
 
-A product of a block of rows with a later one gives that of the later with the block: three of four
-products, or ten of sixteen. Measured on two cores: 0.65 to 0.85 of the time of one product from
-here on, and longer than it with less to do.
+The product of a block of rows with a later block is the mirror image of the product of the later
+block with the first, so three of four products, or ten of sixteen, suffice. Measured on two cores:
+from this size on 0.65 to 0.85 of the time of one product; more time below it.
 """
 
 _MANY_ROWS = 192
-"""Rows of which a quarter is still enough for one product."""
+"""From this number of rows on, a quarter of them is enough for an efficient product."""
 
 _PARTIAL_BYTES = 1 << 24
-"""Products of chunks, (n, n) each, that are there at one time."""
+"""Bytes of products of chunks, (n, n) each, in memory at a time."""
 
 
 def require_precision(operation: str, precision: str) -> None:
-    """Refuse what is not one of :data:`PRECISIONS`."""
+    """Raise if the precision is not one of :data:`PRECISIONS`."""
     if not (isinstance(precision, str) and precision in PRECISIONS):
         raise InputError(
             f"{operation}: unknown precision.\n"
@@ -58,24 +58,25 @@ def require_precision(operation: str, precision: str) -> None:
 def row_products(xp: Namespace, x: Array, precision: str = "highest", dtype: Any = None) -> Array:
     """Return x xᵀ, the (n, n) inner products of the rows of ``x`` (n, p), float32 or float64.
 
-    Of ``x``'s dtype, or of ``dtype``, which is then also that of sums of many features' products
-    where they are made in parts anyway.
+    The result has the dtype of ``x``, or ``dtype``. If the products of many features are computed
+    in parts, they are then summed in ``dtype`` too.
 
-    ``"highest"`` multiplies the numbers as they are, whatever the user allows other products.
-    ``"tf32"`` and ``"bf16"`` first round them to 11 and 8 significant bits, to nearest, and add up
-    the products in the dtype of ``x``: on CUDA, for float32, the tensor cores do both; elsewhere
-    the factors are rounded by arithmetic and the result is the same but for the order of the sums.
+    ``"highest"`` multiplies the unrounded numbers, whatever precision the user allows for other
+    products. ``"tf32"`` and ``"bf16"`` first round them to 11 and 8 significant bits, to nearest,
+    and sum the products in the dtype of ``x``. On CUDA, for float32, the tensor cores do both.
+    Elsewhere the factors are rounded by arithmetic, and the result is the same except for the order
+    of the sums.
 
-    On CUDA ``"bf16"`` is asked for by product. TF32 has no such argument: the setting of the
-    process is changed around the one product, and is as before also after an error; a product that
-    another thread starts in between runs under it.
+    On CUDA ``"bf16"`` is an argument of the product. TF32 has no such argument: the setting of the
+    process is changed around the one product and restored afterwards, also after an error. A
+    product that another thread starts in between runs with it too.
     """
     where = _torch_device(x)
     whole = precision == "highest"
     if not whole and not _on_tensor_cores(xp, x, where, precision):
         x, whole = _rounded(x, _SIGNIFICANT_BITS[precision]), True
     if where is None or x.dtype != xp.float32:
-        # On accelerators jax's default is less.
+        # On accelerators the default of jax is lower.
         own = {"precision": "highest"} if is_jax_array(x) else {}
         product: Array = xp.matmul(x, xp.matrix_transpose(x), **own)
     elif whole or precision == "tf32":
@@ -89,7 +90,7 @@ def row_products(xp: Namespace, x: Array, precision: str = "highest", dtype: Any
 
 
 def _product(xp: Namespace, x: Any, dtype: Any) -> Any:
-    """Return x xᵀ of a float32 tensor in main memory, its parts added up in this dtype."""
+    """Return x xᵀ of a float32 tensor in main memory, with parts summed in this dtype."""
     n, p = x.shape
     work = n * n * p
     cuts = 1 if work < _HALVES else 4 if n >= _MANY_ROWS and work >= _QUARTERS else 2
@@ -112,9 +113,9 @@ def _product(xp: Namespace, x: Any, dtype: Any) -> Any:
 
 
 def _mirrored(xp: Namespace, stack: Any, cuts: int, dtype: Any) -> Any:
-    """Return Σ_k s_k s_kᵀ of a stack (k, n, c), of blocks of rows with themselves and later ones.
+    """Return Σ_k s_k s_kᵀ of a stack (k, n, c) from products of blocks with later blocks.
 
-    Put together, not written in place: gradients pass through.
+    The blocks are concatenated and not written in place, so gradients pass through.
     """
     edges = [stack.shape[1] * i // cuts for i in range(cuts + 1)]
     rows = [(stack[:, a:b] @ stack[:, a:].mT).sum(0, dtype=dtype) for a, b in pairwise(edges)]
@@ -128,10 +129,10 @@ def _mirrored(xp: Namespace, stack: Any, cuts: int, dtype: Any) -> Any:
 
 
 def _rounded(x: Array, bits: int) -> Array:
-    """Round to so many significant bits, to nearest (Veltkamp's splitting).
+    """Round to this number of significant bits, to nearest (Veltkamp's splitting).
 
-    Arithmetic alone, so that it is the same in every framework. Beyond 2^(127 − 24 + bits) it
-    overflows, where the Gram of float32 features has long done so.
+    It uses only arithmetic, so it is the same in every framework. It overflows beyond 2^(127 − 24 +
+    bits), where a Gram of float32 features overflows anyway.
     """
     digits = 53 if "64" in str(x.dtype) else 24
     wide = x * float(2 ** (digits - bits) + 1)
@@ -145,13 +146,13 @@ def _torch_device(x: Array) -> str | None:
 def _on_tensor_cores(xp: Namespace, x: Array, where: str | None, precision: str) -> bool:
     if where != "cuda" or x.dtype != xp.float32:
         return False
-    # A float32 result of bfloat16 factors came with torch 2.8; rounding it would lose what counts.
+    # torch 2.8 introduced float32 results of bfloat16 factors; a rounded result would be useless.
     return precision != "bf16" or "dtype" in xp.ops.aten.mm.overloads()
 
 
 @contextmanager
 def _float32_products(xp: Namespace, where: str, wanted: str) -> Iterator[None]:
-    """Let torch's float32 products be of this precision, and leave its settings as they were."""
+    """Set the precision of torch's float32 products, and restore the setting afterwards."""
     setting = _float32_setting(xp, where)
     if hasattr(setting, "fp32_precision"):
         now = setting.fp32_precision
@@ -160,7 +161,7 @@ def _float32_products(xp: Namespace, where: str, wanted: str) -> Iterator[None]:
             yield
         finally:
             setting.fp32_precision = "none"
-            if setting.fp32_precision != now:  # else it is what a setting above this one says
+            if setting.fp32_precision != now:  # else a more general setting decides
                 setting.fp32_precision = now
         return
     before = setting.allow_tf32
@@ -172,7 +173,7 @@ def _float32_products(xp: Namespace, where: str, wanted: str) -> Iterator[None]:
 
 
 def _is_set(xp: Namespace, where: str, wanted: str) -> bool:
-    """Whether torch's float32 products are of this precision without being told."""
+    """Whether torch's float32 products already have this precision."""
     setting = _float32_setting(xp, where)
     if hasattr(setting, "fp32_precision"):
         now = setting.fp32_precision

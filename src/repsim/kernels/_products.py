@@ -1,4 +1,4 @@
-"""Inner products of all samples with all samples, a block of features at a time."""
+"""Inner products of all pairs of samples, one block of features at a time."""
 
 from __future__ import annotations
 
@@ -24,41 +24,42 @@ from repsim.kernels._centre import centre_features, double_centre
 __all__ = ["centred_products", "flat_if_constant", "squared_distances"]
 
 FAR = 0.5
-"""Times √n: how many times their distance from the mean the samples may be from the origin."""
+"""FAR·√n bounds the samples' distance from the origin in units of that from their mean."""
 
 NEAREST, FARTHEST = 2.0, 5.0
-"""The least and the most that this may be, whatever the number of samples."""
+"""The least and the greatest value of this bound."""
 
 FEW = 1024
-"""Samples whose products, n² numbers, are added up in float64 from block to block."""
+"""Up to this number of samples, the products (n² numbers) of blocks are summed in float64."""
 
 MANY = 1 << 18
-"""Numbers of which a copy, shifted, costs more than to ask whether it is needed."""
+"""Above this number of entries, a shifted copy costs more than checking whether it is needed."""
 
 PROBE = 8192
-"""Features whose products tell whether those of all are worth making."""
+"""Features whose products show whether the products of all features would be accurate."""
 
 MUCH = 1 << 26
-"""Multiplications from which it is worth asking first: a millisecond."""
+"""From this number of multiplications on (a millisecond), check with `PROBE` features first."""
 
 Origin = Callable[[Array], Array]
-"""From a block of features (n, b) to the point (1, b) that they are taken relative to."""
+"""A function from a block of features (n, b) to the point (1, b) that is subtracted from it."""
 
 
 def centred_products(xp: Namespace, x: Array, precision: str = "highest") -> Array:
     """Return XcXcᵀ, the (n, n) inner products of centred features.
 
-    Half precision is promoted and every column shifted inside a block, so beside the result the
-    memory is one block, whatever the number of features.
+    Half precision is promoted and columns are shifted inside a block, so the memory in addition to
+    the result is one block for any number of features.
 
-    The products of features about any origin are centred as a matrix, n² numbers in place of n·p;
-    what an origin away from the mean costs is digits. A mean takes a pass over the features, and
-    taking it off another. So where values can be read, features, if many, are first used as they
-    are, then about the median of three samples, which is near the mean of all unless two of the
-    three are outliers, and only then about their mean; the products themselves tell which is
-    enough (:func:`_centred_if_near`), and those of the first features whether to make the others.
-    Elsewhere reading that answer would wait for the accelerator: there it is the median of three.
-    Factors that are going to be rounded are never used as they are.
+    Centring the product matrix takes n² operations instead of n·p, and works for features about any
+    origin, but an origin far from the mean costs digits. Computing the mean takes a pass over the
+    features, and subtracting it another. If values can be read, three origins are therefore tried
+    in order: none (only for many features), the median of three samples, and the mean. The median
+    of three is near the mean unless two of the three samples are outliers. The products themselves
+    show whether an origin is near enough (:func:`_centred_if_near`), and the products of the first
+    features show whether to compute the others. On an accelerator, reading the answer would wait
+    for the device, so the median of three is used at once. Factors that will be rounded are always
+    shifted.
     """
     dtype = compute_dtype(xp, x)
     wide = accumulator_dtype(xp, x) if x.shape[0] <= FEW else dtype
@@ -86,27 +87,27 @@ def centred_products(xp: Namespace, x: Array, precision: str = "highest") -> Arr
 
 
 def _untouched(xp: Namespace, x: Array) -> Iterable[slice]:
-    """Cut features that are used as they are: some to ask, and all the others."""
+    """Cut features that are not shifted into some for the check, and the rest."""
     n, p = x.shape
     if not (is_torch_array(x) and x.dtype == xp.float32):
-        return column_blocks(x)  # copied after all, or products of long rows would lose digits
+        return column_blocks(x)  # these are copied, or products of long rows would lose digits
     if n * n * p < MUCH or p < 2 * PROBE:
         return [slice(0, p)]
     return [slice(0, PROBE), slice(PROBE, p)]
 
 
-@np.errstate(all="ignore")  # what is not finite is reported where the layer's name is known
+@np.errstate(all="ignore")  # non-finite values are reported where the layer is known
 def _centred_if_near(products: Array, dtype: Any) -> np.ndarray[Any, np.dtype[Any]] | None:
-    """Return the products about the mean, if those about the origin have the digits they need.
+    """Return the products about the mean if those about the origin are accurate enough.
 
-    A product's rounding is of the size of ‖a‖‖b‖ about the origin, and at best of that about the
-    mean: Σ‖a‖ ≤ r Σ‖a − mean‖ bounds what is lost by r². What that does to CKA falls with the
-    number of samples, measured as 1/n, so r = √n/2 bounds it by the same for any: a few 10⁻⁶ in
-    float32 where it shows most, for independent representations. Sums of lengths, for in a sum of
-    squares one outlier would speak for all others. Where all samples are the same the right side is
-    rounding, so the mean is taken, which leaves exactly zero.
+    The rounding error of a product is proportional to ‖a‖‖b‖ about the origin, and at best to that
+    about the mean, so Σ‖a‖ ≤ r Σ‖a − mean‖ bounds the loss by r². The effect on CKA was measured to
+    fall as 1/n, so r = √n/2 gives the same bound for any n: a few 10⁻⁶ in float32 for independent
+    representations, where the effect is largest. The check uses sums of lengths, because in a sum
+    of squares one outlier could hide all other samples. If all samples are equal, the right side is
+    only rounding; the check fails, and subtracting the mean gives exactly zero.
 
-    In NumPy: it takes a third of the time of others for an operation on so few numbers.
+    It uses NumPy, which takes a third of the time of other frameworks for small arrays.
     """
     k = numbers(products)
     if k is None:
@@ -115,12 +116,12 @@ def _centred_if_near(products: Array, dtype: Any) -> np.ndarray[Any, np.dtype[An
     mean = means.mean()
     squares = k.diagonal()
     about_mean = squares - 2 * means + mean
-    # Rounding may leave a square below zero: as much of a reason to answer no as any of its size.
+    # Rounding may make a square negative. Its absolute value counts against the check too.
     length, about_mean = (np.sqrt(np.abs(s)).sum() for s in (squares, about_mean))
     most = min(max(FAR * math.sqrt(len(k)), NEAREST), FARTHEST)
     if not length <= most * about_mean:
         return None
-    # Rows tell what columns would, the matrix is symmetric; each takes half of the mean back.
+    # The matrix is symmetric, so row means equal column means; each restores half of the mean.
     means -= 0.5 * mean
     out: np.ndarray[Any, np.dtype[Any]] = k - means
     out -= means[:, None]
@@ -128,7 +129,7 @@ def _centred_if_near(products: Array, dtype: Any) -> np.ndarray[Any, np.dtype[An
 
 
 def _median_of_three(xp: Namespace) -> Origin:
-    """One of the values of each column, so that a constant column becomes exactly zero."""
+    """A value of each column, so a constant column becomes exactly zero."""
 
     def origin(block: Array) -> Array:
         n = block.shape[0]
@@ -140,9 +141,9 @@ def _median_of_three(xp: Namespace) -> Origin:
 
 
 def _mean(xp: Namespace) -> Origin:
-    """By differences from the first row, which are exact where the mean is many times the spread.
+    """The mean by differences from the first row, which are exact if the spread is small.
 
-    So it is the value itself for a constant column, where a rounded mean would leave noise that
+    For a constant column it is therefore the value itself. A rounded mean would leave noise that
     looks like a representation.
     """
     return lambda block: block[:1, :] + xp.mean(block - block[:1, :], axis=0, keepdims=True)
@@ -156,9 +157,9 @@ def _products(
     precision: str,
     dtype: Any,
 ) -> Array:
-    """Return the products of these blocks of features about an origin, added up in a dtype."""
+    """Return the products of these blocks of features about an origin, summed in a dtype."""
     total: Array | None = None
-    for block in blocks:  # also where nothing is copied: shorter sums lose fewer digits
+    for block in blocks:  # blocks even without a copy, because shorter sums lose fewer digits
         features = promote(xp, x if block.stop - block.start == x.shape[1] else x[:, block])
         if origin is not None:
             features = features - origin(features)
@@ -169,10 +170,10 @@ def _products(
 
 
 def flat_if_constant(xp: Namespace, x: Array, gram: Array) -> Array:
-    """Return the Gram of rows that are all the same with entries that are all the same.
+    """Return a Gram whose entries are exactly equal if all rows are equal.
 
-    A matrix product gives equal rows products that differ in the last digit, by where in it they
-    stand; centring would leave that digit, and it would look like a representation.
+    In a matrix product, equal rows may have products that differ in the last digit. Centring would
+    leave that digit, and it would look like a representation.
     """
     same = xp.all(x == x[:1, :])
     out: Array = xp.where(same, gram[:1, :1], gram)
@@ -182,8 +183,9 @@ def flat_if_constant(xp: Namespace, x: Array, gram: Array) -> Array:
 def squared_distances(xp: Namespace, x: Array, precision: str = "highest") -> Array:
     """Return the (n, n) squared Euclidean distances between rows; non-negative, zero diagonal.
 
-    From inner products about the sample that is nearest to the mean: ‖a‖² + ‖b‖² − 2a·b loses its
-    digits when a and b are far from the origin, and one outlier moves the mean away from all.
+    They follow from inner products about the sample nearest to the mean, because ‖a‖² + ‖b‖² − 2a·b
+    loses digits if a and b are far from the origin, and one outlier can move the mean away from all
+    samples.
 
     Parameters
     ----------
@@ -192,7 +194,7 @@ def squared_distances(xp: Namespace, x: Array, precision: str = "highest") -> Ar
     x : array, shape (n, p)
         Samples by features.
     precision : {"highest", "tf32", "bf16"}
-        What the features keep of their digits in the products, as in :class:`RBF`.
+        How many digits the features keep in the products, as in :class:`RBF`.
 
     Returns
     -------
@@ -213,8 +215,9 @@ def squared_distances(xp: Namespace, x: Array, precision: str = "highest") -> Ar
     norms = xp.linalg.diagonal(products)
     sums = norms[:, None] + norms[None, :]
     distances = sums - 2 * products
-    # Below the rounding of the products two rows are duplicates: exactly zero, and never negative.
-    # (Not the other way round: a comparison with NaN is false, and NaN must stay NaN.)
+    # If a distance is below the rounding of the products, two rows are duplicates: exactly zero,
+    # never negative. (The comparison has this direction because it is false for NaN, and NaN must
+    # stay NaN.)
     rounding = 8 * xp.finfo(products.dtype).eps * sums
     out: Array = xp.where(distances <= rounding, xp.zeros_like(distances), distances)
     return out

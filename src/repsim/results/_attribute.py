@@ -1,4 +1,4 @@
-"""What the attributes of a result may be, so that a NetCDF file gives them back as they were."""
+"""Attributes of a result in a form that NetCDF files preserve."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["attribute"]
 
 
 def attribute(value: object) -> str | int | float:
-    """Return an option as text or a number: booleans, None and objects as their ``repr``.
+    """Return an option as text or a number; booleans, None and objects become their ``repr``.
 
     Examples
     --------
@@ -17,6 +17,6 @@ def attribute(value: object) -> str | int | float:
         return f"array {tuple(shape)}"
     if isinstance(value, str | float):
         return value
-    # NetCDF-3 has integers of 32 bits.
+    # Integers of NetCDF-3 have 32 bits.
     short = isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
     return value if short else repr(value)  # type: ignore[return-value]

@@ -1,7 +1,8 @@
 """A result as the bytes of a NetCDF-3 file and back, with a checksum over every byte.
 
-The file is what xarray writes, and any program that reads NetCDF reads it. One attribute is added:
-when the result was saved, and the SHA-256 of the file with zeros in place of that digest.
+The file is what xarray writes, and any program that reads NetCDF can read it. One attribute is
+added: the time when the result was saved, and the SHA-256 of the file with zeros in place of that
+digest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ INT32 = np.iinfo(np.int32)
 
 
 class UnstorableError(ValueError):
-    """A part of a result that the format cannot hold: its name, what it is, what would help."""
+    """A part of a result that the format cannot hold: its name, its problem, a repair."""
 
     def __init__(self, what: str, got: str, repair: str) -> None:
         super().__init__(f"{what}: {got}")
@@ -34,33 +35,33 @@ class UnstorableError(ValueError):
 
 
 def encode(dataset: xarray.Dataset, saved: int) -> bytes:
-    """Return a file from which :func:`decode` makes an identical Dataset.
+    """Return the bytes of a file from which :func:`decode` makes an identical Dataset.
 
     Parameters
     ----------
     dataset : xarray.Dataset
         Real numbers, booleans and text, with attributes that are text, numbers or lists of numbers.
     saved : int
-        When it is saved, in nanoseconds as of :func:`time.time_ns`.
+        The time of saving, in nanoseconds, from :func:`time.time_ns`.
 
     Raises
     ------
     UnstorableError
-        A variable or an attribute would come back as something else, or not at all.
+        A variable or an attribute would come back changed, or not at all.
     """
     dataset = dataset.drop_encoding()
     dataset.attrs = {name: value for name, value in dataset.attrs.items() if name != MARKER}
     _check(dataset)
     mark = f"{FORMAT} saved {saved:020d} sha256 "
     blank = mark + 64 * "0"
-    # First among the attributes, so that no text of the result is found before it.
+    # First among the attributes, so no text of the result precedes it.
     marked = dataset.assign_attrs()
     marked.attrs = {MARKER: blank, **dataset.attrs}
     try:
         data = bytes(marked.to_netcdf(None, engine="scipy"))
         data = data.replace(blank.encode(), (mark + _digest(data)).encode(), 1)
         back, _ = decode(data)
-    # SciPy raises errors of many types for names and dtypes that NetCDF-3 does not have.
+    # SciPy raises errors of many types for names and dtypes that NetCDF-3 lacks.
     except Exception as error:
         raise UnstorableError(
             "a name or a variable",
@@ -77,26 +78,26 @@ def encode(dataset: xarray.Dataset, saved: int) -> bytes:
 
 
 def decode(data: bytes) -> tuple[xarray.Dataset, int | None]:
-    """Return the Dataset in the bytes of a NetCDF file, and when :func:`encode` made them.
+    """Return the Dataset in the bytes of a NetCDF file, and the time when it was saved.
 
-    A file of another writer has no checksum: it is read as it is, and the time is ``None``.
+    A file of another writer has no checksum. It is read without a check, and the time is ``None``.
 
     Raises
     ------
     ValueError
-        These are not the bytes that `encode` made, or not a NetCDF file.
+        The bytes were changed since `encode` made them, or are not a NetCDF file.
     """
     import xarray
 
     saved = None
-    # Either trace is enough: a byte changed in the one leaves the other.
+    # Either trace suffices, because a change of one byte leaves the other trace.
     if MARKER.encode() in data or FORMAT.encode() in data:
         mark = VALUE.search(data)
         if mark is None or _digest(_blanked(data, mark)) != mark[2].decode():
             raise ValueError("changed since it was saved: its checksum does not fit")
         saved = int(mark[1])
     try:
-        # Times are not decoded: units="days since the start" is a text like any other.
+        # Do not decode times: units="days since the start" is ordinary text.
         with xarray.open_dataset(
             io.BytesIO(data),
             engine="scipy" if data.startswith(b"CDF") else None,
@@ -104,7 +105,7 @@ def decode(data: bytes) -> tuple[xarray.Dataset, int | None]:
             decode_timedelta=False,
         ) as file:
             dataset = file.load().drop_encoding()
-    # What SciPy and xarray raise for a damaged file, and for one of another format.
+    # Errors of SciPy and xarray for a damaged file, and for a file of another format.
     except Exception as error:
         raise ValueError(f"damaged, or not a NetCDF file ({error})") from error
     for _, attrs in _attributes(dataset):
@@ -112,7 +113,7 @@ def decode(data: bytes) -> tuple[xarray.Dataset, int | None]:
     if saved is not None:
         del dataset.attrs[MARKER]
         for name, variable in dataset.variables.items():
-            if variable.dtype == np.int32:  # the results' integers have 64 bits, the format's 32
+            if variable.dtype == np.int32:  # results have integers of 64 bits
                 dataset[name] = dataset[name].astype(np.int64)
     return dataset, saved
 
@@ -126,18 +127,18 @@ def _blanked(data: bytes, mark: re.Match[bytes]) -> bytes:
 
 
 def _attributes(dataset: xarray.Dataset) -> list[tuple[str, dict[Any, Any]]]:
-    """The attributes of a result and of each of its variables, and how to say whose they are."""
+    """The attributes of a result and of each of its variables, with names for errors."""
     of = [(f" of {name!r}", variable.attrs) for name, variable in dataset.variables.items()]
     return [("", dataset.attrs), *of]
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as Python has it: NetCDF makes arrays of all numbers."""
+    """An attribute as a Python value, because NetCDF turns all numbers into arrays."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _check(dataset: xarray.Dataset) -> None:
-    """Refuse what the format does not hold."""
+    """Raise if the format cannot hold the value."""
     for name, variable in dataset.variables.items():
         if reason := _unstorable(variable.values):
             raise UnstorableError(
@@ -163,7 +164,7 @@ def _check(dataset: xarray.Dataset) -> None:
 
 
 def _unstorable(values: Any) -> str | None:
-    """Say why values cannot be kept; None if they can."""
+    """Return why values cannot be stored; None if they can."""
     size = values.dtype.itemsize
     if values.dtype.kind in "iu":
         if values.size and not INT32.min <= values.min() <= values.max() <= INT32.max:
@@ -177,7 +178,7 @@ def _unstorable(values: Any) -> str | None:
 
 
 def _unlike(dataset: xarray.Dataset, back: xarray.Dataset) -> str | None:
-    """Name the part that did not come back as it was; None if all did."""
+    """Return the name of a part that came back changed; None if none did."""
     if set(dataset.variables) != set(back.variables) or set(dataset.coords) != set(back.coords):
         return f"one of {', '.join(map(str, dataset.variables))}"
     for name, variable in dataset.variables.items():
@@ -194,5 +195,5 @@ def _unlike(dataset: xarray.Dataset, back: xarray.Dataset) -> str | None:
 def _same(before: Any, now: Any) -> bool:
     if isinstance(before, str) or before is None or now is None:
         return type(now) is str and now == before
-    # NetCDF does not tell a list of one number from the number.
+    # NetCDF does not distinguish a list of one number from the number.
     return np.array_equal(np.atleast_1d(before), np.atleast_1d(now), equal_nan=True)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what two descriptions of a computation differ in."""
+"""Atomic writing of files, and differences between two descriptions of a computation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LONGEST = 60
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Replace a file as a whole: a reader finds what was there before, or all of the new.
+    """Replace a file atomically: a reader finds the old content or the whole new content.
 
     The new content is written to a file beside `path` and synced, the file is renamed, and the
-    folder is synced: when this returns, a power cut does not undo it. If writing fails, `path` is
-    as it was, and nothing is left beside it.
+    folder is synced. After that, a power failure does not undo it. If writing fails, `path` is
+    unchanged, and no file remains beside it.
 
     Parameters
     ----------
@@ -67,15 +67,15 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make creations and renamings durable, where folders can be opened (not on Windows)."""
+    """Make creations and renamings durable, if folders can be opened (not on Windows)."""
     if os.name != "nt":
         sync_file(folder)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in which entries two nested mappings of JSON values differ, one text each.
+    """Describe the entries in which two nested mappings of JSON values differ, one text each.
 
-    An entry that is ``None`` counts as one that is not there.
+    An entry that is ``None`` counts as missing.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A state file that is whole or not there: written aside, synced, renamed; checked on return."""
+"""A state file that is written atomically and checked when it is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["EVERY_SECONDS", "Checkpoint"]
 FORMAT = "repsim.checkpoint/1"
 HEADER = "__header__"
 EVERY_SECONDS = 120.0
-"""How long a computation goes on before it saves again."""
+"""Seconds between two saves of a computation."""
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -32,11 +32,11 @@ class Checkpoint:
     Parameters
     ----------
     path : str or os.PathLike
-        The file. It is replaced as a whole: a reader finds the state before or the state after.
+        The file. It is replaced atomically: a reader finds the old state or the new one.
     operation : str
-        Who saves, for error messages; a file of another operation is refused.
+        Name of the caller, for error messages; the file of another operation raises.
     fingerprint : mapping of str to JSON values
-        What the state belongs to: inputs, options, plan. A file with another one is refused.
+        Description of inputs, options and plan. A file with another fingerprint raises.
 
     Examples
     --------
@@ -56,13 +56,13 @@ class Checkpoint:
     ) -> None:
         self.path = Path(path)
         self.operation = operation
-        # Through JSON and back, so that tuples compare equal to the lists they come back as.
+        # Convert through JSON, because tuples come back as lists.
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
         self._last = time.monotonic()
 
     @property
     def due(self) -> bool:
-        """Whether the last save (or the start) is long enough ago."""
+        """Whether enough time has passed since the last save (or the start)."""
         return time.monotonic() - self._last >= EVERY_SECONDS
 
     def save(self, arrays: Arrays) -> None:
@@ -71,8 +71,7 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            The disk is full, the folder is missing or read-only. The state saved before is still
-            there, whole.
+            The disk is full, or the folder is missing or read-only. The previous state is intact.
         """
         header = {
             "format": FORMAT,
@@ -99,15 +98,15 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, np.ndarray[Any, Any]] | None:
-        """Return the saved arrays, or ``None`` where there is no file.
+        """Return the saved arrays, or ``None`` if there is no file.
 
         Raises
         ------
         StateError
-            The file is cut off or damaged, is no checkpoint, or belongs to another operation,
-            other inputs or other options (saying which).
+            The file is truncated or damaged, is not a checkpoint, or belongs to another operation,
+            other inputs or other options (the message says which).
         CheckpointError
-            The file is there and cannot be read.
+            The file exists but cannot be read.
         """
         try:
             with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -132,7 +131,8 @@ class Checkpoint:
             RuntimeError,
             MemoryError,
         ) as error:
-            # What NumPy and zipfile raise for a damaged archive, and for one that is none.
+            # Errors of NumPy and zipfile for a damaged archive, and for a file that is not an
+            # archive.
             raise self._refused(f"damaged, or not a checkpoint: {error}") from error
         self._check(arrays)
         del arrays[HEADER]

@@ -1,4 +1,4 @@
-"""Rows as Zarr keeps them: one array a layer, one file a chunk of rows, each with a checksum."""
+"""Rows in Zarr: one array per layer, and one file with a checksum per chunk of rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLE = "sample"
 def make_array(
     group: Any, name: str, rows: int, shape: tuple[int, ...], dtype: str, chunk: int
 ) -> Any:
-    """Make the array of a layer, (rows, *shape), in chunks of `chunk` rows."""
+    """Create the array of a layer, (rows, *shape), in chunks of `chunk` rows."""
     from zarr.codecs import Crc32cCodec
 
     return group.create_array(
@@ -25,7 +25,7 @@ def make_array(
         shape=(rows, *shape),
         chunks=(chunk, *shape),
         dtype=dtype,
-        # A checksum, so that a damaged chunk is an error; activations hardly compress.
+        # A checksum makes a damaged chunk an error. No compression: activations hardly compress.
         compressors=[Crc32cCodec()],
         chunk_key_encoding={"name": "default", "separator": "."},
         dimension_names=(SAMPLE, *(f"{name}[{axis}]" for axis in range(1, len(shape) + 1))),
@@ -33,13 +33,13 @@ def make_array(
 
 
 def sync_chunk(array: Any, folder: Path, index: int) -> None:
-    """Wait until a chunk is on disk, which Zarr has written aside and renamed."""
+    """Wait until a chunk, which Zarr has written aside and renamed, is on disk."""
     sync_file(_file(array, folder, index))
     sync_folder(folder)
 
 
 def absent_chunk(array: Any, folder: Path, rows: int) -> str | None:
-    """Say which chunk of the first rows is missing or cut short, None if none is."""
+    """Describe the first chunk of these rows that is missing or truncated; None if none is."""
     size = None
     if array.dtype.kind in "fiub":
         size = math.prod(array.chunks) * array.dtype.itemsize + 4  # and a checksum

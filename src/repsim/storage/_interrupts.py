@@ -1,4 +1,4 @@
-"""Blocks that Ctrl-C does not cut in two."""
+"""Blocks that Ctrl-C does not interrupt."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["uninterrupted"]
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is over, so that it is done or not begun.
+    """Delay Ctrl-C until the block ends, so the block runs completely or not at all.
 
-    Elsewhere than in the main thread Ctrl-C never arrives.
+    In other threads than the main one Ctrl-C never arrives.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGINT)
-    if not callable(before):  # ignored, or set by another language's runtime
+    if not callable(before):  # ignored, or set by code in another language
         yield
         return
     arrived: list[tuple[int, FrameType | None]] = []

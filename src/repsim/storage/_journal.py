@@ -1,4 +1,4 @@
-"""A file of lines that are only ever added: what a run has done, whole up to the last line."""
+"""A file to which lines are only appended: the log of a run."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ __all__ = ["Journal", "read_journal"]
 
 
 class Journal:
-    """An append-only log of JSON objects, each line with its checksum and on disk before it counts.
+    """An append-only log of JSON objects; each line has a checksum and is synced to disk.
 
-    A line that a kill or a full disk cut short was never added: it is taken off when the journal is
-    opened again. Damage anywhere before the last line is an error. While it is open no other
-    process can open it (where the system has file locks).
+    A last line that a kill or a full disk truncated does not count; it is removed when the journal
+    is opened again. Damage before the last line is an error. While a journal is open, no other
+    process can open it (if the system has file locks).
 
     Parameters
     ----------
     path : pathlib.Path
-        The file; it is made where there is none.
+        The file; it is created if it does not exist.
     operation : str
-        Who writes, for error messages.
+        Name of the caller, for error messages.
 
     Attributes
     ----------
     entries : list of dict
-        All that has been added, in this process and before.
+        All entries, of this process and earlier ones.
 
     Raises
     ------
     StateError
-        The file is damaged, or no journal; another process has it open.
+        The file is damaged or not a journal, or another process has it open.
     CheckpointError
         It cannot be read or written.
 
@@ -75,16 +75,16 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Close the file and release its lock."""
         self._file.close()
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Append an entry; when this returns it is on disk.
+        """Append an entry; it is on disk when this returns.
 
         Raises
         ------
         CheckpointError
-            The disk is full or gone. The entries before are still there, whole.
+            The disk is full or gone. Earlier entries are intact.
         """
         text = json.dumps(dict(entry))
         line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
@@ -113,7 +113,7 @@ class Journal:
             ) from error
 
     def restart(self) -> None:
-        """Forget every entry: what they told of is gone."""
+        """Delete every entry, because the data that they describe are gone."""
         self.entries.clear()
         self._truncate(0)
 
@@ -143,7 +143,7 @@ class Journal:
 
 
 def read_journal(path: Path, *, operation: str) -> list[dict[str, Any]]:
-    """Return the entries of a journal that another process may be adding to."""
+    """Return the entries of a journal to which another process may be writing."""
     try:
         return _entries(path.read_bytes(), path, operation)
     except OSError as error:
@@ -156,7 +156,7 @@ def read_journal(path: Path, *, operation: str) -> list[dict[str, Any]]:
 def _entries(written: bytes, path: Path, operation: str) -> list[dict[str, Any]]:
     entries = []
     lines = written.split(b"\n")
-    # What follows the last line break is empty, or a line that was cut short.
+    # The text after the last line break is empty or a truncated line.
     for number, line in enumerate(lines[:-1], 1):
         checksum, _, text = line.partition(b" ")
         if checksum != f"{zlib.crc32(text):08x}".encode():

@@ -1,4 +1,4 @@
-"""Nested states as flat arrays, which a checkpoint holds without pickles."""
+"""Nested states as flat arrays, so a checkpoint needs no pickles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ARRAY = "__array__"
 
 
 def to_arrays(state: Any) -> dict[str, Any]:
-    """Return the arrays of a nested state by name, and everything else as JSON in one more array.
+    """Return the arrays of a nested state by name, and all other values as JSON in one array.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def to_arrays(state: Any) -> dict[str, Any]:
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> Any:
-    """Return the nested state that :func:`to_arrays` took apart."""
+    """Return the nested state that :func:`to_arrays` flattened."""
 
     def whole(value: dict[str, Any]) -> Any:
         return arrays[value[_ARRAY]] if value.keys() == {_ARRAY} else value

@@ -1,4 +1,4 @@
-"""Activations on disk: rows of several layers in one Zarr group, resumable after a kill."""
+"""Activations on disk: rows of several layers in one Zarr group that survives a kill."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from repsim.storage._stored import FORMAT, journal_of
 __all__ = ["ActivationStore"]
 
 MOST_ROWS = 1024
-"""Rows of a chunk: what blocks of rows are read in is a multiple of it."""
+"""Rows of a chunk; blocks of rows that are read are multiples of it."""
 
 FIRST_CHUNKS = 16
-"""Chunks that an array is made for; twice as many whenever they are full."""
+"""Chunks of a new array; their number doubles whenever they are full."""
 
 Values = np.ndarray[Any, np.dtype[Any]]
 
 
 class ActivationStore:
-    """Rows of named layers, appended to a Zarr group that a kill at any moment leaves whole.
+    """Rows of named layers, appended to a Zarr group that a kill at any moment leaves intact.
 
-    Rows are gathered until they fill a chunk of each layer. A chunk is written aside and renamed,
-    synced, and only then counted in a journal beside the group, ``<path>.journal``. What the
-    journal does not count is overwritten when the run goes on.
+    Rows are collected until they fill a chunk of each layer. A chunk is written aside, renamed and
+    synced, and only then counted in a journal beside the group, ``<path>.journal``. A resumed run
+    overwrites rows that the journal does not count.
 
     Parameters
     ----------
     path : path
         The folder of the group.
     operation : str
-        Who writes, for error messages.
+        Name of the caller, for error messages.
     fingerprint : mapping of str to JSON values
-        What the rows are of: model, layers, options. A store of something else is refused.
+        Description of model, layers and options. A store with another fingerprint raises.
     memory : int
-        Bytes that gathered rows may take.
+        Bytes that collected rows may take.
 
     Attributes
     ----------
     n_rows : int
-        How many rows are on disk for good.
+        Number of rows that are safely on disk.
     batches : list of (str, int)
-        Digest and number of rows of every batch that is on disk whole.
+        Digest and number of rows of every batch that is completely on disk.
     part : str or None
-        Digest of the batch after these, some rows of which are on disk.
+        Digest of the next batch, of which some rows are on disk.
 
     Raises
     ------
     StateError
-        The store is damaged, belongs to something else, or another process writes to it.
+        The store is damaged, belongs to another run, or another process writes to it.
     CheckpointError
         It cannot be read or written: a full disk, a read-only or missing folder.
     """
@@ -83,7 +83,7 @@ class ActivationStore:
         self._pending: list[tuple[str, int]] = []
         self._arrays: dict[str, Any] = {}
         self._gathered: dict[str, Values] = {}
-        self._filled = 0  # rows of the chunk that is being gathered, those on disk included
+        self._filled = 0  # rows of the current chunk, including those on disk
         self._chunk = 0
         self._saved = time.monotonic()
         self._prepare_folder()
@@ -109,7 +109,7 @@ class ActivationStore:
     def _recover(self, fingerprint: dict[str, Any]) -> None:
         entries = self._journal.entries
         if entries and not self.path.exists():
-            # The data were deleted and the journal forgotten: there is nothing to go on with.
+            # The data were deleted but the journal was not: there is nothing to resume.
             self._journal.restart()
         if not entries:
             self._journal.add({"format": FORMAT, "fingerprint": fingerprint})
@@ -130,7 +130,7 @@ class ActivationStore:
             with self._writing():
                 self._group("w")
             return
-        for partial in self.path.glob("*/*.partial"):  # what a kill left of a chunk
+        for partial in self.path.glob("*/*.partial"):  # the remains of a chunk after a kill
             partial.unlink()
         self._chunk = plan["chunk"]
         layers = {name: (tuple(shape), dtype) for name, (shape, dtype) in plan["layers"].items()}
@@ -144,7 +144,7 @@ class ActivationStore:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Say of what Zarr cannot make sense of that it is damaged."""
+        """Turn errors of Zarr about an unreadable store into a StateError."""
         try:
             yield
         except (ValueError, KeyError, TypeError) as error:
@@ -158,12 +158,12 @@ class ActivationStore:
         return zarr.open_group(str(self.path), mode=mode, zarr_format=3)  # type: ignore[arg-type]
 
     def _open(self, layers: Mapping[str, tuple[tuple[int, ...], str]], ids: str) -> None:
-        """Open the arrays, making those that a kill left unmade."""
+        """Open the arrays, and create those that a kill prevented."""
         import zarr
 
         group = self._group("a")
         for name, (shape, dtype) in {**layers, SAMPLE: ((), ids)}.items():
-            # All chunks are written, those of zeros too: one that is not there is damage.
+            # All chunks are written, even those of zeros, so a missing chunk is damage.
             with zarr.config.set({"array.write_empty_chunks": True}):
                 if name in group or self.n_rows:
                     self._arrays[name] = group[name]
@@ -181,18 +181,18 @@ class ActivationStore:
 
     @property
     def n_gathered(self) -> int:
-        """How many rows there are in all, those included that are not on disk yet."""
+        """Number of all rows, including those that are not on disk yet."""
         return self.n_rows - self.n_rows % self._chunk + self._filled if self._chunk else 0
 
     def begin(self, layers: Mapping[str, tuple[tuple[int, ...], Any]], ids: str) -> None:
-        """Say what the rows are: of each layer the shape of a row and the dtype, and of the ids.
+        """Set the shape of a row and the dtype of each layer, and those of the ids.
 
         Parameters
         ----------
         layers : mapping of str to (shape, dtype)
-            In execution order. Of a store that is gone on with, the same as when it was begun.
+            In execution order. To resume a store, they must be the same as at its start.
         ids : {"int64", "str"}
-            What samples are known by.
+            The ids of samples.
         """
         plan = {
             name: [list(shape), str(np.dtype(dtype))] for name, (shape, dtype) in layers.items()
@@ -212,7 +212,7 @@ class ActivationStore:
                     f"  Leave it out of layers=, or rename the module."
                 )
         row = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layers.values())
-        # Once as it is gathered and once as Zarr encodes it.
+        # Once while it is collected and once while Zarr encodes it.
         fitting = self._memory // (2 * max(row, 1))
         if fitting < 1:
             raise InputError(
@@ -237,9 +237,9 @@ class ActivationStore:
         ids : sequence of n
             Of the samples.
         digest : str
-            What the batch is known by when the run goes on.
+            The digest that identifies the batch when the run resumes.
         skip : int
-            How many of the rows are there already.
+            How many of the rows are stored already.
         """
         n = len(ids)
         self._pending.append((digest, n))
@@ -257,14 +257,14 @@ class ActivationStore:
             self.save()
 
     def save(self) -> None:
-        """Put all rows on disk for good.
+        """Write all rows to disk and sync them.
 
         Raises
         ------
         CheckpointError
-            The disk is full or the folder gone. What was saved before is whole.
+            The disk is full or the folder is gone. Rows saved earlier are intact.
         """
-        with uninterrupted():  # what is on disk and what is known of it change together
+        with uninterrupted():  # the disk and the record of it change together
             total = self.n_gathered
             start = self.n_rows - self.n_rows % self._chunk if self._chunk else 0
             if total > self.n_rows:
@@ -299,7 +299,7 @@ class ActivationStore:
             sync_chunk(array, self.path / name, index)
 
     def finish(self, attrs: Mapping[str, Any]) -> None:
-        """Save, cut the arrays to their rows, and write what the store is to its attributes."""
+        """Save, cut the arrays to their rows, and write the attributes of the store."""
         self.save()
         with self._writing():
             for array in self._arrays.values():
@@ -311,12 +311,12 @@ class ActivationStore:
             )
 
     def close(self) -> None:
-        """Let another process have it; rows that are not saved are dropped."""
+        """Close the store and release its lock; unsaved rows are dropped."""
         self._journal.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Say what a full disk, or one that is gone, has left."""
+        """Turn errors of the disk into a CheckpointError that says what is stored."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Activations on disk, opened to be read, and whether all of them are there."""
+"""Opening stored activations, and checking that they are complete."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ FORMAT = "repsim.activations/1"
 
 
 def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
-    """Open what :func:`repsim.extract` has stored, without reading the activations.
+    """Open the activations that :func:`repsim.extract` stored, without reading them.
 
-    Needs neither torch nor the model: the store may have been copied to another machine.
+    It needs neither torch nor the model. You can copy the store to another machine.
 
     Parameters
     ----------
     path : path
-        The store that was ``out``. One that is still being written, or was left unfinished, has
-        the rows that are on disk for good.
+        The store that was ``out`` in :func:`repsim.extract`. An unfinished store has the rows that
+        are safely on disk.
 
     Returns
     -------
     xarray.Dataset
         A variable for each layer in execution order, dims ("sample", ...), in the dtype that was
-        stored; coordinate ``sample`` are the ids of the samples. Values are read when they are
-        asked for, the rows of a slice and no others. It is a mapping of names to arrays, as
-        :func:`repsim.cka_matrix` and :func:`repsim.pairwise` take it. ``attrs``: model,
-        transform, n_samples, layers, versions.
+        stored; the coordinate ``sample`` holds the ids of the samples. Values are read on access,
+        and only the rows of a slice. You can pass it as a mapping of names to arrays to
+        :func:`repsim.cka_matrix` and :func:`repsim.pairwise`. ``attrs``: model, transform,
+        n_samples, layers, versions.
 
     Raises
     ------
     StateError
-        There is no store of activations here, or it or its journal is damaged.
+        There is no store of activations, or it or its journal is damaged.
     CheckpointError
         It cannot be read.
 
     References
     ----------
-    Zarr, version 3: https://zarr-specs.readthedocs.io; any reader of it opens the store.
+    Zarr, version 3: https://zarr-specs.readthedocs.io; any reader of Zarr 3 opens the store.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
 
     group = zarr.open_group(str(folder), mode="r")
     for name in (*layers, SAMPLE):
-        # Zarr reads zeros where there is no chunk.
+        # Zarr reads zeros for a missing chunk.
         if absent := absent_chunk(group[name], folder / name, rows):
             raise StateError(
                 f"{operation}: the store is damaged.\n  {folder}: {absent}\n"
@@ -104,5 +104,5 @@ def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
 
 
 def journal_of(path: Path) -> Path:
-    """Return where the journal of a store is: beside it, so that the store stays plain Zarr."""
+    """Return the path of the journal of a store: beside it, so the store remains plain Zarr."""
     return path.with_name(path.name + ".journal")
