@@ -183,7 +183,7 @@ def test_missing_heads_and_layers_are_left_out():
         ({"estimator": "biased"}, "The biased estimator has a floor"),
         ({"n_samples": 64}, "Only 64 samples"),
         ({"n_batches": 1}, "A single batch"),
-        ({"n_batches": 5}, "jackknife over 5 batches only, and itself known to about ±35%"),
+        ({"n_batches": 5}, "jackknife over 5 batches only; its own error is about ±35%"),
         ({"passes": 3}, "3 passes over the same samples"),
         ({"n_skipped_batches": 2}, "2 batches of fewer than 4 samples were left out"),
         ({"interrupted": "after 3 batches"}, "Interrupted after 3 batches"),

@@ -1,4 +1,4 @@
-"""From results to a run folder, and from there to one page that shows them."""
+"""Writing results to a run folder, and to one page that shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention distance as a section: every head, and what goes to prefix tokens."""
+"""Attention distance as a section: every head, and the attention to prefix tokens."""
 
 from __future__ import annotations
 

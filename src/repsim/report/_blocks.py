@@ -1,6 +1,6 @@
-"""What a page is made of: sections of findings, cautions and pictures, free of any markup.
+"""The data of a page: sections of findings, cautions and pictures, without markup.
 
-The pictures are data. The page's script draws them, and makes the table that says the same.
+Pictures are data. The script of the page draws them and makes a table of each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DISTINCT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe & Ito (2008), as in repsim.plot."""
 
 DIGITS = 6
-"""Significant digits of the numbers of a chart; a map keeps float32."""
+"""Significant digits of the numbers of a chart; maps keep float32."""
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -39,7 +39,7 @@ def number(value: float, digits: int = 3) -> str:
     if not np.isfinite(value):
         return "undefined" if np.isnan(value) else ("∞" if value > 0 else "−∞")
     text = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
-    # Where a minus would stand before nothing but zeros, there is none.
+    # No minus sign before zeros only.
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
     return text.replace("-", "−")
@@ -51,7 +51,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def plus_minus(error: float | None) -> str:
-    """Return a standard error as it follows its value: " ± 0.012"; nothing where there is none."""
+    """Return a standard error as text after its value: " ± 0.012"; empty without one."""
     if error is None or not np.isfinite(error):
         return ""
     return f" ± {number(error)}" if error >= 0.0005 else " ± <0.001"
@@ -59,7 +59,7 @@ def plus_minus(error: float | None) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """A number of a result: what it is, its value as text, and where it was found."""
+    """A number of a result: its meaning, its value as text, and where it was found."""
 
     what: str
     value: str
@@ -68,19 +68,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Variable:
-    """One matrix that a map can show."""
+    """One matrix of a map."""
 
     label: str
     values: Floats
     low: float | None = None
-    """The ends of its own colour scale; None: those of the data."""
+    """The ends of its colour scale; None: those of the data."""
     high: float | None = None
     colours: str = "magma"
 
 
 @dataclass(frozen=True)
 class LayerMap:
-    """Layers by layers: the rows run upwards, the columns to the right."""
+    """Layers by layers; rows run upwards, columns to the right."""
 
     title: str
     alt: str
@@ -90,9 +90,9 @@ class LayerMap:
     column_title: str
     variables: list[Variable]
     orders: list[tuple[str, Any, Any]]
-    """What to call it, and the rows and columns in that order; the first is the map's own."""
+    """The name of an order, and its rows and columns; the first order is that of the map."""
     threshold: tuple[int, str, float, str] | None = None
-    """Which variable, "least" or "most", how much, and what to call the cells beyond."""
+    """A variable, "least" or "most", a threshold, and the name of the cells beyond it."""
     note: str = ""
 
     def data(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class LayerMap:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of a chart, in order; `low` and `high` are a band about them."""
+    """Points of a chart, in order; `low` and `high` are a band around them."""
 
     name: str
     x: Any
@@ -134,13 +134,13 @@ class Series:
     points: bool = True
     dashed: bool = False
     reference: bool = False
-    """Whether the others are to be seen against it: then it has no colour."""
+    """Whether it is a reference for the others; it is then grey."""
     at: float | None = None
-    """Its place from 0 to 1 among series in an order, for its colour; None: a colour of its own."""
+    """Its place from 0 to 1 among ordered series, for its colour; None: a separate colour."""
     names: list[str] | None = None
-    """What to call each point, where x does not say it."""
+    """The name of each point, if x does not give it."""
     values: list[str] | None = None
-    """What else to say of each point."""
+    """Additional text for each point."""
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ class Chart:
     categories: list[str] | None = None
     """Names along x, whose positions are then 0, 1, …."""
     references: list[tuple[float, str]] = field(default_factory=list)
-    """Levels that the curves are measured against."""
+    """Reference levels of the curves."""
     zero: bool = True
     """Whether the axis of y begins at zero, unless there are negative values."""
     percent: bool = False
     diagonal: bool = False
     log: bool = False
     ordered: str = ""
-    """What the series are in the order of, where their colours are a scale."""
+    """The quantity that orders the series, if their colours are a scale."""
     note: str = ""
 
     def data(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Tile:
-    """One small map, and what stands above it."""
+    """One small map, and the text above it."""
 
     name: str
     values: Floats
@@ -209,7 +209,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Small maps on one colour scale; kept at 8 bits a cell, for they are looked at, not read."""
+    """Small maps on one colour scale, at 8 bits per cell because they show no exact values."""
 
     title: str
     alt: str
@@ -219,7 +219,7 @@ class Tiles:
     high: float
     log: bool = False
     cell: tuple[int, int] | None = None
-    """Of a tile that is a grid of maps: rows and columns of each, and the names of the two."""
+    """For a tile that is a grid of maps: rows and columns of each map, and the names of both."""
     words: tuple[str, str] = ("row", "column")
     note: str = ""
 
@@ -246,7 +246,7 @@ class Tiles:
         }
 
     def _bytes(self, values: Floats) -> str:
-        """From 1 for `low` (and below) to 255 for `high`, linear or in the logarithm; 0 is NaN."""
+        """From 1 for `low` (and below) to 255 for `high`, linear or logarithmic; 0 is NaN."""
         low, high, shown = self.low, self.high, np.asarray(values, dtype=np.float64)
         if self.log:
             with np.errstate(divide="ignore"):
@@ -279,7 +279,7 @@ def _integers(values: Any) -> list[int]:
 
 
 def _short(value: float) -> float | None:
-    """The number to `DIGITS` digits; None, which JSON has, for NaN and infinities."""
+    """The number to `DIGITS` digits; None for NaN and infinities, which JSON lacks."""
     return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
 
 

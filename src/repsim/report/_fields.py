@@ -1,4 +1,4 @@
-"""Effective receptive fields as a section: a small map of each layer, and its radius."""
+"""Effective receptive fields as a section: a small map and a radius for each layer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from repsim.report._read import ends, extreme, has, model_of, names_of, values_o
 __all__ = ["field_section"]
 
 FIELD_SIDE = 64
-"""Cells along the longer side of a receptive field, which is averaged down to it."""
+"""Cells along the longer side of a receptive field; larger fields are averaged down."""
 
 DECADES = 3
-"""Of a receptive field, as in repsim.plot."""
+"""Decades of the colour scale of a receptive field, as in repsim.plot."""
 
 
 def field_section(name: str, result: xr.Dataset) -> Section:
@@ -71,7 +71,7 @@ def field_section(name: str, result: xr.Dataset) -> Section:
 
 
 def _averaged(field: Any) -> Any:
-    """`field` averaged over blocks, so that no side is longer than `FIELD_SIDE`."""
+    """`field` averaged over blocks, so no side is longer than `FIELD_SIDE`."""
     step = -(-max(field.shape) // FIELD_SIDE)
     if step == 1:
         return field

@@ -1,4 +1,4 @@
-"""A map of layers by layers as a section: the map, what is largest in it, where layers meet."""
+"""A map of layers by layers as a section: the map, its largest values, the best matches."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ DIMS = ("layer_x", "layer_y")
 LEAST_Z = 3.0
 MOST_P = 0.05
 MANY = 60
-"""Of more layers a curve is drawn without its points."""
+"""Curves of more layers are drawn without points."""
 
 FEW_SAMPLES = 256
 FEW_BATCHES = 8
-"""Of fewer batches a jackknife standard error is itself known to a quarter at best: it goes with
-1/√(2(k − 1)) for k batches."""
+"""Fewest batches without a caution about the standard error.
+
+The relative error of a jackknife standard error over k batches is 1/√(2(k − 1)), 0.27 for 8.
+"""
 
 
 def map_section(name: str, result: xr.Dataset) -> Section:
@@ -71,7 +73,7 @@ def match_section(name: str, result: xr.Dataset) -> Section:
 
 
 def _with_itself(array: xr.DataArray) -> bool:
-    """Whether a map is that of one set of layers with the same set: then it is symmetric."""
+    """Whether a map compares one set of layers with itself, so it is symmetric."""
     if layer_names(array, "layer_x") != layer_names(array, "layer_y"):
         return False
     return array.attrs.get("model_x") == array.attrs.get("model_y") and bool(
@@ -135,7 +137,7 @@ def _picture(result: xr.Dataset, array: xr.DataArray, shown: list[str], label: s
 
 
 def _profiles(array: xr.DataArray, label: str) -> Chart:
-    """Three rows of a map of one model with itself, as curves over its layers."""
+    """Three rows of a map of one model with itself, as curves by layer."""
     names, m = layer_names(array, "layer_x"), len(array)
     places = [("first", 0), ("middle", m // 2), ("last", m - 1)]
     return Chart(
@@ -189,7 +191,7 @@ def _findings(
 
 
 def _above_chance(result: xr.Dataset, counted: Any) -> list[Finding]:
-    """The share of the map that is above chance, by whichever test the result has."""
+    """The share of the map above chance, by the test that the result has."""
     if not counted.any():
         return []
     if "p_adjusted" in result and set(result.p_adjusted.dims) == set(DIMS):
@@ -206,7 +208,7 @@ def _above_chance(result: xr.Dataset, counted: Any) -> list[Finding]:
 
 
 def _reach(match: xr.Dataset, model_x: str, model_y: str) -> list[Finding]:
-    """How deep the lower half of x reaches into y."""
+    """How deep in y the lower half of x finds its matches."""
     found = []
     for key, what in (
         ("lower_half_reach", f"depth of {model_y} below which 90% of the lower half of {model_x} "
@@ -246,13 +248,13 @@ def _match_chart(match: xr.Dataset, model_x: str, model_y: str) -> Chart:
         ],
         percent=True,
         diagonal=True,
-        note="0% is the first layer, 100% the last; dashed: equally deep. A best match is not a "
-        "good one: near ties decide among layers of one residual stream.",
+        note="0% is the first layer, 100% the last; dashed: equally deep. The best "
+        "match may be poor; among layers of one residual stream small differences decide.",
     )
 
 
 def _cautions(result: xr.Dataset, array: xr.DataArray) -> list[str]:
-    """What a careful reader has to know before believing the map."""
+    """Cautions for reading the map."""
     attrs, out = array.attrs, []
     estimator = str(attrs.get("estimator", ""))
     if estimator == "biased":
@@ -268,18 +270,18 @@ def _cautions(result: xr.Dataset, array: xr.DataArray) -> list[str]:
         )
     n = attrs.get("n_samples")
     if isinstance(n, int | np.integer) and n < FEW_SAMPLES:
-        out.append(f"Only {n} samples: small differences between cells may be theirs alone.")
+        out.append(f"Only {n} samples: small differences between cells may be due to them.")
     batches = attrs.get("n_batches")
     if "standard_error" in result and isinstance(batches, int | np.integer):
         if batches < 2:
             out.append("A single batch: there is no standard error.")
         elif batches < FEW_BATCHES:
             out.append(
-                f"The standard error is a jackknife over {batches} batches only, and itself known "
-                f"to about ±{1 / np.sqrt(2 * (int(batches) - 1)):.0%}."
+                f"The standard error is a jackknife over {batches} batches only; its own error is "
+                f"about ±{1 / np.sqrt(2 * (int(batches) - 1)):.0%}."
             )
     elif "standard_error" not in result:
-        out.append("No standard error: the result does not say how sure its values are.")
+        out.append("No standard error: the precision of the values is unknown.")
     if int(attrs.get("passes", 1) or 1) > 1 and "standard_error" in result:
         out.append(
             f"{attrs['passes']} passes over the same samples: the standard error is that of one "

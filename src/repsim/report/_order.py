@@ -1,4 +1,4 @@
-"""The layers of a map in an order in which those that are alike stand together."""
+"""Orders of the layers of a map that put similar layers together."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Order = np.ndarray[Any, np.dtype[np.intp]]
 def cluster_order(values: Matrix) -> tuple[Order, Order]:
     """Return rows and columns in the order of a hierarchical clustering of their profiles.
 
-    A profile is a row (column) of the map; two are as far apart as the Euclidean distance of what
-    both have, per entry. Linkage is average, and of the 2^(n−1) orders of the leaves the one whose
-    neighbours are closest is taken (Bar-Joseph, Gifford, Jaakkola 2001).
+    A profile is a row (column) of the map. The distance of two profiles is the root mean squared
+    difference over the entries that both have. Linkage is average. Of the 2^(n−1) orders of the
+    leaves, the one with the closest neighbours is chosen (Bar-Joseph, Gifford, Jaakkola 2001).
 
     Parameters
     ----------
     values : array, shape (m, n)
-        Profiles without any finite value come last, in their own order.
+        Profiles without finite values come last, in their original order.
 
     Returns
     -------
     rows, columns : arrays of int, shapes (m,) and (n,)
-        The end nearer to the first layer comes first. Cost O(m³ + n³).
+        The end that is nearer to the first layer comes first. Cost O(m³ + n³).
 
     Examples
     --------
@@ -44,11 +44,11 @@ def cluster_order(values: Matrix) -> tuple[Order, Order]:
 
 
 def axis_order(values: Matrix) -> tuple[Order, Order]:
-    """Return rows and columns in the order of their places on the first principal axis.
+    """Return rows and columns in the order of their coordinates on the first principal axis.
 
-    With the means of rows and columns taken off, as in principal coordinates: :math:`u` and
-    :math:`v` of the largest singular value, each turned so that its first layer stands in the
-    lower half. What is not finite counts as the mean of the map.
+    The means of rows and columns are subtracted, as in principal coordinates. The coordinates are
+    :math:`u` and :math:`v` of the largest singular value, each with the sign that puts its first
+    layer in the lower half. Values that are not finite count as the mean of the map.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def axis_order(values: Matrix) -> tuple[Order, Order]:
 
 
 def _along(axis: np.ndarray[Any, np.dtype[np.float64]]) -> Order:
-    """Order of places on an axis; where rounding alone would place layers, their own order does."""
+    """Order by coordinate; layers that differ only by rounding keep their original order."""
     turn = -1.0 if axis[0] > np.median(axis) else 1.0
     return np.argsort((turn * axis).round(9), kind="stable")
 
@@ -94,7 +94,7 @@ def _clustered(profiles: Matrix) -> Order:
 
 
 def _distances(profiles: Matrix) -> Matrix:
-    """Root mean squared difference of each two profiles, over the entries that both have."""
+    """Root mean squared difference of all pairs of profiles, over the entries that both have."""
     out = np.zeros((len(profiles), len(profiles)))
     for i, profile in enumerate(profiles):
         differences = profiles[i:] - profile
@@ -104,7 +104,7 @@ def _distances(profiles: Matrix) -> Matrix:
         shared = count > 0
         out[i, i:][shared] = np.sqrt(squares[shared].sum(axis=1) / count[shared])
         out[i, i:][~shared] = np.nan
-    # Two profiles that share no entry are as far apart as any two.
+    # Two profiles that share no entry get the largest distance.
     out = np.where(np.isnan(out), np.nanmax(out), out)
     symmetric: Matrix = np.maximum(out, out.T)
     return symmetric

@@ -1,4 +1,4 @@
-"""One page that needs no other file: what it says is written here, what it draws by its script."""
+"""One self-contained page: its text is written here, and its script draws the pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from repsim.storage import write_whole
 __all__ = ["write_report"]
 
 UNTRAINED = ("untrained", "random", "init")
-"""What a control is called."""
+"""Names of a control."""
 
 
 def write_report(
@@ -34,24 +34,24 @@ def write_report(
     title: str | None = None,
     command: str | Sequence[str] | None = None,
 ) -> Path:
-    """Write one HTML page that shows results: maps to hover, sort and zoom, curves, findings.
+    """Write one HTML page that shows results: interactive maps, curves and findings.
 
-    The page is a single file that loads nothing from anywhere and may be sent as it is. It is
-    readable on a phone, in print, in light and dark, and by a screen reader: each picture has a
-    description and a table of what it draws.
+    The page is a single file that loads nothing else, so you can send it to others. It is readable
+    on a phone, in print, in light and dark mode, and by a screen reader: each picture has a
+    description and a table of its data.
 
     Parameters
     ----------
     results : mapping of str to xarray.Dataset or xarray.DataArray
-        What functions of repsim returned, under the names that the page calls them by; the order
-        is that of the page. Which kind of result it is, is found from its variables; a Dataset of
-        no known kind is shown as a table of its variables.
+        Results of functions of repsim by their names on the page, in the order of the page. The
+        variables of a result determine its kind; a Dataset of an unknown kind is shown as a table
+        of its variables.
     path : str or os.PathLike
-        The file to write, replaced if it is there; its folder must exist.
+        The file to write; an existing file is replaced. Its folder must exist.
     title : str, optional
-        The heading; without it, the name of a single result, or a general one.
+        The heading; by default the name of a single result, or a general heading.
     command : str or sequence of str, optional
-        What the results were made with, shown at the end.
+        The command that made the results, shown at the end.
 
     Returns
     -------
@@ -63,20 +63,19 @@ def write_report(
     InputError
         There are no results, or one is neither a Dataset nor a DataArray.
     ModuleNotFoundError
-        jinja2 is missing, which the extra ``cli`` brings.
+        jinja2 is missing; the extra ``cli`` installs it.
     OSError
-        The file cannot be written; a page that was there is still there.
+        The file cannot be written; an existing page is unchanged.
 
     Notes
     -----
-    The findings are numbers of the results, and the cautions what those numbers do not say; there
-    is no verdict among them. Values of maps are kept in float32 and read off to four digits;
-    receptive fields and token maps are kept at 8 bits a cell. The same results give the same
-    bytes. Cost: O(L³) for the orders of a map of L layers; a map of 150 by 150 with its standard
-    errors and z-scores takes 0.45 MB.
+    Findings are numbers of the results, and cautions say what these numbers do not show. The page
+    gives no verdicts. Maps store values in float32 and show four digits. Receptive fields and token
+    maps store 8 bits per cell. The same results give the same bytes. Cost: O(L³) for the orders of
+    a map of L layers; a map of 150 by 150 with its standard errors and z-scores takes 0.45 MB.
 
-    The names in a result may be anything: they are text on the page, never markup, and the page
-    forbids all scripts but its own.
+    Names in a result may contain any characters. The page treats them as text, never as markup, and
+    forbids all scripts except its own.
 
     References
     ----------
@@ -137,7 +136,7 @@ def _render(sections: list[Section], **values: Any) -> str:
         (folder / f"_page.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html.j2")
     )
     pictures = [picture for section in sections for picture in section.pictures]
-    # In a script element nothing but "<" could begin the end of it.
+    # In a script element only "<" could start its end tag.
     data = json.dumps(
         [picture.data() for picture in pictures],
         separators=(",", ":"),
@@ -160,12 +159,12 @@ def _render(sections: list[Section], **values: Any) -> str:
 
 
 def _hash(text: str) -> str:
-    """What the page's policy lets run: this text and no other."""
+    """The source that the policy of the page allows: only this text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _cautions(datasets: Mapping[str, xr.Dataset], sections: list[Section]) -> list[str]:
-    """What is missing among the results as a whole."""
+    """Cautions about the results as a whole."""
     maps = [section.name for section in sections if section.kind == "Layer map"]
     if not maps:
         return []
@@ -177,18 +176,18 @@ def _cautions(datasets: Mapping[str, xr.Dataset], sections: list[Section]) -> li
     if not any(word in called for word in UNTRAINED):
         out.append(
             "No untrained control among the results (none is called so). Two untrained networks "
-            "can score high: they see the same images."
+            "can score high because they see the same images."
         )
     if not any(key in datasets[name] for name in maps for key in ("z", "p_adjusted", "p_value")):
         out.append(
             "No test against chance among the maps: compare(z_scores=True) or max_t say which "
-            "cells are more than chance."
+            "cells are above chance."
         )
     return out
 
 
 def _versions(datasets: Mapping[str, xr.Dataset]) -> list[tuple[str, str]]:
-    """Each version that the results name, once."""
+    """Each version in the results, once."""
     found: dict[str, list[str]] = {}
     for dataset in datasets.values():
         for attrs in (dataset.attrs, *(each.attrs for each in dataset.data_vars.values())):

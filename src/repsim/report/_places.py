@@ -13,11 +13,11 @@ from repsim.report._read import ends, has, model_of, names_of, values_of
 __all__ = ["localization_section"]
 
 CELLS = 600_000
-"""Of all localisation maps together; beyond, only every second (third, ...) token is kept."""
+"""The most cells of all localisation maps; beyond, only every second (third, ...) token is kept."""
 
 
 def localization_section(name: str, result: xr.Dataset) -> Section:
-    """CKA of tokens with patches of the input: how many are most like their own."""
+    """CKA of tokens with patches of the input, and how often the own patch is most similar."""
     layers = names_of(result, "layer")
     section = Section(
         name, "Token localisation", f"tokens of {model_of(result)} with patches of the input"
@@ -57,7 +57,7 @@ def localization_section(name: str, result: xr.Dataset) -> Section:
 
 
 def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
-    """Each layer as a grid of tokens, each of which is a map of the patches."""
+    """Each layer as a grid of tokens, where each token is a map of the patches."""
     needed = ("token_row", "token_column", "patch_row", "patch_column")
     if not all(key in result.coords for key in needed):
         return []
@@ -89,7 +89,7 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
         cells.add((height, width))
         tiles.append(Tile(layer, grid.reshape(grid.shape[0] * height, grid.shape[2] * width)))
     if not tiles or len(cells) != 1:
-        return []  # grids that differ from layer to layer have no common picture
+        return []  # if grids differ between layers, there is no common picture
     known = np.concatenate([tile.values[np.isfinite(tile.values)] for tile in tiles])
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
     if not low < high:

@@ -1,4 +1,4 @@
-"""Linear probes as a section: accuracy along the layers."""
+"""Linear probes as a section: accuracy by layer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from repsim.report._read import has, model_of, names_of, values_of
 __all__ = ["probe_section"]
 
 FEW_TESTED = 400
-"""Samples: of fewer, the standard error of an accuracy of a half is above 2.5%."""
+"""With fewer samples, the standard error of an accuracy of one half is above 2.5%."""
 
 
 def probe_section(name: str, result: xr.Dataset) -> Section:
-    """Accuracy of linear probes along the layers."""
+    """Accuracy of linear probes by layer."""
     layers, tokens = names_of(result, "layer"), names_of(result, "token")
     accuracy = values_of(result, "accuracy", "layer", "token")
     section = Section(name, "Linear probe", f"classes read from the layers of {model_of(result)}")

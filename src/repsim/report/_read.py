@@ -1,4 +1,4 @@
-"""Reading a result: its variables in order, and the findings that all measurements share."""
+"""Reading a result: its variables in order, and findings that all analyses share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ends", "extreme", "has", "mean_of", "model_of", "names_of", "values_
 
 
 def names_of(result: xr.Dataset, dim: str) -> list[str]:
-    """Return the names along `dim`; positions where there are none."""
+    """Return the names along `dim`, or positions if there are none."""
     return [str(name) for name in result[dim].values]
 
 
@@ -29,7 +29,7 @@ def has(result: xr.Dataset, key: str, *dims: str) -> bool:
 
 
 def model_of(result: xr.Dataset) -> str:
-    """Return what the result calls its model."""
+    """Return the name of the model in the result."""
     return str(result.attrs.get("model") or "the model")
 
 
@@ -42,7 +42,7 @@ def ends(
     *,
     of: str = "layer",
 ) -> list[Finding]:
-    """First and last of values along the layers, where they are defined."""
+    """The first and the last defined value by layer."""
     known = np.flatnonzero(np.isfinite(values))
     if not known.size:
         return []
@@ -60,7 +60,7 @@ def ends(
 def extreme(
     what: str, names: Sequence[str], values: Any, digits: int = 3, unit: str = "", *, most: bool
 ) -> list[Finding]:
-    """Return where the largest or the smallest of values stands, where any is defined."""
+    """Return the position of the largest or smallest value, if any is defined."""
     if not np.isfinite(values).any():
         return []
     i = int(np.nanargmax(values) if most else np.nanargmin(values))
@@ -68,7 +68,7 @@ def extreme(
 
 
 def mean_of(values: Any, axis: int) -> Any:
-    """Mean of what is defined; NaN where nothing is."""
+    """Mean of the defined values; NaN if there are none."""
     known = np.isfinite(values)
     count = known.sum(axis=axis)
     total = np.where(known, values, 0.0).sum(axis=axis)

@@ -1,4 +1,4 @@
-"""A run folder: one NetCDF file a result, each whole or not there."""
+"""A run folder: one NetCDF file per result, written atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["load_results", "save_result"]
 
 SUFFIX = ".nc"
 LONGEST = 200
-"""Bytes of a file's name, with room for what is added while it is written."""
+"""The most bytes of a file name, with room for the suffix used while writing."""
 
 UNNAMED = "value"
 """The variable of a DataArray that has no name."""
@@ -32,15 +32,15 @@ def save_result(
     Parameters
     ----------
     folder : str or os.PathLike
-        The run folder; made where it is missing.
+        The run folder; it is created if it does not exist.
     name : str
-        What to call the result, anything but the empty text. Characters that a file's name cannot
-        have are written as in an address (``/`` is ``%2F``); :func:`load_results` gives back the
-        name as it was. A result of the same name is replaced, and is then the last saved.
+        Name of the result, any non-empty text. Characters that a file name cannot contain are
+        percent-encoded (``/`` is ``%2F``); :func:`load_results` returns the original name. A result
+        of the same name is replaced and becomes the latest.
     result : xarray.Dataset or xarray.DataArray
-        What a function of repsim returned. A DataArray becomes the one variable of a Dataset,
-        under its own name, or as "value". Variables hold real numbers of 32 or 64 bits (integers
-        up to 32 bits in value), booleans or text; attributes are text, numbers or lists of numbers.
+        A result of a function of repsim. A DataArray becomes the only variable of a Dataset, under
+        its name or as "value". Variables hold real numbers of 32 or 64 bits (integers up to 32 bits
+        in value), booleans or text; attributes are text, numbers or lists of numbers.
 
     Returns
     -------
@@ -50,17 +50,17 @@ def save_result(
     Raises
     ------
     InputError
-        `name` is empty or too long for a file. `result` is not a result, or a part of it would
-        come back changed (dates, objects, an attribute None), saying which part.
+        `name` is empty or too long for a file. `result` is not a result, or a part of it would come
+        back changed (dates, objects, an attribute None); the message names the part.
     OSError
-        The folder or the file cannot be written; what had been saved before is still there.
+        The folder or the file cannot be written; earlier results are intact.
 
     Notes
     -----
-    The file is NetCDF-3 as xarray writes it, which every program that reads NetCDF reads. One
+    The file is NetCDF-3 as xarray writes it; every program that reads NetCDF can read it. One
     attribute is added, ``repsim_result_sha256``, a checksum over all bytes of the file. The file is
-    written aside, synced and renamed: a reader finds the result before or the one after, never half
-    of one. Cost: three times the size of the result in memory, because the file is read back and
+    written aside, synced and renamed, so a reader finds the old result or the new one, never a
+    part. Cost: three times the size of the result in memory, because the file is read back and
     compared before it is written.
 
     Examples
@@ -102,25 +102,25 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     Parameters
     ----------
     folder : str or os.PathLike
-        A folder into which :func:`save_result` wrote. Its files ``*.nc`` are read; others, such as
-        the page, are passed over.
+        A folder into which :func:`save_result` wrote. Its files ``*.nc`` are read; other files,
+        such as the page, are ignored.
 
     Returns
     -------
     dict of str to xarray.Dataset
-        By the names of their files, in memory. What :func:`save_result` wrote comes back with its
-        values, dtypes and attributes; integers have 64 bits, text is of dtype object, and a list of
-        one number is that number. NetCDF files of other writers are read as they are, without a
-        check, and take the time of the file as the time they were saved.
+        Results in memory, by the names of their files. Results of :func:`save_result` come back
+        with their values, dtypes and attributes; integers have 64 bits, text has dtype object, and
+        a list of one number becomes that number. NetCDF files of other writers are read without a
+        check; the time of the file counts as the time of saving.
 
     Raises
     ------
     InputError
-        There is no such folder, or no result in it.
+        There is no such folder, or it has no results.
     StateError
-        A file was changed since :func:`save_result` wrote it (its checksum does not fit), or is not
-        NetCDF, naming it. A file that another program has rewritten counts as changed as long as it
-        has the attribute ``repsim_result_sha256``.
+        A file was changed since :func:`save_result` wrote it (its checksum does not match), or is
+        not NetCDF; the message names it. A file that another program has rewritten counts as
+        changed if it still has the attribute ``repsim_result_sha256``.
 
     Notes
     -----
@@ -164,7 +164,7 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
 
 
 def as_dataset(operation: str, result: Any) -> xr.Dataset:
-    """Return a result as a Dataset, whichever of the two it is."""
+    """Return a result as a Dataset."""
     if isinstance(result, xr.DataArray):
         return result.to_dataset(name=UNNAMED if result.name is None else result.name)
     if not isinstance(result, xr.Dataset):
@@ -177,7 +177,7 @@ def as_dataset(operation: str, result: Any) -> xr.Dataset:
 
 
 def _file_name(name: str) -> str:
-    """`name` as a file may be called on any system; different names stay different."""
+    """`name` as a file name that is valid on any system; different names remain different."""
     if not isinstance(name, str) or not name.strip():
         raise InputError(
             f"save_result: name must be a text that is not empty.\n  name: {name!r}\n"

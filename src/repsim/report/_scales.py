@@ -1,4 +1,4 @@
-"""Less data as a section: models trained on parts of the data, layer by layer."""
+"""Data scale as a section: models trained on parts of the data, layer by layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["data_scale_section"]
 
 
 def data_scale_section(name: str, result: xr.Dataset) -> Section:
-    """CKA of models trained on less data with the one trained on all, layer by layer."""
+    """CKA of models trained on less data with the model trained on all data, layer by layer."""
     layers = names_of(result, "layer")
     fractions = np.asarray(result["fraction"].values, dtype=np.float64)
     cka = values_of(result, "cka", "fraction", "layer")

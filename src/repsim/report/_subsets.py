@@ -1,4 +1,4 @@
-"""Subsets of heads as a section: their CKA with another model's layers, by how far they look."""
+"""Subsets of heads as a section: CKA with layers of another model, by attention distance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["subset_section"]
 
 
 def subset_section(name: str, result: xr.Dataset) -> Section:
-    """CKA of subsets of heads with another model's layers, by how far the heads look."""
+    """CKA of subsets of heads with layers of another model, by attention distance."""
     cka = values_of(result, "cka", "subset", "layer_y")
     layers = names_of(result, "layer_y")
     along = np.asarray(result["mean_distance"].values, dtype=np.float64)
