@@ -133,6 +133,12 @@ def test_a_transform_that_loses_the_samples(layers):
 def test_cls_of_what_has_no_tokens(tokens):
     model, data = tokens
     with unchanged(model), pytest.raises(repsim.CaptureError, match="cls: layer 'map'"):
-        compare(model, data=data, transform="cls", **quiet)
+        compare(model, data=data, layers=["map"], transform="cls", **quiet)
+    with (
+        unchanged(model),
+        pytest.warns(repsim.RepsimWarning, match=r"map \(.*\): cls takes tokens"),
+    ):
+        found = compare(model, data=data, transform="cls", **quiet)
+    assert "map" not in found.layer_x.values
     with pytest.raises(repsim.CaptureError, match="cls: layer 'flat'"):
         compare(model, data=data, layers=["tokens", "flat"], transform="cls", **quiet)

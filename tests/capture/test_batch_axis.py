@@ -59,8 +59,9 @@ class TestAxisZeroMustBeTheInputs:
             net(torch.ones(3, 5))  # once per layer, and warnings are errors here
         assert list(rec) == ["good"]
         (warning,) = caught
-        assert "outputs without the batch on axis 0 were left out:\n  windows (6, 4)\n" in str(
-            warning.message
+        assert (
+            "outputs that are not a batch that can be compared were left out:\n  windows (6, 4)\n"
+            in str(warning.message)
         )
         (line,) = caplog.records
         assert line.getMessage() == "Recorder: returned no batch: 'pos', 'loss', 'none'"

@@ -35,7 +35,7 @@ def test_values(reducer, x, expected):
         (REDUCERS["cls"], VECTOR),
         (REDUCERS["cls"], MAP),
         (REDUCERS["mean"], VECTOR[0]),
-        (REDUCERS["mean"], MAP[None]),
+        (REDUCERS["mean"], MAP[None, None]),
         (token(1), VECTOR),
         (token(1), MAP),
         (token(3), TOKENS),
@@ -50,7 +50,7 @@ def test_other_shapes_are_refused(reducer, x):
 def test_in_a_recorder_the_error_names_the_layer():
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     with (
-        Recorder(net, transform="cls"),
+        Recorder(net, "0", transform="cls"),
         pytest.raises(CaptureError, match="cls: layer '0' returned"),
     ):
         net(torch.ones(2, 3, 8, 8))

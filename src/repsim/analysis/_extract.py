@@ -17,7 +17,16 @@ from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._reduced import reduced
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids, ids_of
-from repsim.capture import Layers, Recorder, Select, Transform, resolve_transform, select_layers
+from repsim.capture import (
+    BoundTransform,
+    Layers,
+    MaskOption,
+    Masks,
+    Recorder,
+    Select,
+    Transform,
+    select_layers,
+)
 from repsim.storage import ActivationStore, open_activations
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ def extract(
     *,
     out: str | PathLike[str],
     transform: Transform = None,
+    mask: MaskOption = "auto",
     dtype: str | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
@@ -66,9 +76,11 @@ def extract(
     out : path
         The folder of the store, a name like ``"run.zarr"``. The file ``<out>.journal`` beside it
         says what is complete. Delete both to start again.
-    transform : {"flatten", "cls", "mean"} or callable, optional
+    transform : {"flatten", "cls", "first", "last", "mean"} or callable, optional
         Which part of an output (n, ...) to store; it runs inside the hook. By default the whole
         output, in its shape.
+    mask
+        Which positions are real, as in :func:`repsim.compare`.
     dtype : {"float16", "float32", "float64"}, optional
         The dtype on disk; by default that of the output (float32 for bfloat16, which Zarr lacks).
     select, batch_dim
@@ -155,7 +167,8 @@ def extract(
     if not isinstance(memory, int) or memory < 1:
         raise InputError(f"extract: memory must be a positive number of bytes.\n  got {memory!r}")
     check_sample_ids("extract", sample_ids)
-    to_host = _ToHost(transform, dtype)
+    masks = Masks("extract", mask)
+    to_host = _ToHost(BoundTransform("extract", transform, model, masks), dtype)
     recorder = Recorder(model, layers, transform=to_host, select=select, batch_dim=batch_dim)
     store = ActivationStore(
         out,
@@ -165,6 +178,7 @@ def extract(
             "weights": model_digest(model),
             "layers": list(select_layers(model, layers).names),
             "transform": transform_label(transform, nothing="none"),
+            "mask": label_of(mask),
             "dtype": dtype,
             "select": label_of(select),
             "batch_dim": label_of(batch_dim),
@@ -176,7 +190,8 @@ def extract(
     )
     try:
         seen = _Seen(sample_ids)
-        _fill(store, model, recorder, seen, data, prepare, forward, progress)
+        _fill(store, model, recorder, to_host, seen, data, prepare, forward, progress)
+        masks.check_used()
         store.finish(
             {
                 "model": model_label(model, name),
@@ -203,6 +218,7 @@ def _fill(
     store: ActivationStore,
     model: nn.Module,
     recorder: Recorder,
+    to_host: _ToHost,
     seen: _Seen,
     data: Iterable[Any],
     prepare: Prepare | None,
@@ -231,7 +247,9 @@ def _fill(
                 stack.enter_context(recorder)
                 recording = True
             recorder.clear()
-            batch.run(model, prepare, forward)
+            prepared = batch.prepared(model, prepare)
+            to_host.transform.start(prepared.value)
+            prepared.run(model, forward=forward)
             values = _arrays(dict(recorder), where)
             n = len(next(iter(values.values())))
             if ids is None:
@@ -257,12 +275,12 @@ class _ToHost:
 
     wants_layer = True
 
-    def __init__(self, transform: Transform, dtype: str | None) -> None:
-        self._reduce = resolve_transform(transform, "extract")
+    def __init__(self, transform: BoundTransform, dtype: str | None) -> None:
+        self.transform = transform
         self._dtype = None if dtype is None else DTYPES[dtype]
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
-        values = reduced("extract", self._reduce, tensor, layer, call)
+        values = reduced("extract", self.transform, tensor, layer, call)
         wanted = self._dtype if values.is_floating_point() else None
         if wanted is None:
             wanted = torch.float32 if values.dtype == torch.bfloat16 else values.dtype

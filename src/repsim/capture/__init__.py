@@ -1,5 +1,7 @@
 """Recording the representations of torch models: choice of layers, tensors and batch axes."""
 
+from repsim.capture._bound import BoundTransform
+from repsim.capture._masks import MaskOption, Masks
 from repsim.capture._output import Select, tensors_in
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
@@ -16,11 +18,14 @@ __all__ = [
     "REDUCERS",
     "AttentionCall",
     "AttentionRecorder",
+    "BoundTransform",
     "Join",
     "Layer",
     "LayerSpec",
     "LayerTransform",
     "Layers",
+    "MaskOption",
+    "Masks",
     "Recorder",
     "Reducer",
     "Removal",

@@ -47,8 +47,8 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
             shown = "".join(f"  {line}\n" for line in loud[:12])
             more = f"  and {len(loud) - 12} more\n" if len(loud) > 12 else ""
             warn(
-                "Recorder: outputs without the batch on axis 0 were left out:\n"
-                f"{shown}{more}  Pass batch_dim= or select=, or choose other layers.",
+                "Recorder: outputs that are not a batch that can be compared were left out:\n"
+                f"{shown}{more}  Pass batch_dim=, mask= or select=, or choose other layers.",
             )
 
     def why_empty(self, chosen: Sequence[str], *, anything_ran: bool) -> str:

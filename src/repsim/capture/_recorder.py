@@ -11,8 +11,10 @@ from typing import Any
 from torch import nn
 
 from repsim._errors import CaptureError, LayerNotFoundError
+from repsim.capture._bound import BoundTransform
 from repsim.capture._hooks import eagerly, in_backward, is_scripted
 from repsim.capture._left_out import LeftOut
+from repsim.capture._masks import MaskOption, Masks
 from repsim.capture._output import Select, UnusableOutput, pick
 from repsim.capture._samples import BatchAxis, BatchDim
 from repsim.capture._select import Layer, Layers, listing, near_names, select_layers
@@ -51,11 +53,13 @@ class Recorder(Mapping[str, Any]):
     layers : str, re.Pattern, module type, callable, or a list of these, default ``"*"``
         As in :func:`select_layers`. A layer with an exact name must run and return a batch. A layer
         found by a glob, a type or a callable is left out if it does not.
-    transform : {"flatten", "cls", "mean"}, callable or None, optional
+    transform : {"flatten", "cls", "first", "last", "mean"}, callable or None, optional
         What to keep of an output, batch first. It runs inside the hook, without autocast, on the
         tensor that the model continues to use, so do not modify it. None keeps a copy. A result
         that shares memory with the output is copied because in-place operations overwrite it later.
         A callable whose attribute ``wants_layer`` is true is called with (tensor, layer, call).
+    mask
+        Which positions are real, as in :func:`repsim.compare`.
     select : callable, int or str, optional
         Which tensor to take from an output that is not a tensor: output -> tensor, an index, a key.
         By default the first floating-point tensor with at least one axis, depth first.
@@ -110,6 +114,7 @@ class Recorder(Mapping[str, Any]):
         layers: Layers = "*",
         *,
         transform: Transform = None,
+        mask: MaskOption = "auto",
         select: Select | None = None,
         batch_dim: BatchDim = None,
         detach: bool = True,
@@ -117,7 +122,8 @@ class Recorder(Mapping[str, Any]):
         self.enabled = True
         self._model = model
         self._layers = select_layers(model, layers)
-        self._apply = Applied(transform, detach=detach)
+        self._bound = BoundTransform("Recorder", transform, model, Masks("Recorder", mask))
+        self._apply = Applied(self._bound if self._bound.needs_batch else transform, detach=detach)
         self._select = select
         self._axis = BatchAxis(batch_dim, self._layers.names)
 
@@ -254,7 +260,7 @@ class Recorder(Mapping[str, Any]):
         yield root.register_forward_hook(self._finish_root)
         yield root.register_forward_hook(self._leave_root, always_call=True)
 
-    def _enter_root(self, _module: nn.Module, args: object, kwargs: object) -> None:
+    def _enter_root(self, _module: nn.Module, args: tuple[Any, ...], kwargs: object) -> None:
         if in_backward():
             return
         self._depth += 1
@@ -262,6 +268,7 @@ class Recorder(Mapping[str, Any]):
             self._start()
             self._root_called = True
             self._axis.read_input(args, kwargs)
+            self._bound.start(kwargs or (args[0] if args else None))
 
     def _finish_root(self, *_: object) -> None:
         """Runs when the forward succeeded."""
@@ -301,12 +308,12 @@ class Recorder(Mapping[str, Any]):
                 return
             try:
                 tensor = self._axis.first(pick(output, layer.name, self._select), layer.name)
+                value = self._apply(tensor, layer.name, call)
             except UnusableOutput as problem:
                 if layer.requires(call):
                     raise
                 self._left_out[layer.name, call] = problem
                 return
-            value = self._apply(tensor, layer.name, call)
             self._records[layer.name, call] = _Record(value, tuple(tensor.shape))
 
         return record

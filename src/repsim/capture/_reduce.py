@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from repsim._errors import CaptureError, InputError
+from repsim._errors import InputError
+from repsim.capture._output import UnusableOutput
 
 __all__ = ["REDUCERS", "Reducer", "token"]
+
+Function: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+"""An output (B, N, ...) and its mask (B, N) or None, to one vector per sample."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +27,61 @@ class Reducer:
     ----------
     name : str
         Its name in ``transform=``.
+    function : callable
+        Of an output and its mask.
     ndims : frozenset of int
         The numbers of axes it accepts; empty for any.
     """
 
     name: str
-    function: Callable[[Tensor], Tensor] = field(repr=False)
+    function: Function = field(repr=False)
     ndims: frozenset[int] = frozenset()
     takes: str = ""
     wants_layer: ClassVar[bool] = True  # for errors that name the layer
 
-    def __call__(self, tensor: Tensor, layer: str = "x", call: int = 0) -> Tensor:
-        """Reduce one tensor; `layer` and `call` are for the error message."""
-        if self.ndims and tensor.ndim not in self.ndims:
-            raise CaptureError(
-                f"{self.name}: layer {layer!r} returned {tuple(tensor.shape)}, "
-                f"and this takes {self.takes}.\n"
-                '  Select other layers, or use transform="flatten", "mean" or a callable.'
+    def __call__(
+        self,
+        tensor: Tensor,
+        layer: str = "x",
+        call: int = 0,
+        *,
+        mask: Tensor | None = None,
+        module: nn.Module | None = None,
+    ) -> Tensor:
+        """Reduce one tensor.
+
+        Parameters
+        ----------
+        tensor : torch.Tensor, shape (B, ...)
+            The output.
+        layer, call : str, int
+            For the error message.
+        mask : torch.Tensor, shape (B, N), optional
+            True where a position of (B, N, ...) is real; by default all are.
+        module : torch.nn.Module, optional
+            What returned it: the kind of a convolution says which axes are positions.
+        """
+        sequence = _positions_second(tensor, module)
+        if self.ndims and sequence.ndim not in self.ndims:
+            shape = tuple(tensor.shape)
+            raise UnusableOutput(
+                f"{self.name}: layer {layer!r} returned {shape}, and this takes {self.takes}.\n"
+                '  Select other layers, or use transform="flatten", "mean" or a callable.',
+                brief=f"{shape}: {self.name} takes {self.takes}",
             )
-        return self.function(tensor)
+        try:
+            return self.function(sequence if self.ndims else tensor, mask)
+        except _NoToken as problem:
+            shape = tuple(tensor.shape)
+            raise UnusableOutput(
+                f"{self.name}: there are {problem} tokens in layer {layer!r}, {shape}.\n"
+                "  Choose another token, or other layers.",
+                brief=f"{shape} has {problem} tokens",
+            ) from None
+
+
+class _NoToken(Exception):  # noqa: N818 - turned into an UnusableOutput that names the layer
+    """The number of tokens, where the wanted one is beyond."""
 
 
 def token(index: int) -> Reducer:
@@ -49,7 +90,8 @@ def token(index: int) -> Reducer:
     Parameters
     ----------
     index : int
-        Which of the N tokens; negative counts from the end.
+        Which of the N tokens; negative counts from the end. With a mask, which of each sample's
+        real tokens.
 
     Returns
     -------
@@ -65,47 +107,76 @@ def token(index: int) -> Reducer:
     """
     if not isinstance(index, int) or isinstance(index, bool):
         raise InputError(f"token: index must be an int, got {index!r}.")
-    name = f"token({index})"
+    return _taking(f"token({index})", index)
 
-    def take(x: Tensor) -> Tensor:
-        if not -x.shape[1] <= index < x.shape[1]:
-            raise CaptureError(f"{name}: there are {x.shape[1]} tokens in {tuple(x.shape)}.")
-        return x[:, index]
+
+def _taking(name: str, index: int) -> Reducer:
+    """Make a reducer of this name that takes one token."""
+
+    def take(x: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None:
+            if not -x.shape[1] <= index < x.shape[1]:
+                raise _NoToken(x.shape[1])
+            return x[:, index]
+        counts = mask.sum(1)
+        fewest = int(counts.min())
+        if not -fewest <= index < fewest:
+            raise _NoToken(fewest)
+        wanted = counts.new_full(counts.shape, index) if index >= 0 else counts + index
+        # The place of each sample's real token of this number.
+        rank = mask.cumsum(1) - 1
+        place = ((rank == wanted[:, None]) & mask).int().argmax(1)
+        return x[torch.arange(len(x), device=x.device), place]
 
     return Reducer(name, take, frozenset({3}), "tokens (B, N, D)")
 
 
-def _flatten(x: Tensor) -> Tensor:
+def _flatten(x: Tensor, _mask: Tensor | None) -> Tensor:
     return x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
 
 
-def _cls(x: Tensor) -> Tensor:
-    return x[:, 0]
+def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    if x.ndim == 2:
+        return x
+    if mask is None:
+        return x.mean(tuple(range(2, x.ndim))) if x.ndim > 3 else x.mean(1)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    # Not a product with the mask: padding may hold NaN.
+    kept = wide.masked_fill(~mask[:, :, *(None,) * (x.ndim - 2)], 0.0).sum(1)
+    return kept / mask.sum(1).reshape(-1, *(1,) * (x.ndim - 2))
 
 
-def _mean(x: Tensor) -> Tensor:
-    if x.ndim == 4:
-        return x.mean((2, 3))
-    return x.mean(1) if x.ndim == 3 else x
+def _positions_second(tensor: Tensor, module: nn.Module | None) -> Tensor:
+    """Return the map (B, C, L) of a one-dimensional convolution as (B, L, C), others as they are.
+
+    Only the module tells: a sequence (B, N, D) has the same shape.
+    """
+    one_dimensional = isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
+    return tensor.transpose(1, 2) if one_dimensional and tensor.ndim == 3 else tensor
 
 
 REDUCERS: Mapping[str, Reducer] = MappingProxyType(
     {
         "flatten": Reducer("flatten", _flatten),
-        "cls": Reducer("cls", _cls, frozenset({3}), "tokens (B, N, D)"),
+        "cls": _taking("cls", 0),
+        "first": _taking("first", 0),
+        "last": _taking("last", -1),
         "mean": Reducer(
-            "mean", _mean, frozenset({2, 3, 4}), "(B, D), tokens (B, N, D) or maps (B, C, H, W)"
+            "mean",
+            _mean,
+            frozenset({2, 3, 4, 5}),
+            "(B, D), tokens (B, N, D) or maps (B, C, H, W), (B, C, T, H, W)",
         ),
     }
 )
 """Reducers by name, for ``transform=``.
 
 - ``"flatten"``: (B, ...) → (B, p), every value a feature, as in the papers.
-- ``"cls"``: (B, N, D) → (B, D), the first token. Any other shape raises CaptureError.
-- ``"mean"``: tokens (B, N, D) → (B, D) and maps (B, C, H, W) → (B, C); (B, D) is returned
-  unchanged.
+- ``"cls"``, ``"first"``, ``"last"``: (B, N, D) → (B, D), one token; with a mask, the first or last
+  real one of each sample. Any other shape raises CaptureError.
+- ``"mean"``: tokens (B, N, D) → (B, D), with a mask over the real ones; maps (B, C, H, W) and
+  (B, C, T, H, W) → (B, C), and those of ``nn.Conv1d``; (B, D) is returned unchanged.
 
 A shape does not say what its axes are: a channels-last map (B, H, W, C), as in Swin, is averaged
-over W and C, and the map (B, C, L) of a one-dimensional convolution over C. Pass a callable there:
-``transform=lambda x: x.mean((1, 2))``.
+over W and C. Pass a callable there: ``transform=lambda x: x.mean((1, 2))``.
 """

@@ -17,11 +17,13 @@ from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import (
     AttentionCall,
     AttentionRecorder,
+    BoundTransform,
     Layers,
+    MaskOption,
+    Masks,
     Recorder,
     Select,
     Transform,
-    resolve_transform,
 )
 from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
 from repsim.kernels import Linear
@@ -52,6 +54,7 @@ def head_subset_cka(
     patch_size: PatchOption = None,
     prefix: PrefixOption = None,
     transform: Transform = None,
+    mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
     prepare_x: Prepare | None = None,
@@ -92,8 +95,10 @@ def head_subset_cka(
         Heads in a sliding subset, at least 1; by default a quarter of them.
     grid, patch_size, prefix
         Where the tokens lie, as in :func:`repsim.attention_distance`.
-    transform : {"flatten", "cls", "mean"} or callable, optional
+    transform : {"flatten", "cls", "first", "last", "mean"} or callable, optional
         Which part of an output of model_y to compare, as in :func:`repsim.compare`.
+    mask
+        Which positions are real, as in :func:`repsim.compare`.
     select, batch_dim
         Which tensor of an output of model_y, and its batch axis, as in :class:`repsim.Recorder`.
     prepare_x, prepare_y, forward
@@ -173,9 +178,10 @@ def head_subset_cka(
         raise InputError(f"head_subset_cka: width must be at least one head.\n  got {width!r}")
     heads = _Heads(TokenOptions("head_subset_cka", grid, patch_size, prefix), width)
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
+    bound = BoundTransform("head_subset_cka", transform, model_y, Masks("head_subset_cka", mask))
     grams = LayerGrams(
         PilotKernels(Linear()),
-        resolve_transform(transform, "head_subset_cka"),
+        bound,
         operation="head_subset_cka",
     )
     recorder = Recorder(model_y, layers_y, transform=grams, select=select, batch_dim=batch_dim)
@@ -189,7 +195,9 @@ def head_subset_cka(
             heads.distances.finish(attention)
             grams.forget()
             with recorder:
-                batch.run(model_y, prepare_y, forward)
+                prepared = batch.prepared(model_y, prepare_y)
+                bound.start(prepared.value)
+                prepared.run(model_y, forward=forward)
             found = heads.grams
             home = next(iter(found.values())).device
             others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}

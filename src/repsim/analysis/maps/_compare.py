@@ -15,12 +15,12 @@ from repsim._errors import InputError, warn
 from repsim.analysis.maps._cka_map import cka_map
 from repsim.analysis.maps._ranks import Ranks
 from repsim.analysis.maps._run import Run
-from repsim.analysis.maps._side import RecordedSide, Sides
+from repsim.analysis.maps._side import AS_X, AsX, RecordedSide, SideOptions, Sides
 from repsim.analysis.run._drive import Forward, Prepare, as_found
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_ids import SampleIds
-from repsim.capture import Layers, Select, Transform, resolve_transform
+from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
 from repsim.streaming import MinibatchCKA
 
@@ -41,8 +41,13 @@ def compare(
     precision: Precision | None = None,
     passes: int = 1,
     transform: Transform = None,
+    transform_y: Transform | AsX = AS_X,
+    mask: MaskOption = "auto",
+    mask_y: MaskOption | AsX = AS_X,
     select: Select | None = None,
+    select_y: Select | AsX | None = AS_X,
     batch_dim: int | Mapping[str, int] | None = None,
+    batch_dim_y: int | Mapping[str, int] | AsX | None = AS_X,
     prepare_x: Prepare | None = None,
     prepare_y: Prepare | None = None,
     forward: Forward | None = None,
@@ -84,11 +89,20 @@ def compare(
     passes : int, default 1
         Number of passes over the data. With a loader that reshuffles, several passes converge to
         the unbiased CKA of the whole data set.
-    transform : {"flatten", "cls", "mean"} or callable, optional
+    transform : {"flatten", "cls", "first", "last", "mean"} or callable, optional
         Which part of an output (n, ...) to compare; it runs inside the hook. By default the whole
         output, flattened.
+    mask : {"auto"}, str, mapping of layer to str or None, callable or None, default "auto"
+        Which positions of an output (n, N, ...) are real, true in a mask (n, N): the transforms
+        "mean", "first", "last" and token(i) are over these. "auto": ``attention_mask`` where the
+        batch is a mapping that has it. Otherwise a key of the batch; keys by layer name or glob,
+        for models with several sequences; or a function of the batch as the model gets it. None:
+        all positions are real. "flatten" compares padding too, and warns.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    transform_y, mask_y, select_y, batch_dim_y
+        The same for model_y; by default those of model_x. The last token of a text against the
+        mean of an image: ``transform="last", transform_y="mean"``.
     prepare_x, prepare_y : callable, optional
         A function from the batch to the batch for one model: another resolution, other keywords.
         The result is moved to the model's device.
@@ -186,22 +200,19 @@ def compare(
     if precision is not None:
         resolved = with_precision("compare", resolved, precision)
     ranks = Ranks(group, sample_ids, resolved)
-    side = partial(
-        RecordedSide,
-        "compare",
-        kernel=resolved,
-        reduce=resolve_transform(transform, "compare"),
-        select=select,
-        batch_dim=batch_dim,
-        forward=forward,
+    side = partial(RecordedSide, "compare", kernel=resolved, forward=forward)
+    of_x = SideOptions(transform, mask, select, batch_dim)
+    of_y = of_x.with_given(
+        transform=transform_y, mask=mask_y, select=select_y, batch_dim=batch_dim_y
     )
     other = model_x if model_y is None else model_y
-    x, y = side(model_x, layers, prepare=prepare_x), None
+    x, y = side(model_x, layers, of_x, prepare=prepare_x), None
     # One forward serves both sides if they are one model on one input.
     same_input = prepare_y is prepare_x or (model_y is None and prepare_y is None)
     one_forward = other is model_x and same_input
-    if not one_forward or layers_y is not None:
-        y = side(other, layers if layers_y is None else layers_y, prepare=prepare_y)
+    if not one_forward or layers_y is not None or of_y != of_x:
+        layers_y = layers if layers_y is None else layers_y
+        y = side(other, layers_y, of_y, prepare=prepare_y)
     sides = Sides(x, y, one_forward=one_forward)
 
     name_x, name_y = names or (None, None)
@@ -210,9 +221,9 @@ def compare(
         "model_y": model_label(other, name_y),
         "transform": transform_label(transform),
     }
+    if of_y.transform is not of_x.transform:
+        labels["transform_y"] = transform_label(of_y.transform)
     options = {
-        "select": select,
-        "batch_dim": batch_dim,
         "prepare_x": prepare_x,
         "prepare_y": prepare_y,
         "forward": forward,
@@ -226,6 +237,7 @@ def compare(
         with as_found(model_x, other), sides.in_place(), run.saving(result):
             for batch, new in run.batches(data, passes, progress=progress):
                 run.count(sides.grams(batch), new)
+            sides.check_used()
     return _finished(run, ranks, result)
 
 
@@ -255,8 +267,15 @@ def _fingerprint(sides: Sides, options: Mapping[str, Any], **more: Any) -> dict[
         "weights of model_y": model_digest((x if y is None else y).model),
         "layers": x.chosen,
         "layers_y": "as layers" if y is None else y.chosen,
+        "options of x": _label_of_side(x.options),
+        "options of y": _label_of_side((x if y is None else y).options),
         **{name: label_of(value) for name, value in options.items()},
     }
+
+
+def _label_of_side(options: SideOptions) -> str:
+    named = (options.mask, options.select, options.batch_dim)
+    return ", ".join([transform_label(options.transform), *map(label_of, named)])
 
 
 def _finished(run: Run, ranks: Ranks, result: Callable[..., xarray.Dataset]) -> xarray.Dataset:

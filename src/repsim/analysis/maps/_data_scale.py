@@ -13,10 +13,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
-from repsim.analysis.maps._side import RecordedSide
+from repsim.analysis.maps._side import RecordedSide, SideOptions
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
-from repsim.capture import Layers, Select, Transform, resolve_transform
+from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import DATA_SCALE
 from repsim.streaming import MinibatchCKA
@@ -36,6 +36,7 @@ def data_scale(
     controls: Mapping[str, nn.Module] | None = None,
     kernel: str | Kernel = "linear",
     transform: Transform = None,
+    mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
     prepare: Prepare | None = None,
@@ -136,10 +137,8 @@ def data_scale(
         RecordedSide,
         "data_scale",
         layers=layers,
+        options=SideOptions(transform, mask, select, batch_dim),
         kernel=resolve_kernel("data_scale", kernel),
-        reduce=resolve_transform(transform, "data_scale"),
-        select=select,
-        batch_dim=batch_dim,
         prepare=prepare,
         forward=forward,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from repsim.analysis.maps._gram_buffer import GramBuffer
 from repsim.analysis.run._reduced import reduced
-from repsim.capture import Reducer
+from repsim.capture import BoundTransform
 from repsim.kernels import KERNELS
 from repsim.streaming import MIN_BATCH, PilotKernels
 
@@ -33,7 +32,7 @@ class LayerGrams:
     ----------
     kernels : PilotKernels
         The kernel of each layer.
-    reduce : callable, optional
+    transform : BoundTransform
         Applied to the output before it is flattened: tokens to one token, maps to their mean.
     operation : str
         The first word of error messages.
@@ -44,16 +43,15 @@ class LayerGrams:
     def __init__(
         self,
         kernels: PilotKernels,
-        reduce: Callable[..., Any] | None,
+        transform: BoundTransform,
         *,
         operation: str = "compare",
     ) -> None:
         self._operation = operation
         self._kernels = kernels
-        self._reduce = reduce
-        # A transform that gets the layer may differ by layer; a reducer only names it in errors.
-        told = getattr(reduce, "wants_layer", False)
-        self._sharing = not told or isinstance(reduce, Reducer)
+        self._transform = transform
+        self._reduce = None if transform.function is None else transform
+        self._sharing = not transform.depends_on_layer
         self._any_order = type(kernels.kernel) in KERNELS.values()
         self._seen: dict[tuple[Any, ...], tuple[weakref.ref[Tensor], int, Tensor]] = {}
         self._buffer = GramBuffer()
@@ -81,6 +79,8 @@ class LayerGrams:
         return gram
 
     def _gram(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        if self._reduce is None:
+            self._transform.note_padding(layer, tensor)
         values = reduced(self._operation, self._reduce, tensor, layer, call)
         if values.shape[0] < MIN_BATCH:
             # The batch will be skipped and reported, so it must not fix the bandwidth.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
 
 from torch import Tensor, nn
 
@@ -12,10 +14,46 @@ from repsim._errors import InputError
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.maps._resumable_kernels import ResumableKernels
 from repsim.analysis.run._drive import Batch, Forward, Prepare
-from repsim.capture import Layers, Recorder, Select, select_layers
+from repsim.capture import (
+    BoundTransform,
+    Layers,
+    MaskOption,
+    Masks,
+    Recorder,
+    Select,
+    Transform,
+    select_layers,
+)
 from repsim.kernels import Kernel
 
-__all__ = ["RecordedSide", "Sides"]
+__all__ = ["AS_X", "AsX", "RecordedSide", "SideOptions", "Sides"]
+
+
+class AsX(Enum):
+    """The option of side y that was not given: it is that of side x."""
+
+    AS_X = "as x"
+
+    def __repr__(self) -> str:
+        return "AS_X"
+
+
+AS_X: Final = AsX.AS_X
+
+
+@dataclass(frozen=True)
+class SideOptions:
+    """What is compared of the outputs of one model, as in :class:`repsim.Recorder`."""
+
+    transform: Transform = None
+    mask: MaskOption = "auto"
+    select: Select | None = None
+    batch_dim: int | Mapping[str, int] | None = None
+
+    def with_given(self, **options: Any) -> SideOptions:
+        """Return these options with those that are not ``AS_X`` in their place."""
+        given = {name: value for name, value in options.items() if value is not AS_X}
+        return replace(self, **given)
 
 
 class RecordedSide:
@@ -27,13 +65,13 @@ class RecordedSide:
     ----------
     operation : str
         The caller's name, for errors.
-    model, layers, select, batch_dim
+    model, layers
         As in :class:`repsim.Recorder`.
+    options : SideOptions
+        What is compared of an output.
     kernel : Kernel
         Kernel of the Grams. A bandwidth that follows the data is fixed for each layer on its first
         batch.
-    reduce : callable, optional
-        Applied to an output before its Gram is computed.
     prepare, forward : callable, optional
         How the model is called.
     """
@@ -43,20 +81,25 @@ class RecordedSide:
         operation: str,
         model: nn.Module,
         layers: Layers,
+        options: SideOptions,
         *,
         kernel: Kernel,
-        reduce: Callable[..., Any] | None,
-        select: Select | None,
-        batch_dim: int | Mapping[str, int] | None,
         prepare: Prepare | None,
         forward: Forward | None,
     ) -> None:
-        self.model, self.kernels = model, ResumableKernels(kernel)
+        self.model, self.kernels, self.options = model, ResumableKernels(kernel), options
         self._layers, self._prepare, self._forward = layers, prepare, forward
         self._ran = False
-        self._grams = LayerGrams(self.kernels, reduce, operation=operation)
+        self._transform = BoundTransform(
+            operation, options.transform, model, Masks(operation, options.mask)
+        )
+        self._grams = LayerGrams(self.kernels, self._transform, operation=operation)
         self._recorder = Recorder(
-            model, layers, transform=self._grams, select=select, batch_dim=batch_dim
+            model,
+            layers,
+            transform=self._grams,
+            select=options.select,
+            batch_dim=options.batch_dim,
         )
         self._recorder.enabled = False
 
@@ -72,7 +115,14 @@ class RecordedSide:
 
     def run(self, batch: Batch) -> None:
         """Call the model on a batch."""
-        batch.run(self.model, self._prepare, self._forward)
+        self.run_with([self], batch)
+
+    def run_with(self, sides: Sequence[RecordedSide], batch: Batch) -> None:
+        """Call the model on a batch for several sides of one model."""
+        prepared = batch.prepared(self.model, self._prepare)
+        for side in sides:
+            side._transform.start(prepared.value)
+        prepared.run(self.model, forward=self._forward)
 
     def run_recorded(self, batch: Batch) -> dict[str, Tensor]:
         """Call the model on a batch and return the Grams of its layers."""
@@ -91,6 +141,11 @@ class RecordedSide:
             yield
         finally:
             self._recorder.enabled = False
+
+    def check_used(self) -> None:
+        """Raise a LayerNotFoundError where the mask of a layer was given that did not run."""
+        if self._ran:
+            self._transform.masks.check_used()
 
     def __enter__(self) -> RecordedSide:
         self._recorder.__enter__()
@@ -135,12 +190,17 @@ class Sides:
                 stack.enter_context(side)
             yield
 
+    def check_used(self) -> None:
+        """Raise a LayerNotFoundError where a mask names a layer that no side has."""
+        for side in self._each:
+            side.check_used()
+
     def grams(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Run a batch through both models; return the Grams of their layers, on one device."""
         with ExitStack() as stack:
             for side in self._together:
                 stack.enter_context(side.recording())
-            self.x.run(batch)
+            self.x.run_with(self._together, batch)
         if self._apart is not None:
             self._apart.run_recorded(batch)
         grams_x = self.x.grams

@@ -1,0 +1,163 @@
+"""Which positions of a batch are real: from the batch, a key of it, or a function of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from repsim._errors import InputError, LayerNotFoundError
+from repsim.capture._output import UnusableOutput
+
+__all__ = ["MaskOption", "Masks"]
+
+MaskOption: TypeAlias = str | Callable[[Any], Tensor | None] | Mapping[str, str | None] | None
+"""What ``mask=`` accepts: "auto", a key of the batch, keys by layer, a function of the batch."""
+
+AUTO = "attention_mask"
+"""The key that tokenisers write and ``mask="auto"`` takes."""
+
+
+class Masks:
+    """The masks of one batch after another, (B, N), true where a token is real.
+
+    Parameters
+    ----------
+    operation : str
+        For error messages.
+    mask : {"auto"}, str, mapping of layer to str or None, callable or None
+        "auto": ``attention_mask`` where the batch is a mapping that has it. Another string: that
+        key of the batch. A mapping from layer names or globs to keys: for models with several
+        sequences; layers that it gives None, or does not name, have no mask. A callable: from the
+        batch, as the model gets it, to the mask. None: all positions are real.
+
+    Raises
+    ------
+    InputError
+        It is none of these; a batch does not have the key; a mask has another shape.
+    """
+
+    def __init__(self, operation: str, mask: MaskOption) -> None:
+        keys = list(mask.values()) if isinstance(mask, Mapping) else []
+        known = mask is None or isinstance(mask, str | Mapping) or callable(mask)
+        if not known or not all(key is None or isinstance(key, str) for key in keys):
+            raise InputError(
+                f"{operation}: mask must say which positions are real.\n"
+                f"  expected 'auto', a key of the batch, a mapping from layer to key, a function "
+                f"of the batch, or None\n"
+                f"  got {mask!r}"
+            )
+        self._operation = operation
+        self._mask = mask
+        self._batch: Any = None
+        self._found: dict[object, tuple[Tensor | None, int]] = {}
+        self._used: set[str] = set()
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether layers of one forward may have different masks."""
+        return isinstance(self._mask, Mapping)
+
+    def start(self, batch: Any) -> None:
+        """Go on to the next batch, as the model gets it."""
+        self._batch = batch
+        self._found.clear()
+
+    def of(self, layer: str) -> Tensor | None:
+        """Return the mask of a layer's positions in this batch; None where none is asked for."""
+        return self._of(layer)[0]
+
+    def n_padding(self, layer: str, shape: tuple[int, ...]) -> int:
+        """Return how many positions of an output (B, N, ...) are padding."""
+        mask, padding = self._of(layer)
+        return padding if mask is not None and mask.shape == shape[:2] else 0
+
+    def check_used(self) -> None:
+        """Raise a LayerNotFoundError for a pattern that fits no recorded layer."""
+        for pattern in self._mask if isinstance(self._mask, Mapping) else ():
+            if pattern not in self._used:
+                raise LayerNotFoundError(
+                    f"{self._operation}: mask names {pattern!r}, and no layer is called that."
+                )
+
+    def aligned(self, layer: str, tensor: Tensor, name: str) -> Tensor | None:
+        """Return the mask for an output (B, N, ...), on its device; None where all are real.
+
+        Raises
+        ------
+        UnusableOutput
+            The output has another number of positions than the mask.
+        """
+        mask = self.of(layer)
+        if mask is None or tensor.ndim < 3:
+            return None
+        if mask.shape != tensor.shape[:2]:
+            raise UnusableOutput(
+                f"{self._operation}: the mask does not fit layer {layer!r}.\n"
+                f"  it returned: {tuple(tensor.shape)}    mask: {tuple(mask.shape)}\n"
+                f"  {name} is over real positions. Give each layer its own mask: "
+                f"mask={{name or glob: key of the batch, or None}}.",
+                brief=f"{tuple(tensor.shape)}: its positions are not those of the mask "
+                f"{tuple(mask.shape)}",
+            )
+        return mask.to(tensor.device)
+
+    def _of(self, layer: str) -> tuple[Tensor | None, int]:
+        mask = self._mask
+        if isinstance(mask, Mapping):
+            mask = self._key_of(layer, mask)
+        if mask is None:
+            return None, 0
+        if mask not in self._found:  # a batch is read once for all its layers
+            self._found[mask] = self._read(mask)
+        return self._found[mask]
+
+    def _key_of(self, layer: str, keys: Mapping[str, str | None]) -> str | None:
+        # An exact name goes before a glob, an earlier glob before a later.
+        globs = [pattern for pattern in keys if fnmatchcase(layer, pattern)]
+        for pattern in ([layer] if layer in keys else []) + globs:
+            self._used |= {pattern, *globs}
+            return keys[pattern]
+        return None
+
+    def _read(self, mask: str | Callable[[Any], Tensor | None]) -> tuple[Tensor | None, int]:
+        batch = self._batch
+        if not isinstance(mask, str):
+            found: Any = mask(batch)
+        elif isinstance(batch, Mapping) and mask in batch:
+            found = batch[mask]
+        elif isinstance(batch, Mapping) and mask == "auto":
+            found = batch.get(AUTO)
+            if isinstance(found, Tensor) and found.ndim != 2:
+                return None, 0  # a mask of pairs of positions: it does not say which are padding
+        elif mask == "auto":
+            return None, 0
+        else:
+            keys = list(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+            raise InputError(
+                f"{self._operation}: mask={mask!r} is not in the batch.\n"
+                f"  the batch: {keys}\n"
+                f"  Pass a key of it, mask=lambda batch: ..., or mask=None."
+            )
+        return (None, 0) if found is None else self._checked(found)
+
+    def _checked(self, found: Any) -> tuple[Tensor, int]:
+        if not isinstance(found, Tensor) or found.ndim != 2 or found.is_complex():
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"{self._operation}: a mask must be a tensor (samples, positions), true or 1 where "
+                f"a position is real.\n  got {got}"
+            )
+        real = found.to(torch.bool)
+        counts = real.sum(1).tolist()
+        if not all(counts):
+            empty = counts.index(0)
+            raise InputError(
+                f"{self._operation}: every sample needs a real position.\n"
+                f"  sample {empty} of a batch has none in its mask {tuple(real.shape)}\n"
+                f"  Leave empty samples out, or check that 1 means real."
+            )
+        return real, real.numel() - sum(counts)

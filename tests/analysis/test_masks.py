@@ -1,0 +1,270 @@
+"""Padding is never compared: masks of real positions, from the batch to every transform."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim.capture import REDUCERS, Recorder, token
+
+QUIET = {"progress": False}
+REAL = ("mean", "first", "last", token(2), token(-3))
+
+
+def texts(side, n=24, longest=12, batches=3, seed=1):
+    """Batches of texts of 4 to 12 tokens, padded on one side; the same texts for both sides."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(batches):
+        ids = torch.zeros(n, longest, dtype=torch.long)
+        mask = torch.zeros(n, longest, dtype=torch.long)
+        for row in range(n):
+            length = int(torch.randint(4, longest + 1, (1,), generator=generator))
+            real = slice(length) if side == "right" else slice(longest - length, None)
+            ids[row, real] = torch.randint(1, 100, (length,), generator=generator)
+            mask[row, real] = 1
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        made.append({"input_ids": ids, "attention_mask": mask, "position_ids": positions})
+    return made
+
+
+@pytest.fixture(scope="module")
+def llama():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    return transformers.LlamaModel(config).eval()
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    config = transformers.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=4)
+    return transformers.GPT2Model(config).eval()
+
+
+def test_the_same_texts_padded_on_either_side(llama):
+    data = list(zip(texts("right"), texts("left"), strict=True))
+    options = {
+        "data": data, "layers": "layers.?", "prepare_x": lambda b: b[0],
+        "prepare_y": lambda b: b[1], **QUIET,
+    }  # fmt: skip
+    for transform in REAL:
+        cka = repsim.compare(llama, llama, transform=transform, **options).cka
+        np.testing.assert_allclose(np.diagonal(cka), 1, atol=1e-5, err_msg=str(transform))
+    with pytest.warns(repsim.RepsimWarning, match="padding is compared as if it were data"):
+        flat = repsim.compare(llama, llama, **options).cka
+    assert np.all(np.diagonal(flat) < 0.95)
+
+
+def test_independent_texts_of_the_same_lengths(llama, gpt2):
+    """Without masks they score high, because padding tells the lengths."""
+    data = []
+    for x, y in zip(texts("right", 48, batches=6), texts("right", 48, batches=6), strict=True):
+        y["input_ids"] = torch.randint(1, 100, y["input_ids"].shape) * y["attention_mask"]
+        data.append((x, y))
+    options = {
+        "data": data, "layers": ["layers.1"], "layers_y": ["h.1"], "prepare_x": lambda b: b[0],
+        "prepare_y": lambda b: b[1], "z_scores": True, **QUIET,
+    }  # fmt: skip
+    for transform in ("mean", "last"):
+        masked = repsim.compare(llama, gpt2, transform=transform, **options)
+        assert abs(masked.cka.item()) < 3 * masked.standard_error.item(), transform
+        unmasked = repsim.compare(llama, gpt2, transform=transform, mask=None, **options)
+        assert unmasked.z.item() > 5, transform
+
+
+def test_values_by_hand(llama):
+    """Every reducer over real tokens, against a loop over the samples."""
+    batch = texts("left", batches=1)[0]
+    with torch.no_grad():
+        hidden = llama(**batch).last_hidden_state
+    take = {
+        "mean": lambda rows: rows.mean(0), "first": lambda rows: rows[0],
+        "last": lambda rows: rows[-1], "cls": lambda rows: rows[0],
+        token(2): lambda rows: rows[2], token(-3): lambda rows: rows[-3],
+    }  # fmt: skip
+    for transform, one in take.items():
+        expected = torch.stack(
+            [one(h[m.bool()]) for h, m in zip(hidden, batch["attention_mask"], strict=True)]
+        )
+        with Recorder(llama, ["norm"], transform=transform) as rec, torch.no_grad():
+            llama(**batch)
+        torch.testing.assert_close(rec["norm"], expected, msg=str(transform))
+
+
+def test_where_masks_come_from(llama):
+    batch = texts("left", batches=1)[0]
+    real = batch["attention_mask"].bool()
+
+    def recorded(mask, **more):
+        with Recorder(llama, ["norm"], transform="mean", mask=mask) as rec, torch.no_grad():
+            llama(**{**batch, **more})
+        return rec["norm"]
+
+    auto = recorded("auto")
+    for mask in (
+        "attention_mask",
+        {"norm": "attention_mask"},
+        {"nor*": "attention_mask"},
+        lambda inputs: inputs["attention_mask"],
+        lambda inputs: real,
+    ):
+        assert torch.equal(recorded(mask), auto)
+    assert not torch.equal(recorded(None), auto)
+    assert torch.equal(recorded({"other": "attention_mask"}), recorded(None))
+    for mask, message in (
+        (3, "mask must say which positions are real"),
+        ({"*": 3}, "mask must say which positions are real"),
+        ("padding", "mask='padding' is not in the batch"),
+        (lambda inputs: real[0], "a mask must be a tensor"),
+        (lambda inputs: torch.zeros(24, 12), "every sample needs a real position"),
+    ):
+        with pytest.raises(repsim.InputError, match=message):
+            recorded(mask)
+    with pytest.raises(repsim.LayerNotFoundError, match="mask names 'nothing'"):
+        repsim.compare(
+            llama, data=[batch], layers=["norm"], transform="mean",
+            mask={"norm": "attention_mask", "nothing": None}, **QUIET,
+        )  # fmt: skip
+
+
+def test_padding_may_hold_anything(llama):
+    batch = texts("right", batches=1)[0]
+    mask = batch["attention_mask"].bool()
+    hidden = torch.randn(24, 12, 8)
+    spoilt = hidden.masked_fill(~mask[..., None], torch.nan)
+    for name in ("mean", "first", "last"):
+        reduce = REDUCERS[name]
+        assert torch.equal(reduce(spoilt, mask=mask), reduce(hidden, mask=mask)), name
+
+
+class TwoTowers(nn.Module):
+    """A text of 6 tokens and an image of 4 patches; each keeps its own number of positions."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.text, self.image = nn.Embedding(9, 8), nn.Linear(3, 8)
+        self.head = nn.Linear(8, 8)
+
+    def forward(self, ids, patches, attention_mask):
+        return self.head(self.text(ids).mean(1) + self.image(patches).mean(1))
+
+
+def test_another_number_of_positions():
+    model = TwoTowers()
+    mask = torch.ones(8, 6)
+    mask[:, 4:] = 0
+    batch = {"ids": torch.randint(0, 9, (8, 6)), "patches": torch.randn(8, 4, 3)}
+    data = [{**batch, "attention_mask": mask}] * 2
+    with pytest.raises(repsim.CaptureError, match=r"does not fit layer 'image'.*\n.*\n.*mask="):
+        repsim.compare(model, data=data, layers=["image"], transform="mean", **QUIET)
+    with pytest.warns(repsim.RepsimWarning, match=r"image \(8, 4, 8\): its positions are not"):
+        found = repsim.compare(model, data=data, transform="mean", **QUIET)
+    assert found.layer_x.values.tolist() == ["text", "head"]
+    by_layer = repsim.compare(
+        model, data=data, transform="mean", mask={"text": "attention_mask"}, **QUIET
+    )
+    assert by_layer.layer_x.values.tolist() == ["text", "image", "head"]
+
+
+def test_each_side_has_its_own_options(llama):
+    """The last token of a text against the mean of an image's patches."""
+    data = [{**text, "patches": torch.randn(24, 4, 3)} for text in texts("left")]
+    image = nn.Sequential(nn.Linear(3, 5), nn.Tanh())
+    prepare = {
+        "prepare_x": lambda b: {k: v for k, v in b.items() if k != "patches"},
+        "prepare_y": lambda b: b["patches"],
+    }
+    found = repsim.compare(
+        llama, image, data, layers=["norm"], layers_y=["0"], transform="last",
+        transform_y="mean", mask_y=None, **prepare, **QUIET,
+    )  # fmt: skip
+    vectors, means = [], []
+    for batch in data:
+        with torch.no_grad():
+            vectors.append(llama(**prepare["prepare_x"](batch)).last_hidden_state[:, -1])
+            means.append(image[0](batch["patches"]).mean(1))
+    acc = repsim.MinibatchCKA()
+    for x, y in zip(vectors, means, strict=True):
+        acc.update({"norm": x}, {"0": y})
+    np.testing.assert_allclose(found.cka, acc.compute(), rtol=1e-5)
+    assert (found.attrs["transform"], found.attrs["transform_y"]) == ("last", "mean")
+
+
+def test_layers_without_tokens_are_left_out_under_a_glob():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Flatten(), nn.Linear(16, 2))
+    data = [torch.randn(8, 4, 3) for _ in range(2)]
+    for transform in ("first", "last", token(0)):
+        with pytest.warns(repsim.RepsimWarning, match=r"1 \(8, 16\)"):
+            found = repsim.compare(net, data=data, transform=transform, **QUIET)
+        assert found.layer_x.values.tolist() == ["0"]
+        with pytest.raises(repsim.CaptureError, match="and this takes tokens"):
+            repsim.compare(net, data=data, layers=["1"], transform=transform, **QUIET)
+
+
+def test_the_map_of_a_one_dimensional_convolution():
+    net, x = nn.Sequential(nn.Conv1d(3, 5, 2)), torch.randn(6, 3, 9)
+    with Recorder(net, ["0"], transform="mean") as rec, torch.no_grad():
+        out = net(x)
+    torch.testing.assert_close(rec["0"], out.mean(2))
+
+
+def test_a_callable_that_wants_the_batch():
+    def weighted(tensor, batch):
+        return (tensor * batch["weights"][..., None]).sum(1)
+
+    weighted.wants_batch = True
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, x, weights):
+            return self.layer(x)
+
+    net = Net()
+    batch = {"x": torch.randn(8, 5, 3), "weights": torch.rand(8, 5)}
+    with Recorder(net, ["layer"], transform=weighted) as rec, torch.no_grad():
+        out = net(**batch)
+    torch.testing.assert_close(rec["layer"], weighted(out, batch))
+    found = repsim.compare(net, data=[batch] * 2, transform=weighted, **QUIET)
+    expected = repsim.cka(rec["layer"], rec["layer"], estimator="unbiased").item()
+    assert found.cka.item() == pytest.approx(expected)
+
+
+def test_extract_stores_real_tokens(llama, tmp_path):
+    batches = texts("left")
+    stored = repsim.extract(
+        llama, batches, ["norm"], out=tmp_path / "run.zarr", transform="mean", **QUIET
+    )
+    with torch.no_grad():
+        expected = [
+            (llama(**b).last_hidden_state * b["attention_mask"][..., None]).sum(1)
+            / b["attention_mask"].sum(1, keepdim=True)
+            for b in batches
+        ]
+    np.testing.assert_allclose(stored["norm"], torch.cat(expected), rtol=1e-4, atol=1e-6)
+    with pytest.raises(repsim.StateError, match="mask"):
+        repsim.extract(
+            llama, batches, ["norm"], out=tmp_path / "run.zarr", transform="mean", mask=None,
+            **QUIET,
+        )  # fmt: skip
+
+
+def test_texts_without_padding_say_nothing(llama):
+    batch = {"input_ids": torch.randint(1, 99, (8, 6)), "attention_mask": torch.ones(8, 6)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        repsim.compare(llama, data=[batch] * 2, layers=["norm"], **QUIET)
