@@ -193,9 +193,9 @@ def test_masked_arrays(function):
     ("array", "words"),
     [
         (X + 1j, ["must be real", "complex128", "x.real, x.imag"]),
-        (X.astype(object), ["must hold numbers", "object", "astype"]),
-        (X.astype(str), ["must hold numbers", "<U", "astype"]),
-        (X.astype("datetime64[s]"), ["must hold numbers", "datetime64"]),
+        (X.astype(object), ["must hold real numbers", "object", "astype"]),
+        (X.astype(str), ["must hold real numbers", "<U", "astype"]),
+        (X.astype("datetime64[s]"), ["must hold real numbers", "datetime64"]),
     ],
     ids=["complex", "object", "str", "datetime"],
 )

@@ -9,7 +9,6 @@ from repsim._array._labelled import check_same_samples, unlabelled, unlabelled_s
 from repsim._array._layout import column_blocks, flatten_features
 from repsim._array._matmul import PRECISIONS, require_precision, row_products
 from repsim._array._namespace import (
-    describe,
     device_type,
     host_resident,
     known,
@@ -18,6 +17,7 @@ from repsim._array._namespace import (
     same_home,
     to_numpy,
 )
+from repsim._array._ordinary import describe
 from repsim._array._scale import unit_scale
 from repsim._array._validate import (
     as_samples,
@@ -25,6 +25,7 @@ from repsim._array._validate import (
     check_finite,
     paired,
     require_square,
+    row_dtype,
     unpromoted_samples,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "promote",
     "require_precision",
     "require_square",
+    "row_dtype",
     "row_products",
     "same_home",
     "scalar",

@@ -6,8 +6,8 @@ from typing import Any
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from repsim._array._namespace import describe, device_type
-from repsim._errors import ArrayTypeError
+from repsim._array._namespace import device_type
+from repsim._array._ordinary import number_kind
 from repsim._typing import Array, Namespace
 
 __all__ = ["accumulator_dtype", "compute_dtype", "promote", "scalar"]
@@ -28,28 +28,17 @@ def accumulator_dtype(xp: Namespace, x: Array) -> Any:
 def compute_dtype(xp: Namespace, x: Array, operation: str = "repsim", name: str = "x") -> Any:
     """Return the dtype to compute in for an input of this dtype.
 
-    Half precision and bfloat16 become float32, because their Grams would overflow or lose the
+    Floats of 16 bits and fewer become float32, because their Grams would overflow or lose the
     differences that a similarity measures. Integers and booleans become float64, which holds them
-    exactly.
+    exactly. Numbers in the other byte order are turned into the machine's own.
     """
     dtype = x.dtype
     if dtype in (xp.float32, xp.float64):
         return dtype
-    if str(dtype) == "bfloat16":  # in NumPy it is a registered dtype that isdtype does not know
-        return xp.float32
-    if xp.isdtype(dtype, "complex floating"):
-        raise ArrayTypeError(
-            f"{operation}: {name} must be real.\n  {describe(name, x)}\n"
-            f"  Stack the parts as features, for example concat([{name}.real, {name}.imag], -1)."
-        )
-    if xp.isdtype(dtype, ("integral", "bool")):
+    kind = number_kind(operation, x, name)
+    if kind == "integer":
         return accumulator_dtype(xp, x)
-    if xp.isdtype(dtype, "real floating"):
-        return xp.float32 if xp.finfo(dtype).bits < 32 else dtype
-    raise ArrayTypeError(
-        f"{operation}: {name} must hold numbers.\n  {describe(name, x)}\n"
-        f"  Convert it first, for example {name}.astype('float32')."
-    )
+    return xp.float64 if kind == "double" else xp.float32
 
 
 def promote(xp: Namespace, x: Array, operation: str = "repsim", name: str = "x") -> Array:

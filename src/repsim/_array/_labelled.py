@@ -28,11 +28,11 @@ def unlabelled(operation: str, arrays: Mapping[str, Any]) -> list[Any]:
     InputError
         Two of them label their samples, and the labels or their order differ.
     """
-    kind = _labelled_type()
-    if kind is None:
+    kinds = _labelled_types()
+    if not kinds:
         return list(arrays.values())
     check_same_samples(operation, arrays)
-    return [x.data if isinstance(x, kind) else x for x in arrays.values()]
+    return [x.data if isinstance(x, kinds) else x for x in arrays.values()]
 
 
 def unlabelled_sides(operation: str, **sides: Any) -> list[Any]:
@@ -40,13 +40,13 @@ def unlabelled_sides(operation: str, **sides: Any) -> list[Any]:
 
     Other arguments, and mappings without labelled arrays, are returned unchanged.
     """
-    kind = _labelled_type()
+    kinds = _labelled_types()
     named = {
         f"{side}[{name!r}]": x
         for side, arrays in sides.items()
-        if kind is not None and isinstance(arrays, Mapping)
+        if kinds and isinstance(arrays, Mapping)
         for name, x in arrays.items()
-        if isinstance(x, kind)
+        if isinstance(x, kinds)
     }
     if not named:
         return list(sides.values())
@@ -64,12 +64,11 @@ def check_same_samples(operation: str, arrays: Mapping[str, Any]) -> None:
 
     Arrays without labels, or without a coordinate along axis 0, are not checked.
     """
-    kind = _labelled_type()
-    if kind is None:
+    if not (kinds := _labelled_types()):
         return
     first: tuple[str, Any] | None = None
     for name, x in arrays.items():
-        if not isinstance(x, kind) or not x.ndim or x.dims[0] not in x.coords:
+        if not isinstance(x, kinds[:1]) or not x.ndim or x.dims[0] not in x.coords:
             continue
         ids = x.coords[x.dims[0]].values
         if first is None:
@@ -95,7 +94,8 @@ def _differ(operation: str, a: tuple[str, Any], b: tuple[str, Any]) -> None:
     )
 
 
-def _labelled_type() -> Any:
-    # Without a loaded xarray, no argument can be such an array.
-    xarray = sys.modules.get("xarray")
-    return getattr(xarray, "DataArray", None)
+def _labelled_types() -> tuple[Any, ...]:
+    """Return xarray's arrays, with coordinates and without; nothing if xarray is not loaded."""
+    # Only a caller who has loaded xarray can have made such an array.
+    xarray: Any = sys.modules.get("xarray")
+    return (xarray.DataArray, xarray.Variable) if hasattr(xarray, "DataArray") else ()

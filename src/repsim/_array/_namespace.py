@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
 
+from repsim._array._ordinary import describe, require_ordinary, require_values
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array, Namespace
 
 __all__ = [
-    "describe",
     "device_type",
     "host_resident",
     "known",
@@ -22,30 +22,16 @@ __all__ = [
 ]
 
 
-def describe(name: str, x: object) -> str:
-    """Describe an argument in one line, for an error message."""
-    shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
-    kind = f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
-    if shape is None or dtype is None:
-        return f"{name}: {kind}"
-    where = f" on {device(x)}" if is_array_api_obj(x) else ""
-    return f"{name}: {tuple(shape)} {kind} of {str(dtype).removeprefix('torch.')}{where}"
-
-
 def namespace(operation: str, **arrays: object) -> Namespace:
     """Return the common array namespace of all arguments, or raise an error that lists them."""
     for name, x in arrays.items():
+        require_ordinary(operation, x, name)
         if not is_array_api_obj(x):
             raise ArrayTypeError(
                 f"{operation}: {name} must be an array (numpy, torch, jax, cupy or any other that "
                 f"follows the array API standard).\n  {describe(name, x)}\n"
                 f"  Convert it first: numpy.asarray({name}) for lists, {name}.to_numpy() for data "
                 f"frames."
-            )
-        if (what := _unusual(x)) is not None:
-            raise ArrayTypeError(
-                f"{operation}: {name} must be an ordinary dense array.\n"
-                f"  {describe(name, x)}, which {what}"
             )
     try:
         xp = array_namespace(*arrays.values())
@@ -54,20 +40,8 @@ def namespace(operation: str, **arrays: object) -> Namespace:
     if len({str(device(x)) for x in arrays.values()} - {"None"}) > 1:  # None: traced by a compiler
         raise ArrayTypeError(_disagree(operation, "device", arrays))
     for name, x in arrays.items():
-        if str(device(x)) == "meta":
-            raise ArrayTypeError(
-                f"{operation}: {name} has a shape and no values.\n  {describe(name, x)}\n"
-                f"  Run the model on a real device."
-            )
+        require_values(operation, x, name)
     return xp
-
-
-def _unusual(x: object) -> str | None:
-    if isinstance(x, np.ma.MaskedArray):
-        return "hides some values\n  Drop the masked rows from both arrays first."
-    if str(getattr(x, "layout", "torch.strided")) != "torch.strided":
-        return "is sparse\n  Convert it first: x.to_dense()."
-    return None
 
 
 def _disagree(operation: str, what: str, arrays: dict[str, object]) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 from array_api_compat import array_namespace
 
 from repsim._array._dtype import compute_dtype, promote
 from repsim._array._labelled import unlabelled
 from repsim._array._layout import flatten_features
-from repsim._array._namespace import describe, known, namespace
-from repsim._errors import InputError, NonFiniteError
+from repsim._array._namespace import known, namespace
+from repsim._array._ordinary import describe, number_kind, require_ordinary, require_values
+from repsim._errors import ArrayTypeError, InputError, NonFiniteError
 from repsim._typing import Array, Namespace
 
 __all__ = [
@@ -17,6 +21,7 @@ __all__ = [
     "check_finite",
     "paired",
     "require_square",
+    "row_dtype",
     "unpromoted_samples",
 ]
 
@@ -41,7 +46,31 @@ def unpromoted_samples(operation: str, x: Array, name: str) -> Array:
     For activations that a kernel promotes one block at a time.
     """
     xp = array_namespace(x)
-    if x.ndim < 2:
+    compute_dtype(xp, x, operation, name)
+    _require_features(operation, x, name)
+    return flatten_features(xp, x)
+
+
+def row_dtype(operation: str, x: Any, name: str) -> np.dtype[Any]:
+    """Check an array-like that is read by rows; return the dtype to compute in, on the host.
+
+    None of its values are read. What it must be is what an array in memory must be.
+    """
+    require_ordinary(operation, x, name)
+    if not all(hasattr(x, attribute) for attribute in ("shape", "dtype", "__getitem__")):
+        raise ArrayTypeError(
+            f"{operation}: {name} must be an array that can be sliced by rows (NumPy, a memory "
+            f"map, Zarr, h5py, torch).\n  {describe(name, x)}\n"
+            f"  Convert it first, for example numpy.asarray({name})."
+        )
+    require_values(operation, x, name)
+    wide = number_kind(operation, x, name) in ("double", "integer")
+    _require_features(operation, x, name)
+    return np.dtype(np.float64 if wide else np.float32)
+
+
+def _require_features(operation: str, x: Any, name: str) -> None:
+    if len(x.shape) < 2:
         raise InputError(
             f"{operation}: {name} must be samples by features, (n, p) or (n, ...).\n"
             f"  {describe(name, x)}\n"
@@ -53,8 +82,6 @@ def unpromoted_samples(operation: str, x: Array, name: str) -> Array:
             f"{operation}: {name} is empty.\n  {describe(name, x)}\n"
             f"  Check the slice or the mask that selected its rows and columns."
         )
-    compute_dtype(xp, x, operation, name)
-    return flatten_features(xp, x)
 
 
 def require_square(operation: str, k: Array, name: str) -> None:
@@ -64,6 +91,7 @@ def require_square(operation: str, k: Array, name: str) -> None:
             f"{operation}: {name} must be a Gram matrix, (n, n).\n  {describe(name, k)}\n"
             f"  For activations (n, p) use the function that takes them."
         )
+    number_kind(operation, k, name)
 
 
 def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from repsim._array import paired, scalar
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
+from repsim.inference._draws import positive
 from repsim.inference._null_moments import expected_by_chance
-from repsim.inference._permutation import permutation_test
+from repsim.inference._permutation import run_test
 from repsim.kernels import Kernel
 from repsim.measures import Measure, resolve_measure
 
@@ -200,14 +201,23 @@ def calibrated_score(
         )
     if not (isinstance(alpha, float) and 0 < alpha < 1):
         raise InputError(f"{operation}: alpha must be a level in (0, 1).\n  got {alpha!r}")
+    positive(operation, "permutations", permutations)
     rank = math.ceil(round((1 - alpha) * (permutations + 1), 9))
     if rank > permutations:
         raise InputError(
             f"{operation}: {permutations} permutations have no quantile for alpha={alpha}.\n"
             f"  Ask for at least {math.ceil(1 / alpha) - 1}."
         )
-    test = permutation_test(
-        x, y, measure=chosen, permutations=permutations, groups=groups, seed=seed, **options
+    test = run_test(
+        operation,
+        x,
+        y,
+        measure=chosen,
+        permutations=permutations,
+        groups=groups,
+        stop_at=None,
+        seed=seed,
+        options=options,
     )
     score, threshold = math.nan, math.nan
     if not math.isnan(test.value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from repsim.inference._options import settings_for
 from repsim.inference._rearranged import Rearranged, rounding_of
 from repsim.measures import Measure, resolve_measure
 
-__all__ = ["PermutationTest", "permutation_test"]
+__all__ = ["PermutationTest", "permutation_test", "run_test"]
 
 CHUNK = 64
 """Permutations between two reads of values from the device."""
@@ -182,24 +183,48 @@ def permutation_test(
     >>> nothing.p_value > 0.05, nothing.stopped_early
     (True, True)
     """
-    operation = "permutation_test"
-    chosen = resolve_measure(operation, measure)
-    settings = settings_for(operation, chosen, options)
+    return run_test(
+        "permutation_test",
+        x,
+        y,
+        measure=resolve_measure("permutation_test", measure),
+        permutations=permutations,
+        groups=groups,
+        stop_at=stop_at,
+        seed=seed,
+        options=options,
+    )
+
+
+def run_test(
+    operation: str,
+    x: Array,
+    y: Array,
+    *,
+    measure: Measure,
+    permutations: int,
+    groups: Any,
+    stop_at: float | None,
+    seed: int | np.random.Generator,
+    options: Mapping[str, object],
+) -> PermutationTest:
+    """Run the test for the function of this name, which its errors begin with."""
+    settings = settings_for(operation, measure, options)
     m = positive(operation, "permutations", permutations)
     _check_level(operation, stop_at, m)
-    fewest, why = chosen.fewest(**settings)
+    fewest, why = measure.fewest(**settings)
     xp, a, b = paired(operation, x, y, min_samples=fewest, why=why)
     n = a.shape[0]
     whole = resolve_groups(operation, groups, n)
     places = None if whole is None else whole.same_size(operation)
     rng = resolve_seed(operation, seed)
 
-    rearranged = Rearranged(operation, chosen, settings, xp, a, b)
+    rearranged = Rearranged(operation, measure, settings, xp, a, b)
     value = float(rearranged.value())
     null = np.empty(0)
     if not math.isnan(value):
-        slack = rounding_of(rearranged, chosen, value, float(xp.finfo(a.dtype).eps))
-        sign = 1 if chosen.similarity else -1
+        slack = rounding_of(rearranged, measure, value, float(xp.finfo(a.dtype).eps))
+        sign = 1 if measure.similarity else -1
         while len(null) < m:
             orders = [random_order(rng, n, places) for _ in range(min(CHUNK, m - len(null)))]
             drawn = np.asarray(to_numpy(rearranged.values(orders)), dtype=np.float64)
@@ -214,7 +239,7 @@ def permutation_test(
         exceedances, p_value = 0, math.nan
     mean, sd, exact = _moments(rearranged, null, grouped=whole is not None)
     return PermutationTest(
-        measure=chosen.name,
+        measure=measure.name,
         value=value,
         p_value=p_value,
         z=(value - mean) / sd if sd > 0 else math.nan,

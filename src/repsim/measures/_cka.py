@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from repsim._array import as_square, known, namespace, scalar
+from repsim._array import as_square, check_same_samples, known, namespace, scalar, unlabelled
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.estimators import Products, alignment, gram_products, resolve_estimator
@@ -135,6 +135,7 @@ def cka(
     >>> bool(repsim.cka(*noisy) > 0.6), bool(abs(repsim.cka(*noisy, given=z)) < 0.1)
     (True, True)
     """
+    check_same_samples("cka", {"x": x, "y": y, "given": given})
     return evaluate("cka", x, y, kernel=kernel, estimator=estimator, given=given, features=features)
 
 
@@ -193,6 +194,7 @@ def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  #
     True
     """
     resolved = resolve_estimator("cka_from_gram", estimator)
+    k, l = unlabelled("cka_from_gram", {"k": k, "l": l})  # noqa: E741
     xp = namespace("cka_from_gram", k=k, l=l)
     a = as_square("cka_from_gram", xp, k, "k", min_samples=resolved.min_samples)
     b = as_square("cka_from_gram", xp, l, "l", min_samples=resolved.min_samples)

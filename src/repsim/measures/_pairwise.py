@@ -109,8 +109,8 @@ def pairwise(
     True
     """
     chosen = resolve_measure("pairwise", measure)
-    settings = chosen.options("pairwise", options)
-    xs, ys = unlabelled_sides("pairwise", xs=xs, ys=ys)
+    xs, ys, plain = unlabelled_sides("pairwise", xs=xs, ys=ys, options=options)
+    settings = chosen.options("pairwise", plain)
     sides = {"xs": _mapping("xs", xs)}
     if ys is not None:
         sides["ys"] = _mapping("ys", ys)

@@ -45,7 +45,7 @@ def _require_one_home(operation: str, side: str, arrays: Mapping[str, Array]) ->
     checked = set()
     for name, x in arrays.items():
         # Only these three matter to the check, so one or two of hundreds of layers are checked.
-        home = type(x), str(getattr(x, "device", "")), str(getattr(x, "layout", ""))
+        home = (type(x), *(str(getattr(x, what, "")) for what in ("device", "layout", "is_nested")))
         if home in checked:
             continue
         label = f"{side}[{name!r}]"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from repsim._array import check_same_samples
 from repsim._errors import InputError, NonFiniteError
 from repsim._version import __version__
 from repsim.analysis.probes._labelled import Division, IntArray, class_numbers
@@ -129,8 +130,10 @@ def probe_activations(
     fit, hold = division.take(truth)
     classes = division.check(OPERATION, n_classes, hold=holdout > 0)
     answers = class_numbers(OPERATION, test_labels, classes, "test")
-    for side, sources, labels in (("train", fitted, truth), ("test", tested, answers)):
-        _check_rows(side, sources, labels)
+    for side, sources, given in (("train", fitted, train_labels), ("test", tested, test_labels)):
+        _check_rows(side, sources, truth if side == "train" else answers)
+        named = {source.label: source.array for source in sources}
+        check_same_samples(OPERATION, {**named, f"{side}_labels": given})
 
     found: dict[str, TestedProbe] = {}
     pairs = zip(train, fitted, tested, strict=True)

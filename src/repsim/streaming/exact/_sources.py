@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from repsim._array import to_numpy
-from repsim._errors import ArrayTypeError, InputError, NonFiniteError
+from repsim._array import row_dtype, to_numpy
+from repsim._errors import InputError, NonFiniteError
 
 __all__ = [
     "Floats",
@@ -40,11 +40,15 @@ class Source:
     """The dtype to compute in: at least float32; float64 for float64 and integers."""
 
     def raw(self, rows: slice | int) -> Floats:
-        """Return rows as (b, p) on the CPU, in their own dtype (bfloat16 as float32)."""
+        """Return rows as (b, p) on the CPU, in a dtype of NumPy and the machine's byte order."""
         block = self.array[slice(rows, rows + 1) if isinstance(rows, int) else rows]
-        if hasattr(block, "detach") and "bfloat16" in str(block.dtype):
+        if hasattr(block, "detach") and block.is_floating_point() and block.dtype.itemsize < 4:
             block = block.float()  # NumPy has no bfloat16
         out = to_numpy(block)
+        if out.dtype.kind == "V":  # a type that another package has registered, as bfloat16
+            out = out.astype(self.dtype)
+        elif not out.dtype.isnative:
+            out = out.astype(out.dtype.newbyteorder("="))
         return out.reshape(out.shape[0], -1)
 
 
@@ -61,30 +65,8 @@ def sources_of(operation: str, side: str, arrays: Mapping[str, Any]) -> list[Sou
 
 
 def _source(operation: str, label: str, x: Any) -> Source:
-    if not all(hasattr(x, name) for name in ("shape", "dtype", "__getitem__")):
-        raise ArrayTypeError(
-            f"{operation}: {label} must be an array that can be sliced by rows (NumPy, a memory "
-            f"map, Zarr, h5py, torch).\n  got {type(x).__module__}.{type(x).__name__}\n"
-            f"  Convert it first, for example numpy.asarray(x)."
-        )
-    shape = tuple(int(s) for s in x.shape)
-    if len(shape) < 2 or 0 in shape:
-        raise InputError(
-            f"{operation}: {label} must be samples by features, (n, p) or (n, ...), not empty.\n"
-            f"  got shape {shape}\n"
-            f"  For n samples of one feature add an axis; check the mask that selected the rows."
-        )
-    kind = str(x.dtype).removeprefix("torch.")
-    if kind in ("float16", "bfloat16", "float32"):
-        dtype: np.dtype[Any] = np.dtype(np.float32)
-    elif kind == "float64" or kind == "bool" or kind.startswith(("int", "uint")):
-        dtype = np.dtype(np.float64)
-    else:
-        raise ArrayTypeError(
-            f"{operation}: {label} must hold real numbers of at most 64 bits.\n"
-            f"  got dtype {kind}, shape {shape}\n  Convert it first, for example to float32."
-        )
-    return Source(operation, label, x, shape[0], math.prod(shape[1:]), dtype)
+    dtype = row_dtype(operation, x, label)
+    return Source(operation, label, x, int(x.shape[0]), math.prod(map(int, x.shape[1:])), dtype)
 
 
 def row_slices(n: int, size: int) -> Iterator[slice]:

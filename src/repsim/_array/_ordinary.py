@@ -1,0 +1,92 @@
+"""What every array must be, wherever it enters: dense, of known size, with values, of numbers.
+
+Nothing here computes with the array, so that the same checks serve arrays in memory and array-likes
+that are read by rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from array_api_compat import device, is_array_api_obj
+
+from repsim._errors import ArrayTypeError
+
+__all__ = ["describe", "number_kind", "require_ordinary", "require_values"]
+
+NumberKind = Literal["half", "single", "double", "integer"]
+
+
+def describe(name: str, x: Any) -> str:
+    """Describe an argument in one line, for an error message."""
+    kind = f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
+    if getattr(x, "is_nested", False):  # it has no shape to ask for
+        return f"{name}: nested {kind}"
+    shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
+    if shape is None or dtype is None:
+        return f"{name}: {kind}"
+    where = f" on {device(x)}" if is_array_api_obj(x) else ""
+    return f"{name}: {tuple(shape)} {kind} of {str(dtype).removeprefix('torch.')}{where}"
+
+
+def require_ordinary(operation: str, x: object, name: str) -> None:
+    """Raise if an array hides values, leaves out zeros, or does not know its own shape."""
+    if (what := _unusual(x)) is not None:
+        raise ArrayTypeError(
+            f"{operation}: {name} must be an ordinary dense array.\n"
+            f"  {describe(name, x)}, which {what}"
+        )
+
+
+def _unusual(x: Any) -> str | None:
+    if isinstance(x, np.ma.MaskedArray):
+        return "hides some values\n  Drop the masked rows from both arrays first."
+    if isinstance(x, np.matrix):
+        return "multiplies with *\n  Convert it first: numpy.asarray(x)."
+    if getattr(x, "is_nested", False):
+        return "has samples of different shapes\n  Pad them, or pool each to one vector."
+    if hasattr(x, "todense"):  # SciPy, PyData, jax
+        return "is sparse\n  Convert it first: x.todense()."
+    if str(getattr(x, "layout", "torch.strided")) != "torch.strided":
+        return "is sparse\n  Convert it first: x.to_dense()."
+    if any(size is None or size != size for size in getattr(x, "shape", ())):  # NaN in Dask
+        return "has an unknown size\n  Compute it first: x.compute_chunk_sizes() in Dask."
+    return None
+
+
+def require_values(operation: str, x: Any, name: str) -> None:
+    """Raise if an array is a placeholder: a shape and a dtype, but no memory."""
+    if str(getattr(x, "device", "")) == "meta":
+        raise ArrayTypeError(
+            f"{operation}: {name} has a shape and no values.\n  {describe(name, x)}\n"
+            f"  Run the model on a real device."
+        )
+
+
+def number_kind(operation: str, x: Any, name: str) -> NumberKind:
+    """Return what kind of real numbers an array of any framework holds, in any byte order.
+
+    Raises
+    ------
+    ArrayTypeError
+        Complex numbers, floats of more than 64 bits, and everything that is not a number.
+    """
+    dtype = x.dtype
+    # NumPy's names leave out the byte order; those of other frameworks begin with their own name.
+    kind = str(getattr(dtype, "name", None) or dtype).rpartition(".")[2]
+    if kind == "bool" or kind.startswith(("int", "uint")):
+        return "integer"
+    if kind in ("float32", "float64"):
+        return "single" if kind == "float32" else "double"
+    if kind in ("float16", "bfloat16") or kind.startswith(("float8", "float6_", "float4")):
+        return "half"
+    if kind.startswith("complex"):
+        raise ArrayTypeError(
+            f"{operation}: {name} must be real.\n  {describe(name, x)}\n"
+            f"  Stack the parts as features, for example concat([{name}.real, {name}.imag], -1)."
+        )
+    raise ArrayTypeError(
+        f"{operation}: {name} must hold real numbers of at most 64 bits.\n  {describe(name, x)}\n"
+        f"  Convert it first, for example {name}.astype('float32')."
+    )
