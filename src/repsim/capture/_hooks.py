@@ -1,4 +1,4 @@
-"""What every kind of hook needs: compiled code run eagerly, ordinary modes, no second recording."""
+"""Helpers for hooks: run compiled code eagerly, set ordinary modes, avoid a second recording."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["eagerly", "in_backward", "is_scripted", "ordinary_modes"]
 
 
 def eagerly() -> AbstractContextManager[object]:
-    """Run compiled code eagerly: it calls no hooks and no modes that came later.
+    """Run compiled code eagerly, because it ignores hooks and modes that were added later.
 
-    Where compiled code is does not show from the model: a wrapper around it, or a function that its
-    forward calls.
+    The model does not show where compiled code is: it may be a wrapper around the model, or a
+    function that its forward calls.
     """
     if "torch._dynamo" in sys.modules:
         stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
@@ -32,12 +32,12 @@ def in_backward() -> bool:
 
 
 def is_scripted(module: nn.Module) -> bool:
-    """Whether hooks and modes see nothing of a module's inside."""
+    """Whether the inside of a module is invisible to hooks and modes."""
     return isinstance(module, torch.jit.ScriptModule)
 
 
 def ordinary_modes(device: str) -> ExitStack:
-    """Return a block without gradients, inference mode and autocast, whatever a forward runs in."""
+    """Return a block without gradients, inference mode and autocast."""
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))

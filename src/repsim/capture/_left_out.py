@@ -1,4 +1,4 @@
-"""Outputs that a recorder leaves out, and what it says about them."""
+"""Outputs that a recorder leaves out, and its warnings about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("repsim")
 
 
 class LeftOut(dict[tuple[str, int], UnusableOutput]):
-    """Why a layer's call is not recorded, by (name, call). For its lifetime."""
+    """Why a call of a layer is not recorded, by (name, call); kept for the recorder's lifetime."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
         self._told_of_idle_layers = False
 
     def report(self, idle: Sequence[str], *, anything_ran: bool, recorded: bool) -> None:
-        """Say once what is left out: in a warning what was expected to be a batch, else in the log.
+        """Report each left-out output once: by a warning if it should be a batch, else in the log.
 
         Parameters
         ----------
@@ -32,7 +32,7 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
         anything_ran : bool
             Whether any chosen layer ran.
         recorded : bool
-            Whether anything is recorded. Otherwise an error says it all.
+            Whether anything is recorded. If not, an error reports it.
         """
         if idle and anything_ran and not self._told_of_idle_layers:
             self._told_of_idle_layers = True
@@ -52,7 +52,7 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
             )
 
     def why_empty(self, chosen: Sequence[str], *, anything_ran: bool) -> str:
-        """Say why nothing is recorded.
+        """Return the error that says why nothing is recorded.
 
         Parameters
         ----------

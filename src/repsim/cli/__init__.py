@@ -1,6 +1,6 @@
 """The command ``repsim``: arrays, models and run folders from a shell.
 
-Importing this loads neither torch nor typer; a command loads what it needs when it runs.
+Importing this loads neither torch nor typer; a command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does, so that a batch system's time limit loses nothing.
+    """Treat SIGTERM like Ctrl-C, so the time limit of a batch system loses no work.
 
-    By way of SIGINT, not by an exception of its own: while a batch is being counted, SIGINT waits.
+    It raises SIGINT instead of a separate exception, because SIGINT waits while a batch is counted.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

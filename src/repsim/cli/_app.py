@@ -1,4 +1,4 @@
-"""The program ``repsim``: what holds for every command, and the list of them."""
+"""The program ``repsim``: the list of commands, and their common options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["app"]
 
 
 class _Commands(TyperGroup):
-    """The group of commands: each ends with a message and an exit code, whatever happens."""
+    """The group of commands; each always ends with a message and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.obj = Session(list(args))

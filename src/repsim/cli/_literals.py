@@ -16,7 +16,7 @@ __all__ = ["near", "read_kernel", "read_options"]
 
 
 def near(name: str, names: Sequence[str]) -> str:
-    """Return a line that says which names may have been meant, or nothing."""
+    """Return a line that suggests similar names, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=4, cutoff=0.5)
     return f"\n  Did you mean {' or '.join(close)}?" if close else ""
 
@@ -27,7 +27,7 @@ def read_kernel(text: str) -> Kernel:
     Raises
     ------
     UsageError
-        No such kernel or parameter, or a text that is no call.
+        No such kernel or parameter, or the text is not a call.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and what to install where one is missing."""
+"""Packages that only some commands need, and how to install a missing one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INSTALL = {
 
 
 def need(name: str, purpose: str) -> Any:
-    """Import a module, or say what it is needed for and how to get it."""
+    """Import a module, or raise an error that says why it is needed and how to install it."""
     package = name.partition(".")[0]
     try:
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and what a person is told instead of a traceback."""
+"""How a command ends: its exit code, and a message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class UsageError(RepsimError):
-    """The command as it was typed cannot mean anything: exit code 2."""
+    """The typed command is invalid: exit code 2."""
 
 
 class DataError(RepsimError):
@@ -28,14 +28,14 @@ class DataError(RepsimError):
 
 
 class Interrupted(RepsimError):  # noqa: N818 - an end, not an error
-    """Somebody pressed Ctrl-C, and what was done is kept."""
+    """The user pressed Ctrl-C, and finished work is saved."""
 
 
 @contextmanager
 def reporting(session: Session) -> Iterator[None]:
-    """Turn every way in which a command can end into a message and an exit code."""
+    """Turn every end of a command into a message and an exit code."""
     with warnings.catch_warnings():
-        # Other libraries' deprecations tell the user of a command nothing; --debug shows them.
+        # Deprecations of other libraries do not help the user of a command; --debug shows them.
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", RepsimWarning)
         warnings.showwarning = lambda message, *_, **__: session.note(f"warning: {message}")
@@ -56,7 +56,7 @@ def reporting(session: Session) -> Iterator[None]:
 
 
 def _is_typers(error: Exception) -> bool:
-    """Whether the error is one of parsing, or of a pipe whose reader has gone."""
+    """Whether the error comes from parsing, or from a pipe whose reader has ended."""
     broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
     return broken_pipe or hasattr(error, "format_message")
 

@@ -1,4 +1,4 @@
-"""A run folder: the command it belongs to, what is finished, what is not."""
+"""A run folder: its command, finished results, and unfinished state."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ RECORD, STATE, PAGE = "run.json", "state.npz", "report.html"
 
 
 class RunFolder:
-    """What ``--out`` names.
+    """The folder of ``--out``.
 
-    ``run.json`` holds the command, its arguments with digests of data and weights, and what was
-    finished or skipped; ``<analysis>.nc`` a finished result; ``state.npz`` the state of a
-    comparison that is not finished; ``report.html`` the page.
+    ``run.json`` holds the command, its arguments with digests of data and weights, and the list of
+    finished and skipped results. ``<analysis>.nc`` is a finished result, ``state.npz`` the state of
+    an unfinished comparison, and ``report.html`` the page.
 
     Parameters
     ----------
     session : Session
-        Told how to go on.
+        Gets the command that resumes the run.
     path : pathlib.Path
-        The folder; :meth:`begin` makes it where it is missing.
+        The folder; :meth:`begin` creates it if it does not exist.
     command : str
         Its name.
     arguments : mapping of str to JSON values
-        Everything that decides the results. A folder that was begun with others is refused.
+        All values that determine the results. A folder with other arguments raises.
 
     Raises
     ------
     UsageError
-        The folder belongs to another command or other arguments, saying which.
+        The folder belongs to another command or other arguments; the message says which.
     DataError
         Its record is damaged.
     """
@@ -77,12 +77,12 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """The file of a comparison that is not finished."""
+        """The state file of an unfinished comparison."""
         return self.path / STATE
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What was skipped, and why."""
+        """The skipped results and the reasons."""
         return {
             name: entry["reason"]
             for name, entry in self._record["analyses"].items()
@@ -103,7 +103,7 @@ class RunFolder:
         return load_results(self.path)[name]
 
     def save(self, name: str, result: xarray.Dataset) -> None:
-        """Keep a finished result."""
+        """Save a finished result."""
         from repsim.report import save_result
 
         save_result(self.path, name, result)
@@ -111,22 +111,22 @@ class RunFolder:
         self._save()
 
     def skip(self, name: str, reason: str) -> None:
-        """Keep that something was skipped, so that the next call need not find it out again."""
+        """Record a skipped result, so the next call need not try it again."""
         self._record["analyses"][name] = {"status": "skipped", "reason": reason}
         self._save()
 
     def begin(self, digests: Mapping[str, str]) -> None:
-        """Write the record, once the command is known to make sense: a typing error claims nothing.
+        """Write the record, after the arguments are checked, so an error claims no folder.
 
         Parameters
         ----------
         digests : mapping of str to str
-            Of the models' weights, by side.
+            Digests of the weights of the models, by side.
 
         Raises
         ------
         UsageError
-            The weights are others, though the command is the same.
+            The weights differ although the command is the same.
         """
         before = self._record["weights"]
         changed = [name for name, now in digests.items() if before.get(name, now) != now]
@@ -138,11 +138,11 @@ class RunFolder:
             )
         self._record["weights"] = {**before, **digests}
         self.path.mkdir(parents=True, exist_ok=True)
-        self._save()  # a folder that cannot be written is found out before the work, not after
+        self._save()  # an unwritable folder must raise before the work, not after it
         self._session.resume = shlex.join(self._record["command_line"])
 
     def write_page(self) -> Path:
-        """Write the page of all that is finished."""
+        """Write the page of all finished results."""
         return write_page(self.path, shlex.join(self._record["command_line"]))
 
     def _go_on(self) -> None:
@@ -176,11 +176,11 @@ class RunFolder:
 
 
 def command_of(folder: Path) -> str | None:
-    """Return the command that a folder was begun with, if one was."""
+    """Return the command that created a folder, if any."""
     try:
         return shlex.join(json.loads((folder / RECORD).read_text())["command_line"])
     except FileNotFoundError:
-        return None  # results that a program saved, without this command
+        return None  # results that a program saved without this command
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"the folder's record is damaged.\n  {folder / RECORD}: {error}") from error
 

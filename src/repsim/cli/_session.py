@@ -1,4 +1,4 @@
-"""One run of the command: what it says, where, and how."""
+"""One run of the command: its messages and its output."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from rich.text import Text
 __all__ = ["Session", "plain"]
 
 WIDE = 160
-"""Columns where the output is no terminal: names stay whole."""
+"""Columns if the output is not a terminal, so names are not cut."""
 
 
 @dataclass
 class Session:
-    """What the options common to all commands ask for.
+    """The options common to all commands.
 
     Attributes
     ----------
     argv : list of str
-        The arguments as they were typed.
+        The typed arguments.
     debug : bool
         Show tracebacks, and the warnings of other libraries.
     as_json : bool
-        The result is one JSON value on standard output, where nothing else then goes.
+        The result is one JSON value on standard output; nothing else is written there.
     resume : str or None
-        The command line that goes on after an interrupt.
+        The command line that resumes after an interrupt.
     """
 
     argv: list[str] = field(default_factory=list)
@@ -45,20 +45,20 @@ class Session:
 
     @property
     def command_line(self) -> list[str]:
-        """The command as it was typed, but for the path of the program."""
+        """The typed command without the path of the program."""
         return ["repsim", *self.argv]
 
     def only_json(self) -> None:
-        """Keep standard output for the result: what models print goes to standard error."""
+        """Reserve standard output for the result; output of models goes to standard error."""
         self.as_json, self._json_to = True, sys.stdout
         self._stack.enter_context(redirect_stdout(sys.stderr))
 
     def close(self) -> None:
-        """Give standard output back."""
+        """Restore standard output."""
         self._stack.close()
 
     def note(self, text: str) -> None:
-        """Say something on standard error, above a progress bar if there is one."""
+        """Write a message to standard error, above a progress bar if there is one."""
         from tqdm import tqdm  # not for --help, because it takes a moment to import
 
         tqdm.write(text, file=sys.stderr)
@@ -68,27 +68,27 @@ class Session:
         print(json.dumps(plain(value), allow_nan=False), file=self._json_to or sys.stdout)
 
     def line(self, text: str) -> None:
-        """Write a line of the result for a person."""
+        """Write a line of text of the result."""
         print(text)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Write a table of the result for a person: numbers to the right, names to the left."""
+        """Write a table of the result, numbers aligned right and names left."""
         table = Table()
         for at, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[at], int | float) for row in rows)
             table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(_cell(value)) for value in row))
-        # Made here, not before: standard output may have been exchanged.
+        # Made here because standard output may have been replaced before.
         console = Console()
         if not console.is_terminal:
             console.width = WIDE
-        console.print(Text(title))  # not the table's own title, which wraps at its width
+        console.print(Text(title))  # not the title of the table, which would wrap at its width
         console.print(table)
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it; what is not finite is null."""
+    """Return a value in JSON types; non-finite numbers become null."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Results as tables for a person, and as JSON for a program."""
+"""Results as tables of text, and as JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from repsim.cli._session import Session
 __all__ = ["dataset_json", "show_matrix", "show_result"]
 
 WIDEST = 10
-"""Columns up to which a matrix is shown whole."""
+"""The most columns of a matrix that is shown whole."""
 
 
 def dataset_json(dataset: Any) -> dict[str, Any]:
-    """Return a result with its labels as JSON has it: dims, coords, variables, attributes."""
+    """Return a result with its labels in JSON types: dims, coords, variables, attributes."""
     return {
         "attrs": dict(dataset.attrs),
         "coords": {
@@ -32,7 +32,7 @@ def dataset_json(dataset: Any) -> dict[str, Any]:
 
 
 def show_matrix(session: Session, title: str, values: Any) -> None:
-    """Show a map of layers, whole if it is small, else what each layer of x is most alike to."""
+    """Show a small map of layers whole, else the most similar layer of each layer of x."""
     if values.sizes["layer_y"] <= WIDEST:
         session.table(
             title,
@@ -47,12 +47,12 @@ def show_matrix(session: Session, title: str, values: Any) -> None:
 
 
 def show_result(session: Session, name: str, dataset: Any) -> None:
-    """Show what an analysis found."""
+    """Show the result of an analysis."""
     SHOWN[name](session, dataset)
 
 
 def _matches(values: Any, errors: Any) -> tuple[list[str], list[list[object]]]:
-    """Return, for each layer of x, the layer of y that it is most alike to."""
+    """Return, for each layer of x, its most similar layer of y."""
     rows: list[list[object]] = []
     similar = values.attrs.get("kind") != "dissimilarity"
     for at, name in enumerate(values.layer_x.values):
@@ -81,7 +81,7 @@ def _compare(session: Session, dataset: Any) -> None:
     if attrs["model_x"] != attrs["model_y"]:
         session.table(f"{title}: the most alike", *_matches(dataset.cka, dataset.standard_error))
         return
-    # Of a model with itself every layer is most alike to itself: the next one says more.
+    # In one model every layer is most similar to itself, so show the next layer.
     layers = [str(name) for name in dataset.layer_x.values]
     steps: list[list[object]] = [
         [a, b, float(dataset.cka.sel(layer_x=a, layer_y=b))]
@@ -156,4 +156,4 @@ SHOWN: dict[str, Callable[[Session, Any], None]] = {
     ),
     "linear_probe": _probe,
 }
-"""How each analysis is shown, by the name it is saved under."""
+"""How each analysis is shown, by the name of its saved result."""

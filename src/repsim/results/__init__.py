@@ -1,4 +1,4 @@
-"""What a result contains: its kinds, their variables and units, and its file."""
+"""The contents of results: kinds, their variables and units, and files."""
 
 from repsim.results._attribute import attribute
 from repsim.results._findings import Finding, Table, ends, extreme

@@ -1,4 +1,4 @@
-"""Headline numbers of a result, and its numbers as the rows of a table."""
+"""Headline numbers of a result, and its table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Finding", "Table", "ends", "extreme", "table_along"]
 
 @dataclass(frozen=True)
 class Finding:
-    """A headline number: what it is, its value as text, and where in the result it is."""
+    """A headline number: its meaning, its value as text, and its place in the result."""
 
     what: str
     value: str
@@ -43,7 +43,7 @@ def ends(
     *,
     of: str = "layer",
 ) -> list[Finding]:
-    """Return the first and the last of the values along the layers that are defined."""
+    """Return the first and the last defined value by layer."""
     known = np.flatnonzero(np.isfinite(values))
     if not known.size:
         return []

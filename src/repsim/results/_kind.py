@@ -24,7 +24,7 @@ class Variable:
 
     dims: tuple[str, ...]
     long_name: str = ""
-    """What it is, as a phrase that fits a label; empty: it has no attributes."""
+    """Its meaning, as a phrase for a label; if empty, it has no attributes."""
     description: str = ""
     units: str = "1"
     is_text: bool = False
@@ -49,16 +49,16 @@ class Variable:
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """What one function of repsim returns.
+    """The contents of the results of one function of repsim.
 
-    Analyses build their Dataset from it, plots check what they are given with it, the report and
-    the command recognise a result by it and show its headline numbers.
+    Analyses build their Dataset from it, and plots check their arguments with it. The report and
+    the command use it to recognise a result and to show its headline numbers.
     """
 
     function: str
     """The function whose result it is."""
     title: str
-    """What a page calls it."""
+    """Its title on a page."""
     variables: Mapping[str, Variable]
     """Variables and coordinates by name; dimensions without attributes need no entry."""
     required: tuple[str, ...]
@@ -69,7 +69,7 @@ class Kind:
     """The numbers of a result for a terminal."""
 
     def labelled(self, name: str, values: Any) -> tuple[tuple[str, ...], Any, dict[str, str]]:
-        """Return dimensions, values and attributes of a variable, as xarray takes them."""
+        """Return dimensions, values and attributes of a variable for xarray."""
         variable = self.variables[name]
         return variable.dims, values, variable.attrs
 
@@ -116,18 +116,18 @@ class Kind:
         Parameters
         ----------
         result : xarray.Dataset
-            What the function returned, or a selection of it.
+            The result of the function, or a selection of it.
         operation : str
-            The caller's name, with which an error message begins.
+            The caller's name, the first word of error messages.
         *names : str
             Variables that the caller needs.
         optional : tuple of str
-            Variables that are checked and converted like these where the result has them.
+            Variables that are also checked and converted if the result has them.
 
         Raises
         ------
         InputError
-            `result` is no Dataset, or a variable is missing, empty, not numeric or has other
+            `result` is not a Dataset, or a variable is missing, empty, not numeric or has other
             dimensions.
         """
         import xarray

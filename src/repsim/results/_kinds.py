@@ -31,9 +31,9 @@ KINDS = (
     LAYER_MATCH,
     LAYER_MAP,
 )
-"""In the order in which a result is held against them."""
+"""In the order in which a result is compared with them."""
 
 
 def kind_of(result: xarray.Dataset) -> Kind | None:
-    """Return the kind of a result, found from its variables; None if it is of no known kind."""
+    """Return the kind of a result, found from its variables; None if its kind is unknown."""
     return next((kind for kind in KINDS if kind.fits(result)), None)

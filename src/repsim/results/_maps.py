@@ -1,4 +1,4 @@
-"""Maps of layers by layers: label one, and check that a result is one."""
+"""Maps of layers by layers: making one, and checking that a result is one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def values_of(result: xarray.Dataset, key: str, *dims: str) -> Any:
 
 
 def optional_values(result: xarray.Dataset, key: str, *dims: str) -> Any:
-    """Return a variable as `values_of` does, None where there is no such variable."""
+    """Return a variable as `values_of` does; None if there is no such variable."""
     return values_of(result, key, *dims) if has(result, key, *dims) else None
 
 
@@ -33,7 +33,7 @@ def has(result: xarray.Dataset, key: str, *dims: str) -> bool:
 
 
 def model_of(result: xarray.Dataset, side: str = "") -> str:
-    """Return what the result calls its model, or its model of one side, "x" or "y"."""
+    """Return the name of the model in the result, or of that of one side, "x" or "y"."""
     if side:
         return str(result.attrs.get(f"model_{side}") or side)
     return str(result.attrs.get("model") or "the model")
@@ -45,7 +45,7 @@ def unit_of(array: xarray.DataArray, default: str) -> str:
 
 
 def mean_of(values: Any, axis: int) -> Any:
-    """Return the mean of the defined values; NaN where none is defined."""
+    """Return the mean of the defined values; NaN if there are none."""
     known = np.isfinite(values)
     count = known.sum(axis=axis)
     total = np.where(known, values, 0.0).sum(axis=axis)

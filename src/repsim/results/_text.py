@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them: minus signs, percent, standard errors, undefined values."""
+"""Numbers as text: minus signs, percent, standard errors, undefined values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def number(value: float, digits: int = 3) -> str:
     if not np.isfinite(value):
         return "undefined" if np.isnan(value) else ("∞" if value > 0 else "−∞")
     text = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
-    # A minus sign before nothing but zeros is dropped.
+    # Drop a minus sign before zeros only.
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
     return text.replace("-", "−")
@@ -24,7 +24,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def plus_minus(error: float | None) -> str:
-    """Return a standard error as it follows its value: " ± 0.012"; nothing where there is none."""
+    """Return a standard error as text after its value: " ± 0.012"; empty without one."""
     if error is None or not np.isfinite(error):
         return ""
     return f" ± {number(error)}" if error >= 0.0005 else " ± <0.001"

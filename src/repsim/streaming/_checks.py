@@ -20,7 +20,7 @@ __all__ = [
 
 
 def named_samples(operation: str, side: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Return activations by layer as (n, p) in their own dtype, or say what is wrong with them."""
+    """Return activations by layer as (n, p) in their own dtype, or raise an error."""
     _require_one_home(operation, side, arrays)
     return {
         name: unpromoted_samples(operation, x, f"{side}[{name!r}]") for name, x in arrays.items()
@@ -28,7 +28,7 @@ def named_samples(operation: str, side: str, arrays: Mapping[str, Array]) -> dic
 
 
 def named_grams(operation: str, side: str, arrays: Mapping[str, Array]) -> None:
-    """Refuse Grams that are not square arrays of one framework and device."""
+    """Raise if Grams are not square arrays of one framework and device."""
     _require_one_home(operation, side, arrays)
     for name, k in arrays.items():
         require_square(operation, k, f"{side}[{name!r}]")
@@ -44,7 +44,7 @@ def _require_one_home(operation: str, side: str, arrays: Mapping[str, Array]) ->
     first: tuple[str, Array] | None = None
     checked = set()
     for name, x in arrays.items():
-        # Only these three matter to the check, so one or two of hundreds of layers are checked.
+        # The check depends only on these, so only one or two of hundreds of layers are checked.
         home = (type(x), *(str(getattr(x, what, "")) for what in ("device", "layout", "is_nested")))
         if home in checked:
             continue
@@ -56,7 +56,7 @@ def _require_one_home(operation: str, side: str, arrays: Mapping[str, Array]) ->
 
 
 def batch_size(operation: str, xs: Mapping[str, Array], ys: Mapping[str, Array] | None) -> int:
-    """Return the number of samples that all layers of both sides have."""
+    """Return the common number of samples of all layers of both sides."""
     if not xs or (ys is not None and not ys):
         raise InputError(
             f"{operation}: there are no layers in {'xs' if not xs else 'ys'}.\n"
@@ -83,7 +83,7 @@ def require_layers(
     xs: Mapping[str, Array],
     ys: Mapping[str, Array] | None,
 ) -> None:
-    """Refuse a batch that has other layers than those known from the first one."""
+    """Raise if a batch has other layers than the first one."""
     if (ys is None) != (known[1] is None):
         raise InputError(
             f"{operation}: ys was {'left out' if ys is None else 'given'}, unlike in the first "
@@ -113,7 +113,7 @@ def not_finite(operation: str, side: str, names: Sequence[str], batch: int) -> N
 
 
 def require_state(accumulator: str, state: Any, layout: str, keys: set[str]) -> None:
-    """Refuse what is not the complete state of an accumulator in this layout."""
+    """Raise if this is not the complete state of an accumulator in this layout."""
     if not isinstance(state, Mapping) or state.get("format") != layout:
         got = state.get("format") if isinstance(state, Mapping) else type(state).__name__
         raise StateError(

@@ -1,4 +1,4 @@
-"""Attention that could not be recorded: what it looks like, and what to do about it."""
+"""Errors about attention that could not be recorded, with repairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from repsim.capture.attention._eager import Softmax
 __all__ = ["WHY_UNMATCHED", "Problem", "problems_of", "why_absent", "why_nothing"]
 
 Problem = tuple[str, str]
-"""A module, and what of it resembles attention."""
+"""A module, and the softmaxes in it that resemble attention."""
 
 WHY_UNMATCHED = (
     "  Weights that are changed between the softmax and the values (talking heads) are no longer "
@@ -22,14 +22,14 @@ WHY_UNMATCHED = (
 def problems_of(
     softmaxes: Iterable[Softmax], unclear: Sequence[Problem], chosen: Collection[str] | None
 ) -> list[Problem]:
-    """List what resembles attention among the chosen layers, and was not recognised.
+    """List softmaxes of the chosen layers that resemble attention but were not recognised.
 
     Parameters
     ----------
     softmaxes : iterable of Softmax
         Those of the forward.
     unclear : sequence of Problem
-        Attention whose heads cannot be told from the batch.
+        Attention whose heads cannot be distinguished from the batch.
     chosen : collection of str, optional
         Names of layers; by default all.
     """
@@ -44,14 +44,14 @@ def problems_of(
     ]
     if chosen is None:
         return found
-    # The softmax may be a module of its own inside the one that holds the attention.
+    # The softmax may be a separate module inside the one that holds the attention.
     return [
         (name, text) for name, text in found if name in chosen or name.rpartition(".")[0] in chosen
     ]
 
 
 def why_absent(absent: Sequence[str], seen: Sequence[str], problems: Sequence[Problem]) -> str:
-    """Say why layers that were asked for by name hold no attention.
+    """Return the error that says why layers with exact names have no attention.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def why_absent(absent: Sequence[str], seen: Sequence[str], problems: Sequence[Pr
     seen : sequence of str
         The modules in which attention was seen.
     problems : sequence of Problem
-        What resembles attention.
+        Softmaxes that resemble attention.
     """
     inside = [
         name
@@ -85,12 +85,12 @@ def why_nothing(
     *,
     ran: bool,
 ) -> str:
-    """Say why no attention was recorded at all.
+    """Return the error that says why no attention was recorded.
 
     Parameters
     ----------
     problems : sequence of Problem
-        What resembles attention.
+        Softmaxes that resemble attention.
     not_chosen : collection of str
         Modules with attention that were not chosen.
     softmaxes : iterable of Softmax

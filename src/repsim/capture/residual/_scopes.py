@@ -1,4 +1,4 @@
-"""The modules whose skips are removed, and what is said where one of them holds no skip."""
+"""The modules whose skips are removed, and the error if one of them has no skip."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Scope:
 
 
 def chosen_scopes(model: nn.Module, block: Layers) -> list[Scope]:
-    """Return the modules that are meant, those inside another of them left out."""
+    """Return the chosen modules, without those inside another chosen module."""
     if isinstance(block, str) and not block:
         return [Scope("", unwrap(model), exact=True)]
     selection = select_layers(model, block)
@@ -49,7 +49,7 @@ def chosen_scopes(model: nn.Module, block: Layers) -> list[Scope]:
 def no_site(
     scope: Scope, scopes: Sequence[Scope], branch: str | None, sites: ResidualSites | None
 ) -> CaptureError:
-    """Say that a module holds no skip to remove, and where the model has some.
+    """Return the error that a module has no skip to remove, with the skips of the model.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def no_site(
     scopes : sequence of Scope
         All chosen modules.
     branch : str, optional
-        The branch that was asked for.
+        The requested branch.
     sites : ResidualSites, optional
-        Those of the model, where a forward could be run to find them.
+        Those of the model, if a forward could find them.
     """
     name = scope.name or type(scope.module).__name__
     if branch is not None and scope.others:

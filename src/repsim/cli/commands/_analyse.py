@@ -71,6 +71,6 @@ def analyse(
 
 
 def _folder_of(model: str) -> Path:
-    """Return the folder of a model that nobody names one for: ``repsim-`` and its last name."""
+    """Return the default folder of a model: ``repsim-`` and its last name."""
     last = model.rpartition(":")[2].rstrip("/").rpartition("/")[2]
     return Path("repsim-" + re.sub(r"[^\w.-]+", "-", last))

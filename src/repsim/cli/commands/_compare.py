@@ -33,7 +33,7 @@ __all__ = ["compare"]
 
 
 class Transform(StrEnum):
-    """The part of a layer's output that is compared."""
+    """Which part of a layer's output is compared."""
 
     FLATTEN = "flatten"
     CLS = "cls"
@@ -84,7 +84,7 @@ class SecondModel:
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How the map is made."""
+    """The options of the map."""
 
     transform: Annotated[
         Transform,
@@ -146,7 +146,7 @@ def compare(
     """Compare every layer of a model with every layer of another.
 
     Unbiased minibatch CKA with its standard error, over --data. With --out the state is kept in a
-    folder: after Ctrl-C or a crash the same command goes on.
+    folder: after Ctrl-C or a crash the same command resumes.
     """
     request_x, request_y = _requests(x, y, first, second, run)
     from repsim.cli.tasks._map import MapRequest, compare_models
@@ -176,7 +176,7 @@ def _requests(
     if y is None:
         _need_second_model(second)
     else:
-        # Two draws, as of two models built one after the other: one seed would make one model.
+        # Two different draws, because one seed would make the same model twice.
         seed_y = seed + 1 if second.seed_y is None else second.seed_y
         size_y = second.size_y or first.size
         request_y = ModelRequest(y, seed_y, second.weights_y, has_y[0], size_y, first.scale, device)
@@ -187,7 +187,7 @@ def _requests(
 
 
 def _need_second_model(second: SecondModel) -> None:
-    """Refuse options of a second model that is not there, rather than ignore them."""
+    """Raise on options of a second model if there is none."""
     values = {
         "--weights-y": second.weights_y,
         "--size-y": second.size_y,

@@ -15,12 +15,12 @@ from repsim.cli.commands._signature import command
 __all__ = ["measure"]
 
 TEST = "Test"
-"""The panel of the help that lists what a test draws."""
+"""The panel of the help for tests."""
 
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """What is measured."""
+    """The options of the measure."""
 
     measure: Annotated[
         str, typer.Option(rich_help_panel=MEASURE, help="The name of a measure of the library.")
@@ -57,7 +57,7 @@ class MeasureOptions:
 
 @dataclass(frozen=True)
 class TestOptions:
-    """Whether it may be chance."""
+    """The options of the test."""
 
     test: Annotated[
         bool,

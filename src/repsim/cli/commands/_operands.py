@@ -16,10 +16,10 @@ NOUNS = {"arrays": "files of arrays (.npy, .npz)", "models": "models (timm:NAME,
 
 
 class _Operands(TyperCommand):
-    """A command that knows another one, which takes other operands.
+    """A command that knows its sibling, which takes other operands.
 
-    Before it reads its own options, it reads the words of the command line with the options of both
-    commands. So an option of the other command does not hide that the operands are the other's too.
+    Before it reads its options, it parses the command line with the options of both commands. It
+    can therefore recognise operands of the sibling even if options of the sibling are present.
     """
 
     takes = ""
@@ -92,7 +92,7 @@ def _read_with_both(
 ) -> tuple[dict[str, Any], list[Any]] | None:
     """Return the words by parameter, and the parameters that were given.
 
-    None where there is an option that neither command has: the command's own parser says so.
+    None if neither command has one of the options; the parser of the command then reports it.
     """
     parser = command.make_parser(ctx)
     own = {each.name for each in command.get_params(ctx)}
@@ -102,7 +102,7 @@ def _read_with_both(
     try:
         values, _, order = parser.parse_args(list(args))
     except Exception as error:
-        if hasattr(error, "format_message"):  # an error of parsing, in every version of typer
+        if hasattr(error, "format_message"):  # a parsing error in any version of typer
             return None
         raise
     return values, list({each.name: each for each in order}.values())
@@ -115,7 +115,7 @@ def _kind(operand: str, otherwise: str) -> str:
 
 
 def _typed(option: Any, value: Any) -> Sequence[str]:
-    """Return an option with its value as a person types it."""
+    """Return an option with its value, as typed."""
     if option.is_flag:
         return [option.opts[0] if value else option.secondary_opts[0]]
     values = value if option.multiple else [value]

@@ -1,6 +1,6 @@
 """The options that several commands share: each is written once, with its help.
 
-Those of one command alone stand in the file of that command.
+Options of a single command are in the file of that command.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ KERNELS = "linear, rbf, laplacian, polynomial, cosine; with parameters: 'rbf(fra
 
 
 class OnBadImage(StrEnum):
-    """What to do about an image that cannot be read."""
+    """What to do with an image that cannot be read."""
 
     SKIP = "skip"
     ERROR = "error"
 
 
 class Scale(StrEnum):
-    """What pixels between 0 and 1 become before a model sees them."""
+    """The scale of pixels for a model."""
 
     IMAGENET = "imagenet"
     HALF = "half"
@@ -90,7 +90,7 @@ Out = Annotated[
     typer.Option(
         metavar="FOLDER",
         rich_help_panel=OUTPUT,
-        help="Folder for the state, the results and a page. The same command goes on from it.",
+        help="Folder for the state, the results and a page. The same command resumes from it.",
     ),
 ]
 Progress = Annotated[
@@ -105,7 +105,7 @@ Progress = Annotated[
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a command runs, and what is random in it."""
+    """The device and the seed of a command."""
 
     device: Annotated[
         str, typer.Option(rich_help_panel=RUN, help="Where models run: cpu, cuda, cuda:1.")
@@ -122,7 +122,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What a model is made with."""
+    """The options of a model."""
 
     weights: Annotated[
         Path | None,
@@ -162,11 +162,11 @@ class ModelOptions:
 
     @property
     def scale(self) -> str | None:
-        """The name of the scale that was asked for."""
+        """The name of the requested scale."""
         return None if self.normalise is None else self.normalise.value
 
     def request(self, spec: str, run: RunOptions) -> ModelRequest:
-        """Return the model to load, once its name and its weights are checked."""
+        """Return the model to load, after checking its name and its weights."""
         from repsim.cli.models._load import ModelRequest
 
         (has,) = published(self.pretrained, spec)
@@ -211,7 +211,7 @@ class DataOptions:
         Raises
         ------
         UsageError
-            No data are named, or ``scale`` is asked for and the data have no pixels.
+            No data are named, or ``scale`` is given for data without pixels.
         """
         from repsim.cli.data._inputs import Inputs
 
@@ -239,7 +239,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class TokenOptions:
-    """Where the tokens of a model lie, for models that do not say it themselves."""
+    """Where the tokens of a model lie, for models that do not show it."""
 
     grid: Annotated[
         str | None,
@@ -270,7 +270,7 @@ class TokenOptions:
     ] = None
 
     def tokens(self) -> Tokens:
-        """Return it as the analyses take it."""
+        """Return it in the form that the analyses take."""
         from repsim.cli.tasks._analyses import Tokens
 
         return Tokens(_grid(self.grid), self.prefix, self.patch_size)
@@ -282,7 +282,7 @@ def published(pretrained: bool, *specs: str) -> list[bool]:
     Raises
     ------
     UsageError
-        Published weights are asked for, and none of the models has any.
+        Published weights are requested, but none of the models has any.
     """
     have = [pretrained and spec.startswith(("timm:", "torchvision:")) for spec in specs]
     if pretrained and not any(have):

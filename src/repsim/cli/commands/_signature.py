@@ -15,21 +15,21 @@ from repsim.cli._session import Session
 __all__ = ["OUTPUT", "command"]
 
 OUTPUT = "Output"
-"""The panel of the help that lists what every command has."""
+"""The panel of the help for the common options."""
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return a function that typer makes a command of.
+    """Return a function that typer can turn into a command.
 
-    typer reads the options of a command from a signature, so the options that several commands
-    share would stand in each of their signatures. Here a parameter may be a group instead: a
-    dataclass whose fields are options. typer sees the fields, the function gets the group.
+    typer reads the options of a command from its signature, so shared options would be repeated in
+    every signature. Here a parameter may be a group: a dataclass whose fields are options. typer
+    sees the fields, and the function gets the group.
 
     Parameters
     ----------
     function : callable
-        Takes the session, then arguments and options as typer knows them, and groups. ``--json``
-        and ``--debug``, which every command has, are added; the session keeps them.
+        Takes the session, then arguments and options in the form of typer, and groups. ``--json``
+        and ``--debug`` are added to every command and stored in the session.
     """
     hints = get_type_hints(function, include_extras=True)
     _, *parameters = inspect.signature(function).parameters.values()
@@ -44,7 +44,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     def run(context: typer.Context, **given: Any) -> None:
         for field in fields(_Common):
-            del given[field.name]  # their callbacks have told the session
+            del given[field.name]  # their callbacks have set them in the session
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         function(context.obj, **given)

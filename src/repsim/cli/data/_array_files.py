@@ -15,14 +15,14 @@ __all__ = ["read_layers"]
 def read_layers(name: str) -> dict[str, Any]:
     """Return the arrays of a file by name, in its order; ``.npy`` as a memory map.
 
-    The one array of an ``.npy`` goes by the name of the file. Nothing is unpickled.
+    The array of an ``.npy`` has the name of the file. Nothing is unpickled.
 
     Raises
     ------
     UsageError
         There is no such file.
     DataError
-        It is no file of numbers.
+        It is not a file of numbers.
     """
     path = Path(name)
     if not path.is_file():
@@ -33,7 +33,7 @@ def read_layers(name: str) -> dict[str, Any]:
             return {path.stem: found}
         with found:
             layers = {key: found[key] for key in found.files}
-    # What NumPy and zipfile raise for a damaged file, and for one of another kind.
+    # Errors of NumPy and zipfile for a damaged file, and for a file of another kind.
     except Exception as error:
         raise DataError(
             f"the file cannot be read as arrays of numbers.\n  {name}: {error}\n"

@@ -1,4 +1,4 @@
-"""Batches of a data set: in an order that a seed decides, decoded once for all models."""
+"""Batches of a data set, in a seeded order, decoded once for all models."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class BadSamples:
     Attributes
     ----------
     stop : bool
-        Whether the first one is an error.
+        Whether the first one raises.
     reasons : dict of str to str
-        What is wrong, by sample.
+        The reasons, by sample.
     """
 
     stop: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
 
     def add(self, key: str, error: Exception) -> None:
-        """Take note of a sample, or refuse it."""
+        """Record a sample, or raise."""
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         if self.stop:
             raise DataError(
@@ -55,11 +55,11 @@ class BadSamples:
         self.reasons[key] = reason
 
     def attributes(self) -> dict[str, Any]:
-        """Return what a result says of them."""
+        """Return the attributes of a result about them."""
         return {"n_bad_images": len(self.reasons), "bad_images": sorted(self.reasons)}
 
     def tell(self, session: Session) -> None:
-        """Name them at the end."""
+        """Report them at the end."""
         if not self.reasons:
             return
         some = sorted(self.reasons.items())[:10]
@@ -74,12 +74,12 @@ class BadSamples:
 
 @dataclass(frozen=True)
 class Side:
-    """What one model takes of a batch: its ``prepare=``.
+    """The input of one model from a batch: its ``prepare=``.
 
     Attributes
     ----------
     name : str
-        The key in the batch; also what a checkpoint knows it by.
+        The key in the batch, also used in checkpoints.
     """
 
     name: str
@@ -92,14 +92,14 @@ class Side:
 def chosen_samples(samples: Samples, limit: int | None, seed: int) -> np.ndarray[Any, Any]:
     """Return the numbers of the samples in a random order, at most ``limit`` of them.
 
-    The order matters: the files of a class stand together in a folder, and batches of one class
-    would see nothing of the differences between classes.
+    The order matters because the files of a class are adjacent in a folder, and batches of one
+    class would not show the differences between classes.
     """
     return np.random.default_rng(seed).permutation(len(samples))[:limit]
 
 
 class Batches:
-    """Batches of prepared samples; each pass over them has an order of its own.
+    """Batches of prepared samples; each pass has a different order.
 
     Parameters
     ----------
@@ -108,13 +108,13 @@ class Batches:
     order : array of int
         Which samples; the order of the first pass.
     preparations : sequence of Preparation or None
-        How each model gets its images; None where samples are passed as they are.
+        How each model gets its images; None if samples are passed unchanged.
     batch_size : int
         Samples in a batch. Bad ones are replaced by the next, so only the last is short.
     seed : int
-        Of the orders of later passes.
+        Seed of the orders of later passes.
     bad : BadSamples
-        Where those that cannot be read are noted.
+        Records samples that cannot be read.
     workers : int
         Threads that decode.
     labelled : bool
@@ -137,7 +137,7 @@ class Batches:
         self.samples, self.order, self.batch_size = samples, order, batch_size
         self.bad, self.workers, self.labelled = bad, workers, labelled
         self._seed, self._passes = seed, 0
-        # One tensor for models that want the same of an image.
+        # One tensor for models that prepare images in the same way.
         self._kinds: dict[str, Preparation | None] = {}
         names: list[str] = []
         for each in preparations:
@@ -174,7 +174,7 @@ class Batches:
             )
 
     def _read(self, order: np.ndarray[Any, Any]) -> Iterator[tuple[int, list[Tensor]]]:
-        """Decode ahead of what is asked for, in threads; yield in order what could be read."""
+        """Decode ahead in threads; yield the readable samples in order."""
         ahead: deque[tuple[int, Future[list[Tensor]]]] = deque()
         pool = ThreadPoolExecutor(self.workers)
         try:
@@ -202,7 +202,7 @@ class Batches:
 
         try:
             sample = self.samples.read(at)
-        # Whatever a decoder raises over a damaged file: it is reported by name, or stops the run.
+        # Decoders raise many errors for damaged files: report the file, or stop the run.
         except Exception as error:
             raise _Unreadable(error) from error
         if not self.samples.are_images:

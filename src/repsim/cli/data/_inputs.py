@@ -1,4 +1,4 @@
-"""A data set and what is asked of it, from the command line to batches."""
+"""A data set and its options, from the command line to batches."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Inputs:
     data : str
         What ``--data`` names.
     limit : int or None
-        How many samples, all of them with None.
+        Number of samples; None for all.
     seed : int
-        Of their order.
+        Seed of their order.
     batch_size, workers : int
         As in :class:`repsim.cli.data._batches.Batches`.
     stop_at_bad : bool
@@ -52,7 +52,7 @@ class Inputs:
         return chosen_samples(self.samples, self.limit, self.seed)
 
     def arguments(self) -> dict[str, Any]:
-        """Return all that decides the batches, as JSON has it."""
+        """Return all values that determine the batches, in JSON types."""
         return {
             "data": self.samples.digest,
             "n": len(self.samples),
@@ -75,7 +75,7 @@ class Inputs:
         Raises
         ------
         UsageError
-            Images are needed for a model that does not say how it gets them.
+            A model needs images but does not say how it gets them.
         """
         images = self.samples.are_images
         return Batches(
@@ -90,7 +90,7 @@ class Inputs:
         )
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a result says of its data."""
+        """Return the attributes of a result about its data."""
         return {
             "data": self.samples.name,
             "data_digest": self.samples.digest,

@@ -16,25 +16,25 @@ __all__ = ["Images", "Pictures", "RawInputs", "Samples", "open_samples"]
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
-"""What counts as an image in a folder; other files are passed over."""
+"""Suffixes of images in a folder; other files are ignored."""
 
 
 class Samples(Protocol):
-    """A data set: as many samples as its length, perhaps with labels.
+    """A data set: indexed samples, perhaps with labels.
 
     Attributes
     ----------
     name : str
-        What results call it.
+        Its name in results.
     digest : str
-        The same for the same samples: of the names and sizes of files, or of the values.
+        Equal for equal samples; of the names and sizes of files, or of the values.
     labels : array of int (n,), or None
         Class numbers from 0.
     classes : list of str, or None
         Their names.
     are_images : bool
-        Whether samples are pictures, which each model gets prepared in its own way; otherwise
-        they are passed as they are.
+        Whether samples are pictures, which are prepared for each model; other samples are passed
+        unchanged.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Samples(Protocol):
         ...
 
     def key(self, at: int) -> str:
-        """Return what a message calls a sample."""
+        """Return the name of a sample for messages."""
         ...
 
     def read(self, at: int) -> Any:
@@ -59,8 +59,8 @@ class Samples(Protocol):
 class Images:
     """Images in a folder, at any depth, in the order of their paths.
 
-    Where every image lies in a sub-folder, and there are two or more of these, the first
-    sub-folder on the way to an image is its class.
+    If every image is in a sub-folder and there are at least two, the first sub-folder in the path
+    of an image is its class.
     """
 
     are_images = True
@@ -100,10 +100,10 @@ class Images:
         return self.paths[at].as_posix()
 
     def read(self, at: int) -> Any:
-        """Decode the image, all of it: a file that is cut off raises here and not later."""
+        """Decode the whole image, so a truncated file raises here and not later."""
         with self._image.open(self.folder / self.paths[at]) as image:
             image.load()
-            if image.mode.startswith("I;16"):  # PIL's own conversion cuts off at 255
+            if image.mode.startswith("I;16"):  # PIL's conversion clips at 255
                 return self._image.fromarray(
                     np.rint(np.asarray(image) / 257).astype(np.uint8)  # 65535 / 255
                 )
@@ -150,7 +150,7 @@ class Pictures:
 
 
 class RawInputs:
-    """Arrays that the models get as they are, (n, ...)."""
+    """Arrays that the models get unchanged, (n, ...)."""
 
     are_images = False
 
@@ -215,7 +215,7 @@ def _archive(path: Path) -> Samples:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files if key in ("images", "inputs", "labels")}
             names = list(file.files)
-    # What NumPy and zipfile raise for a damaged file, and for one of another kind.
+    # Errors of NumPy and zipfile for a damaged file, and for a file of another kind.
     except Exception as error:
         raise DataError(f"--data: the file cannot be read.\n  {path}: {error}") from error
     if ("images" in arrays) == ("inputs" in arrays):

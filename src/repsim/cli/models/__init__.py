@@ -1,1 +1,1 @@
-"""Models by name: where they come from, their weights, their preparation, their blocks."""
+"""Models by name: their sources, weights, preparation and blocks."""

@@ -1,4 +1,4 @@
-"""The blocks of a model: the layers to look at where nobody says which."""
+"""The blocks of a model, which are the default layers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["find_blocks"]
 def find_blocks(model: nn.Module) -> list[str]:
     """Return the names of a model's repeated blocks, in registration order.
 
-    A block has modules inside, and stands in a container (``Sequential``, ``ModuleList``,
-    ``ModuleDict``, or a class made from one). The blocks of a model are those of the classes of
-    which two stand side by side: ``blocks.3`` of a ViT, ``layer1.0`` of a ResNet. Where there are
-    none, of the classes that occur twice; where there are none of these, the ``Sequential`` that
-    stand side by side. Of blocks inside blocks (those of a stage) the inner ones count. In a model
-    without any (VGG), its convolutions and linear layers.
+    A block has modules inside and is in a container (``Sequential``, ``ModuleList``,
+    ``ModuleDict``, or a subclass). Blocks are the modules of those classes of which a container
+    holds at least two: ``blocks.3`` of a ViT, ``layer1.0`` of a ResNet. If there are none, they are
+    the modules of classes that occur twice, and if there are none of these, the ``Sequential``
+    modules in one container. Of nested blocks (a stage and its blocks) the inner ones count. A
+    model without blocks (VGG) has its convolutions and linear layers instead.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def find_blocks(model: nn.Module) -> list[str]:
     anywhere = Counter(type(module) for module in contained.values())
     side_by_side = {kind for (_, kind), times in beside.items() if times > 1}
     repeated = {kind for kind, times in anywhere.items() if times > 1}
-    # A Sequential may be a convolution with its norm: only where nothing else is a block.
+    # A Sequential may be a convolution with its norm, so it counts only if there is no other block.
     plain = {kind for kind in anywhere if issubclass(kind, nn.Sequential)}
     for kinds in (side_by_side - plain, repeated - plain, side_by_side):
         chosen = [name for name, module in contained.items() if type(module) in kinds]

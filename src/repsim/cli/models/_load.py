@@ -1,4 +1,4 @@
-"""From the name of a model on the command line to a model that runs."""
+"""Loading a model by its name on the command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["LoadedModel", "ModelRequest", "chosen_layers", "load_model"]
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What the command line says of one model."""
+    """The options of the command line about one model."""
 
     spec: str
     seed: int = 0
@@ -34,12 +34,12 @@ class ModelRequest:
     device: str = "cpu"
 
     def check(self) -> None:
-        """Refuse what can be seen to be wrong without building anything.
+        """Raise on errors that can be found without building a model.
 
         Raises
         ------
         UsageError
-            The name has no source, or the weights are not there.
+            The name has no source, or the weights do not exist.
         """
         if ":" not in self.spec:
             raise UsageError(
@@ -51,7 +51,7 @@ class ModelRequest:
             check_weights(self.weights)
 
     def arguments(self) -> dict[str, Any]:
-        """Return all that decides what the model computes, as JSON has it."""
+        """Return all values that determine the output of the model, in JSON types."""
         return {
             "spec": self.spec,
             "seed": self.seed,
@@ -64,16 +64,16 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with what the command needs to know of it.
+    """A model with its name, weights and preparation.
 
     Attributes
     ----------
     name : str
-        What results call it.
+        Its name in results.
     module : torch.nn.Module
         The model, on its device.
     weights : str
-        Where its weights come from, in words.
+        The source of its weights, in words.
     preparation : Preparation or None
         How it gets images, if it says so.
     """
@@ -84,7 +84,7 @@ class LoadedModel:
     preparation: Preparation | None
 
     def digest(self) -> str:
-        """Return digits that tell these weights from others."""
+        """Return a digest of the weights."""
         from repsim.analysis import model_digest
 
         return model_digest(self.module)
@@ -95,7 +95,7 @@ class LoadedModel:
         Raises
         ------
         UsageError
-            It does not say of which size, or takes no images at all.
+            It does not say the size of images, or takes no images.
         """
         if self.preparation is None:
             wants = getattr(self.module, "main_input_name", "pixel_values")
@@ -112,14 +112,15 @@ class LoadedModel:
 
 
 def load_model(session: Session, request: ModelRequest) -> LoadedModel:
-    """Build a model, give it its weights, move it to its device; say where its weights are from.
+    """Build a model, load its weights, move it to its device, and report its weights.
 
     Raises
     ------
     UsageError
-        No such model, with the near names; torch or the model's library is not installed.
+        There is no such model (the message lists similar names), or torch or the library of the
+        model is not installed.
     DataError
-        Weights that are not the model's, or cannot be had.
+        The weights do not belong to the model, or cannot be loaded.
     """
     request.check()
     torch = need("torch", request.spec)
@@ -143,7 +144,7 @@ def load_model(session: Session, request: ModelRequest) -> LoadedModel:
 
 
 def chosen_layers(model: LoadedModel, layers: Sequence[str], option: str) -> None:
-    """Refuse layers that the model does not have, before any data are read."""
+    """Raise on layers that the model lacks, before any data are read."""
     from repsim._errors import LayerNotFoundError
     from repsim.capture import select_layers
 

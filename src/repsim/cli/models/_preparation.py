@@ -1,4 +1,4 @@
-"""From a picture to what a model wants: its size, its channels, its scale."""
+"""Preparing a picture for a model: size, channels and scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["SCALES", "Preparation", "Scale", "channels_of", "plain_preparation"]
 
 CROPPED = 0.875
-"""Part of the shorter side that is kept, where the model does not say: 224 of 256."""
+"""Default part of the shorter side that is kept: 224 of 256."""
 
 Scale: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of pixels in [0, 1]."""
@@ -35,9 +35,9 @@ class Preparation:
     shape : (int, int, int)
         Channels, height and width of the tensor.
     label : str
-        What is done, in words; two that do the same have the same.
+        Description in words; equal preparations have equal labels.
     apply : callable
-        From a PIL image of ``mode`` to a tensor of ``shape``.
+        A function from a PIL image of ``mode`` to a tensor of ``shape``.
     """
 
     shape: tuple[int, int, int]
@@ -46,7 +46,7 @@ class Preparation:
 
     @property
     def mode(self) -> str:
-        """The mode that PIL converts the image to first."""
+        """The mode to which PIL converts the image first."""
         return "L" if self.shape[0] == 1 else "RGB"
 
     def __call__(self, image: Any) -> Tensor:
@@ -55,7 +55,7 @@ class Preparation:
 
 
 def plain_preparation(size: int, channels: int, scale: Scale) -> Preparation:
-    """Resize the shorter side, crop the centre, scale: for models that do not say how.
+    """Resize the shorter side, crop the centre, and scale; for models without a preparation.
 
     Parameters
     ----------
@@ -64,8 +64,8 @@ def plain_preparation(size: int, channels: int, scale: Scale) -> Preparation:
     channels : int
         1 or 3.
     scale : (tuple of float, tuple of float)
-        What is taken off pixels in [0, 1], and what they are divided by; of grey images the mean
-        of the channels' values.
+        The values that are subtracted from pixels in [0, 1], and their divisors; for grey images
+        the means over channels.
     """
     mean, deviation = (np.array(each, dtype=np.float32) for each in scale)
     if channels == 1:

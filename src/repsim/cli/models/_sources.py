@@ -1,4 +1,4 @@
-"""Where models come from: timm, torchvision, transformers, and functions of one's own."""
+"""Sources of models: timm, torchvision, transformers, and functions of the user."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ __all__ = ["SOURCES", "Built", "from_function"]
 
 @dataclass(frozen=True)
 class Built:
-    """A model as its source made it.
+    """A model from its source.
 
     Attributes
     ----------
     module : torch.nn.Module
         The model.
     weights : str
-        "random", "pretrained", or where they come from.
+        "random", "pretrained", or their source.
     preparation : Preparation or None
-        How it gets images; None if it takes none, or does not say its size.
+        How it gets images; None if it takes no images or does not say their size.
     """
 
     module: nn.Module
@@ -49,12 +49,12 @@ class Built:
 
 
 def from_timm(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
-    """Build ``timm:NAME``; images as timm's data configuration of the model says."""
+    """Build ``timm:NAME``; its images follow timm's data configuration of the model."""
     timm = need("timm", f"timm:{name}")
     if not timm.is_model(name):
         raise _unknown("timm", name, timm.list_models())
     stated = timm.get_pretrained_cfg(name)
-    # A model with positions for a grid of patches is built for its size; others take any.
+    # A model with positions for a grid of patches is built for one size; others take any size.
     fixed = bool(getattr(stated, "fixed_input_size", False))
     options = {"img_size": size} if size is not None and fixed else {}
     model = timm.create_model(name, pretrained=pretrained, **options)
@@ -74,7 +74,7 @@ def from_timm(name: str, *, pretrained: bool, size: int | None, scale: str | Non
 
 
 def from_torchvision(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
-    """Build ``torchvision:NAME``; images as the transforms of its published weights do it."""
+    """Build ``torchvision:NAME``; its images follow the transforms of its published weights."""
     models = need("torchvision", f"torchvision:{name}").models
     known = models.list_models(module=models)
     if name not in known:
@@ -164,7 +164,7 @@ SOURCES: dict[str, Callable[..., Built]] = {
     "torchvision": from_torchvision,
     "transformers": from_transformers,
 }
-"""What comes before the colon in the name of a model."""
+"""The part before the colon in the name of a model."""
 
 
 def _fresh_transformer(transformers: Any, name: str, size: int | None) -> Any:
@@ -185,7 +185,7 @@ def _fresh_transformer(transformers: Any, name: str, size: int | None) -> Any:
 
 
 def _hf_scale(folder: Path) -> Scale:
-    """Return the scale of a local folder's image processor; else that of ViT, [-1, 1]."""
+    """Return the scale of the image processor in a local folder, else that of ViT, [-1, 1]."""
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         return SCALES["half"]
@@ -197,7 +197,7 @@ def _hf_scale(folder: Path) -> Scale:
 
 
 def _own_size(model: Any) -> int | None:
-    """Return the image size that timm, torchvision and transformers write on their models."""
+    """Return the image size that timm, torchvision and transformers store in their models."""
     stated = (
         getattr(getattr(model, "patch_embed", None), "img_size", None),
         getattr(model, "image_size", None),
@@ -212,7 +212,7 @@ def _own_size(model: Any) -> int | None:
 
 
 def _own_scale(model: Any) -> Scale:
-    """Return what timm writes on its models; else that of ImageNet."""
+    """Return the scale that timm stores in its models, else that of ImageNet."""
     for each in _cards(model):
         if each.get("mean") and each.get("std"):
             return tuple(each["mean"]), tuple(each["std"])

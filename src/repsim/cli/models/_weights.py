@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 __all__ = ["check_weights", "file_digest", "load_weights"]
 
 WRAPPED = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep the state dict."""
+"""Keys under which training scripts store the state dict."""
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict into a model, every parameter of it.
+    """Load a complete state dict into a model.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model; it is changed.
     path : pathlib.Path
-        ``.safetensors``, or a file of ``torch.save``, read with ``weights_only=True``. A state
-        dict under "state_dict", "model_state_dict" or "model" is found, and the prefix "module."
-        of DataParallel is taken off.
+        ``.safetensors``, or a file of ``torch.save``, read with ``weights_only=True``. A state dict
+        under "state_dict", "model_state_dict" or "model" is found, and the prefix "module." of
+        DataParallel is removed.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def check_weights(path: Path) -> None:
-    """Refuse a file that is not there, before anything is built."""
+    """Raise on a missing file before a model is built."""
     if not path.is_file():
         raise UsageError(f"--weights: there is no such file.\n  got {path}")
 
@@ -83,14 +83,14 @@ def _read(path: Path) -> dict[str, Any]:
         safetensors = need("safetensors.torch", f"--weights {path}")
         try:
             state: Any = safetensors.load_file(path)
-        except Exception as error:  # the format's own error has no public name
+        except Exception as error:  # the error of the format has no public name
             raise DataError(f"--weights: damaged, or no safetensors.\n  {path}: {error}") from error
         return dict(state)
     torch = need("torch", f"--weights {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # A pickle of anything else than tensors could run code: it is refused, not tried.
+        # A pickle of other objects than tensors could run code, so it is refused.
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"--weights: not a state dict that can be read without running code.\n"

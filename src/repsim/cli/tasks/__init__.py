@@ -1,1 +1,1 @@
-"""What the commands do once their arguments are read; imported when a command runs."""
+"""The work of the commands after their arguments are read; imported when a command runs."""

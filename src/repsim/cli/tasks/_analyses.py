@@ -1,4 +1,4 @@
-"""What ``analyse`` does with a model: each analysis by the name it is saved under."""
+"""The analyses of ``repsim analyse``, by the names of their results."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from repsim.cli.tasks._shapes import output_shapes
 __all__ = ["ANALYSES", "Task", "Tokens"]
 
 FIELD_IMAGES, FIELD_BATCH = 32, 8
-"""Images of a receptive field, which more hardly change, and how many at a time: the graph of a
-batch is kept."""
+"""Images for receptive fields, and images per batch.
+
+More images change a field little. Batches are small because the graph of a batch is in memory.
+"""
 
 FINEST = 16
-"""Rows of a grid up to which each token has a patch of its own; finer maps get 14 x 14 patches."""
+"""Up to this number of rows each token has its own patch; finer maps get 14 x 14 patches."""
 
 HELD_OUT = 5
-"""Every so many-th sample is for testing a probe."""
+"""Every n-th sample tests a probe."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Where the tokens of a model lie, as far as somebody says so.
+    """The user's options about where the tokens of a model lie.
 
     Attributes
     ----------
@@ -41,7 +43,7 @@ class Tokens:
     prefix : int or None
         Tokens before them.
     patch_size : float or None
-        Pixels from a patch to the next.
+        Pixels from one patch to the next.
     """
 
     grid: tuple[int, int] | None = None
@@ -51,7 +53,7 @@ class Tokens:
 
 @dataclass
 class Task:
-    """One model, the data, and the layers to look at.
+    """One model, the data, and the layers to analyse.
 
     Attributes
     ----------
@@ -60,13 +62,13 @@ class Task:
     inputs : Inputs
         The data.
     wanted : tuple of str, or None
-        What ``--layers`` names; None leaves it to each analysis.
+        The layers of ``--layers``; with None each analysis chooses.
     progress : bool
         Whether to show bars.
     tokens : Tokens
         Where they lie.
     attention : tuple of str, or None
-        What ``--layers`` names of the modules that hold attention, where that is all it means.
+        The layers of ``--layers`` if they name modules with attention only.
     state : pathlib.Path or None
         Where an unfinished map is kept.
     """
@@ -81,14 +83,15 @@ class Task:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of the layers asked for, or of the model's blocks."""
+        """The names of the requested layers, or of the blocks of the model."""
         return self.wanted or tuple(find_blocks(self.model.module))
 
     @property
     def blocks(self) -> Any:
-        """These as an analysis wants them.
+        """The layers in the form that an analysis takes.
 
-        What nobody asked for by name may be left out where it has no grid: the head of a network.
+        Layers that the user did not name may be left out if they have no grid, such as the head of
+        a network.
         """
         if self.wanted is not None:
             return self.wanted
@@ -97,7 +100,7 @@ class Task:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What all analyses are called with."""
+        """The common arguments of all analyses."""
         return {"progress": self.progress, "name": self.model.name}
 
     def batches(self, **options: Any) -> Any:
@@ -205,4 +208,4 @@ ANALYSES: dict[str, Callable[[Task], Any]] = {
     "localization": _localization,
     "linear_probe": _linear_probe,
 }
-"""By the name that a result is saved under, in the order in which they run."""
+"""By the name of the saved result, in the order in which they run."""

@@ -1,4 +1,4 @@
-"""What ``repsim measure`` does: two arrays give a number, named layers give a matrix."""
+"""The work of ``repsim measure``: two arrays give a number, named layers give a matrix."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Choice:
 
 
 def _choice(asked: MeasureOptions) -> _Choice:
-    """Read the measure and its options; the estimator is the unbiased one unless another is asked.
+    """Read the measure and its options; the estimator is unbiased by default.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def _only(layers: Mapping[str, Any]) -> Any:
 
 
 def _pair(x: Any, y: Any, choice: _Choice, chance: TestOptions) -> dict[str, Any]:
-    """Return the value of two arrays, with what it takes to read it."""
+    """Return the value of two arrays, with p-value and interval if requested."""
     measure, settings = choice.measure, choice.settings
     options = measure.options("measure", settings)
     found: dict[str, Any] = {
@@ -145,7 +145,7 @@ def _pair(x: Any, y: Any, choice: _Choice, chance: TestOptions) -> dict[str, Any
 def _show_pair(
     session: Session, found: Mapping[str, Any], measure: Measure, chance: TestOptions
 ) -> None:
-    # The bare number first: `repsim measure a.npy b.npy | head -1` is a value.
+    # Write the bare number first, so `repsim measure a.npy b.npy | head -1` is a value.
     session.line(f"{found['value']:.6f}")
     options = [
         f"{name}={found[name]}"
@@ -176,7 +176,7 @@ def _matrix(
     chance: TestOptions,
     progress: bool,
 ) -> Any:
-    """Return the values of all pairs of layers, with p-values if a test is asked for."""
+    """Return the values of all pairs of layers, with p-values if a test is requested."""
     import repsim
 
     measure, settings = choice.measure, choice.settings

@@ -1,4 +1,4 @@
-"""What ``repsim layers`` does: list the layers of a model under the names that results have."""
+"""The work of ``repsim layers``: list the layers of a model by their names in results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["list_layers"]
 def list_layers(
     session: Session, request: ModelRequest, layers: Sequence[str], data: str | None
 ) -> None:
-    """List the layers in execution order, and those that do not run at the end."""
+    """List the layers in execution order, then those that do not run."""
     request.check()
     inputs = None if data is None else Inputs(data)
     model = load_model(session, request)

@@ -1,4 +1,4 @@
-"""What ``repsim compare`` does: a map of layers, which goes on after an interrupt."""
+"""The work of ``repsim compare``: a map of layers, resumable after an interrupt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "compare"
 
 @dataclass(frozen=True)
 class MapRequest:
-    """The map that the command line asks for."""
+    """The requested map."""
 
     layers: tuple[str, ...]
     layers_y: tuple[str, ...] | None
@@ -33,7 +33,7 @@ class MapRequest:
     z_scores: bool
 
     def arguments(self) -> dict[str, Any]:
-        """Return all of it as JSON has it."""
+        """Return all options in JSON types."""
         return {
             "layers": list(self.layers),
             "layers_y": None if self.layers_y is None else list(self.layers_y),
@@ -54,7 +54,7 @@ def compare_models(
     out: Path | None,
     progress: bool,
 ) -> None:
-    """Compare all layers of two models, or of one with itself."""
+    """Compare all layers of two models, or of one model with itself."""
     for request in (x, y):
         if request is not None:
             request.check()
@@ -138,7 +138,7 @@ def _computed(
 
 
 def _names(models: list[LoadedModel], x: ModelRequest, y: ModelRequest | None) -> tuple[str, str]:
-    """Return two names, which differ where the models do."""
+    """Return two names, which differ if the models do."""
     if y is None:
         return models[0].name, models[0].name
     a, b = models[0].name, models[1].name

@@ -1,4 +1,4 @@
-"""What ``repsim analyse`` and ``repsim attention`` do: run analyses of one model, one by one."""
+"""The work of ``repsim analyse`` and ``repsim attention``: run analyses of one model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ending:
 
 
 def check_names(names: Sequence[str]) -> list[str]:
-    """Return the analyses to run, in their own order.
+    """Return the analyses to run, in their fixed order.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def analyse_model(
 ) -> int:
     """Run the analyses that are not finished yet; return the exit code."""
     request.check()
-    # Not the analyses: a folder grows by those that are asked for later.
+    # Without the list of analyses, because later calls may add analyses to a folder.
     folder = RunFolder(session, out, "analyse", _arguments(request, inputs, layers, tokens))
     waiting = [name for name in names if not folder.has(name) and name not in folder.skipped]
     endings = {name: Ending(name, "done") for name in names if folder.has(name)}
@@ -100,7 +100,7 @@ def measure_one(
     out: Path | None,
     progress: bool,
 ) -> None:
-    """Run one analysis, without which there is no result, and show it."""
+    """Run one analysis that must succeed, and show its result."""
     request.check()
     folder = None
     if out is not None:
@@ -162,7 +162,7 @@ def _task(
 def _one(
     session: Session, name: str, task: Task, described: dict[str, Any], folder: RunFolder
 ) -> Ending:
-    """Run one analysis and keep what came of it; an error is that of this analysis alone."""
+    """Run one analysis and save its result; an error ends only this analysis."""
     try:
         result = ANALYSES[name](task)
     except (UsageError, Interrupted):
@@ -170,7 +170,7 @@ def _one(
     except (CaptureError, InputError) as error:
         if isinstance(error, NonFiniteError):
             return Ending(name, "failed", str(error))
-        # The model has no attention, no grid, no skips; the data no labels.
+        # The model has no attention, grid or skips, or the data have no labels.
         reason = f"{error}{_options_for(error)}"
         folder.skip(name, reason)
         return Ending(name, "skipped", reason)
@@ -183,7 +183,7 @@ def _one(
 
 
 def _options_for(error: Exception) -> str:
-    """Say how a command line gives what the message of a function asks for."""
+    """Return a line that names the options of the command for the arguments in a message."""
     asked = any(f"{name}=" in str(error) for name in ("grid", "prefix", "patch_size"))
     return "\n  On the command line: --grid, --prefix, --patch-size." if asked else ""
 

@@ -1,4 +1,4 @@
-"""What a result says of where it comes from, beyond what the analyses say themselves."""
+"""Provenance that the command adds to the attributes of a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a model with what they return, found by running it once."""
+"""The layers of a model with their output shapes, found by running it once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class LayerShape:
     Attributes
     ----------
     name : str
-        As results label it: with ``:0``, ``:1``, ... where the module runs several times.
+        Its label in results: with ``:0``, ``:1``, ... if the module runs several times.
     kind : str
         Its class.
     shape : tuple of int
-        Of the first tensor that it returns; empty where it returns none.
+        Shape of the first tensor that it returns; empty if it returns none.
     ran : bool
-        Whether it runs at all.
+        Whether it runs.
     """
 
     name: str
@@ -39,7 +39,7 @@ class LayerShape:
 
 
 def example(model: LoadedModel, inputs: Inputs | None, n: int = 2) -> Tensor:
-    """Return a batch: of the data, or noise of the size that the model wants."""
+    """Return a batch of the data, or noise of the size that the model needs."""
     import torch
 
     if inputs is not None:
@@ -53,7 +53,7 @@ def example(model: LoadedModel, inputs: Inputs | None, n: int = 2) -> Tensor:
 def output_shapes(
     model: LoadedModel, inputs: Inputs | None, layers: Sequence[str]
 ) -> list[LayerShape]:
-    """Return the calls of the chosen layers in the order in which they end, then the idle ones."""
+    """Return the calls of the chosen layers in the order of their ends, then idle layers."""
     import torch
 
     from repsim.capture import select_layers, tensors_in

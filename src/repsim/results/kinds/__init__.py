@@ -1,1 +1,1 @@
-"""One file for each kind of result: what it contains, its headline numbers and its table."""
+"""One file for each kind of result: its contents, its headline numbers and its table."""

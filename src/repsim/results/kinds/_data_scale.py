@@ -28,7 +28,7 @@ VARIABLES = {
 
 
 def part_label(fraction: Any) -> str:
-    """Return what to call a part of the data: "10 % of the data"; a name stays as it is."""
+    """Return the label of a part of the data, "10 % of the data", or a name itself."""
     try:
         return f"{100 * float(fraction):.4g} % of the data"
     except ValueError:

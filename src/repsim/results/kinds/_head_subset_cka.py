@@ -20,7 +20,7 @@ SUBSETS = ("subset", "layer_y")
 CKA = "unbiased minibatch CKA of what a subset of heads puts out"
 
 ALONG_DISTANCE = "mean attention distance of the heads"
-"""What the subsets are drawn along."""
+"""The axis along which subsets are drawn."""
 
 VARIABLES = {
     "cka": Variable(SUBSETS, "CKA", CKA),
@@ -40,7 +40,7 @@ def subset_order(result: xarray.Dataset) -> Any:
 
 
 def findings(result: xarray.Dataset) -> list[Finding]:
-    """Return for each layer how CKA goes with the distance of the heads."""
+    """Return, for each layer, the correlation of CKA with the distance of the heads."""
     cka = values_of(result, "cka", *SUBSETS)
     along = values_of(result, "mean_distance", "subset")
     found = []

@@ -28,7 +28,7 @@ __all__ = [
 
 LEAST_Z = 3.0
 MOST_P = 0.05
-"""What counts as above chance."""
+"""The threshold above chance."""
 
 WIDEST = 10
 """Columns up to which a table shows a map whole."""
@@ -68,7 +68,7 @@ def main_variable(result: xarray.Dataset) -> str:
 
 
 def is_with_itself(array: xarray.DataArray) -> bool:
-    """Whether a map is that of one set of layers with the same set: then it is symmetric."""
+    """Whether a map compares one set of layers with itself, so it is symmetric."""
     if layer_names(array, "layer_x") != layer_names(array, "layer_y"):
         return False
     return array.attrs.get("model_x") == array.attrs.get("model_y") and bool(
@@ -84,10 +84,10 @@ class Threshold(NamedTuple):
     """"least" or "most"."""
     level: float
     sign: str
-    """How it is written, for the cells that are above chance and for those that are not."""
+    """Its text for the cells above chance and for the others."""
     opposite: str
     scope: str
-    """Whether it holds for all cells together or for each on its own."""
+    """Whether it holds for all cells together or for each cell alone."""
 
     def above(self, result: xarray.Dataset) -> Any:
         """Return the mask of the cells above chance; NaN is not."""
@@ -152,7 +152,7 @@ def _above_chance(result: xarray.Dataset, counted: Any) -> list[Finding]:
 
 
 def table(result: xarray.Dataset) -> Table:
-    """Return the map, or the steps from layer to layer of one model, or the best matches."""
+    """Return the map, the steps from layer to layer of one model, or the best matches."""
     attrs, key = result.attrs, main_variable(result)
     model_x, model_y = (attrs.get(f"model_{side}", side) for side in "xy")
     estimator = str(attrs.get("estimator", "")).removeprefix("minibatch ")
@@ -165,7 +165,7 @@ def table(result: xarray.Dataset) -> Table:
         return map_table(title, array)
     if not alone:
         return _matches(title, array, result.get("standard_error"))
-    # Of a model with itself every layer is most similar to itself: the next one says more.
+    # In one model every layer is most similar to itself, so show the next layer.
     rows: list[list[object]] = [
         [a, b, float(array.sel(layer_x=a, layer_y=b))]
         for a, b in pairwise(layer_names(array, "layer_x"))
@@ -175,7 +175,7 @@ def table(result: xarray.Dataset) -> Table:
 
 
 def map_table(title: str, array: xarray.DataArray) -> Table:
-    """Return a map whole if it is small, else what each layer of x is most similar to."""
+    """Return a whole map if it is small, else the most similar layer of each layer of x."""
     if array.sizes["layer_y"] > WIDEST:
         return _matches(title, array, None)
     rows: list[list[object]] = [
@@ -204,7 +204,7 @@ def _matches(title: str, array: xarray.DataArray, errors: Any) -> Table:
 
 
 class _LayerMap(Kind):
-    """A map is recognised by its dimensions: its variable has the name of its measure."""
+    """A map is recognised by its dimensions, because its variable has the name of its measure."""
 
     def fits(self, result: xarray.Dataset) -> bool:
         return any(result[key].dtype.kind != "b" for key in map_variables(result))

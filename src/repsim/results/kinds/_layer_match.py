@@ -1,4 +1,4 @@
-"""Where in the depth of one model each layer of the other finds its like."""
+"""At which depth of one model each layer of the other finds its most similar layer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def similarity_of(result: xarray.Dataset) -> str | None:
 
 
 def findings(result: xarray.Dataset) -> list[Finding]:
-    """Return how deep into y the lower half of x reaches."""
+    """Return how deep in y the lower half of x finds its matches."""
     model_x, model_y = model_of(result, "x"), model_of(result, "y")
     what = {
         "lower_half_reach": f"depth of {model_y} below which 90% of the lower half of {model_x} "

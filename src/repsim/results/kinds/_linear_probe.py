@@ -29,7 +29,7 @@ VARIABLES = {
 
 
 def chosen_tokens(result: xarray.Dataset) -> dict[int, str]:
-    """Return the choices of tokens that are not single ones: place along "token", and label."""
+    """Return the choices that are not single tokens: place along "token", and label."""
     return {
         at: token.replace("_", " ").replace("cls", "CLS")
         for at, token in enumerate(names_of(result, "token"))
@@ -47,7 +47,7 @@ class SingleTokens(NamedTuple):
 
 
 def single_tokens(result: xarray.Dataset, variable: str = "accuracy") -> SingleTokens | None:
-    """Sum up the probes of single tokens, whose names are numbers; None if there are none."""
+    """Summarise the probes of single tokens, whose names are numbers; None if there are none."""
     names = names_of(result, "token")
     single = [at for at, token in enumerate(names) if token.isdigit()]
     if not single:

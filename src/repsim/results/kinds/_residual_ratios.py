@@ -20,7 +20,7 @@ TOKENS = ("site", "token")
 RATIO = "‖skip‖ / ‖branch‖"
 
 GROUPS = {"ratio_prefix": "prefix tokens (CLS)", "ratio_spatial": "spatial tokens"}
-"""The variables that are means over tokens, and which tokens."""
+"""The variables that are means over tokens, and the names of these tokens."""
 
 _RATIO = "norm of the skip over norm of the branch"
 VARIABLES = {
@@ -38,7 +38,7 @@ VARIABLES = {
 
 
 def group_ratios(result: xarray.Dataset) -> dict[str, Any]:
-    """Return the ratios (site) of the groups of tokens that there are, by what they are called."""
+    """Return the ratios (site) of the existing groups of tokens, by name."""
     found = {what: optional_values(result, key, "site") for key, what in GROUPS.items()}
     known = {
         what: each for what, each in found.items() if each is not None and np.isfinite(each).any()

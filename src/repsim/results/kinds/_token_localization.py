@@ -36,20 +36,20 @@ VARIABLES = {
 }
 
 PLACES = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
-"""The coordinates that say where tokens and patches are."""
+"""The coordinates of the places of tokens and patches."""
 
 
 class TokenMaps(NamedTuple):
     """The tokens of one layer, each as a map of the patches."""
 
     maps: Any
-    """Of all tokens, (tokens, rows of patches, columns of patches); NaN where undefined."""
+    """Values of all tokens, (tokens, rows of patches, columns of patches); NaN where undefined."""
     is_prefix: Any
     placed: Any
     """Which tokens have a place in the grid."""
     rows: Any
     columns: Any
-    """Of the tokens; meaningless for those without a place."""
+    """Places of the tokens; meaningless for tokens without a place."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -66,7 +66,7 @@ class TokenMaps(NamedTuple):
 def token_maps(one: xarray.Dataset) -> TokenMaps:
     """Arrange the values of one layer, ``result.isel(layer=i)``, by the places of its patches."""
     lie = [values_of(one, name, "patch") for name in ("patch_row", "patch_column")]
-    # A layer with fewer patches, or tokens, than others is filled up with some that are nowhere.
+    # A layer with fewer patches or tokens than others is padded with entries without a place.
     real = (lie[0] >= 0) & (lie[1] >= 0)
     patch_rows, patch_columns = (places[real].astype(int) for places in lie)
     shape = int(patch_rows.max(initial=0)) + 1, int(patch_columns.max(initial=0)) + 1
@@ -81,7 +81,7 @@ def token_maps(one: xarray.Dataset) -> TokenMaps:
 
 
 def findings(result: xarray.Dataset) -> list[Finding]:
-    """Return how many tokens are most similar to their own patch, and how far off the rest are."""
+    """Return the share of tokens most similar to their own patch, and the distance of misses."""
     layers, found = names_of(result, "layer"), []
     hits = optional_values(result, "hit_rate", "layer")
     if hits is not None:
