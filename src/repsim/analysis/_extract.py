@@ -157,15 +157,7 @@ def extract(
     1.0
     >>> folder.cleanup()
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"extract: model must be a torch.nn.Module.\n  got {type(model).__name__}")
-    if dtype is not None and dtype not in DTYPES:
-        raise InputError(
-            f"extract: dtype must be one of {', '.join(map(repr, DTYPES))}, or None.\n"
-            f"  got {dtype!r}"
-        )
-    if not isinstance(memory, int) or memory < 1:
-        raise InputError(f"extract: memory must be a positive number of bytes.\n  got {memory!r}")
+    _check(model, dtype, memory)
     check_sample_ids("extract", sample_ids)
     masks = Masks("extract", mask)
     to_host = _ToHost(BoundTransform("extract", transform, model, masks), dtype)
@@ -212,6 +204,18 @@ def extract(
     finally:
         store.close()
     return open_activations(out)
+
+
+def _check(model: object, dtype: str | None, memory: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"extract: model must be a torch.nn.Module.\n  got {type(model).__name__}")
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(
+            f"extract: dtype must be one of {', '.join(map(repr, DTYPES))}, or None.\n"
+            f"  got {dtype!r}"
+        )
+    if not isinstance(memory, int) or memory < 1:
+        raise InputError(f"extract: memory must be a positive number of bytes.\n  got {memory!r}")
 
 
 def _fill(

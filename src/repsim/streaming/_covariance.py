@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array import (
-    accumulator_dtype,
-    namespace,
-    same_home,
-    to_numpy,
-    unlabelled_sides,
-    unpromoted_samples,
-)
+from repsim._array import accumulator_dtype, same_home, to_numpy, unlabelled_sides
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateError, warn
 from repsim._typing import Array
 from repsim._version import __version__
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator
 from repsim.results import map_of_layers
-from repsim.streaming._covariance_sums import Cuts, Moments
+from repsim.streaming._checks import batch_size, named_samples, require_state
+from repsim.streaming._covariance_sums import Cuts, Moments, column_means, column_slices
 
 if TYPE_CHECKING:
     import xarray
@@ -129,8 +123,8 @@ class StreamingLinearCKA:
         """
         operation = "StreamingLinearCKA.update"
         xs, ys = unlabelled_sides(operation, xs=xs, ys=ys)
-        x = self._features(operation, "xs", xs)
-        y = None if ys is None else self._features(operation, "ys", ys)
+        x = _in_double(named_samples(operation, "xs", xs))
+        y = None if ys is None else _in_double(named_samples(operation, "ys", ys))
         widths_x = {name: v.shape[1] for name, v in x.items()}
         widths_y = None if y is None else {name: v.shape[1] for name, v in y.items()}
         if self.n_batches and (widths_x, widths_y) != (self.layers_x, self.layers_y):
@@ -140,28 +134,16 @@ class StreamingLinearCKA:
                 f"  now: {_described(widths_x, widths_y)}\n"
                 f"  A layer that runs in some batches only cannot be compared over all."
             )
-        sizes = {
-            f"{side}[{name!r}]": v.shape[0]
-            for side, group in (("xs", x), ("ys", y or {}))
-            for name, v in group.items()
-        }
-        if len(set(sizes.values())) > 1:
-            raise InputError(
-                f"{operation}: all layers must describe the same samples.\n"
-                f"  {', '.join(f'{name}: n={n}' for name, n in sizes.items())}\n"
-                f"  Is axis 0 the sample axis in all of them?"
-            )
-        if y is not None:
-            namespace(operation, xs=next(iter(xs.values())), ys=next(iter((ys or xs).values())))
-        names = dict(zip(sizes, [*x.values(), *(y or {}).values()], strict=True))
-        for label, v in names.items():
-            xp = array_namespace(v)
-            if not bool(xp.all(xp.isfinite(v))):
-                raise NonFiniteError(
-                    f"{operation}: activations must be finite.\n"
-                    f"  {label}, batch {self.n_batches} (counted from 0)\n"
-                    f"  Half precision overflows at 65504. The batches before are kept."
-                )
+        batch_size(operation, xs, ys)
+        for side, arrays in (("xs", x), ("ys", y or {})):
+            for name, v in arrays.items():
+                xp = array_namespace(v)
+                if not bool(xp.all(xp.isfinite(v))):
+                    raise NonFiniteError(
+                        f"{operation}: activations must be finite.\n"
+                        f"  {side}[{name!r}], batch {self.n_batches} (counted from 0)\n"
+                        f"  Half precision overflows at 65504. The batches before are kept."
+                    )
         if not self.n_batches:
             self.layers_x, self.layers_y = widths_x, widths_y
         self._add(x, y)
@@ -174,10 +156,10 @@ class StreamingLinearCKA:
                 if same_home(before.zw, z):
                     shifts = before.shift_z, before.shift_w
                 else:
-                    shifts = _mean(z), _mean(w)
+                    shifts = column_means(z), column_means(w)
                 moments.append(before.plus(Moments.of(z, w, *shifts, cuts), cuts))
             else:
-                moments.append(Moments.of(z, w, _mean(z), _mean(w), cuts))
+                moments.append(Moments.of(z, w, column_means(z), column_means(w), cuts))
         self._moments = moments
         self.n_batches += 1
 
@@ -196,30 +178,12 @@ class StreamingLinearCKA:
         return [(cuts, a, b) for cuts, (a, b) in zip(self._cuts(), sides, strict=True)]
 
     def _cuts(self) -> list[Cuts]:
-        cut_x = _slices(self.layers_x)
+        cut_x = column_slices(self.layers_x)
         if self.layers_y is None:
             return [Cuts(cut_x, cut_x)]
         each = [*self.layers_x.values(), *self.layers_y.values()]
         own = [(slice(0, p),) for p in each]
-        return [Cuts(cut_x, _slices(self.layers_y)), *(Cuts(c, c) for c in own)]
-
-    @staticmethod
-    def _features(operation: str, side: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        if not isinstance(arrays, Mapping) or not arrays:
-            raise InputError(
-                f"{operation}: {side} must map layer names to arrays, at least one.\n"
-                f"  got {type(arrays).__name__}\n  Name them: {{'x': x}}, {{'y': y}}."
-            )
-        out, first = {}, next(iter(arrays.items()))
-        for name, x in arrays.items():
-            label = f"{side}[{name!r}]"
-            xp = namespace(operation, **{f"{side}[{first[0]!r}]": first[1], label: x})
-            x = unpromoted_samples(operation, x, label)
-            if accumulator_dtype(xp, x) == xp.float64:
-                out[name] = xp.astype(x, xp.float64, copy=False)
-            else:
-                out[name] = to_numpy(x).astype(np.float64)
-        return out
+        return [Cuts(cut_x, column_slices(self.layers_y)), *(Cuts(c, c) for c in own)]
 
     # Results
 
@@ -257,14 +221,15 @@ class StreamingLinearCKA:
         lx = len(self.layers_x)
         xy = found[0]
         if self.layers_y is None:
-            selves, traces = np.diagonal(xy).copy(), self._traces(self._moments[0])
+            selves, own = np.diagonal(xy).copy(), self._moments
         else:
-            selves = np.array([one.item() for one in found[1:]])
-            traces = np.concatenate([self._traces(one) for one in self._moments[1:]])
+            selves, own = np.array([one.item() for one in found[1:]]), self._moments[1:]
+        # Σ ‖x_i‖² about the shift: at least that about the mean, and zero for a constant.
+        traces = np.concatenate([to_numpy(moments.a) for moments in own])
         selves = above_rounding(np, selves, traces**2, np.float64)
         xx, yy = selves[:lx], selves if self.layers_y is None else selves[lx:]
         names = [f"x {n!r}" for n in self.layers_x] + [f"y {n!r}" for n in self.layers_y or {}]
-        constant = [name for name, own in zip(names, selves, strict=True) if own == 0]
+        constant = [name for name, value in zip(names, selves, strict=True) if value == 0]
         if constant:
             warn(
                 f"StreamingLinearCKA: constant over the samples, so its CKA is undefined (NaN): "
@@ -284,11 +249,6 @@ class StreamingLinearCKA:
                 "repsim_version": __version__,
             },
         )
-
-    @staticmethod
-    def _traces(moments: Moments) -> np.ndarray[Any, Any]:
-        """Σ ‖x_i‖² about the shift: at least that about the mean, and zero for a constant."""
-        return to_numpy(moments.a)
 
     # Several accumulators
 
@@ -354,19 +314,8 @@ class StreamingLinearCKA:
         StateError
             If it is not such a state, or has another format.
         """
-        if not isinstance(state, Mapping) or state.get("format") != FORMAT:
-            got = state.get("format") if isinstance(state, Mapping) else type(state).__name__
-            raise StateError(
-                f"StreamingLinearCKA.from_state_dict: not a state of this accumulator.\n"
-                f"  expected format {FORMAT!r}, got {got!r}"
-            )
-        missing = {"estimator", "layers_x", "layers_y", "n_batches", "moments"} - state.keys()
-        if missing:
-            raise StateError(
-                f"StreamingLinearCKA.from_state_dict: the state is incomplete.\n"
-                f"  missing: {sorted(missing)}\n"
-                f"  Was it cut off while it was saved? Go back to an earlier one."
-            )
+        keys = {"estimator", "layers_x", "layers_y", "n_batches", "moments"}
+        require_state("StreamingLinearCKA", state, FORMAT, keys)
         acc = cls(estimator=state["estimator"])
         acc.layers_x = dict(state["layers_x"])
         acc.layers_y = None if state["layers_y"] is None else dict(state["layers_y"])
@@ -375,15 +324,16 @@ class StreamingLinearCKA:
         return acc
 
 
-def _mean(x: Array) -> Any:
-    """The column means of a batch; for a constant column exactly its value."""
-    xp = array_namespace(x)
-    return x[0, :] + xp.mean(x - x[:1, :], axis=0)
-
-
-def _slices(widths: Mapping[str, int]) -> tuple[slice, ...]:
-    ends = np.cumsum(list(widths.values())).tolist()
-    return tuple(slice(e - p, e) for e, p in zip(ends, widths.values(), strict=True))
+def _in_double(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays in float64, on the CPU if their device has no float64."""
+    out = {}
+    for name, x in arrays.items():
+        xp = array_namespace(x)
+        if accumulator_dtype(xp, x) == xp.float64:
+            out[name] = xp.astype(x, xp.float64, copy=False)
+        else:
+            out[name] = to_numpy(x).astype(np.float64)
+    return out
 
 
 def _orders(acc: StreamingLinearCKA) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,7 +13,7 @@ from repsim._array import same_home, to_numpy
 from repsim._typing import Array
 from repsim.estimators import unbiased_product
 
-__all__ = ["Cuts", "Moments"]
+__all__ = ["Cuts", "Moments", "column_means", "column_slices"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,18 @@ class Cuts:
 
     z: tuple[slice, ...]
     w: tuple[slice, ...]
+
+
+def column_means(x: Array) -> Any:
+    """The column means of a batch; for a constant column exactly its value."""
+    xp = array_namespace(x)
+    return x[0, :] + xp.mean(x - x[:1, :], axis=0)
+
+
+def column_slices(widths: Mapping[str, int]) -> tuple[slice, ...]:
+    """Where each layer lies among the columns of all layers side by side."""
+    ends = np.cumsum(list(widths.values())).tolist()
+    return tuple(slice(e - p, e) for e, p in zip(ends, widths.values(), strict=True))
 
 
 def _by_layer(x: Array, cuts: tuple[slice, ...]) -> Any:

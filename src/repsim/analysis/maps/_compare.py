@@ -196,29 +196,18 @@ def compare(
     ['0', '1', '2']
     """
     _check(model_x, model_y, passes, names)
-    resolved = resolve_kernel("compare", kernel)
-    if precision is not None:
-        resolved = with_precision("compare", resolved, precision)
+    resolved = _resolved(kernel, precision)
     ranks = Ranks(group, sample_ids, resolved)
     side = partial(RecordedSide, "compare", kernel=resolved, forward=forward)
     of_x = SideOptions(transform, mask, select, batch_dim)
     of_y = of_x.with_given(
         transform=transform_y, mask=mask_y, select=select_y, batch_dim=batch_dim_y
     )
-    other = model_x if model_y is None else model_y
-    x, y = side(model_x, layers, of_x, prepare=prepare_x), None
-    # One forward serves both sides if they are one model on one input.
-    same_input = prepare_y is prepare_x or (model_y is None and prepare_y is None)
-    one_forward = other is model_x and same_input
-    if not one_forward or layers_y is not None or of_y != of_x:
-        layers_y = layers if layers_y is None else layers_y
-        y = side(other, layers_y, of_y, prepare=prepare_y)
-    sides = Sides(x, y, one_forward=one_forward)
+    sides = Sides.of(side, (model_x, layers, of_x, prepare_x), (model_y, layers_y, of_y, prepare_y))
 
-    name_x, name_y = names or (None, None)
     labels = {
-        "model_x": model_label(model_x, name_x),
-        "model_y": model_label(other, name_y),
+        "model_x": model_label(model_x, names and names[0]),
+        "model_y": model_label(sides.model_y, names and names[1]),
         "transform": transform_label(transform),
     }
     if of_y.transform is not of_x.transform:
@@ -234,7 +223,7 @@ def compare(
     result = partial(cka_map, origin={**labels, **versions()}, z_scores=z_scores)
     with ranks.raise_on_all_ranks():
         run = Run(ranks, resolved, sides.kernels, checkpoint, fingerprint)
-        with as_found(model_x, other), sides.in_place(), run.saving(result):
+        with as_found(model_x, sides.model_y), sides.in_place(), run.saving(result):
             for batch, new in run.batches(data, passes, progress=progress):
                 run.count(sides.grams(batch), new)
             sides.check_used()
@@ -258,17 +247,22 @@ def _check(model_x: object, model_y: object, passes: object, names: object) -> N
         )
 
 
+def _resolved(kernel: str | Kernel, precision: Precision | None) -> Kernel:
+    resolved = resolve_kernel("compare", kernel)
+    return resolved if precision is None else with_precision("compare", resolved, precision)
+
+
 def _fingerprint(sides: Sides, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return the values that must be equal to resume a run from a checkpoint."""
     x, y = sides.x, sides.y
     return {
         **more,
         "weights of model_x": model_digest(x.model),
-        "weights of model_y": model_digest((x if y is None else y).model),
+        "weights of model_y": model_digest(sides.model_y),
         "layers": x.chosen,
         "layers_y": "as layers" if y is None else y.chosen,
         "options of x": _label_of_side(x.options),
-        "options of y": _label_of_side((x if y is None else y).options),
+        "options of y": _label_of_side(sides.options_y),
         **{name: label_of(value) for name, value in options.items()},
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -176,6 +176,39 @@ class Sides:
         self._each = [x] if y is None else [x, y]
         self._together = [x] if y is None or not one_forward else [x, y]
         self._apart = None if one_forward else y
+
+    @classmethod
+    def of(
+        cls,
+        side: Callable[..., RecordedSide],
+        x: tuple[nn.Module, Layers, SideOptions, Prepare | None],
+        y: tuple[nn.Module | None, Layers | None, SideOptions, Prepare | None],
+    ) -> Sides:
+        """Make the sides from (model, layers, options, prepare) of each.
+
+        None in place of the model or the layers of y means those of x. One forward serves both
+        sides if they are one model on one input.
+        """
+        model_x, layers, options_x, prepare_x = x
+        model_y, layers_y, options_y, prepare_y = y
+        same_input = prepare_y is prepare_x or (model_y is None and prepare_y is None)
+        model_y = model_x if model_y is None else model_y
+        one_forward = model_y is model_x and same_input
+        recorded_x, recorded_y = side(model_x, layers, options_x, prepare=prepare_x), None
+        if not one_forward or layers_y is not None or options_y != options_x:
+            layers_y = layers if layers_y is None else layers_y
+            recorded_y = side(model_y, layers_y, options_y, prepare=prepare_y)
+        return cls(recorded_x, recorded_y, one_forward=one_forward)
+
+    @property
+    def model_y(self) -> nn.Module:
+        """The model of y; that of x if there is one model."""
+        return self._each[-1].model
+
+    @property
+    def options_y(self) -> SideOptions:
+        """The options of y; those of x if there is one side."""
+        return self._each[-1].options
 
     @property
     def kernels(self) -> list[ResumableKernels]:
