@@ -1,7 +1,7 @@
-"""What every array must be, wherever it enters: dense, of known size, with values, of numbers.
+"""Checks of every array that enters: dense, of known size, with values, of numbers.
 
-Nothing here computes with the array, so that the same checks serve arrays in memory and array-likes
-that are read by rows.
+They do not compute with the array, so they serve both arrays in memory and array-likes that are
+read by rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NumberKind = Literal["half", "single", "double", "integer"]
 def describe(name: str, x: Any) -> str:
     """Describe an argument in one line, for an error message."""
     kind = f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
-    if getattr(x, "is_nested", False):  # it has no shape to ask for
+    if getattr(x, "is_nested", False):  # it has no shape
         return f"{name}: nested {kind}"
     shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
     if shape is None or dtype is None:
@@ -31,7 +31,7 @@ def describe(name: str, x: Any) -> str:
 
 
 def require_ordinary(operation: str, x: object, name: str) -> None:
-    """Raise if an array hides values, leaves out zeros, or does not know its own shape."""
+    """Raise if an array hides values, is sparse, or has an unknown shape."""
     if (what := _unusual(x)) is not None:
         raise ArrayTypeError(
             f"{operation}: {name} must be an ordinary dense array.\n"
@@ -65,7 +65,7 @@ def require_values(operation: str, x: Any, name: str) -> None:
 
 
 def number_kind(operation: str, x: Any, name: str) -> NumberKind:
-    """Return what kind of real numbers an array of any framework holds, in any byte order.
+    """Return the kind of real numbers in an array of any framework, in any byte order.
 
     Raises
     ------

@@ -52,9 +52,9 @@ def unpromoted_samples(operation: str, x: Array, name: str) -> Array:
 
 
 def row_dtype(operation: str, x: Any, name: str) -> np.dtype[Any]:
-    """Check an array-like that is read by rows; return the dtype to compute in, on the host.
+    """Check an array-like that is read by rows; return the dtype to compute in, on the CPU.
 
-    None of its values are read. What it must be is what an array in memory must be.
+    The conditions are those of an array in memory. No values are read.
     """
     require_ordinary(operation, x, name)
     if not all(hasattr(x, attribute) for attribute in ("shape", "dtype", "__getitem__")):

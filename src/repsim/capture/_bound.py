@@ -1,4 +1,4 @@
-"""A transform with the batch that it belongs to: masks, modules, and the batch for who asks."""
+"""A transform together with its batch: masks, modules, and the batch itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["BoundTransform"]
 
 
 class BoundTransform:
-    """Apply a transform to outputs of one model, over the real positions of the running batch.
+    """Apply a transform to outputs of one model, over the real positions of the current batch.
 
     Parameters
     ----------
@@ -27,9 +27,9 @@ class BoundTransform:
         A callable with a true ``wants_layer`` gets (tensor, layer, call), and one with a true
         ``wants_batch`` gets the batch as its last argument.
     model : torch.nn.Module
-        Whose layers these are: a module says which axes of its output are positions.
+        The model of these layers; its modules show which axes of outputs are positions.
     masks : Masks
-        Of the running batch.
+        The masks of the current batch.
     """
 
     wants_layer = True
@@ -53,12 +53,12 @@ class BoundTransform:
 
     @property
     def depends_on_layer(self) -> bool:
-        """Whether one tensor may become something else for another layer or batch."""
+        """Whether the result of one tensor may differ by layer or batch."""
         known = self.function is None or isinstance(self.function, Reducer)
         return self.masks.by_layer or (not known and (self._wants_layer or self._wants_batch))
 
     def start(self, batch: Any) -> None:
-        """Go on to the next batch, as the model gets it."""
+        """Start the next batch, in the form that the model gets."""
         self._batch = batch
         self.masks.start(batch)
 
@@ -77,7 +77,7 @@ class BoundTransform:
         return function(*told, self._batch) if self._wants_batch else function(*told)
 
     def note_padding(self, layer: str, tensor: Tensor) -> None:
-        """Warn once where padding is among the features."""
+        """Warn once if padding is among the features."""
         if self._warned or tensor.ndim < 3:
             return
         padding = self.masks.n_padding(layer, tuple(tensor.shape))

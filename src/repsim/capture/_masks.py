@@ -1,4 +1,4 @@
-"""Which positions of a batch are real: from the batch, a key of it, or a function of it."""
+"""Which positions of a batch are real and not padding."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from repsim.capture._output import UnusableOutput
 __all__ = ["MaskOption", "Masks"]
 
 MaskOption: TypeAlias = str | Callable[[Any], Tensor | None] | Mapping[str, str | None] | None
-"""What ``mask=`` accepts: "auto", a key of the batch, keys by layer, a function of the batch."""
+"""Types of ``mask=``: "auto", a key of the batch, keys by layer, a function of the batch."""
 
 AUTO = "attention_mask"
-"""The key that tokenisers write and ``mask="auto"`` takes."""
+"""The key that tokenisers write and ``mask="auto"`` reads."""
 
 
 class Masks:
@@ -29,15 +29,15 @@ class Masks:
     operation : str
         For error messages.
     mask : {"auto"}, str, mapping of layer to str or None, callable or None
-        "auto": ``attention_mask`` where the batch is a mapping that has it. Another string: that
-        key of the batch. A mapping from layer names or globs to keys: for models with several
-        sequences; layers that it gives None, or does not name, have no mask. A callable: from the
-        batch, as the model gets it, to the mask. None: all positions are real.
+        "auto": ``attention_mask`` if the batch is a mapping that has it. Another string: that key
+        of the batch. A mapping from layer names or globs to keys, for models with several
+        sequences; layers without a key, or with None, have no mask. A callable: it gets the batch
+        of the model and returns the mask. None: all positions are real.
 
     Raises
     ------
     InputError
-        It is none of these; a batch does not have the key; a mask has another shape.
+        `mask` is none of these; a batch lacks the key; a mask has another shape.
     """
 
     def __init__(self, operation: str, mask: MaskOption) -> None:
@@ -62,21 +62,21 @@ class Masks:
         return isinstance(self._mask, Mapping)
 
     def start(self, batch: Any) -> None:
-        """Go on to the next batch, as the model gets it."""
+        """Start the next batch, in the form that the model gets."""
         self._batch = batch
         self._found.clear()
 
     def of(self, layer: str) -> Tensor | None:
-        """Return the mask of a layer's positions in this batch; None where none is asked for."""
+        """Return the mask of a layer's positions in this batch; None if no mask is requested."""
         return self._of(layer)[0]
 
     def n_padding(self, layer: str, shape: tuple[int, ...]) -> int:
-        """Return how many positions of an output (B, N, ...) are padding."""
+        """Return the number of positions of an output (B, N, ...) that are padding."""
         mask, padding = self._of(layer)
         return padding if mask is not None and mask.shape == shape[:2] else 0
 
     def check_used(self) -> None:
-        """Raise a LayerNotFoundError for a pattern that fits no recorded layer."""
+        """Raise a LayerNotFoundError for a pattern that matches no recorded layer."""
         for pattern in self._mask if isinstance(self._mask, Mapping) else ():
             if pattern not in self._used:
                 raise LayerNotFoundError(
@@ -84,7 +84,7 @@ class Masks:
                 )
 
     def aligned(self, layer: str, tensor: Tensor, name: str) -> Tensor | None:
-        """Return the mask for an output (B, N, ...), on its device; None where all are real.
+        """Return the mask for an output (B, N, ...), on its device; None if all are real.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class Masks:
         return self._found[mask]
 
     def _key_of(self, layer: str, keys: Mapping[str, str | None]) -> str | None:
-        # An exact name goes before a glob, an earlier glob before a later.
+        # An exact name takes precedence over a glob, an earlier glob over a later one.
         globs = [pattern for pattern in keys if fnmatchcase(layer, pattern)]
         for pattern in ([layer] if layer in keys else []) + globs:
             self._used |= {pattern, *globs}

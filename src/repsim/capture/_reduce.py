@@ -147,7 +147,7 @@ def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _positions_second(tensor: Tensor, module: nn.Module | None) -> Tensor:
-    """Return the map (B, C, L) of a one-dimensional convolution as (B, L, C), others as they are.
+    """Return the map (B, C, L) of a one-dimensional convolution as (B, L, C), others unchanged.
 
     Only the module tells: a sequence (B, N, D) has the same shape.
     """

@@ -51,11 +51,11 @@ class Layer:
         return self.calls is None or call in self.calls
 
     def requires(self, call: int) -> bool:
-        """Whether this call was asked for by exact name."""
+        """Whether this call was requested by exact name."""
         return None in self.required or call in self.required
 
     def absent(self, n_calls: int) -> list[str]:
-        """Name what was required and did not run in a forward that called the module n times."""
+        """Return the required calls that did not run in a forward with n calls of the module."""
         return [
             self.name if call is None else f"{self.name}:{call}"
             for call in sorted(self.required, key=lambda call: -1 if call is None else call)
@@ -72,7 +72,7 @@ class Selection:
     root : torch.nn.Module
         The model without its wrappers.
     layers : tuple of Layer
-        What was chosen; never empty.
+        The chosen layers; never empty.
     """
 
     root: nn.Module = field(repr=False)
@@ -112,9 +112,9 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
     Returns
     -------
     Selection
-        The modules in registration order, each once. A module registered under several names
-        goes by the first one; its other names can be asked for exactly, but globs and the like
-        see first names only.
+        The modules in registration order, each once. A module registered under several names has
+        the first name. You can request its other names exactly, but globs and the like match only
+        first names.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which kind of result a Dataset is, found from its variables, and the section that shows it."""
+"""The kind of a result, found from its variables, and the section that shows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["KINDS", "section_of"]
 
 
 class Kind(NamedTuple):
-    """A kind of result: the variables that make it one, with their dimensions, and its section."""
+    """A kind of result: the variables that identify it, with their dimensions, and its section."""
 
     name: str
     variables: dict[str, tuple[str, ...]]
@@ -59,8 +59,11 @@ KINDS = (
         match_section,
     ),
 )
-"""What the functions of repsim return. A map of layers by layers, whose variable has the name of
-its measure, is found by its dimensions; anything else is shown as a table."""
+"""The kinds of results of repsim.
+
+A map of layers by layers is found by its dimensions, because its variable has the name of its
+measure. Any other Dataset is shown as a table.
+"""
 
 COUNTS = {
     "n_samples": "samples",
@@ -70,11 +73,11 @@ COUNTS = {
 }
 
 ROWS = 40
-"""Of the table of an unknown variable; the rest is counted."""
+"""Rows in the table of an unknown kind; the other rows are counted."""
 
 
 def section_of(name: str, result: xr.Dataset) -> Section:
-    """Return the section of a result, of whichever kind it is, with all it says of its making."""
+    """Return the section of a result of any kind, with its provenance."""
     section = _section(name, result)
     section.provenance = [(str(key), _text(value)) for key, value in result.attrs.items()]
     own = {
@@ -111,7 +114,7 @@ def _section(name: str, result: xr.Dataset) -> Section:
 
 
 def _unknown(name: str, result: xr.Dataset) -> Section:
-    """A table of the variables, and of what they hold."""
+    """A table of the variables and their contents."""
     section = Section(name, "Result", "of no kind that the report has a picture for")
     rows = []
     for key, variable in result.variables.items():

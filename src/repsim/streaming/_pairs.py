@@ -23,8 +23,8 @@ CHUNK = 1 << 16
 class LayerProducts:
     """The inner products of all layer pairs of a batch.
 
-    A Gram that stands under several names is used once. Where each name finds it is kept between
-    batches, because uploading it for every batch would wait for the accelerator.
+    A Gram under several names is used once. The index of each name is kept between batches, because
+    uploading it for every batch would wait for the accelerator.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a `MinibatchCKA` has accumulated: how two of these add up, and how one is saved."""
+"""The state of a `MinibatchCKA`: adding two states, and saving one."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class AttentionDistances:
 _NEVER = torch.iinfo(torch.int32).max
 
 _MEANS = ("distance", "renormalised", "prefix_mass", "entropy")
-"""What `_LayerSums.means` returns, in its order."""
+"""The names of the results of `_LayerSums.means`, in order."""
 
 
 class _LayerSums:

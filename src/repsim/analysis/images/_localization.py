@@ -206,7 +206,7 @@ def token_localization(
 
 
 def _check_batches(operation: str, n_batches: int, skipped: Sequence[int]) -> None:
-    """Report batches that are too short; an error where there are no others."""
+    """Warn about short batches; raise if there are no others."""
     if not n_batches:
         raise StateError(
             f"{operation}: there is nothing to compute from.\n"

@@ -43,7 +43,7 @@ AS_X: Final = AsX.AS_X
 
 @dataclass(frozen=True)
 class SideOptions:
-    """What is compared of the outputs of one model, as in :class:`repsim.Recorder`."""
+    """Which part of the outputs of one model is compared, as in :class:`repsim.Recorder`."""
 
     transform: Transform = None
     mask: MaskOption = "auto"

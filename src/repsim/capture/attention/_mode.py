@@ -164,7 +164,7 @@ class AttentionMode(TorchFunctionMode):
     def _place(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
-        """Take note of what tells where tokens lie."""
+        """Record the operations that show where tokens lie."""
         source = args[0] if args else kwargs.get("input")
         if not (isinstance(source, Tensor) and isinstance(result, Tensor)):
             return

@@ -96,8 +96,8 @@ def _left_out(
     """Return Σ (e_i/(1 − h_i))² with h the diagonal of the hat matrix, including the intercept."""
     residual = train - fold.left @ (shrinkage[:, None] * coordinates)
     hat = 1 / train.shape[0] + xp.sum(fold.left * fold.left * shrinkage, axis=1)
-    # The error is undefined for a sample that its own fit reproduces: infinite, so that this
-    # penalty is chosen only if there is no other.
+    # The error is undefined for a sample that its own fit reproduces: infinite, so this penalty is
+    # chosen only if there is no other.
     free = 1 - hat
     tiny = free <= 64 * float(xp.finfo(free.dtype).eps)
     ratio = xp.sum(residual * residual, axis=1) / xp.where(tiny, xp.ones_like(free), free) ** 2

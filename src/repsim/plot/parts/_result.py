@@ -1,4 +1,4 @@
-"""What a picture of an analysis needs of its result, and what it says where that is missing."""
+"""Checking the result that a picture draws."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def require(
     Parameters
     ----------
     result : xarray.Dataset
-        What the analysis returned, or a selection of it.
+        The result of the analysis, or a selection of it.
     operation : str
-        The caller's name, with which an error message begins.
+        The caller's name, the first word of error messages.
     analysis : str
         The function of repsim whose result is drawn.
     variables : dict
@@ -101,7 +101,7 @@ def select_layers(
 
 
 def choose(operation: str, argument: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not one of those allowed, and list them."""
+    """Raise if a value is not one of those allowed, and list them."""
     if value not in allowed:
         raise InputError(
             f"{operation}: {argument} must be one of {', '.join(map(repr, allowed))}.\n"

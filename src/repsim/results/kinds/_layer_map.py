@@ -211,6 +211,6 @@ class _LayerMap(Kind):
 
 
 LAYER_MAP = _LayerMap("compare", "Layer map", VARIABLES, (), findings, table)
-"""What `compare` returns; the map of another measure has the name of that measure."""
+"""The result of `compare`; the map of another measure has the name of that measure."""
 
 MAX_T = _LayerMap("max_t", "Layer map", MAX_T_VARIABLES, ("p_adjusted",), findings, table)
