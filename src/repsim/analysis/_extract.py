@@ -57,6 +57,20 @@ def extract(
 ) -> xarray.Dataset:
     """Store the outputs of the layers of a model for a stream of data, for later use.
 
+    >>> import tempfile, torch, repsim
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    >>> data = [torch.randn(16, 3, 8, 8) for _ in range(4)]
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> stored = repsim.extract(net, data, ["0", "3"], out=folder.name + "/run.zarr",
+    ...                         progress=False)
+    >>> stored["0"].shape, stored["3"].dims
+    ((64, 4, 6, 6), ('sample', '3[1]'))
+    >>> result = repsim.cka_matrix(stored)
+    >>> result.sel(layer_x="3", layer_y="3").round(6).item()
+    1.0
+    >>> folder.cleanup()
+
     One forward pass over the data writes a Zarr group with one array per layer. After a kill at any
     moment, an interrupt or a failure, the same call resumes the run: it keeps complete chunks,
     writes incomplete chunks again, and stores every sample exactly once. The resulting store has
@@ -140,22 +154,6 @@ def extract(
     References
     ----------
     The store is Zarr, version 3: https://zarr-specs.readthedocs.io; each chunk has a checksum.
-
-    Examples
-    --------
-    >>> import tempfile, torch, repsim
-    >>> from torch import nn
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
-    >>> data = [torch.randn(16, 3, 8, 8) for _ in range(4)]
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> stored = repsim.extract(net, data, ["0", "3"], out=folder.name + "/run.zarr",
-    ...                         progress=False)
-    >>> stored["0"].shape, stored["3"].dims
-    ((64, 4, 6, 6), ('sample', '3[1]'))
-    >>> result = repsim.cka_matrix(stored)
-    >>> result.sel(layer_x="3", layer_y="3").round(6).item()
-    1.0
-    >>> folder.cleanup()
     """
     _check(model, dtype, memory)
     check_sample_ids("extract", sample_ids)

@@ -24,6 +24,17 @@ def mean_distance(
 ) -> Array:
     """Mean attention distance: how far from a patch each head attends.
 
+    >>> import numpy as np
+    >>> from repsim.attention import mean_distance
+    >>> local, uniform = np.eye(197), np.full((197, 197), 1 / 197)  # CLS and 14×14 patches
+    >>> mean_distance(np.stack([local, uniform]), grid=14, patch_size=16, prefix=1).round(2)
+    array([  0. , 115.9])
+    >>> cls = np.zeros((197, 197)); cls[:, 0] = 0.5; cls += 0.5 * uniform  # half of it at CLS
+    >>> for renormalize in (False, True):
+    ...     mean_distance(cls[None], 14, 16, prefix=1, renormalize=renormalize).round(2)
+    array([57.95])
+    array([116.49])
+
     ::
 
         plain:         d = mean_i  Σ_j A_ij D_ij
@@ -86,19 +97,6 @@ def mean_distance(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 3. Dosovitskiy et al. 2021, arXiv:2010.11929,
     App. D.7.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from repsim.attention import mean_distance
-    >>> local, uniform = np.eye(197), np.full((197, 197), 1 / 197)  # CLS and 14×14 patches
-    >>> mean_distance(np.stack([local, uniform]), grid=14, patch_size=16, prefix=1).round(2)
-    array([  0. , 115.9])
-    >>> cls = np.zeros((197, 197)); cls[:, 0] = 0.5; cls += 0.5 * uniform  # half of it at CLS
-    >>> for renormalize in (False, True):
-    ...     mean_distance(cls[None], 14, 16, prefix=1, renormalize=renormalize).round(2)
-    array([57.95])
-    array([116.49])
     """
     shape, step = as_grid("mean_distance", grid), as_patch_size("mean_distance", patch_size)
     xp, a, extra = as_weights("mean_distance", weights, prefix)

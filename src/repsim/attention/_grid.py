@@ -14,6 +14,12 @@ def grid_distances(
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """Distance of every patch of a grid to every other.
 
+    >>> from repsim.attention import grid_distances
+    >>> grid_distances((1, 3), patch_size=16)
+    array([[ 0., 16., 32.],
+           [16.,  0., 16.],
+           [32., 16.,  0.]])
+
     ::
 
         D_ij = √((ph·(r_i − r_j))² + (pw·(c_i − c_j))²)
@@ -48,14 +54,6 @@ def grid_distances(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, after Dosovitskiy et al. 2021,
     arXiv:2010.11929, Fig. 7.
-
-    Examples
-    --------
-    >>> from repsim.attention import grid_distances
-    >>> grid_distances((1, 3), patch_size=16)
-    array([[ 0., 16., 32.],
-           [16.,  0., 16.],
-           [32., 16.,  0.]])
     """
     rows, columns = as_grid("grid_distances", grid)
     height, width = as_patch_size("grid_distances", patch_size)
@@ -66,6 +64,12 @@ def grid_distances(
 
 def uniform_distance(grid: Grid, patch_size: PatchSize = 1.0, prefix: int = 0) -> float:
     """Mean attention distance of a head that attends equally to all tokens, in closed form.
+
+    >>> from repsim.attention import uniform_distance
+    >>> round(uniform_distance(14, 16), 6)  # the 224-pixel images of ViT-B/16, without CLS
+    116.492227
+    >>> round(uniform_distance(14, 16, prefix=1), 6)
+    115.900896
 
     ::
 
@@ -101,14 +105,6 @@ def uniform_distance(grid: Grid, patch_size: PatchSize = 1.0, prefix: int = 0) -
     References
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, for the distance.
-
-    Examples
-    --------
-    >>> from repsim.attention import uniform_distance
-    >>> round(uniform_distance(14, 16), 6)  # the 224-pixel images of ViT-B/16, without CLS
-    116.492227
-    >>> round(uniform_distance(14, 16, prefix=1), 6)
-    115.900896
     """
     rows, columns = as_grid("uniform_distance", grid)
     height, width = as_patch_size("uniform_distance", patch_size)

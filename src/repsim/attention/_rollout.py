@@ -24,6 +24,16 @@ HEADS: dict[str, Callable[[Namespace, Array], Array]] = {
 def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
     """Attention rollout: the attention of all layers multiplied into one map over the input.
 
+    >>> import numpy as np
+    >>> from repsim.attention import rollout
+    >>> swap = np.array([[[0.0, 1.0], [1.0, 0.0]]])
+    >>> rollout([swap])
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
+    >>> first, last = np.random.default_rng(0).dirichlet(np.ones(5), size=(2, 3, 5))
+    >>> rollout([first, last]).sum(axis=-1).round(12)
+    array([1., 1., 1., 1., 1.])
+
     ::
 
         Ā_l = 0.5·A_l + 0.5·I,  rows divided by their sums
@@ -69,18 +79,6 @@ def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
     References
     ----------
     Abnar & Zuidema 2020, "Quantifying attention flow in transformers", arXiv:2005.00928, Sec. 3.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from repsim.attention import rollout
-    >>> swap = np.array([[[0.0, 1.0], [1.0, 0.0]]])
-    >>> rollout([swap])
-    array([[0.5, 0.5],
-           [0.5, 0.5]])
-    >>> first, last = np.random.default_rng(0).dirichlet(np.ones(5), size=(2, 3, 5))
-    >>> rollout([first, last]).sum(axis=-1).round(12)
-    array([1., 1., 1., 1., 1.])
     """
     if heads not in HEADS:
         raise InputError(

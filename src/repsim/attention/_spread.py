@@ -11,6 +11,11 @@ __all__ = ["entropy", "prefix_mass"]
 def entropy(weights: Array, prefix: int = 0) -> Array:
     """Entropy of each head's attention, averaged over the query patches.
 
+    >>> import numpy as np
+    >>> from repsim.attention import entropy
+    >>> entropy(np.stack([np.eye(4), np.full((4, 4), 0.25)])) / np.log(4)
+    array([0., 1.])
+
     ::
 
         H = mean_i  −Σ_j A_ij log A_ij
@@ -52,13 +57,6 @@ def entropy(weights: Array, prefix: int = 0) -> Array:
     ----------
     Clark et al. 2019, "What does BERT look at?", arXiv:1906.04341, for the entropy
     of attention heads.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from repsim.attention import entropy
-    >>> entropy(np.stack([np.eye(4), np.full((4, 4), 0.25)])) / np.log(4)
-    array([0., 1.])
     """
     xp, a, extra = as_weights("entropy", weights, prefix)
     a = a[..., extra:, :]
@@ -70,6 +68,11 @@ def entropy(weights: Array, prefix: int = 0) -> Array:
 
 def prefix_mass(weights: Array, prefix: int) -> Array:
     """Share of each head's attention on prefix tokens, averaged over the query patches.
+
+    >>> import numpy as np
+    >>> from repsim.attention import prefix_mass
+    >>> prefix_mass(np.full((1, 5, 5), 0.2), prefix=1)
+    array([0.2])
 
     ::
 
@@ -110,13 +113,6 @@ def prefix_mass(weights: Array, prefix: int) -> Array:
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, for the distance that it complements. Darcet et al.
     2024, arXiv:2309.16588, for what registers do to attention.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from repsim.attention import prefix_mass
-    >>> prefix_mass(np.full((1, 5, 5), 0.2), prefix=1)
-    array([0.2])
     """
     xp, a, extra = as_weights("prefix_mass", weights, prefix)
     out: Array = xp.mean(xp.sum(a[..., extra:, :extra], axis=-1), axis=-1)

@@ -37,6 +37,10 @@ class UnusableOutput(CaptureError):  # noqa: N818 - raised to the user only as a
 def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
     """Take one tensor from a module's output.
 
+    >>> import torch
+    >>> pick((None, {"loss": torch.tensor(0.5), "hidden": torch.ones(2)}), "encoder")
+    tensor([1., 1.])
+
     Without `select`, a tensor is returned itself. From any other output it is the first
     floating-point tensor with at least one axis, depth first through tuples, lists, namedtuples and
     mappings (such as Hugging Face's ModelOutput). None, numbers and 0-d losses are skipped.
@@ -60,12 +64,6 @@ def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
     ------
     UnusableOutput
         There is no such tensor, or it is nested, sparse or complex.
-
-    Examples
-    --------
-    >>> import torch
-    >>> pick((None, {"loss": torch.tensor(0.5), "hidden": torch.ones(2)}), "encoder")
-    tensor([1., 1.])
     """
     found = _first_float(output) if select is None else _selected(output, layer, select)
     if not isinstance(found, Tensor):

@@ -39,6 +39,16 @@ class _Record:
 class Recorder(Mapping[str, Any]):
     """Record the outputs of a model's layers while a ``with`` block runs.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True))
+    >>> with Recorder(net, ["1", nn.ReLU]) as rec:
+    ...     y = net(torch.ones(3, 4))
+    >>> {label: tuple(value.shape) for label, value in rec.items()}
+    {'1': (3, 8), '2': (3, 8)}
+    >>> torch.equal(rec["2"], y)
+    True
+
     A mapping from label to value in the order in which the calls completed. A label is the name of
     the module, or ``name:0``, ``name:1``, ... if the module ran several times in the forward. The
     recorder holds the latest forward; calling the model again replaces it. If only parts of the
@@ -94,18 +104,6 @@ class Recorder(Mapping[str, Any]):
     never called. With any hooks, ``nn.TransformerEncoderLayer`` takes its slow path; results agree
     up to rounding. Modules that activation checkpointing runs again in the backward pass are not
     recorded twice. Forwards in several threads are not supported.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True))
-    >>> with Recorder(net, ["1", nn.ReLU]) as rec:
-    ...     y = net(torch.ones(3, 4))
-    >>> {label: tuple(value.shape) for label, value in rec.items()}
-    {'1': (3, 8), '2': (3, 8)}
-    >>> torch.equal(rec["2"], y)
-    True
     """
 
     def __init__(

@@ -87,6 +87,10 @@ class _NoToken(Exception):  # noqa: N818 - turned into an UnusableOutput that na
 def token(index: int) -> Reducer:
     """Make a reducer that takes one token of (B, N, D).
 
+    >>> import torch
+    >>> token(-1)(torch.arange(6.0).reshape(1, 3, 2))
+    tensor([[4., 5.]])
+
     Parameters
     ----------
     index : int
@@ -98,12 +102,6 @@ def token(index: int) -> Reducer:
     Reducer
         (B, N, D) → (B, D). It raises CaptureError for any other number of axes (a map has
         positions, not tokens; a vector has neither), and if there is no such token.
-
-    Examples
-    --------
-    >>> import torch
-    >>> token(-1)(torch.arange(6.0).reshape(1, 3, 2))
-    tensor([[4., 5.]])
     """
     if not isinstance(index, int) or isinstance(index, bool):
         raise InputError(f"token: index must be an int, got {index!r}.")

@@ -93,6 +93,19 @@ class Selection:
 def select_layers(model: nn.Module, layers: Layers) -> Selection:
     r"""Choose modules of a model.
 
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> select_layers(net, nn.Linear).names
+    ('0', '2')
+    >>> select_layers(net, ["2", "1*"]).names
+    ('1', '2')
+    >>> select_layers(net, "3")
+    Traceback (most recent call last):
+        ...
+    repsim._errors.LayerNotFoundError: select_layers: no layer is called '3'.
+      Sequential has 3 layers: '0', '1', '2'
+      Pass a name from model.named_modules(), a glob such as "*", a module type or a callable.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -124,21 +137,6 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
         A chosen module is a ScriptModule, which takes no hooks.
     InputError
         `layers` is empty or of another type.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> select_layers(net, nn.Linear).names
-    ('0', '2')
-    >>> select_layers(net, ["2", "1*"]).names
-    ('1', '2')
-    >>> select_layers(net, "3")
-    Traceback (most recent call last):
-        ...
-    repsim._errors.LayerNotFoundError: select_layers: no layer is called '3'.
-      Sequential has 3 layers: '0', '1', '2'
-      Pass a name from model.named_modules(), a glob such as "*", a module type or a callable.
     """
     if not isinstance(model, nn.Module):
         raise InputError(

@@ -26,6 +26,11 @@ _WRAPPERS = {
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the module inside DataParallel, DDP, FSDP, ``torch.compile`` and checkpoint wrappers.
 
+    >>> import torch
+    >>> net = torch.nn.Linear(2, 2)
+    >>> unwrap(torch.nn.DataParallel(net)) is net
+    True
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -36,13 +41,6 @@ def unwrap(model: nn.Module) -> nn.Module:
     torch.nn.Module
         The innermost module that is not such a wrapper; `model` itself if it is not wrapped. A
         user's module with a child called ``module`` is not a wrapper.
-
-    Examples
-    --------
-    >>> import torch
-    >>> net = torch.nn.Linear(2, 2)
-    >>> unwrap(torch.nn.DataParallel(net)) is net
-    True
     """
     while (child := _wrapped_child(model)) is not None:
         model = child
@@ -51,6 +49,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Name every submodule of a model except the root and wrappers.
+
+    >>> import torch
+    >>> inner = torch.nn.DataParallel(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    >>> list(named_layers(torch.nn.Sequential(inner, torch.nn.ReLU())))
+    ['0', '0.0', '1']
 
     Parameters
     ----------
@@ -62,13 +65,6 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     dict of str to torch.nn.Module
         In registration order. A module registered under several names appears once, under its
         first. Where a submodule is wrapped, the name leads to the module inside.
-
-    Examples
-    --------
-    >>> import torch
-    >>> inner = torch.nn.DataParallel(torch.nn.Sequential(torch.nn.Linear(2, 2)))
-    >>> list(named_layers(torch.nn.Sequential(inner, torch.nn.ReLU())))
-    ['0', '0.0', '1']
     """
     root = unwrap(model)
     return dict(_descend(root, prefix="", seen={id(root)}))

@@ -17,6 +17,10 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
+    >>> main(["--version"]) == 0
+    repsim ...
+    True
+
     Parameters
     ----------
     argv : sequence of str, optional
@@ -26,12 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0 done, 1 failed, 2 wrong arguments, 130 interrupted.
-
-    Examples
-    --------
-    >>> main(["--version"]) == 0
-    repsim ...
-    True
     """
     try:
         from repsim.cli._app import app

@@ -24,15 +24,13 @@ def near(name: str, names: Sequence[str]) -> str:
 def read_kernel(text: str) -> Kernel:
     """Read ``rbf`` or ``rbf(fraction=0.5)``.
 
+    >>> read_kernel("polynomial(degree=3)")
+    Polynomial(degree=3, gamma=None, coef0=1.0)
+
     Raises
     ------
     UsageError
         No such kernel or parameter, or the text is not a call.
-
-    Examples
-    --------
-    >>> read_kernel("polynomial(degree=3)")
-    Polynomial(degree=3, gamma=None, coef0=1.0)
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -68,8 +66,6 @@ def read_kernel(text: str) -> Kernel:
 def read_options(texts: Sequence[str]) -> dict[str, object]:
     """Read ``k=5`` and ``metric=cosine`` into a mapping.
 
-    Examples
-    --------
     >>> read_options(["k=5", "metric=cosine"])
     {'k': 5, 'metric': 'cosine'}
     """

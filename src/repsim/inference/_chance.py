@@ -23,6 +23,11 @@ __all__ = ["CalibratedScore", "calibrated_score", "chance_floor"]
 def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Array:
     """Biased CKA of these representations by chance; print it beside the value.
 
+    >>> import numpy as np, repsim
+    >>> x, y = np.random.default_rng(0).standard_normal((2, 50, 500))
+    >>> round(float(repsim.cka(x, y)), 2), round(float(repsim.chance_floor(x, y)), 2)
+    (0.91, 0.91)
+
     ::
 
         mean over permutations of CKA(x, y[π]) = √(R_x R_y)/(n−1),   R = tr(Kc)²/‖Kc‖²
@@ -70,13 +75,6 @@ def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Arra
     Kazi-Aoual, Hitier, Sabatier, Lebreton 1995, "Refined approximations to permutation tests for
     multivariate inference". Murphy, Zylberberg, Fyshe 2024, "Correcting biased centered kernel
     alignment measures in biological and artificial neural networks", arXiv:2405.01012.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x, y = np.random.default_rng(0).standard_normal((2, 50, 500))
-    >>> round(float(repsim.cka(x, y)), 2), round(float(repsim.chance_floor(x, y)), 2)
-    (0.91, 0.91)
     """
     operation = "chance_floor"
     xp, a, b = paired(operation, x, y, min_samples=2, why="biased CKA")
@@ -133,6 +131,14 @@ def calibrated_score(
 ) -> CalibratedScore:
     """Similarity above chance: 0 for independent representations, 1 for equal ones.
 
+    >>> import numpy as np, repsim
+    >>> x, y = np.random.default_rng(0).standard_normal((2, 40, 300))
+    >>> repsim.calibrated_score(x, 3 * x, estimator="biased").score > 0.999
+    True
+    >>> found = repsim.calibrated_score(x, y, estimator="biased")
+    >>> found.value > 0.8, found.score
+    (True, 0.0)
+
     ::
 
         score = max(0, (s − τ)/(1 − τ)),   τ the ⌈(1−α)(m+1)⌉-th smallest of s and m permuted values
@@ -178,16 +184,6 @@ def calibrated_score(
     References
     ----------
     Gröger et al. 2026, arXiv:2602.14486.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x, y = np.random.default_rng(0).standard_normal((2, 40, 300))
-    >>> repsim.calibrated_score(x, 3 * x, estimator="biased").score > 0.999
-    True
-    >>> found = repsim.calibrated_score(x, y, estimator="biased")
-    >>> found.value > 0.8, found.score
-    (True, 0.0)
     """
     operation = "calibrated_score"
     chosen = resolve_measure(operation, measure)

@@ -32,6 +32,15 @@ def jackknife(
 ) -> Interval:
     """Standard error and confidence interval of unbiased CKA, by leaving out each sample.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((100, 4))
+    >>> found = repsim.jackknife(x, x + rng.standard_normal((100, 4)))
+    >>> round(found.value, 3), round(found.standard_error, 3)
+    (0.53, 0.034)
+    >>> 0.5 in found
+    True
+
     ::
 
         SE² = (k−1)/k · Σ_i (θ₍₋ᵢ₎ − θ̄)²        θ₍₋ᵢ₎ the CKA without sample (group) i, k of them
@@ -97,17 +106,6 @@ def jackknife(
     Efron, Stein 1981, "The jackknife estimate of variance", Annals of Statistics 9. Busing,
     Meijer, van der Leeden 1999, "Delete-m jackknife for unequal m", Statistics and Computing 9.
     Song et al. 2012, JMLR 13, for the estimator.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((100, 4))
-    >>> found = repsim.jackknife(x, x + rng.standard_normal((100, 4)))
-    >>> round(found.value, 3), round(found.standard_error, 3)
-    (0.53, 0.034)
-    >>> 0.5 in found
-    True
     """
     operation = "jackknife"
     check_level(operation, level)

@@ -47,6 +47,15 @@ def max_t(
 ) -> xarray.Dataset:
     """Test every layer of x against every layer of y, with one error rate for the whole map.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.standard_normal((2, 40, 12))
+    >>> found = repsim.max_t({"a": x}, {"copy": 2 * x + 1, "noise": noise}, permutations=199)
+    >>> found.p_adjusted.sel(layer_x="a").values.round(3).tolist()[0]
+    0.005
+    >>> bool((found.p_adjusted >= found.p_value).all())
+    True
+
     ::
 
         z = (CKA − mean)/sd                 of each pair of layers, over permutations
@@ -114,17 +123,6 @@ def max_t(
     ----------
     Westfall, Young 1993, "Resampling-based multiple testing". Nichols, Holmes 2002,
     "Nonparametric permutation tests for functional neuroimaging".
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x, noise = rng.standard_normal((2, 40, 12))
-    >>> found = repsim.max_t({"a": x}, {"copy": 2 * x + 1, "noise": noise}, permutations=199)
-    >>> found.p_adjusted.sel(layer_x="a").values.round(3).tolist()[0]
-    0.005
-    >>> bool((found.p_adjusted >= found.p_value).all())
-    True
     """
     operation = "max_t"
     resolved = resolve_kernel(operation, kernel), resolve_estimator(operation, estimator)

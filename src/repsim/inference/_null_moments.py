@@ -44,6 +44,16 @@ def null_moments(
 ) -> NullMoments:
     """Exact mean and variance of CKA over all permutations of y's samples.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((40, 30))
+    >>> y = x[:, :5] + rng.standard_normal((40, 5))
+    >>> moments = repsim.inference.null_moments(x, y)
+    >>> float(moments.mean), bool(np.isclose(moments.variance, 2 / (40 * 37)))
+    (0.0, True)
+    >>> bool(moments.z(repsim.cka(x, y, estimator="unbiased")) > 3)
+    True
+
     ::
 
         unbiased   mean 0,   variance 2/(n(n−3))                      for any data
@@ -99,18 +109,6 @@ def null_moments(
     multivariate inference", Computational Statistics & Data Analysis 20, for the biased variance
     (of the RV coefficient, which equals linear CKA). Song et al. 2012, JMLR 13, and Székely, Rizzo
     2014 for the U-centred Grams to which the unbiased one reduces it.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((40, 30))
-    >>> y = x[:, :5] + rng.standard_normal((40, 5))
-    >>> moments = repsim.inference.null_moments(x, y)
-    >>> float(moments.mean), bool(np.isclose(moments.variance, 2 / (40 * 37)))
-    (0.0, True)
-    >>> bool(moments.z(repsim.cka(x, y, estimator="unbiased")) > 3)
-    True
     """
     operation = "null_moments"
     resolved = resolve_estimator(operation, estimator)

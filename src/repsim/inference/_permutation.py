@@ -97,6 +97,16 @@ def permutation_test(
 ) -> PermutationTest:
     """Test whether two representations share anything, by permuting the samples of one side.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x, noise = rng.standard_normal((2, 50, 20))
+    >>> test = repsim.permutation_test(x, x + 2 * noise, seed=1)
+    >>> test.p_value, bool(test.z > 5)
+    (0.001, True)
+    >>> nothing = repsim.permutation_test(x, noise, stop_at=0.05, seed=1)
+    >>> nothing.p_value > 0.05, nothing.stopped_early
+    (True, True)
+
     ::
 
         p = (b + 1)/(m + 1),   b = #{π : f(x, y[π]) ≥ f(x, y)} of m random permutations π
@@ -170,18 +180,6 @@ def permutation_test(
     Gretton et al. 2007, "A kernel statistical test of independence". Phipson, Smyth 2010,
     "Permutation p-values should never be zero", for (b+1)/(m+1). Besag, Clifford 1991, "Sequential
     Monte Carlo p-values", Biometrika 78.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x, noise = rng.standard_normal((2, 50, 20))
-    >>> test = repsim.permutation_test(x, x + 2 * noise, seed=1)
-    >>> test.p_value, bool(test.z > 5)
-    (0.001, True)
-    >>> nothing = repsim.permutation_test(x, noise, stop_at=0.05, seed=1)
-    >>> nothing.p_value > 0.05, nothing.stopped_early
-    (True, True)
     """
     return run_test(
         "permutation_test",

@@ -33,6 +33,14 @@ def subsample(
 ) -> Interval:
     """Standard error and confidence interval of a measure, from random halves of the samples.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((100, 4))
+    >>> y = x + rng.standard_normal((100, 4))
+    >>> found = repsim.inference.subsample(x, y, measure="mutual_knn", k=5)
+    >>> 0 < found.low < found.value < found.high < 1
+    True
+
     ::
 
         SE² = b/(n−b) · Var(θ_b),   θ_b the value of b = ⌊n/2⌋ samples drawn without replacement
@@ -99,16 +107,6 @@ def subsample(
     Politis, Romano 1994, "Large sample confidence regions based on subsamples under minimal
     assumptions", Annals of Statistics 22. Shao, Wu 1989, "A general theory for jackknife variance
     estimation", Annals of Statistics 17, for deleting half.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((100, 4))
-    >>> y = x + rng.standard_normal((100, 4))
-    >>> found = repsim.inference.subsample(x, y, measure="mutual_knn", k=5)
-    >>> 0 < found.low < found.value < found.high < 1
-    True
     """
     operation = "subsample"
     check_level(operation, level)

@@ -20,6 +20,13 @@ __all__ = ["Cosine", "Linear", "Polynomial"]
 class Linear:
     """The linear kernel, k(a, b) = a·b.
 
+    >>> import numpy as np
+    >>> Linear().gram(np.array([[1.0, 0.0], [3.0, 0.0]]))
+    array([[ 1., -1.],
+           [-1.,  1.]])
+    >>> Linear(precision="bf16").gram(np.array([[0.0], [200.3]])).tolist()
+    [[10000.0, -10000.0], [-10000.0, 10000.0]]
+
     The Gram matrix is that of the *centred* features. HSIC with a linear kernel does not depend on
     their mean, but the rounding of a raw Gram does: in float32, a mean of 30 standard deviations
     leaves no digit of the difference.
@@ -34,15 +41,6 @@ class Linear:
         rounded float32 features use the tensor cores. Elsewhere they are rounded by arithmetic,
         which gives the same numbers and takes longer. The page on precision lists the measured
         errors of CKA.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> Linear().gram(np.array([[1.0, 0.0], [3.0, 0.0]]))
-    array([[ 1., -1.],
-           [-1.,  1.]])
-    >>> Linear(precision="bf16").gram(np.array([[0.0], [200.3]])).tolist()
-    [[10000.0, -10000.0], [-10000.0, 10000.0]]
     """
 
     precision: Precision = "highest"
@@ -65,6 +63,11 @@ class Linear:
 class Polynomial:
     """The polynomial kernel, k(a, b) = (γ a·b + c₀)^d.
 
+    >>> import numpy as np
+    >>> Polynomial(degree=2, gamma=1.0).gram(np.array([[1.0], [2.0]]))
+    array([[ 4.,  9.],
+           [ 9., 25.]])
+
     Parameters
     ----------
     degree : int, default 2
@@ -77,13 +80,6 @@ class Polynomial:
     Notes
     -----
     The features are not centred, because this kernel, unlike the linear one, depends on their mean.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> Polynomial(degree=2, gamma=1.0).gram(np.array([[1.0], [2.0]]))
-    array([[ 4.,  9.],
-           [ 9., 25.]])
     """
 
     precision: ClassVar[Precision] = "highest"
@@ -124,15 +120,13 @@ class Polynomial:
 class Cosine:
     """The cosine kernel, k(a, b) = a·b/(‖a‖‖b‖).
 
-    A row of zeros has no direction, so its entries are NaN, and so is every similarity that uses
-    them.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> Cosine().gram(np.array([[2.0, 0.0], [0.0, 3.0]]))
     array([[1., 0.],
            [0., 1.]])
+
+    A row of zeros has no direction, so its entries are NaN, and so is every similarity that uses
+    them.
     """
 
     precision: ClassVar[Precision] = "highest"

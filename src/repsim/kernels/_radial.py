@@ -21,6 +21,13 @@ __all__ = ["RBF", "Laplacian"]
 class RBF:
     """The Gaussian kernel, k(a, b) = exp(−‖a − b‖²/(2σ²)).
 
+    >>> import numpy as np
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> RBF(sigma=1.0).gram(x).round(4)
+    array([[1.    , 0.6065, 0.1353],
+           [0.6065, 1.    , 0.6065],
+           [0.1353, 0.6065, 1.    ]])
+
     Parameters
     ----------
     fraction : float, default 1.0
@@ -38,15 +45,6 @@ class RBF:
     precision : {"highest", "tf32", "bf16"}, default "highest"
         How many digits the features keep in the inner products from which the distances are
         computed, as in :class:`Linear`. The sample nearest to the mean is subtracted first.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x = np.array([[0.0], [1.0], [2.0]])
-    >>> RBF(sigma=1.0).gram(x).round(4)
-    array([[1.    , 0.6065, 0.1353],
-           [0.6065, 1.    , 0.6065],
-           [0.1353, 0.6065, 1.    ]])
     """
 
     fraction: float = 1.0
@@ -90,6 +88,12 @@ class RBF:
 class Laplacian:
     """The Laplacian kernel of the Euclidean distance, k(a, b) = exp(−‖a − b‖/σ).
 
+    >>> import numpy as np
+    >>> Laplacian().gram(np.array([[0.0], [1.0], [2.0]])).round(4)
+    array([[1.    , 0.3679, 0.1353],
+           [0.3679, 1.    , 0.3679],
+           [0.1353, 0.3679, 1.    ]])
+
     Parameters
     ----------
     sigma : float, optional
@@ -98,14 +102,6 @@ class Laplacian:
     precision : {"highest", "tf32", "bf16"}, default "highest"
         How many digits the features keep in the inner products from which the distances are
         computed, as in :class:`Linear`. The sample nearest to the mean is subtracted first.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> Laplacian().gram(np.array([[0.0], [1.0], [2.0]])).round(4)
-    array([[1.    , 0.3679, 0.1353],
-           [0.3679, 1.    , 0.3679],
-           [0.1353, 0.3679, 1.    ]])
     """
 
     sigma: float | Array | None = None

@@ -25,6 +25,14 @@ def angular_cka(
 ) -> Array:
     """Angular CKA: the angle between two centred Gram matrices.
 
+    >>> import numpy as np, repsim
+    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0], [4.0, 1.0]])
+    >>> float(repsim.angular_cka(x, 3 * x + 1))
+    0.0
+    >>> value = repsim.angular_cka(x, x * [1.0, 3.0])
+    >>> bool(np.isclose(np.cos(value), repsim.cka(x, x * [1.0, 3.0])))
+    True
+
     ::
 
         θ = arccos(CKA(x, y))
@@ -74,16 +82,6 @@ def angular_cka(
     Williams, Kunz, Kornblith, Linderman 2021, "Generalized shape metrics on neural
     representations", arXiv:2110.14739. Lange, Kwok, Matelsky, Wang, Rolnick, Kording 2023, "Deep
     networks as paths on the manifold of neural representations".
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0], [4.0, 1.0]])
-    >>> float(repsim.angular_cka(x, 3 * x + 1))
-    0.0
-    >>> value = repsim.angular_cka(x, x * [1.0, 3.0])
-    >>> bool(np.isclose(np.cos(value), repsim.cka(x, x * [1.0, 3.0])))
-    True
     """
     return evaluate("angular_cka", x, y, kernel=kernel, estimator=estimator)
 

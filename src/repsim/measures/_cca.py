@@ -19,6 +19,14 @@ STATISTICS = ("mean_rho", "mean_rho_squared")
 def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
     """Canonical correlation analysis: how well the best directions of x and y correlate.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((50, 3))
+    >>> float(repsim.cca(x, x @ rng.standard_normal((3, 3)) + 7).round(6))
+    1.0
+    >>> bool(repsim.cca(x, rng.standard_normal((50, 3)), statistic="mean_rho_squared") < 0.3)
+    True
+
     ::
 
         ρ = singular values of QxᵀQy,  k = min(rank Xc, rank Yc)
@@ -74,16 +82,6 @@ def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
     References
     ----------
     Hotelling 1936. Kornblith et al. 2019, arXiv:1905.00414, Table 1.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((50, 3))
-    >>> float(repsim.cca(x, x @ rng.standard_normal((3, 3)) + 7).round(6))
-    1.0
-    >>> bool(repsim.cca(x, rng.standard_normal((50, 3)), statistic="mean_rho_squared") < 0.3)
-    True
     """
     return evaluate("cca", x, y, statistic=statistic)
 
@@ -97,6 +95,16 @@ def svcca(
     statistic: str = "mean_rho",
 ) -> Array:
     """Singular vector canonical correlation: CCA of the leading principal directions.
+
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> signal = rng.standard_normal((100, 2))
+    >>> x, y = (signal @ rng.standard_normal((2, 20)) for _ in range(2))
+    >>> x, y = (z + 0.1 * rng.standard_normal(z.shape) for z in (x, y))
+    >>> bool(repsim.svcca(x, y, variance=0.9) > 0.99), bool(repsim.cca(x, y) < 0.9)
+    (True, True)
+    >>> bool(repsim.svcca(x, y, directions=2) > 0.99)
+    True
 
     ::
 
@@ -151,24 +159,19 @@ def svcca(
     References
     ----------
     Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, "SVCCA", arXiv:1706.05806.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> signal = rng.standard_normal((100, 2))
-    >>> x, y = (signal @ rng.standard_normal((2, 20)) for _ in range(2))
-    >>> x, y = (z + 0.1 * rng.standard_normal(z.shape) for z in (x, y))
-    >>> bool(repsim.svcca(x, y, variance=0.9) > 0.99), bool(repsim.cca(x, y) < 0.9)
-    (True, True)
-    >>> bool(repsim.svcca(x, y, directions=2) > 0.99)
-    True
     """
     return evaluate("svcca", x, y, variance=variance, directions=directions, statistic=statistic)
 
 
 def pwcca(x: Array, y: Array) -> Array:
     """Projection-weighted canonical correlation: each ρ weighted by how much x uses its direction.
+
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((50, 3)) * [10.0, 1.0, 1.0]
+    >>> y = np.concatenate([x[:, :1], rng.standard_normal((50, 2))], axis=1)
+    >>> bool(repsim.pwcca(x, y) > repsim.cca(x, y) + 0.2)
+    True
 
     ::
 
@@ -215,15 +218,6 @@ def pwcca(x: Array, y: Array) -> Array:
     ----------
     Morcos, Raghu, Bengio 2018, "Insights on representational similarity in neural networks with
     canonical correlation", arXiv:1806.05759.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((50, 3)) * [10.0, 1.0, 1.0]
-    >>> y = np.concatenate([x[:, :1], rng.standard_normal((50, 2))], axis=1)
-    >>> bool(repsim.pwcca(x, y) > repsim.cca(x, y) + 0.2)
-    True
     """
     return evaluate("pwcca", x, y)
 

@@ -33,6 +33,20 @@ def cka(
 ) -> Array:
     """Centred kernel alignment: how similar two representations of the same samples are.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((200, 10))
+    >>> q, _ = np.linalg.qr(rng.standard_normal((10, 10)))
+    >>> round(float(repsim.cka(x, 3 * x @ q + 7)), 6)
+    1.0
+    >>> y = rng.standard_normal((200, 500))
+    >>> bool(repsim.cka(x, y) > 0.1), bool(abs(repsim.cka(x, y, estimator="unbiased")) < 0.1)
+    (True, True)
+    >>> z = rng.standard_normal((200, 10))
+    >>> noisy = [z + 0.5 * rng.standard_normal((200, 10)) for _ in range(2)]
+    >>> bool(repsim.cka(*noisy) > 0.6), bool(abs(repsim.cka(*noisy, given=z)) < 0.1)
+    (True, True)
+
     ::
 
         CKA = HSIC(x, y) / (√HSIC(x, x) · √HSIC(y, y))      (Kornblith et al. 2019, Eq. 5)
@@ -118,22 +132,6 @@ def cka(
     correlation with methods for dissimilarities", for the partial one. Chun, Canatar, Chung, Lee
     2025, "Estimating neural representation alignment from sparsely sampled inputs and features",
     arXiv:2502.15104.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((200, 10))
-    >>> q, _ = np.linalg.qr(rng.standard_normal((10, 10)))
-    >>> round(float(repsim.cka(x, 3 * x @ q + 7)), 6)
-    1.0
-    >>> y = rng.standard_normal((200, 500))
-    >>> bool(repsim.cka(x, y) > 0.1), bool(abs(repsim.cka(x, y, estimator="unbiased")) < 0.1)
-    (True, True)
-    >>> z = rng.standard_normal((200, 10))
-    >>> noisy = [z + 0.5 * rng.standard_normal((200, 10)) for _ in range(2)]
-    >>> bool(repsim.cka(*noisy) > 0.6), bool(abs(repsim.cka(*noisy, given=z)) < 0.1)
-    (True, True)
     """
     check_same_samples("cka", {"x": x, "y": y, "given": given})
     return evaluate("cka", x, y, kernel=kernel, estimator=estimator, given=given, features=features)
@@ -141,6 +139,14 @@ def cka(
 
 def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  # noqa: E741
     """Centred kernel alignment of two Gram matrices of the same samples.
+
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((50, 8))
+    >>> k = x @ x.T
+    >>> bool(np.isclose(repsim.cka_from_gram(k, k**2), repsim.cka_from_gram(k**2, k)))
+    True
+    >>> bool(np.isclose(repsim.cka_from_gram(k, 5 * k), 1.0))
+    True
 
     ::
 
@@ -182,16 +188,6 @@ def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  #
     References
     ----------
     Kornblith et al. 2019, arXiv:1905.00414, Eq. 5.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.random.default_rng(0).standard_normal((50, 8))
-    >>> k = x @ x.T
-    >>> bool(np.isclose(repsim.cka_from_gram(k, k**2), repsim.cka_from_gram(k**2, k)))
-    True
-    >>> bool(np.isclose(repsim.cka_from_gram(k, 5 * k), 1.0))
-    True
     """
     resolved = resolve_estimator("cka_from_gram", estimator)
     k, l = unlabelled("cka_from_gram", {"k": k, "l": l})  # noqa: E741

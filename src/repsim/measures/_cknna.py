@@ -19,6 +19,15 @@ __all__ = ["cknna"]
 def cknna(x: Array, y: Array, *, k: int = 10) -> Array:
     """Centred kernel nearest-neighbour alignment: CKA of the pairs that are neighbours.
 
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((50, 5))
+    >>> round(float(repsim.cknna(x, 2 * x[:, ::-1])), 6)
+    1.0
+    >>> y = x + np.random.default_rng(1).standard_normal((50, 5))
+    >>> wide = repsim.cka(x, y, kernel="cosine", estimator="unbiased")
+    >>> bool(np.isclose(repsim.cknna(x, y, k=49), wide))
+    True
+
     ::
 
         CKNNA = h(α K, α L) / (√h(α_x K, α_x K) · √h(α_y L, α_y L)),   α = α_x α_y
@@ -74,17 +83,6 @@ def cknna(x: Array, y: Array, *, k: int = 10) -> Array:
     ----------
     Huh, Cheung, Wang, Isola 2024, "The Platonic representation hypothesis", arXiv:2405.07987,
     appendix A.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.random.default_rng(0).standard_normal((50, 5))
-    >>> round(float(repsim.cknna(x, 2 * x[:, ::-1])), 6)
-    1.0
-    >>> y = x + np.random.default_rng(1).standard_normal((50, 5))
-    >>> wide = repsim.cka(x, y, kernel="cosine", estimator="unbiased")
-    >>> bool(np.isclose(repsim.cknna(x, y, k=49), wide))
-    True
     """
     return evaluate("cknna", x, y, k=k)
 

@@ -20,6 +20,14 @@ __all__ = ["distance_correlation"]
 def distance_correlation(x: Array, y: Array, *, estimator: str = "biased") -> Array:
     """Squared distance correlation: whether the distances between samples vary together.
 
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((200, 1))
+    >>> round(float(repsim.distance_correlation(x, 3 - 2 * x)), 6)
+    1.0
+    >>> linear = repsim.cka(x, x**2, estimator="unbiased")
+    >>> bool(repsim.distance_correlation(x, x**2, estimator="unbiased") > 10 * linear)
+    True
+
     ::
 
         dCor² = ⟨A, B⟩ / (‖A‖ ‖B‖)
@@ -74,16 +82,6 @@ def distance_correlation(x: Array, y: Array, *, estimator: str = "biased") -> Ar
     Székely, Rizzo, Bakirov 2007, "Measuring and testing dependence by correlation of distances",
     Annals of Statistics 35. Székely, Rizzo 2013, "The distance correlation t-test of independence
     in high dimension", Journal of Multivariate Analysis 117, for the bias-corrected one.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.random.default_rng(0).standard_normal((200, 1))
-    >>> round(float(repsim.distance_correlation(x, 3 - 2 * x)), 6)
-    1.0
-    >>> linear = repsim.cka(x, x**2, estimator="unbiased")
-    >>> bool(repsim.distance_correlation(x, x**2, estimator="unbiased") > 10 * linear)
-    True
     """
     return evaluate("distance_correlation", x, y, estimator=estimator)
 

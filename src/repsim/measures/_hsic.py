@@ -18,6 +18,14 @@ def hsic(
 ) -> Array:
     """Hilbert-Schmidt independence criterion between two representations of the same samples.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((100, 5))
+    >>> float(repsim.hsic(x, x, estimator="unbiased")) > 0
+    True
+    >>> abs(float(repsim.hsic(x, rng.standard_normal((100, 5)), estimator="unbiased"))) < 0.2
+    True
+
     With K, L the Gram matrices of x and y, H = I − 11ᵀ/n, and A, B their U-centred forms::
 
         biased    tr(KHLH)/(n−1)²        (Gretton et al. 2005, Eq. 9)
@@ -64,16 +72,6 @@ def hsic(
     Gretton et al. 2005, "Measuring statistical dependence with Hilbert-Schmidt norms".
     Song et al. 2012, "Feature selection via dependence maximization", JMLR 13.
     Székely & Rizzo 2014, "Partial distance correlation with methods for dissimilarities".
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((100, 5))
-    >>> float(repsim.hsic(x, x, estimator="unbiased")) > 0
-    True
-    >>> abs(float(repsim.hsic(x, rng.standard_normal((100, 5)), estimator="unbiased"))) < 0.2
-    True
     """
     return evaluate("hsic", x, y, kernel=kernel, estimator=estimator)
 

@@ -22,6 +22,18 @@ MOST = 0.9
 def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka") -> xarray.Dataset:
     """For each layer of x, the most similar layer of y, and the depth of both.
 
+    >>> import xarray, repsim
+    >>> cka = xarray.DataArray(
+    ...     [[0.9, 0.3, 0.1], [0.8, 0.6, 0.2], [0.1, 0.4, 0.7]],
+    ...     coords={"layer_x": ["stem", "block", "head"], "layer_y": ["embed", "mlp", "norm"]},
+    ...     dims=("layer_x", "layer_y"),
+    ... )
+    >>> match = repsim.layer_match(cka)
+    >>> match["match"].values.tolist()
+    ['embed', 'embed', 'norm']
+    >>> match.depth_y.values.tolist(), match.attrs["lower_half_reach"]
+    ([0.0, 0.0, 1.0], 0.0)
+
     With similarities s_ij of layer i of m in x and layer j of m′ in y, in the order of the map::
 
         j*(i) = argmax_j s_ij        depth_x(i) = i/(m − 1)        depth_y(i) = j*(i)/(m′ − 1)
@@ -66,20 +78,6 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 3: the lower half of a ResNet's layers resembles
     about the lowest quarter of a ViT's.
-
-    Examples
-    --------
-    >>> import xarray, repsim
-    >>> cka = xarray.DataArray(
-    ...     [[0.9, 0.3, 0.1], [0.8, 0.6, 0.2], [0.1, 0.4, 0.7]],
-    ...     coords={"layer_x": ["stem", "block", "head"], "layer_y": ["embed", "mlp", "norm"]},
-    ...     dims=("layer_x", "layer_y"),
-    ... )
-    >>> match = repsim.layer_match(cka)
-    >>> match["match"].values.tolist()
-    ['embed', 'embed', 'norm']
-    >>> match.depth_y.values.tolist(), match.attrs["lower_half_reach"]
-    ([0.0, 0.0, 1.0], 0.0)
     """
     import xarray
 

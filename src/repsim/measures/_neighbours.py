@@ -25,6 +25,14 @@ METRICS = ("cosine", "euclidean")
 def mutual_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Array:
     """Mutual k-nearest neighbours: the share of neighbours that two representations agree on.
 
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((100, 5))
+    >>> float(repsim.mutual_knn(x, 2 * x[:, ::-1]))
+    1.0
+    >>> y = np.random.default_rng(1).standard_normal((100, 5))
+    >>> bool(repsim.mutual_knn(x, y) < 0.2)
+    True
+
     ::
 
         mean_i |N_x(i) ∩ N_y(i)| / k
@@ -80,22 +88,20 @@ def mutual_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Ar
     ----------
     Huh, Cheung, Wang, Isola 2024, "The Platonic representation hypothesis", arXiv:2405.07987,
     appendix A. Klabunde, Schumacher, Strohmaier, Lemmerich 2023, arXiv:2305.06329, section 3.5.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.random.default_rng(0).standard_normal((100, 5))
-    >>> float(repsim.mutual_knn(x, 2 * x[:, ::-1]))
-    1.0
-    >>> y = np.random.default_rng(1).standard_normal((100, 5))
-    >>> bool(repsim.mutual_knn(x, y) < 0.2)
-    True
     """
     return evaluate("mutual_knn", x, y, k=k, metric=metric)
 
 
 def jaccard_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Array:
     """Jaccard similarity of the k-nearest neighbours of each sample in two representations.
+
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((100, 5))
+    >>> float(repsim.jaccard_knn(x, 2 * x[:, ::-1]))
+    1.0
+    >>> y = x + np.random.default_rng(1).standard_normal((100, 5))
+    >>> bool(repsim.jaccard_knn(x, y) < repsim.mutual_knn(x, y))
+    True
 
     ::
 
@@ -136,22 +142,20 @@ def jaccard_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> A
     ----------
     Klabunde et al. 2023, arXiv:2305.06329, section 3.5. Schumacher et al. 2021, "The effects of
     randomness on the stability of node embeddings", arXiv:2005.10039.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.random.default_rng(0).standard_normal((100, 5))
-    >>> float(repsim.jaccard_knn(x, 2 * x[:, ::-1]))
-    1.0
-    >>> y = x + np.random.default_rng(1).standard_normal((100, 5))
-    >>> bool(repsim.jaccard_knn(x, y) < repsim.mutual_knn(x, y))
-    True
     """
     return evaluate("jaccard_knn", x, y, k=k, metric=metric)
 
 
 def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
     """Second-order cosine similarity: whether each sample is equally similar to its neighbours.
+
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((100, 5))
+    >>> round(float(repsim.second_order_cosine(x, 2 * x[:, ::-1])), 6)
+    1.0
+    >>> y = np.random.default_rng(1).standard_normal((100, 5))
+    >>> bool(repsim.second_order_cosine(x, y) < 0.8)
+    True
 
     ::
 
@@ -203,16 +207,6 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
     ----------
     Hamilton, Leskovec, Jurafsky 2016, "Cultural shift or linguistic drift?", EMNLP. Klabunde et
     al. 2023, arXiv:2305.06329, section 3.5.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.random.default_rng(0).standard_normal((100, 5))
-    >>> round(float(repsim.second_order_cosine(x, 2 * x[:, ::-1])), 6)
-    1.0
-    >>> y = np.random.default_rng(1).standard_normal((100, 5))
-    >>> bool(repsim.second_order_cosine(x, y) < 0.8)
-    True
     """
     return evaluate("second_order_cosine", x, y, k=k)
 

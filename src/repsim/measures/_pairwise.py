@@ -39,6 +39,17 @@ def pairwise(
 ) -> xarray.DataArray:
     """Compare every array of one mapping with every array of another, or of the same.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> early = rng.standard_normal((60, 8))
+    >>> layers = {"early": early, "late": np.tanh(early @ rng.standard_normal((8, 5)))}
+    >>> result = repsim.pairwise(layers, measure="cka", estimator="unbiased")
+    >>> result.dims, result.shape, result.attrs["estimator"]
+    (('layer_x', 'layer_y'), (2, 2), 'unbiased')
+    >>> one = repsim.cka(layers["early"], layers["late"], estimator="unbiased")
+    >>> bool(abs(result.sel(layer_x="early", layer_y="late") - one) < 1e-12)
+    True
+
     ::
 
         result[a, b] = measure(xs[a], ys[b], **options)
@@ -94,19 +105,6 @@ def pairwise(
     References
     ----------
     Those of the measure.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> early = rng.standard_normal((60, 8))
-    >>> layers = {"early": early, "late": np.tanh(early @ rng.standard_normal((8, 5)))}
-    >>> result = repsim.pairwise(layers, measure="cka", estimator="unbiased")
-    >>> result.dims, result.shape, result.attrs["estimator"]
-    (('layer_x', 'layer_y'), (2, 2), 'unbiased')
-    >>> one = repsim.cka(layers["early"], layers["late"], estimator="unbiased")
-    >>> bool(abs(result.sel(layer_x="early", layer_y="late") - one) < 1e-12)
-    True
     """
     chosen = resolve_measure("pairwise", measure)
     xs, ys, plain = unlabelled_sides("pairwise", xs=xs, ys=ys, options=options)

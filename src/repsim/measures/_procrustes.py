@@ -48,6 +48,14 @@ def _nuclear(xp: Namespace, x: Configuration, y: Configuration) -> Array:
 def nbs(x: Array, y: Array) -> Array:
     """Normalised Bures similarity: the alignment of two representations after the best rotation.
 
+    >>> import numpy as np, repsim
+    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
+    >>> turned = 3 * x @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 5
+    >>> round(float(repsim.nbs(x, turned)), 6)
+    1.0
+    >>> round(float(repsim.nbs(x, x * [1.0, 3.0])), 6)
+    0.967024
+
     ::
 
         NBS = ‖XcᵀYc‖_* / (‖Xc‖_F ‖Yc‖_F)
@@ -98,22 +106,22 @@ def nbs(x: Array, y: Array) -> Array:
     Tang, Maddox, Dickens, Diethe, Damianou 2020, "Similarity of neural networks with gradients",
     arXiv:2003.11498. Harvey, Larsen, Williams 2023, "Duality of Bures and shape distances",
     arXiv:2311.11436.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
-    >>> turned = 3 * x @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 5
-    >>> round(float(repsim.nbs(x, turned)), 6)
-    1.0
-    >>> round(float(repsim.nbs(x, x * [1.0, 3.0])), 6)
-    0.967024
     """
     return evaluate("nbs", x, y)
 
 
 def procrustes(x: Array, y: Array, *, norm: str = "none") -> Array:
     """Procrustes distance: the distance between two representations after the best rotation.
+
+    >>> import numpy as np, repsim
+    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
+    >>> turned = x @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 5
+    >>> float(repsim.procrustes(x, turned))
+    0.0
+    >>> bool(np.isclose(repsim.procrustes(x, 3 * turned), 2 * np.linalg.norm(x - x.mean(0))))
+    True
+    >>> float(repsim.procrustes(x, 3 * turned, norm="unit"))
+    0.0
 
     ::
 
@@ -167,18 +175,6 @@ def procrustes(x: Array, y: Array, *, norm: str = "none") -> Array:
     ----------
     Schönemann 1966. Williams, Kunz, Kornblith, Linderman 2021, "Generalized shape metrics on
     neural representations", arXiv:2110.14739. Ding, Denain, Steinhardt 2021, arXiv:2108.01661.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]])
-    >>> turned = x @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 5
-    >>> float(repsim.procrustes(x, turned))
-    0.0
-    >>> bool(np.isclose(repsim.procrustes(x, 3 * turned), 2 * np.linalg.norm(x - x.mean(0))))
-    True
-    >>> float(repsim.procrustes(x, 3 * turned, norm="unit"))
-    0.0
     """
     return evaluate("procrustes", x, y, norm=norm)
 

@@ -24,6 +24,20 @@ def linear_regression_r2(
 ) -> Array:
     """Share of the variance of x that a linear function of y explains.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.standard_normal((100, 5))
+    >>> x = y @ rng.standard_normal((5, 2)) + 3
+    >>> round(float(repsim.linear_regression_r2(x, y)), 6)
+    1.0
+    >>> bool(repsim.linear_regression_r2(y, x) < 0.6)
+    True
+    >>> many = rng.standard_normal((100, 90))
+    >>> bool(repsim.linear_regression_r2(x, many) > 0.8)
+    True
+    >>> bool(repsim.linear_regression_r2(x, many, ridge=[1, 10, 100], folds=5) < 0.1)
+    True
+
     ::
 
         R² = 1 − min_B ‖Xc − YcB‖² / ‖Xc‖² = ‖QᵀXc‖²/‖Xc‖²      (Kornblith et al. 2019, section 4)
@@ -89,22 +103,6 @@ def linear_regression_r2(
     ----------
     Kornblith et al. 2019, arXiv:1905.00414, section 4. Hastie, Tibshirani, Friedman 2009, "The
     elements of statistical learning", Eq. 7.64, for the leave-one-out error.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> y = rng.standard_normal((100, 5))
-    >>> x = y @ rng.standard_normal((5, 2)) + 3
-    >>> round(float(repsim.linear_regression_r2(x, y)), 6)
-    1.0
-    >>> bool(repsim.linear_regression_r2(y, x) < 0.6)
-    True
-    >>> many = rng.standard_normal((100, 90))
-    >>> bool(repsim.linear_regression_r2(x, many) > 0.8)
-    True
-    >>> bool(repsim.linear_regression_r2(x, many, ridge=[1, 10, 100], folds=5) < 0.1)
-    True
     """
     return evaluate("linear_regression_r2", x, y, ridge=ridge, folds=folds)
 

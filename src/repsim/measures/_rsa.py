@@ -21,6 +21,13 @@ COMPARISONS = ("spearman", "pearson", "cosine")
 def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearman") -> Array:
     """Representational similarity analysis: the agreement of two dissimilarity matrices.
 
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((30, 5))
+    >>> round(float(repsim.rsa(x, -2 * x + 1)), 6)
+    1.0
+    >>> bool(repsim.rsa(x, np.exp(x), comparison="pearson") < 0.9)
+    True
+
     ::
 
         RSA = compare(d_x, d_y),   d = (D_12, D_13, …, D_{n−1,n}) of a representation's RDM D
@@ -82,15 +89,6 @@ def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearm
     ----------
     Kriegeskorte, Mur, Bandettini 2008, "Representational similarity analysis", Frontiers in
     Systems Neuroscience 2:4.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.random.default_rng(0).standard_normal((30, 5))
-    >>> round(float(repsim.rsa(x, -2 * x + 1)), 6)
-    1.0
-    >>> bool(repsim.rsa(x, np.exp(x), comparison="pearson") < 0.9)
-    True
     """
     return evaluate("rsa", x, y, rdm=rdm, comparison=comparison)
 

@@ -21,6 +21,14 @@ __all__ = ["shape_distance"]
 def shape_distance(x: Array, y: Array, *, alpha: float = 1.0) -> Array:
     """Angular shape distance: the angle between two representations after the best rotation.
 
+    >>> import numpy as np, repsim
+    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0], [4.0, 1.0]])
+    >>> stretched = x * [1.0, 3.0]
+    >>> round(float(repsim.shape_distance(x, stretched)), 6)
+    0.496548
+    >>> float(repsim.shape_distance(x, stretched, alpha=0.0))
+    0.0
+
     ::
 
         θ = min_Q arccos(⟨φ(X), φ(Y)Q⟩ / (‖φ(X)‖ ‖φ(Y)‖))
@@ -77,16 +85,6 @@ def shape_distance(x: Array, y: Array, *, alpha: float = 1.0) -> Array:
     ----------
     Williams, Kunz, Kornblith, Linderman 2021, "Generalized shape metrics on neural
     representations", arXiv:2110.14739.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0], [4.0, 1.0]])
-    >>> stretched = x * [1.0, 3.0]
-    >>> round(float(repsim.shape_distance(x, stretched)), 6)
-    0.496548
-    >>> float(repsim.shape_distance(x, stretched, alpha=0.0))
-    0.0
     """
     return evaluate("shape_distance", x, y, alpha=alpha)
 

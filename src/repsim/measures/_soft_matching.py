@@ -23,6 +23,14 @@ SCORES = ("distance", "correlation")
 def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
     """Soft matching: how alike two representations are, feature by feature, in the best pairing.
 
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((50, 3))
+    >>> float(repsim.soft_matching(x, x[:, [2, 0, 1]] + 1))
+    0.0
+    >>> twice = np.concatenate([x, x], axis=1)
+    >>> round(float(repsim.soft_matching(x, 5 * twice, score="correlation")), 6)
+    1.0
+
     ::
 
         distance     √( min_P Σ_ij P_ij ‖x_i − y_j‖² )
@@ -82,16 +90,6 @@ def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
     References
     ----------
     Khosla, Williams 2023, "Soft matching distance", arXiv:2311.09466, Eqs. 5 and 9.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> x = np.random.default_rng(0).standard_normal((50, 3))
-    >>> float(repsim.soft_matching(x, x[:, [2, 0, 1]] + 1))
-    0.0
-    >>> twice = np.concatenate([x, x], axis=1)
-    >>> round(float(repsim.soft_matching(x, 5 * twice, score="correlation")), 6)
-    1.0
     """
     return evaluate("soft_matching", x, y, score=score)
 

@@ -46,6 +46,21 @@ def attention_distance(
 ) -> Axes:
     """Draw the mean attention distance of all heads, sorted within each layer.
 
+    >>> import xarray as xr
+    >>> from repsim.plot import attention_distance
+    >>> result = xr.Dataset(
+    ...     {
+    ...         "distance": (("layer", "head"), [[60.0, 20.0, 110.0], [115.0, 112.0, 114.0]]),
+    ...         "uniform_distance": ("layer", [115.9, 115.9]),
+    ...     },
+    ...     coords={"layer": ["blocks.0.attn", "blocks.11.attn"]},
+    ... )
+    >>> ax = attention_distance(result)
+    >>> ax.lines[0].get_ydata().tolist()  # sorted
+    [20.0, 60.0, 110.0]
+    >>> ax.get_ylabel()
+    'mean attention distance (pixels)'
+
     The dashed line is the distance of a head that attends equally to all tokens; heads below it are
     local. Layers of different grids (in windows, or after merging) each have a line.
 
@@ -78,23 +93,6 @@ def attention_distance(
     References
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 3.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from repsim.plot import attention_distance
-    >>> result = xr.Dataset(
-    ...     {
-    ...         "distance": (("layer", "head"), [[60.0, 20.0, 110.0], [115.0, 112.0, 114.0]]),
-    ...         "uniform_distance": ("layer", [115.9, 115.9]),
-    ...     },
-    ...     coords={"layer": ["blocks.0.attn", "blocks.11.attn"]},
-    ... )
-    >>> ax = attention_distance(result)
-    >>> ax.lines[0].get_ydata().tolist()  # sorted
-    [20.0, 60.0, 110.0]
-    >>> ax.get_ylabel()
-    'mean attention distance (pixels)'
     """
     choose("attention_distance", "kind", kind, KINDS)
     choose("attention_distance", "variable", variable, tuple(VARIABLES))

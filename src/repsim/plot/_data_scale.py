@@ -23,6 +23,20 @@ HEIGHT = 2.8
 def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Draw the similarity of each layer with the same layer of the model trained on all data.
 
+    >>> import xarray as xr
+    >>> from repsim.plot import data_scale
+    >>> result = xr.Dataset(
+    ...     {
+    ...         "cka": (("fraction", "layer"), [[0.9, 0.4], [0.95, 0.7]]),
+    ...         "control_cka": (("control", "layer"), [[0.96, 0.8]]),
+    ...     },
+    ...     coords={"fraction": [0.1, 0.3], "layer": ["blocks.0", "blocks.1"],
+    ...             "control": ["other seed"]},
+    ... )
+    >>> ax = data_scale(result)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['10 % of the data', '30 % of the data', 'other seed']
+
     One line per part of the data, from dark to light in the order of `result`; controls (another
     seed with all data, an untrained model) are dashed. A layer whose line falls below the other
     seed needs the data; a layer above it differs no more than another seed would. Bands are one
@@ -50,22 +64,6 @@ def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     References
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 7.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from repsim.plot import data_scale
-    >>> result = xr.Dataset(
-    ...     {
-    ...         "cka": (("fraction", "layer"), [[0.9, 0.4], [0.95, 0.7]]),
-    ...         "control_cka": (("control", "layer"), [[0.96, 0.8]]),
-    ...     },
-    ...     coords={"fraction": [0.1, 0.3], "layer": ["blocks.0", "blocks.1"],
-    ...             "control": ["other seed"]},
-    ... )
-    >>> ax = data_scale(result)
-    >>> [text.get_text() for text in ax.get_legend().get_texts()]
-    ['10 % of the data', '30 % of the data', 'other seed']
     """
     needed: dict[str, tuple[str, ...]] = {"cka": ("fraction", "layer")}
     optional: dict[str, tuple[str, ...]] = {

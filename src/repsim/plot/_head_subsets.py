@@ -40,6 +40,20 @@ STYLES: tuple[tuple[str, Any], ...] = (
 def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Draw the similarity of subsets of heads with layers of another model, by distance.
 
+    >>> import xarray as xr
+    >>> from repsim.plot import head_subsets
+    >>> result = xr.Dataset(
+    ...     {
+    ...         "cka": (("subset", "layer_y"), [[0.5, 0.4], [0.3, 0.3]]),
+    ...         "mean_distance": ("subset", [90.0, 40.0]),
+    ...     },
+    ...     coords={"layer_y": ["layer1", "layer2"]},
+    ...     attrs={"model_x": "ViT-L/16", "model_y": "ResNet-50", "layer": "blocks.0.attn"},
+    ... )
+    >>> ax = head_subsets(result)
+    >>> ax.containers[0].lines[0].get_xydata().tolist()  # from local to global
+    [[40.0, 0.3], [90.0, 0.5]]
+
     One line per layer of y and kind of subset, over the mean attention distance of the heads in
     the subset. A falling line means that the local heads are the ones that resemble y.
 
@@ -66,22 +80,6 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     References
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 4.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from repsim.plot import head_subsets
-    >>> result = xr.Dataset(
-    ...     {
-    ...         "cka": (("subset", "layer_y"), [[0.5, 0.4], [0.3, 0.3]]),
-    ...         "mean_distance": ("subset", [90.0, 40.0]),
-    ...     },
-    ...     coords={"layer_y": ["layer1", "layer2"]},
-    ...     attrs={"model_x": "ViT-L/16", "model_y": "ResNet-50", "layer": "blocks.0.attn"},
-    ... )
-    >>> ax = head_subsets(result)
-    >>> ax.containers[0].lines[0].get_xydata().tolist()  # from local to global
-    [[40.0, 0.3], [90.0, 0.5]]
     """
     if isinstance(result, xr.Dataset):  # along subset, as a coordinate or as a variable
         result = result.reset_coords(

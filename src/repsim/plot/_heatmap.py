@@ -54,6 +54,21 @@ def heatmap(
 ) -> Axes:
     """Draw the similarity of every layer of one model with every layer of another.
 
+    >>> import xarray as xr
+    >>> from repsim.plot import heatmap
+    >>> cka = xr.DataArray(
+    ...     [[1.0, 0.4], [0.5, 0.8], [0.1, -0.01]],
+    ...     coords={"layer_x": ["stem", "block.0", "head"], "layer_y": ["embed", "head"]},
+    ...     dims=("layer_x", "layer_y"),
+    ...     attrs={"model_x": "ResNet-50", "model_y": "ViT-B/32"},
+    ...     name="cka",
+    ... )
+    >>> ax = heatmap(cka)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('ViT-B/32 layer', 'ResNet-50 layer')
+    >>> ax.images[0].colorbar.extend  # one value lies below the scale
+    'min'
+
     The layers of x run upwards and those of y to the right, both from the lower left corner, as in
     the reference. Cells are not smoothed.
 
@@ -100,23 +115,6 @@ def heatmap(
     References
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 1.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from repsim.plot import heatmap
-    >>> cka = xr.DataArray(
-    ...     [[1.0, 0.4], [0.5, 0.8], [0.1, -0.01]],
-    ...     coords={"layer_x": ["stem", "block.0", "head"], "layer_y": ["embed", "head"]},
-    ...     dims=("layer_x", "layer_y"),
-    ...     attrs={"model_x": "ResNet-50", "model_y": "ViT-B/32"},
-    ...     name="cka",
-    ... )
-    >>> ax = heatmap(cka)
-    >>> ax.get_xlabel(), ax.get_ylabel()
-    ('ViT-B/32 layer', 'ResNet-50 layer')
-    >>> ax.images[0].colorbar.extend  # one value lies below the scale
-    'min'
     """
     array = layer_map(result, "heatmap")
     names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")

@@ -33,6 +33,18 @@ def layer_match(
 ) -> Axes:
     r"""Draw, for each layer of x, how deep in y its most similar layer lies.
 
+    >>> import xarray as xr
+    >>> from repsim.plot import layer_match
+    >>> cka = xr.DataArray(
+    ...     [[0.9, 0.3, 0.1], [0.8, 0.6, 0.2], [0.1, 0.4, 0.7]],
+    ...     coords={"layer_x": ["stem", "block", "head"], "layer_y": ["embed", "mlp", "norm"]},
+    ...     dims=("layer_x", "layer_y"),
+    ...     attrs={"model_x": "ResNet-50", "model_y": "ViT-B/32"},
+    ... )
+    >>> ax = layer_match(cka)
+    >>> ax.collections[0].get_offsets().tolist()
+    [[0.0, 0.0], [0.5, 0.0], [1.0, 1.0]]
+
     The depth of the i-th of m layers is :math:`i / (m - 1)`, from 0 for the first to 1 for the
     last, in the order of `result` (0 for a single layer). For the layer i of x with similarities
     :math:`s_{ij}`, the point is :math:`(\mathrm{depth}(i), \mathrm{depth}(\arg\max_j s_{ij}))`,
@@ -70,20 +82,6 @@ def layer_match(
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 3:
     the lower half of a ResNet's layers resembles about the lowest quarter of a ViT's.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from repsim.plot import layer_match
-    >>> cka = xr.DataArray(
-    ...     [[0.9, 0.3, 0.1], [0.8, 0.6, 0.2], [0.1, 0.4, 0.7]],
-    ...     coords={"layer_x": ["stem", "block", "head"], "layer_y": ["embed", "mlp", "norm"]},
-    ...     dims=("layer_x", "layer_y"),
-    ...     attrs={"model_x": "ResNet-50", "model_y": "ViT-B/32"},
-    ... )
-    >>> ax = layer_match(cka)
-    >>> ax.collections[0].get_offsets().tolist()
-    [[0.0, 0.0], [0.5, 0.0], [1.0, 1.0]]
     """
     array = layer_map(result, "layer_match", variable)
     matches = _best_match(array)

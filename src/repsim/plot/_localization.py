@@ -48,6 +48,28 @@ def localization(
 ) -> Axes:
     """Draw the CKA of each token of a layer with the patches of the input.
 
+    >>> import numpy as np, xarray as xr
+    >>> from repsim.plot import localization
+    >>> rows, columns = np.divmod(np.arange(4), 2)
+    >>> result = xr.Dataset(
+    ...     {
+    ...         "cka": (("layer", "token", "patch"), np.eye(4)[None]),
+    ...         "hit_rate": ("layer", [1.0]),
+    ...         "chance": ("layer", [0.25]),
+    ...     },
+    ...     coords={
+    ...         "layer": ["blocks.11"],
+    ...         "token_row": (("layer", "token"), rows[None]),
+    ...         "token_column": (("layer", "token"), columns[None]),
+    ...         "is_prefix": (("layer", "token"), np.zeros((1, 4), bool)),
+    ...         "patch_row": (("layer", "patch"), rows[None]),
+    ...         "patch_column": (("layer", "patch"), columns[None]),
+    ...     },
+    ... )
+    >>> ax = localization(result)
+    >>> ax.images[1].get_array().tolist()  # the token at the upper right
+    [[0.0, 1.0], [0.0, 0.0]]
+
     Each map is drawn at the place of its token, and the patch at that place is framed. A token that
     kept its place is brightest inside the frame. Prefix tokens (CLS) are separate, at the left. The
     title gives the share of all spatial tokens whose most similar patch is their own, and that
@@ -85,30 +107,6 @@ def localization(
     References
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> from repsim.plot import localization
-    >>> rows, columns = np.divmod(np.arange(4), 2)
-    >>> result = xr.Dataset(
-    ...     {
-    ...         "cka": (("layer", "token", "patch"), np.eye(4)[None]),
-    ...         "hit_rate": ("layer", [1.0]),
-    ...         "chance": ("layer", [0.25]),
-    ...     },
-    ...     coords={
-    ...         "layer": ["blocks.11"],
-    ...         "token_row": (("layer", "token"), rows[None]),
-    ...         "token_column": (("layer", "token"), columns[None]),
-    ...         "is_prefix": (("layer", "token"), np.zeros((1, 4), bool)),
-    ...         "patch_row": (("layer", "patch"), rows[None]),
-    ...         "patch_column": (("layer", "patch"), columns[None]),
-    ...     },
-    ... )
-    >>> ax = localization(result)
-    >>> ax.images[1].get_array().tolist()  # the token at the upper right
-    [[0.0, 1.0], [0.0, 0.0]]
     """
     result = require(
         result,

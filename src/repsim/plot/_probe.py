@@ -27,6 +27,17 @@ SINGLE = "0.45"
 def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accuracy") -> Axes:
     r"""Draw the accuracy of linear probes by layer, one line per choice of tokens.
 
+    >>> import xarray as xr
+    >>> from repsim.plot import probe
+    >>> result = xr.Dataset(
+    ...     {"accuracy": (("layer", "token"), [[0.2, 0.3, 0.1, 0.3], [0.9, 0.7, 0.2, 0.6]])},
+    ...     coords={"layer": ["blocks.0", "blocks.1"], "token": ["cls", "mean", "1", "2"]},
+    ...     attrs={"chance": 0.1},
+    ... )
+    >>> ax = probe(result)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['CLS', 'mean', 'single tokens\n(median, range)', 'chance']
+
     Probes of single tokens are summarised: the line is their median, and the band spans their least
     and greatest accuracy. The dashed line is chance.
 
@@ -56,19 +67,6 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
     References
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from repsim.plot import probe
-    >>> result = xr.Dataset(
-    ...     {"accuracy": (("layer", "token"), [[0.2, 0.3, 0.1, 0.3], [0.9, 0.7, 0.2, 0.6]])},
-    ...     coords={"layer": ["blocks.0", "blocks.1"], "token": ["cls", "mean", "1", "2"]},
-    ...     attrs={"chance": 0.1},
-    ... )
-    >>> ax = probe(result)
-    >>> [text.get_text() for text in ax.get_legend().get_texts()]
-    ['CLS', 'mean', 'single tokens\n(median, range)', 'chance']
     """
     choose("probe", "variable", variable, VARIABLES)
     needed: dict[str, tuple[str, ...]] = {variable: ("layer", "token")}

@@ -40,6 +40,17 @@ def receptive_field(
 ) -> Axes:
     """Draw the effective receptive field of each layer as a map of the input.
 
+    >>> import xarray as xr
+    >>> from repsim.plot import receptive_field
+    >>> point, wide = [[0.0, 0.0], [0.0, 1.0]], [[0.25, 0.25], [0.25, 0.25]]
+    >>> result = xr.Dataset(
+    ...     {"field": (("layer", "row", "column"), [point, wide]), "sigma": ("layer", [0.0, 1.0])},
+    ...     coords={"layer": ["stem", "head"]},
+    ... )
+    >>> ax = receptive_field(result)
+    >>> [image.get_array().max().item() for image in ax.images]
+    [1.0, 0.25]
+
     All maps share one colour scale and can be compared; each sums to 1. Below the name is σ, the
     root mean square distance of the field's mass, if the result has it.
 
@@ -77,19 +88,6 @@ def receptive_field(
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 6.
     Luo et al. (2016), "Understanding the effective receptive field in deep convolutional neural
     networks".
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from repsim.plot import receptive_field
-    >>> point, wide = [[0.0, 0.0], [0.0, 1.0]], [[0.25, 0.25], [0.25, 0.25]]
-    >>> result = xr.Dataset(
-    ...     {"field": (("layer", "row", "column"), [point, wide]), "sigma": ("layer", [0.0, 1.0])},
-    ...     coords={"layer": ["stem", "head"]},
-    ... )
-    >>> ax = receptive_field(result)
-    >>> [image.get_array().max().item() for image in ax.images]
-    [1.0, 0.25]
     """
     choose("receptive_field", "scale", scale, SCALES)
     needed: dict[str, tuple[str, ...]] = {"field": ("layer", "row", "column")}

@@ -55,6 +55,16 @@ def residual_ratios(
 ) -> Axes:
     """Draw the ratio of the norms of skip and branch, ‖z‖/‖f(z)‖, of every residual connection.
 
+    >>> import xarray as xr
+    >>> from repsim.plot import residual_ratios
+    >>> result = xr.Dataset(
+    ...     {"ratio_prefix": ("site", [6.0, 1.5]), "ratio_spatial": ("site", [1.75, 3.0])},
+    ...     coords={"site": ["blocks.0.attn", "blocks.0.mlp"]},
+    ... )
+    >>> ax = residual_ratios(result)
+    >>> [line.get_ydata().tolist() for line in ax.lines[:2]]
+    [[6.0, 1.5], [1.75, 3.0]]
+
     The scale is logarithmic. Above 1 (dashed) the skip connection has the larger norm, below 1 the
     branch has.
 
@@ -85,18 +95,6 @@ def residual_ratios(
     References
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 5.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> from repsim.plot import residual_ratios
-    >>> result = xr.Dataset(
-    ...     {"ratio_prefix": ("site", [6.0, 1.5]), "ratio_spatial": ("site", [1.75, 3.0])},
-    ...     coords={"site": ["blocks.0.attn", "blocks.0.mlp"]},
-    ... )
-    >>> ax = residual_ratios(result)
-    >>> [line.get_ydata().tolist() for line in ax.lines[:2]]
-    [[6.0, 1.5], [1.75, 3.0]]
     """
     choose("residual_ratios", "kind", kind, KINDS)
     if kind == "lines":

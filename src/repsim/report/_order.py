@@ -17,6 +17,12 @@ Order = np.ndarray[Any, np.dtype[np.intp]]
 def cluster_order(values: Matrix) -> tuple[Order, Order]:
     """Return rows and columns in the order of a hierarchical clustering of their profiles.
 
+    >>> import numpy as np
+    >>> a, b = [1.0, 0.9, 0.1], [0.1, 0.2, 0.9]
+    >>> rows, columns = cluster_order(np.array([a, b, a, b]))
+    >>> sorted(rows[:2].tolist()), sorted(rows[2:].tolist())
+    ([0, 2], [1, 3])
+
     A profile is a row (column) of the map. The distance of two profiles is the root mean squared
     difference over the entries that both have. Linkage is average. Of the 2^(n−1) orders of the
     leaves, the one with the closest neighbours is chosen (Bar-Joseph, Gifford, Jaakkola 2001).
@@ -30,14 +36,6 @@ def cluster_order(values: Matrix) -> tuple[Order, Order]:
     -------
     rows, columns : arrays of int, shapes (m,) and (n,)
         The end that is nearer to the first layer comes first. Cost O(m³ + n³).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> a, b = [1.0, 0.9, 0.1], [0.1, 0.2, 0.9]
-    >>> rows, columns = cluster_order(np.array([a, b, a, b]))
-    >>> sorted(rows[:2].tolist()), sorted(rows[2:].tolist())
-    ([0, 2], [1, 3])
     """
     known = np.where(np.isfinite(values), values, np.nan)
     return _clustered(known), _clustered(known.T)
@@ -45,6 +43,11 @@ def cluster_order(values: Matrix) -> tuple[Order, Order]:
 
 def axis_order(values: Matrix) -> tuple[Order, Order]:
     """Return rows and columns in the order of their coordinates on the first principal axis.
+
+    >>> import numpy as np
+    >>> rows, columns = axis_order(np.array([[1.0, 0.2], [0.1, 1.2], [0.9, 0.3]]))
+    >>> rows.tolist(), columns.tolist()
+    ([0, 2, 1], [0, 1])
 
     The means of rows and columns are subtracted, as in principal coordinates. The coordinates are
     :math:`u` and :math:`v` of the largest singular value, each with the sign that puts its first
@@ -57,13 +60,6 @@ def axis_order(values: Matrix) -> tuple[Order, Order]:
     Returns
     -------
     rows, columns : arrays of int, shapes (m,) and (n,)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rows, columns = axis_order(np.array([[1.0, 0.2], [0.1, 1.2], [0.9, 0.3]]))
-    >>> rows.tolist(), columns.tolist()
-    ([0, 2, 1], [0, 1])
     """
     known = np.isfinite(values)
     if not known.any():

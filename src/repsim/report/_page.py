@@ -36,6 +36,19 @@ def write_report(
 ) -> Path:
     """Write one HTML page that shows results: interactive maps, curves and findings.
 
+    >>> import tempfile, xarray, repsim.report
+    >>> cka = xarray.DataArray(
+    ...     [[1.0, 0.4], [0.5, 0.8]],
+    ...     coords={"layer_x": ["stem", "head"], "layer_y": ["embed", "head"]},
+    ...     dims=("layer_x", "layer_y"),
+    ...     name="cka",
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = repsim.report.write_report({"CNN with ViT": cka}, folder + "/report.html")
+    ...     text = page.read_text(encoding="utf-8")
+    >>> "<h1>CNN with ViT</h1>" in text
+    True
+
     The page is a single file that loads nothing else, so you can send it to others. It is readable
     on a phone, in print, in light and dark mode, and by a screen reader: each picture has a
     description and a table of its data.
@@ -81,21 +94,6 @@ def write_report(
     ----------
     Orders: average linkage with optimal leaves, Bar-Joseph, Gifford, Jaakkola 2001, "Fast optimal
     leaf ordering for hierarchical clustering".
-
-    Examples
-    --------
-    >>> import tempfile, xarray, repsim.report
-    >>> cka = xarray.DataArray(
-    ...     [[1.0, 0.4], [0.5, 0.8]],
-    ...     coords={"layer_x": ["stem", "head"], "layer_y": ["embed", "head"]},
-    ...     dims=("layer_x", "layer_y"),
-    ...     name="cka",
-    ... )
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     page = repsim.report.write_report({"CNN with ViT": cka}, folder + "/report.html")
-    ...     text = page.read_text(encoding="utf-8")
-    >>> "<h1>CNN with ViT</h1>" in text
-    True
     """
     if not isinstance(results, Mapping) or not results:
         got = "an empty mapping" if isinstance(results, Mapping) else type(results).__name__

@@ -29,6 +29,22 @@ def save_result(
 ) -> Path:
     """Write a result into a run folder, as ``folder/<name>.nc``.
 
+    >>> import tempfile, xarray, repsim.report
+    >>> cka = xarray.DataArray(
+    ...     [[1.0, 0.5]],
+    ...     coords={"layer_x": ["head"], "layer_y": ["head", "stem"]},
+    ...     dims=("layer_x", "layer_y"),
+    ...     name="cka",
+    ...     attrs={"n_samples": 512, "grid": [14, 14]},
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = repsim.report.save_result(folder, "ViT/CNN", cka)
+    ...     results = repsim.report.load_results(folder)
+    >>> file.name, list(results)
+    ('ViT%2FCNN.nc', ['ViT/CNN'])
+    >>> results["ViT/CNN"].cka.attrs
+    {'n_samples': 512, 'grid': [14, 14]}
+
     Parameters
     ----------
     folder : str or os.PathLike
@@ -62,24 +78,6 @@ def save_result(
     written aside, synced and renamed, so a reader finds the old result or the new one, never a
     part. Cost: three times the size of the result in memory, because the file is read back and
     compared before it is written.
-
-    Examples
-    --------
-    >>> import tempfile, xarray, repsim.report
-    >>> cka = xarray.DataArray(
-    ...     [[1.0, 0.5]],
-    ...     coords={"layer_x": ["head"], "layer_y": ["head", "stem"]},
-    ...     dims=("layer_x", "layer_y"),
-    ...     name="cka",
-    ...     attrs={"n_samples": 512, "grid": [14, 14]},
-    ... )
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = repsim.report.save_result(folder, "ViT/CNN", cka)
-    ...     results = repsim.report.load_results(folder)
-    >>> file.name, list(results)
-    ('ViT%2FCNN.nc', ['ViT/CNN'])
-    >>> results["ViT/CNN"].cka.attrs
-    {'n_samples': 512, 'grid': [14, 14]}
     """
     path = Path(folder) / (_file_name(name) + SUFFIX)
     dataset = as_dataset("save_result", result)
@@ -98,6 +96,13 @@ def save_result(
 
 def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     """Read all results of a run folder, in the order in which they were saved.
+
+    >>> import repsim.report
+    >>> repsim.report.load_results("no/such/folder")
+    Traceback (most recent call last):
+    repsim._errors.InputError: load_results: there is no such folder.
+      folder: no/such/folder
+      Name the folder that save_result wrote into.
 
     Parameters
     ----------
@@ -126,15 +131,6 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     -----
     Cost: the size of all results. See :func:`save_result` for an example. NetCDF-4 files of other
     writers need h5netcdf or netCDF4.
-
-    Examples
-    --------
-    >>> import repsim.report
-    >>> repsim.report.load_results("no/such/folder")
-    Traceback (most recent call last):
-    repsim._errors.InputError: load_results: there is no such folder.
-      folder: no/such/folder
-      Name the folder that save_result wrote into.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -8,8 +8,6 @@ __all__ = ["attribute"]
 def attribute(value: object) -> str | int | float:
     """Return an option as text or a number; booleans, None and objects become their ``repr``.
 
-    Examples
-    --------
     >>> attribute(0.5), attribute("all"), attribute(None), attribute(2**40)
     (0.5, 'all', 'None', '1099511627776')
     """

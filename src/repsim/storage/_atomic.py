@@ -18,6 +18,13 @@ LONGEST = 60
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Replace a file atomically: a reader finds the old content or the whole new content.
 
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "x"
+    ...     write_whole(path, lambda file: file.write(b"all of it"))
+    ...     path.read_bytes()
+    b'all of it'
+
     The new content is written to a file beside `path` and synced, the file is renamed, and the
     folder is synced. After that, a power failure does not undo it. If writing fails, `path` is
     unchanged, and no file remains beside it.
@@ -33,15 +40,6 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     ------
     OSError
         The disk is full, or the folder is missing or read-only.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "x"
-    ...     write_whole(path, lambda file: file.write(b"all of it"))
-    ...     path.read_bytes()
-    b'all of it'
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -75,12 +73,10 @@ def sync_folder(folder: Path) -> None:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Describe the entries in which two nested mappings of JSON values differ, one text each.
 
-    An entry that is ``None`` counts as missing.
-
-    Examples
-    --------
     >>> differences({"n": 3, "model": {"seed": 0}}, {"n": 3, "model": {"seed": 1}, "limit": 5})
     ['model seed: was 0, now 1', 'limit: was not given, now 5']
+
+    An entry that is ``None`` counts as missing.
     """
     return _differences(before, now, ())
 

@@ -29,17 +29,6 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 class Checkpoint:
     """The saved state of one long computation, in one ``.npz`` file without pickles.
 
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The file. It is replaced atomically: a reader finds the old state or the new one.
-    operation : str
-        Name of the caller, for error messages; the file of another operation raises.
-    fingerprint : mapping of str to JSON values
-        Description of inputs, options and plan. A file with another fingerprint raises.
-
-    Examples
-    --------
     >>> import numpy as np, tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> file = Checkpoint(folder.name + "/sums.npz", operation="sums", fingerprint={"n": 3})
@@ -49,6 +38,15 @@ class Checkpoint:
     >>> file.load()["total"].tolist()
     [0, 1, 2]
     >>> folder.cleanup()
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file. It is replaced atomically: a reader finds the old state or the new one.
+    operation : str
+        Name of the caller, for error messages; the file of another operation raises.
+    fingerprint : mapping of str to JSON values
+        Description of inputs, options and plan. A file with another fingerprint raises.
     """
 
     def __init__(

@@ -18,6 +18,15 @@ __all__ = ["Journal", "read_journal"]
 class Journal:
     """An append-only log of JSON objects; each line has a checksum and is synced to disk.
 
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with Journal(Path(folder.name) / "log", operation="count") as journal:
+    ...     journal.add({"rows": 3})
+    >>> with Journal(Path(folder.name) / "log", operation="count") as journal:
+    ...     journal.entries
+    [{'rows': 3}]
+    >>> folder.cleanup()
+
     A last line that a kill or a full disk truncated does not count; it is removed when the journal
     is opened again. Damage before the last line is an error. While a journal is open, no other
     process can open it (if the system has file locks).
@@ -40,17 +49,6 @@ class Journal:
         The file is damaged or not a journal, or another process has it open.
     CheckpointError
         It cannot be read or written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> with Journal(Path(folder.name) / "log", operation="count") as journal:
-    ...     journal.add({"rows": 3})
-    >>> with Journal(Path(folder.name) / "log", operation="count") as journal:
-    ...     journal.entries
-    [{'rows': 3}]
-    >>> folder.cleanup()
     """
 
     def __init__(self, path: Path, *, operation: str) -> None:

@@ -17,8 +17,6 @@ _ARRAY = "__array__"
 def to_arrays(state: Any) -> dict[str, Any]:
     """Return the arrays of a nested state by name, and all other values as JSON in one array.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> arrays = to_arrays({"sums": [np.arange(2)], "batches": 3})
     >>> sorted(arrays)

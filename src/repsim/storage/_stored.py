@@ -21,6 +21,16 @@ FORMAT = "repsim.activations/1"
 def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
     """Open the activations that :func:`repsim.extract` stored, without reading them.
 
+    >>> import tempfile, torch, repsim
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
+    >>> data = [torch.randn(10, 8) for _ in range(3)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = repsim.extract(net, data, out=folder + "/run.zarr", progress=False)
+    ...     stored = repsim.open_activations(folder + "/run.zarr")
+    ...     stored["1"].shape, repsim.cka_matrix(stored).shape
+    ((30, 16), (2, 2))
+
     It needs neither torch nor the model. You can copy the store to another machine.
 
     Parameters
@@ -48,18 +58,6 @@ def open_activations(path: str | PathLike[str]) -> xarray.Dataset:
     References
     ----------
     Zarr, version 3: https://zarr-specs.readthedocs.io; any reader of Zarr 3 opens the store.
-
-    Examples
-    --------
-    >>> import tempfile, torch, repsim
-    >>> from torch import nn
-    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
-    >>> data = [torch.randn(10, 8) for _ in range(3)]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = repsim.extract(net, data, out=folder + "/run.zarr", progress=False)
-    ...     stored = repsim.open_activations(folder + "/run.zarr")
-    ...     stored["1"].shape, repsim.cka_matrix(stored).shape
-    ((30, 16), (2, 2))
     """
     import xarray
 

@@ -29,6 +29,16 @@ FORMAT = "repsim.StreamingLinearCKA/1"
 class StreamingLinearCKA:
     """Exact linear CKA of all layer pairs over all samples, from batches that are seen once.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((100, 8)) + 30
+    >>> y = x[:, :3] + rng.standard_normal((100, 3))
+    >>> acc = repsim.StreamingLinearCKA(estimator="biased")
+    >>> for rows in (slice(0, 1), slice(1, 60), slice(60, 100)):
+    ...     acc.update({"conv1": x[rows]}, {"block1": y[rows]})
+    >>> bool(abs(acc.compute().item() - repsim.cka(x, y)) < 1e-12)
+    True
+
     ::
 
         biased     ⟨A, B⟩ = ‖XᵀY‖²_F
@@ -63,18 +73,6 @@ class StreamingLinearCKA:
     ----------
     Kornblith et al. 2019, arXiv:1905.00414, Eq. 5. Song et al. 2012, Eq. 5. Chan, Golub, LeVeque
     1983, "Algorithms for computing the sample variance", for sums about a shift.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((100, 8)) + 30
-    >>> y = x[:, :3] + rng.standard_normal((100, 3))
-    >>> acc = repsim.StreamingLinearCKA(estimator="biased")
-    >>> for rows in (slice(0, 1), slice(1, 60), slice(60, 100)):
-    ...     acc.update({"conv1": x[rows]}, {"block1": y[rows]})
-    >>> bool(abs(acc.compute().item() - repsim.cka(x, y)) < 1e-12)
-    True
     """
 
     def __init__(self, *, estimator: str = "unbiased") -> None:

@@ -35,6 +35,18 @@ __all__ = ["MinibatchCKA"]
 class MinibatchCKA(MinibatchResults):
     """Unbiased CKA of all pairs of named activations, accumulated over batches.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> acc = repsim.MinibatchCKA()
+    >>> for _ in range(8):
+    ...     a = rng.standard_normal((64, 10))
+    ...     acc.update({"conv1": a, "fc": a[:, :5] + 1}, {"block1": 2 * a})
+    >>> result = acc.compute()
+    >>> result.sel(layer_x="conv1", layer_y="block1").round(6).item()
+    1.0
+    >>> result.attrs["n_samples"]
+    512
+
     ::
 
         CKA = Σ_b w_b h_b(x, y) / √(Σ_b w_b h_b(x, x) · Σ_b w_b h_b(y, y)),   w_b = n_b(n_b − 3)
@@ -70,20 +82,6 @@ class MinibatchCKA(MinibatchResults):
 
     It works with numpy, torch, jax and any array API framework. Sums are in float64 on the device,
     or on the CPU if the device has no float64.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> acc = repsim.MinibatchCKA()
-    >>> for _ in range(8):
-    ...     a = rng.standard_normal((64, 10))
-    ...     acc.update({"conv1": a, "fc": a[:, :5] + 1}, {"block1": 2 * a})
-    >>> result = acc.compute()
-    >>> result.sel(layer_x="conv1", layer_y="block1").round(6).item()
-    1.0
-    >>> result.attrs["n_samples"]
-    512
     """
 
     def __init__(self, *, kernel: str | Kernel = "linear") -> None:

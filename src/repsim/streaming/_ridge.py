@@ -25,13 +25,6 @@ ROUNDING = 4.0
 class RidgeStatistics:
     r"""Statistics for ridge regression from features to one-vs-all targets {−1, +1}.
 
-    Many problems of one size are solved together; the axes before the last two count them (the
-    tokens of a layer). The state is the smaller of two: the features themselves while n ≤ p, else
-    the sums n_k, c_k = Σ_{i in k} x_i and XᵀX about a shift near the mean. Both give the same
-    predictor.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> x = np.array([[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]])
     >>> statistics = RidgeStatistics()
@@ -39,6 +32,11 @@ class RidgeStatistics:
     >>> path = statistics.solve(standardize=False)  # XᵀX = 8 I, XᵀY = 4: W = 4 / (8 + λ)
     >>> path.weights(2.0).weights.round(12).tolist()
     [[0.4, -0.4], [0.4, -0.4]]
+
+    Many problems of one size are solved together; the axes before the last two count them (the
+    tokens of a layer). The state is the smaller of two: the features themselves while n ≤ p, else
+    the sums n_k, c_k = Σ_{i in k} x_i and XᵀX about a shift near the mean. Both give the same
+    predictor.
     """
 
     def __init__(self) -> None:

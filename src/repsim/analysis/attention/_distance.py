@@ -34,6 +34,23 @@ def attention_distance(
 ) -> xarray.Dataset:
     """Mean attention distance, prefix mass and entropy of every head, over images.
 
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> class Patches(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.patches = nn.Conv2d(3, 8, kernel_size=4, stride=4)
+    ...         self.attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
+    ...     def forward(self, images):
+    ...         x = self.patches(images).flatten(2).transpose(1, 2)
+    ...         return self.attention(x, x, x)[0]
+    >>> model = Patches()
+    >>> _ = nn.init.zeros_(model.attention.in_proj_weight)  # every head attends uniformly
+    >>> data = [torch.randn(2, 3, 16, 16) for _ in range(2)]
+    >>> result = repsim.attention_distance(model, data, progress=False)
+    >>> result.distance.round(4).values, result.uniform_distance.round(4).values
+    (array([[8.0321, 8.0321]]), array([8.0321]))
+
     ::
 
         distance      d_h = mean over images and patches i of  Σ_j A_ij D_ij
@@ -126,25 +143,6 @@ def attention_distance(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 3. Dosovitskiy et al. 2021, arXiv:2010.11929,
     App. D.7.
-
-    Examples
-    --------
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> class Patches(nn.Module):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.patches = nn.Conv2d(3, 8, kernel_size=4, stride=4)
-    ...         self.attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
-    ...     def forward(self, images):
-    ...         x = self.patches(images).flatten(2).transpose(1, 2)
-    ...         return self.attention(x, x, x)[0]
-    >>> model = Patches()
-    >>> _ = nn.init.zeros_(model.attention.in_proj_weight)  # every head attends uniformly
-    >>> data = [torch.randn(2, 3, 16, 16) for _ in range(2)]
-    >>> result = repsim.attention_distance(model, data, progress=False)
-    >>> result.distance.round(4).values, result.uniform_distance.round(4).values
-    (array([[8.0321, 8.0321]]), array([8.0321]))
     """
     total = AttentionDistances(TokenOptions("attention_distance", grid, patch_size, prefix))
     recorder = AttentionRecorder(model, layers, handle=total.add)

@@ -65,6 +65,27 @@ def head_subset_cka(
 ) -> xarray.Dataset:
     """CKA of subsets of a layer's heads with layers of another model, by how far the heads look.
 
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> class Patches(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.patches = nn.Conv2d(3, 8, kernel_size=4, stride=4)
+    ...         self.attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
+    ...     def forward(self, images):
+    ...         x = self.patches(images).flatten(2).transpose(1, 2)
+    ...         return self.attention(x, x, x)[0]
+    >>> _ = torch.manual_seed(0)
+    >>> other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> data = [torch.randn(16, 3, 16, 16) for _ in range(2)]
+    >>> result = repsim.head_subset_cka(
+    ...     Patches(), other, data, layer="attention", layers_y="*", progress=False
+    ... )
+    >>> result.kind.values.tolist(), result["size"].values.tolist()
+    (['growing', 'growing', 'sliding', 'sliding'], [1, 2, 1, 1])
+    >>> result.cka.dims
+    ('subset', 'layer_y')
+
     The heads h of one attention layer are ordered by their mean attention distance, from local to
     global. The representation of a subset S is the concatenated output P·V of its heads for all
     tokens. The linear Gram of concatenated features is the sum of their Grams, K_S = Σ_{h∈S} K_h,
@@ -144,29 +165,6 @@ def head_subset_cka(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 5: subsets of local heads resemble the lower
     layers of a ResNet more than subsets of global ones.
-
-    Examples
-    --------
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> class Patches(nn.Module):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.patches = nn.Conv2d(3, 8, kernel_size=4, stride=4)
-    ...         self.attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
-    ...     def forward(self, images):
-    ...         x = self.patches(images).flatten(2).transpose(1, 2)
-    ...         return self.attention(x, x, x)[0]
-    >>> _ = torch.manual_seed(0)
-    >>> other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
-    >>> data = [torch.randn(16, 3, 16, 16) for _ in range(2)]
-    >>> result = repsim.head_subset_cka(
-    ...     Patches(), other, data, layer="attention", layers_y="*", progress=False
-    ... )
-    >>> result.kind.values.tolist(), result["size"].values.tolist()
-    (['growing', 'growing', 'sliding', 'sliding'], [1, 2, 1, 1])
-    >>> result.cka.dims
-    ('subset', 'layer_y')
     """
     kinds = _kinds(subsets)
     if not isinstance(layer, str):

@@ -45,6 +45,19 @@ def token_localization(
 ) -> xarray.Dataset:
     """CKA of every token of each layer with every patch of the input image, over images.
 
+    A patch embedding of independent patches localises perfectly:
+
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Conv2d(3, 64, 4, stride=4), nn.Flatten(2))
+    >>> data = [torch.randn(64, 3, 16, 16) for _ in range(2)]
+    >>> result = repsim.token_localization(net, data, "0", progress=False)
+    >>> result.hit_rate.item(), result.chance.item()
+    (1.0, 0.0625)
+    >>> dict(result.cka.sizes)
+    {'layer': 1, 'token': 16, 'patch': 16}
+
     This is unbiased minibatch CKA with a linear kernel (:class:`repsim.MinibatchCKA`). With A_t and
     B_q the U-centred Grams (n, n) of token t and of the pixels of patch q over the n images of a
     batch::
@@ -139,21 +152,6 @@ def token_localization(
     ----------
     Raghu et al. 2021, arXiv:2108.08810 (localisation). Nguyen, Raghu, Kornblith 2021,
     arXiv:2010.15327, Eq. 3.
-
-    Examples
-    --------
-    A patch embedding of independent patches localises perfectly:
-
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> _ = torch.manual_seed(0)
-    >>> net = nn.Sequential(nn.Conv2d(3, 64, 4, stride=4), nn.Flatten(2))
-    >>> data = [torch.randn(64, 3, 16, 16) for _ in range(2)]
-    >>> result = repsim.token_localization(net, data, "0", progress=False)
-    >>> result.hit_rate.item(), result.chance.item()
-    (1.0, 0.0625)
-    >>> dict(result.cka.sizes)
-    {'layer': 1, 'token': 16, 'patch': 16}
     """
     operation = "token_localization"
     if not isinstance(model, nn.Module):

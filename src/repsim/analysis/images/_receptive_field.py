@@ -50,6 +50,21 @@ def effective_receptive_field(
 ) -> xarray.Dataset:
     """Mean absolute gradient of the centre unit of each layer with respect to the input pixels.
 
+    Two 3×3 convolutions of ones: the field is the outer product of [1, 2, 3, 2, 1]/9 with itself,
+    σ² = n (k² − 1)/6 for n of size k.
+
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> net = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(2)))
+    >>> for conv in net:
+    ...     _ = nn.init.ones_(conv.weight)
+    >>> data = [torch.randn(4, 1, 15, 15)]
+    >>> result = repsim.effective_receptive_field(net, data, ["0", "1"], progress=False)
+    >>> result.sigma.round(4).values.tolist()
+    [1.1547, 1.633]
+    >>> round(result.participation_area.sel(layer="1").item(), 4), round(6561 / 361, 4)
+    (18.1745, 18.1745)
+
     With y_c the channels of the unit in the middle of a layer's map or patch grid, x_i(r) channel i
     of pixel r, and s_kc = ±1 random signs (Rademacher), drawn separately for each image::
 
@@ -139,23 +154,6 @@ def effective_receptive_field(
     References
     ----------
     Luo, Li, Urtasun, Zemel 2016, arXiv:1701.04128. Raghu et al. 2021, arXiv:2108.08810.
-
-    Examples
-    --------
-    Two 3×3 convolutions of ones: the field is the outer product of [1, 2, 3, 2, 1]/9 with itself,
-    σ² = n (k² − 1)/6 for n of size k.
-
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> net = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1, bias=False) for _ in range(2)))
-    >>> for conv in net:
-    ...     _ = nn.init.ones_(conv.weight)
-    >>> data = [torch.randn(4, 1, 15, 15)]
-    >>> result = repsim.effective_receptive_field(net, data, ["0", "1"], progress=False)
-    >>> result.sigma.round(4).values.tolist()
-    [1.1547, 1.633]
-    >>> round(result.participation_area.sel(layer="1").item(), 4), round(6561 / 361, 4)
-    (18.1745, 18.1745)
     """
     operation = "effective_receptive_field"
     _check(operation, model, mode, n_probes, seed)

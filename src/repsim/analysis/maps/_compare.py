@@ -60,6 +60,17 @@ def compare(
 ) -> xarray.Dataset:
     """CKA of every layer of a model with every layer of another model, or of itself.
 
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> data = [torch.randn(64, 8) for _ in range(4)]
+    >>> result = repsim.compare(net, data=data, progress=False)
+    >>> result.cka.sel(layer_x="0", layer_y="0").round(6).item()
+    1.0
+    >>> result.layer_y.values.tolist()
+    ['0', '1', '2']
+
     Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`, Nguyen, Raghu & Kornblith 2021, Eq. 3)
     of the layers' outputs, from one pass over the data for both models::
 
@@ -89,20 +100,21 @@ def compare(
     passes : int, default 1
         Number of passes over the data. With a loader that reshuffles, several passes converge to
         the unbiased CKA of the whole data set.
-    transform : {"flatten", "cls", "first", "last", "mean"} or callable, optional
+    transform, transform_y : {"flatten", "cls", "first", "last", "mean"} or callable, optional
         Which part of an output (n, ...) to compare; it runs inside the hook. By default the whole
-        output, flattened.
-    mask : {"auto"}, str, mapping of layer to str or None, callable or None, default "auto"
-        Which positions of an output (n, N, ...) are real, true in a mask (n, N): the transforms
-        "mean", "first", "last" and token(i) are over these. "auto": ``attention_mask`` where the
-        batch is a mapping that has it. Otherwise a key of the batch; keys by layer name or glob,
-        for models with several sequences; or a function of the batch as the model gets it. None:
-        all positions are real. "flatten" compares padding too, and warns.
-    select, batch_dim
-        Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
-    transform_y, mask_y, select_y, batch_dim_y
-        The same for model_y; by default those of model_x. The last token of a text against the
-        mean of an image: ``transform="last", transform_y="mean"``.
+        output, flattened. ``transform_y`` is that of model_y, by default ``transform``. For
+        example ``transform="last", transform_y="mean"`` compares the last token of a text with the
+        mean of an image.
+    mask, mask_y : {"auto"}, str, mapping of layer to str or None, callable or None, default "auto"
+        Which positions of an output (n, N, ...) are real and not padding: true in a mask (n, N).
+        The transforms "mean", "first", "last" and token(i) use only these. "auto":
+        ``attention_mask`` if the batch is a mapping that has it. Otherwise a key of the batch; a
+        mapping from layer names or globs to keys, for models with several sequences; or a function
+        of the batch of the model. None: all positions are real. "flatten" compares padding too,
+        and warns. ``mask_y`` is that of model_y, by default ``mask``.
+    select, select_y, batch_dim, batch_dim_y
+        Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`; those of
+        model_y are by default the same.
     prepare_x, prepare_y : callable, optional
         A function from the batch to the batch for one model: another resolution, other keywords.
         The result is moved to the model's device.
@@ -181,19 +193,6 @@ def compare(
     References
     ----------
     Nguyen, Raghu, Kornblith 2021, arXiv:2010.15327. Raghu et al. 2021, arXiv:2108.08810.
-
-    Examples
-    --------
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> _ = torch.manual_seed(0)
-    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-    >>> data = [torch.randn(64, 8) for _ in range(4)]
-    >>> result = repsim.compare(net, data=data, progress=False)
-    >>> result.cka.sel(layer_x="0", layer_y="0").round(6).item()
-    1.0
-    >>> result.layer_y.values.tolist()
-    ['0', '1', '2']
     """
     _check(model_x, model_y, passes, names)
     resolved = _resolved(kernel, precision)

@@ -46,6 +46,21 @@ def data_scale(
 ) -> xarray.Dataset:
     """CKA of models trained on parts of the data with the model trained on all data, by layer.
 
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> def net(seed):
+    ...     _ = torch.manual_seed(seed)
+    ...     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> full, data = net(0), [torch.randn(32, 8) for _ in range(4)]
+    >>> result = repsim.data_scale(
+    ...     {0.1: net(1), 1.0: full}, full, data, layers="*", controls={"untrained": net(2)},
+    ...     progress=False,
+    ... )
+    >>> result.cka.sel(fraction=1.0).round(6).values.tolist()
+    [1.0, 1.0, 1.0]
+    >>> dict(result.control_cka.sizes)
+    {'control': 1, 'layer': 3}
+
     Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`) of a layer in one model with *the same
     layer* in ``full``: the diagonal of the map of :func:`repsim.compare`. One pass over the data
     serves all models::
@@ -68,7 +83,7 @@ def data_scale(
         Models of the same architecture for comparison. Another seed trained on all data shows the
         value of "the same", and an untrained model shows the value due to the inputs alone. Without
         them, a fall of CKA with less data means little because CKA is below 1 between seeds too.
-    kernel, transform, select, batch_dim
+    kernel, transform, mask, select, batch_dim
         As in :func:`repsim.compare`.
     prepare, forward : callable, optional
         A function from the batch to the batch for all models, and ``forward(model, batch)`` in
@@ -114,23 +129,6 @@ def data_scale(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 7: lower layers are learned from little data, higher
     layers are not. Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327, Eq. 3.
-
-    Examples
-    --------
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> def net(seed):
-    ...     _ = torch.manual_seed(seed)
-    ...     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
-    >>> full, data = net(0), [torch.randn(32, 8) for _ in range(4)]
-    >>> result = repsim.data_scale(
-    ...     {0.1: net(1), 1.0: full}, full, data, layers="*", controls={"untrained": net(2)},
-    ...     progress=False,
-    ... )
-    >>> result.cka.sel(fraction=1.0).round(6).values.tolist()
-    [1.0, 1.0, 1.0]
-    >>> dict(result.control_cka.sizes)
-    {'control': 1, 'layer': 3}
     """
     _check(models, full, controls)
     side = partial(

@@ -20,11 +20,6 @@ __all__ = ["ResumableKernels"]
 class ResumableKernels(PilotKernels):
     """Pilot kernels that a checkpoint can hold.
 
-    A bandwidth keeps the dtype in which it was fixed; the first batch after a restart decides its
-    device.
-
-    Examples
-    --------
     >>> from repsim.kernels import RBF
     >>> x = torch.randn(8, 3)
     >>> first, second = ResumableKernels(RBF()), ResumableKernels(RBF())
@@ -32,6 +27,9 @@ class ResumableKernels(PilotKernels):
     >>> second.resume(first.state())
     >>> torch.equal(second.gram("layer", x), gram)
     True
+
+    A bandwidth keeps the dtype in which it was fixed; the first batch after a restart decides its
+    device.
     """
 
     def __init__(self, kernel: Kernel) -> None:

@@ -45,6 +45,19 @@ def probe_activations(
 ) -> xarray.Dataset:
     """Test accuracy of a closed-form linear classifier on stored activations, layer by layer.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.arange(90) % 3
+    >>> clear = np.eye(3)[labels] + 0.1 * rng.standard_normal((90, 3))
+    >>> layers = {"early": clear[:, :1], "late": clear}
+    >>> train = {name: x[:60] for name, x in layers.items()}
+    >>> test = {name: x[60:] for name, x in layers.items()}
+    >>> result = repsim.probe_activations(train, labels[:60], test, labels[60:])
+    >>> result.accuracy.sel(layer="late", token="all").item()
+    1.0
+    >>> bool(result.accuracy.sel(layer="early", token="all") < 1)
+    True
+
     The classifier is that of :func:`repsim.linear_probe`: ridge regression with a bias from
     standardised features to the targets +1 and −1. λ is chosen on a held-out part of train::
 
@@ -96,21 +109,6 @@ def probe_activations(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 6. Dosovitskiy et al. 2021, arXiv:2010.11929,
     Sec. 4.1: regularised least squares to {−1, 1} targets.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> labels = np.arange(90) % 3
-    >>> clear = np.eye(3)[labels] + 0.1 * rng.standard_normal((90, 3))
-    >>> layers = {"early": clear[:, :1], "late": clear}
-    >>> train = {name: x[:60] for name, x in layers.items()}
-    >>> test = {name: x[60:] for name, x in layers.items()}
-    >>> result = repsim.probe_activations(train, labels[:60], test, labels[60:])
-    >>> result.accuracy.sel(layer="late", token="all").item()
-    1.0
-    >>> bool(result.accuracy.sel(layer="early", token="all") < 1)
-    True
     """
     for what, number, least in (("n_classes", n_classes, 2), ("shots", shots, 1)):
         if number is not None and (type(number) is not int or number < least):

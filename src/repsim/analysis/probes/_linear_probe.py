@@ -49,6 +49,21 @@ def linear_probe(
 ) -> xarray.Dataset:
     """Test accuracy of a closed-form linear classifier on each layer and choice of token.
 
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> labels = torch.arange(60) % 3
+    >>> inputs = torch.eye(3)[labels] + 0.1 * torch.randn(60, 3)
+    >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    >>> train, test = [(inputs[:40], labels[:40])], [(inputs[40:], labels[40:])]
+    >>> result = repsim.linear_probe(
+    ...     net, train, test, layers=["1", "2"], tokens="mean", progress=False
+    ... )
+    >>> result.accuracy.sel(layer="1", token="mean").item()
+    1.0
+    >>> bool(result.accuracy.sel(layer="2", token="mean") < 1)  # a single number is not enough
+    True
+
     The classifier is ridge regression with a bias from standardised features to the targets +1 (the
     class) and −1 (all others); the largest output decides the class. With n samples, n_k of class k
     with the sum c_k, mean μ, D the diagonal of standard deviations and S = XᵀX::
@@ -149,23 +164,6 @@ def linear_probe(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 6: 10-shot probes by layer and token. Dosovitskiy et
     al. 2021, arXiv:2010.11929, Sec. 4.1: regularised least squares to {−1, 1} targets.
-
-    Examples
-    --------
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> _ = torch.manual_seed(0)
-    >>> labels = torch.arange(60) % 3
-    >>> inputs = torch.eye(3)[labels] + 0.1 * torch.randn(60, 3)
-    >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
-    >>> train, test = [(inputs[:40], labels[:40])], [(inputs[40:], labels[40:])]
-    >>> result = repsim.linear_probe(
-    ...     net, train, test, layers=["1", "2"], tokens="mean", progress=False
-    ... )
-    >>> result.accuracy.sel(layer="1", token="mean").item()
-    1.0
-    >>> bool(result.accuracy.sel(layer="2", token="mean") < 1)  # a single number is not enough
-    True
     """
     _check(model, n_classes, ridges, shots, holdout)
     options = TokenOptions("linear_probe", prefix=prefix)

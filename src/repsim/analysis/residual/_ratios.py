@@ -38,6 +38,24 @@ def residual_ratios(
 ) -> xarray.Dataset:
     """Norm of the skip over norm of the branch, at every residual connection and token.
 
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> class Block(nn.Module):
+    ...     def __init__(self, c):
+    ...         super().__init__()
+    ...         self.norm = nn.LayerNorm(2, eps=0, elementwise_affine=False)
+    ...         self.mlp = nn.Linear(2, 2, bias=False)
+    ...         self.mlp.weight.data = c * torch.eye(2)
+    ...     def forward(self, x):
+    ...         return x + self.mlp(self.norm(x))
+    >>> net = nn.Sequential(Block(0.5), Block(2.0))
+    >>> data = [3 * torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]])]  # 3·u, two tokens
+    >>> result = repsim.residual_ratios(net, data, prefix=1, progress=False)
+    >>> result.ratio.sel(site="0.mlp").values.round(6).tolist()  # t/c = 3/0.5
+    [6.0, 6.0]
+    >>> result.ratio_spatial.values.round(6).tolist()  # then (3 + 0.5)/2
+    [6.0, 1.75]
+
     For the summands z and f(z) of each residual addition, per token, over channels::
 
         ratio = ‖z‖ / ‖f(z)‖    branch_share = ‖f(z)‖ / ‖z + f(z)‖    cosine = ⟨z, f(z)⟩ / ‖z‖‖f(z)‖
@@ -112,26 +130,6 @@ def residual_ratios(
     References
     ----------
     Raghu et al. 2021, arXiv:2108.08810, section 5, figure 7.
-
-    Examples
-    --------
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> class Block(nn.Module):
-    ...     def __init__(self, c):
-    ...         super().__init__()
-    ...         self.norm = nn.LayerNorm(2, eps=0, elementwise_affine=False)
-    ...         self.mlp = nn.Linear(2, 2, bias=False)
-    ...         self.mlp.weight.data = c * torch.eye(2)
-    ...     def forward(self, x):
-    ...         return x + self.mlp(self.norm(x))
-    >>> net = nn.Sequential(Block(0.5), Block(2.0))
-    >>> data = [3 * torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]])]  # 3·u, two tokens
-    >>> result = repsim.residual_ratios(net, data, prefix=1, progress=False)
-    >>> result.ratio.sel(site="0.mlp").values.round(6).tolist()  # t/c = 3/0.5
-    [6.0, 6.0]
-    >>> result.ratio_spatial.values.round(6).tolist()  # then (3 + 0.5)/2
-    [6.0, 1.75]
     """
     if not isinstance(model, nn.Module):
         raise InputError(

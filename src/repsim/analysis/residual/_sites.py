@@ -22,6 +22,19 @@ def residual_sites(
 ) -> ResidualSites:
     """List the residual connections of a model, found by running it once.
 
+    >>> import torch, torchvision, repsim
+    >>> net = torchvision.models.resnet18()
+    >>> print(repsim.residual_sites(net, torch.zeros(1, 3, 64, 64)))
+    site            block     branch  kind        shape
+    layer1.0.conv2  layer1.0  conv2   identity    (1, 64, 16, 16)
+    layer1.1.conv2  layer1.1  conv2   identity    (1, 64, 16, 16)
+    layer2.0.conv2  layer2.0  conv2   projection  (1, 128, 8, 8)
+    layer2.1.conv2  layer2.1  conv2   identity    (1, 128, 8, 8)
+    layer3.0.conv2  layer3.0  conv2   projection  (1, 256, 4, 4)
+    layer3.1.conv2  layer3.1  conv2   identity    (1, 256, 4, 4)
+    layer4.0.conv2  layer4.0  conv2   projection  (1, 512, 2, 2)
+    layer4.1.conv2  layer4.1  conv2   identity    (1, 512, 2, 2)
+
     A residual connection is an addition ``z + f(z)`` of equal shapes whose summands are related in
     one of three ways. Identity: the branch f(z) was computed from the skip z and passed a weight
     matrix. Projection shortcut: both were computed from the same value, the skip with fewer weight
@@ -73,21 +86,6 @@ def residual_sites(
     References
     ----------
     He et al. 2016, arXiv:1512.03385, equations 1 (identity) and 2 (projection).
-
-    Examples
-    --------
-    >>> import torch, torchvision, repsim
-    >>> net = torchvision.models.resnet18()
-    >>> print(repsim.residual_sites(net, torch.zeros(1, 3, 64, 64)))
-    site            block     branch  kind        shape
-    layer1.0.conv2  layer1.0  conv2   identity    (1, 64, 16, 16)
-    layer1.1.conv2  layer1.1  conv2   identity    (1, 64, 16, 16)
-    layer2.0.conv2  layer2.0  conv2   projection  (1, 128, 8, 8)
-    layer2.1.conv2  layer2.1  conv2   identity    (1, 128, 8, 8)
-    layer3.0.conv2  layer3.0  conv2   projection  (1, 256, 4, 4)
-    layer3.1.conv2  layer3.1  conv2   identity    (1, 256, 4, 4)
-    layer4.0.conv2  layer4.0  conv2   projection  (1, 512, 2, 2)
-    layer4.1.conv2  layer4.1  conv2   identity    (1, 512, 2, 2)
     """
     if not isinstance(model, nn.Module):
         raise InputError(

@@ -144,17 +144,15 @@ def each_batch(
 ) -> Iterator[Iterator[Batch]]:
     """Yield the batches of one pass over the data, with the models in evaluation mode.
 
-    The models are restored afterwards (:func:`as_found`; without models this is up to the caller).
-    However the pass ends, the progress bar and the iterator of the data are closed.
-
-    Examples
-    --------
     >>> model = nn.Linear(2, 1)
     >>> with each_batch("sizes", [torch.ones(3, 2)], model, progress=False) as batches:
     ...     [tuple(batch.run(model).shape) for batch in batches], model.training
     ([(3, 1)], False)
     >>> model.training
     True
+
+    The models are restored afterwards (:func:`as_found`; without models this is up to the caller).
+    However the pass ends, the progress bar and the iterator of the data are closed.
     """
     with (
         as_found(*models, gradients=gradients) if models else nullcontext(),

@@ -32,6 +32,17 @@ __all__ = ["AttentionRecorder"]
 class AttentionRecorder:
     """Pass every attention call of a model's forward to a function, while a ``with`` block runs.
 
+    >>> import torch
+    >>> from torch import nn
+    >>> net = nn.TransformerEncoderLayer(8, nhead=2, batch_first=True).eval()
+    >>> def handle(call):
+    ...     for part, weights in call.weights(chunk=4):
+    ...         print(call.label, part, tuple(weights.shape), weights.sum(-1).mean().item())
+    >>> with torch.no_grad(), AttentionRecorder(net, handle=handle):
+    ...     _ = net(torch.ones(3, 6, 8))
+    self_attn slice(0, 4, None) (3, 2, 4, 6) 1.0
+    self_attn slice(4, 6, None) (3, 2, 2, 6) 1.0
+
     It sees ``scaled_dot_product_attention`` (fused kernels), ``nn.MultiheadAttention`` and
     ``nn.TransformerEncoder`` (their fast paths too), and attention written out as a softmax over
     the last axis whose result multiplies the values. Weights are computed only on request, in
@@ -74,19 +85,6 @@ class AttentionRecorder:
     Compiled code runs eagerly inside the block. Modules that activation checkpointing runs again in
     the backward pass are not recorded twice. Attention in other forms (custom kernels, scripted
     functions, weights that are not a softmax) is not seen.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> net = nn.TransformerEncoderLayer(8, nhead=2, batch_first=True).eval()
-    >>> def handle(call):
-    ...     for part, weights in call.weights(chunk=4):
-    ...         print(call.label, part, tuple(weights.shape), weights.sum(-1).mean().item())
-    >>> with torch.no_grad(), AttentionRecorder(net, handle=handle):
-    ...     _ = net(torch.ones(3, 6, 8))
-    self_attn slice(0, 4, None) (3, 2, 4, 6) 1.0
-    self_attn slice(4, 6, None) (3, 2, 2, 6) 1.0
     """
 
     def __init__(

@@ -34,6 +34,24 @@ def without_residual(
 ) -> Iterator[Removal]:
     """Run a model without the skip connections of a block, inside a ``with`` block.
 
+    >>> import torch, repsim
+    >>> from torch import nn
+    >>> class Block(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.mlp = nn.Linear(4, 4)
+    ...     def forward(self, x):
+    ...         return x + self.mlp(x)
+    >>> _ = torch.manual_seed(0)
+    >>> net, x = nn.Sequential(Block(), Block()), torch.ones(2, 4)
+    >>> with repsim.without_residual(net, "1") as removed:
+    ...     y = net(x)
+    ...     y.sum().backward()  # a training step as any other
+    >>> torch.equal(y, net[1].mlp(net[0](x)))
+    True
+    >>> removed.sites.labels
+    ('1.mlp',)
+
     ``z + f(z)`` becomes ``f(z)``: the addition itself returns its branch. Outputs and gradients
     have the same bits as those of a model whose code was edited by hand. This holds for every
     forward inside the ``with`` block, in training and in evaluation. The model is not changed.
@@ -89,26 +107,6 @@ def without_residual(
     References
     ----------
     Raghu et al. 2021, arXiv:2108.08810, section 5 and figure 8.
-
-    Examples
-    --------
-    >>> import torch, repsim
-    >>> from torch import nn
-    >>> class Block(nn.Module):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.mlp = nn.Linear(4, 4)
-    ...     def forward(self, x):
-    ...         return x + self.mlp(x)
-    >>> _ = torch.manual_seed(0)
-    >>> net, x = nn.Sequential(Block(), Block()), torch.ones(2, 4)
-    >>> with repsim.without_residual(net, "1") as removed:
-    ...     y = net(x)
-    ...     y.sum().backward()  # a training step as any other
-    >>> torch.equal(y, net[1].mlp(net[0](x)))
-    True
-    >>> removed.sites.labels
-    ('1.mlp',)
     """
     removal = Removal(model, block, branch)
     with removal.hooked():

@@ -14,18 +14,16 @@ __all__ = ["find_blocks"]
 def find_blocks(model: nn.Module) -> list[str]:
     """Return the names of a model's repeated blocks, in registration order.
 
+    >>> from torch import nn
+    >>> find_blocks(nn.Sequential(*(nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(2))))
+    ['0', '1']
+
     A block has modules inside and is in a container (``Sequential``, ``ModuleList``,
     ``ModuleDict``, or a subclass). Blocks are the modules of those classes of which a container
     holds at least two: ``blocks.3`` of a ViT, ``layer1.0`` of a ResNet. If there are none, they are
     the modules of classes that occur twice, and if there are none of these, the ``Sequential``
     modules in one container. Of nested blocks (a stage and its blocks) the inner ones count. A
     model without blocks (VGG) has its convolutions and linear layers instead.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> find_blocks(nn.Sequential(*(nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(2))))
-    ['0', '1']
     """
     from torch import nn
 

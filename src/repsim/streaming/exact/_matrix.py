@@ -50,6 +50,15 @@ def cka_matrix(
 ) -> xarray.DataArray:
     """Exact CKA of every layer of x with every layer of y, over all samples of stored arrays.
 
+    >>> import numpy as np, repsim
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.standard_normal((300, 12))
+    >>> layers = {"early": a, "late": a[:, :6].reshape(300, 2, 3) + 5}
+    >>> result = repsim.cka_matrix(layers, kernel="rbf", estimator="biased")
+    >>> exact = repsim.cka(a, a[:, :6], kernel="rbf")
+    >>> bool(abs(result.sel(layer_x="early", layer_y="late") - exact) < 1e-10)
+    True
+
     ::
 
         CKA = ⟨centre(K), centre(L)⟩ / (‖centre(K)‖ · ‖centre(L)‖)
@@ -141,17 +150,6 @@ def cka_matrix(
     Kornblith, Norouzi, Lee, Hinton 2019, arXiv:1905.00414, Eq. 5. Song, Smola, Gretton, Bedo,
     Borgwardt 2012, "Feature selection via dependence maximization", Eq. 5. Székely, Rizzo 2014,
     "Partial distance correlation with methods for dissimilarities", Definition 2.
-
-    Examples
-    --------
-    >>> import numpy as np, repsim
-    >>> rng = np.random.default_rng(0)
-    >>> a = rng.standard_normal((300, 12))
-    >>> layers = {"early": a, "late": a[:, :6].reshape(300, 2, 3) + 5}
-    >>> result = repsim.cka_matrix(layers, kernel="rbf", estimator="biased")
-    >>> exact = repsim.cka(a, a[:, :6], kernel="rbf")
-    >>> bool(abs(result.sel(layer_x="early", layer_y="late") - exact) < 1e-10)
-    True
     """
     resolved = resolve_estimator(OPERATION, estimator)
     chosen = resolve_kernel(OPERATION, kernel)
