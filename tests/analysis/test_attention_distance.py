@@ -427,17 +427,13 @@ class TestDeclared:
     def test_text_in_tokens(self):
         model = spread(hugging_face("bert"))
         data = [{"input_ids": ids()}]
-        with pytest.raises(InputError, match=r"(?s)grid of layer .* unknown.*grid=\(1, tokens\)"):
-            measure(model, data, progress=False)
-        result = measure(model, data, grid=(1, 7), patch_size=1, progress=False)
-        layer = result.layer.values[0]
-        found = taken(model, lambda m: m(**data[0]))[layer]["weights"]
-        expected = repsim.attention.mean_distance(found, (1, 7), 1).mean(0)
-        np.testing.assert_allclose(result.distance[0], expected, rtol=1e-5)
-
-    def test_text_needs_its_unit_too(self):
-        with pytest.raises(InputError, match=r"pixels .* unknown.*\n.*\n.*patch_size="):
-            measure(hugging_face("bert"), [ids()], grid=(1, 7), progress=False)
+        found = measure(model, data, progress=False)
+        declared = measure(model, data, grid=(1, 7), progress=False)
+        np.testing.assert_array_equal(found.distance, declared.distance)
+        layer = found.layer.values[0]
+        weights = taken(model, lambda m: m(**data[0]))[layer]["weights"]
+        expected = repsim.attention.mean_distance(weights, (1, 7), 1).mean(0)
+        np.testing.assert_allclose(found.distance[0], expected, rtol=1e-5)
 
     def test_sequence_first_models_count_samples(self):
         model = nn.TransformerEncoder(
@@ -534,7 +530,7 @@ class TestUnknownPlaces:
         assert result.n_samples == 2
 
     def test_the_text_of_a_model_that_also_sees(self):
-        """18 tokens of text are no 4×4 patches and two more, though the numbers agree."""
+        """18 tokens of text are not 4×4 patches and two more."""
         config = transformers.CLIPConfig(
             text_config={
                 "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -550,8 +546,14 @@ class TestUnknownPlaces:
         )  # fmt: skip
         model = transformers.CLIPModel(config)
         data = [{"input_ids": ids(2, 18), "pixel_values": images(2)}]
-        with pytest.raises(InputError, match=r"grid of layer 'text_model"):
-            measure(model, data, progress=False)
+        both = measure(model, data, progress=False)
+        grids = dict(zip(both.layer.values, both.grid_width.values, strict=True))
+        assert grids["text_model.encoder.layers.0.self_attn"] == 18
+        assert grids["vision_model.encoder.layers.0.self_attn"] == 4
+        # 17 tokens may be 4×4 patches and CLS, or a text.
+        doubt = [{"input_ids": ids(2, 17), "pixel_values": images(2)}]
+        with pytest.raises(InputError, match=r"grid of layer '(text|vision)_model"):
+            measure(model, doubt, progress=False)
         result = measure(model, data, layers="vision_model.*", progress=False)
         assert result.layer.values.tolist() == ["vision_model.encoder.layers.0.self_attn"]
 

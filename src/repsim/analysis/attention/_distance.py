@@ -10,7 +10,7 @@ from torch import nn
 from repsim.analysis.attention._sums import AttentionDistances
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
-from repsim.capture import AttentionRecorder, Layers
+from repsim.capture import AttentionRecorder, Layers, MaskOption, Masks
 from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def attention_distance(
     grid: GridOption = None,
     patch_size: PatchOption = None,
     prefix: PrefixOption = None,
+    mask: MaskOption = "auto",
     prepare: Prepare | None = None,
     forward: Forward | None = None,
     progress: bool = True,
@@ -85,6 +86,9 @@ def attention_distance(
     prefix : int, or mapping of layer to int, optional
         Tokens before the patches (CLS, distillation, registers), left out as queries and as keys of
         the distances. By default the tokens that are not in the grid.
+    mask
+        Which tokens of a text are real, as in :func:`repsim.compare`. Others count neither as
+        queries nor as keys.
     prepare : callable, optional
         A function from the batch to the batch for the model, which is then moved to the model's
         device.
@@ -100,6 +104,8 @@ def attention_distance(
     xarray.Dataset
         float64, dims ("layer", "head"): ``distance`` and ``renormalised`` in pixels,
         ``prefix_mass`` in [0, 1], ``entropy`` in nats; NaN for heads that a layer does not have.
+        For text, distances are in tokens, and ``sink_mass`` in [0, 1] is the attention to the first
+        real token and to learned sinks.
         Dim ("layer",): ``uniform_distance``, that of a head that attends equally to all tokens.
         Coordinates: the layer names in execution order (``name:0``, ``name:1``, ... where a module
         holds several calls), and along them ``grid_height``, ``grid_width``, ``patch_height``,
@@ -131,9 +137,12 @@ def attention_distance(
 
     Attention in windows (Swin) is measured inside the window, in pixels of the input image: at most
     the window's diagonal. If a map is padded to whole windows, padded positions count neither as
-    queries nor as keys: the weights of a query sum to 1 over the tokens of its window. Text has no
-    grid: ``grid=(1, n_tokens), patch_size=1`` gives distances in tokens, over all positions,
-    including padding.
+    queries nor as keys: the weights of a query sum to 1 over the tokens of its window.
+
+    The positions of a text are those among its real tokens (``mask``), one apart: distances are in
+    tokens, the same whichever side the padding is on, and batches may differ in length. ``prefix``
+    then counts the first real tokens. ``uniform_distance`` is that of uniform attention over the
+    tokens that a query may see, (T − 1)/4 for T tokens under a causal mask.
 
     Weights are reduced in chunks of queries, without a tensor of batch × heads × tokens² (eager
     attention makes one itself). Cost: one forward pass and O(batch · heads · tokens² · d) per
@@ -144,13 +153,16 @@ def attention_distance(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 3. Dosovitskiy et al. 2021, arXiv:2010.11929,
     App. D.7.
     """
-    total = AttentionDistances(TokenOptions("attention_distance", grid, patch_size, prefix))
+    masks = Masks("attention_distance", mask)
+    options = TokenOptions("attention_distance", grid, patch_size, prefix)
+    total = AttentionDistances(options, masks)
     recorder = AttentionRecorder(model, layers, handle=total.add)
     with each_batch("attention_distance", data, model, progress=progress) as batches, recorder:
         for batch in batches:
             recorder.clear()
-            total.start()
-            batch.run(model, prepare, forward)
+            prepared = batch.prepared(model, prepare)
+            total.start(prepared.value)
+            prepared.run(model, forward=forward)
             total.finish(recorder)
     return total.dataset(recorder).assign_attrs(
         {"model": model_label(model, name), "n_samples": total.n_samples, **versions()}

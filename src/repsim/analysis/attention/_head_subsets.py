@@ -174,7 +174,8 @@ def head_subset_cka(
         )
     if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):
         raise InputError(f"head_subset_cka: width must be at least one head.\n  got {width!r}")
-    heads = _Heads(TokenOptions("head_subset_cka", grid, patch_size, prefix), width)
+    options = TokenOptions("head_subset_cka", grid, patch_size, prefix)
+    heads = _Heads(options, Masks("head_subset_cka", mask), width)
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
     bound = BoundTransform("head_subset_cka", transform, model_y, Masks("head_subset_cka", mask))
     grams = LayerGrams(
@@ -186,10 +187,11 @@ def head_subset_cka(
     acc = MinibatchCKA(kernel="linear")
     with each_batch("head_subset_cka", data, model_x, model_y, progress=progress) as batches:
         for batch in batches:
-            heads.start()
+            prepared = batch.prepared(model_x, prepare_x)
+            heads.start(prepared.value)
             # One after the other, because the models may share modules or be the same.
             with attention:
-                batch.run(model_x, prepare_x, forward)
+                prepared.run(model_x, forward=forward)
             heads.distances.finish(attention)
             grams.forget()
             with recorder:
@@ -223,15 +225,15 @@ def head_subset_cka(
 class _Heads:
     """The Grams of one layer's heads in the current batch, and their distances over all batches."""
 
-    def __init__(self, options: TokenOptions, width: int | None) -> None:
-        self.distances = AttentionDistances(options)
+    def __init__(self, options: TokenOptions, masks: Masks, width: int | None) -> None:
+        self.distances = AttentionDistances(options, masks)
         self._width = width
         self.grams: dict[str, Tensor] = {}
         self.count = 0
 
-    def start(self) -> None:
+    def start(self, batch: Any) -> None:
         """Prepare for the next batch."""
-        self.distances.start()
+        self.distances.start(batch)
         self.grams = {}
 
     def add(self, call: AttentionCall) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
-
-import numpy as np
 
 from repsim._errors import InputError
 from repsim.capture import AttentionCall
@@ -43,22 +41,23 @@ class Places:
         The grid of the image, or of a window if attention is in windows. Its step is known.
     real : tuple of tuple of bool, or None
         Which positions of each window are tokens and not padding; None if all are.
+    text : bool
+        Whether these are the tokens of texts: one row, a step of 1.
     """
 
     grid: TokenGrid
     real: Real | None = None
+    text: bool = False
+
+    def of_length(self, tokens: int) -> Places:
+        """Return the places of a text of another length."""
+        return replace(self, grid=replace(self.grid, width=tokens - self.grid.prefix))
 
     @property
     def step(self) -> tuple[float, float]:
         """Pixels of the input from one token to the next, along height and width."""
         assert self.grid.step is not None, "places have a step"
         return self.grid.step
-
-    def real_positions(self) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-        """Return (windows, positions): which positions are tokens."""
-        if self.real is None:
-            return np.ones((1, self.grid.height * self.grid.width), dtype=bool)
-        return np.array(self.real)
 
 
 class PlacesFinder:
@@ -88,13 +87,17 @@ class PlacesFinder:
             raise NoDistance(f"attends over {call.keys} channels a head, not over tokens")
         if call.queries != call.keys:
             raise NoDistance(f"attends from {call.queries} queries to {call.keys} keys")
+        if call.frames[-1].cross:
+            raise NoDistance("attends from one sequence to another (cross-attention)")
         # An exact label takes precedence over an exact name.
         labels = (call.label, f"{call.name}:{call.call}", call.name)
         grid, prefix = self.options.grid_of(*labels), self.options.prefix_of(*labels)
         if grid is not None:
             places = self._given(call, grid, prefix)
         else:
-            found = (None if prefix else _window(call)) or self._whole(call, prefix)
+            found = self._text(call, prefix)
+            if found is None:
+                found = (None if prefix else _window(call)) or self._whole(call, prefix)
             if found is None:
                 raise self._unknown_grid(call)
             places = found
@@ -102,7 +105,7 @@ class PlacesFinder:
         if step is None:
             raise self._unknown_step(call, places.grid)
         at = places.grid
-        return Places(TokenGrid(at.height, at.width, at.prefix, step=step), places.real)
+        return replace(places, grid=TokenGrid(at.height, at.width, at.prefix, step=step))
 
     def _given(self, call: AttentionCall, grid: Size, prefix: int | None) -> Places:
         extra = call.keys - math.prod(grid)
@@ -114,6 +117,8 @@ class PlacesFinder:
                 f"  Tokens are the prefix and the patches. Pass a mapping from layer to grid where "
                 f"layers differ."
             )
+        if grid[0] == 1 and call.keys in call.input.lengths:
+            return Places(TokenGrid(*grid, extra, step=(1.0, 1.0)), text=True)
         if _n_windows(call) > 1 and not extra:
             return _in_windows(call, grid)
         step = _steps(call, grid)
@@ -121,18 +126,32 @@ class PlacesFinder:
             step = divided(image, grid)
         return Places(TokenGrid(*grid, extra, step=step))
 
-    def _whole(self, call: AttentionCall, prefix: int | None) -> Places | None:
-        """Attention over all tokens of an image, made by a convolution or a linear layer."""
-        if _n_windows(call) != 1 or call.over == "unknown" or call.keys in call.input.lengths:
+    def _text(self, call: AttentionCall, prefix: int | None) -> Places | None:
+        """Attention among the tokens that the model was given as numbers, in their order."""
+        tokens = call.keys - (prefix or 0)
+        if call.over != "tokens" or call.keys not in call.input.lengths or tokens < 1:
             return None
+        if self._of_maps(call, prefix) is not None:
+            raise self._unknown_grid(call)  # as many patches of an image as tokens of a text
+        return Places(TokenGrid(1, tokens, prefix or 0, step=(1.0, 1.0)), text=True)
+
+    def _of_maps(self, call: AttentionCall, prefix: int | None) -> tuple[Size, int] | None:
+        """Return the grid and the prefix that a convolution before the call laid."""
         if self._declared is None:
             self._declared = Declared.by(call.frames[0].module)
         around = declared_prefix(frame.module for frame in reversed(call.frames))
         declared = self._declared.named if around is None else around
         maps = [each.result for each in call.convolutions]
-        if found := grid_of_sequence(call.keys, maps, prefix=prefix, declared=declared):
+        return grid_of_sequence(call.keys, maps, prefix=prefix, declared=declared)
+
+    def _whole(self, call: AttentionCall, prefix: int | None) -> Places | None:
+        """Attention over all tokens of an image, made by a convolution or a linear layer."""
+        if _n_windows(call) != 1 or call.over == "unknown" or call.keys in call.input.lengths:
+            return None
+        if found := self._of_maps(call, prefix):
             size, extra = found
             return Places(TokenGrid(*size, extra, step=_steps(call, size)))
+        around = declared_prefix(frame.module for frame in reversed(call.frames))
         known = around if prefix is None else prefix
         if known is None or call.input.image is None:
             return None
@@ -151,8 +170,8 @@ class PlacesFinder:
             f"    convolutions put out: {', '.join(map(str, sizes)) or 'nothing'}\n"
             f"  Pass grid=(rows, columns), and patch_size= and prefix= where they do not follow; "
             f"or a mapping from layer to these;\n"
-            f"  for a text grid=(1, tokens), patch_size=1 gives distances in tokens. Or leave the "
-            f"layer out of layers=."
+            f"  for a sequence grid=(1, tokens), patch_size=1 gives distances in tokens. Or leave "
+            f"the layer out of layers=."
         )
 
     def _unknown_step(self, call: AttentionCall, grid: TokenGrid) -> InputError:

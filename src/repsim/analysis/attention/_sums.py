@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
+from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
 from repsim.analysis.attention._places import NoDistance, Places, PlacesFinder, n_samples
+from repsim.analysis.attention._text_sums import TextSums
 from repsim.attention import grid_distances, uniform_distance
-from repsim.capture import AttentionCall, AttentionRecorder, listing
+from repsim.capture import AttentionCall, AttentionRecorder, Masks, listing
 from repsim.capture.tokens import TokenGrid, TokenOptions
 from repsim.results import ATTENTION_DISTANCE
 
@@ -28,22 +30,26 @@ class AttentionDistances:
     ----------
     options : TokenOptions
         The caller's options about where tokens lie.
+    masks : Masks
+        Which tokens of a text are real.
     """
 
-    def __init__(self, options: TokenOptions) -> None:
+    def __init__(self, options: TokenOptions, masks: Masks) -> None:
         self._operation = options.operation
+        self._masks = masks
         self._finder = PlacesFinder(options)
         self.n_samples = 0
         self._batch = -1
         self._size: int | None = None
-        self._layers: dict[tuple[str, int], _LayerSums] = {}
+        self._layers: dict[tuple[str, int], _LayerSums | TextSums] = {}
         self._left_out: dict[tuple[str, int], str] = {}
         self._tables: dict[tuple[TokenGrid, torch.device, torch.dtype], Tensor] = {}
 
-    def start(self) -> None:
-        """Prepare for the next batch."""
+    def start(self, batch: Any) -> None:
+        """Prepare for the next batch, as the model gets it."""
         self._batch += 1
         self._size = None
+        self._masks.start(batch)
 
     def add(self, call: AttentionCall) -> None:
         """Add one attention call of the running forward."""
@@ -56,15 +62,19 @@ class AttentionDistances:
         self._size = n_samples(call)
         sums = self._layers.get(key)
         if sums is None:
-            sums = self._layers[key] = _LayerSums(places, call.heads, call.output.device)
-        elif (sums.places, sums.heads) != (places, call.heads):
+            kind = TextSums if places.text else _LayerSums
+            sums = self._layers[key] = kind(places, call.heads, call.output.device)
+        elif not sums.fits(places, call.heads):
             raise InputError(
                 f"{self._operation}: layer {call.label!r} changes from batch to batch.\n"
                 f"  before: {sums.places.grid}, {sums.heads} heads\n"
                 f"  batch {self._batch}: {places.grid}, {call.heads} heads\n"
                 f"  Images of one size belong into one call: sort them by size."
             )
-        sums.add(call, self._distances(call, places.grid), self._batch)
+        if isinstance(sums, TextSums):
+            sums.add(call, self._mask(call), self._batch)
+        else:
+            sums.add(call, self._distances(call, places.grid), self._batch)
 
     def finish(self, recorder: AttentionRecorder) -> None:
         """Check a finished batch, if that need not wait for an accelerator."""
@@ -80,9 +90,10 @@ class AttentionDistances:
             self._check_finite(recorder, key, sums)
         self._finder.options.check_used("layer with attention")
         most = max(sums.heads for sums in self._layers.values())
-        values = np.full((4, len(self._layers), most), np.nan)
+        values = np.full((5, len(self._layers), most), np.nan)
         for i, sums in enumerate(self._layers.values()):
-            values[:, i, : sums.heads] = sums.means()
+            means = sums.means()
+            values[: len(means), i, : sums.heads] = means
         places = [sums.places for sums in self._layers.values()]
         along = {
             "grid_height": [p.grid.height for p in places],
@@ -91,12 +102,31 @@ class AttentionDistances:
             "patch_width": [p.step[1] for p in places],
             "prefix": [p.grid.prefix for p in places],
         }
-        uniform = [uniform_attention(p) for p in places]
-        variables = {**dict(zip(_MEANS, values, strict=True)), "uniform_distance": uniform}
+        uniform = [sums.uniform_distance() for sums in self._layers.values()]
+        texts = [isinstance(sums, TextSums) for sums in self._layers.values()]
+        names = _MEANS if any(texts) else _MEANS[:-1]
+        variables = dict(zip(names, values, strict=False))
+        variables["uniform_distance"] = np.array(uniform)
         labels = [recorder.label(*key) for key in self._layers]
-        return ATTENTION_DISTANCE.dataset(
+        result = ATTENTION_DISTANCE.dataset(
             variables, {"layer": labels, "head": np.arange(most), **along}
         )
+        if any(texts):
+            unit = "tokens" if all(texts) else "pixels of images, tokens of texts"
+            for name in _IN_PIXELS:
+                result[name].attrs["units"] = unit
+        return result
+
+    def _mask(self, call: AttentionCall) -> Tensor | None:
+        """Return which tokens of a text are real, None for all."""
+        mask = self._masks.of(call.name)
+        if mask is not None and mask.shape != (call.batch, call.keys):
+            raise InputError(
+                f"{self._operation}: the mask does not fit layer {call.label!r}.\n"
+                f"  texts × tokens: {(call.batch, call.keys)}    mask: {tuple(mask.shape)}\n"
+                f"  Give each layer its own mask: mask={{name or glob: key of the batch, or None}}."
+            )
+        return mask
 
     def _distances(self, call: AttentionCall, grid: TokenGrid) -> Tensor:
         """Return (patches, keys) in pixels; 0 for prefix tokens."""
@@ -110,10 +140,10 @@ class AttentionDistances:
         return self._tables[key]
 
     def _check_finite(
-        self, recorder: AttentionRecorder, key: tuple[str, int], sums: _LayerSums
+        self, recorder: AttentionRecorder, key: tuple[str, int], sums: _LayerSums | TextSums
     ) -> None:
         batch = int(sums.first_bad)
-        if batch != _NEVER:
+        if batch != NEVER:
             raise NonFiniteError(
                 f"{self._operation}: NaN or infinity in the attention of layer "
                 f"{recorder.label(*key)!r}, batch {batch} (counted from 0).\n"
@@ -136,10 +166,11 @@ class AttentionDistances:
             warn(text.rstrip())
 
 
-_NEVER = torch.iinfo(torch.int32).max
+_MEANS = ("distance", "renormalised", "prefix_mass", "entropy", "sink_mass")
+"""The names of the results of `means`, in order; the last one for text only."""
 
-_MEANS = ("distance", "renormalised", "prefix_mass", "entropy")
-"""The names of the results of `_LayerSums.means`, in order."""
+_IN_PIXELS = ("distance", "renormalised", "uniform_distance", "patch_height", "patch_width")
+"""What is in pixels of an image, and in tokens of a text."""
 
 
 class _LayerSums:
@@ -151,18 +182,22 @@ class _LayerSums:
         # Apple's GPUs lack float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.totals = torch.zeros(5, heads, dtype=dtype, device=device)
-        self.first_bad = torch.tensor(_NEVER, dtype=torch.int32, device=device)
+        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
         self.rows = 0
         self._real: Tensor | None = None
         if places.real is not None:
             self._real = torch.tensor(places.real, device=device)
+
+    def fits(self, places: Places, heads: int) -> bool:
+        """Whether a call of these places can be added."""
+        return (self.places, self.heads) == (places, heads)
 
     def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
         """Add the weights of one batch, chunk by chunk while each is in the cache."""
         p, dtype = self.places.grid.prefix, self.totals.dtype
         sums = torch.zeros_like(self.totals)
         real = self._real_rows(call)
-        for part, weights in call.weights(_chunk(call)):
+        for part, weights in call.weights(queries_at_a_time(call)):
             if part.stop <= p:
                 continue  # without prefix tokens as queries
             first = max(part.start, p)
@@ -183,7 +218,7 @@ class _LayerSums:
             each = torch.stack([far, ratio, mass, entropy, some.to(dtype)])
             sums += each.sum((1, 3))
         finite = torch.isfinite(sums).all()
-        here = torch.where(finite, _NEVER, batch).to(torch.int32)
+        here = torch.where(finite, NEVER, batch).to(torch.int32)
         self.first_bad = torch.minimum(self.first_bad, here)
         self.totals += sums
         self.rows += self._n_queries(call)
@@ -200,6 +235,10 @@ class _LayerSums:
         if real is None:
             return call.batch * (call.keys - self.places.grid.prefix)
         return call.batch // len(real) * sum(map(sum, real))
+
+    def uniform_distance(self) -> float:
+        """Return the mean distance of a head that attends to every token alike, in pixels."""
+        return uniform_attention(self.places)
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return (4, heads)."""
@@ -228,11 +267,3 @@ def _among_real(rows: Tensor, real: Tensor, queries: slice) -> Tensor:
     total = kept.sum(-1, keepdim=True)
     counted = real[:, None, queries, None] & (total > 0)
     return torch.where(counted, kept / total, 0.0)
-
-
-def _chunk(call: AttentionCall) -> int:
-    """Queries at a time: few enough for the cache of a CPU, enough to fill an accelerator."""
-    if call.output.device.type == "cpu":
-        return 16
-    row = max(1, call.batch * call.heads * call.keys)
-    return min(call.queries, max(16, (1 << 24) // row))

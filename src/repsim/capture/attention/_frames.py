@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from repsim._errors import CaptureError
 from repsim.capture._hooks import in_backward
@@ -17,6 +17,10 @@ from repsim.capture._walk import unwrap
 from repsim.capture.tokens._evidence import ModelInput
 
 __all__ = ["Frame", "Frames"]
+
+
+_OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
+"""How transformers calls the sequence that cross-attention attends to."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,12 +37,15 @@ class Frame:
         The shape of its first tensor argument; None without one, and for nested tensors.
     pairs : tuple of (int, int)
         Pairs of whole numbers among its arguments, such as ``input_dimensions=(7, 7)``.
+    cross : bool
+        Whether it is given a second sequence, from which its keys come.
     """
 
     name: str
     module: nn.Module
     shape: tuple[int, ...] | None
     pairs: tuple[tuple[int, int], ...] = ()
+    cross: bool = False
 
 
 class Frames:
@@ -97,7 +104,8 @@ class Frames:
                     self.input = ModelInput.of((args, kwargs))
                 self.ran = True
                 shape, pairs = _shape((args, kwargs)), _pairs(args, kwargs)
-            self.stack.append(Frame(name, module, shape, pairs))
+                cross = _is_cross(module, args, kwargs)
+            self.stack.append(Frame(name, module, shape, pairs, cross))
 
         return enter
 
@@ -131,6 +139,14 @@ def _first_names(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from descend(child, f"{name}.{key}" if name else key)
 
     return descend(root, "")
+
+
+def _is_cross(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a module is given a second sequence, from which its keys come."""
+    if isinstance(module, nn.MultiheadAttention):
+        given = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
+        return given.get("key") is not given.get("query")
+    return any(isinstance(kwargs.get(name), Tensor) for name in _OTHER_SEQUENCES)
 
 
 def _shape(arguments: object) -> tuple[int, ...] | None:

@@ -27,6 +27,9 @@ VARIABLES = {
     ),
     "prefix_mass": Variable(HEADS, "attention to prefix tokens"),
     "entropy": Variable(HEADS, "entropy of attention", units="nats"),
+    "sink_mass": Variable(
+        HEADS, "attention to sinks", "the first real token of a text, and learned sinks"
+    ),
     "uniform_distance": Variable(
         ("layer",), "mean attention distance of uniform attention", units="pixels"
     ),

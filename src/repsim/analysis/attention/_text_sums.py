@@ -1,0 +1,116 @@
+"""Sums over the attention of text, where padding is neither a query nor a key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.analysis.attention._places import Places
+from repsim.capture import AttentionCall
+
+__all__ = ["TextSums"]
+
+
+class TextSums:
+    """Sums over texts and real queries of one layer, in batches of any length.
+
+    Positions are counted among the real tokens of each text. So a text has the same distances
+    whichever side its padding is on.
+
+    Parameters
+    ----------
+    places : Places
+        Those of the longest text so far.
+    heads : int
+        The number of heads.
+    device : torch.device
+        Where the sums are kept.
+    """
+
+    def __init__(self, places: Places, heads: int, device: torch.device) -> None:
+        self.places = places
+        self.heads = heads
+        # Apple's GPUs have no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        # distance, renormalised, prefix mass, entropy, queries that see a patch, sink mass
+        self.totals = torch.zeros(6, heads, dtype=dtype, device=device)
+        self.uniform = torch.zeros((), dtype=dtype, device=device)
+        self.rows = torch.zeros((), dtype=dtype, device=device)
+        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
+
+    def fits(self, places: Places, heads: int) -> bool:
+        """Whether a call of these places can be added: its length may differ."""
+        return places.text and places.grid.prefix == self.places.grid.prefix and heads == self.heads
+
+    def add(self, call: AttentionCall, mask: Tensor | None, batch: int) -> None:
+        """Add the weights of one batch, a chunk of queries at a time.
+
+        Parameters
+        ----------
+        call : AttentionCall
+            Of texts (batch, heads, queries, keys).
+        mask : torch.Tensor, shape (batch, keys), optional
+            Which tokens are real; by default all.
+        batch : int
+            Its number, for errors.
+        """
+        device, dtype = call.output.device, self.totals.dtype
+        if mask is None:
+            real = torch.ones(call.batch, call.keys, dtype=torch.bool, device=device)
+        else:
+            real = mask.to(device)
+        place = real.cumsum(1) - 1  # among the real tokens of each text
+        patch = real & (place >= self.places.grid.prefix)
+        first = real & (place == 0)
+        sums = torch.zeros_like(self.totals)
+        for part, weights in call.weights(queries_at_a_time(call)):
+            seen = weights.sum(-1, keepdim=True)
+            kept = weights * real[:, None, None, :]
+            total = kept.sum(-1, keepdim=True)
+            # What is kept has the sum of all: less than 1 only where a learned sink has the rest.
+            rows = torch.where(total > 0, kept * (seen / total), 0.0)
+            counts = (patch[:, None, part] & (total[..., 0] > 0)).to(dtype)
+            apart = (place[:, part, None] - place[:, None, :]).abs()
+            apart = (apart * patch[:, None, :]).to(rows.dtype) * self.places.step[1]
+            far = (rows * apart[:, None]).sum(-1).to(dtype)
+            to_patches = (rows * patch[:, None, None, :]).sum(-1).to(dtype)
+            mass = (rows * (real & ~patch)[:, None, None, :]).sum(-1).to(dtype)
+            logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log()
+            entropy = (rows * logs).sum(-1).to(dtype).neg()
+            some = to_patches > 0
+            ratio = torch.where(some, far / to_patches, 0.0)
+            sink = (rows * first[:, None, None, :]).sum(-1).to(dtype) + (1 - seen[..., 0]).to(dtype)
+            each = torch.stack([far, ratio, mass, entropy, some.to(dtype), sink])
+            # NaN times zero is NaN: what padding computes must not count.
+            sums += torch.where(counts > 0, each, 0.0).sum((1, 3))
+            self._add_uniform(rows, apart, counts)
+        finite = torch.isfinite(sums).all()
+        here = torch.where(finite, NEVER, batch).to(torch.int32)
+        self.first_bad = torch.minimum(self.first_bad, here)
+        self.totals += sums
+        if self.places.grid.width < call.keys:
+            self.places = self.places.of_length(call.keys)
+
+    def _add_uniform(self, rows: Tensor, apart: Tensor, counts: Tensor) -> None:
+        """Add the distance of attention that is uniform over the keys that a query may see."""
+        allowed = (rows > 0).any(1).to(counts.dtype)  # in some head: a mask is of all heads
+        seen = allowed.sum(-1)
+        uniform = (allowed * apart).sum(-1) / seen.clamp_min(1)
+        queries = counts.amax(1)
+        self.uniform += (uniform * queries).sum()
+        self.rows += queries.sum()
+
+    def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return (5, heads): as other sums, and the sink mass."""
+        far, ratio, mass, entropy, some, sink = self.totals.cpu().to(torch.float64).numpy()
+        rows = float(self.rows)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.stack([far / rows, ratio / some, mass / rows, entropy / rows, sink / rows])
+
+    def uniform_distance(self) -> float:
+        """Return the mean distance of uniform attention under the layer's own mask, in tokens."""
+        return float(self.uniform / self.rows)

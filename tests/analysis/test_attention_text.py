@@ -1,0 +1,160 @@
+"""Attention distances of text: over real tokens, in tokens, whichever kernel and padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim.capture import AttentionRecorder
+
+QUIET = {"progress": False}
+NAMES = ("distance", "renormalised", "prefix_mass", "entropy", "sink_mass")
+
+
+def texts(side, batches=2, n=4, longest=9, seed=1):
+    """Texts of 3 to 9 tokens, padded on one side; the same texts for both sides."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(batches):
+        ids = torch.zeros(n, longest, dtype=torch.long)
+        mask = torch.zeros(n, longest, dtype=torch.long)
+        for row in range(n):
+            length = int(torch.randint(3, longest + 1, (1,), generator=generator))
+            real = slice(length) if side == "right" else slice(longest - length, None)
+            ids[row, real] = torch.randint(1, 50, (length,), generator=generator)
+            mask[row, real] = 1
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        made.append({"input_ids": ids, "attention_mask": mask, "position_ids": positions})
+    return made
+
+
+@pytest.fixture(scope="module")
+def llama():
+    transformers = pytest.importorskip("transformers")
+
+    def build(kernel="sdpa"):
+        torch.manual_seed(0)
+        config = transformers.LlamaConfig(
+            vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2,
+        )  # fmt: skip
+        return transformers.LlamaModel._from_config(config, attn_implementation=kernel).eval()
+
+    return build
+
+
+def by_hand(model, data, layer, prefix):
+    """Loops over texts, real queries and real keys, in float64."""
+    calls = []
+
+    def keep(call):
+        calls.append(torch.cat([rows for _, rows in call.weights()], 2).double().numpy())
+
+    sums, rows = np.zeros((5, 4)), 0
+    uniform = 0.0
+    for batch in data:
+        calls.clear()
+        with AttentionRecorder(model, layer, handle=keep), torch.no_grad():
+            model(**batch)
+        for text, mask in zip(calls[0], batch["attention_mask"].bool(), strict=True):
+            real = np.flatnonzero(mask)
+            for i in range(prefix, len(real)):
+                seen = [j for j in range(len(real)) if text[:, real[i], real[j]].max() > 0]
+                uniform += sum(abs(i - j) for j in seen if j >= prefix) / len(seen)
+                rows += 1
+                for head in range(4):
+                    w = text[head, real[i], real]
+                    far = sum(w[j] * abs(i - j) for j in range(prefix, len(real)))
+                    sums[:, head] += (
+                        far, far / w[prefix:].sum(), w[:prefix].sum(),
+                        -sum(p * np.log(p) for p in w if p > 0), w[0],
+                    )  # fmt: skip
+    return dict(zip(NAMES, sums / rows, strict=True)), uniform / rows
+
+
+def test_the_kernel_and_the_side_of_the_padding_do_not_matter(llama):
+    results = [
+        repsim.attention_distance(llama(kernel), texts(side), prefix=1, **QUIET)
+        for kernel in ("sdpa", "eager")
+        for side in ("right", "left")
+    ]
+    for other in results[1:]:
+        for name in (*NAMES, "uniform_distance"):
+            np.testing.assert_allclose(other[name], results[0][name], rtol=1e-5, err_msg=name)
+    values, uniform = by_hand(llama(), texts("left"), "layers.1.self_attn", 1)
+    last = results[0].sel(layer="layers.1.self_attn")
+    for name in NAMES:
+        np.testing.assert_allclose(last[name], values[name], rtol=1e-5, err_msg=name)
+    assert last.uniform_distance.item() == pytest.approx(uniform)
+    assert last.distance.units == "tokens"
+    assert (last.grid_height.item(), last.patch_width.item()) == (1, 1)
+
+
+def test_uniform_attention_under_a_causal_mask(llama):
+    """(T − 1)/4: the mean over i of the mean of i − j over j ≤ i."""
+    model = llama()
+    for layer in model.layers:
+        nn.init.zeros_(layer.self_attn.q_proj.weight)
+    for length in (2, 7, 12):
+        data = [{"input_ids": torch.randint(1, 50, (3, length))} for _ in range(2)]
+        result = repsim.attention_distance(model, data, **QUIET)
+        np.testing.assert_allclose(result.distance, (length - 1) / 4, rtol=1e-6)
+        np.testing.assert_allclose(result.uniform_distance, (length - 1) / 4, rtol=1e-12)
+
+
+def test_batches_of_different_lengths_are_one_result(llama):
+    model = llama()
+    parts = [texts("left", 1, longest=7), texts("left", 1, longest=12, seed=2)]
+    whole = repsim.attention_distance(model, [*parts[0], *parts[1]], **QUIET)
+    each = [repsim.attention_distance(model, part, **QUIET) for part in parts]
+    rows = [float(part[0]["attention_mask"].sum()) for part in parts]
+    for name in ("distance", "entropy", "sink_mass", "uniform_distance"):
+        mean = sum(r * found[name] for r, found in zip(rows, each, strict=True)) / sum(rows)
+        np.testing.assert_allclose(whole[name], mean, rtol=1e-6, err_msg=name)
+    assert whole.grid_width.values.tolist() == [12, 12]
+
+
+def test_both_directions():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_size=48,
+    )  # fmt: skip
+    bert = transformers.BertModel(config).eval()
+    right = [{k: v for k, v in b.items() if k != "position_ids"} for b in texts("right")]
+    result = repsim.attention_distance(bert, right, **QUIET)
+    expected, uniform = by_hand(bert, right, "encoder.layer.0.attention.self", 0)
+    np.testing.assert_allclose(result.distance[0], expected["distance"], rtol=1e-5)
+    assert result.uniform_distance.item() == pytest.approx(uniform)
+
+
+def test_cross_attention_has_no_distance():
+    """Source and target of one length: its keys are still another sequence's."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=50, d_model=32, d_ff=48, num_layers=1, num_heads=4, d_kv=8
+    )
+    model = transformers.T5Model(config).eval()
+    ids = torch.randint(1, 50, (4, 9))
+    data = [{"input_ids": ids, "decoder_input_ids": ids.flip(1)}]
+    with pytest.warns(repsim.RepsimWarning, match="EncDecAttention attends from one sequence to"):
+        result = repsim.attention_distance(model, data, **QUIET)
+    assert not any("EncDec" in layer for layer in result.layer.values)
+    decoder = nn.TransformerDecoderLayer(8, 2, batch_first=True)
+    x = torch.randn(2, 5, 8)
+    with pytest.raises(repsim.CaptureError, match="from one sequence to another"):
+        repsim.attention_distance(
+            decoder, [x], layers=["multihead_attn"], grid=(1, 5), patch_size=1,
+            forward=lambda model, batch: model(batch, batch + 1), **QUIET,
+        )  # fmt: skip
+
+
+def test_a_mask_of_another_length(llama):
+    batch = texts("left", 1)[0]
+    with pytest.raises(repsim.InputError, match="the mask does not fit layer"):
+        repsim.attention_distance(llama(), [batch], mask=lambda b: torch.ones(4, 3), **QUIET)
