@@ -40,7 +40,7 @@ class TestHeads:
         np.testing.assert_allclose(dashed(ax)[0].get_ydata(), 116.49222709176636)
         expected = np.sort(result["renormalised"].values[0])
         np.testing.assert_array_equal(curves(ax)[0].get_ydata(), expected)
-        assert "among patches" in ax.get_ylabel()
+        assert "renormalised" in ax.get_ylabel()
 
     def test_layers_of_other_grids_have_a_line_each(self):
         result = attention(layers=4)

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from plot import results as made
 from report.pages import HOSTILE, compared, place_of, position, shown, shuffled, with_itself
 from repsim.measures import layer_match
-from repsim.report._order import axis_order, cluster_order
+from repsim.report.kinds._order import axis_order, cluster_order
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from report.pages import compared, with_itself
-from repsim.report._order import axis_order, cluster_order
+from repsim.report.kinds._order import axis_order, cluster_order
 
 BOTH = pytest.mark.parametrize("order", [cluster_order, axis_order])
 

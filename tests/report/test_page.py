@@ -20,9 +20,10 @@ from plot import results as made
 from report.pages import HOSTILE, compared, with_itself
 from repsim import InputError
 from repsim.plot.parts._colours import OVER, UNDER, least_like
-from repsim.report import write_report
-from repsim.report._blocks import Chart, LayerMap, Tiles, number
-from repsim.report._kinds import KINDS, section_of
+from repsim.report import _sections, write_report
+from repsim.report._blocks import Chart, LayerMap, Tiles
+from repsim.report._sections import section_of
+from repsim.results import KINDS, number
 
 
 def found(result, what):
@@ -68,7 +69,7 @@ def test_the_kind_of_a_result_is_found_from_its_variables(result, kind, pictures
 
 
 def test_the_table_of_kinds_names_functions_of_the_library():
-    assert all(callable(getattr(repsim, kind.name)) for kind in KINDS)
+    assert all(callable(getattr(repsim, name)) for name in KINDS)
 
 
 def test_results_of_the_real_functions_are_known():
@@ -156,7 +157,7 @@ def test_findings_of_the_other_measurements():
     assert found(made.localized(), "by chance")[0] == "0.5%"
     assert found(made.probes(), "best accuracy, CLS") == ("80.0%", "blocks.11")
     assert found(made.probes(single=3), "accuracy of single tokens")[1].count("%") == 2
-    assert found(made.scales(), "CKA, 0.1 of the data, last")[0] == number(0.1**0.4)
+    assert found(made.scales(), "CKA, 10 % of the data, last")[0] == number(0.1**0.4)
     assert "No control" in cautions(made.scales().drop_dims("control"))
 
     result = made.subsets(layers=1)
@@ -333,3 +334,15 @@ def test_without_jinja2_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ModuleNotFoundError, match="extra cli"):
         write_report({"a": compared()}, tmp_path / "report.html")
+
+
+def test_a_kind_without_pictures_is_shown_as_its_table(monkeypatch):
+    with_pictures = section_of("it", made.scales())
+    monkeypatch.delitem(_sections.PICTURED, KINDS["data_scale"])
+    section = section_of("it", made.scales())
+    assert section.kind == with_pictures.kind
+    assert section.findings == with_pictures.findings
+    columns, rows = section.table
+    assert columns[:2] == ["layer", "3 % of the data"]
+    assert len(rows) == made.scales().sizes["layer"]
+    assert rows[0][1] == "1.000"

@@ -21,18 +21,16 @@ from repsim.plot.parts._lines import (
     in_order,
     width_for,
 )
-from repsim.plot.parts._result import choose, names_along, require, select_layers, unit_of
+from repsim.plot.parts._result import choose, select_layers
 from repsim.plot.parts._ticks import name_layers
+from repsim.results import ATTENTION_DISTANCE, names_of, uniform_distances
 
 __all__ = ["attention_distance"]
 
 WIDTH, HEIGHT = 3.6, 2.8
 """Inches."""
 
-VARIABLES = {
-    "distance": "mean attention distance",
-    "renormalised": "mean attention distance\namong patches",
-}
+VARIABLES = ("distance", "renormalised")
 KINDS = ("heads", "layers")
 
 
@@ -95,17 +93,12 @@ def attention_distance(
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 3.
     """
     choose("attention_distance", "kind", kind, KINDS)
-    choose("attention_distance", "variable", variable, tuple(VARIABLES))
-    result = require(
-        result,
-        "attention_distance",
-        "attention_distance",
-        {variable: ("layer", "head"), "uniform_distance": ("layer",)},
-    )
+    choose("attention_distance", "variable", variable, VARIABLES)
+    result = ATTENTION_DISTANCE.require(result, "attention_distance", variable, "uniform_distance")
     result = select_layers(result, "attention_distance", layers)
-    names = names_along(result, "layer")
+    names = names_of(result, "layer")
     heads = [np.sort(row[~np.isnan(row)]) for row in result[variable].values]
-    uniform = _uniform(result, variable)
+    uniform = uniform_distances(result, variable)
     if ax is None:
         wide = width_for(len(names)) if kind == "layers" else WIDTH
         ax = new_axes(
@@ -116,7 +109,7 @@ def attention_distance(
         )
 
     frame_lines(ax)
-    ax.set_ylabel(f"{VARIABLES[variable]} ({unit_of(result[variable], 'pixels')})")
+    ax.set_ylabel(ATTENTION_DISTANCE.label(result, variable))
     if kind == "heads":
         _draw_curves(ax, names, heads, uniform)
     else:
@@ -124,15 +117,6 @@ def attention_distance(
     highest = max([*(values.max(initial=0.0) for values in heads), np.nanmax(uniform, initial=0.0)])
     ax.set_ylim(0.0, 1.06 * highest if highest > 0 else 1.0)
     return ax
-
-
-def _uniform(result: xr.Dataset, variable: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Distance of uniform attention by the convention of `variable`, for each layer."""
-    uniform = np.asarray(result["uniform_distance"].values, dtype=np.float64)
-    if variable == "renormalised" and {"grid_height", "grid_width", "prefix"} <= set(result.coords):
-        patches = np.asarray(result["grid_height"] * result["grid_width"], dtype=np.float64)
-        uniform = uniform * (patches + np.asarray(result["prefix"])) / patches
-    return uniform
 
 
 def _draw_curves(ax: Axes, names: list[str], heads: list[np.ndarray], uniform: np.ndarray) -> None:

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 
 from repsim.plot.parts._figure import new_axes, text_width
 from repsim.plot.parts._lines import CONTROLS, add_key, frame_lines, in_order, width_for
-from repsim.plot.parts._result import names_along, require
 from repsim.plot.parts._ticks import name_layers
+from repsim.results import DATA_SCALE, names_of, part_label
 
 __all__ = ["data_scale"]
 
@@ -65,29 +65,21 @@ def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 7.
     """
-    needed: dict[str, tuple[str, ...]] = {"cka": ("fraction", "layer")}
-    optional: dict[str, tuple[str, ...]] = {
-        "standard_error": ("fraction", "layer"),
-        "control_cka": ("control", "layer"),
-        "control_standard_error": ("control", "layer"),
-    }
-    if isinstance(result, xr.Dataset):
-        # A result without controls may have the dimension with size 0.
-        needed |= {name: dims for name, dims in optional.items() if _filled(result, name)}
-    result = require(result, "data_scale", "data_scale", needed)
-    names = names_along(result, "layer")
+    optional = ("standard_error", "control_cka", "control_standard_error")
+    result = DATA_SCALE.require(result, "data_scale", "cka", optional=optional)
+    names = names_of(result, "layer")
     if ax is None:
         ax = new_axes(width_for(len(names)), HEIGHT, beside=1.9, below=0.4 + text_width(names))
 
     frame_lines(ax)
     handles: list[Artist] = []
     for i, colour in enumerate(in_order(result.sizes["fraction"])):
-        label = _percentage(result["fraction"].values[i])
-        errors = result["standard_error"].values[i] if "standard_error" in needed else None
+        label = part_label(result["fraction"].values[i])
+        errors = result["standard_error"].values[i] if "standard_error" in result else None
         handles += _draw(ax, result["cka"].values[i], errors, color=colour, label=label)
-    if "control_cka" in needed:
-        controls = names_along(result, "control")
-        has_errors = "control_standard_error" in needed
+    if "control_cka" in result:
+        controls = names_of(result, "control")
+        has_errors = "control_standard_error" in result
         colours = np.resize(CONTROLS, len(controls))
         for i, (name, colour) in enumerate(zip(controls, colours, strict=True)):
             handles += _draw(
@@ -99,25 +91,14 @@ def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
                 linestyle=(0, (4, 2)),
             )
     ax.set_xlim(-0.5, len(names) - 0.5)
-    lowest = min(0.0, *(float(result[name].min()) for name in needed if name.endswith("cka")), 0.0)
+    drawn = [result[name] for name in ("cka", "control_cka") if name in result]
+    lowest = min(0.0, *(float(array.min()) for array in drawn))
     ax.set_ylim(lowest - 0.02 * (lowest < 0), 1.02)
     ax.set_ylabel("CKA with the same layer\nof the model trained on all data")
     ax.set_xlabel("layer")
     name_layers(ax.xaxis, np.arange(len(names)), names)
     add_key(ax, handles)
     return ax
-
-
-def _filled(result: xr.Dataset, name: str) -> bool:
-    return name in result and result[name].size > 0
-
-
-def _percentage(fraction: Any) -> str:
-    """Return a fraction in words, or a name itself."""
-    try:
-        return f"{100 * float(fraction):.4g} % of the data"
-    except ValueError:
-        return str(fraction)
 
 
 def _draw(ax: Axes, values: np.ndarray, errors: np.ndarray | None, **style: Any) -> list[Artist]:

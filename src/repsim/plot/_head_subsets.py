@@ -22,7 +22,14 @@ from repsim.plot.parts._lines import (
     in_order,
     plain,
 )
-from repsim.plot.parts._result import names_along, require, unit_of
+from repsim.results import (
+    ALONG_DISTANCE,
+    HEAD_SUBSET_CKA,
+    model_of,
+    names_of,
+    subset_order,
+    unit_of,
+)
 
 __all__ = ["head_subsets"]
 
@@ -85,15 +92,11 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
         result = result.reset_coords(
             [name for name in ("mean_distance", "kind") if name in result.coords]
         )
-    needed: dict[str, tuple[str, ...]] = {
-        "cka": ("subset", "layer_y"),
-        "mean_distance": ("subset",),
-    }
-    has_errors = isinstance(result, xr.Dataset) and "standard_error" in result
-    if has_errors:
-        needed["standard_error"] = ("subset", "layer_y")
-    result = require(result, "head_subsets", "head_subset_cka", needed)
-    names = names_along(result, "layer_y")
+    result = HEAD_SUBSET_CKA.require(
+        result, "head_subsets", "cka", "mean_distance", optional=("standard_error",)
+    )
+    has_errors = "standard_error" in result
+    names = names_of(result, "layer_y")
     distances = result["mean_distance"].values
     subsets = len(distances)
     kinds = result["kind"].values.astype(str) if "kind" in result else np.full(subsets, "subset")
@@ -101,7 +104,7 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
         ax = new_axes(WIDTH, HEIGHT, beside=1.0 + text_width(names), below=0.5)
 
     frame_lines(ax)
-    order = np.argsort(distances, kind="stable")
+    order = subset_order(result)
     colours = in_order(len(names))
     present = list(dict.fromkeys(kinds.tolist()))
     for kind, (marker, line) in zip(present, cycle(STYLES), strict=False):
@@ -120,12 +123,11 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
                 capsize=1.5,
                 label=name,
             )
-    model_x, model_y = (str(result.attrs.get(f"model_{side}") or side) for side in "xy")
+    model_x, model_y = model_of(result, "x"), model_of(result, "y")
     layer = result.attrs.get("layer")
     unit = unit_of(result["mean_distance"], "pixels")
     ax.set_xlabel(
-        f"mean attention distance of the heads ({unit})\n"
-        + plain(f"{layer} of {model_x}" if layer else model_x)
+        f"{ALONG_DISTANCE} ({unit})\n" + plain(f"{layer} of {model_x}" if layer else model_x)
     )
     ax.set_ylabel(plain(f"CKA with {model_y}"))
     # All heads of an untrained model are equally far, so numbers are written in full.

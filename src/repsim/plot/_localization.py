@@ -15,9 +15,9 @@ from repsim._errors import InputError
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._figure import new_axes
 from repsim.plot.parts._lines import plain
-from repsim.plot.parts._result import names_along, require
 from repsim.plot.parts._ticks import NAME_SIZE
 from repsim.plot.parts._tiles import TileName, add_tile, frame_tiles
+from repsim.results import PLACES, TOKEN_LOCALIZATION, names_of, ordinal, token_maps
 
 __all__ = ["localization"]
 
@@ -108,12 +108,7 @@ def localization(
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
     """
-    result = require(
-        result,
-        "localization",
-        "token_localization",
-        {"cka": ("layer", "token", "patch"), "hit_rate": ("layer",)},
-    )
+    result = TOKEN_LOCALIZATION.require(result, "localization", "cka", "hit_rate")
     one = _one_layer(result, layer)
     tokens = _tokens(one, every)
     shown = np.stack([*tokens.spatial.values(), *tokens.prefix])
@@ -178,7 +173,7 @@ class _Tokens(NamedTuple):
 
 
 def _one_layer(result: xr.Dataset, layer: str | None) -> xr.Dataset:
-    names = names_along(result, "layer")
+    names = names_of(result, "layer")
     if (layer is None and len(names) > 1) or (layer is not None and layer not in names):
         raise InputError(
             f"localization: layer must name one layer of the result.\n"
@@ -190,35 +185,22 @@ def _one_layer(result: xr.Dataset, layer: str | None) -> xr.Dataset:
 
 def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
     """Arrange the tokens of one layer by place."""
-    needed = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
-    missing = [name for name in needed if name not in one.coords and name not in one]
+    missing = [name for name in PLACES if name not in one.coords and name not in one]
     if missing:
         raise InputError(
             f"localization: result must say where tokens and patches are.\n"
             f"  missing: {', '.join(missing)}    coordinates: {', '.join(map(str, one.coords))}\n"
             f"  Pass what repsim.token_localization returned."
         )
-    lie = [np.asarray(one[name].values, float) for name in ("patch_row", "patch_column")]
-    # A layer with fewer patches or tokens than others is padded with entries without a place.
-    real = (lie[0] >= 0) & (lie[1] >= 0)
-    patch_rows, patch_columns = (places[real].astype(int) for places in lie)
-    patches = (int(patch_rows.max(initial=0)) + 1, int(patch_columns.max(initial=0)) + 1)
-    maps = np.full((one.sizes["token"], *patches), np.nan)
-    maps[:, patch_rows, patch_columns] = one["cka"].values[:, real]
-    is_prefix = np.asarray(one["is_prefix"].values).astype(bool)
-    rows, columns = (
-        np.asarray(one[name].values, dtype=np.float64) for name in ("token_row", "token_column")
-    )
-    placed = ~is_prefix & (rows >= 0) & (columns >= 0)
-    if not placed.any():
+    tokens = token_maps(one)
+    if not tokens.placed.any():
         raise InputError(
             f"localization: layer must have tokens with a place.\n"
             f"  layer: {one['layer'].item()}    tokens with a row and a column: 0\n"
             f"  A pooled layer has none: draw one before the pooling."
         )
-    grid = (int(rows[placed].max()) + 1, int(columns[placed].max()) + 1)
     if every is None:
-        every = math.ceil(max(grid) / MOST)
+        every = math.ceil(max(tokens.grid) / MOST)
     elif every < 1:
         raise InputError(
             f"localization: every must be at least 1.\n"
@@ -226,15 +208,14 @@ def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
             f"  2 draws every second row and column of tokens."
         )
     # Start in the middle of the first step, so omitted tokens lie on both sides.
-    kept_rows, kept_columns = (list(range((every - 1) // 2, side, every)) for side in grid)
+    rows, columns = (list(range((every - 1) // 2, side, every)) for side in tokens.grid)
+    places = zip(tokens.rows.tolist(), tokens.columns.tolist(), tokens.maps, strict=True)
     spatial = {
-        (int(rows[t]), int(columns[t])): maps[t]
-        for t in np.flatnonzero(placed)
-        if int(rows[t]) in kept_rows and int(columns[t]) in kept_columns
+        (row, column): values for row, column, values in places if row in rows and column in columns
     }
-    prefix = [maps[t] for t in np.flatnonzero(is_prefix) if np.isfinite(maps[t]).any()]
+    prefix = [each for each in tokens.maps[tokens.is_prefix] if np.isfinite(each).any()]
     return _Tokens(
-        dict(sorted(spatial.items())), prefix, kept_rows, kept_columns, grid, patches, every
+        dict(sorted(spatial.items())), prefix, rows, columns, tokens.grid, tokens.patches, every
     )
 
 
@@ -246,9 +227,5 @@ def _title(ax: Axes, one: xr.Dataset, tokens: _Tokens) -> None:
         if "chance" in one:
             lines.append(f"(by chance {float(one['chance']):.1%})")
     if tokens.every > 1:
-        lines.append(f"every {_ordinal(tokens.every)} row and column of tokens")
+        lines.append(f"every {ordinal(tokens.every)} row and column of tokens")
     ax.set_title("\n".join(lines), fontsize=NAME_SIZE + 1)
-
-
-def _ordinal(number: int) -> str:
-    return {2: "second", 3: "third"}.get(number, f"{number}th")

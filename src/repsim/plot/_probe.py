@@ -10,8 +10,9 @@ from matplotlib.ticker import PercentFormatter
 
 from repsim.plot.parts._figure import new_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
-from repsim.plot.parts._result import choose, names_along, require
+from repsim.plot.parts._result import choose
 from repsim.plot.parts._ticks import name_layers
+from repsim.results import LINEAR_PROBE, chosen_tokens, names_of, single_tokens
 
 __all__ = ["probe"]
 
@@ -19,7 +20,6 @@ HEIGHT = 2.8
 """Inches."""
 
 VARIABLES = ("accuracy", "holdout_accuracy")
-LABELS = {"cls": "CLS", "mean": "mean", "mean_without_cls": "mean without CLS"}
 SINGLE = "0.45"
 """Colour of the single tokens."""
 
@@ -69,23 +69,20 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
     """
     choose("probe", "variable", variable, VARIABLES)
-    needed: dict[str, tuple[str, ...]] = {variable: ("layer", "token")}
-    has_errors = isinstance(result, xr.Dataset) and "standard_error" in result
-    if has_errors and variable == "accuracy":  # the standard error belongs to this variable only
-        needed["standard_error"] = ("layer", "token")
-    result = require(result, "probe", "linear_probe", needed)
-    names, tokens = names_along(result, "layer"), names_along(result, "token")
-    values = result[variable].values
-    single = [i for i, token in enumerate(tokens) if token.isdigit()]
+    # The standard error belongs to the accuracy alone.
+    optional = ("standard_error",) if variable == "accuracy" else ()
+    result = LINEAR_PROBE.require(result, "probe", variable, optional=optional)
+    names, values = names_of(result, "layer"), result[variable].values
+    chosen = chosen_tokens(result)
     at = np.arange(len(names))
     if ax is None:
         ax = new_axes(width_for(len(names)), HEIGHT, beside=1.9, below=0.4 + text_width(names))
 
     frame_lines(ax)
     handles: list[Artist] = []
-    choices = [i for i in range(len(tokens)) if i not in single]
-    for i, colour in zip(choices, np.resize(DISTINCT, len(choices)), strict=True):
-        if "standard_error" in needed:
+    colours = np.resize(DISTINCT, len(chosen))
+    for (i, label), colour in zip(chosen.items(), colours, strict=True):
+        if optional and "standard_error" in result:
             errors = result["standard_error"].values[:, i]
             low, high = values[:, i] - errors, values[:, i] + errors
             ax.fill_between(at, low, high, color=str(colour), alpha=0.2, linewidth=0.0, zorder=1.0)
@@ -96,22 +93,24 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
             marker="o",
             markersize=3.0,
             linewidth=1.2,
-            label=LABELS.get(tokens[i], tokens[i].replace("_", " ")),
+            label=label,
         )
-    if single:
-        low, middle, high = _range(values[:, single])
-        ax.fill_between(at, low, high, color=SINGLE, alpha=0.22, linewidth=0.0, zorder=1.0)
+    single = single_tokens(result, variable)
+    if single is not None:
+        ax.fill_between(
+            at, single.low, single.high, color=SINGLE, alpha=0.22, linewidth=0.0, zorder=1.0
+        )
         # Drawn behind the others, which are fewer.
         handles += ax.plot(
             at,
-            middle,
+            single.median,
             color=SINGLE,
             linewidth=1.2,
             marker=".",
             zorder=1.5,
             label="single tokens\n(median, range)"
-            if len(single) > 1
-            else f"token {tokens[single[0]]}",
+            if len(single.names) > 1
+            else f"token {single.names[0]}",
         )
     if "chance" in result.attrs:
         chance = float(result.attrs["chance"])
@@ -125,13 +124,3 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
     name_layers(ax.xaxis, at, names)
     add_key(ax, handles)
     return ax
-
-
-def _range(values: np.ndarray) -> np.ndarray:
-    """Least, median and greatest value of each row (3, layers); NaN for an empty row."""
-    out = np.full((3, len(values)), np.nan)
-    for i, row in enumerate(values):
-        known = row[~np.isnan(row)]
-        if len(known):
-            out[:, i] = known.min(), np.median(known), known.max()
-    return out

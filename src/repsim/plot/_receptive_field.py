@@ -13,13 +13,11 @@ from repsim._errors import InputError
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import Extend
 from repsim.plot.parts._figure import new_axes
-from repsim.plot.parts._result import choose, names_along, require, select_layers, unit_of
+from repsim.plot.parts._result import choose, select_layers
 from repsim.plot.parts._tiles import TileName, add_tile, columns_for, frame_tiles
+from repsim.results import DECADES, RECEPTIVE_FIELD, names_of, unit_of
 
 __all__ = ["receptive_field"]
-
-DECADES = 4
-"""Powers of ten on the logarithmic scale; smaller values of a field are noise."""
 
 TILE, SMALLEST, LONGEST = 1.15, 0.8, 9.0
 """Inches: the side of a tile, its least side, and the largest width of a picture."""
@@ -90,12 +88,9 @@ def receptive_field(
     networks".
     """
     choose("receptive_field", "scale", scale, SCALES)
-    needed: dict[str, tuple[str, ...]] = {"field": ("layer", "row", "column")}
-    if isinstance(result, xr.Dataset) and "sigma" in result:
-        needed["sigma"] = ("layer",)
-    result = require(result, "receptive_field", "effective_receptive_field", needed)
+    result = RECEPTIVE_FIELD.require(result, "receptive_field", "field", optional=("sigma",))
     result = select_layers(result, "receptive_field", layers)
-    fields, names = result["field"].values, names_along(result, "layer")
+    fields, names = result["field"].values, names_of(result, "layer")
     norm, extend = _norm(fields, scale)
 
     count, rows, wide = fields.shape
@@ -120,13 +115,13 @@ def receptive_field(
         top = (index // columns) * step_y + max(rows, wide) * NAME
         add_tile(ax, field, left, top, norm=norm, cmap="magma", interpolation="auto")
         text = [name]
-        if "sigma" in needed:
+        if "sigma" in result:
             text.append(_sigma(float(result["sigma"].values[index]), result["sigma"]))
         ax.add_artist(
             TileName(left, top - 0.03 * rows, wide, max(rows, wide) * (NAME - 0.04), text)
         )
     frame_tiles(ax, columns * step_x - wide * GAP, lines * step_y - rows * GAP)
-    unit = unit_of(result["sigma"], "pixels") if "sigma" in needed else "pixels"
+    unit = unit_of(result["sigma"], "pixels") if "sigma" in result else "pixels"
     label = f"part of the field per {unit.removesuffix('s')}"
     bar = add_colour_bar(ax, ax.images[-count], label, extend=extend)
     make_room(ax, [bar.ax])

@@ -19,8 +19,9 @@ from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import Extend
 from repsim.plot.parts._figure import new_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
-from repsim.plot.parts._result import choose, names_along, require
+from repsim.plot.parts._result import choose
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
+from repsim.results import GROUPS, RATIO, RESIDUAL_RATIOS, names_of
 
 __all__ = ["residual_ratios"]
 
@@ -29,7 +30,6 @@ MAP_WIDTH, PER_SITE, LOWEST, HIGHEST = 4.2, 0.16, 1.6, 9.0
 """Inches: size of the lines; of the map, its rows, and the limits of its height."""
 
 KINDS = ("lines", "map")
-GROUPS = {"ratio_prefix": "prefix tokens (CLS)", "ratio_spatial": "spatial tokens"}
 STYLES: tuple[dict[str, Any], ...] = tuple(
     {"marker": marker, "markersize": 3.0, "linestyle": line, "linewidth": 1.1}
     for marker, line in (("o", "-"), ("s", (0, (3, 1.5))), ("^", (0, (1, 1))), ("D", "-."))
@@ -98,14 +98,12 @@ def residual_ratios(
     """
     choose("residual_ratios", "kind", kind, KINDS)
     if kind == "lines":
-        needed: dict[str, tuple[str, ...]] = dict.fromkeys(GROUPS, ("site",))
-        return _draw_lines(require(result, "residual_ratios", "residual_ratios", needed), ax)
-    needed = {"ratio": ("site", "token")}
-    return _draw_map(require(result, "residual_ratios", "residual_ratios", needed), ax)
+        return _draw_lines(RESIDUAL_RATIOS.require(result, "residual_ratios", *GROUPS), ax)
+    return _draw_map(RESIDUAL_RATIOS.require(result, "residual_ratios", "ratio"), ax)
 
 
 def _draw_lines(result: xr.Dataset, ax: Axes | None) -> Axes:
-    names = names_along(result, "site")
+    names = names_of(result, "site")
     at = np.arange(len(names))
     if ax is None:
         ax = new_axes(width_for(len(names)), HEIGHT, beside=2.0, below=0.4 + text_width(names))
@@ -131,7 +129,7 @@ def _draw_lines(result: xr.Dataset, ax: Axes | None) -> Axes:
     handles.append(ax.axhline(1.0, **REFERENCE, label="skip = branch"))
     _number(ax.yaxis, *ax.get_ylim())
     ax.set_xlim(-0.5, len(names) - 0.5)
-    ax.set_ylabel("‖skip‖ / ‖branch‖")
+    ax.set_ylabel(RATIO)
     ax.set_xlabel("residual connection")
     name_layers(ax.xaxis, at, names)
     add_key(ax, handles)
@@ -149,7 +147,7 @@ def _recurring(result: xr.Dataset) -> dict[str, Any]:
 
 
 def _draw_map(result: xr.Dataset, ax: Axes | None) -> Axes:
-    names = names_along(result, "site")
+    names = names_of(result, "site")
     prefix, spatial = _split(result)
     ratios = result["ratio"].values
     norm, extend = _norm(ratios)
@@ -192,7 +190,7 @@ def _draw_map(result: xr.Dataset, ax: Axes | None) -> Axes:
     ax.tick_params(axis="x", labelsize=NAME_SIZE, length=2.0, width=0.6)
     steps = MaxNLocator(8, integer=True).tick_values(0, max(spatial.shape[1] - 1, 1))
     ax.set_xticks([tick for tick in steps if 0 <= tick < spatial.shape[1]])
-    bar = add_colour_bar(ax, image, "‖skip‖ / ‖branch‖", extend=extend)
+    bar = add_colour_bar(ax, image, RATIO, extend=extend)
     _number(bar.ax.yaxis, *bar.ax.get_ylim())
     make_room(ax, [bar.ax])
     return ax

@@ -11,59 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from repsim.results import Finding
+
 __all__ = [
     "Chart",
-    "Finding",
     "LayerMap",
     "Section",
     "Series",
     "Tile",
     "Tiles",
     "Variable",
-    "number",
-    "percent",
-    "plus_minus",
 ]
 
 Floats = np.ndarray[Any, np.dtype[Any]]
 
-DISTINCT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe & Ito (2008), as in repsim.plot."""
-
 DIGITS = 6
 """Significant digits of the numbers of a chart; maps keep float32."""
-
-
-def number(value: float, digits: int = 3) -> str:
-    """Return a number as text, with a minus sign: "−0.012"; "undefined" for NaN."""
-    if not np.isfinite(value):
-        return "undefined" if np.isnan(value) else ("∞" if value > 0 else "−∞")
-    text = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
-    # No minus sign before zeros only.
-    if float(text.replace(",", "")) == 0:
-        text = text.removeprefix("-")
-    return text.replace("-", "−")
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """Return a share as text: "93.1%"; "undefined" for NaN."""
-    return f"{value:.{digits}%}" if np.isfinite(value) else number(value)
-
-
-def plus_minus(error: float | None) -> str:
-    """Return a standard error as text after its value: " ± 0.012"; empty without one."""
-    if error is None or not np.isfinite(error):
-        return ""
-    return f" ± {number(error)}" if error >= 0.0005 else " ± <0.001"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A number of a result: its meaning, its value as text, and where it was found."""
-
-    what: str
-    value: str
-    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ import xarray as xr
 from repsim._errors import InputError
 from repsim._version import __version__
 from repsim.report._blocks import Section
-from repsim.report._kinds import section_of
 from repsim.report._run import as_dataset
+from repsim.report._sections import section_of
+from repsim.results import LAYER_MAP
 from repsim.storage import write_whole
 
 __all__ = ["write_report"]
@@ -163,7 +164,7 @@ def _hash(text: str) -> str:
 
 def _cautions(datasets: Mapping[str, xr.Dataset], sections: list[Section]) -> list[str]:
     """Cautions about the results as a whole."""
-    maps = [section.name for section in sections if section.kind == "Layer map"]
+    maps = [section.name for section in sections if section.kind == LAYER_MAP.title]
     if not maps:
         return []
     called = " ".join(

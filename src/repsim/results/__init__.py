@@ -3,7 +3,6 @@
 from repsim.results._attribute import attribute
 from repsim.results._findings import Finding, Table, ends, extreme
 from repsim.results._kind import Kind, Variable
-from repsim.results._kinds import KINDS, kind_of
 from repsim.results._maps import (
     DIMS,
     layer_map,
@@ -22,6 +21,7 @@ from repsim.results._reading import (
     unit_of,
     values_of,
 )
+from repsim.results._registry import KINDS, kind_of, register
 from repsim.results._text import number, ordinal, percent, plus_minus
 from repsim.results.kinds._attention_distance import ATTENTION_DISTANCE, uniform_distances
 from repsim.results.kinds._data_scale import DATA_SCALE, part_label
@@ -92,6 +92,7 @@ __all__ = [
     "part_label",
     "percent",
     "plus_minus",
+    "register",
     "similarity_of",
     "single_tokens",
     "subset_order",

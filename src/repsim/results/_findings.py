@@ -69,11 +69,15 @@ def extreme(
 
 
 def table_along(heading: str, result: xarray.Dataset, dim: str, columns: dict[str, Any]) -> Table:
-    """Return a table with a row for each name along `dim`; columns are arrays, one value a row."""
+    """Return a table with a row for each name along `dim`.
+
+    Columns are arrays with one value a row; a column that is None is left out.
+    """
+    shown = {column: values for column, values in columns.items() if values is not None}
     samples = f", {result.attrs['n_samples']} samples" if "n_samples" in result.attrs else ""
     title = f"{heading}, {model_of(result)}{samples}"
     rows: list[list[object]] = [
-        [str(name), *(float(values[at]) for values in columns.values())]
+        [str(name), *(float(values[at]) for values in shown.values())]
         for at, name in enumerate(result[dim].values)
     ]
-    return Table(title, [dim, *columns], rows)
+    return Table(title, [dim, *shown], rows)

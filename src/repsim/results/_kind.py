@@ -122,7 +122,8 @@ class Kind:
         *names : str
             Variables that the caller needs.
         optional : tuple of str
-            Variables that are also checked and converted if the result has them.
+            Variables that are checked and converted like these if the result has them; an empty one
+            is left out.
 
         Raises
         ------
@@ -139,7 +140,11 @@ class Kind:
                 f"  Pass the whole result, not one of its variables."
             )
         out = result.copy()
-        for name in (*names, *(name for name in optional if name in result.data_vars)):
+        # A result without controls may have the dimension of the controls with no entries.
+        empty = [name for name in optional if name in result and not result[name].size]
+        out = out.drop_vars(empty)
+        found = [name for name in optional if name in result.data_vars and name not in empty]
+        for name in (*names, *found):
             dims = self.variables[name].dims
             if name not in result.data_vars:
                 raise InputError(

@@ -12,7 +12,7 @@ def number(value: float, digits: int = 3) -> str:
     if not np.isfinite(value):
         return "undefined" if np.isnan(value) else ("∞" if value > 0 else "−∞")
     text = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
-    # Drop a minus sign before zeros only.
+    # No minus sign before zeros only.
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
     return text.replace("-", "−")

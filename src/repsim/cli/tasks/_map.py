@@ -80,7 +80,7 @@ def compare_models(
         files = None if page is None else {"folder": str(out), "report": str(page)}
         session.emit({"command": "compare", "files": files, **dataset_json(result)})
         return
-    show_result(session, NAME, result)
+    show_result(session, result)
     if page is not None:
         session.line(f"saved in {out}; the page is {page}")
 

@@ -128,7 +128,7 @@ def measure_one(
         files = None if page is None else {"folder": str(out), "report": str(page)}
         session.emit({"command": command, "files": files, **dataset_json(result)})
         return
-    show_result(session, name, result)
+    show_result(session, result)
     if page is not None:
         session.line(f"saved in {out}; the page is {page}")
 

@@ -6,8 +6,8 @@ from textwrap import wrap
 
 import xarray as xr
 
-from repsim.measures import layer_map, layer_names, model_name
-from repsim.measures import measure_label as _on_one_line
+from repsim.results import layer_map, layer_names, model_name
+from repsim.results import measure_label as _on_one_line
 
 __all__ = ["layer_map", "layer_names", "measure_label", "model_name"]
 

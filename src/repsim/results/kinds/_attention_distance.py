@@ -9,6 +9,7 @@ import numpy as np
 from repsim.results._findings import Finding, Table, ends, extreme, table_along
 from repsim.results._kind import Kind, Variable
 from repsim.results._reading import has, mean_of, names_of, optional_values, values_of
+from repsim.results._registry import register
 
 if TYPE_CHECKING:
     import xarray
@@ -83,18 +84,23 @@ def _local_heads(layers: list[str], distance: Any, uniform: Any) -> list[Finding
 
 def table(result: xarray.Dataset) -> Table:
     """Return the distances of each layer."""
+
+    def of_heads(key: str) -> Any:
+        values = optional_values(result, key, *HEADS)
+        return None if values is None else mean_of(values, 1)
+
     heads = result.distance
     columns = {
         "mean": heads.mean("head").values,
         "nearest head": heads.min("head").values,
         "farthest head": heads.max("head").values,
-        "uniform": result.uniform_distance.values,
-        "prefix mass": result.prefix_mass.mean("head").values,
-        "entropy in nats": result.entropy.mean("head").values,
+        "uniform": optional_values(result, "uniform_distance", "layer"),
+        "prefix mass": of_heads("prefix_mass"),
+        "entropy in nats": of_heads("entropy"),
     }
     return table_along("Attention distance in pixels", result, "layer", columns)
 
 
-ATTENTION_DISTANCE = Kind(
-    "attention_distance", "Attention distance", VARIABLES, ("distance",), findings, table
+ATTENTION_DISTANCE = register(
+    Kind("attention_distance", "Attention distance", VARIABLES, ("distance",), findings, table)
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from repsim.results._findings import Finding, Table, ends, table_along
 from repsim.results._kind import Kind, Variable
 from repsim.results._reading import names_of, values_of
+from repsim.results._registry import register
 
 if TYPE_CHECKING:
     import xarray
@@ -60,4 +61,4 @@ def table(result: xarray.Dataset) -> Table:
     return table_along("CKA with the full-data model", result, "layer", _rows(result))
 
 
-DATA_SCALE = Kind("data_scale", "Less data", VARIABLES, ("cka",), findings, table)
+DATA_SCALE = register(Kind("data_scale", "Less data", VARIABLES, ("cka",), findings, table))

@@ -9,6 +9,7 @@ import numpy as np
 from repsim.results._findings import Finding, Table
 from repsim.results._kind import Kind, Variable
 from repsim.results._reading import model_of, names_of, values_of
+from repsim.results._registry import register
 from repsim.results._text import number
 
 if TYPE_CHECKING:
@@ -62,6 +63,6 @@ def table(result: xarray.Dataset) -> Table:
     return Table(title, ["distance", *names_of(result, "layer_y")], [list(row) for row in rows])
 
 
-HEAD_SUBSET_CKA = Kind(
-    "head_subset_cka", "Head subsets", VARIABLES, ("cka", "mean_distance"), findings, table
+HEAD_SUBSET_CKA = register(
+    Kind("head_subset_cka", "Head subsets", VARIABLES, ("cka", "mean_distance"), findings, table)
 )

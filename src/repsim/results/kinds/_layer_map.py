@@ -10,6 +10,7 @@ import numpy as np
 from repsim.results._findings import Finding, Table
 from repsim.results._kind import Kind, Variable
 from repsim.results._maps import DIMS, layer_map, layer_names
+from repsim.results._registry import register
 from repsim.results._text import number, plus_minus
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class _LayerMap(Kind):
         return any(result[key].dtype.kind != "b" for key in map_variables(result))
 
 
-LAYER_MAP = _LayerMap("compare", "Layer map", VARIABLES, (), findings, table)
+LAYER_MAP = register(_LayerMap("compare", "Layer map", VARIABLES, (), findings, table))
 """The result of `compare`; the map of another measure has the name of that measure."""
 
 MAX_T = _LayerMap("max_t", "Layer map", MAX_T_VARIABLES, ("p_adjusted",), findings, table)

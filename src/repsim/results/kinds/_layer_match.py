@@ -9,6 +9,7 @@ import numpy as np
 from repsim.results._findings import Finding, Table
 from repsim.results._kind import Kind, Variable
 from repsim.results._reading import model_of, names_of
+from repsim.results._registry import register
 
 if TYPE_CHECKING:
     import xarray
@@ -56,4 +57,6 @@ def table(result: xarray.Dataset) -> Table:
     return Table(title, ["layer_x", *columns], rows)
 
 
-LAYER_MATCH = Kind("layer_match", "Layer match", VARIABLES, tuple(VARIABLES), findings, table)
+LAYER_MATCH = register(
+    Kind("layer_match", "Layer match", VARIABLES, tuple(VARIABLES), findings, table)
+)

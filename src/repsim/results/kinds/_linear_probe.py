@@ -9,6 +9,7 @@ import numpy as np
 from repsim.results._findings import Finding, Table
 from repsim.results._kind import Kind, Variable
 from repsim.results._reading import model_of, names_of, optional_values, values_of
+from repsim.results._registry import register
 from repsim.results._text import percent
 
 if TYPE_CHECKING:
@@ -97,9 +98,12 @@ def table(result: xarray.Dataset) -> Table:
             names_of(result, "layer"), values_of(result, "accuracy", *PROBES), strict=True
         )
     ]
-    chance = float(result.attrs["chance"])
-    title = f"Accuracy of a linear probe, {model_of(result)}, chance {chance:.3f}"
+    title = f"Accuracy of a linear probe, {model_of(result)}"
+    if "chance" in result.attrs:
+        title += f", chance {float(result.attrs['chance']):.3f}"
     return Table(title, ["layer", *names_of(result, "token")], rows)
 
 
-LINEAR_PROBE = Kind("linear_probe", "Linear probe", VARIABLES, ("accuracy",), findings, table)
+LINEAR_PROBE = register(
+    Kind("linear_probe", "Linear probe", VARIABLES, ("accuracy",), findings, table)
+)

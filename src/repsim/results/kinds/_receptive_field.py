@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from repsim.results._findings import Finding, Table, ends, extreme, table_along
 from repsim.results._kind import Kind, Variable
-from repsim.results._reading import names_of, optional_values, values_of
+from repsim.results._reading import names_of, optional_values
+from repsim.results._registry import register
 
 if TYPE_CHECKING:
     import xarray
@@ -49,15 +50,17 @@ def findings(result: xarray.Dataset) -> list[Finding]:
 def table(result: xarray.Dataset) -> Table:
     """Return radius, area and side of each layer's field."""
     shown = {"sigma": "sigma", "area": "participation_area", "side": "side"}
-    columns = {column: values_of(result, key, "layer") for column, key in shown.items()}
+    columns = {column: optional_values(result, key, "layer") for column, key in shown.items()}
     return table_along("Effective receptive field in pixels", result, "layer", columns)
 
 
-RECEPTIVE_FIELD = Kind(
-    "effective_receptive_field",
-    "Effective receptive field",
-    VARIABLES,
-    ("field",),
-    findings,
-    table,
+RECEPTIVE_FIELD = register(
+    Kind(
+        "effective_receptive_field",
+        "Effective receptive field",
+        VARIABLES,
+        ("field",),
+        findings,
+        table,
+    )
 )

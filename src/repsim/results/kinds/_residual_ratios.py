@@ -9,6 +9,7 @@ import numpy as np
 from repsim.results._findings import Finding, Table, ends, extreme, table_along
 from repsim.results._kind import Kind, Variable
 from repsim.results._reading import mean_of, names_of, optional_values, values_of
+from repsim.results._registry import register
 
 if TYPE_CHECKING:
     import xarray
@@ -58,10 +59,12 @@ def findings(result: xarray.Dataset) -> list[Finding]:
 def table(result: xarray.Dataset) -> Table:
     """Return the mean ratios of each site."""
     columns = {
-        "spatial tokens": values_of(result, "ratio_spatial", "site"),
-        "prefix tokens": values_of(result, "ratio_prefix", "site"),
+        "spatial tokens": optional_values(result, "ratio_spatial", "site"),
+        "prefix tokens": optional_values(result, "ratio_prefix", "site"),
     }
     return table_along("Norm of skip over norm of branch", result, "site", columns)
 
 
-RESIDUAL_RATIOS = Kind("residual_ratios", "Residual ratios", VARIABLES, ("ratio",), findings, table)
+RESIDUAL_RATIOS = register(
+    Kind("residual_ratios", "Residual ratios", VARIABLES, ("ratio",), findings, table)
+)

@@ -9,6 +9,7 @@ import numpy as np
 from repsim.results._findings import Finding, Table, ends, table_along
 from repsim.results._kind import Kind, Variable
 from repsim.results._reading import names_of, optional_values, values_of
+from repsim.results._registry import register
 from repsim.results._text import percent
 
 if TYPE_CHECKING:
@@ -101,10 +102,10 @@ def findings(result: xarray.Dataset) -> list[Finding]:
 def table(result: xarray.Dataset) -> Table:
     """Return hits, chance and distance of each layer."""
     shown = {"hit rate": "hit_rate", "chance": "chance", "distance in pixels": "argmax_distance"}
-    columns = {column: values_of(result, key, "layer") for column, key in shown.items()}
+    columns = {column: optional_values(result, key, "layer") for column, key in shown.items()}
     return table_along("Token localisation", result, "layer", columns)
 
 
-TOKEN_LOCALIZATION = Kind(
-    "token_localization", "Token localisation", VARIABLES, ("cka",), findings, table
+TOKEN_LOCALIZATION = register(
+    Kind("token_localization", "Token localisation", VARIABLES, ("cka",), findings, table)
 )

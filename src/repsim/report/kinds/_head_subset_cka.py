@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from repsim.report._blocks import Chart, Finding, Section, Series, number
-from repsim.report._read import has, names_of, values_of
+from repsim.report._blocks import Chart, Section, Series
+from repsim.results import (
+    ALONG_DISTANCE,
+    HEAD_SUBSET_CKA,
+    model_of,
+    names_of,
+    number,
+    optional_values,
+    subset_order,
+    values_of,
+)
 
 __all__ = ["subset_section"]
 
@@ -15,19 +24,15 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
     """CKA of subsets of heads with layers of another model, by attention distance."""
     cka = values_of(result, "cka", "subset", "layer_y")
     layers = names_of(result, "layer_y")
-    along = np.asarray(result["mean_distance"].values, dtype=np.float64)
-    order = np.argsort(along, kind="stable")
-    model_x, model_y = (str(result.attrs.get(f"model_{s}") or s) for s in "xy")
+    along = values_of(result, "mean_distance", "subset")
+    order = subset_order(result)
+    model_x, model_y = model_of(result, "x"), model_of(result, "y")
     section = Section(
         name,
-        "Head subsets",
+        HEAD_SUBSET_CKA.title,
         f"heads of {result.attrs.get('layer', 'a layer')} of {model_x}, with layers of {model_y}",
     )
-    errors = (
-        values_of(result, "standard_error", "subset", "layer_y")
-        if has(result, "standard_error", "subset", "layer_y")
-        else None
-    )
+    errors = optional_values(result, "standard_error", "subset", "layer_y")
     labels = [
         f"subset {i}"
         + "".join(f", {key} {result[key].values[i]}" for key in ("kind", "heads") if key in result)
@@ -40,13 +45,6 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
             low, high = (cka[order, j] + sign * errors[order, j] for sign in (-1, 1))
         at = j / max(1, len(layers) - 1)
         series.append(Series(layer, along[order], cka[order, j], low, high, at=at, names=labels))
-        known = np.isfinite(cka[:, j]) & np.isfinite(along)
-        spread = known.sum() > 2 and np.ptp(along[known]) > 0 and np.ptp(cka[known, j]) > 0
-        if spread:
-            r = float(np.corrcoef(along[known], cka[known, j])[0, 1])
-            section.findings.append(
-                Finding("correlation of CKA with mean attention distance", number(r, 2), layer)
-            )
     section.cautions = [
         "Subsets share heads, so their points are not independent: the correlations have no "
         "p-value."
@@ -57,7 +55,7 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
             f"{len(order)} subsets of heads by their mean attention distance, from "
             f"{number(float(along.min()), 1)} to {number(float(along.max()), 1)} pixels; one line "
             f"for each of {len(layers)} layers of {model_y}.",
-            "mean attention distance of the heads (pixels)",
+            f"{ALONG_DISTANCE} (pixels)",
             f"CKA with layers of {model_y}",
             series,
             ordered="layer",

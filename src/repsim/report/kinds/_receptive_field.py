@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from repsim.report._blocks import Chart, Section, Series, Tile, Tiles, number
-from repsim.report._read import ends, extreme, has, model_of, names_of, values_of
+from repsim.report._blocks import Chart, Section, Series, Tile, Tiles
+from repsim.results import (
+    DECADES,
+    RECEPTIVE_FIELD,
+    model_of,
+    names_of,
+    number,
+    optional_values,
+    values_of,
+)
 
 __all__ = ["field_section"]
 
 FIELD_SIDE = 64
 """Cells along the longer side of a receptive field; larger fields are averaged down."""
-
-DECADES = 3
-"""Decades of the colour scale of a receptive field, as in repsim.plot."""
 
 
 def field_section(name: str, result: xr.Dataset) -> Section:
@@ -24,17 +29,12 @@ def field_section(name: str, result: xr.Dataset) -> Section:
     layers = names_of(result, "layer")
     fields = values_of(result, "field", "layer", "row", "column")
     section = Section(
-        name, "Effective receptive field", f"which pixels the units of {model_of(result)} depend on"
+        name, RECEPTIVE_FIELD.title, f"which pixels the units of {model_of(result)} depend on"
     )
     texts = [""] * len(layers)
-    if has(result, "sigma", "layer"):
-        sigma = values_of(result, "sigma", "layer")
-        section.findings += ends("σ, root mean square radius", layers, sigma, 1, " px")
-        section.findings += extreme("largest σ", layers, sigma, 1, " px", most=True)
+    sigma = optional_values(result, "sigma", "layer")
+    if sigma is not None:
         texts = [f"σ = {number(float(s), 1)} px" for s in sigma]
-    if has(result, "participation_area", "layer"):
-        area = values_of(result, "participation_area", "layer")
-        section.findings += ends("pixels that share the field", layers, area, 0, " px")
     small = [_averaged(field) for field in fields]
     greatest = max((float(np.nanmax(each, initial=0.0)) for each in small), default=0.0)
     if greatest > 0:
@@ -55,7 +55,7 @@ def field_section(name: str, result: xr.Dataset) -> Section:
                 f"{small[0].shape[0]} × {small[0].shape[1]} cells.",
             )
         )
-    if has(result, "sigma", "layer"):
+    if sigma is not None:
         section.pictures.append(
             Chart(
                 "Radius by layer",

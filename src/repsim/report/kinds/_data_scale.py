@@ -6,7 +6,15 @@ import numpy as np
 import xarray as xr
 
 from repsim.report._blocks import Chart, Section, Series
-from repsim.report._read import ends, has, model_of, names_of, values_of
+from repsim.results import (
+    DATA_SCALE,
+    has,
+    model_of,
+    names_of,
+    optional_values,
+    part_label,
+    values_of,
+)
 
 __all__ = ["data_scale_section"]
 
@@ -16,13 +24,11 @@ def data_scale_section(name: str, result: xr.Dataset) -> Section:
     layers = names_of(result, "layer")
     fractions = np.asarray(result["fraction"].values, dtype=np.float64)
     cka = values_of(result, "cka", "fraction", "layer")
-    errors = (
-        values_of(result, "standard_error", "fraction", "layer")
-        if has(result, "standard_error", "fraction", "layer")
-        else None
-    )
+    errors = optional_values(result, "standard_error", "fraction", "layer")
     section = Section(
-        name, "Less data", f"models trained on less data, with {model_of(result)} trained on all"
+        name,
+        DATA_SCALE.title,
+        f"models trained on less data, with {model_of(result)} trained on all",
     )
     at, series = np.arange(len(layers)), []
     order = np.argsort(fractions)
@@ -30,10 +36,9 @@ def data_scale_section(name: str, result: xr.Dataset) -> Section:
         low = high = None
         if errors is not None and np.isfinite(errors[i]).all():
             low, high = cka[i] - errors[i], cka[i] + errors[i]
-        label = f"{fractions[i]:.3g} of the data"
+        label = part_label(fractions[i])
         place = k / max(1, len(order) - 1)
         series.append(Series(label, at, cka[i], low, high, at=place))
-        section.findings += ends(f"CKA, {label}", layers, cka[i])
     if has(result, "control_cka", "control", "layer"):
         for control, row in zip(
             names_of(result, "control"),
@@ -41,7 +46,6 @@ def data_scale_section(name: str, result: xr.Dataset) -> Section:
             strict=True,
         ):
             series.append(Series(f"control: {control}", at, row, dashed=True))
-            section.findings += ends(f"CKA, control: {control}", layers, row)
     else:
         section.cautions.append(
             "No control: what another seed on all data scores is what “the same” means here."

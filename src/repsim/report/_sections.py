@@ -1,0 +1,98 @@
+"""The section of a result: what its kind shows, its headline numbers, where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from repsim.report._blocks import Section
+from repsim.report.kinds._any import kind_section, unknown_section
+from repsim.report.kinds._attention_distance import attention_section
+from repsim.report.kinds._data_scale import data_scale_section
+from repsim.report.kinds._head_subset_cka import subset_section
+from repsim.report.kinds._layer_map import map_section
+from repsim.report.kinds._layer_match import match_section
+from repsim.report.kinds._linear_probe import probe_section
+from repsim.report.kinds._receptive_field import field_section
+from repsim.report.kinds._residual_ratios import ratio_section
+from repsim.report.kinds._token_localization import localization_section
+from repsim.results import (
+    ATTENTION_DISTANCE,
+    DATA_SCALE,
+    HEAD_SUBSET_CKA,
+    LAYER_MAP,
+    LAYER_MATCH,
+    LINEAR_PROBE,
+    RECEPTIVE_FIELD,
+    RESIDUAL_RATIOS,
+    TOKEN_LOCALIZATION,
+    Kind,
+    kind_of,
+)
+
+__all__ = ["section_of"]
+
+PICTURED: dict[Kind, Callable[[str, xr.Dataset], Section]] = {
+    ATTENTION_DISTANCE: attention_section,
+    HEAD_SUBSET_CKA: subset_section,
+    RECEPTIVE_FIELD: field_section,
+    RESIDUAL_RATIOS: ratio_section,
+    TOKEN_LOCALIZATION: localization_section,
+    LINEAR_PROBE: probe_section,
+    DATA_SCALE: data_scale_section,
+    LAYER_MATCH: match_section,
+    LAYER_MAP: map_section,
+}
+"""The kinds that have pictures of their own; any other kind is shown as its table."""
+
+COUNTS = {
+    "n_samples": "samples",
+    "n_batches": "batches",
+    "n_train": "training samples",
+    "n_test": "test samples",
+}
+
+
+def section_of(name: str, result: xr.Dataset) -> Section:
+    """Return the section of a result, of whichever kind it is, with all it says of its making."""
+    section = _section(name, result)
+    section.provenance = [(str(key), _text(value)) for key, value in result.attrs.items()]
+    own = {
+        str(key): value
+        for variable in result.data_vars.values()
+        for key, value in variable.attrs.items()
+        if key not in result.attrs and key not in ("long_name", "units", "description")
+    }
+    section.provenance += [(key, _text(value)) for key, value in own.items()]
+    counts = [
+        f"{value:,} {what}"
+        for key, what in COUNTS.items()
+        if isinstance(value := result.attrs.get(key, own.get(key)), int | np.integer)
+    ]
+    if counts:
+        section.subtitle += f" · {', '.join(counts)}"
+    skipped = result.attrs.get("n_skipped_batches", own.get("n_skipped_batches", 0))
+    if isinstance(skipped, int | np.integer) and skipped > 0:
+        section.cautions.append(f"{skipped} batches of fewer than 4 samples were left out.")
+    if "interrupted" in result.attrs:
+        section.cautions.append(f"Interrupted {result.attrs['interrupted']}: the result so far.")
+    return section
+
+
+def _section(name: str, result: xr.Dataset) -> Section:
+    kind = kind_of(result)
+    if kind is None:
+        return unknown_section(name, result)
+    section = PICTURED[kind](name, result) if kind in PICTURED else kind_section(kind, name, result)
+    section.findings = [*kind.findings(result), *section.findings]
+    return section
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(_text(each) for each in np.asarray(value, dtype=object).ravel()) or "none"
+    if isinstance(value, float | np.floating):
+        return f"{float(value):.6g}"
+    return str(value)

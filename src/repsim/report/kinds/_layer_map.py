@@ -1,0 +1,174 @@
+"""A map of layers by layers as a section: the map, its largest values, the best matches."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from repsim.measures import layer_match
+from repsim.report._blocks import Chart, LayerMap, Section, Series, Variable
+from repsim.report.kinds._layer_match import match_chart
+from repsim.report.kinds._order import axis_order, cluster_order
+from repsim.results import (
+    DIMS,
+    LAYER_MAP,
+    LAYER_MATCH,
+    MAX_T,
+    chance_threshold,
+    is_with_itself,
+    layer_map,
+    layer_names,
+    main_variable,
+    map_variables,
+    measure_label,
+    model_name,
+    number,
+)
+
+__all__ = ["map_section"]
+
+MANY = 60
+"""Curves of more layers are drawn without points."""
+
+FEW_SAMPLES = 256
+FEW_BATCHES = 8
+"""Fewest batches without a caution about the standard error.
+
+The relative error of a jackknife standard error over k batches is 1/√(2(k − 1)), 0.27 for 8.
+"""
+
+
+def map_section(name: str, result: xr.Dataset) -> Section:
+    """Return the section of a result whose variables are layers by layers."""
+    first = main_variable(result)
+    array = layer_map(result, "write_report", first)
+    label = measure_label(array)
+    similar = array.attrs.get("kind") != "dissimilarity"
+    itself = is_with_itself(array)
+
+    section = Section(name=name, kind=LAYER_MAP.title)
+    of_x, of_y = (f" of {array.attrs[f'model_{s}']}" if _named(array, s) else "" for s in "xy")
+    section.subtitle = f"{label}: every layer{of_x} with every " + (
+        "other" if itself else f"layer{of_y}"
+    )
+    section.cautions = _cautions(result, array)
+    section.pictures = [_picture(result, array, label)]
+    if itself and len(array) > 2:
+        section.pictures.append(_profiles(array, label))
+    elif similar and not itself:
+        match = layer_match(array)
+        section.findings = LAYER_MATCH.findings(match)
+        section.pictures.append(match_chart(match))
+    return section
+
+
+def _named(array: xr.DataArray, side: str) -> bool:
+    return bool(array.attrs.get(f"model_{side}"))
+
+
+def _picture(result: xr.Dataset, array: xr.DataArray, label: str) -> LayerMap:
+    names = layer_names(array, "layer_x"), layer_names(array, "layer_y")
+    keys = map_variables(result)
+    test = chance_threshold(result)
+    threshold = None
+    if test is not None:
+        place = keys.index(test.variable)
+        threshold = (place, test.side, test.level, f"not above chance ({test.opposite})")
+    m, n = array.shape
+    finite = array.values[np.isfinite(array.values)]
+    spread = (
+        f"values from {number(float(finite.min()))} to {number(float(finite.max()))}"
+        if finite.size
+        else "all values undefined"
+    )
+    own_order = ("execution order", range(m), range(n))
+    model_x, model_y = model_name(array, "x"), model_name(array, "y")
+    return LayerMap(
+        title=label,
+        alt=f"Map of {label}, {m} layers of {model_x} upwards by {n} layers of {model_y} to the "
+        f"right: {spread}.",
+        rows=names[0],
+        columns=names[1],
+        row_title=f"{model_x} layer",
+        column_title=f"{model_y} layer",
+        variables=[_variable(result[key], key == array.name) for key in keys],
+        orders=[
+            own_order,
+            ("clusters of similar layers", *cluster_order(array.values)),
+            ("first principal axis", *axis_order(array.values)),
+        ],
+        threshold=threshold,
+    )
+
+
+def _variable(array: xr.DataArray, is_similarity: bool) -> Variable:
+    """Return a map with its name and the ends of its colour scale."""
+    key = str(array.name)
+    described = MAX_T.variables.get(key) or LAYER_MAP.variables.get(key)
+    low, high = (None, None) if described is None else (described.low, described.high)
+    unit = is_similarity and array.attrs.get("kind") != "dissimilarity"
+    if unit:
+        low, high = 0.0, 1.0
+    own = str(array.attrs.get("long_name", "CKA" if key == "cka" else key))
+    return Variable(
+        own.replace("_", " "),
+        array.transpose(*DIMS).values.astype(np.float64),
+        low=low,
+        high=high,
+        colours="magma" if unit else "viridis",
+    )
+
+
+def _profiles(array: xr.DataArray, label: str) -> Chart:
+    """Three rows of a map of one model with itself, as curves by layer."""
+    names, m = layer_names(array, "layer_x"), len(array)
+    places = [("first", 0), ("middle", m // 2), ("last", m - 1)]
+    return Chart(
+        title="Similarity to three of the layers",
+        alt=f"{label} of each of {m} layers with the first, {names[0]}, the middle, "
+        f"{names[m // 2]}, and the last, {names[-1]}.",
+        x_label="layer",
+        y_label=label,
+        series=[
+            Series(f"{which}: {names[i]}", np.arange(m), array.values[i], points=m <= MANY)
+            for which, i in places
+        ],
+        categories=names,
+    )
+
+
+def _cautions(result: xr.Dataset, array: xr.DataArray) -> list[str]:
+    """Cautions for reading the map."""
+    attrs, out = array.attrs, []
+    estimator = str(attrs.get("estimator", ""))
+    if estimator == "biased":
+        out.append(
+            "The biased estimator has a floor: independent data score above 0, about p/(n + p) for "
+            "white noise with p features and n samples. The unbiased estimator averages to 0."
+        )
+    undefined = np.isnan(array.values)
+    if undefined.any():
+        out.append(
+            f"{int(undefined.sum()):,} of {undefined.size:,} values are undefined (NaN): a layer "
+            "that is constant over the samples has no similarity."
+        )
+    n = attrs.get("n_samples")
+    if isinstance(n, int | np.integer) and n < FEW_SAMPLES:
+        out.append(f"Only {n} samples: small differences between cells may be due to them.")
+    batches = attrs.get("n_batches")
+    if "standard_error" in result and isinstance(batches, int | np.integer):
+        if batches < 2:
+            out.append("A single batch: there is no standard error.")
+        elif batches < FEW_BATCHES:
+            out.append(
+                f"The standard error is a jackknife over {batches} batches only; its own error is "
+                f"about ±{1 / np.sqrt(2 * (int(batches) - 1)):.0%}."
+            )
+    elif "standard_error" not in result:
+        out.append("No standard error: the precision of the values is unknown.")
+    if int(attrs.get("passes", 1) or 1) > 1 and "standard_error" in result:
+        out.append(
+            f"{attrs['passes']} passes over the same samples: the standard error is that of one "
+            "pass, an upper bound."
+        )
+    return out

@@ -1,0 +1,91 @@
+"""Each kind of result is recognised, described and summed up from one place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import repsim
+from plot import results as made
+from report.pages import compared
+from repsim import InputError
+from repsim.results import ATTENTION_DISTANCE, DATA_SCALE, KINDS, kind_of, token_maps
+
+RESULTS = {
+    "attention_distance": made.attention,
+    "head_subset_cka": made.subsets,
+    "effective_receptive_field": made.fields,
+    "residual_ratios": made.ratios,
+    "token_localization": made.localized,
+    "linear_probe": made.probes,
+    "data_scale": made.scales,
+    "layer_match": lambda: repsim.layer_match(compared()),
+    "compare": compared,
+}
+
+
+def test_every_result_is_of_one_kind_and_no_other():
+    assert set(RESULTS) == set(KINDS)
+    for name, make in RESULTS.items():
+        result = make()
+        assert [kind.function for kind in KINDS.values() if kind.fits(result)] == [name]
+        assert kind_of(result) is KINDS[name]
+    assert kind_of(made.scales().isel(fraction=[])) is None
+    assert kind_of(xr.Dataset({"loss": ("step", [3.0, 1.0])})) is None
+
+
+def test_every_kind_has_headline_numbers_and_a_table_of_plain_cells():
+    for name, make in RESULTS.items():
+        result = make()
+        assert KINDS[name].findings(result), name
+        title, columns, rows = KINDS[name].table(result)
+        assert title
+        assert rows
+        assert {len(row) for row in rows} == {len(columns)}, name
+        assert all(isinstance(cell, str | int | float) for row in rows for cell in row)
+
+
+def test_a_dataset_has_the_attributes_of_its_kind():
+    result = ATTENTION_DISTANCE.dataset(
+        {"distance": np.ones((2, 3)), "uniform_distance": [1.0, 2.0]}, {"layer": ["a", "b"]}
+    )
+    assert result.distance.dims == ("layer", "head")
+    assert result.distance.attrs == {"long_name": "mean attention distance", "units": "pixels"}
+    assert ATTENTION_DISTANCE.label(result, "distance") == "mean attention distance (pixels)"
+    result.distance.attrs["units"] = "patches"
+    assert ATTENTION_DISTANCE.label(result, "distance") == "mean attention distance (patches)"
+    assert ATTENTION_DISTANCE.variables["distance"].attrs["units"] == "pixels"
+
+
+def test_require_converts_what_is_there_and_leaves_out_what_is_empty():
+    result = made.scales().astype(np.float32)
+    empty = result.isel(control=[])
+    for given, controls in ((result, True), (empty, False)):
+        back = DATA_SCALE.require(given, "f", "cka", optional=("control_cka",))
+        assert back.cka.dtype == np.float64
+        assert ("control_cka" in back) == controls
+    with pytest.raises(InputError, match="f: result has no variable 'standard_error'"):
+        DATA_SCALE.require(result.drop_vars("standard_error"), "f", "standard_error")
+
+
+def test_maps_of_tokens_stand_at_the_places_of_the_patches():
+    result = made.localized()
+    one = result.isel(layer=0)
+    tokens = token_maps(one)
+    for patch in range(one.sizes["patch"]):
+        row, column = int(one.patch_row[patch]), int(one.patch_column[patch])
+        if row >= 0 and column >= 0:
+            np.testing.assert_array_equal(tokens.maps[:, row, column], one.cka[:, patch])
+    assert tokens.placed.sum() == tokens.grid[0] * tokens.grid[1]
+    assert not (tokens.placed & tokens.is_prefix).any()
+
+
+def test_maps_of_several_tests_say_which_cells_are_above_chance():
+    result = compared()
+    found = {each.what: each.value for each in KINDS["compare"].findings(result)}
+    share = float((result.z >= 3).sum() / np.isfinite(result.cka).sum())
+    assert found["pairs above chance, z ≥ 3 each on its own"] == f"{share:.1%}"
+    stricter = result.assign(p_adjusted=result.z * 0 + 0.5)
+    found = {each.what: each.value for each in KINDS["compare"].findings(stricter)}
+    assert found["pairs above chance, p ≤ 0.05 adjusted for all of them"] == "0.0%"
