@@ -153,7 +153,7 @@ def disk(size: int = 1 << 28) -> tuple[float, float]:
 def plan(
     layers: dict[str, list[Layer]], rates: Rates, batch: int, samples: int, processes: int
 ) -> dict:
-    """Totals, and seconds of every layer, for one process of so many."""
+    """Totals, and seconds of every layer, for one of these processes."""
     batches = samples / processes / batch
     # A tensor that several layers return is worked on once.
     each = [list({layer.tensor: layer for layer in side}.values()) for side in layers.values()]

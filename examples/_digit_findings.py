@@ -1,4 +1,4 @@
-"""From the maps to numbers, and from the numbers to what holds: no figure is written by hand."""
+"""Numbers from the maps, and verdicts from the numbers; no figure is written by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Weights: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim, the criterion it was held against, what was measured, and the verdict.
+    """A claim, its criterion, the measured numbers, and the verdict.
 
     ``measured`` names numbers in braces, for the caller to fill in and format.
     """
@@ -36,7 +36,7 @@ class Finding:
 def numbers(results: Mapping[str, xr.Dataset]) -> dict[str, float]:
     """Return every number that the page and the table show, by name.
 
-    The error of a sum of cells is bounded by the sum of their errors, as if all erred together.
+    The error of a sum of cells is bounded by the sum of their errors.
     """
     out = {
         "accuracy_vit": results["vit"].attrs["test_accuracy_x"],
@@ -64,7 +64,7 @@ def numbers(results: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
     for key, name in (("cnn-vit", "match"), ("untrained-cnn-untrained-vit", "match_untrained")):
         lower, upper, margins = matches(results[key])
-        # As in repsim.plot.layer_match: the least depth that covers nine in ten.
+        # As in repsim.plot.layer_match: the smallest depth that covers nine of ten layers.
         out[f"{name}_reach"] = float(np.quantile(lower, 0.9, method="inverted_cdf"))
         out[f"{name}_lower"] = float(np.median(lower))
         out[f"{name}_upper"] = float(np.median(upper))
@@ -77,7 +77,7 @@ def numbers(results: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def findings(n: Mapping[str, float]) -> list[Finding]:
-    """Hold the claims of Raghu et al. (2021), and what they rest on, against the numbers."""
+    """Check the claims of Raghu et al. (2021), and their assumptions, against the numbers."""
 
     def exceeds(a: str, b: str) -> bool:
         return n[a] - n[b] > 2 * (n[f"{a}_error"] + n[f"{b}_error"])
@@ -146,7 +146,7 @@ def findings(n: Mapping[str, float]) -> list[Finding]:
 
 
 def _verdict(n: Mapping[str, float], about: str, *met: bool) -> str:
-    """Return the verdict on criteria; what is undefined in the numbers is undefined in it."""
+    """Return the verdict on criteria; undefined if a number is undefined."""
     if any(math.isnan(value) for name, value in n.items() if about in name):
         return UNDEFINED
     if all(met):
@@ -184,10 +184,10 @@ def lowest_and_highest(result: xr.Dataset) -> Weights:
 
 
 def same_stage_over_other(result: xr.Dataset) -> Weights:
-    """Weights of the difference, pairs within a stage less pairs across, at equal distances.
+    """Weights of pairs within a stage minus pairs across stages, at equal distances.
 
-    Neighbours are similar with or without stages, so that only pairs of layers that are equally
-    far apart are compared; the distances at which there are both kinds count alike.
+    Neighbours are similar with or without stages, so only pairs of layers at equal distances are
+    compared. All distances that occur for both kinds have equal weight.
     """
     stages = [re.match(r"stage\d+", str(name)) for name in result.layer_x.values]
     stage = np.asarray([found.group() if found else "" for found in stages])

@@ -1,6 +1,6 @@
 """Two small image classifiers in plain torch: a vision transformer and a residual CNN.
 
-Nothing in them knows of repsim. Both take (n, 1, 8, 8) and return (n, 10).
+They do not use repsim. Both take (n, 1, 8, 8) and return (n, 10).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ class Embed(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(1, dim, kernel_size=2, stride=2)
         self.cls = nn.Parameter(0.02 * torch.randn(1, 1, dim))
-        # As large as the patches: with the usual 0.02, a thousand images do not teach positions.
+        # As large as the patches; with the usual 0.02, a thousand images are too few to learn
+        # positions.
         self.positions = nn.Parameter(0.5 * torch.randn(1, tokens + 1, dim))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class ViT(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Residual block of two convolutions; a 1×1 convolution is its shortcut where it must be."""
+    """Residual block of two convolutions, with a 1×1 convolution as shortcut if shapes differ."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -134,5 +135,5 @@ class CNN(nn.Module):
 
 
 def is_layer(name: str, module: nn.Module) -> bool:
-    """Whether a module is a layer of its own: not one that returns what its last child did."""
+    """Whether the output of a module differs from that of its last child."""
     return not isinstance(module, nn.Sequential | Attention | MLP)

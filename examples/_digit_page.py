@@ -1,4 +1,4 @@
-"""One page that needs no other file, and the same findings as plain text."""
+"""One self-contained page, and the same findings as plain text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from _digit_findings import Finding
 __all__ = ["Picture", "page", "plain"]
 
 LEARNED = 0.9
-"""Test accuracy below which a model has learned too little to speak of what training does."""
+"""Test accuracy below which a model has learned too little to show effects of training."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure, the name of its file, and what it shows, in words."""
+    """A drawn figure, the name of its file, and its description."""
 
     name: str
     figure: Figure
@@ -38,7 +38,7 @@ class Picture:
 
     @property
     def html(self) -> str:
-        """The figure as an element that holds its own data."""
+        """The figure as an element with embedded data."""
         data = base64.b64encode(self.png).decode()
         return f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt)}">'
 
@@ -155,7 +155,7 @@ def _unlearned(n: Mapping[str, float]) -> list[str]:
 
 
 def _text(name: str, n: Mapping[str, float]) -> str:
-    """Return a number as text, with its standard error where it has one."""
+    """Return a number as text, with its standard error if it has one."""
     if name.startswith(("accuracy", "match")):
         return f"{n[name]:.1%}"
     error = f" ± {n[f'{name}_error']:.3f}" if f"{name}_error" in n else ""

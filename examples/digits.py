@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Read the options; --quick settles those that are not given."""
+    """Read the options; --quick sets those that are not given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="of split, training and batches")
@@ -128,7 +128,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def load(seed: int) -> Digits:
-    """Return scikit-learn's digits: 60 % to train on, 40 % held out, each class in both."""
+    """Return scikit-learn's digits: 60 % for training, 40 % held out, each class in both."""
     bunch = load_digits()
     train, test, train_labels, test_labels = train_test_split(
         bunch.images[:, None].astype(np.float32),
@@ -147,7 +147,7 @@ def load(seed: int) -> Digits:
 
 
 def train_all(digits: Digits, options: argparse.Namespace) -> dict[str, nn.Module]:
-    """Return both models, trained, and as they were before."""
+    """Return both models, trained and untrained."""
     print(f"2/4  Training, epochs: {options.epochs}", flush=True)
     torch.manual_seed(options.seed)
     vit = ViT(dim=16, depth=2, heads=2) if options.quick else ViT()
@@ -227,7 +227,7 @@ def compare_all(
 
 
 def draw_all(results: dict[str, xr.Dataset], digits: Digits) -> list[Picture]:
-    """Draw what the page shows."""
+    """Draw the pictures of the page."""
 
     def values(key: str) -> str:
         cka = results[key].cka

@@ -60,9 +60,9 @@ TRAIN_BLOCKS = TEST_BLOCKS = 12
 class Images:
     """Images to train and to test on, standardised by the training images.
 
-    ``tiles`` (n, 1, t, t) are what training crops of ``side`` pixels are drawn from, ordered so
-    that the first so many are balanced over the classes: a model on 3 % of the data sees the first
-    3 % of the tiles, and those on more data see them too.
+    Training crops of ``side`` pixels are drawn from ``tiles`` (n, 1, t, t). Any first part of the
+    tiles is balanced over the classes. A model on 3 % of the data sees the first 3 % of the tiles,
+    and models on more data see them too.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Images:
 
 
 def photographs(*, blocks: int = TRAIN_BLOCKS) -> Images:
-    """Return the crops of the photographs, from so many blocks of each for either purpose."""
+    """Return crops of the photographs, from given numbers of blocks for training and test."""
     pieces = [cut(read(name), blocks) for name in PHOTOGRAPHS]
     return _images(
         "photographs",

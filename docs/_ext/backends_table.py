@@ -1,4 +1,4 @@
-"""Which measure runs on which framework: every cell is a call that was made during the build."""
+"""Which measure runs on which framework; every cell is a call made during the build."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from repsim.measures import MEASURES, Measure
 __all__ = ["backends_page"]
 
 RTOL = 1e-3
-"""Agreement with NumPy in float64: jax has float32 alone unless asked."""
+"""Tolerance for agreement with NumPy in float64, because jax uses float32 by default."""
 
 
 def backends_page() -> str:
@@ -73,7 +73,7 @@ def traced(call: Callable[[Any, Any], Any], x: Any, y: Any) -> bool:
     """Whether the measure can be traced; any other failure stops the build."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values that a traced array does not show
+            warnings.simplefilter("ignore")  # about values, which a traced array does not have
             jax.eval_shape(call, jax.numpy.asarray(x), jax.numpy.asarray(y))
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, TypeError):
         return False

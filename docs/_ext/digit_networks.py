@@ -1,4 +1,4 @@
-"""The small trained networks of the gallery: trained once a build, kept in ``_build``."""
+"""The small networks of the gallery: trained once per build and kept in ``_build``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPOCHS = 8
 
 
 class Networks(NamedTuple):
-    """A ViT and a CNN, trained and as they were before, and the digits, as in ``make demo``."""
+    """A ViT and a CNN, trained and untrained, and the digits, as in ``make demo``."""
 
     vit: nn.Module
     cnn: nn.Module
@@ -30,7 +30,7 @@ class Networks(NamedTuple):
     digits: example.Digits
 
     def batches(self, size: int = 128) -> list[Tensor]:
-        """Return the held-out images in batches, in an order without classes in it."""
+        """Return the held-out images in batches, in random order."""
         order = torch.randperm(len(self.digits.test), generator=torch.Generator().manual_seed(0))
         return list(self.digits.test[order].split(size))
 

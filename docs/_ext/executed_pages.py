@@ -1,8 +1,8 @@
-"""Run the Python of a page while it is read, and show below each block what came out.
+"""Run the Python of a page during the build, and show the output below each block.
 
 A page whose front matter says ``execute: true`` is executed from top to bottom in one namespace,
-each fence as a notebook cell: what it prints, the value of its last line, and, where that is an
-Axes, the picture. A block that raises, or that warns, stops the build.
+each fence as a notebook cell. Its output is what it prints and the value of its last line; an Axes
+is shown as a picture. A block that raises or warns stops the build.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def execute(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the output of each block below it, before the page is parsed."""
     if not ASKED_FOR.match(source[0]):
         return
-    # A module of its own, so that classes defined on the page can be pickled and found.
+    # A separate module, so classes defined on the page can be pickled.
     namespace = ModuleType(f"page_{docname.replace('/', '_')}").__dict__
     folder = Path(app.srcdir, PICTURES).absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def execute(app: Sphinx, docname: str, source: list[str]) -> None:
             shown += f"\n\n```{{code-block}} text\n:class: output\n{value!r}\n```\n"
         return shown
 
-    # What a page saves is not left in the folder that the build was started in.
+    # Files that a page saves must not remain in the folder of the build.
     with tempfile.TemporaryDirectory() as aside, contextlib.chdir(aside), warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", category=DeprecationWarning)

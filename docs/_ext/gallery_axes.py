@@ -1,6 +1,6 @@
-"""What the gallery shows of an example: the Axes that its last line returned.
+"""The picture of an example in the gallery: the Axes that its last line returned.
 
-The figures of repsim are unknown to pyplot, so that there is nothing to collect but the value.
+pyplot does not know the figures of repsim, so the value itself is collected.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def figure_of(value: object) -> Figure | None:
 def axes_of_last_line(
     block: tuple[str, str, int], variables: Mapping[str, Any], configuration: Mapping[str, Any]
 ) -> str:
-    """Save the picture that a block of an example ends in; sphinx-gallery calls this."""
+    """Save the picture of the last line of a block; sphinx-gallery calls this."""
     if (figure := figure_of(variables["example_globals"].get("___"))) is None:
         return ""
     paths: Iterator[str] = variables["image_path_iterator"]
@@ -50,6 +50,6 @@ def quiet(configuration: Mapping[str, Any], name: str) -> None:
 
 
 def _title(figure: Figure) -> str:
-    """Return what stands over the picture, for those who do not see it."""
+    """Return the title of the picture as its text alternative."""
     titles = (ax.get_title() or ax.get_title("left") for ax in figure.axes)
     return next((title for title in titles if title), "").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers draw by themselves: no script, no font, no network."""
+"""Formulas as MathML, which browsers draw without a script, a font or network access."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 
 def display(translator: HTML5Translator, node: nodes.math_block) -> None:
-    # MathML has no line numbers and no alignment of its own; the pages use neither.
+    # MathML has no equation numbers and no alignment; the pages use neither.
     formula = re.sub(r"\s+", " ", node.astext()).strip()
     translator.body.append(f'<div class="formula">{convert(formula, display="block")}</div>')
     raise nodes.SkipNode

@@ -1,4 +1,4 @@
-"""A picture of what a measure sees: noise, changes of the features, and nothing in common."""
+"""A picture of how a measure responds to noise and to changes of the features."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ COLOURS = ("#8a2b68", "#d98a1f", "#3a7ca5")
 
 
 def draw(measures: list[Measure]) -> Figure:
-    """Draw the rows of one function: its value against noise, and under changes of features."""
+    """Draw the rows of one function: its value by noise, and after changes of features."""
     rng = np.random.default_rng(0)
-    # Unequal variances and a mean, as activations have them: without, some changes change nothing.
+    # Unequal variances and a mean, as in activations; without them some changes have no effect.
     x = rng.standard_normal((N, P)) * np.geomspace(1, 0.3, P) + rng.standard_normal(P)
     noise = rng.standard_normal((N, P)) * x.std(axis=0)
     others = rng.standard_normal((DRAWS, N, P)) * np.geomspace(1, 0.3, P)
@@ -51,7 +51,7 @@ def draw(measures: list[Measure]) -> Figure:
 
 
 def changes(x: NDArray[np.float64], rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Return x, and x after each of the changes that the registry speaks of."""
+    """Return x, and x after each change of the registry."""
     turn, _ = np.linalg.qr(rng.standard_normal((P, P)))
     other, _ = np.linalg.qr(rng.standard_normal((P, P)))
     return {

@@ -1,6 +1,6 @@
-"""Entries of a contents list that name a page only some versions have: ``name*``.
+"""Optional entries of a contents list: ``name*`` for a page that may not exist.
 
-Sphinx warns of a pattern without a match, and that warning cannot be switched off by itself.
+Sphinx warns about a pattern without a match, and this warning cannot be switched off separately.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENTRY = re.compile(r"^([\w/-]+\*)\n", re.M)
 
 
 def without_missing(text: str, folder: Path) -> str:
-    """Return the text without those lines that match no page below `folder`."""
+    """Return the text without the lines that match no page in `folder`."""
     return ENTRY.sub(lambda line: line[0] if any(folder.glob(f"{line[1]}.md")) else "", text)
 
 

@@ -30,9 +30,9 @@ class PublicName:
     Parameters
     ----------
     path : str
-        What a user writes: ``"repsim.cka"``, ``"repsim.kernels.RBF"``.
+        The name in user code: ``"repsim.cka"``, ``"repsim.kernels.RBF"``.
     value : object
-        What it is.
+        The object.
     package : str
         The page of the reference that lists it: one of `PACKAGES`, or ``"errors"``.
     """

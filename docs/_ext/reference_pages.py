@@ -134,7 +134,7 @@ def first_line(public: PublicName) -> str:
 
 
 def head(public: PublicName) -> str:
-    """Return the docstring up to its parameters: the sentence and the formula."""
+    """Return the docstring up to its parameters: summary, example and formula."""
     return docstring_of(public).split("\nParameters\n")[0].rstrip()
 
 
@@ -272,7 +272,7 @@ def package_page(package: str, names: list[PublicName], own: dict[str, str]) -> 
 
 
 def write(app: Sphinx) -> None:
-    """Write what has changed, and remove pages of names that are gone."""
+    """Write changed pages, and remove pages of names that no longer exist."""
     from backends_table import backends_page
     from measure_pictures import draw
 
@@ -289,7 +289,7 @@ def write(app: Sphinx) -> None:
     for name in {m.function.__name__ for m in MEASURES.values()}:
         picture = folder / "pictures" / f"{name}.png"
         picture.parent.mkdir(exist_ok=True)
-        # A picture belongs to the code that it was drawn by.
+        # Draw a picture again if its code is newer.
         source = Path(inspect.getfile(MEASURES[name].function if name in MEASURES else draw))
         if not picture.is_file() or picture.stat().st_mtime < source.stat().st_mtime:
             draw([m for m in MEASURES.values() if m.function.__name__ == name]).savefig(

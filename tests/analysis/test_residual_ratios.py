@@ -397,7 +397,7 @@ def test_sequence_first():
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)  # batch_first=False
     x = torch.randn(5, 3, 8)  # 5 tokens of 3 samples
     with pytest.raises(
-        CaptureError, match="may be tokens, for a module that says batch_first=False"
+        CaptureError, match="may be tokens, because a module with batch_first=False"
     ):
         residual_ratios(layer, [x], prefix=0, **quiet)
     result = residual_ratios(layer, [x], prefix=0, batch_dim=1, **quiet)

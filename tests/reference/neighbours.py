@@ -48,7 +48,7 @@ def second_order(x, y, k):
 
 
 def song_products(a, b):
-    """Song et al. 2012, Eq. 5, as it stands, of matrices that need not be symmetric."""
+    """Song et al. 2012, Eq. 5, in its published form, for matrices that may be asymmetric."""
     n = len(a)
     a, b = a - np.diag(np.diag(a)), b - np.diag(np.diag(b))
     one = np.ones(n)

@@ -121,7 +121,7 @@ def by_seed(values: Iterable[float], errors: Iterable[float] | None = None, digi
 
 
 def panels(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list]:
-    """Return a figure with so many Axes side by side, in rows."""
+    """Return a figure with this number of Axes, in rows."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")

@@ -66,8 +66,8 @@ class Layouts:
             return _axis("batch_dim", self._batch_dim, site)
         if finder.sequence_first:
             raise CaptureError(
-                f"residual_ratios: axis 0 of site {site.label!r} {shape} may be tokens, for a "
-                "module that says batch_first=False ran.\n"
+                f"residual_ratios: axis 0 of site {site.label!r} {shape} may be tokens, "
+                "because a module with batch_first=False ran.\n"
                 "  Pass batch_dim=1 if the samples are on axis 1, batch_dim=0 if on axis 0."
             )
         if finder.batch_size not in (None, shape[0]):
