@@ -54,6 +54,12 @@ class LayerNotFoundError(CaptureError, LookupError):
     """A requested layer does not exist, or it never ran in the forward pass."""
 
 
+class MissingLabelError(LayerNotFoundError, KeyError):
+    """There is no such label in a recorder; also a KeyError, as the Mapping protocol requires."""
+
+    __str__ = RuntimeError.__str__  # KeyError would show the repr of its message
+
+
 class RepsimWarning(UserWarning):
     """Base of every warning that repsim issues."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from repsim._errors import CaptureError, LayerNotFoundError
+from repsim._errors import CaptureError, LayerNotFoundError, MissingLabelError
 from repsim.capture._bound import BoundTransform
 from repsim.capture._hooks import eagerly, in_backward, is_scripted
 from repsim.capture._left_out import LeftOut
@@ -22,12 +22,6 @@ from repsim.capture._transform import Applied, Transform
 from repsim.capture._walk import find
 
 __all__ = ["Recorder"]
-
-
-class MissingLabelError(LayerNotFoundError, KeyError):
-    """There is no such label in a recorder; also a KeyError, as the Mapping protocol requires."""
-
-    __str__ = RuntimeError.__str__  # KeyError would show the repr of its message
 
 
 @dataclass(frozen=True)
