@@ -58,6 +58,15 @@ def test_a_dataset_has_the_attributes_of_its_kind():
     assert ATTENTION_DISTANCE.variables["distance"].attrs["units"] == "pixels"
 
 
+def test_distances_are_given_in_the_unit_of_the_result():
+    text = made.attention()
+    text.distance.attrs["units"] = "tokens"
+    for result, unit, long in ((made.attention(), " px", "pixels"), (text, " tokens", "tokens")):
+        found = ATTENTION_DISTANCE.findings(result)
+        assert all(each.value.endswith(unit) for each in found if "most" in each.what)
+        assert ATTENTION_DISTANCE.table(result).title.startswith(f"Attention distance in {long}")
+
+
 def test_require_converts_what_is_there_and_leaves_out_what_is_empty():
     result = made.scales().astype(np.float32)
     empty = result.isel(control=[])

@@ -15,6 +15,7 @@ from repsim.results import (
     number,
     optional_values,
     uniform_distances,
+    unit_of,
     values_of,
 )
 
@@ -56,7 +57,7 @@ def _distances(result: xr.Dataset) -> Chart:
         "Mean attention distance of every head",
         f"{int(known.sum())} heads in {len(layers)} layers, by their mean attention distance; "
         f"the mean of a layer's heads goes from {number(float(mean[0]), 1)} to "
-        f"{number(float(mean[-1]), 1)} pixels.",
+        f"{number(float(mean[-1]), 1)} {unit_of(result['distance'], 'pixels')}.",
         "layer",
         ATTENTION_DISTANCE.label(result, "distance"),
         [

@@ -8,7 +8,7 @@ import numpy as np
 
 from repsim.results._findings import Finding, Table, ends, extreme, table_along
 from repsim.results._kind import Kind, Variable
-from repsim.results._reading import has, mean_of, names_of, optional_values, values_of
+from repsim.results._reading import has, mean_of, names_of, optional_values, unit_of, values_of
 from repsim.results._registry import register
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ def findings(result: xarray.Dataset) -> list[Finding]:
     """Return how far the layers and the most extreme heads look."""
     layers = names_of(result, "layer")
     distance = values_of(result, "distance", *HEADS)
-    found = ends("mean attention distance", layers, mean_of(distance, 1), 1, " px")
+    unit = " " + unit_of(result["distance"], "pixels").replace("pixels", "px")
+    found = ends("mean attention distance", layers, mean_of(distance, 1), 1, unit)
     flat = [f"{layer}, head {h}" for layer in layers for h in range(distance.shape[1])]
-    found += extreme("most local head", flat, distance.ravel(), 1, " px", most=False)
-    found += extreme("most global head", flat, distance.ravel(), 1, " px", most=True)
+    found += extreme("most local head", flat, distance.ravel(), 1, unit, most=False)
+    found += extreme("most global head", flat, distance.ravel(), 1, unit, most=True)
     if has(result, "uniform_distance", "layer"):
         found += _local_heads(layers, distance, uniform_distances(result, "distance"))
     mass = optional_values(result, "prefix_mass", *HEADS)
@@ -98,7 +99,8 @@ def table(result: xarray.Dataset) -> Table:
         "prefix mass": of_heads("prefix_mass"),
         "entropy in nats": of_heads("entropy"),
     }
-    return table_along("Attention distance in pixels", result, "layer", columns)
+    unit = unit_of(result["distance"], "pixels")
+    return table_along(f"Attention distance in {unit}", result, "layer", columns)
 
 
 ATTENTION_DISTANCE = register(
