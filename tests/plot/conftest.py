@@ -15,7 +15,7 @@ NAMES = ("norm1", "attn", "norm2", "mlp.fc1", "mlp.act:0", "mlp.fc2")
 
 @pytest.fixture
 def make_result() -> Callable[..., xr.Dataset]:
-    """A result of `compare` for ``layers``: distinct values in (0, 1), shuffled names."""
+    """A result of `compare` for n_x × n_y layers: distinct values in (0, 1), shuffled names."""
 
     def make(n_x: int, n_y: int, seed: int = 0) -> xr.Dataset:
         rng = np.random.default_rng(seed)

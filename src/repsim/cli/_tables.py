@@ -31,7 +31,7 @@ def show_matrix(session: Session, title: str, values: Any) -> None:
 
 
 def show_result(session: Session, dataset: Any) -> None:
-    """Show the table that belongs to the kind of a result; one of no known kind as xarray does."""
+    """Show the table of the kind of a result; show an unknown kind as xarray does."""
     kind = kind_of(dataset)
     if kind is None:
         session.line(str(dataset))

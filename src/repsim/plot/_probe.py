@@ -69,7 +69,7 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
     """
     choose("probe", "variable", variable, VARIABLES)
-    # The standard error belongs to the accuracy alone.
+    # The standard error is that of the accuracy only.
     optional = ("standard_error",) if variable == "accuracy" else ()
     result = LINEAR_PROBE.require(result, "probe", variable, optional=optional)
     names, values = names_of(result, "layer"), result[variable].values

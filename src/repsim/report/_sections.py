@@ -1,4 +1,4 @@
-"""The section of a result: what its kind shows, its headline numbers, where it comes from."""
+"""The section of a result: its pictures, headline numbers and provenance."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PICTURED: dict[Kind, Callable[[str, xr.Dataset], Section]] = {
     LAYER_MATCH: match_section,
     LAYER_MAP: map_section,
 }
-"""The kinds that have pictures of their own; any other kind is shown as its table."""
+"""The kinds with pictures; any other kind is shown as its table."""
 
 COUNTS = {
     "n_samples": "samples",
@@ -56,7 +56,7 @@ COUNTS = {
 
 
 def section_of(name: str, result: xr.Dataset) -> Section:
-    """Return the section of a result, of whichever kind it is, with all it says of its making."""
+    """Return the section of a result of any kind, with its provenance."""
     section = _section(name, result)
     section.provenance = [(str(key), _text(value)) for key, value in result.attrs.items()]
     own = {

@@ -1,4 +1,4 @@
-"""The table of all kinds of results, which the file of each kind adds to."""
+"""The table of all kinds of results; the file of each kind registers it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "kind_of", "register"]
 
 KINDS: dict[str, Kind] = {}
-"""By the name of the function that returns it. No result fits two of them."""
+"""By the name of the function that returns the kind. No result matches two kinds."""
 
 
 def register(kind: Kind) -> Kind:
@@ -22,5 +22,5 @@ def register(kind: Kind) -> Kind:
 
 
 def kind_of(result: xarray.Dataset) -> Kind | None:
-    """Return the kind of a result, found from its variables; None if it is of no known kind."""
+    """Return the kind of a result, found from its variables; None if its kind is unknown."""
     return next((kind for kind in KINDS.values() if kind.fits(result)), None)

@@ -1,4 +1,4 @@
-"""How many queries at a time, and the number that stands for no batch."""
+"""The number of queries at a time, and the number that means no batch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from repsim.capture import AttentionCall
 __all__ = ["NEVER", "queries_at_a_time"]
 
 NEVER = torch.iinfo(torch.int32).max
-"""In place of the number of a batch that is not finite: there is none."""
+"""The number of a non-finite batch if there is none."""
 
 
 def queries_at_a_time(call: AttentionCall) -> int:
-    """Return a chunk: on a CPU what stays in the cache, on an accelerator what fills it."""
+    """Return queries at a time: few enough for the cache of a CPU, enough for an accelerator."""
     if call.output.device.type == "cpu":
         return 16
     row = max(1, call.batch * call.heads * call.keys)

@@ -127,16 +127,16 @@ class PlacesFinder:
         return Places(TokenGrid(*grid, extra, step=step))
 
     def _text(self, call: AttentionCall, prefix: int | None) -> Places | None:
-        """Attention among the tokens that the model was given as numbers, in their order."""
+        """Attention among the tokens that the model got as numbers, in their order."""
         tokens = call.keys - (prefix or 0)
         if call.over != "tokens" or call.keys not in call.input.lengths or tokens < 1:
             return None
         if self._of_maps(call, prefix) is not None:
-            raise self._unknown_grid(call)  # as many patches of an image as tokens of a text
+            raise self._unknown_grid(call)  # an image has as many patches as the text has tokens
         return Places(TokenGrid(1, tokens, prefix or 0, step=(1.0, 1.0)), text=True)
 
     def _of_maps(self, call: AttentionCall, prefix: int | None) -> tuple[Size, int] | None:
-        """Return the grid and the prefix that a convolution before the call laid."""
+        """Return the grid and the prefix from a convolution before the call."""
         if self._declared is None:
             self._declared = Declared.by(call.frames[0].module)
         around = declared_prefix(frame.module for frame in reversed(call.frames))

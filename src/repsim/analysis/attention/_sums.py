@@ -46,7 +46,7 @@ class AttentionDistances:
         self._tables: dict[tuple[TokenGrid, torch.device, torch.dtype], Tensor] = {}
 
     def start(self, batch: Any) -> None:
-        """Prepare for the next batch, as the model gets it."""
+        """Prepare for the next batch, in the form that the model gets."""
         self._batch += 1
         self._size = None
         self._masks.start(batch)
@@ -118,7 +118,7 @@ class AttentionDistances:
         return result
 
     def _mask(self, call: AttentionCall) -> Tensor | None:
-        """Return which tokens of a text are real, None for all."""
+        """Return which tokens of a text are real; None means all."""
         mask = self._masks.of(call.name)
         if mask is not None and mask.shape != (call.batch, call.keys):
             raise InputError(
@@ -170,7 +170,7 @@ _MEANS = ("distance", "renormalised", "prefix_mass", "entropy", "sink_mass")
 """The names of the results of `means`, in order; the last one for text only."""
 
 _IN_PIXELS = ("distance", "renormalised", "uniform_distance", "patch_height", "patch_width")
-"""What is in pixels of an image, and in tokens of a text."""
+"""Quantities in pixels for an image and in tokens for a text."""
 
 
 class _LayerSums:
@@ -237,7 +237,7 @@ class _LayerSums:
         return call.batch // len(real) * sum(map(sum, real))
 
     def uniform_distance(self) -> float:
-        """Return the mean distance of a head that attends to every token alike, in pixels."""
+        """Return the mean distance of a head that attends equally to all tokens, in pixels."""
         return uniform_attention(self.places)
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -28,13 +28,13 @@ class TextSums:
     heads : int
         The number of heads.
     device : torch.device
-        Where the sums are kept.
+        The device of the sums.
     """
 
     def __init__(self, places: Places, heads: int, device: torch.device) -> None:
         self.places = places
         self.heads = heads
-        # Apple's GPUs have no float64.
+        # Apple's GPUs lack float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         # distance, renormalised, prefix mass, entropy, queries that see a patch, sink mass
         self.totals = torch.zeros(6, heads, dtype=dtype, device=device)
@@ -47,7 +47,7 @@ class TextSums:
         return places.text and places.grid.prefix == self.places.grid.prefix and heads == self.heads
 
     def add(self, call: AttentionCall, mask: Tensor | None, batch: int) -> None:
-        """Add the weights of one batch, a chunk of queries at a time.
+        """Add the weights of one batch, one chunk of queries at a time.
 
         Parameters
         ----------
@@ -71,7 +71,8 @@ class TextSums:
             seen = weights.sum(-1, keepdim=True)
             kept = weights * real[:, None, None, :]
             total = kept.sum(-1, keepdim=True)
-            # What is kept has the sum of all: less than 1 only where a learned sink has the rest.
+            # The remaining weights sum to the same; the sum is below 1 only if a learned sink gets
+            # the rest.
             rows = torch.where(total > 0, kept * (seen / total), 0.0)
             counts = (patch[:, None, part] & (total[..., 0] > 0)).to(dtype)
             apart = (place[:, part, None] - place[:, None, :]).abs()
@@ -85,7 +86,7 @@ class TextSums:
             ratio = torch.where(some, far / to_patches, 0.0)
             sink = (rows * first[:, None, None, :]).sum(-1).to(dtype) + (1 - seen[..., 0]).to(dtype)
             each = torch.stack([far, ratio, mass, entropy, some.to(dtype), sink])
-            # NaN times zero is NaN: what padding computes must not count.
+            # NaN times zero is NaN, so values of padding must be replaced.
             sums += torch.where(counts > 0, each, 0.0).sum((1, 3))
             self._add_uniform(rows, apart, counts)
         finite = torch.isfinite(sums).all()
@@ -96,7 +97,7 @@ class TextSums:
             self.places = self.places.of_length(call.keys)
 
     def _add_uniform(self, rows: Tensor, apart: Tensor, counts: Tensor) -> None:
-        """Add the distance of attention that is uniform over the keys that a query may see."""
+        """Add the distance of attention that is uniform over the visible keys of each query."""
         allowed = (rows > 0).any(1).to(counts.dtype)  # in some head: a mask is of all heads
         seen = allowed.sum(-1)
         uniform = (allowed * apart).sum(-1) / seen.clamp_min(1)

@@ -20,7 +20,7 @@ __all__ = ["Frame", "Frames"]
 
 
 _OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
-"""How transformers calls the sequence that cross-attention attends to."""
+"""The name in transformers of the sequence to which cross-attention attends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class Frame:
     pairs : tuple of (int, int)
         Pairs of whole numbers among its arguments, such as ``input_dimensions=(7, 7)``.
     cross : bool
-        Whether it is given a second sequence, from which its keys come.
+        Whether it gets a second sequence, from which its keys come.
     """
 
     name: str
@@ -142,7 +142,7 @@ def _first_names(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_cross(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a module is given a second sequence, from which its keys come."""
+    """Whether a module gets a second sequence, from which its keys come."""
     if isinstance(module, nn.MultiheadAttention):
         given = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
         return given.get("key") is not given.get("query")

@@ -1,4 +1,4 @@
-"""A result without pictures of its own as a section: the table of its kind, or its variables."""
+"""A result without pictures as a section: the table of its kind, or its variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repsim.results import Kind, number
 __all__ = ["kind_section", "unknown_section"]
 
 ROWS = 40
-"""Of the table of an unknown variable; the rest is counted."""
+"""Rows in the table of an unknown kind; the other rows are counted."""
 
 
 def kind_section(kind: Kind, name: str, result: xr.Dataset) -> Section:
@@ -24,7 +24,7 @@ def kind_section(kind: Kind, name: str, result: xr.Dataset) -> Section:
 
 
 def unknown_section(name: str, result: xr.Dataset) -> Section:
-    """A table of the variables, and of what they hold."""
+    """A table of the variables and their contents."""
     section = Section(name, "Result", "of no kind that the report has a picture for")
     rows = []
     for key, variable in result.variables.items():

@@ -20,7 +20,7 @@ def match_section(name: str, result: xr.Dataset) -> Section:
 
 
 def match_chart(match: xr.Dataset) -> Chart:
-    """Return the depths of the layers of x and of their matches in y, one point a layer."""
+    """Return the depths of the layers of x and of their matches in y, one point per layer."""
     model_x, model_y = model_of(match, "x"), model_of(match, "y")
     names = names_of(match, "layer_x")
     others = [str(name) for name in match["match"].values]

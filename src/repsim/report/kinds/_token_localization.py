@@ -74,7 +74,7 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
         grid = np.full((rows.max() + 1, columns.max() + 1, height, width), np.nan)
         grid[rows, columns] = tokens.maps[drawn]
         cells.add((height, width))
-        whole = grid.swapaxes(1, 2)  # each token's map stands at its place
+        whole = grid.swapaxes(1, 2)  # the map of each token is at its place
         tiles.append(Tile(layer, whole.reshape(len(grid) * height, -1)))
     if not tiles or len(cells) != 1:
         return []  # if grids differ between layers, there is no common picture
