@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError
-from repsim.capture import named_layers, select_layers, unwrap
+from repsim.capture import Recorder, named_layers, select_layers, unwrap
 
 
 def block() -> nn.Sequential:
@@ -236,3 +236,17 @@ class TestScriptModules:
     def test_may_be_in_the_model(self, how):
         net = nn.Sequential(nn.Linear(4, 4), self.frozen(how))
         assert select_layers(net, "0").names == ("0",)
+
+
+def test_weights_of_parametrised_modules_are_not_layers():
+    """A batch as large as the weight is tall: 64 rows are no 64 samples."""
+    spectral_norm = torch.nn.utils.parametrizations.spectral_norm
+    net = nn.Sequential(
+        nn.Flatten(), spectral_norm(nn.Linear(48, 64)), nn.ReLU(), spectral_norm(nn.Linear(64, 64))
+    )
+    with Recorder(net) as rec:
+        net(torch.randn(64, 3, 4, 4))
+    assert list(rec) == ["0", "1", "2", "3"]
+    assert list(select_layers(net, "*").names) == ["0", "1", "2", "3"]
+    with pytest.raises(LayerNotFoundError):
+        select_layers(net, "1.parametrizations.weight.0")

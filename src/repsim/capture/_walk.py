@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 __all__ = ["find", "named_layers", "unwrap"]
 
@@ -63,7 +64,7 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     Returns
     -------
     dict of str to torch.nn.Module
-        In registration order. A module registered under several names appears once, under its
+        In registration order, without the parametrizations of weights. A module registered under several names appears once, under its
         first. Where a submodule is wrapped, the name leads to the module inside.
     """
     root = unwrap(model)
@@ -83,12 +84,17 @@ def find(model: nn.Module, path: str) -> nn.Module | None:
 def _descend(module: nn.Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
     for name, wrapped in module.named_children():
         child = unwrap(wrapped)
-        if id(child) in seen:
+        if id(child) in seen or _returns_weights(module, name):
             continue
         seen.add(id(child))
         path = f"{prefix}{name}"
         yield path, child
         yield from _descend(child, f"{path}.", seen)
+
+
+def _returns_weights(module: nn.Module, name: str) -> bool:
+    """Whether a child holds parametrizations: they return a weight, which follows no sample."""
+    return name == "parametrizations" and is_parametrized(module)
 
 
 def _wrapped_child(module: nn.Module) -> nn.Module | None:
