@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,6 +159,24 @@ def max_t(
         null = np.stack([correlations(order) for order in orders])
         both = np.concatenate([cka[None], null])
         mean, sd = both.mean(axis=0), both.std(axis=0)
+    result = MAX_T.dataset(
+        _counted(cka, null, m, mean, sd),
+        {"layer_x": list(xs), "layer_y": list(xs if ys is None else ys)},
+    )
+    return result.assign_attrs(
+        estimator=resolved[1].name,
+        kernel=repr(resolved[0]),
+        n_samples=n,
+        n_permutations=m,
+        n_groups=0 if whole is None else len(whole.rows),
+        repsim_version=__version__,
+    )
+
+
+def _counted(
+    cka: Values, null: Iterable[Values], m: int, mean: Values, sd: Values
+) -> dict[str, Values]:
+    """Return z and p-values of a map, by how many of m permuted maps reach each entry."""
     with np.errstate(divide="ignore", invalid="ignore"):  # too few groups to vary: NaN
         z = (cka - mean) / sd
         slack = 64 * float(np.finfo(np.float64).eps) / sd  # sums in another order
@@ -170,24 +188,13 @@ def max_t(
             pointwise += permuted >= z - slack
             familywise += greatest[i] >= z - slack
     undefined = ~np.isfinite(z)
-    result = MAX_T.dataset(
-        {
-            "cka": cka,
-            "z": np.where(undefined, np.nan, z),
-            "p_value": _p_value(pointwise, m, undefined),
-            "p_adjusted": _p_value(familywise, m, undefined),
-            "max_z": np.where(np.isfinite(greatest), greatest, np.nan),
-        },
-        {"layer_x": list(xs), "layer_y": list(xs if ys is None else ys)},
-    )
-    return result.assign_attrs(
-        estimator=resolved[1].name,
-        kernel=repr(resolved[0]),
-        n_samples=n,
-        n_permutations=m,
-        n_groups=0 if whole is None else len(whole.rows),
-        repsim_version=__version__,
-    )
+    return {
+        "cka": cka,
+        "z": np.where(undefined, np.nan, z),
+        "p_value": _p_value(pointwise, m, undefined),
+        "p_adjusted": _p_value(familywise, m, undefined),
+        "max_z": np.where(np.isfinite(greatest), greatest, np.nan),
+    }
 
 
 def _checked(

@@ -12,7 +12,7 @@ from repsim._array import paired, to_numpy
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.inference._draws import half, positive, resolve_seed
-from repsim.inference._groups import resolve_groups
+from repsim.inference._groups import Groups, resolve_groups
 from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference._options import settings_for
 from repsim.measures import Measure, resolve_measure
@@ -119,13 +119,7 @@ def subsample(
     xp, a, b = paired(operation, x, y, min_samples=fewest, why=why)
     n = a.shape[0]
     whole = resolve_groups(operation, groups, n)
-    smallest = n // 2 if whole is None else sum(sorted(whole.sizes)[: len(whole.sizes) // 2])
-    if smallest < fewest:
-        raise InputError(
-            f"{operation}: {why} needs at least {fewest} samples in every half.\n"
-            f"  n={n}, the smallest half has {smallest}\n"
-            f"  Bring more samples."
-        )
+    _check_halves(operation, n, whole, fewest, why)
     rng = resolve_seed(operation, seed)
 
     def value_of(u: Array, v: Array) -> Array:
@@ -160,3 +154,13 @@ def subsample(
         n_samples=n,
         n_groups=None if whole is None else len(whole.sizes),
     )
+
+
+def _check_halves(operation: str, n: int, whole: Groups | None, fewest: int, why: str) -> None:
+    smallest = n // 2 if whole is None else sum(sorted(whole.sizes)[: len(whole.sizes) // 2])
+    if smallest < fewest:
+        raise InputError(
+            f"{operation}: {why} needs at least {fewest} samples in every half.\n"
+            f"  n={n}, the smallest half has {smallest}\n"
+            f"  Bring more samples."
+        )

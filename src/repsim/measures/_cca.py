@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-from array_api_compat import array_namespace, device
-
-from repsim._errors import InputError
-from repsim._typing import Array, Namespace
+from repsim._typing import Array
 from repsim.measures._registry import Measure, evaluate, register
-from repsim.measures.parts._subspace import Subspace, require_share, subspace
+from repsim.measures.parts._canonical import (
+    correlate,
+    correlate_weighted,
+    leading_directions,
+    spanned_directions,
+    weighted_directions,
+)
 
 __all__ = ["cca", "pwcca", "svcca"]
-
-STATISTICS = ("mean_rho", "mean_rho_squared")
 
 
 def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
@@ -222,87 +221,6 @@ def pwcca(x: Array, y: Array) -> Array:
     return evaluate("pwcca", x, y)
 
 
-class _Weighted(NamedTuple):
-    """A subspace, and the centred columns in its basis."""
-
-    span: Subspace
-    columns: Array
-
-
-def _check_statistic(operation: str, statistic: str) -> None:
-    if statistic not in STATISTICS:
-        raise InputError(
-            f"{operation}: unknown statistic.\n"
-            f"  expected one of {', '.join(map(repr, STATISTICS))}\n"
-            f"  got {statistic!r}"
-        )
-
-
-def _prepare(operation: str, x: Array, *, name: str, statistic: str) -> Subspace:
-    _check_statistic(operation, statistic)
-    return subspace(operation, name, x)[0]
-
-
-def _prepare_leading(
-    operation: str,
-    x: Array,
-    *,
-    name: str,
-    variance: float | None,
-    directions: int | None,
-    statistic: str,
-) -> Subspace:
-    _check_statistic(operation, statistic)
-    if variance is not None and directions is not None:
-        raise InputError(
-            f"{operation}: give variance or directions, not both.\n"
-            f"  got variance={variance!r}, directions={directions!r}"
-        )
-    if directions is None:
-        variance = 0.99 if variance is None else variance
-        require_share(operation, "variance", variance)
-    elif isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
-        raise InputError(
-            f"{operation}: directions must be an integer of at least 1.\n  got {directions!r}"
-        )
-    return subspace(operation, name, x, variance=variance, directions=directions)[0]
-
-
-def _prepare_weighted(operation: str, x: Array, *, name: str) -> _Weighted:
-    return _Weighted(*subspace(operation, name, x))
-
-
-def _compare(x: Subspace, y: Subspace, *, statistic: str, **_: Any) -> Array:
-    xp = array_namespace(x.basis)
-    cross = xp.matrix_transpose(x.basis) @ y.basis
-    rho = xp.linalg.svdvals(cross) if statistic == "mean_rho" else cross * cross
-    return _quotient(xp, x, y, xp.sum(rho), xp.minimum(x.rank, y.rank))
-
-
-def _compare_weighted(x: _Weighted, y: _Weighted) -> Array:
-    xp = array_namespace(x.columns)
-    cross = xp.matrix_transpose(x.span.basis) @ y.span.basis
-    turn, rho, _ = xp.linalg.svd(cross, full_matrices=False)
-    variates = x.span.basis @ turn
-    weights = xp.sum(xp.abs(xp.matrix_transpose(variates) @ x.columns), axis=1)
-    # Under jit the columns beyond the rank remain, at the end.
-    order = xp.arange(rho.shape[0], dtype=rho.dtype, device=device(rho))
-    weights = xp.where(
-        order < xp.minimum(x.span.rank, y.span.rank), weights, xp.zeros_like(weights)
-    )
-    return _quotient(xp, x.span, y.span, xp.sum(weights * rho), xp.sum(weights))
-
-
-def _quotient(xp: Namespace, x: Subspace, y: Subspace, above: Array, below: Array) -> Array:
-    defined = x.defined & y.defined
-    out: Array = xp.where(
-        defined,
-        above / xp.where(defined, below, xp.ones_like(below)),
-        xp.full_like(above, float("nan")),
-    )
-    return out
-
-
 _MOVES = frozenset({"orthogonal", "permutation", "isotropic_scale", "translation"})
 _COST = "item O(n p min(n, p)), pair O(n p q + p q min(p, q))"
 
@@ -319,8 +237,8 @@ register(
         minimum_samples=3,
         cost=_COST,
         reference="Kornblith et al. 2019, Table 1",
-        prepare=_prepare,
-        compare=_compare,
+        prepare=spanned_directions,
+        compare=correlate,
     )
 )
 register(
@@ -336,8 +254,8 @@ register(
         minimum_samples=3,
         cost=_COST,
         reference="Raghu et al. 2017",
-        prepare=_prepare_leading,
-        compare=_compare,
+        prepare=leading_directions,
+        compare=correlate,
     )
 )
 register(
@@ -354,7 +272,7 @@ register(
         minimum_samples=3,
         cost=_COST,
         reference="Morcos et al. 2018",
-        prepare=_prepare_weighted,
-        compare=_compare_weighted,
+        prepare=weighted_directions,
+        compare=correlate_weighted,
     )
 )

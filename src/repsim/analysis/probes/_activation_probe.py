@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from repsim._array import check_same_samples
 from repsim._errors import InputError, NonFiniteError
 from repsim._version import __version__
-from repsim.analysis.probes._labelled import Division, IntArray, class_numbers
+from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, class_numbers
 from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
 from repsim.streaming import Source, row_slices, sources_of
@@ -124,9 +124,9 @@ def probe_activations(
             f"  Store both with the same model, layers and transform."
         )
     truth = class_numbers(OPERATION, train_labels, n_classes, "train")
-    division = Division(holdout, shots)
-    fit, hold = division.take(truth)
-    classes = division.check(OPERATION, n_classes, hold=holdout > 0)
+    split = HoldoutSplit(holdout, shots)
+    fit, hold = split.take(truth)
+    classes = split.check(OPERATION, n_classes, hold=holdout > 0)
     answers = class_numbers(OPERATION, test_labels, classes, "test")
     for side, sources, given in (("train", fitted, train_labels), ("test", tested, test_labels)):
         _check_rows(side, sources, truth if side == "train" else answers)
@@ -147,8 +147,8 @@ def probe_activations(
                 found[layer].add(values, answers[part])
     counts = np.bincount(answers, minlength=classes)
     return probe_result(found, [TOKEN], len(answers)).assign_attrs(
-        n_train=int(division.fitted.sum() + division.held.sum()),
-        n_holdout=int(division.held.sum()),
+        n_train=int(split.fitted.sum() + split.held.sum()),
+        n_holdout=int(split.held.sum()),
         n_test=len(answers),
         n_classes=classes,
         chance=float(counts.max() / len(answers)),

@@ -11,7 +11,7 @@ from torch import Tensor
 from repsim._array import to_numpy
 from repsim._errors import InputError
 
-__all__ = ["Division", "IntArray", "LabelsOf", "apart", "class_numbers"]
+__all__ = ["HoldoutSplit", "IntArray", "LabelsOf", "class_numbers", "split_labels"]
 
 LabelsOf: TypeAlias = Callable[[Any], Any]
 """Type of ``labels=``: a function that returns the labels of a batch."""
@@ -21,7 +21,7 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 KEYS = ("labels", "label")
 
 
-def apart(
+def split_labels(
     operation: str, batch: Any, labels_of: LabelsOf | None, n_classes: int | None, source: str
 ) -> tuple[Any, IntArray]:
     """Return the batch that the model gets, and the labels of its samples.
@@ -89,7 +89,7 @@ def class_numbers(operation: str, found: Any, n_classes: int | None, source: str
     return labels
 
 
-class Division:
+class HoldoutSplit:
     """Which samples of a stream are fitted, which are held out, and which are left out.
 
     The number i of a sample within its class, counted from 0, decides. Classes are therefore

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from repsim._errors import InputError, NonFiniteError, warn
 from repsim.analysis.probes._choices import ChosenTokens, TokenChoices, Tokens
-from repsim.analysis.probes._labelled import Division, IntArray, LabelsOf, apart
+from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, LabelsOf, split_labels
 from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
 from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
@@ -169,12 +169,12 @@ def linear_probe(
     options = TokenOptions("linear_probe", prefix=prefix)
     choices = TokenChoices(options, model, tokens)
     recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
-    division = Division(holdout, shots)
+    split = HoldoutSplit(holdout, shots)
     vectors = _Vectors(model, recorder, choices, labels, prepare, forward)
     with as_found(model), choices.watching(), recorder:
         with each_batch("linear_probe", train, progress=progress) as batches:
-            training = _train(vectors, batches, division, n_classes)
-        classes = division.check("linear_probe", n_classes, hold=holdout > 0)
+            training = _train(vectors, batches, split, n_classes)
+        classes = split.check("linear_probe", n_classes, hold=holdout > 0)
         options.check_used()
         _report_unknown(choices)
         _check_any(vectors.names, tokens)
@@ -183,10 +183,10 @@ def linear_probe(
             tested[layer] = training.pop(layer).choose(ridges, classes, standardize=standardize)
         with each_batch("linear_probe", test, progress=progress) as batches:
             counts = _test(vectors, batches, tested, classes)
-    n_test, held = int(counts.sum()), int(division.held.sum())
+    n_test, held = int(counts.sum()), int(split.held.sum())
     return probe_result(tested, choices.named, n_test).assign_attrs(
         model=model_label(model, name),
-        n_train=int(division.fitted.sum()) + held,
+        n_train=int(split.fitted.sum()) + held,
         n_holdout=held,
         n_test=n_test,
         n_classes=classes,
@@ -220,7 +220,7 @@ class _Vectors:
     ) -> Iterator[tuple[Batch, IntArray, str]]:
         """Yield each batch as the model gets it, its labels, and its place for errors."""
         for batch in batches:
-            given, truth = apart("linear_probe", batch.value, self._labels, classes, source)
+            given, truth = split_labels("linear_probe", batch.value, self._labels, classes, source)
             yield replace(batch, value=given), truth, f"batch {batch.number} of {source}"
 
     def of(self, given: Batch, truth: IntArray, where: str) -> Iterator[tuple[str, Tensor]]:
@@ -235,17 +235,17 @@ class _Vectors:
 
 
 def _train(
-    vectors: _Vectors, batches: Iterator[Batch], division: Division, n_classes: int | None
+    vectors: _Vectors, batches: Iterator[Batch], split: HoldoutSplit, n_classes: int | None
 ) -> dict[str, TrainedProbe]:
     """Gather the statistics of the fitted and the held-out samples of each layer."""
     training: dict[str, TrainedProbe] = {}
     for given, truth, where in vectors.labelled(batches, "train", n_classes):
-        fit, hold = division.take(truth)
+        fit, hold = split.take(truth)
         if len(fit) or len(hold):
             for layer, values in vectors.of(given, truth, where):
                 probe = training.setdefault(layer, TrainedProbe(vectors.names[layer]))
                 probe.add(values, truth, fit, hold)
-        if division.complete(n_classes):
+        if split.complete(n_classes):
             break
     return training
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from repsim.estimators import above_rounding, unbiased_product
-from repsim.streaming.exact._sources import Floats, Look, Source, row_slices, scaled_about
+from repsim.streaming.exact._columns import ColumnStats, scaled_about
+from repsim.streaming.exact._sources import Floats, Source, row_slices
 
 __all__ = ["FeatureTiles", "loses_digits"]
 
@@ -47,7 +48,7 @@ class FeatureTiles:
     def __init__(
         self,
         sources: Sequence[Source],
-        looks: Sequence[Look],
+        stats: Sequence[ColumnStats],
         lx: int,
         *,
         unbiased: bool,
@@ -55,7 +56,7 @@ class FeatureTiles:
         rows: int,
         width: int,
     ) -> None:
-        self.sources, self.looks, self.dtypes = sources, looks, dtypes
+        self.sources, self.stats, self.dtypes = sources, stats, dtypes
         self.n, self.rows, self.unbiased = sources[0].n, rows, unbiased
         x_tiles = _tiles(sources, range(lx), width)
         self.tasks: list[tuple[Tile, Tile]] = []
@@ -101,10 +102,10 @@ class FeatureTiles:
     def _read(self, tile: Tile, part: slice, dtype: np.dtype[np.floating]) -> Floats:
         out = np.empty((part.stop - part.start, _width(tile)), dtype)
         for start, panel in zip(_starts(tile), tile, strict=True):
-            look, columns = self.looks[panel.layer], slice(panel.start, panel.stop)
+            stats, columns = self.stats[panel.layer], slice(panel.start, panel.stop)
             raw = self.sources[panel.layer].raw(part)[:, columns]
             out[:, start : start + panel.width] = scaled_about(
-                raw, look.shift[columns], look.rest[columns], look.scale, dtype
+                raw, stats.shift[columns], stats.rest[columns], stats.scale, dtype
             )
         return out
 
@@ -112,7 +113,7 @@ class FeatureTiles:
         """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for pairs that were not requested."""
         if not self.unbiased:
             return self.sums
-        squares = np.stack([look.squares for look in self.looks])
+        squares = np.stack([one.squares for one in self.stats])
         traces = squares.sum(axis=1)
         crossed = np.einsum("ai,bi->ab", squares, squares)
         out: Floats = unbiased_product(self.n, self.sums, crossed, traces[:, None], traces)
@@ -121,14 +122,14 @@ class FeatureTiles:
         return out
 
 
-def loses_digits(look: Look, p: int) -> bool:
+def loses_digits(stats: ColumnStats, p: int) -> bool:
     """Whether Σ a_i² may be most of ‖XᵀX‖², which is at least (Σ a_i)²/p.
 
     This happens if few samples are far from all others. Products in float32 then lose too many
     digits.
     """
-    total = float(look.squares.sum())
-    return float(np.square(look.squares).sum()) * p > SPREAD * total * total
+    total = float(stats.squares.sum())
+    return float(np.square(stats.squares).sum()) * p > SPREAD * total * total
 
 
 def _tiles(sources: Sequence[Source], layers: Sequence[int], width: int) -> list[Tile]:

@@ -58,7 +58,7 @@ class GramBlocks:
             if isinstance(layer.kernel, Linear):
                 # Rows of XcXcᵀ sum to zero, and to −‖x_i‖² without the diagonal.
                 if self.unbiased:
-                    squares = layer.look.squares
+                    squares = layer.stats.squares
                     means[:] = -squares / (self.n - 2)
                     means += squares.sum() / (2 * (self.n - 1) * (self.n - 2))
                 continue

@@ -10,7 +10,8 @@ import numpy as np
 from repsim._array import to_numpy
 from repsim._errors import InputError
 from repsim.kernels import RBF, Cosine, Kernel, Laplacian, Linear, Polynomial
-from repsim.streaming.exact._sources import Floats, Look, Source, scaled_about
+from repsim.streaming.exact._columns import ColumnStats, scaled_about
+from repsim.streaming.exact._sources import Floats, Source
 
 __all__ = ["PILOT_ROWS", "LayerKernel", "Rows", "follows_data", "require_blockwise"]
 
@@ -57,7 +58,7 @@ class LayerKernel:
 
     kernel: Kernel
     source: Source
-    look: Look
+    stats: ColumnStats
     dtype: np.dtype[Any]
     sigma: float = float("nan")
 
@@ -66,7 +67,7 @@ class LayerKernel:
         if isinstance(kernel, RBF | Laplacian):
             # Subtract the sample nearest to the mean: one outlier moves the mean away from the
             # data, and |a|² + |b|² − 2a·b loses its digits far from the origin.
-            nearest = int(np.argmin(self.look.squares))
+            nearest = int(np.argmin(self.stats.squares))
             self._origin = self.source.raw(nearest)[0].astype(self.dtype)
             if kernel.sigma is not None:
                 self.sigma = float(to_numpy(kernel.sigma))
@@ -85,7 +86,7 @@ class LayerKernel:
     def prepared(self, raw: Floats) -> Rows:
         """Prepare rows (b, p)."""
         if isinstance(self.kernel, Linear):
-            return Rows(self.look.centred(raw, self.dtype), None)
+            return Rows(self.stats.centred(raw, self.dtype), None)
         if isinstance(self.kernel, RBF | Laplacian):
             x = scaled_about(raw, self._origin, np.zeros(1, self.dtype), 1.0, self.dtype)
             return Rows(x, np.einsum("ij,ij->i", x, x))
@@ -128,6 +129,6 @@ class LayerKernel:
         """A power of two near the largest base, so powers of the scaled base stay in range."""
         gamma = 1.0 / self.source.p if kernel.gamma is None else kernel.gamma
         # ‖x‖ ≤ ‖x − mean‖ + ‖mean‖; an upper bound suffices.
-        mean = np.linalg.norm(self.look.shift.astype(np.float64))
-        norm = np.sqrt(self.look.squares.max()) * self.look.scale + mean
+        mean = np.linalg.norm(self.stats.shift.astype(np.float64))
+        norm = np.sqrt(self.stats.squares.max()) * self.stats.scale + mean
         return float(2.0 ** np.ceil(np.log2(gamma * norm**2 + kernel.coef0 or 1.0)))

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from repsim._array import check_same_samples
 from repsim._errors import DegenerateWarning, InputError, warn
@@ -16,6 +15,7 @@ from repsim.estimators import Products, alignment, resolve_estimator
 from repsim.kernels import Kernel, Linear, resolve_kernel
 from repsim.results import map_of_layers
 from repsim.storage import Checkpoint
+from repsim.streaming.exact._columns import ColumnStats, column_stats
 from repsim.streaming.exact._features import FeatureTiles, loses_digits
 from repsim.streaming.exact._grams import GramBlocks
 from repsim.streaming.exact._kernels import (
@@ -25,7 +25,8 @@ from repsim.streaming.exact._kernels import (
     require_blockwise,
 )
 from repsim.streaming.exact._plan import Plan, make_plan, reading_rows
-from repsim.streaming.exact._sources import Look, Source, look, pick, sources_of
+from repsim.streaming.exact._sources import Source, sources_of
+from repsim.streaming.exact._tasks import run_tasks
 
 if TYPE_CHECKING:
     import xarray
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["cka_matrix"]
 
 OPERATION = "cka_matrix"
-SEED = 0
 
 
 def cka_matrix(
@@ -170,43 +170,26 @@ def cka_matrix(
         block_size=block_size,
     )
     reading = reading_rows(layers, memory)
-    looks = [look(source, block_dtype, reading) for source in layers]
-    form = _form(plan, layers, looks, len(layers_x), chosen, estimator, block_dtype)
+    stats = [column_stats(source, block_dtype, reading) for source in layers]
+    form = _form(plan, layers, stats, len(layers_x), chosen, estimator, block_dtype)
     pilot = _pilot_rows(layers, memory) if follows_data(chosen) else 0
+    attrs = {
+        "estimator": estimator,
+        "kernel": repr(chosen),
+        "n_samples": layers[0].n,
+        "form": plan.form,
+        "dtype": str(block_dtype),
+        "bandwidth_rows": pilot,
+        "repsim_version": __version__,
+    }
     saved = None
     if checkpoint is not None:
-        saved = Checkpoint(
-            checkpoint,
-            operation=OPERATION,
-            fingerprint={
-                "kernel": repr(chosen),
-                "estimator": estimator,
-                "dtype": str(block_dtype),
-                "bandwidth_rows": pilot,
-                "plan": [plan.form, plan.rows, plan.width],
-                "layers_x": list(xs),
-                "layers_y": None if ys is None else list(ys),
-                "shapes": [list(source.array.shape) for source in layers],
-                "contents": [one.digest for one in looks],
-            },
-        )
-    _run(form, layers, pilot, reading, saved, progress)
-    values = _values(form.products(), layers, looks, len(layers_x), ys is None)
-    return map_of_layers(
-        values,
-        xs,
-        xs if ys is None else ys,
-        "cka",
-        {
-            "estimator": estimator,
-            "kernel": repr(chosen),
-            "n_samples": layers[0].n,
-            "form": plan.form,
-            "dtype": str(block_dtype),
-            "bandwidth_rows": pilot,
-            "repsim_version": __version__,
-        },
-    )
+        fingerprint = _fingerprint(attrs, plan, layers, stats)
+        fingerprint |= {"layers_x": list(xs), "layers_y": None if ys is None else list(ys)}
+        saved = Checkpoint(checkpoint, operation=OPERATION, fingerprint=fingerprint)
+    run_tasks(OPERATION, form, pilot, reading, saved, progress)
+    values = _values(form.products(), layers, stats, len(layers_x), ys is None)
+    return map_of_layers(values, xs, xs if ys is None else ys, "cka", attrs)
 
 
 def _check(
@@ -248,7 +231,7 @@ def _check(
 def _form(
     plan: Plan,
     layers: Sequence[Source],
-    looks: Sequence[Look],
+    stats: Sequence[ColumnStats],
     lx: int,
     kernel: Kernel,
     estimator: str,
@@ -258,17 +241,29 @@ def _form(
     if plan.form == "grams":
         kernels = [
             LayerKernel(kernel, source, one, dtype)
-            for source, one in zip(layers, looks, strict=True)
+            for source, one in zip(layers, stats, strict=True)
         ]
         return GramBlocks(kernels, lx, unbiased=unbiased, rows=plan.rows)
     wide = np.dtype(np.float64)
     dtypes = [
         wide if unbiased and loses_digits(one, source.p) else dtype
-        for source, one in zip(layers, looks, strict=True)
+        for source, one in zip(layers, stats, strict=True)
     ]
     return FeatureTiles(
-        layers, looks, lx, unbiased=unbiased, dtypes=dtypes, rows=plan.rows, width=plan.width
+        layers, stats, lx, unbiased=unbiased, dtypes=dtypes, rows=plan.rows, width=plan.width
     )
+
+
+def _fingerprint(
+    attrs: Mapping[str, Any], plan: Plan, layers: Sequence[Source], stats: Sequence[ColumnStats]
+) -> dict[str, Any]:
+    """Return what must be the same for a saved state to be continued, but for the names."""
+    return {
+        **{name: attrs[name] for name in ("kernel", "estimator", "dtype", "bandwidth_rows")},
+        "plan": [plan.form, plan.rows, plan.width],
+        "shapes": [list(source.array.shape) for source in layers],
+        "contents": [one.digest for one in stats],
+    }
 
 
 def _pilot_rows(layers: Sequence[Source], memory: int) -> int:
@@ -276,59 +271,14 @@ def _pilot_rows(layers: Sequence[Source], memory: int) -> int:
     return max(2, min(layers[0].n, PILOT_ROWS, memory // 4 // (16 * widest)))
 
 
-def _run(
-    form: FeatureTiles | GramBlocks,
-    layers: Sequence[Source],
-    pilot: int,
-    reading: int,
-    saved: Checkpoint | None,
-    progress: bool,
-) -> None:
-    """Run the remaining tasks, and save from time to time."""
-    state = None if saved is None else saved.load()
-    done = 0
-    if state is None:
-        rng = np.random.default_rng(SEED)
-        n = layers[0].n
-        rows = np.arange(n) if pilot == n else np.sort(rng.choice(n, pilot, replace=False))
-        if isinstance(form, GramBlocks) and pilot:
-            for layer in form.layers:
-                layer.fit(pick(layer.source, rows, reading).astype(layer.dtype, copy=False))
-        form.start(rng)
-    else:
-        done = int(state.pop("done"))
-        sigmas = state.pop("sigmas")
-        if isinstance(form, GramBlocks):
-            for layer, sigma in zip(form.layers, sigmas, strict=True):
-                layer.sigma = float(sigma)
-        form.restore(state)
-    if saved is not None and state is None:
-        _save(saved, form, 0)  # an unwritable folder raises now
-    with tqdm(
-        total=len(form.tasks), initial=done, desc=OPERATION, unit="block", disable=not progress
-    ) as bar:
-        for task in range(done, len(form.tasks)):
-            form.run(task)
-            bar.update()
-            last = task == len(form.tasks) - 1
-            if saved is not None and (last or saved.due):
-                _save(saved, form, task + 1)
-
-
-def _save(saved: Checkpoint, form: FeatureTiles | GramBlocks, done: int) -> None:
-    layers = form.layers if isinstance(form, GramBlocks) else []
-    sigmas = np.array([layer.sigma for layer in layers])
-    saved.save({"done": np.array(done), "sigmas": sigmas, **form.state()})
-
-
 def _values(
     products: np.ndarray[Any, Any],
     layers: Sequence[Source],
-    looks: Sequence[Look],
+    stats: Sequence[ColumnStats],
     lx: int,
     alone: bool,
 ) -> np.ndarray[Any, Any]:
-    selves = np.where([one.constant for one in looks], 0.0, np.diagonal(products))
+    selves = np.where([one.constant for one in stats], 0.0, np.diagonal(products))
     empty = [source.label for source, own in zip(layers, selves, strict=True) if own <= 0]
     if empty:
         warn(
