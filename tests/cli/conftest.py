@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,53 @@ def inputs(tmp_path) -> Path:
         labels=np.arange(40) % 2,
     )
     return tmp_path / "inputs.npz"
+
+
+@pytest.fixture
+def tiny():
+    """The models that a command line names ``cli.tiny_models:...``."""
+    pytest.importorskip("torch")
+    from cli import tiny_models
+
+    return tiny_models
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The file in which ``cli.tiny_models:counted`` writes a line for each of its forwards."""
+    monkeypatch.setenv("COUNTED", "forwards")
+    return Path("forwards")
+
+
+@pytest.fixture
+def greys(tmp_path) -> Path:
+    """``greys``: images 0 to 11 of cats and 12 to 23 of dogs; all pixels of image k are 10 k."""
+    for name, first in (("cat", 0), ("dog", 12)):
+        (tmp_path / "greys" / name).mkdir(parents=True)
+        for at in range(first, first + 12):
+            image = Image.new("RGB", (9 + at, 12), (10 * at,) * 3)
+            image.save(tmp_path / "greys" / name / f"{at:02}.png")
+    return tmp_path / "greys"
+
+
+@pytest.fixture
+def seen(repsim_command, tmp_path, monkeypatch):
+    """A function that runs ``repsim compare`` on models that keep what they get.
+
+    It returns what the command left behind, and the inputs in the order of the forwards.
+    """
+    monkeypatch.setenv("SEEN", "seen")
+
+    def run(*argv: object, models: tuple[str, ...] = ("seeing",)) -> tuple[Ran, list[Any]]:
+        import torch
+
+        shutil.rmtree("seen", ignore_errors=True)
+        Path("seen").mkdir()
+        names = [f"cli.tiny_models:{name}" for name in models]
+        ran = repsim_command("compare", *names, "--layers", "1", "--no-progress", *argv)
+        return ran, [torch.load(path) for path in sorted(Path("seen").iterdir())]
+
+    return run
 
 
 @pytest.fixture

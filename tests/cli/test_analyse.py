@@ -7,15 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import repsim
-from cli import tiny_models
-from repsim.cli import main
-from repsim.cli.tasks import _analyses
-from repsim.report import load_results
+from repsim.report import load_results, save_result
 
-VIT = ("analyse", "cli.tiny_models:vit", "--data", "photos", "--batch-size", "12", "--no-progress")
+VIT = ("cli.tiny_models:vit", "--data", "photos", "--batch-size", "12", "--no-progress")
 ALL = [
     "layer_map", "attention_distance", "residual_ratios", "receptive_field", "localization",
     "linear_probe",
@@ -23,7 +19,7 @@ ALL = [
 
 
 def test_all_of_a_vision_transformer(repsim_command, folder):
-    ran = repsim_command(*VIT, "--out", "run", "--json")
+    ran = repsim_command("analyse", *VIT, "--out", "run", "--json")
     assert ran.code == 0, ran.err
     analyses = ran.json["analyses"]
     assert list(analyses) == ALL
@@ -40,7 +36,7 @@ def test_all_of_a_vision_transformer(repsim_command, folder):
     assert sorted(p.name for p in Path("run").iterdir()) == sorted(
         [*(f"{name}.nc" for name in ALL), "report.html", "run.json"]
     )
-    again = repsim_command(*VIT, "--out", "run", "--json")
+    again = repsim_command("analyse", *VIT, "--out", "run", "--json")
     assert again.json == ran.json
     assert "nothing is computed again" in again.err
 
@@ -67,20 +63,20 @@ def test_what_a_model_has_not_is_skipped_with_the_reason(repsim_command, folder)
 
 
 def test_layers_are_those_of_the_blocks_not_of_the_attention_in_them(repsim_command, folder):
-    ran = repsim_command(*VIT, "--layers", "blocks.1", "--out", "run", "--json")
-    assert {each["status"] for each in ran.json["analyses"].values()} == {"done"}
+    chosen = ("--only", "layer_map", "--only", "attention_distance", "--only", "linear_probe")
+    argv = ("analyse", *VIT, *chosen, "--layers", "blocks.1", "--out", "run")
+    assert repsim_command(*argv).code == 0
     results = load_results("run")
     assert results["layer_map"].layer_x.values.tolist() == ["blocks.1"]
     assert results["linear_probe"].layer.values.tolist() == ["blocks.1"]
     assert results["attention_distance"].sizes["layer"] == 2
-    argv = ("attention", *VIT[1:], "--layers", "blocks.1.attn", "--json")
-    found = repsim_command(*argv).json
+    found = repsim_command("attention", *VIT, "--layers", "blocks.1.attn", "--json").json
     assert found["coords"]["layer"]["data"] == ["blocks.1.attn"]
 
 
 def test_data_without_labels_have_no_probe(repsim_command, folder):
     (folder / "cat" / "00.png").rename(folder / "loose.png")
-    ran = repsim_command(*VIT, "--only", "linear_probe", "--out", "run", "--json")
+    ran = repsim_command("analyse", *VIT, "--only", "linear_probe", "--out", "run", "--json")
     assert ran.code == 0
     assert ran.json["analyses"] == {
         "linear_probe": {
@@ -92,64 +88,55 @@ def test_data_without_labels_have_no_probe(repsim_command, folder):
 
 
 def test_a_folder_grows_by_what_is_asked_for_later(repsim_command, folder):
-    assert repsim_command(*VIT, "--only", "residual_ratios", "--out", "run").code == 0
-    assert list(load_results("run")) == ["residual_ratios"]
-    ran = repsim_command(
-        *VIT, "--only", "residual_ratios", "--only", "receptive_field", "--out", "run"
-    )
+    """Without ``--out`` it is named after the model."""
+    one, other = ("--only", "residual_ratios"), ("--only", "layer_map")
+    assert repsim_command("analyse", *VIT, *one).code == 0
+    run = Path("repsim-vit")
+    assert list(load_results(run)) == ["residual_ratios"]
+    ran = repsim_command("analyse", *VIT, *one, *other)
     assert ran.code == 0
     assert "residual_ratios ..." not in ran.err
-    assert list(load_results("run")) == ["residual_ratios", "receptive_field"]
+    assert set(load_results(run)) == {"residual_ratios", "layer_map"}
+
+    page = run / "report.html"
+    before = page.read_text()
+    page.unlink()
+    again = repsim_command("report", run, "--json")
+    assert again.code == 0
+    assert again.json["files"]["report"] == str(page)
+    assert page.read_text() == before
 
 
-def test_after_an_interrupt_it_goes_on_with_the_next(repsim_command, folder, monkeypatch):
-    ran = []
-
-    def counted(name):
-        original = _analyses.ANALYSES[name]
-
-        def analysis(task):
-            if len(ran) == 2:
-                ran.append("stopped")
-                raise KeyboardInterrupt
-            ran.append(name)
-            return original(task)
-
-        return analysis
-
-    for name in ALL:
-        monkeypatch.setitem(_analyses.ANALYSES, name, counted(name))
-    stopped = repsim_command(*VIT, "--out", "run")
+def test_after_an_interrupt_it_goes_on_with_the_next(repsim_command, inputs, counted, monkeypatch):
+    argv = ("analyse", "cli.tiny_models:counted", "--data", inputs, "--out", "run")
+    names = ("layer_map", "attention_distance", "linear_probe")
+    options = [word for name in names for word in ("--only", name)]
+    monkeypatch.setenv("STOP_AT", "3")  # the first forward of the probe
+    stopped = repsim_command(*argv, *options)
     assert stopped.code == 130
-    assert "repsim analyse cli.tiny_models:vit" in stopped.err
-    assert list(load_results("run")) == ALL[:2]
-    finished = repsim_command(*VIT, "--out", "run")
+    assert "repsim analyse cli.tiny_models:counted" in stopped.err
+    assert list(load_results("run")) == ["layer_map"]
+    assert len(counted.read_text().splitlines()) == 3
+    monkeypatch.delenv("STOP_AT")
+    finished = repsim_command(*argv, *options)
     assert finished.code == 0
-    assert ran == [*ALL[:2], "stopped", *ALL[2:]]
+    assert [name for name in names if f"{name} ..." in finished.err] == ["linear_probe"]
+    assert set(load_results("run")) == {"layer_map", "linear_probe"}
 
 
 def test_an_analysis_that_fails_does_not_stop_the_others(repsim_command, inputs):
-    ran = repsim_command(
-        "analyse", "cli.tiny_models:broken", "--data", "inputs.npz", "--out", "run", "--json"
-    )
+    argv = ("analyse", "cli.tiny_models:broken", "--data", "inputs.npz", "--out", "run")
+    ran = repsim_command(*argv, "--json")
     assert ran.code == 1
     analyses = ran.json["analyses"]
     assert analyses["layer_map"]["status"] == "failed"
     assert "must be finite" in analyses["layer_map"]["reason"]
     assert len(analyses) == len(ALL)
     # What failed is tried again by the next call, what was skipped is not.
-    again = repsim_command(
-        "analyse", "cli.tiny_models:broken", "--data", "inputs.npz", "--out", "run"
-    )
+    again = repsim_command(*argv)
     assert again.code == 1
     assert "layer_map ..." in again.err
     assert "attention_distance ..." not in again.err
-
-
-def test_the_folder_has_a_name_of_its_own(repsim_command, folder):
-    ran = repsim_command(*VIT, "--only", "residual_ratios")
-    assert ran.code == 0
-    assert Path("repsim-vit/residual_ratios.nc").is_file()
 
 
 def test_fine_maps_are_localised_on_coarse_patches(repsim_command, folder):
@@ -158,22 +145,19 @@ def test_fine_maps_are_localised_on_coarse_patches(repsim_command, folder):
     assert load_results("run")["localization"].sizes["patch"] == 14 * 14
 
 
-def test_attention_is_that_of_the_library(repsim_command, folder):
-    argv = ("attention", "cli.tiny_models:vit", "--data", "photos", "--no-progress")
+def test_attention_is_that_of_the_library(repsim_command, tmp_path, tiny):
+    torch = pytest.importorskip("torch")
+    images = np.random.default_rng(0).standard_normal((12, 3, 32, 32)).astype(np.float32)
+    np.savez(tmp_path / "images.npz", inputs=images)
+    argv = ("attention", "cli.tiny_models:vit", "--data", "images.npz", "--no-progress")
     found = repsim_command(*argv, "--out", "run", "--json").json
     assert found["command"] == "attention"
     stored = load_results("run")["attention_distance"]
     np.testing.assert_array_equal(found["variables"]["distance"]["data"], stored.distance.values)
-
     torch.manual_seed(0)
-    model = tiny_models.vit()
-    from repsim.cli._session import Session
-    from repsim.cli.data._inputs import Inputs
-    from repsim.cli.models._load import ModelRequest, load_model
-
-    loaded = load_model(Session(), ModelRequest("cli.tiny_models:vit"))
-    data = [batch[0] for batch in Inputs("photos").batches([loaded], labelled=True)]
-    expected = repsim.attention_distance(model, data, progress=False)
+    order = np.random.default_rng(0).permutation(12)
+    data = [torch.from_numpy(images[order])]
+    expected = repsim.attention_distance(tiny.vit(), data, progress=False)
     np.testing.assert_allclose(stored.distance.values, expected.distance.values)
     shown = repsim_command(*argv)
     assert "blocks.1.attn" in shown.out
@@ -193,7 +177,8 @@ def test_where_the_tokens_of_text_lie_can_be_said(repsim_command, tmp_path):
     distance = np.array(ran.json["variables"]["distance"]["data"])
     assert distance.shape == (1, 2)
     assert 0 < distance.min() < distance.max() < 6  # tokens
-    assert repsim_command(*argv, "--grid", "7").code == 2
+    for grid in ("7", "1x", "x7", "0x7", "1x7x1"):
+        assert repsim_command(*argv, "--grid", grid).code == 2, grid
 
 
 def test_attention_of_a_model_without_any_is_an_error(repsim_command, folder):
@@ -237,58 +222,41 @@ def test_modules_that_run_twice_are_labelled_as_in_results(repsim_command, input
     assert [each["name"] for each in found["layers"]] == ["0", "1:0", "2", "1:1"]
 
 
-@pytest.mark.parametrize(
-    ("argv", "code", "said"),
-    [
-        (("report", "missing"), 2, "no such folder"),
-        (("report", "photos"), 1, "no result in the folder"),
-        (("layers", "cli.tiny_models:vit", "--layers", "nothing*"), 2, "no layer matches"),
-        (("layers", "timm:no_such_model_at_all"), 2, "no model of this name"),
-        ((*VIT, "--only", "receptive_fields"), 2, "Did you mean receptive_field"),
-        (("analyse", "cli.tiny_models:vit"), 2, "--data FOLDER"),
-        (("attention", "cli.tiny_models:vit"), 2, "--data FOLDER"),
-        (("analyse",), 2, "MODEL"),
-        (("anlyse",), 2, "anlyse"),
-        (("--no-such-option",), 2, "--no-such-option"),
-    ],
-)
-def test_what_is_wrong_is_said(repsim_command, folder, argv, code, said):
-    ran = repsim_command(*argv)
-    assert ran.code == code
-    assert said in " ".join(ran.err.split())
-    assert ran.out == ""
-    assert "Traceback" not in ran.err
-
-
-def test_the_page_is_written_anew(repsim_command, folder):
-    assert repsim_command(*VIT, "--only", "residual_ratios", "--out", "run").code == 0
-    page = Path("run/report.html")
-    before = page.read_text()
-    page.unlink()
-    ran = repsim_command("report", "run", "--json")
-    assert ran.code == 0
-    assert ran.json["files"]["report"] == str(page)
-    assert page.read_text() == before
+def test_what_is_wrong_is_said(repsim_command, folder):
+    for code, said, argv in (
+        (2, "no such folder", ("report", "missing")),
+        (1, "no result in the folder", ("report", "photos")),
+        (2, "no layer matches", ("layers", "cli.tiny_models:vit", "--layers", "nothing*")),
+        (2, "Did you mean receptive_field", ("analyse", *VIT, "--only", "receptive_fields")),
+        (2, "--data FOLDER", ("analyse", "cli.tiny_models:vit")),
+        (2, "--data FOLDER", ("attention", "cli.tiny_models:vit")),
+        (2, "MODEL", ("analyse",)),
+        (2, "anlyse", ("anlyse",)),
+        (2, "--no-such-option", ("--no-such-option",)),
+    ):
+        ran = repsim_command(*argv)
+        assert ran.code == code, argv
+        assert said in " ".join(ran.err.split()), argv
+        assert ran.out == ""
+        assert "Traceback" not in ran.err
 
 
 def test_results_of_a_program_have_a_page_too(repsim_command, tmp_path):
-    from repsim.report import save_result
-
     x = np.random.default_rng(0).standard_normal((20, 4))
     save_result(tmp_path / "mine", "map", repsim.cka_matrix({"a": x, "b": x**3}))
     assert repsim_command("report", "mine").code == 0
     assert Path("mine/report.html").is_file()
 
 
-def test_version_and_help(repsim_command, capsys):
+def test_version_and_help(repsim_command):
     assert repsim_command("--version").out == f"repsim {repsim.__version__}\n"
     shown = repsim_command("--help")
     assert shown.code == 0
-    for command in ("measure", "compare", "attention", "analyse", "layers", "report", "Exit codes"):
-        assert command in shown.out
+    assert "Exit codes" in shown.out
     for command in ("measure", "compare", "attention", "analyse", "layers", "report"):
-        assert repsim_command(command, "--help").code == 0
-    assert main([]) == 2
+        assert command in shown.out
+        assert f"repsim {command}" in repsim_command(command, "--help").out
+    assert repsim_command().code == 2
 
 
 def test_json_is_json_for_every_command(repsim_command, folder, arrays):

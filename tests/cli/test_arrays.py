@@ -19,30 +19,25 @@ def test_a_number_is_the_first_line(repsim_command, arrays):
     assert ran.err == ""
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (["--estimator", "biased"], lambda x, y: repsim.cka(x, y)),
-        (
-            ["--kernel", "rbf(fraction=0.5)"],
-            lambda x, y: repsim.cka(
-                x, y, kernel=repsim.kernels.RBF(fraction=0.5), estimator="unbiased"
-            ),
+def test_options_are_those_of_the_measure(repsim_command, arrays):
+    x, y = arrays
+    wide = repsim.kernels.RBF(fraction=0.5)
+    for options, expected in {
+        "": repsim.cka(x, y, estimator="unbiased"),
+        "--estimator biased": repsim.cka(x, y),
+        "--kernel rbf(fraction=0.5)": repsim.cka(x, y, kernel=wide, estimator="unbiased"),
+        "--measure procrustes": repsim.procrustes(x, y),
+        "--measure mutual_knn --option k=3 --option metric=euclidean": repsim.mutual_knn(
+            x, y, k=3, metric="euclidean"
         ),
-        (["--measure", "procrustes"], repsim.procrustes),
-        (
-            ["--measure", "mutual_knn", "--option", "k=3", "--option", "metric=euclidean"],
-            lambda x, y: repsim.mutual_knn(x, y, k=3, metric="euclidean"),
-        ),
-        (["--measure", "hsic"], lambda x, y: repsim.hsic(x, y, estimator="unbiased")),
-    ],
-)
-def test_options_are_those_of_the_measure(repsim_command, arrays, options, expected):
-    ran = repsim_command("measure", "x.npy", "y.npy", *options, "--json")
-    assert ran.code == 0
-    assert ran.json["value"] == pytest.approx(float(expected(*arrays)), rel=1e-12)
-    assert ran.json["n_samples"] == 40
-    assert ran.json["measure"] == (options[1] if options[0] == "--measure" else "cka")
+        "--measure hsic": repsim.hsic(x, y, estimator="unbiased"),
+    }.items():
+        words = options.split()
+        ran = repsim_command("measure", "x.npy", "y.npy", *words, "--json")
+        assert ran.code == 0, ran.err
+        assert ran.json["value"] == pytest.approx(float(expected), rel=1e-12), options
+        assert ran.json["n_samples"] == 40
+        assert ran.json["measure"] == (words[1] if "--measure" in words else "cka")
 
 
 def test_inference(repsim_command, arrays):
@@ -107,44 +102,41 @@ def test_an_undefined_value_is_null(repsim_command, tmp_path, arrays):
     assert "warning: cka" in ran.err
 
 
-@pytest.mark.parametrize(
-    ("argv", "code", "said"),
-    [
-        (["x.npy", "missing.npy"], 2, "no such file"),
-        (["x.npy"], 2, "nothing to be compared with"),
-        (["x.npy", "short.npy"], 1, "n=39"),
-        (["x.npy", "garbage.npy"], 1, "garbage.npy"),
-        (["x.npy", "garbage.npz"], 1, "garbage.npz"),
-        (["x.npy", "pickled.npy"], 1, "Python objects"),
-        (["x.npy", "few.npy"], 1, "n=2"),
-        (["x.npy", "y.npy", "--layers", "a"], 2, "--layers: is an option of repsim compare"),
-        (["x.npy", "y.npy", "--out", "run"], 2, "--out: is an option of repsim compare"),
-        (["x.npy", "y.npy", "--measure", "procrusts"], 2, "Did you mean procrustes"),
-        (["x.npy", "y.npy", "--kernel", "rbff"], 2, "Did you mean rbf"),
-        (["x.npy", "y.npy", "--kernel", "rbf(frction=2)"], 2, "Did you mean fraction"),
-        (["x.npy", "y.npy", "--kernel", "rbf(fraction=-1)"], 2, "fraction must be positive"),
-        (["x.npy", "y.npy", "--kernel", "__import__('os')"], 2, "cannot be read"),
-        (["x.npy", "y.npy", "--measure", "rsa", "--option", "k=3"], 2, "unknown options"),
-        (["x.npy", "y.npy", "--measure", "rsa", "--option", "k"], 2, "NAME=VALUE"),
-        (["x.npy", "y.npy", "--measure", "rsa", "--kernel", "rbf"], 2, "'kernel'"),
-        (["x.npy", "y.npy", "--permutations", "9"], 2, "Add --test"),
-        (["x.npy", "y.npy", "--tset"], 2, "--test"),
-        (["x.npy", "y.npy", "--seed", "one"], 2, "--seed"),
-        ([], 2, "Missing argument"),
-    ],
-)
-def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays, argv, code, said):
+def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays):
     x, _ = arrays
     np.save(tmp_path / "short.npy", x[:-1])
     np.save(tmp_path / "few.npy", x[:2])
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
     for name in ("garbage.npy", "garbage.npz"):
         (tmp_path / name).write_text("neither")
-    ran = repsim_command("measure", *argv)
-    assert ran.code == code
-    assert said in " ".join(ran.err.split())
-    assert ran.out == ""
-    assert "Traceback" not in ran.err
+    for code, said, argv in (
+        (2, "no such file", ["x.npy", "missing.npy"]),
+        (2, "nothing to be compared with", ["x.npy"]),
+        (1, "n=39", ["x.npy", "short.npy"]),
+        (1, "garbage.npy", ["x.npy", "garbage.npy"]),
+        (1, "garbage.npz", ["x.npy", "garbage.npz"]),
+        (1, "Python objects", ["x.npy", "pickled.npy"]),
+        (1, "n=2", ["x.npy", "few.npy"]),
+        (2, "--layers: is an option of repsim compare", ["x.npy", "y.npy", "--layers", "a"]),
+        (2, "--out: is an option of repsim compare", ["x.npy", "y.npy", "--out", "run"]),
+        (2, "Did you mean procrustes", ["x.npy", "y.npy", "--measure", "procrusts"]),
+        (2, "Did you mean rbf", ["x.npy", "y.npy", "--kernel", "rbff"]),
+        (2, "Did you mean fraction", ["x.npy", "y.npy", "--kernel", "rbf(frction=2)"]),
+        (2, "fraction must be positive", ["x.npy", "y.npy", "--kernel", "rbf(fraction=-1)"]),
+        (2, "cannot be read", ["x.npy", "y.npy", "--kernel", "__import__('os')"]),
+        (2, "unknown options", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k=3"]),
+        (2, "NAME=VALUE", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k"]),
+        (2, "'kernel'", ["x.npy", "y.npy", "--measure", "rsa", "--kernel", "rbf"]),
+        (2, "Add --test", ["x.npy", "y.npy", "--permutations", "9"]),
+        (2, "--test", ["x.npy", "y.npy", "--tset"]),
+        (2, "--seed", ["x.npy", "y.npy", "--seed", "one"]),
+        (2, "Missing argument", []),
+    ):
+        ran = repsim_command("measure", *argv)
+        assert ran.code == code, argv
+        assert said in " ".join(ran.err.split()), argv
+        assert ran.out == ""
+        assert "Traceback" not in ran.err
 
 
 def test_debug_shows_where(repsim_command, arrays):

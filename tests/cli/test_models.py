@@ -1,94 +1,123 @@
-"""The names of models, their weights, and what is said where there is no such thing."""
+"""Models by name: their weights, their images, and what is said where there is no such thing."""
 
 from __future__ import annotations
 
-import pytest
-import timm
-import torch
-from torch import nn
+import json
+import sys
+from pathlib import Path
 
-from cli import tiny_models
-from repsim.cli._outcome import DataError, UsageError
-from repsim.cli._session import Session
-from repsim.cli.models._load import ModelRequest, load_model
+import numpy as np
+import pytest
+from PIL import Image
+
+import repsim
+from repsim.report import load_results
 
 
 @pytest.fixture
-def load():
-    def loaded(spec, **options):
-        return load_model(Session(), ModelRequest(spec, **options))
+def compared(repsim_command):
+    """A function that compares models and returns the result and the digests of their weights."""
 
-    return loaded
+    def run(*argv: object):
+        for path in Path().glob("run/*"):
+            path.unlink()
+        ran = repsim_command("compare", *argv, "--out", "run", "--no-progress")
+        assert ran.code == 0, ran.err
+        weights = json.loads(Path("run/run.json").read_text())["weights"]
+        return load_results("run")["compare"], weights
 
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    one, other = a.state_dict(), b.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-@pytest.mark.parametrize(
-    "spec", ["cli.tiny_models:vit", "timm:test_vit", "torchvision:squeezenet1_1"]
-)
-def test_random_weights_follow_the_seed(load, spec, capsys):
-    before = torch.random.get_rng_state()
-    first, again, other = load(spec), load(spec), load(spec, seed=1)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert same(first.module, again.module)
-    assert not same(first.module, other.module)
-    if not spec.startswith("cli"):
-        assert "random weights (seed 1)" in capsys.readouterr().err
-        assert other.weights == "random (seed 1)"
+    return run
 
 
-def test_a_model_gets_its_own_size_and_scale(load):
-    own = load("timm:test_vit").preparation
-    assert own.shape == tuple(timm.get_pretrained_cfg("test_vit").input_size)
-    assert "Normalize" in own.label
-    assert load("timm:test_vit", size=64).preparation.shape == (3, 64, 64)
-    assert load("torchvision:squeezenet1_1").preparation.shape == (3, 224, 224)
-    assert load("torchvision:squeezenet1_1", size=65).preparation.shape == (3, 65, 65)
-    assert load("cli.tiny_models:vit").preparation.shape == (3, 32, 32)
-    assert load("cli.tiny_models:hf_vit").preparation.shape == (3, 32, 32)
-    assert load("cli.tiny_models:grey", size=9).preparation.shape == (1, 9, 9)
-    assert load("cli.tiny_models:cnn").preparation is None
+@pytest.fixture
+def few(tmp_path) -> Path:
+    """``few``: eight images of different sizes."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "few").mkdir()
+    for at in range(8):
+        pixels = rng.integers(0, 255, (36 + at, 44, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "few" / f"{at}.png")
+    return tmp_path / "few"
 
 
-def test_the_preparation_is_that_of_the_library(load):
-    image = pytest.importorskip("PIL.Image").effect_noise((90, 70), 80).convert("RGB")
-    config = timm.data.resolve_model_data_config(timm.create_model("test_vit"))
-    expected = timm.data.create_transform(**config, is_training=False)(image)
-    torch.testing.assert_close(load("timm:test_vit").preparation(image), expected)
+def test_random_weights_follow_the_seed(compared, few):
+    torch = pytest.importorskip("torch")
+    for spec, layers in {
+        "cli.tiny_models:vit": "head",
+        "timm:test_vit": "head",
+        "torchvision:squeezenet1_1": "classifier.1",
+    }.items():
+        before = torch.random.get_rng_state()
+        size = () if spec.startswith("cli") else ("--size", 64)
+        argv = (spec, spec, "--data", few, *size, "--layers", layers)
+        same, alike = compared(*argv, "--seed-y", 0)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert alike["model_x"] == alike["model_y"]
+        other, different = compared(*argv)
+        assert different["model_x"] == alike["model_x"] != different["model_y"], spec
+        if not spec.startswith("cli"):
+            assert other.attrs["weights_y"] == "random (seed 1)"
+            assert same.attrs["weights_y"] == "random (seed 0)"
 
-    half = load("timm:test_vit", scale="none").preparation(image)
-    assert 0 <= half.min() < half.max() <= 1
+
+def test_a_model_gets_its_own_size_and_scale(compared, few):
+    for spec, layer, size, said in (
+        ("timm:test_vit", "norm", None, ("size=(160, 160)", "Normalize")),
+        ("timm:test_vit", "norm", 64, ("size=(64, 64)", "Normalize")),
+        ("torchvision:squeezenet1_1", "features.3", None, ("crop_size=[224]", "mean=[0.485")),
+        ("torchvision:squeezenet1_1", "features.3", 65, ("crop_size=[65]", "resize_size=[74]")),
+        (
+            "cli.tiny_models:vit",
+            "norm",
+            None,
+            ("centre 32x32", "3 channels", "less [0.5, 0.5, 0.5]"),
+        ),
+        ("cli.tiny_models:hf_vit", "layernorm", None, ("centre 32x32", "3 channels")),
+        ("cli.tiny_models:grey", "0", 9, ("centre 9x9", "1 channels")),
+    ):
+        options = () if size is None else ("--size", size)
+        result, _ = compared(spec, "--data", few, "--limit", 4, "--layers", layer, *options)
+        for each in said:
+            assert each in result.attrs["preparation_x"], spec
 
 
-def test_plain_pictures_are_cropped_in_the_middle_and_scaled(load):
-    image = pytest.importorskip("PIL.Image")
-    picture = image.new("RGB", (80, 40), (255, 0, 0))
-    picture.paste((0, 0, 255), (0, 0, 20, 40))  # what the crop takes off
-    tensor = load("cli.tiny_models:cnn", size=32, scale="none").preparation(picture)
-    expected = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 32, 32)
-    torch.testing.assert_close(tensor, expected)
-    tensor = load("cli.tiny_models:cnn", size=32, scale="half").preparation(picture)
-    torch.testing.assert_close(tensor, 2 * expected - 1)
+def test_the_preparation_is_that_of_the_library(compared, few):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit")
+    order = np.random.default_rng(0).permutation(8)
+    for options, changed in (
+        ((), {}),
+        (("--normalise", "none"), {"mean": (0.0,) * 3, "std": (1.0,) * 3}),
+    ):
+        config = timm.data.resolve_model_data_config(model) | changed
+        transform = timm.data.create_transform(**config, is_training=False)
+        images = torch.stack([transform(Image.open(few / f"{at}.png")) for at in order])
+        chosen = ["patch_embed", "blocks.5"]
+        expected = repsim.compare(model, data=images.split(4), layers=chosen, progress=False)
+        layers = [word for layer in chosen for word in ("--layers", layer)]
+        argv = ("--data", few, "--batch-size", 4, *layers, *options)
+        found, _ = compared("timm:test_vit", *argv)
+        np.testing.assert_allclose(found.cka, expected.cka, rtol=1e-6)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".wrapped.pth"])
-def test_weights_from_a_file(load, tmp_path, suffix):
+def test_weights_from_a_file(compared, inputs, tiny):
+    import torch
+
+    from repsim.analysis import model_digest
+
     torch.manual_seed(7)
-    trained = tiny_models.mlp()
-    path = tmp_path / f"weights{suffix}"
+    trained = tiny.mlp()
     state = trained.state_dict()
-    if suffix == ".safetensors":
-        pytest.importorskip("safetensors.torch").save_file(state, path)
-    elif suffix == ".pt":
-        torch.save(state, path)
-    else:
-        torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, path)
-    loaded = load("cli.tiny_models:mlp", weights=path)
-    assert same(loaded.module, trained)
-    assert loaded.weights.startswith(path.name)
+    pytest.importorskip("safetensors.torch").save_file(state, "weights.safetensors")
+    torch.save(state, "weights.pt")
+    wrapped = {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}
+    torch.save(wrapped, "weights.wrapped.pth")
+    mlp = "cli.tiny_models:mlp"
+    for name in ("weights.safetensors", "weights.pt", "weights.wrapped.pth"):
+        result, digests = compared(mlp, mlp, "--data", inputs, "--weights-y", name)
+        assert digests["model_y"] == model_digest(trained) != digests["model_x"], name
+        assert result.attrs["weights_y"].startswith(f"{name} (sha256 ")
 
 
 class Payload:
@@ -98,97 +127,87 @@ class Payload:
         return print, ("code was run",)
 
 
-def test_a_pickle_is_never_run(load, tmp_path, capsys):
-    path = tmp_path / "weights.pt"
-    torch.save({"0.weight": Payload()}, path)
-    with pytest.raises(DataError, match="without running code"):
-        load("cli.tiny_models:mlp", weights=path)
-    assert "code was run" not in capsys.readouterr().out
-
-
-def test_weights_of_another_model_are_named(load, tmp_path):
-    path = tmp_path / "weights.pt"
-    state = tiny_models.mlp().state_dict()
+def test_weights_that_are_none_of_the_model_are_refused(repsim_command, tiny):
+    torch = pytest.importorskip("torch")
+    state = tiny.mlp().state_dict()
     state["0.weight"] = torch.zeros(2, 2)
     state["3.bias"] = state.pop("2.bias")
-    torch.save(state, path)
-    with pytest.raises(DataError) as caught:
-        load("cli.tiny_models:mlp", weights=path)
-    for said in ("missing: 2.bias", "unknown: 3.bias", "0.weight (2, 2), expected (8, 6)"):
-        assert said in str(caught.value)
-    for content in (b"not weights", b""):
-        (tmp_path / "weights.safetensors").write_bytes(content)
-        with pytest.raises(DataError, match="damaged"):
-            load("cli.tiny_models:mlp", weights=tmp_path / "weights.safetensors")
+    torch.save(state, "other.pt")
+    torch.save({"0.weight": Payload()}, "pickle.pt")
+    torch.save([1, 2], "list.pt")
+    Path("text.safetensors").write_text("not weights")
+    Path("empty.safetensors").write_text("")
+    for name, said in {
+        "other.pt": ("missing: 2.bias", "unknown: 3.bias", "0.weight (2, 2), expected (8, 6)"),
+        "pickle.pt": ("not a state dict that can be read without running code",),
+        "list.pt": ("holds no state dict",),
+        "text.safetensors": ("damaged",),
+        "empty.safetensors": ("damaged",),
+    }.items():
+        ran = repsim_command("layers", "cli.tiny_models:mlp", "--weights", name)
+        assert ran.code == 1, name
+        assert "code was run" not in ran.err + ran.out
+        for each in said:
+            assert each in ran.err, name
 
 
-@pytest.mark.parametrize(
-    ("spec", "said"),
-    [
-        ("resnet18", "timm:NAME"),
-        ("timm:resnet81", "Did you mean timm:resnet"),
-        ("torchvision:resnet81", "torchvision:resnet18"),
-        ("nowhere.at_all:model", "no module 'nowhere.at_all'"),
-        ("cli.tiny_models:vitt", "Did you mean vit"),
-        ("cli.tiny_models:number", "got int"),
-    ],
-)
-def test_what_is_no_model(load, spec, said):
-    with pytest.raises(UsageError) as caught:
-        load(spec)
-    assert said in str(caught.value)
+def test_names_of_no_model_are_refused_with_the_near_ones(repsim_command):
+    for spec, said in {
+        "resnet18": "timm:NAME",
+        "timm:resnet81": "Did you mean timm:resnet",
+        "timm:no_such_model_at_all": "no model of this name",
+        "torchvision:resnet81": "torchvision:resnet18",
+        "nowhere.at_all:model": "no module 'nowhere.at_all'",
+        "cli.tiny_models:vitt": "Did you mean vit",
+        "cli.tiny_models:number": "got int",
+        "transformers:vitt": "Did you mean transformers:vit",
+        "transformers:ViTConfg": "Did you mean transformers:ViT",
+        "transformers:./nowhere": "no such folder",
+    }.items():
+        ran = repsim_command("layers", spec)
+        assert ran.code == 2, spec
+        assert said in ran.err, spec
+        assert ran.out == ""
 
 
-def test_transformers_by_name(load):
+def test_transformers_from_their_default_configuration(repsim_command, compared, few):
     pytest.importorskip("transformers")
-    for name in ("vitt", "ViTConfg"):
-        with pytest.raises(UsageError, match="Did you mean transformers:[vV]i[tT]"):
-            load(f"transformers:{name}")
-    with pytest.raises(UsageError, match="no such folder"):
-        load("transformers:./nowhere")
+    names = ("transformers:mobilenet_v1", "transformers:MobileNetV1Config")
+    argv = ("--seed-y", 0, "--size", 32, "--layers", "conv_stem")
+    result, digests = compared(*names, "--data", few, *argv)
+    assert digests["model_x"] == digests["model_y"]
+    assert "centre 32x32" in result.attrs["preparation_y"]
+    by_class = "transformers:MobileNetV1ForImageClassification"
+    assert "classifier" in repsim_command("layers", by_class, "--size", 32).out
+    sized = repsim_command("layers", "cli.tiny_models:hf_vit", "--layers", "embeddings")
+    assert "(n, 17, 24)" in sized.out
 
 
-@pytest.mark.slow
-def test_transformers_from_their_default_configuration(load):
-    pytest.importorskip("transformers")
-    by_type = load("transformers:vit", size=32)
-    by_class = load("transformers:ViTConfig", size=32)
-    assert by_type.module.config.image_size == 32
-    assert by_type.preparation.shape == (3, 32, 32)
-    assert same(by_type.module, by_class.module)
-    assert load("transformers:ViTForImageClassification", size=32).module.classifier is not None
+def test_transformers_from_a_folder(compared, few, tiny):
+    torch = pytest.importorskip("torch")
+    from repsim.analysis import model_digest
 
-
-def test_transformers_from_a_folder(load, tmp_path, monkeypatch):
-    pytest.importorskip("transformers")
-    monkeypatch.chdir(tmp_path)
     torch.manual_seed(3)
-    saved = tiny_models.hf_vit()
+    saved = tiny.hf_vit()
     saved.save_pretrained("model")
-    (tmp_path / "model" / "preprocessor_config.json").write_text(
-        '{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}'
+    Path("model/preprocessor_config.json").write_text(
+        '{"image_mean": [0.25, 0, 0], "image_std": [1, 1, 1]}'
     )
-    loaded = load("transformers:./model")
-    assert same(loaded.module, saved)
-    assert loaded.preparation.shape == (3, 32, 32)
-    image = pytest.importorskip("PIL.Image").new("RGB", (50, 50), "white")
-    torch.testing.assert_close(loaded.preparation(image), torch.ones(3, 32, 32))
+    result, digests = compared("transformers:./model", "--data", few, "--layers", "embeddings")
+    assert digests["model_x"] == model_digest(saved)
+    assert result.attrs["weights_x"] == "folder ./model"
+    assert "centre 32x32" in result.attrs["preparation_x"]
+    assert "less [0.25, 0.0, 0.0], over [1.0, 1.0, 1.0]" in result.attrs["preparation_x"]
 
 
-def test_a_text_model_takes_no_images(load):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9
-    )
-    loaded = load("cli.tiny_models:mlp")
-    text = type(loaded)("bert", transformers.BertModel(config), "random", None)
-    with pytest.raises(UsageError, match="input_ids, not images"):
-        text.for_images()
+def test_a_text_model_takes_no_images(repsim_command, few):
+    ran = repsim_command("compare", "cli.tiny_models:bert", "--data", few)
+    assert ran.code == 2
+    assert "input_ids, not images" in ran.err
 
 
-@pytest.mark.parametrize("spec", ["timm:test_vit", "torchvision:squeezenet1_1"])
-def test_published_weights_without_network(load, spec, monkeypatch):
-    """The download is what fails; the message says what else to do."""
+def test_published_weights_without_network(repsim_command, monkeypatch):
+    """The download fails; the message says what else to do."""
 
     def offline(*_, **__):
         raise ConnectionError("Name or service not known")
@@ -196,37 +215,67 @@ def test_published_weights_without_network(load, spec, monkeypatch):
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", offline)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(DataError) as caught:
-        load(spec, pretrained=True)
-    for said in ("published weights of", "ConnectionError", "--weights FILE"):
-        assert said in str(caught.value)
+    for spec in ("timm:test_vit", "torchvision:squeezenet1_1"):
+        ran = repsim_command("layers", spec, "--pretrained")
+        assert ran.code == 1
+        for said in (f"published weights of {spec}", "ConnectionError", "--weights FILE"):
+            assert said in ran.err
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
+def test_nobody_publishes_these_weights(repsim_command, inputs):
+    for argv in (
         ("layers", "transformers:vit"),
         ("analyse", "cli.tiny_models:vit", "--data", "inputs.npz"),
         ("compare", "cli.tiny_models:mlp", "transformers:vit", "--data", "inputs.npz"),
-    ],
-)
-def test_nobody_publishes_these_weights(repsim_command, inputs, argv):
-    ran = repsim_command(*argv, "--pretrained")
-    assert ran.code == 2
-    assert "--pretrained: is for timm and torchvision" in ran.err
+    ):
+        ran = repsim_command(*argv, "--pretrained")
+        assert ran.code == 2
+        assert "--pretrained: is for timm and torchvision" in ran.err
 
 
-def test_a_device_that_is_not_there(load):
-    with pytest.raises(UsageError, match="--device"):
-        load("cli.tiny_models:mlp", device="nonsense")
-    if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="--device"):
-            load("cli.tiny_models:mlp", device="cuda")
+def test_a_device_that_is_not_there(repsim_command):
+    torch = pytest.importorskip("torch")
+    for device in ("nonsense", *(() if torch.cuda.is_available() else ("cuda",))):
+        ran = repsim_command("layers", "cli.tiny_models:mlp", "--device", device)
+        assert ran.code == 2
+        assert f"--device: the model cannot be moved there.\n  got {device}" in ran.err
 
 
-def test_a_function_that_raises_is_told_in_a_line(repsim_command, inputs):
+def test_a_function_that_raises_is_told_in_a_line(repsim_command):
     ran = repsim_command("layers", "cli.tiny_models:raising")
     assert ran.code == 1
     assert "ZeroDivisionError: no such luck" in ran.err
     assert "Traceback" not in ran.err
     assert "Traceback" in repsim_command("layers", "cli.tiny_models:raising", "--debug").err
+
+
+def test_a_missing_library_of_models_is_named(repsim_command, monkeypatch):
+    pytest.importorskip("torch")
+    for name in ("timm", "torchvision", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)
+        ran = repsim_command("layers", f"{name}:resnet18")
+        assert ran.code == 2
+        assert f"{name}, which is not installed" in ran.err
+
+
+def test_blocks_are_the_repeated_parts_of_a_model(repsim_command, greys):
+    for spec, size, blocks in (
+        ("timm:test_vit", 32, [f"blocks.{k}" for k in range(6)]),
+        ("torchvision:resnet18", 32, [f"layer{k}.{i}" for k in range(1, 5) for i in range(2)]),
+        ("cli.tiny_models:cnn", 32, ["0", "4"]),  # nothing repeats: what has weights
+        # Not the convolutions in them.
+        ("torchvision:mobilenet_v3_small", 32, [f"features.{k}" for k in range(1, 12)]),
+        # One in each stage; that of stage 3 is of another class.
+        ("timm:test_resnet", 32, ["layer1.0", "layer2.0", "layer4.0"]),
+        (
+            "cli.tiny_models:torchvision_swin",
+            32,
+            ["features.1.0", "features.1.1", "features.3.0", "features.3.1"],
+        ),
+        ("torchvision:squeezenet1_1", 64, [f"features.{k}" for k in (3, 4, 6, 7, 9, 10, 11, 12)]),
+    ):
+        out = spec.partition(":")[2]
+        argv = ("--data", greys, "--size", size, "--only", "linear_probe")
+        ran = repsim_command("analyse", spec, *argv, "--out", out, "--no-progress")
+        assert ran.code == 0, ran.err
+        assert load_results(out)["linear_probe"].layer.values.tolist() == blocks, spec

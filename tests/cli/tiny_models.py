@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -87,11 +88,40 @@ def bert() -> nn.Module:
     )
 
 
-class Counted(nn.Module):
-    """A layer that writes a line for each of its forwards, and stops at a given one.
+class Seeing(nn.Module):
+    """Keeps each input in the folder ``SEEN`` as the model gets it, and where it lies in memory."""
 
-    ``COUNTED`` is the file; ``STOP_AT`` the forward (from 1) that behaves as if somebody pressed
-    Ctrl-C; ``SLOW`` the seconds that each takes.
+    def forward(self, x: Tensor) -> Tensor:
+        folder = Path(os.environ["SEEN"])
+        torch.save((x, x.data_ptr()), folder / f"{len(list(folder.iterdir())):03}.pt")
+        return x
+
+
+class Flat(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).float()
+
+
+def seeing() -> nn.Module:
+    return nn.Sequential(Seeing(), Flat())
+
+
+def seeing_grey() -> nn.Module:
+    return nn.Sequential(Seeing(), nn.Conv2d(1, 4, 3))
+
+
+def crooked() -> nn.Module:
+    """A model that states two means for three channels: its images cannot be prepared."""
+    model = seeing()
+    model.pretrained_cfg = {"input_size": (3, 8, 8), "mean": (0.0, 0.0), "std": (1.0, 1.0)}
+    return model
+
+
+class Counted(nn.Module):
+    """A layer that writes a line for each of its forwards, and sends a signal in a given one.
+
+    ``COUNTED`` is the file; ``STOP_AT`` the forward (from 1) in which the process gets the signal
+    ``SIGNAL``, SIGINT unless told otherwise; ``SLOW`` the seconds that each forward takes.
     """
 
     def __init__(self) -> None:
@@ -104,7 +134,7 @@ class Counted(nn.Module):
             out.write("forward\n")
         time.sleep(float(os.environ.get("SLOW", 0)))
         if os.environ.get("STOP_AT") == str(len(file.read_text().splitlines())):
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.Signals[os.environ.get("SIGNAL", "SIGINT")])
         return self.inner(x)
 
 

@@ -1,0 +1,137 @@
+"""``repsim compare MODEL MODEL``: the map, where it comes from, and what is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import repsim
+
+ONE = "cli.tiny_models:mlp"
+TWO = ("compare", ONE, ONE, "--data", "inputs.npz")
+
+
+def test_the_map_is_that_of_the_library(repsim_command, inputs, tiny):
+    import torch
+
+    def seeded(seed):
+        torch.manual_seed(seed)
+        return tiny.mlp()
+
+    order = np.random.default_rng(0).permutation(40)
+    data = torch.from_numpy(np.load(inputs)["inputs"][order]).split(20)
+    for options, arguments in {
+        (): {},
+        ("--kernel", "rbf(fraction=0.5)"): {"kernel": repsim.kernels.RBF(fraction=0.5)},
+        ("--layers", "0", "--layers-y", "1", "--layers-y", "2"): {
+            "layers": ["0"],
+            "layers_y": ["1", "2"],
+        },
+        ("--transform", "mean", "--z-scores"): {"transform": "mean", "z_scores": True},
+    }.items():
+        ran = repsim_command(*TWO, "--batch-size", 20, "--json", *options)
+        assert ran.code == 0, ran.err
+        expected = repsim.compare(seeded(0), seeded(1), data=data, progress=False, **arguments)
+        found = ran.json
+        assert found["coords"]["layer_y"]["data"] == expected.layer_y.values.tolist()
+        assert set(found["variables"]) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found["variables"][name]["data"], values, str(options))
+        assert found["files"] is None
+        assert "compare:" in ran.err  # the progress bar
+
+
+def test_the_provenance_says_what_was_compared(repsim_command, inputs):
+    attrs = repsim_command(*TWO, "--json", "--seed", 5, "--limit", 30).json["attrs"]
+    expected = {
+        "command": f"repsim compare {ONE} {ONE} --data inputs.npz --json --seed 5 --limit 30",
+        "spec_x": ONE,
+        "spec_y": ONE,
+        "weights_x": "as mlp makes them",
+        "preparation_x": "as they are",
+        "data": "inputs.npz",
+        "data_seed": 5,
+        "n_samples": 30,
+        "n_bad_images": 0,
+        "model_x": f"{ONE} (seed 5)",
+        "model_y": f"{ONE} (seed 6)",
+        "repsim_version": repsim.__version__,
+    }
+    assert {name: attrs[name] for name in expected} == expected
+
+
+def test_networks_of_three_libraries(repsim_command, folder):
+    for models, options, shape, prepared in (
+        (
+            ("timm:test_vit", "torchvision:resnet18"),
+            ("--size", 64, "--layers", "blocks.?", "--layers-y", "layer?.1"),
+            (6, 4),
+            ("(64, 64)", "[64]"),
+        ),
+        (
+            ("cli.tiny_models:hf_vit", "timm:test_resnet"),
+            ("--size-y", 64, "--layers", "*layers.?", "--layers-y", "layer?"),
+            (2, 4),
+            ("32x32", "(64, 64)"),
+        ),
+    ):
+        ran = repsim_command(
+            "compare", *models, "--data", "photos", "--batch-size", 12, "--json", *options
+        )
+        assert ran.code == 0, ran.err
+        values = np.array(ran.json["variables"]["cka"]["data"], dtype=float)
+        assert values.shape == shape
+        assert np.nanmax(np.abs(values)) <= 1
+        attrs = ran.json["attrs"]
+        assert attrs["n_samples"] == 24
+        assert prepared[0] in attrs["preparation_x"]
+        assert prepared[1] in attrs["preparation_y"]
+        assert f"{models[1]} has random weights (seed 1)" in ran.err
+
+
+def test_a_map_of_a_model_with_itself_is_shown_for_a_person(repsim_command, inputs, folder):
+    ran = repsim_command("compare", ONE, "--data", "inputs.npz")
+    assert ran.code == 0
+    assert f"CKA of {ONE} with {ONE}" in ran.out
+    assert ran.out.count("1.0000") == 3
+    ran = repsim_command("compare", "cli.tiny_models:vit", "--data", "photos", "--no-progress")
+    assert "next layer" in ran.out
+
+
+def test_what_models_print_is_kept_out_of_the_json(repsim_command, inputs):
+    argv = ("compare", "cli.tiny_models:chatty", "--data", "inputs.npz")
+    ran = repsim_command(*argv, "--json")
+    assert ran.json["command"] == "compare"
+    assert "a line on standard output" in ran.err
+    assert "a line on standard output" in repsim_command(*argv).out
+
+
+def test_what_is_wrong_is_said(repsim_command, inputs):
+    for code, said, argv in (
+        (2, "--data FOLDER", TWO[:3]),
+        (2, "no such folder or file", (*TWO[:4], "missing")),
+        (2, "Did you mean timm:resnet", ("compare", "timm:resnet81", "--data", "inputs.npz")),
+        (2, "names no model", ("compare", "resnet18", "--data", "inputs.npz")),
+        (2, "--layers: no layer matches 'blok*'", (*TWO, "--layers", "blok*")),
+        (2, "--layers-y: no layer is called '9'", (*TWO, "--layers-y", "9")),
+        (2, "--weights: there is no such file", (*TWO, "--weights", "missing.pt")),
+        (2, "--weights: there is no such file", (*TWO, "--weights-y", "missing.pt")),
+        (2, "--test: is an option of repsim measure", (*TWO, "--test")),
+        (2, "--batch-size", (*TWO, "--batch-size", 0)),
+        (2, "--on-bad-image", (*TWO, "--on-bad-image", "maybe")),
+        (2, "--seed-y: is for two models only", (*TWO[:2], *TWO[3:], "--seed-y", 3)),
+        (2, "--normalise is for the pixels of images", (*TWO, "--normalise", "imagenet")),
+        (1, "at least 4 samples", (*TWO, "--batch-size", 3)),
+        (1, "must be finite", ("compare", "cli.tiny_models:broken", "--data", "inputs.npz")),
+    ):
+        ran = repsim_command(*argv)
+        assert ran.code == code, (argv, ran.err)
+        assert said in " ".join(ran.err.split()), argv
+        assert ran.out == ""
+        assert "Traceback" not in ran.err
+
+
+def test_near_layers_are_named(repsim_command, folder):
+    argv = ("compare", "cli.tiny_models:vit", "--data", "photos", "--layers", "block.0")
+    ran = repsim_command(*argv)
+    assert ran.code == 2
+    assert "Did you mean 'blocks.0'" in ran.err
