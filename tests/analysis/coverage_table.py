@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
-import torchvision
-import transformers
 from torch import nn
 
 import repsim
@@ -32,6 +29,7 @@ from capture.attention_models import (
     torchvision_swin,
     torchvision_vit,
 )
+from packages import timm, torchvision, transformers
 
 PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 START, END = "<!-- table:start -->", "<!-- table:end -->"
@@ -72,10 +70,12 @@ def encoder() -> nn.Module:
 
 
 def text(kind: str) -> Callable[[], nn.Module]:
-    if kind == "gpt2":
-        config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=50)
-        return lambda: transformers.GPT2Model(config)
     return lambda: hugging_face(kind)
+
+
+def gpt2() -> nn.Module:
+    config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=50)
+    return transformers.GPT2Model(config)
 
 
 TOKENS = {"grid": (4, 4), "prefix": 0}
@@ -135,7 +135,7 @@ FAMILIES: dict[str, Family] = {
     "transformers BEiT": Family(lambda: hugging_face("beit"), "layers.?"),
     "transformers Swin": Family(lambda: hugging_face_swin(1), "*blocks.1", 64, hints=WHOLE),
     "transformers BERT": Family(text("bert"), "*layer.?", text=True, hints=TEXT_LINE),
-    "transformers GPT-2": Family(text("gpt2"), "h.?", text=True, hints=TEXT_LINE),
+    "transformers GPT-2": Family(gpt2, "h.?", text=True, hints=TEXT_LINE),
     "transformers Llama": Family(text("llama"), "layers.?", text=True, hints=TEXT_LINE),
     "torch TransformerEncoder": Family(encoder, "encoder.layers.?", hints=TOKENS),
 }

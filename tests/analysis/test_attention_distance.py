@@ -5,9 +5,7 @@ import math
 
 import numpy as np
 import pytest
-import timm
 import torch
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -29,6 +27,7 @@ from capture.attention_models import (
     torchvision_swin,
     torchvision_vit,
 )
+from packages import timm, transformers
 from reference import attention_maps as reference
 from repsim import CaptureError, InputError, LayerNotFoundError, NonFiniteError, RepsimWarning
 from repsim import attention_distance as measure

@@ -6,13 +6,11 @@ import copy
 
 import numpy as np
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
 from torch import nn
 
 import repsim
+from packages import timm, torchvision, transformers
 from reference.minibatch import minibatch_cka
 from repsim.analysis.maps import _grams
 
@@ -87,9 +85,9 @@ def test_resnet_with_a_vit_equals_the_reference_and_names_every_layer():
     check(result, xs, ys, some_x, some_y)
 
 
-@pytest.mark.parametrize("make", [torchvision.models.densenet121, torchvision.models.resnet18])
-def test_twins_score_one_on_the_diagonal_despite_in_place_relu(make):
-    model = make()
+@pytest.mark.parametrize("name", ["densenet121", "resnet18"])
+def test_twins_score_one_on_the_diagonal_despite_in_place_relu(name):
+    model = getattr(torchvision.models, name)()
     result = repsim.compare(model, copy.deepcopy(model), data=images(2), progress=False)
     np.testing.assert_allclose(np.diagonal(result.cka), 1, atol=1e-6)
     xs = activations(model, [images(1)[0]])

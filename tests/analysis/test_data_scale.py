@@ -6,12 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
-import timm
 import torch
 from torch import nn
 
 import repsim
 from analysis.plain import Counted, Shuffled, inputs, net, of_loops, unchanged
+from packages import timm
 from repsim import DegenerateWarning, InputError, NonFiniteError, compare, data_scale
 from repsim.analysis.maps import _grams
 

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import timm
 import torch
-import torchvision
 from torch import nn
 
 import repsim
 from analysis.plain import unchanged
+from packages import timm, torchvision
 from repsim import CaptureError, InputError, LayerNotFoundError, RepsimWarning, head_subset_cka
 
 quiet = {"progress": False}

@@ -6,14 +6,12 @@ import copy
 
 import numpy as np
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
 from torch import nn
 
 import repsim
 from analysis.plain import Counted, unchanged
+from packages import timm, torchvision, transformers
 from reference import ridge as reference
 from repsim import InputError, NonFiniteError, linear_probe
 from repsim.capture.tokens import Declared

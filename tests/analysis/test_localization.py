@@ -4,10 +4,7 @@ import weakref
 
 import numpy as np
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -17,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 import repsim
 from analysis.plain import activations, unchanged
 from analysis.plain import images as smooth_images
+from packages import timm, torchvision, transformers
 from reference import localization as loops
 from repsim import token_localization
 

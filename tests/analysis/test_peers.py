@@ -5,11 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 import repsim
 from analysis.plain import Shuffled, activations, images, inputs, net, reference, state
+from packages import torchvision
 from repsim import MinibatchCKA, compare
 from repsim.analysis.maps._gram_buffer import BLOCK_BYTES
 

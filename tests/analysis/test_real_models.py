@@ -4,13 +4,11 @@ import copy
 
 import numpy as np
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
 
 import repsim
 from analysis.plain import Counted, activations, agrees, images, of_loops, reference, unchanged
+from packages import timm, torchvision, transformers
 from repsim import compare
 
 

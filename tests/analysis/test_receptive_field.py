@@ -2,10 +2,7 @@
 
 import numpy as np
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -13,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import repsim
 from analysis.plain import images, unchanged
+from packages import timm, torchvision, transformers
 from reference import receptive_field as loops
 from repsim import effective_receptive_field
 

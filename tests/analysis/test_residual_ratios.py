@@ -4,18 +4,14 @@ import contextlib
 
 import numpy as np
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from timm.models.mlp_mixer import MlpMixer
-from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 import repsim
 from analysis.plain import Shuffled, images, unchanged
+from packages import timm, torchvision, transformers
 from reference import residual
 from repsim import CaptureError, DegenerateWarning, InputError, NonFiniteError, residual_ratios
 
@@ -151,7 +147,7 @@ def vit():
 
 
 def swin():
-    model = SwinTransformer(
+    model = timm.models.SwinTransformer(
         img_size=32,
         patch_size=4,
         embed_dim=8,
@@ -194,7 +190,9 @@ def resnet():
 
 
 def mixer():  # a branch that mixes tokens: its last weight's features are tokens
-    model = MlpMixer(img_size=32, patch_size=8, num_blocks=2, embed_dim=24, num_classes=3)
+    model = timm.models.mlp_mixer.MlpMixer(
+        img_size=32, patch_size=8, num_blocks=2, embed_dim=24, num_classes=3
+    )
     blocks = {
         f"blocks.{i}.mlp_channels": (block.norm2, block.mlp_channels)
         for i, block in enumerate(model.blocks)

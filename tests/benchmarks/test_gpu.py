@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-import gpu
 from reference import minibatch
 
 
@@ -17,15 +16,22 @@ def networks():
     return x.eval(), y.eval()
 
 
+@pytest.fixture(scope="module")
+def gpu():
+    import gpu
+
+    return gpu
+
+
 @pytest.fixture
-def tiny(monkeypatch):
+def tiny(gpu, monkeypatch):
     models = dict(zip("xy", networks(), strict=True))
     monkeypatch.setattr(gpu.timm, "create_model", models.__getitem__)
     return ["--device", "cpu", "--models", "x", "y", "--batch", "8", "--image", "8", "--no-peers"]
 
 
 @pytest.mark.slow
-def test_run_and_write(tiny, tmp_path, capsys):
+def test_run_and_write(gpu, tiny, tmp_path, capsys):
     page, found = tmp_path / "README.md", tmp_path / "found.json"
     page.write_text(f"before\n{gpu.START}\nold\n{gpu.END}\nafter\n")
     options = ["--repeats", "2", "--write", str(page), "--json", str(found)]
@@ -42,7 +48,7 @@ def test_run_and_write(tiny, tmp_path, capsys):
     assert all(len(row["seconds"]) == len(row["floor"]) == 2 for row in rows.values())
 
 
-def test_the_reference_is_minibatch_cka():
+def test_the_reference_is_minibatch_cka(gpu):
     torch.manual_seed(1)
     batches = [torch.randn(n, 3, 8, 8) for n in (8, 8)]
     models = networks()
@@ -55,7 +61,7 @@ def test_the_reference_is_minibatch_cka():
     assert values[0, 1] == pytest.approx(minibatch.minibatch_cka(xs, ys), abs=1e-7)
 
 
-def test_work_counts_what_is_multiplied(tiny):
+def test_work_counts_what_is_multiplied(gpu, tiny):
     bench = gpu.Bench(gpu.arguments(tiny))
     # conv and relu (one shape), flatten a view of relu, linear; flatten (a copy), linear, identity
     features = [144, 144, 5, 192, 6]
@@ -64,7 +70,7 @@ def test_work_counts_what_is_multiplied(tiny):
     assert found.bytes == sum(4 * 8 * p for p in features)
 
 
-def test_a_batch_that_does_not_fit_is_halved(tiny, monkeypatch):
+def test_a_batch_that_does_not_fit_is_halved(gpu, tiny, monkeypatch):
     bench = gpu.Bench(gpu.arguments(tiny))
 
     def call(name, size):
@@ -75,7 +81,7 @@ def test_a_batch_that_does_not_fit_is_halved(tiny, monkeypatch):
     assert bench.largest("anything") == 4
 
 
-def test_no_device():
+def test_no_device(gpu):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(SystemExit):

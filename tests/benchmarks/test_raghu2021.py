@@ -15,32 +15,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
-from scipy.ndimage import binary_dilation
+from PIL import Image
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("timm")
-pytest.importorskip("skimage")
-pytest.importorskip("sklearn")
+from packages import Package
 
-from PIL import Image  # noqa: E402
-
-from raghu2021 import images, steps, train  # noqa: E402
-from raghu2021.__main__ import main  # noqa: E402
-from raghu2021.experiments import (  # noqa: E402
-    across,
-    attention,
-    data_scale,
-    head_subsets,
-    norms,
-    places,
-    probes,
-    receptive,
-    skips,
-    within,
+images, models, steps, train = (
+    Package(f"raghu2021.{name}") for name in ("images", "models", "steps", "train")
 )
-from raghu2021.experiments._base import by_seed, number, verdict  # noqa: E402
-from raghu2021.models import QUICK, build  # noqa: E402
+(
+    base, across, attention, data_scale, head_subsets, norms, places, probes, receptive, skips,
+    within,
+) = (
+    Package(f"raghu2021.experiments.{name}")
+    for name in (
+        "_base", "across", "attention", "data_scale", "head_subsets", "norms", "places", "probes",
+        "receptive", "skips", "within",
+    )
+)  # fmt: skip
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 FIGURES = {
@@ -54,6 +47,12 @@ FIGURES = {
 VOID = {"meta", "img", "br"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _needed() -> None:
+    for package in ("timm", "skimage", "sklearn"):
+        pytest.importorskip(package)
+
+
 # Images
 
 
@@ -62,18 +61,19 @@ def photographs() -> images.Images:
     return images.photographs()
 
 
-@pytest.mark.parametrize("name", images.PHOTOGRAPHS)
-def test_photographs_ship_with_their_package(name: str) -> None:
-    package, file = images.PHOTOGRAPHS[name]
-    assert (resources.files(package) / file).is_file()
-    photograph = images.read(name)
-    assert photograph.ndim == 2
-    assert photograph.size == pytest.approx(images.AREA, rel=0.01)
-    assert 0 <= photograph.min() < photograph.max() <= 1
+def test_photographs_ship_with_their_package() -> None:
+    for name, (package, file) in images.PHOTOGRAPHS.items():
+        assert (resources.files(package) / file).is_file(), name
+        photograph = images.read(name)
+        assert photograph.ndim == 2, name
+        assert photograph.size == pytest.approx(images.AREA, rel=0.01), name
+        assert 0 <= photograph.min() < photograph.max() <= 1, name
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (418, 628), (455, 576), (478, 548), (421, 623)])
 def test_train_and_test_share_no_pixel(shape: tuple[int, int]) -> None:
+    from scipy.ndimage import binary_dilation
+
     # A photograph in which every pixel is its own number tells where a piece was cut.
     numbered = np.arange(shape[0] * shape[1], dtype=np.float64).reshape(shape)
     tiles, crops = images.cut(numbered, images.TRAIN_BLOCKS)
@@ -89,9 +89,9 @@ def test_train_and_test_share_no_pixel(shape: tuple[int, int]) -> None:
     assert len({float(crop[0, 0]) for crop in crops}) == len(crops)
 
 
-@pytest.mark.parametrize("make", [images.photographs, images.digits])
-def test_every_class_is_there_and_the_same_every_time(make) -> None:
-    one, other = make(), make()
+@pytest.mark.parametrize("kind", ["photographs", "digits"])
+def test_every_class_is_there_and_the_same_every_time(kind: str) -> None:
+    one, other = (getattr(images, kind)() for _ in range(2))
     for name in ("tiles", "labels", "test", "test_labels"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     for labels in (one.labels, one.test_labels):
@@ -104,13 +104,13 @@ def test_every_class_is_there_and_the_same_every_time(make) -> None:
     assert one.side % one.patch == 0
 
 
-@pytest.mark.parametrize("part", [0.03, 0.1, 0.3, 1.0])
-def test_parts_of_the_data_are_balanced_and_nested(photographs: images.Images, part: float) -> None:
-    n = photographs.fraction(part)
-    assert n == pytest.approx(part * len(photographs.tiles), abs=1)
-    counts = torch.bincount(photographs.labels[:n], minlength=len(photographs.classes))
-    assert counts.max() - counts.min() <= 1
-    assert counts.min() >= 1
+def test_parts_of_the_data_are_balanced_and_nested(photographs: images.Images) -> None:
+    for part in (0.03, 0.1, 0.3, 1.0):
+        n = photographs.fraction(part)
+        assert n == pytest.approx(part * len(photographs.tiles), abs=1), part
+        counts = torch.bincount(photographs.labels[:n], minlength=len(photographs.classes))
+        assert counts.max() - counts.min() <= 1, part
+        assert counts.min() >= 1, part
 
 
 def test_crops_are_cut_from_their_tiles(photographs: images.Images) -> None:
@@ -146,12 +146,12 @@ def test_training_learns_and_repeats() -> None:
     recipe = train.Recipe("cnn", steps=60, learning_rate=2e-3)
 
     def trained() -> torch.nn.Module:
-        model = build("cnn", digits, QUICK, recipe.seed)
+        model = models.build("cnn", digits, models.QUICK, recipe.seed)
         train.train(model, digits, recipe, progress=False)
         return model
 
     model = trained()
-    before = train.accuracy(build("cnn", digits, QUICK, 0), digits)
+    before = train.accuracy(models.build("cnn", digits, models.QUICK, 0), digits)
     assert train.accuracy(model, digits) > before + 0.3
     for one, other in zip(model.parameters(), trained().parameters(), strict=True):
         assert torch.equal(one, other)
@@ -166,7 +166,7 @@ def test_a_part_of_the_data_is_all_that_training_sees(monkeypatch: pytest.Monkey
             seen.append(chosen), crops(self, chosen, generator))[1],
     )  # fmt: skip
     recipe = train.Recipe("cnn", part=0.1, steps=4)
-    train.train(build("cnn", digits, QUICK, 0), digits, recipe, progress=False)
+    train.train(models.build("cnn", digits, models.QUICK, 0), digits, recipe, progress=False)
     drawn = torch.cat(seen)
     # 4 batches of 64 are more than two epochs of 108: each image twice or three times.
     counts = torch.bincount(drawn, minlength=108)
@@ -283,24 +283,21 @@ def test_digests_follow_settings_and_files(tmp_path: Path) -> None:
 # Findings: numbers that can be told without a model
 
 
-@pytest.mark.parametrize(
-    ("met", "numbers", "expected"),
-    [
+def test_verdicts() -> None:
+    for met, numbers, expected in (
         ([True, True], [], "holds"),
         ([True, False], [], "in part"),
         ([False, False], [], "does not hold"),
         ([], [], "undefined"),
         ([True], [0.1, float("nan")], "undefined"),
-    ],
-)
-def test_verdicts(met: list[bool], numbers: list[float], expected: str) -> None:
-    assert verdict(met, *numbers) == expected
+    ):
+        assert base.verdict(met, *numbers) == expected, (met, numbers)
 
 
 def test_numbers_are_written_with_their_errors() -> None:
-    assert number(-0.12345, 0.01) == "−0.123 ± 0.010"
-    assert by_seed([0.5, 0.25], digits=2) == "0.50 (other seed: 0.25)"
-    assert by_seed([0.5], [0.01], digits=2) == "0.50 ± 0.01"
+    assert base.number(-0.12345, 0.01) == "−0.123 ± 0.010"
+    assert base.by_seed([0.5, 0.25], digits=2) == "0.50 (other seed: 0.25)"
+    assert base.by_seed([0.5], [0.01], digits=2) == "0.50 ± 0.01"
 
 
 def cka_map(values: np.ndarray, names: list[str], error: float = 0.01) -> xr.Dataset:
@@ -580,6 +577,8 @@ def test_mistakes_are_named(
     if "test_vit" in arguments:  # enough images, so that the model's name is what is wrong
         for i in range(20):
             Image.new("RGB", (40, 40)).save(tmp_path / "few" / "a" / f"more{i}.png")
+    from raghu2021.__main__ import main
+
     folders = {name: str(tmp_path / name) for name in ("none", "few")}
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     with pytest.raises(SystemExit) as raised:

@@ -6,13 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import timm
 import torch
-import torchvision
-import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
+from packages import timm, torchvision, transformers
 from repsim.capture import AttentionCall, AttentionRecorder
 
 SIZE = 32

@@ -3,9 +3,7 @@
 import contextlib
 
 import pytest
-import timm
 import torch
-import transformers
 from torch import nn
 
 from capture.attention_models import (
@@ -27,6 +25,7 @@ from capture.attention_models import (
     unfused,
     with_weights,
 )
+from packages import timm, transformers
 from repsim import CaptureError
 from repsim.capture import AttentionRecorder
 

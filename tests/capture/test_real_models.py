@@ -4,21 +4,19 @@ import re
 from collections import Counter
 
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
 from torch import nn
 
+from packages import timm, torchvision, transformers
 from repsim._errors import CaptureError, LayerNotFoundError
 from repsim.capture import Recorder
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 CONVOLUTIONAL = {
-    "resnet18": torchvision.models.resnet18,
-    "densenet121": torchvision.models.densenet121,
-    "efficientnet_b0": torchvision.models.efficientnet_b0,
+    "resnet18": lambda: torchvision.models.resnet18(),
+    "densenet121": lambda: torchvision.models.densenet121(),
+    "efficientnet_b0": lambda: torchvision.models.efficientnet_b0(),
     "timm-efficientnet_b0": lambda: timm.create_model("efficientnet_b0", pretrained=False),
 }
 

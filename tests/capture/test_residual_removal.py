@@ -4,14 +4,12 @@ import copy
 import threading
 
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import repsim
+from packages import timm, torchvision, transformers
 from repsim import CaptureError, InputError, LayerNotFoundError, without_residual
 
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))

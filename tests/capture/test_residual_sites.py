@@ -4,17 +4,11 @@ import warnings
 from collections import Counter
 
 import pytest
-import timm
 import torch
-import torchvision
-import transformers
-from timm.models.mlp_mixer import MlpMixer
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.swin_transformer_v2 import SwinTransformerV2
-from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock
 from torch import nn
 
 import repsim
+from packages import timm, torchvision, transformers
 from repsim.capture import SiteFinder
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -44,6 +38,24 @@ def vit(**options):
     return create("vit_tiny_patch16_224", **SMALL, **options)
 
 
+def vit_of(block):
+    """A ViT of another kind of block, which timm calls by this name."""
+    return lambda: vit(block_fn=getattr(timm.models.vision_transformer, block))()
+
+
+def of_torchvision(name, **options):
+    return lambda: getattr(torchvision.models, name)(**options)
+
+
+def torchvision_convnext():
+    """As many blocks as convnext_tiny, narrower."""
+    setting = torchvision.models.convnext.CNBlockConfig
+    widths = [8, 16, 24, 32, None]
+    return torchvision.models.ConvNeXt(
+        [setting(*each) for each in zip(widths, widths[1:], (3, 3, 9, 3), strict=False)]
+    )
+
+
 def hugging(kind, **options):
     def make():
         config = getattr(transformers, f"{kind}Config")(**options)
@@ -57,8 +69,8 @@ MODELS = {
     "timm vit": (vit(), IMAGES, 4),
     "timm vit, LayerScale": (vit(init_values=0.1), IMAGES, 4),
     "timm vit, DropPath": (vit(drop_path_rate=0.3), IMAGES, 4),
-    "timm vit, post-norm": (vit(block_fn=ResPostBlock), IMAGES, 4),
-    "timm vit, parallel attention and MLP": (vit(block_fn=ParallelScalingBlock), IMAGES, 2),
+    "timm vit, post-norm": (vit_of("ResPostBlock"), IMAGES, 4),
+    "timm vit, parallel attention and MLP": (vit_of("ParallelScalingBlock"), IMAGES, 2),
     "timm vit, parallel pairs": (create("vit_small_patch16_18x2_224", **SMALL), IMAGES, 4),
     "timm DINOv3": (create("vit_small_patch16_dinov3", **SMALL), IMAGES, 4),
     "timm EVA": (
@@ -74,8 +86,8 @@ MODELS = {
     ),
     # The class token is a constant until it has met the image: its first skip is none.
     "timm CaiT": (create("cait_xxs24_224", **SMALL), IMAGES, 7),
-    "timm Swin": (lambda: SwinTransformer(**SWIN), IMAGES, 8),
-    "timm Swin v2": (lambda: SwinTransformerV2(**SWIN), IMAGES, 8),
+    "timm Swin": (lambda: timm.models.SwinTransformer(**SWIN), IMAGES, 8),
+    "timm Swin v2": (lambda: timm.models.swin_transformer_v2.SwinTransformerV2(**SWIN), IMAGES, 8),
     "timm ConvNeXt": (create("convnext_atto", depths=(1, 2, 1, 1), dims=(8, 8, 16, 16)), IMAGES, 5),
     "timm ConvNeXt v2": (
         create("convnextv2_atto", depths=(1, 2, 1, 1), dims=(8, 8, 16, 16)),
@@ -98,13 +110,19 @@ MODELS = {
     "timm RegNet, SE": (create("regnety_002"), IMAGES, (9, 4)),
     "timm RepVGG, no identity path": (create("repvgg_a0"), IMAGES, 0),
     "timm Mixer": (
-        lambda: MlpMixer(img_size=32, patch_size=16, num_blocks=2, embed_dim=16, num_classes=3),
+        lambda: timm.models.mlp_mixer.MlpMixer(
+            img_size=32, patch_size=16, num_blocks=2, embed_dim=16, num_classes=3
+        ),
         IMAGES,
         4,
     ),
     "timm DenseNet": (create("densenet121"), IMAGES, 0),
-    "timm VGG": (lambda: nn.Sequential(timm.create_model("vgg11").features), IMAGES, 0),
-    "torchvision ResNet": (torchvision.models.resnet18, IMAGES, (5, 3)),
+    "timm VGG": (
+        lambda: nn.Sequential(timm.create_model("vgg11", num_features=8).features),
+        IMAGES,
+        0,
+    ),
+    "torchvision ResNet": (of_torchvision("resnet18"), IMAGES, (5, 3)),
     "torchvision ViT": (
         lambda: torchvision.models.VisionTransformer(
             image_size=32, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32
@@ -119,9 +137,9 @@ MODELS = {
         IMAGES,
         8,
     ),
-    "torchvision ConvNeXt": (torchvision.models.convnext_tiny, IMAGES, 18),
-    "torchvision MobileNet v2": (torchvision.models.mobilenet_v2, IMAGES, 10),
-    "torchvision MobileNet v3": (torchvision.models.mobilenet_v3_small, IMAGES, 6),
+    "torchvision ConvNeXt": (torchvision_convnext, IMAGES, 18),
+    "torchvision MobileNet v2": (of_torchvision("mobilenet_v2", width_mult=0.25), IMAGES, 10),
+    "torchvision MobileNet v3": (of_torchvision("mobilenet_v3_small"), IMAGES, 6),
     "HF ViT": (hugging("ViT", **IMAGE), IMAGES, 4),
     "HF DINOv2": (hugging("Dinov2", **{**IMAGE, "mlp_ratio": 2}), IMAGES, 4),
     "HF CLIP": (hugging("CLIPVision", **IMAGE), IMAGES, 4),

@@ -13,10 +13,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-pytest.importorskip("torch")
-pytest.importorskip("sklearn")
-matplotlib_image = pytest.importorskip("matplotlib.image")
-
 SCRIPT = Path(__file__).parents[2] / "examples" / "digits.py"
 PICTURES = {
     "vit", "cnn", "cnn-vit", "layer-match", "untrained-vit", "vit-untrained-vit",
@@ -72,6 +68,12 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _needed() -> None:
+    for package in ("torch", "sklearn", "matplotlib"):
+        pytest.importorskip(package)
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("demo") / "new" / "folder"
@@ -102,10 +104,12 @@ def test_it_says_what_it_found_and_where_it_is(demo: tuple[Path, str]) -> None:
 
 
 def test_pictures_are_pictures(demo: tuple[Path, str]) -> None:
+    from matplotlib.image import imread
+
     out, _ = demo
     assert {file.stem for file in out.glob("*.png")} == PICTURES | {"digits"}
     for name in PICTURES:
-        image = matplotlib_image.imread(out / f"{name}.png")
+        image = imread(out / f"{name}.png")
         assert min(image.shape[:2]) > 500, name
         assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 50, name
 
