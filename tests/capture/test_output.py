@@ -5,10 +5,11 @@ from collections import OrderedDict, namedtuple
 import numpy as np
 import pytest
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from torch import nn
 
-from repsim._errors import CaptureError
-from repsim.capture._output import owned, pick
+from packages import transformers
+from repsim import CaptureError
+from repsim.capture import Recorder
 
 Pair = namedtuple("Pair", ["first", "second"])
 A, B = torch.ones(2, 3), torch.zeros(2, 5)
@@ -16,135 +17,173 @@ IDS = torch.tensor([1, 2])
 LOSS = torch.tensor(0.5)
 
 
-class TestDefaultRule:
-    @pytest.mark.parametrize(
-        "output",
-        [
-            A,
-            (A, B),
-            [None, A, B],
-            (None, 3, "x", IDS, LOSS, A, B),
-            Pair(None, A),
-            Pair(A, B),
-            {"ids": IDS, "hidden": A, "more": B},
-            OrderedDict(b=A, a=B),
-            BaseModelOutputWithPooling(last_hidden_state=A, pooler_output=B),
-            BaseModelOutputWithPooling(pooler_output=A),
-            ((None, (LOSS, [A])), B),
-            {"cache": (IDS, {"k": A}), "x": B},
-        ],
-    )
-    def test_first_float_tensor_depth_first(self, output):
-        assert pick(output, "layer") is A
+class Gives(nn.Module):
+    """Returns the same thing whatever it is given."""
 
-    def test_a_tensor_is_itself_whatever_its_dtype(self):
-        assert pick(IDS, "layer") is IDS
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
 
-    @pytest.mark.parametrize(
-        ("output", "shown"),
-        [
-            (None, "NoneType"),
-            ((None, 3), "tuple of (NoneType, int)"),
-            ((LOSS, IDS), "tuple of (Tensor, Tensor)"),
-            ({"ids": IDS}, "dict with keys ['ids']"),
-            ("text", "str"),
-        ],
-    )
-    def test_without_one_the_error_names_module_and_type(self, output, shown):
+    def forward(self, x):
+        return self.output
+
+
+class Net(nn.Module):
+    """A layer that returns `output`, and one that returns a batch."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.layer, self.batch = Gives(output), nn.Identity()
+
+    def forward(self, x):
+        self.layer(x)
+        return self.batch(x)
+
+
+def recorded(output, layers="layer", **options):
+    net = Net(output)
+    with Recorder(net, layers, **options) as recorder:
+        net(torch.ones(2, 1))
+    return recorder
+
+
+def hugging_face(**fields):
+    return transformers.modeling_outputs.BaseModelOutputWithPooling(**fields)
+
+
+def test_the_first_float_tensor_depth_first():
+    for output in (
+        A,
+        (A, B),
+        [None, A, B],
+        (None, 3, "x", IDS, LOSS, A, B),
+        Pair(None, A),
+        Pair(A, B),
+        {"ids": IDS, "hidden": A, "more": B},
+        OrderedDict(b=A, a=B),
+        hugging_face(last_hidden_state=A, pooler_output=B),
+        hugging_face(pooler_output=A),
+        ((None, (LOSS, [A])), B),
+        {"cache": (IDS, {"k": A}), "x": B},
+    ):
+        assert torch.equal(recorded(output)["layer"], A), output
+
+
+def test_a_tensor_is_itself_whatever_its_dtype():
+    assert torch.equal(recorded(IDS)["layer"], IDS)
+
+
+def test_without_one_the_error_names_module_and_type():
+    for output, shown in (
+        (None, "NoneType"),
+        ((None, 3), "tuple of (NoneType, int)"),
+        ((LOSS, IDS), "tuple of (Tensor, Tensor)"),
+        ({"ids": IDS}, "dict with keys ['ids']"),
+        ("text", "str"),
+    ):
         with pytest.raises(CaptureError) as caught:
-            pick(output, "blocks.3")
-        assert "layer 'blocks.3' gave no tensor" in str(caught.value)
+            recorded(output)
+        assert "layer 'layer' gave no tensor" in str(caught.value), shown
         assert f"it returned: {shown}\n" in str(caught.value)
-        assert "select=" in str(caught.value)
-        assert caught.value.quiet
-
-    def test_a_number(self):
-        with pytest.raises(CaptureError, match="'loss' returned a number"):
-            pick(LOSS, "loss")
+        assert "select=" in str(caught.value), shown
+        # A glob leaves it out without a word: warnings are errors here.
+        assert list(recorded(output, "*")) == ["batch"], shown
 
 
-class TestSelect:
-    @pytest.mark.parametrize(
-        ("output", "select"),
-        [
-            ((B, A), 1),
-            ([B, A], -1),
-            (Pair(B, A), 1),
-            ({"x": B, "y": A}, "y"),
-            (BaseModelOutputWithPooling(last_hidden_state=B, pooler_output=A), "pooler_output"),
-            ((B, A), lambda output: output[1]),
-        ],
-    )
-    def test_takes_what_is_asked_for(self, output, select):
-        assert pick(output, "layer", select) is A
+def test_a_number():
+    with pytest.raises(CaptureError, match="'layer' returned a number"):
+        recorded(LOSS)
+    assert list(recorded(LOSS, "*")) == ["batch"]
 
-    @pytest.mark.parametrize(
-        ("output", "select"),
-        [
-            ((A, B), 2),
-            ((A, None), 1),
-            (A, 0),  # not the first sample
-            (A, "hidden"),
-            ({"x": A}, "y"),
-            ({"x": A}, 0),
-            ((A, B), lambda output: output),
-        ],
-    )
-    def test_never_falls_back(self, output, select):
-        with pytest.raises(CaptureError, match=r"layer 'layer' gave no tensor"):
-            pick(output, "layer", select)
 
-    def test_a_failing_callable_names_the_layer(self):
-        with pytest.raises(KeyError, match="on layer 'layer', given dict with keys") as caught:
-            pick({"x": A}, "layer", lambda output: output["y"])
-        assert "'layer'" in caught.value.__notes__[0]
+def test_select_takes_what_is_asked_for():
+    for output, select in (
+        ((B, A), 1),
+        ([B, A], -1),
+        (Pair(B, A), 1),
+        ({"x": B, "y": A}, "y"),
+        (hugging_face(last_hidden_state=B, pooler_output=A), "pooler_output"),
+        ((B, A), lambda output: output[1]),
+    ):
+        assert torch.equal(recorded(output, select=select)["layer"], A), (output, select)
+
+
+def test_select_never_falls_back():
+    for output, select in (
+        ((A, B), 2),
+        ((A, None), 1),
+        (A, 0),  # not the first sample
+        (A, "hidden"),
+        ({"x": A}, "y"),
+        ({"x": A}, 0),
+        ((A, B), lambda output: output),
+    ):
+        try:
+            recorded(output, select=select)
+        except CaptureError as error:
+            assert "layer 'layer' gave no tensor" in str(error), (output, select)  # noqa: PT017
+        else:
+            pytest.fail(f"select={select!r} of {output} was something")
+
+
+def test_a_failing_select_names_the_layer():
+    with pytest.raises(KeyError, match="on layer 'layer', given dict with keys") as caught:
+        recorded({"x": A}, select=lambda output: output["y"])
+    assert "'layer'" in caught.value.__notes__[0]
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize(
-    ("make", "kind", "repair"),
-    [
-        (lambda: torch.nested.nested_tensor([A, B[:, :3]]), "nested", "to_padded_tensor(0.0)"),
-        (lambda: A.to_sparse(), "sparse", "to_dense()"),
-        (lambda: A.to(torch.complex64), "complex", "view_as_real"),
-    ],
-)
-def test_tensors_that_are_no_representations(make, kind, repair):
-    with pytest.raises(CaptureError, match=f"'layer' returned a {kind} tensor") as caught:
-        pick(make(), "layer")
-    assert repair in str(caught.value)
-    assert not caught.value.quiet
+def test_tensors_that_are_no_representations():
+    for output, kind, repair in (
+        (torch.nested.nested_tensor([A, B[:, :3]]), "nested", "to_padded_tensor(0.0)"),
+        (A.to_sparse(), "sparse", "to_dense()"),
+        (A.to(torch.complex64), "complex", "view_as_real"),
+    ):
+        with pytest.raises(CaptureError, match=f"'layer' returned a {kind} tensor") as caught:
+            recorded(output)
+        assert repair in str(caught.value)
+        with pytest.warns(UserWarning, match=f"left out:\n  layer a {kind} tensor"):
+            assert list(recorded(output, "*")) == ["batch"]
 
 
-class TestOwned:
-    @pytest.mark.parametrize(
-        "view",
-        [
-            lambda t: t,
-            lambda t: t[:, 0],
-            lambda t: t.flatten(),
-            lambda t: t.detach(),
-            lambda t: t.numpy(),
-            lambda t: t[1:].numpy(),
-            lambda t: (t, 1),
-            lambda t: [t[0]],
-            lambda t: {"x": t.T},
-        ],
-    )
-    def test_what_shares_memory_is_copied(self, view):
-        source = torch.arange(6.0).reshape(2, 3)
-        before = view(source.clone())
-        kept = owned(view(source), source)
-        source.zero_()
-        assert type(kept) is type(before)
-        assert str(kept) == str(before)
+class Overwritten(nn.Module):
+    """Its layer's output is overwritten in place before the forward ends."""
 
-    @pytest.mark.parametrize("compute", [lambda t: t @ t.T, lambda t: (t + 1).numpy(), lambda t: 3])
-    def test_what_does_not_is_kept(self, compute):
-        source = torch.ones(2, 3)
-        value = compute(source)
-        assert owned(value, source) is value
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Identity()
 
-    def test_an_array_from_elsewhere_is_kept(self):
-        value = np.ones(3)
-        assert owned(value, torch.ones(3)) is value
+    def forward(self, x):
+        return self.layer(x.clone()).zero_()
+
+
+def test_what_shares_memory_with_an_output_is_copied():
+    x, net = torch.arange(6.0).reshape(2, 3), Overwritten()
+    for view in (
+        lambda t: t,
+        lambda t: t[:, 0],
+        lambda t: t.flatten(),
+        lambda t: t.detach(),
+        lambda t: t.numpy(),
+        lambda t: t[1:].numpy(),
+        lambda t: (t, 1),
+        lambda t: [t[0]],
+        lambda t: {"x": t.T},
+    ):
+        with Recorder(net, "layer", transform=view) as recorder:
+            net(x)
+        kept, expected = recorder["layer"], view(x.clone())
+        assert type(kept) is type(expected)
+        assert str(kept) == str(expected)
+
+
+def test_what_shares_none_is_kept_as_it_is():
+    elsewhere = np.ones(3)
+    for compute in (lambda t: t @ t.T, lambda t: (t + 1).numpy(), lambda t: 3, lambda t: elsewhere):
+        made = []
+
+        def transform(tensor, compute=compute, made=made):
+            made.append(compute(tensor))
+            return made[-1]
+
+        assert recorded(A, transform=transform)["layer"] is made[0]
