@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -24,45 +23,29 @@ settings.load_profile("repsim")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let quick tests compile quickly: jax is most of their time, and compiling is most of jax."""
-    if config.option.markexpr == "not slow":
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    """Let jax compile quickly, because compiling is most of what its tests do.
 
-
-UNCOMPILED_JAX = {
-    ("attention", "test_backends.py"),
-    ("measures", "test_backends.py"),
-    ("measures", "test_errors.py"),
-    ("streaming", "test_inputs.py"),
-    ("streaming", "test_values.py"),
-}
-"""Where jax without ``jit`` is among the quick tests."""
+    What XLA does to the program stays on. What these flags leave out makes machine code faster,
+    which does not matter to arrays this small. An empty ``XLA_FLAGS`` tests with XLA's defaults.
+    """
+    if "XLA_FLAGS" not in os.environ:
+        os.environ["XLA_FLAGS"] = " ".join(
+            ("--xla_cpu_use_fusion_emitters=false", "--xla_backend_optimization_level=0")
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark most cases on jax as slow: compiling was more than half of the time of quick tests.
+    """Mark cases on jax as slow, except those of tests that are marked ``quick_on_jax``.
 
-    Without ``jit`` it compiles every operation for every shape: quick in a file of each package.
-    With it, and in those files, every third case of a table: three divides neither two estimators
-    nor two dtypes nor five kernels, so that none of these is left out. The other frameworks go
-    through the same lines and run all cases; so does jax where slow tests run.
+    jax compiles every operation for every shape and every dtype. The other frameworks go through
+    the same lines of repsim.
     """
-    seen: Counter[tuple[object, str]] = Counter()
     for item in items:
-        strings = _strings(item)
-        for name in {"jax", "jax-jit"}.intersection(strings):
-            table = getattr(item, "function", None), name
-            elsewhere = (item.path.parent.name, item.path.name) not in UNCOMPILED_JAX
-            if seen[table] % 3 or (name == "jax" and elsewhere):
-                item.add_marker(pytest.mark.slow)
-            seen[table] += 1
-
-
-def _strings(item: pytest.Item) -> list[str]:
-    """The parameters of a test that are strings: names of frameworks, estimators, dtypes."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return [value for value in parameters.values() if isinstance(value, str)]
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        on_jax = any(isinstance(p, str) and p in ("jax", "jax-jit") for p in parameters)
+        if on_jax and not item.get_closest_marker("quick_on_jax"):
+            item.add_marker(pytest.mark.slow)
 
 
 class Backend:

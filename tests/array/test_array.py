@@ -48,6 +48,19 @@ def test_unit_scale_loses_no_digit(value):
     assert scaled[0] * scale == value
 
 
+def test_unit_scale_of_columns_and_rows():
+    x = np.asarray([[3.0, 0.0, 1e-30], [-5.0, 0.0, 3e-30]])
+    for axis, columns in ((0, x.T), (1, x)):
+        scaled, scale = unit_scale(np, x, axis=axis)
+        assert scaled.shape == x.shape
+        for row, out, each_scale in zip(
+            columns, scaled if axis else scaled.T, scale.ravel(), strict=True
+        ):
+            wanted, wanted_scale = unit_scale(np, row)
+            assert each_scale == wanted_scale
+            np.testing.assert_array_equal(out, wanted)
+
+
 def test_unit_scale_of_zero():
     scaled, scale = unit_scale(np, np.zeros((2, 2)))
     assert float(scale) == 1

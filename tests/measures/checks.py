@@ -68,20 +68,22 @@ def half(function, x, y, expected, tolerance, **options):
 
 
 def right_gradient(function, x, y, **options):
-    """torch by finite differences; the gradient of x."""
+    """torch, by finite differences along a random direction; the gradients of x and y."""
     torch = pytest.importorskip("torch")
     a, b = (torch.tensor(z, requires_grad=True) for z in (x, y))
-    assert torch.autograd.gradcheck(lambda s, t: function(s, t, **options), (a, b))
+    assert torch.autograd.gradcheck(lambda s, t: function(s, t, **options), (a, b), fast_mode=True)
     function(a, b, **options).backward()
-    assert float(a.grad.abs().max()) > 1e-6
+    assert float(a.grad.abs().max()) > 1e-4
     return a.grad.numpy(), b.grad.numpy()
 
 
-def same_gradient(function, x, y, **options):
-    """As :func:`right_gradient`, and compiled jax the same as torch."""
+def same_gradient(function, x, y, *, compiled=True, **options):
+    """As :func:`right_gradient`, and jax the same as torch."""
     jax = pytest.importorskip("jax")
     expected = right_gradient(function, x, y, **options)
     with jax.enable_x64(True):
-        gradient = jax.jit(jax.grad(lambda s, t: function(s, t, **options), argnums=(0, 1)))
-        for out, wanted in zip(gradient(x, y), expected, strict=True):
-            np.testing.assert_allclose(out, wanted, rtol=1e-6, atol=1e-9)
+        gradient = jax.grad(lambda s, t: function(s, t, **options), argnums=(0, 1))
+        gradient = jax.jit(gradient) if compiled else gradient
+        out = gradient(jax.numpy.asarray(x), jax.numpy.asarray(y))
+    for mine, wanted in zip(out, expected, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-6, atol=1e-9)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from reference import hsic as reference
 from reference import kernels as grams
 from reference.data import related
@@ -20,9 +21,9 @@ KERNELS = {
 SHAPES = {"features": (20, 3, 4), "grams": (8, 20, 30)}
 
 
-@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
-@pytest.mark.parametrize("kernel", list(KERNELS))
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each("estimator", ["biased", "unbiased"])
+@each("kernel", list(KERNELS))
+@each("dtype", ["float32", "float64"])
 def test_values(backend, kernel, estimator, dtype):
     if backend.compiled and dtype == "float32" and kernel != "linear":
         pytest.skip("compiling each takes a second; eager jax covers the dtypes")
@@ -55,7 +56,7 @@ def test_values(backend, kernel, estimator, dtype):
                 np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("kernel", list(KERNELS))
+@each("kernel", list(KERNELS))
 def test_inputs_are_not_written_to(eager, kernel):
     for shape in SHAPES.values():
         x, y = related(*shape)
@@ -94,7 +95,7 @@ def test_feature_maps(backend):
     np.testing.assert_allclose(float(out), expected, rtol=1e-11)
 
 
-@pytest.mark.parametrize(
+@each(
     ("dtype_x", "dtype_y", "result"),
     [
         ("float16", "float16", "float32"),
@@ -126,17 +127,14 @@ def test_jax_without_float64():
     jax = pytest.importorskip("jax")
     x, y = related(40, 6, 8)
     x, y = x.astype(np.float32), y.astype(np.float32)
-    for estimator in ("biased", "unbiased"):
-        for name in ("linear", "rbf"):
-            gram = grams.KERNELS[name]
-            expected = reference.cka(gram(x), gram(y), estimator)
-            out = jax.jit(
-                lambda a, b, name=name, estimator=estimator: repsim.cka(
-                    a, b, kernel=name, estimator=estimator
-                )
-            )(jax.numpy.asarray(x), jax.numpy.asarray(y))
-            assert out.dtype == np.float32
-            assert float(out) == pytest.approx(expected, rel=1e-5)
+    combinations = [(k, e) for k in ("linear", "rbf") for e in ("biased", "unbiased")]
+    run = jax.jit(lambda a, b: [repsim.cka(a, b, kernel=k, estimator=e) for k, e in combinations])
+    outputs = run(jax.numpy.asarray(x), jax.numpy.asarray(y))
+    for (name, estimator), out in zip(combinations, outputs, strict=True):
+        gram = grams.KERNELS[name]
+        expected = reference.cka(gram(x), gram(y), estimator)
+        assert out.dtype == np.float32
+        assert float(out) == pytest.approx(expected, rel=1e-5), (name, estimator)
     whole = jax.numpy.asarray(np.rint(3 * x).astype(np.int32))
     out = repsim.cka(whole, jax.numpy.asarray(y))
     assert out.dtype == np.float32
@@ -158,13 +156,15 @@ def test_nan_under_jit_comes_out_as_nan():
     jax = pytest.importorskip("jax")
     x, y = related(10, 4, 5)
     x[3, 1] = np.nan
-    for name, estimator in (("linear", "biased"), ("linear", "unbiased"), ("rbf", "unbiased")):
-        out = jax.jit(
-            lambda a, b, name=name, estimator=estimator: repsim.cka(
-                a, b, kernel=name, estimator=estimator
-            )
-        )(jax.numpy.asarray(x), jax.numpy.asarray(y))
-        assert np.isnan(float(out)), (name, estimator)
+
+    def values(a, b):
+        return (
+            repsim.cka(a, b),
+            repsim.cka(a, b, estimator="unbiased"),
+            repsim.cka(a, b, kernel="rbf", estimator="unbiased"),
+        )
+
+    assert np.isnan(jax.jit(values)(jax.numpy.asarray(x), jax.numpy.asarray(y))).all()
 
 
 def test_torch_keeps_the_graph_and_not_more():

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
+from cases import each
+from measures.checks import right_gradient, same_gradient
 from reference import canonical
 from reference.data import oracle, related
 from repsim.measures.parts._subspace import leading, subspace
@@ -110,8 +112,8 @@ def test_more_directions_than_there_are_is_all_of_them():
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("statistic", STATISTICS)
+@each("dtype", ["float32", "float64"])
+@each("statistic", STATISTICS)
 def test_dependent_columns_add_no_direction(dtype, statistic):
     x, y = (z.astype(dtype) for z in related(40, 4, 3, 5))
     expected = float(repsim.cca(x, y, statistic=statistic))
@@ -127,7 +129,7 @@ def test_dependent_columns_add_no_direction(dtype, statistic):
     assert float(repsim.pwcca(twice, x)) == pytest.approx(weighted, rel=2e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each("dtype", ["float32", "float64"])
 def test_a_small_feature_is_a_direction(dtype):
     """CCA does not see the scale of a column, even far below the rounding of the largest."""
     x, y = (z.astype(dtype) for z in related(40, 4, 3, 5))
@@ -165,7 +167,7 @@ def test_independent_data_by_chance():
     assert abs(np.mean(values) - p / (n - 1)) < 4 * error
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@each("function", FUNCTIONS)
 def test_as_many_features_as_samples(function):
     """Every correlation with anything is 1: not a similarity."""
     options = {"variance": 1.0} if function is repsim.svcca else {}
@@ -186,7 +188,7 @@ def test_svcca_of_more_features_than_samples():
     undefined(lambda: repsim.svcca(x, y, directions=11), "x spans", "y spans")
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@each("function", FUNCTIONS)
 def test_constant(function):
     x, y = related(20, 3, 4)
     x[:] = [0.1, 0.3, 7.7]
@@ -196,36 +198,41 @@ def test_constant(function):
     undefined(lambda: function(x, x), f"{name}: x is constant", f"{name}: y is constant")
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_undefined_under_jit(function):
+def under_jit(values, *arrays):
+    """All values of one compilation."""
     jax = pytest.importorskip("jax")
+    with jax.enable_x64(True):
+        return [float(out) for out in jax.jit(values)(*arrays)]
+
+
+def test_undefined_under_jit():
     x, y = related(8, 3, 2)
     wide = related(8, 9, 2)[0]
-    options = {"variance": 1.0} if function is repsim.svcca else {}
-    with jax.enable_x64(True):
-        apply = jax.jit(lambda a, b: function(a, b, **options))
-        expected = float(function(x, y, **options))
-        assert float(apply(x, y)) == pytest.approx(expected, rel=1e-10)
-        assert np.isnan(float(apply(np.ones((8, 3)), y)))
-        assert np.isnan(float(apply(wide, y)))
+
+    def values(a, b):
+        return repsim.cca(a, b), repsim.svcca(a, b, variance=1.0), repsim.pwcca(a, b)
+
+    assert under_jit(values, x, y) == pytest.approx(list(map(float, values(x, y))), rel=1e-10)
+    assert np.isnan(under_jit(values, np.ones((8, 3)), y)).all()
+    assert np.isnan(under_jit(values, wide, y)).all()
 
 
 def test_columns_not_kept_weigh_nothing_under_jit():
     """There the basis keeps its shape, and what is not kept is zero."""
-    jax = pytest.importorskip("jax")
     x, y = related(20, 4, 3, 5)
     x = np.concatenate([x, x[:, :2]], axis=1)
     y[:, 1] = 0.3
-    with jax.enable_x64(True):
-        for function, options in (
-            (repsim.cca, {}),
-            (repsim.cca, {"statistic": "mean_rho_squared"}),
-            (repsim.svcca, {"variance": 0.6}),
-            (repsim.svcca, {"directions": 1}),
-            (repsim.pwcca, {}),
-        ):
-            out = jax.jit(lambda a, b, f=function, o=options: f(a, b, **o))(x, y)
-            assert float(out) == pytest.approx(float(function(x, y, **options)), rel=1e-9)
+
+    def values(a, b):
+        return (
+            repsim.cca(a, b),
+            repsim.cca(a, b, statistic="mean_rho_squared"),
+            repsim.svcca(a, b, variance=0.6),
+            repsim.svcca(a, b, directions=1),
+            repsim.pwcca(a, b),
+        )
+
+    assert under_jit(values, x, y) == pytest.approx(list(map(float, values(x, y))), rel=1e-9)
 
 
 def test_options_are_checked():
@@ -244,24 +251,21 @@ def test_options_are_checked():
 
 
 GRADIENTS = [
-    pytest.param(repsim.cca, {}, (9, 3, 2), marks=pytest.mark.slow),
+    (repsim.cca, {}, (9, 3, 2)),
     (repsim.cca, {"statistic": "mean_rho_squared"}, (9, 3, 2)),
     (repsim.svcca, {"variance": 0.8}, (9, 3, 2)),
-    pytest.param(repsim.svcca, {"directions": 2}, (8, 12, 10), marks=pytest.mark.slow),
+    (repsim.svcca, {"directions": 2}, (8, 12, 10)),
     (repsim.pwcca, {}, (9, 2, 3)),
 ]
 
 
-@pytest.mark.parametrize(("function", "options", "shape"), GRADIENTS)
+@each(("function", "options", "shape"), GRADIENTS)
 def test_gradients(function, options, shape):
-    torch = pytest.importorskip("torch")
-    jax = pytest.importorskip("jax")
-    arrays = related(*shape, 2)
-    a, b = (torch.tensor(z, requires_grad=True) for z in arrays)
-    assert torch.autograd.gradcheck(lambda x, y: function(x, y, **options), (a, b))
-    function(a, b, **options).backward()
-    assert float(a.grad.abs().max()) > 1e-4
-    with jax.enable_x64(True):
-        out = jax.grad(lambda x, y: function(x, y, **options), argnums=(0, 1))(*arrays)
-    for mine, theirs in zip(out, (a.grad, b.grad), strict=True):
-        np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-6, atol=1e-9)
+    right_gradient(function, *related(*shape, 2), **options)
+
+
+@pytest.mark.slow
+@each(("function", "options", "shape"), GRADIENTS)
+def test_gradients_of_jax_agree(function, options, shape):
+    """Without jit, where directions that are not kept are cut off."""
+    same_gradient(function, *related(*shape, 2), compiled=False, **options)

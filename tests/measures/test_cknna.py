@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from measures.checks import half, lives_with_its_inputs, refuses, same_gradient, undefined
 from reference import hsic, kernels
 from reference import neighbours as reference
@@ -17,15 +18,15 @@ def test_oracle():
     assert float(repsim.cknna(x, y, k=9)) == pytest.approx(0.5647127621469, abs=1e-12)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each("dtype", ["float32", "float64"])
 def test_values(backend, dtype):
     x, y = (z.astype(dtype) for z in related(12, 5, 7))
     rtol = {"float32": 1e-5, "float64": 1e-11}[dtype]
     lives_with_its_inputs(backend, repsim.cknna, x, y, reference.cknna(x, y, 4), rtol, k=4)
 
 
-@pytest.mark.parametrize("k", [2, 4, 6, 9])
-@pytest.mark.parametrize("seed", range(3))
+@each("k", [2, 4, 6, 9])
+@each("seed", range(3))
 def test_every_k_in_both_orders(k, seed):
     x, y = related(10, 4, 30, seed)
     for a, b in ((x, y), (y, x)):
@@ -65,7 +66,7 @@ def test_ties_share_their_places():
     assert float(repsim.cknna(x, 3 * x, k=4)) == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e8, 1e-8])
+@each("scale", [1e8, 1e-8])
 def test_scale_and_mean_in_float32(scale):
     x, y = ((z + 30).astype(np.float32) for z in related(20, 5, 6))
     wide = float(repsim.cknna(x.astype(float), y.astype(float), k=5))
@@ -83,8 +84,8 @@ def test_gradients():
     same_gradient(repsim.cknna, *related(8, 3, 4, 2), k=4)
 
 
-@pytest.mark.parametrize("value", [0.1, 7.7])
-@pytest.mark.parametrize("k", [3, 10])
+@each("value", [0.1, 7.7])
+@each("k", [3, 10])
 def test_constant(value, k):
     x, y = np.full((11, 3), value, np.float32), related(11, 3, 4)[1].astype(np.float32)
     undefined(lambda: repsim.cknna(x, y, k=k), "x", about="no positive HSIC")

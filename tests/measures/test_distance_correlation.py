@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from measures.checks import (
     half,
     lives_with_its_inputs,
@@ -19,17 +20,15 @@ EXPECTED = {"biased": reference.distance_correlation, "unbiased": reference.bias
 ESTIMATORS = list(EXPECTED)
 
 
-@pytest.mark.parametrize(
-    ("estimator", "expected"), [("biased", 0.82133744062886), ("unbiased", 0.68445031183707)]
-)
+@each(("estimator", "expected"), [("biased", 0.82133744062886), ("unbiased", 0.68445031183707)])
 def test_oracle(estimator, expected):
     out = repsim.distance_correlation(*oracle(), estimator=estimator)
     assert float(out) == pytest.approx(expected, abs=1e-12)
     assert EXPECTED[estimator](*oracle()) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each("estimator", ESTIMATORS)
+@each("dtype", ["float32", "float64"])
 def test_values(backend, estimator, dtype):
     if backend.name == "jax" and dtype == "float32":
         pytest.skip("every dtype is compiled again; the registry's tests have both")
@@ -47,8 +46,8 @@ def test_values(backend, estimator, dtype):
     )
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("p", [1, 40])
+@each("estimator", ESTIMATORS)
+@each("p", [1, 40])
 def test_one_and_many_features(estimator, p):
     x, y = related(10, p, 3)
     out = repsim.distance_correlation(x, y, estimator=estimator)
@@ -75,8 +74,8 @@ def test_mean_over_independent_data():
     assert np.mean(values["biased"]) > 0.8
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("mean", [30, 1e4])
+@each("estimator", ESTIMATORS)
+@each("mean", [30, 1e4])
 def test_a_large_mean_in_float32(eager, mean, estimator):
     if eager.name == "jax" and mean == 30:
         pytest.skip("the larger one is harder")
@@ -85,10 +84,9 @@ def test_a_large_mean_in_float32(eager, mean, estimator):
     assert float(out) == pytest.approx(EXPECTED[estimator](x, y), abs=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(
-    ("dtype", "scale"),
-    [("float32", 1e8), ("float32", 1e-8), ("float64", 1e15), ("float64", 1e-15)],
+@each("estimator", ESTIMATORS)
+@each(
+    ("dtype", "scale"), [("float32", 1e8), ("float32", 1e-8), ("float64", 1e15), ("float64", 1e-15)]
 )
 def test_scale_does_not_matter(dtype, scale, estimator):
     x, y = (z.astype(dtype) for z in related(10, 5, 4))
@@ -98,19 +96,19 @@ def test_scale_does_not_matter(dtype, scale, estimator):
     assert out == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@each("estimator", ESTIMATORS)
 def test_half_precision(estimator):
     x, y = related(12, 6, 5)
     half(repsim.distance_correlation, x, y, EXPECTED[estimator], 1e-6, estimator=estimator)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@each("estimator", ESTIMATORS)
 def test_gradients(estimator):
     check = same_gradient if estimator == "unbiased" else right_gradient
     check(repsim.distance_correlation, *related(6, 3, 4, 2), estimator=estimator)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@each("estimator", ESTIMATORS)
 def test_duplicates(estimator):
     x, y = related(8, 5, 6)
     rows = [*range(8), 0, 0, 3]
@@ -123,8 +121,8 @@ def test_duplicates(estimator):
     assert bool(torch.isfinite(a.grad).all())
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("value", [0.0, 0.1, 7.7])
+@each("estimator", ESTIMATORS)
+@each("value", [0.0, 0.1, 7.7])
 def test_constant(value, estimator):
     x = np.full((37, 3), value, np.float32)
     y = related(37, 3, 4)[1].astype(np.float32)

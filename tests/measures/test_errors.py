@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from reference.data import related
 from repsim.kernels import RBF, Polynomial
 
@@ -47,7 +48,7 @@ def test_different_n_under_jit(function):
         jax.jit(function)(jax.numpy.asarray(X), jax.numpy.asarray(Y[:9]))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
+@each("n", [1, 2, 3])
 def test_too_few_for_the_unbiased_estimator(function, n):
     with refused(
         repsim.InputError,
@@ -68,8 +69,8 @@ def test_too_few_for_the_biased_estimator(function):
     assert np.isfinite(function(X[:2], Y[:2]))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("argument", ["x", "y"])
+@each("bad", [np.nan, np.inf, -np.inf])
+@each("argument", ["x", "y"])
 def test_not_finite(function, eager, argument, bad):
     arrays = {"x": X.copy(), "y": Y.copy()}
     arrays[argument][7, 2] = bad
@@ -99,7 +100,7 @@ def test_not_finite_in_a_feature_map(function):
         function(x, np.random.default_rng(0).standard_normal((6, 2)))
 
 
-@pytest.mark.parametrize("argument", ["x", "y"])
+@each("argument", ["x", "y"])
 def test_one_dimension(function, eager, argument):
     arrays = {"x": X, "y": Y}
     arrays[argument] = arrays[argument][:, 0]
@@ -112,7 +113,7 @@ def test_one_dimension(function, eager, argument):
         function(*(eager.array(a) for a in arrays.values()))
 
 
-@pytest.mark.parametrize("argument", ["x", "y"])
+@each("argument", ["x", "y"])
 def test_no_dimension(function, eager, argument):
     arrays = {"x": X, "y": Y}
     arrays[argument] = np.asarray(3.0)
@@ -120,7 +121,7 @@ def test_no_dimension(function, eager, argument):
         function(*(eager.array(a) for a in arrays.values()))
 
 
-@pytest.mark.parametrize("shape", [(10, 0), (0, 3), (10, 2, 0)], ids=str)
+@each("shape", [(10, 0), (0, 3), (10, 2, 0)])
 def test_empty(function, eager, shape):
     x = eager.array(np.ones(shape))
     y = eager.array(np.ones((shape[0], 4)))
@@ -128,7 +129,7 @@ def test_empty(function, eager, shape):
         function(x, y)
 
 
-@pytest.mark.parametrize(
+@each(
     ("kernel", "got"),
     [
         ("gaussian", "'gaussian'"),
@@ -152,7 +153,7 @@ def test_unknown_kernel(function, kernel, got):
         function(X, Y, kernel=kernel)
 
 
-@pytest.mark.parametrize("estimator", ["debiased", "Biased", None, True, ["biased"], 0])
+@each("estimator", ["debiased", "Biased", None, True, ["biased"], 0])
 def test_unknown_estimator(function, estimator):
     words = ("unknown estimator", "'biased', 'unbiased'", repr(estimator))
     with refused(repsim.InputError, f"{function.__name__}: ", *words):
@@ -161,7 +162,7 @@ def test_unknown_estimator(function, estimator):
         repsim.cka_from_gram(K, L, estimator=estimator)
 
 
-@pytest.mark.parametrize("bad", [X.tolist(), None, "x", 3.0, tuple(X), object()])
+@each("bad", [X.tolist(), None, "x", 3.0, tuple(X), object()])
 def test_not_an_array(function, bad):
     op = function.__name__
     for arguments, name in (((bad, Y), "x"), ((X, bad), "y")):
@@ -189,7 +190,7 @@ def test_masked_arrays(function):
         function(masked, Y)
 
 
-@pytest.mark.parametrize(
+@each(
     ("array", "words"),
     [
         (X + 1j, ["must be real", "complex128", "x.real, x.imag"]),
@@ -197,7 +198,6 @@ def test_masked_arrays(function):
         (X.astype(str), ["must hold real numbers", "<U", "astype"]),
         (X.astype("datetime64[s]"), ["must hold real numbers", "datetime64"]),
     ],
-    ids=["complex", "object", "str", "datetime"],
 )
 def test_not_numbers(function, array, words):
     with refused(repsim.ArrayTypeError, f"{function.__name__}: x", *words):
@@ -266,7 +266,7 @@ def test_sparse_tensors(function):
         function(torch.tensor(X).to_sparse(), torch.tensor(Y))
 
 
-@pytest.mark.parametrize("shape", [(10, 3), (10,), (2, 5, 5), ()], ids=str)
+@each("shape", [(10, 3), (10,), (2, 5, 5), ()])
 def test_not_a_gram(shape, eager):
     bad = eager.array(np.ones(shape))
     for arguments, name in (((bad, eager.array(L)), "k"), ((eager.array(K), bad), "l")):
@@ -318,7 +318,7 @@ def test_grams_of_too_few():
         repsim.cka_from_gram(K[:0, :0], L[:0, :0])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@each("bad", [np.nan, np.inf])
 def test_grams_that_are_not_finite(bad, eager):
     wrong = L.copy()
     wrong[3, 5] = wrong[5, 3] = bad

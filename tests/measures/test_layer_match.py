@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
+from cases import each
 from repsim import InputError, layer_match
 
 
@@ -160,7 +161,7 @@ def test_the_picture_shows_the_numbers():
     assert f"lowest {match.attrs['lower_half_reach']:.0%}" in ax.texts[0].get_text()
 
 
-@pytest.mark.parametrize(
+@each(
     ("result", "message"),
     [
         (np.ones((2, 2)), r"must be an xarray.Dataset or DataArray"),

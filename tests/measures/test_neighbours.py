@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
+from cases import each
 from measures.checks import half, lives_with_its_inputs, refuses, same_gradient, undefined
 from reference import neighbours as reference
 from reference.data import oracle, related
@@ -22,7 +23,7 @@ CASES = {
 SETS = [name for name in CASES if name != "second-order"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("function", "options", "expected"),
     [
         (repsim.mutual_knn, {}, 0.5666666667),
@@ -34,8 +35,8 @@ def test_oracle(function, options, expected):
     assert float(function(*oracle(), k=3, **options)) == pytest.approx(expected, abs=1e-10)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each("name", CASES)
+@each("dtype", ["float32", "float64"])
 def test_values(backend, name, dtype):
     if backend.name == "jax" and dtype == "float32":
         pytest.skip("every dtype is compiled again; the registry's tests have both")
@@ -48,9 +49,9 @@ def test_values(backend, name, dtype):
     lives_with_its_inputs(backend, function, x, y, wanted, rtol, k=3, **options)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("k", [1, 2, 5, 8])
-@pytest.mark.parametrize("p", [2, 30])
+@each("name", CASES)
+@each("k", [1, 2, 5, 8])
+@each("p", [2, 30])
 def test_every_k(name, k, p):
     function, expected, options = CASES[name]
     x, y = related(10, p, 3, seed=k)
@@ -104,8 +105,8 @@ def test_ties(seed, k):
         assert out == pytest.approx(total / 7, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("kind", ["duplicates", "binary", "repeated"])
+@each("name", CASES)
+@each("kind", ["duplicates", "binary", "repeated"])
 def test_ties_do_not_depend_on_the_order_of_samples(name, kind):
     function, _, options = CASES[name]
     rng = np.random.default_rng(1)
@@ -153,7 +154,7 @@ def test_a_neighbour_that_is_a_duplicate_counts_by_its_share():
     assert jaccard == pytest.approx((0.5 / 1.5 + 4) / 5)
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_a_large_mean_in_float32(name):
     function, _, options = CASES[name]
     x, y = ((z + 1e4).astype(np.float32) for z in related(30, 6, 7))
@@ -165,8 +166,8 @@ def test_a_large_mean_in_float32(name):
         assert out == pytest.approx(exact, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(
+@each("name", CASES)
+@each(
     ("dtype", "scale"),
     [("float32", 1e8), ("float32", 1e-8), ("float64", 1e200), ("float64", 1e-200)],
 )
@@ -179,7 +180,7 @@ def test_scale_does_not_matter(name, dtype, scale):
     assert float(function(x, x, k=3, **options)) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
+@each("name", CASES)
 def test_half_precision(name):
     function, expected, options = CASES[name]
     x, y = related(12, 6, 5)
@@ -198,8 +199,8 @@ def test_sets_have_no_gradient():
         assert not function(x, y, k=3, **options).requires_grad
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("value", [0.1, 7.7])
+@each("name", CASES)
+@each("value", [0.1, 7.7])
 def test_constant(name, value):
     function, _, options = CASES[name]
     x, y = np.full((11, 3), value, np.float32), related(11, 3, 4)[1].astype(np.float32)
@@ -209,7 +210,7 @@ def test_constant(name, value):
     undefined(lambda: function(x, x, k=3, **options), "x", "y", about=about)
 
 
-@pytest.mark.parametrize("name", SETS)
+@each("name", SETS)
 def test_all_equally_far(name):
     function, _, options = CASES[name]
     y = related(8, 3, 4)[1]
@@ -228,7 +229,7 @@ def test_orthogonal_neighbours():
     )
 
 
-@pytest.mark.parametrize("name", ["mutual", "jaccard", "second-order"])
+@each("name", ["mutual", "jaccard", "second-order"])
 def test_a_row_of_zeros_has_no_cosine(name):
     function = CASES[name][0]
     x, y = related(9, 4, 5)
@@ -250,8 +251,8 @@ def test_constant_under_jit():
     assert np.isnan(float(run(np.full((9, 3), 0.1), related(9, 3, 4)[1])))
 
 
-@pytest.mark.parametrize("k", [0, -1, 2.0, "3", None, True])
-@pytest.mark.parametrize("name", ["mutual", "jaccard", "second-order"])
+@each("k", [0, -1, 2.0, "3", None, True])
+@each("name", ["mutual", "jaccard", "second-order"])
 def test_bad_k(name, k):
     function = CASES[name][0]
     with refuses(repsim.InputError, f"{function.__name__}: k must be", repr(k)):

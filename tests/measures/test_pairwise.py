@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from reference.data import related
 from repsim.kernels import RBF
 from repsim.measures import MEASURES
@@ -69,8 +70,8 @@ def test_a_kernel_item_makes_each_form_once():
     assert calls == {(16, 3): 1, (16, 4): 1, (16, 5): 1}
 
 
-@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
-@pytest.mark.parametrize("measure", ["cka", "hsic"])
+@each("estimator", ["biased", "unbiased"])
+@each("measure", ["cka", "hsic"])
 def test_narrow_and_wide_layers_mix(measure, estimator):
     """The form of a linear product depends on both widths; so does that of the function."""
     xs = layers(n=10, widths=(2, 60, 7, 300))

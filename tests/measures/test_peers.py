@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from reference import hsic as reference
 from reference import kernels as grams
 from reference.data import related, rounding
@@ -16,7 +17,7 @@ def linear(x):
     return grams.linear(grams.centred(x))
 
 
-@pytest.mark.parametrize("shape", [(128, 64, 48), (64, 200, 100)], ids=["features", "grams"])
+@each("shape", [(128, 64, 48), (64, 200, 100)])
 def test_raw_grams_cancel_when_features_have_a_mean(eager, shape):
     """Every torch package: a true .584 became .0, -1.75 or complex at mean/sigma = 30."""
     x, y = related(*shape)
@@ -44,7 +45,7 @@ def test_one_feature_of_many_far_from_zero(eager):
             assert float(out) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("factor", [1e5, 1e-5, 0.03])
+@each("factor", [1e5, 1e-5, 0.03])
 def test_the_product_of_self_similarities_overflows(factor, eager):
     """pytorch-cka, thingsvision, cka-pytorch, platonic-rep: features x 1e5, self-CKA 0."""
     for shape in ((64, 8, 8), (16, 60, 60)):
@@ -54,7 +55,7 @@ def test_the_product_of_self_similarities_overflows(factor, eager):
             assert float(out) == pytest.approx(1, abs=4 * EPS)
 
 
-@pytest.mark.parametrize("factor", [0.03, 1e-3, 1e-6])
+@each("factor", [0.03, 1e-3, 1e-6])
 def test_an_epsilon_in_the_denominator(factor):
     """The same four: epsilon = 1e-4 gives a self-CKA of .02 at scale .03."""
     x, y = related(50, 6, 7)
@@ -97,8 +98,8 @@ def test_negatives_are_not_clamped():
     assert min(dependences) < 0
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("offset", [0, 10])
+@each("dtype", ["float16", "bfloat16"])
+@each("offset", [0, 10])
 def test_half_precision_with_an_offset(dtype, offset):
     """pytorch-cka: float16 gave NaN, bfloat16 with an offset 1.0000."""
     torch = pytest.importorskip("torch")
@@ -111,7 +112,7 @@ def test_half_precision_with_an_offset(dtype, offset):
         assert out == pytest.approx(expected, abs=rounding(EPS, 200))
 
 
-@pytest.mark.parametrize("scale", [0.01, 1, 100])
+@each("scale", [0.01, 1, 100])
 def test_rbf_of_independent_data_is_not_one(scale):
     """thingsvision: an absolute sigma = 1 makes every sample similar to itself alone."""
     rng = np.random.default_rng(0)
@@ -144,7 +145,7 @@ def test_every_sample_counts():
                 assert abs(after - before) > 1e-6
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
+@each("n", [1, 2, 3])
 def test_three_samples_are_an_error_and_not_nan(n):
     """torch-cka, pytorch-cka, cka-pytorch: raised somewhere, or NaN."""
     x, y = related(10, 3, 4)

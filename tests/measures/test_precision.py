@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from reference import hsic as reference
 from reference import kernels as grams
 from reference.data import related, rounding
@@ -21,23 +22,21 @@ def expected(x, y, estimator, gram=linear):
     return reference.cka(gram(x), gram(y), estimator)
 
 
-def shapes():
-    """Feature form and Gram form."""
-    return [pytest.param((100, 20, 30), id="features"), pytest.param((40, 100, 60), id="grams")]
+SHAPES = [(100, 20, 30), (40, 100, 60)]  # feature form and Gram form
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("shape", shapes())
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@each("estimator", ESTIMATORS)
+@each("shape", SHAPES)
+@each("dtype", ["float16", "float32", "float64"])
 def test_numpy_dtypes(dtype, shape, estimator):
     x, y = ((z + 3).astype(dtype) for z in related(*shape))
     out = float(repsim.cka(x, y, estimator=estimator))
     assert out == pytest.approx(expected(x, y, estimator), abs=rounding(EPS[dtype], max(shape)))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("shape", shapes())
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@each("estimator", ESTIMATORS)
+@each("shape", SHAPES)
+@each("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_half_precision(framework, dtype, shape, estimator):
     """Rounded values with an offset: their Grams need more digits than they have."""
@@ -56,7 +55,7 @@ def test_half_precision(framework, dtype, shape, estimator):
     assert float(out) < 0.9
 
 
-@pytest.mark.parametrize("name", list(grams.KERNELS))
+@each("name", list(grams.KERNELS))
 def test_every_kernel_in_half_precision(name):
     torch = pytest.importorskip("torch")
     for dtype in (torch.float16, torch.bfloat16):
@@ -86,9 +85,9 @@ def test_bfloat16_in_numpy():
     assert float(out) == pytest.approx(expected(x, y, "biased"), abs=rounding(EPS["bfloat16"], 40))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("shape", shapes())
-@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8", "bool"])
+@each("estimator", ESTIMATORS)
+@each("shape", SHAPES)
+@each("dtype", ["int8", "int64", "uint8", "bool"])
 def test_integers_and_booleans_are_exact(dtype, shape, estimator):
     x, y = (np.rint(20 * z) for z in related(*shape))
     x, y = ((z > 0 if dtype == "bool" else np.abs(z) % 100).astype(dtype) for z in (x, y))
@@ -98,9 +97,9 @@ def test_integers_and_booleans_are_exact(dtype, shape, estimator):
     assert float(out) == pytest.approx(expected(x, y, estimator), abs=tolerance)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("shape", shapes())
-@pytest.mark.parametrize("mean", [30, 1e3, 1e5])
+@each("estimator", ESTIMATORS)
+@each("shape", SHAPES)
+@each("mean", [30, 1e3, 1e5])
 def test_linear_with_a_large_mean(eager, mean, shape, estimator):
     x, y = ((z / z.std(0) + mean).astype(np.float32) for z in related(*shape))
     out = float(eager.call(repsim.cka, x, y, estimator=estimator))
@@ -109,9 +108,9 @@ def test_linear_with_a_large_mean(eager, mean, shape, estimator):
     assert out == pytest.approx(expected(x, y, estimator), abs=tolerance)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("mean", [30, 1e3, 1e5])
-@pytest.mark.parametrize(
+@each("estimator", ESTIMATORS)
+@each("mean", [30, 1e3, 1e5])
+@each(
     ("kernel", "gram"),
     [
         (RBF(), grams.rbf),
@@ -119,7 +118,6 @@ def test_linear_with_a_large_mean(eager, mean, shape, estimator):
         (RBF(sigma=5.0), lambda x: grams.rbf_fixed(x, 5.0)),
         (Laplacian(), grams.laplacian),
     ],
-    ids=["rbf", "rbf-off", "rbf-fixed", "laplacian"],
 )
 def test_distances_with_a_large_mean(kernel, gram, mean, estimator):
     x, y = ((z / z.std(0) + mean).astype(np.float32) for z in related(60, 30, 20))
@@ -128,9 +126,9 @@ def test_distances_with_a_large_mean(kernel, gram, mean, estimator):
     assert out == pytest.approx(wanted, abs=rounding(EPS["float32"], 60))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("shape", shapes())
-@pytest.mark.parametrize("mean", [1e3, 1e7])
+@each("estimator", ESTIMATORS)
+@each("shape", SHAPES)
+@each("mean", [1e3, 1e7])
 def test_float64_with_a_large_mean(mean, shape, estimator):
     x, y = (z + mean for z in related(*shape))
     out = float(repsim.cka(x, y, estimator=estimator))
@@ -142,8 +140,8 @@ def test_float64_with_a_large_mean(mean, shape, estimator):
     assert out == pytest.approx(expected(x, y, estimator), abs=tolerance)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("mean", [30, 1e4])
+@each("estimator", ESTIMATORS)
+@each("mean", [30, 1e4])
 def test_hsic_with_a_large_mean(mean, estimator):
     for shape in ((100, 20, 30), (40, 100, 60)):
         x, y = ((z + mean).astype(np.float32) for z in related(*shape))
@@ -162,11 +160,9 @@ SCALE_FREE = [
 ]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(
-    ("kernel", "gram"), SCALE_FREE, ids=[repr(kernel) for kernel, _ in SCALE_FREE]
-)
-@pytest.mark.parametrize(
+@each("estimator", ESTIMATORS)
+@each(("kernel", "gram"), SCALE_FREE)
+@each(
     ("dtype", "factor"),
     [("float64", 1e15), ("float64", 1e-15), ("float32", 1e8), ("float32", 1e-8)],
 )
@@ -191,9 +187,9 @@ def test_scales(kernel, gram, dtype, factor, estimator, eager):
         assert float(itself) == pytest.approx(1, abs=4 * EPS[dtype])
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("kernel", ["linear", "rbf", "laplacian", "cosine"])
-@pytest.mark.parametrize("factor", [1e-25, 1e25])
+@each("estimator", ESTIMATORS)
+@each("kernel", ["linear", "rbf", "laplacian", "cosine"])
+@each("factor", [1e-25, 1e25])
 def test_whatever_float32_can_hold(kernel, factor, estimator):
     """The squares of these features do not fit into float32; their similarity does."""
     for shape in [(40, 5, 6), (10, 30, 20)]:
@@ -212,8 +208,8 @@ def test_a_gram_that_overflows_says_so():
         repsim.hsic(x, y * np.float32(1e15), kernel="polynomial")
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(
+@each("estimator", ESTIMATORS)
+@each(
     ("dtype", "factor"),
     [("float64", 1e15), ("float64", 1e-15), ("float32", 1e8), ("float32", 1e-8)],
 )
@@ -226,7 +222,7 @@ def test_hsic_scales(dtype, factor, estimator, eager):
         assert out == pytest.approx(wanted, rel=4 * rounding(EPS[dtype], max(shape)), abs=0)
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+@each("kernel", ["linear", "rbf"])
 def test_independent_data_are_around_zero(kernel):
     """Unbiased CKA has variance 2/(n(n-3)) there; its negatives belong to its mean."""
     rng = np.random.default_rng(0)
@@ -259,8 +255,8 @@ def test_opposite_grams_reach_minus_one():
         assert float(repsim.cka_from_gram(k, -k, estimator=estimator)) == pytest.approx(-1)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("kernel", ["linear", "laplacian", "polynomial", "cosine", "rbf"])
+@each("estimator", ESTIMATORS)
+@each("kernel", ["linear", "laplacian", "polynomial", "cosine", "rbf"])
 def test_duplicated_samples(kernel, estimator):
     x, y = related(12, 5, 6)
     rows = [*range(12), 0, 0, 3, 5]
@@ -270,9 +266,9 @@ def test_duplicated_samples(kernel, estimator):
     assert out == pytest.approx(wanted, abs=rounding(EPS["float32"], 16))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("size", [1e2, 1e3, 1e4])
-@pytest.mark.parametrize("shape", [(200, 10, 8), (40, 60, 60)], ids=["features", "grams"])
+@each("estimator", ESTIMATORS)
+@each("size", [1e2, 1e3, 1e4])
+@each("shape", [(200, 10, 8), (40, 60, 60)])
 def test_one_sample_far_from_the_others(shape, size, estimator):
     """A massive activation: what the unbiased estimator sees is size, what cancels is size²."""
     x, y = related(*shape)
@@ -285,7 +281,7 @@ def test_one_sample_far_from_the_others(shape, size, estimator):
     assert out == pytest.approx(expected(x, y, estimator), abs=tolerance)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@each("estimator", ESTIMATORS)
 def test_grams_of_a_large_constant_part_in_float32(estimator):
     # Kernels between 0 and 1 have a mean near their spread: centring must not lose to it.
     x, y = (z.astype(np.float32) for z in related(300, 4, 5))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from measures.checks import half, lives_with_its_inputs, refuses, right_gradient, undefined
 from measures.checks import same_gradient as gradient_in_both
 from reference import regression as reference
@@ -31,8 +32,8 @@ def test_oracle():
     assert reference.r2(x, y) == pytest.approx(0.86935012959245, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each("name", OPTIONS)
+@each("dtype", ["float32", "float64"])
 def test_values(backend, name, dtype):
     if "jax" in backend.name and (dtype == "float32" or backend.compiled != (name == "penalties")):
         pytest.skip("compiling each takes seconds")
@@ -44,8 +45,8 @@ def test_values(backend, name, dtype):
     )
 
 
-@pytest.mark.parametrize("ridge", [0.01, 1.0, 100.0])
-@pytest.mark.parametrize("q", [3, 40])
+@each("ridge", [0.01, 1.0, 100.0])
+@each("q", [3, 40])
 def test_ridge(ridge, q):
     x, y = related(15, 4, q)
     expected = reference.r2(x, y, ridge)
@@ -53,9 +54,9 @@ def test_ridge(ridge, q):
     assert 0 < expected < 1
 
 
-@pytest.mark.parametrize("ridge", [0.0, 0.5])
-@pytest.mark.parametrize("folds", [2, 5, 15])
-@pytest.mark.parametrize("q", [3, 40])
+@each("ridge", [0.0, 0.5])
+@each("folds", [2, 5, 15])
+@each("q", [3, 40])
 def test_folds(folds, q, ridge):
     """With more features than samples without a penalty: the smallest of all perfect fits."""
     x, y = related(15, 4, q)
@@ -64,7 +65,7 @@ def test_folds(folds, q, ridge):
     assert out == pytest.approx(expected, rel=1e-8)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@each("seed", range(6))
 def test_the_penalty_is_chosen_inside_the_training_set(seed):
     x, y = related(12, 3, 9, seed)
     x = x + 2 * np.random.default_rng(seed).standard_normal(x.shape)
@@ -109,7 +110,7 @@ def test_held_out_noise_is_not_explained():
     assert np.mean(held) < np.mean(fitted) - 0.3
 
 
-@pytest.mark.parametrize("options", [{}, {"ridge": 0.1}, {"folds": 3}, {"ridge": 0.1, "folds": 3}])
+@each("options", [{}, {"ridge": 0.1}, {"folds": 3}, {"ridge": 0.1, "folds": 3}])
 def test_invariances(options):
     x, y = related(14, 4, 3)
     rng = np.random.default_rng(0)
@@ -145,7 +146,7 @@ def test_duplicated_samples():
         assert out == pytest.approx(expected(x[rows], y[rows]), abs=1e-9)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@each("name", OPTIONS)
 def test_a_large_mean_in_float32(name):
     options, expected = OPTIONS[name]
     x, y = ((z + 1e4).astype(np.float32) for z in related(30, 4, 5))
@@ -153,10 +154,9 @@ def test_a_large_mean_in_float32(name):
     assert out == pytest.approx(expected(x, y), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize(
-    ("dtype", "scale"),
-    [("float32", 1e8), ("float32", 1e-8), ("float64", 1e15), ("float64", 1e-15)],
+@each("name", OPTIONS)
+@each(
+    ("dtype", "scale"), [("float32", 1e8), ("float32", 1e-8), ("float64", 1e15), ("float64", 1e-15)]
 )
 def test_scale_does_not_matter(name, dtype, scale):
     options, _ = OPTIONS[name]
@@ -168,20 +168,20 @@ def test_scale_does_not_matter(name, dtype, scale):
         assert out == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@each("name", OPTIONS)
 def test_half_precision(name):
     options, expected = OPTIONS[name]
     half(repsim.linear_regression_r2, *related(14, 4, 3), expected, 1e-5, **options)
 
 
-@pytest.mark.parametrize("name", ["plain", "ridge", "ridge-folds", "penalties"])
+@each("name", ["plain", "ridge", "ridge-folds", "penalties"])
 def test_gradients(name):
     check = gradient_in_both if name == "plain" else right_gradient
     check(repsim.linear_regression_r2, *related(9, 3, 2, 2), **OPTIONS[name][0])
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("value", [0.0, 0.1])
+@each("name", OPTIONS)
+@each("value", [0.0, 0.1])
 def test_constant(name, value):
     options, _ = OPTIONS[name]
     x, y = np.full((13, 3), value), related(13, 3, 4)[1]
@@ -189,8 +189,8 @@ def test_constant(name, value):
     undefined(lambda: repsim.linear_regression_r2(y, x, **options), "y", about="constant")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("q", [9, 10, 60])
+@each("dtype", ["float32", "float64"])
+@each("q", [9, 10, 60])
 def test_predictors_that_explain_anything(eager, q, dtype):
     if eager.name == "jax":
         pytest.skip("the registry's tests cover it")
@@ -216,15 +216,13 @@ def test_undefined_under_jit():
         assert np.isnan(float(run(x, np.ones((6, 9)))))
 
 
-@pytest.mark.parametrize(
-    "ridge", [-1.0, float("nan"), float("inf"), "1", None, [], [0.1, -1], True]
-)
+@each("ridge", [-1.0, float("nan"), float("inf"), "1", None, [], [0.1, -1], True])
 def test_bad_penalties(ridge):
     with refuses(repsim.InputError, "linear_regression_r2: ridge must be", repr(ridge)):
         repsim.linear_regression_r2(*related(9, 3, 2), ridge=ridge, folds=3)
 
 
-@pytest.mark.parametrize("folds", [0, 1, -2, 2.0, "5", True])
+@each("folds", [0, 1, -2, 2.0, "5", True])
 def test_bad_folds(folds):
     with refuses(repsim.InputError, "linear_regression_r2: folds must be", repr(folds)):
         repsim.linear_regression_r2(*related(9, 3, 2), folds=folds)

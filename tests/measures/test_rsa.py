@@ -8,6 +8,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 import repsim
+from cases import each
 from measures.checks import (
     half,
     lives_with_its_inputs,
@@ -24,7 +25,7 @@ COMPARISONS = ("spearman", "pearson", "cosine")
 EVERY = [(rdm, comparison) for rdm in RDMS for comparison in COMPARISONS]
 
 
-@pytest.mark.parametrize(
+@each(
     ("options", "expected"),
     [
         ({}, 0.55928853754941),
@@ -36,8 +37,8 @@ def test_oracle(options, expected):
     assert float(repsim.rsa(*oracle(), **options)) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(("rdm", "comparison"), EVERY)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each(("rdm", "comparison"), EVERY)
+@each("dtype", ["float32", "float64"])
 def test_values(backend, rdm, comparison, dtype):
     if backend.name == "jax" and dtype == "float32":
         pytest.skip("every dtype is compiled again; the registry's tests have both")
@@ -49,7 +50,7 @@ def test_values(backend, rdm, comparison, dtype):
     lives_with_its_inputs(backend, repsim.rsa, x, y, expected, rtol, rdm=rdm, comparison=comparison)
 
 
-@pytest.mark.parametrize(("rdm", "comparison"), EVERY)
+@each(("rdm", "comparison"), EVERY)
 def test_trailing_axes_are_features(rdm, comparison):
     x, y = related(9, 12, 4)
     out = repsim.rsa(x.reshape(9, 2, 3, 2), y, rdm=rdm, comparison=comparison)
@@ -95,8 +96,8 @@ def precise(x, rdm):
     return np.asarray(np.sqrt(d) if rdm == "euclidean" else d / 2, np.float64)
 
 
-@pytest.mark.parametrize("rdm", RDMS)
-@pytest.mark.parametrize("mean", [30, 1e4])
+@each("rdm", RDMS)
+@each("mean", [30, 1e4])
 def test_a_large_mean_in_float32(eager, rdm, mean):
     if eager.name == "jax" and mean == 30:
         pytest.skip("the larger one is harder")
@@ -108,8 +109,8 @@ def test_a_large_mean_in_float32(eager, rdm, mean):
         assert float(out) == pytest.approx(expected, abs=1e-4 if comparison == "spearman" else 1e-6)
 
 
-@pytest.mark.parametrize("rdm", RDMS)
-@pytest.mark.parametrize(
+@each("rdm", RDMS)
+@each(
     ("dtype", "scale"),
     [("float32", 1e8), ("float32", 1e-8), ("float64", 1e200), ("float64", 1e-200)],
 )
@@ -123,7 +124,7 @@ def test_scale_does_not_matter(rdm, dtype, scale):
         assert float(repsim.rsa(big, big, **options)) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("comparison", COMPARISONS)
+@each("comparison", COMPARISONS)
 def test_half_precision(comparison):
     x, y = related(12, 6, 5)
     half(
@@ -137,8 +138,8 @@ def test_half_precision(comparison):
     )
 
 
-@pytest.mark.parametrize("rdm", RDMS)
-@pytest.mark.parametrize("comparison", ["pearson", "cosine"])
+@each("rdm", RDMS)
+@each("comparison", ["pearson", "cosine"])
 def test_gradients(rdm, comparison):
     options = {"rdm": rdm, "comparison": comparison}
     right_gradient(repsim.rsa, *related(6, 4, 5, 2), **options)
@@ -163,8 +164,8 @@ def test_ranks_have_no_gradient():
     assert not repsim.rsa(x, y).requires_grad
 
 
-@pytest.mark.parametrize(("rdm", "comparison"), [(r, c) for r, c in EVERY if r == "euclidean"])
-@pytest.mark.parametrize("value", [0.0, 0.1, 7.7])
+@each(("rdm", "comparison"), [(r, c) for r, c in EVERY if r == "euclidean"])
+@each("value", [0.0, 0.1, 7.7])
 def test_constant(rdm, comparison, value):
     x = np.full((11, 3), value, np.float32)
     y = related(11, 3, 4)[1].astype(np.float32)
@@ -216,7 +217,7 @@ def test_rows_without_a_direction(eager):
     )
 
 
-@pytest.mark.parametrize(("rdm", "comparison"), [("euclidean", "spearman"), ("cosine", "pearson")])
+@each(("rdm", "comparison"), [("euclidean", "spearman"), ("cosine", "pearson")])
 def test_undefined_under_jit(rdm, comparison):
     jax = pytest.importorskip("jax")
     x, y = np.zeros((9, 3)), related(9, 3, 4)[1]

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
+from cases import each
+from measures.checks import right_gradient, same_gradient
 from reference import canonical, shape
 from reference.data import oracle, related
 
@@ -58,7 +60,7 @@ def test_a_part_of_whitening_depends_on_the_scale():
         assert ends[0] == pytest.approx(ends[1], rel=1e-12)
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@each("alpha", ALPHAS)
 def test_columns_that_are_sums_of_others(alpha):
     """A direction without variance has none after whitening either."""
     x, y = related(30, 4, 3, 1)
@@ -69,8 +71,8 @@ def test_columns_that_are_sums_of_others(alpha):
     assert float(repsim.shape_distance(y, wide, alpha=alpha)) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each("alpha", ALPHAS)
+@each("dtype", ["float32", "float64"])
 def test_twins_are_at_angle_zero(alpha, dtype, eager):
     x = eager.array((related(20, 4, 3)[0] + 30).astype(dtype))
     assert float(repsim.shape_distance(x, x, alpha=alpha)) == 0
@@ -121,7 +123,7 @@ def test_contrasts_are_the_centred_samples_in_another_basis():
         np.testing.assert_array_equal(constant, 0)
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@each("alpha", ALPHAS)
 def test_degenerate(alpha):
     a, b = np.full((10, 3), 0.1), related(10, 3, 4)[1]
     with pytest.warns(repsim.DegenerateWarning, match="shape_distance: x is constant") as caught:
@@ -142,8 +144,8 @@ def test_alpha_is_checked():
             repsim.shape_distance(x, y, alpha=bad)
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf", "cosine"])
-@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+@each("kernel", ["linear", "rbf", "cosine"])
+@each("estimator", ["biased", "unbiased"])
 def test_angular_cka_is_the_arccosine_of_cka(kernel, estimator):
     x, y = related(12, 3, 4)
     options = {"kernel": kernel, "estimator": estimator}
@@ -151,11 +153,7 @@ def test_angular_cka_is_the_arccosine_of_cka(kernel, estimator):
     assert float(repsim.angular_cka(x, y, **options)) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    "function",
-    [repsim.angular_cka, repsim.shape_distance, repsim.procrustes],
-    ids=lambda f: f.__name__,
-)
+@each("function", [repsim.angular_cka, repsim.shape_distance, repsim.procrustes])
 def test_small_distances_of_float32_have_the_digits_of_float32(function):
     """The rounding of a cosine near 1, or of a square, would become its root."""
     x = related(40, 6, 6)[0].astype(np.float32)
@@ -177,37 +175,24 @@ def test_angular_cka_names_itself():
         assert np.isnan(float(repsim.angular_cka(np.ones((6, 2)), oracle()[1][:6])))
 
 
-CASES = {
-    "angle": (repsim.shape_distance, (9, 3, 4)),
-    "angle of wide": (repsim.shape_distance, (7, 9, 12)),
-    "half": (lambda a, b: repsim.shape_distance(a, b, alpha=0.5), (9, 3, 4)),
-    "whitened": (lambda a, b: repsim.shape_distance(a, b, alpha=0.0), (9, 3, 4)),
-    "angular cka": (repsim.angular_cka, (9, 3, 4)),
-}
+GRADIENTS = [
+    (repsim.shape_distance, {}, (9, 3, 4)),
+    (repsim.shape_distance, {}, (7, 9, 12)),
+    (repsim.shape_distance, {"alpha": 0.5}, (9, 3, 4)),
+    (repsim.shape_distance, {"alpha": 0.0}, (9, 3, 4)),
+    (repsim.angular_cka, {}, (9, 3, 4)),
+]
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=pytest.mark.slow)
-        if case in ("angle", "angle of wide", "whitened")
-        else case
-        for case in CASES
-    ],
-)
-def test_gradients(case):
-    torch = pytest.importorskip("torch")
-    jax = pytest.importorskip("jax")
-    function, size = CASES[case]
-    arrays = related(*size, 2)
-    a, b = (torch.tensor(z, requires_grad=True) for z in arrays)
-    assert torch.autograd.gradcheck(function, (a, b))
-    function(a, b).backward()
-    assert float(a.grad.abs().max()) > 1e-5
-    with jax.enable_x64(True):
-        out = jax.grad(function, argnums=(0, 1))(*arrays)
-    for mine, theirs in zip(out, (a.grad, b.grad), strict=True):
-        np.testing.assert_allclose(mine, theirs.numpy(), rtol=1e-6, atol=1e-9)
+@each(("function", "options", "shape"), GRADIENTS)
+def test_gradients(function, options, shape):
+    right_gradient(function, *related(*shape, 2), **options)
+
+
+@pytest.mark.slow
+@each(("function", "options", "shape"), GRADIENTS)
+def test_gradients_of_jax_agree(function, options, shape):
+    same_gradient(function, *related(*shape, 2), compiled=False, **options)
 
 
 def test_the_gradient_at_angle_zero_is_zero():

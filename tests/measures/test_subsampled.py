@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from measures.checks import half, lives_with_its_inputs, refuses, same_gradient, undefined
 from reference import hsic, kernels
 from reference import subsampled as reference
@@ -23,9 +24,9 @@ def sampled(x, y, estimator="biased"):
     return float(repsim.cka(x, y, estimator=estimator, features="sampled"))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("shape", [(20, 3, 4), (7, 9, 12)], ids=["features", "grams"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each("estimator", ESTIMATORS)
+@each("shape", [(20, 3, 4), (7, 9, 12)])
+@each("dtype", ["float32", "float64"])
 def test_values(backend, shape, estimator, dtype):
     if "jax" in backend.name and (
         dtype == "float32" or (estimator == "biased") != backend.compiled
@@ -38,7 +39,7 @@ def test_values(backend, shape, estimator, dtype):
     lives_with_its_inputs(backend, repsim.cka, x, y, expected, rtol, **options)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@each("estimator", ESTIMATORS)
 def test_wide_against_narrow(estimator):
     """One side in Gram form, the other cheaper from features."""
     x, y = related(30, 2, 70, seed=1)
@@ -92,7 +93,7 @@ def test_many_features_need_no_correction():
     assert sampled(x, y) > float(repsim.cka(x, y))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@each("estimator", ESTIMATORS)
 def test_invariances(estimator):
     x, y = related(15, 4, 6)
     rng = np.random.default_rng(0)
@@ -104,8 +105,8 @@ def test_invariances(estimator):
     assert abs(sampled(turned, y, estimator) - out) > 1e-3
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("scale", [1e8, 1e-8])
+@each("estimator", ESTIMATORS)
+@each("scale", [1e8, 1e-8])
 def test_scales_and_means_in_float32(scale, estimator):
     x, y = ((z + 30).astype(np.float32) for z in related(25, 6, 40))
     wanted = reference.cka(x, y, estimator)
@@ -113,7 +114,7 @@ def test_scales_and_means_in_float32(scale, estimator):
     assert sampled(np.float32(scale) * x, y, estimator) == pytest.approx(wanted, rel=1e-4)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@each("estimator", ESTIMATORS)
 def test_half_precision(estimator):
     half(
         repsim.cka,
@@ -147,7 +148,7 @@ def test_features_with_nothing_in_common():
         undefined(lambda a=x, o=options: repsim.cka(y, a, **o), "y", about="too few features")
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@each("estimator", ESTIMATORS)
 def test_constant(estimator):
     x, y = np.full((9, 3), 0.1), related(9, 3, 4)[1]
     undefined(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import repsim
+from cases import each
 from reference import hsic as reference
 from reference import kernels as grams
 from reference.data import kornblith_demo, oracle, related
@@ -35,7 +36,7 @@ def test_linear_self_hsic():
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("kernel", "estimator", "value"),
     [
         ("linear", "biased", 0.71838257196497),
@@ -59,7 +60,6 @@ def test_linear_self_hsic():
         ("cosine", "biased", 0.68740556623488),
         (Cosine(), "unbiased", 0.5647127621469),  # CKNNA at k = n-1
     ],
-    ids=repr,
 )
 def test_cka_of_the_oracle(kernel, estimator, value):
     x, y = oracle()
@@ -91,9 +91,9 @@ def test_values_derived_from_cka():
     assert z == pytest.approx(4.0875554902375, rel=PUBLISHED)
 
 
-@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
-@pytest.mark.parametrize("name", list(grams.KERNELS))
-@pytest.mark.parametrize("shape", [(4, 2, 3), (9, 40, 30), (30, 3, 5), (20, 1, 1)], ids=str)
+@each("estimator", ["biased", "unbiased"])
+@each("name", list(grams.KERNELS))
+@each("shape", [(4, 2, 3), (9, 40, 30), (30, 3, 5), (20, 1, 1)])
 def test_against_the_loops(name, estimator, shape):
     x, y = related(*shape)
     k, l = grams.KERNELS[name](x), grams.KERNELS[name](y)  # noqa: E741

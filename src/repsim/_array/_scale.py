@@ -7,13 +7,18 @@ from repsim._typing import Array, Namespace
 __all__ = ["unit_scale"]
 
 
-def unit_scale(xp: Namespace, x: Array) -> tuple[Array, Array]:
+def unit_scale(xp: Namespace, x: Array, *, axis: int | None = None) -> tuple[Array, Array]:
     """Split ``x`` into ``(x / s, s)`` with ``max|x / s|`` in [1, 2), ``s`` a power of two.
 
+    With ``axis`` there is one ``s`` for each slice along it: 0 for columns, 1 for rows. The scale
+    of zeros is 1.
+
     Dividing by a power of two changes no digit. The floor has a zero gradient, so automatic
-    differentiation treats ``s`` as a constant. This is right for a scale-invariant measure.
+    differentiation treats ``s`` as a constant. This is right for a scale-invariant measure. It also
+    avoids the derivative of a maximum: a compiler that computes ``x`` twice may round it in two
+    ways, and then no entry equals the maximum and the derivative is NaN.
     """
-    largest = xp.max(xp.abs(x))
+    largest = xp.max(xp.abs(x), axis=axis, keepdims=axis is not None)
     usable = (largest > 0) & xp.isfinite(largest)
     exponent = xp.floor(xp.log2(xp.where(usable, largest, xp.ones_like(largest))))
     scale = xp.pow(xp.full_like(exponent, 2.0), exponent)

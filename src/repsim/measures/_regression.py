@@ -14,7 +14,7 @@ from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import contrasts
 from repsim.measures.parts._ridge_folds import Fold, fold_errors, training_spectrum
-from repsim.measures.parts._subspace import contrast_spectrum
+from repsim.measures.parts._subspace import contrast_spectrum, unit_columns
 
 __all__ = ["linear_regression_r2"]
 
@@ -132,13 +132,7 @@ class _Item:
         """
         xp = self.xp
         if (plain, 0) not in self._spectra:
-            z = self.centred
-            if plain:
-                # Divide by the largest entry first, because the square of 1e-200 is zero.
-                largest = xp.max(xp.abs(z), axis=0)
-                z = z / xp.where(largest > 0, largest, xp.ones_like(largest))
-                norm = xp.linalg.vector_norm(z, axis=0)
-                z = z / xp.where(norm > 0, norm, xp.ones_like(norm))
+            z = unit_columns(xp, self.centred) if plain else self.centred
             spectrum = contrast_spectrum(xp, z, self.resolution)
             if plain:
                 undefined(

@@ -49,10 +49,8 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
         # Subtract the first feature before the mean, so a constant row is exactly zero.
         x = x - x[:, :1]
         x = x - xp.mean(x, axis=1, keepdims=True)
-    # Divide by the largest entry first, because the square of 1e-30 is zero in float32.
-    largest = xp.max(xp.abs(x), axis=1, keepdims=True)
-    missing = largest <= 0
-    x = x / xp.where(missing, xp.ones_like(largest), largest)
+    x, _ = unit_scale(xp, x, axis=1)  # because the square of 1e-30 is zero in float32
+    missing = ~xp.any(x != 0, axis=1, keepdims=True)
     norm = xp.linalg.vector_norm(xp.where(missing, xp.ones_like(x), x), axis=1, keepdims=True)
     # 1 − cos = ‖u − v‖²/2 of unit vectors, which keeps the digits that 1 − cos cancels.
     d = squared_distances(xp, x / norm) / 2

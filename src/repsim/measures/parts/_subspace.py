@@ -7,13 +7,21 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from repsim._array import known
+from repsim._array import known, unit_scale
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import contrasts
 
-__all__ = ["Spectrum", "Subspace", "contrast_spectrum", "leading", "require_share", "subspace"]
+__all__ = [
+    "Spectrum",
+    "Subspace",
+    "contrast_spectrum",
+    "leading",
+    "require_share",
+    "subspace",
+    "unit_columns",
+]
 
 
 class Spectrum(NamedTuple):
@@ -68,7 +76,7 @@ def subspace(
     z, _ = contrasts(xp, x)
     whole = variance is None and directions is None
     vectors, values, keep = contrast_spectrum(
-        xp, _unit_columns(xp, z) if whole else z, float(xp.finfo(x.dtype).eps)
+        xp, unit_columns(xp, z) if whole else z, float(xp.finfo(x.dtype).eps)
     )
     power = xp.where(keep, values * values, xp.zeros_like(values))
     if variance is not None and variance < 1:
@@ -107,10 +115,9 @@ def require_share(operation: str, name: str, share: object) -> None:
         )
 
 
-def _unit_columns(xp: Namespace, z: Array) -> Array:
-    # Divide by the largest entry first, because the square of 1e-30 is zero in float32.
-    largest = xp.max(xp.abs(z), axis=0)
-    z = z / xp.where(largest > 0, largest, xp.ones_like(largest))
+def unit_columns(xp: Namespace, z: Array) -> Array:
+    """Scale each column to norm one; a column of zeros stays."""
+    z, _ = unit_scale(xp, z, axis=0)  # because the square of 1e-30 is zero in float32
     norm = xp.linalg.vector_norm(z, axis=0)
     out: Array = z / xp.where(norm > 0, norm, xp.ones_like(norm))
     return out
