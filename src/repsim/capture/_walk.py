@@ -64,8 +64,9 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     Returns
     -------
     dict of str to torch.nn.Module
-        In registration order, without the parametrizations of weights. A module registered under several names appears once, under its
-        first. Where a submodule is wrapped, the name leads to the module inside.
+        In registration order, without the parametrizations of weights. A module registered under
+        several names appears once, under its first. Where a submodule is wrapped, the name leads to
+        the module inside.
     """
     root = unwrap(model)
     return dict(_descend(root, prefix="", seen={id(root)}))

@@ -50,7 +50,7 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
         x = x - x[:, :1]
         x = x - xp.mean(x, axis=1, keepdims=True)
     x, _ = unit_scale(xp, x, axis=1)  # because the square of 1e-30 is zero in float32
-    missing = ~xp.any(x != 0, axis=1, keepdims=True)
+    missing = ~xp.any(xp.abs(x) > 0, axis=1, keepdims=True)
     norm = xp.linalg.vector_norm(xp.where(missing, xp.ones_like(x), x), axis=1, keepdims=True)
     # 1 − cos = ‖u − v‖²/2 of unit vectors, which keeps the digits that 1 − cos cancels.
     d = squared_distances(xp, x / norm) / 2
