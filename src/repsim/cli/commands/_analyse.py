@@ -50,7 +50,7 @@ def analyse(
 
     layer_map, attention_distance, residual_ratios, receptive_field, localization, and linear_probe
     where the data have labels. What a model does not have (attention, a grid, skips) is skipped,
-    with the reason. Each result is kept when it is finished: the same command goes on with the
+    with the reason. Each result is kept when it is finished: the same command resumes with the
     next.
     """
     from repsim.cli.tasks._one_model import analyse_model, check_names

@@ -1,0 +1,76 @@
+"""The size of rooms: files, functions and folders that a reader can hold in mind."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections import Counter
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "repsim"
+FILES = sorted(SOURCE.rglob("*.py"))
+NOT_CODE = (
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+    tokenize.ENDMARKER,
+)  # fmt: skip
+
+
+def lines_of_code(text: str) -> set[int]:
+    """The numbers of the lines that hold more than a comment."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in NOT_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return lines
+
+
+def bodies(text: str) -> dict[str, int]:
+    """Lines of code in the body of each function, its docstring and its arguments left out."""
+    code = lines_of_code(text)
+    found = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            start = 1 if ast.get_docstring(node) is not None else 0
+            body = node.body[start:]
+            first = body[0].lineno if body else node.end_lineno + 1
+            found[node.name] = len([n for n in code if first <= n <= node.end_lineno])
+    return found
+
+
+def test_what_is_counted():
+    head = 'def f(\n    a,\n):\n    """One.\n\n    Two.\n    """\n'
+    text = head + "    # why\n    b = (\n        a\n    )\n\n    return b\n"
+    assert bodies(text) == {"f": 4}
+
+
+def test_no_file_is_longer_than_350_lines():
+    long = {p.name: n for p in FILES if (n := len(p.read_text().splitlines())) > 350}
+    assert not long
+
+
+def test_no_function_has_more_than_60_lines_of_code():
+    long = {
+        f"{path.name}:{name}": n
+        for path in FILES
+        for name, n in bodies(path.read_text()).items()
+        if n > 60
+    }
+    assert not long
+
+
+def test_no_folder_has_more_than_14_files():
+    """Except `measures`, where every file is one measure."""
+    counts = Counter(path.parent.relative_to(SOURCE).as_posix() for path in FILES)
+    many = {folder: n for folder, n in counts.items() if n > 14 and folder != "measures"}
+    assert not many
+
+
+def test_no_folder_has_the_name_of_a_public_function():
+    import repsim
+
+    folders = {path.parent.relative_to(SOURCE).as_posix() for path in FILES} - {"."}
+    names = {folder.rpartition("/")[2] for folder in folders}
+    assert not {
+        name for name in repsim.__all__ if name in names and callable(getattr(repsim, name))
+    }
