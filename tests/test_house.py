@@ -34,14 +34,16 @@ def bodies(text: str) -> dict[str, int]:
             start = 1 if ast.get_docstring(node) is not None else 0
             body = node.body[start:]
             first = body[0].lineno if body else node.end_lineno + 1
-            found[node.name] = len([n for n in code if first <= n <= node.end_lineno])
+            found[f"{node.name}, line {node.lineno}"] = len(
+                [n for n in code if first <= n <= node.end_lineno]
+            )
     return found
 
 
 def test_what_is_counted():
     head = 'def f(\n    a,\n):\n    """One.\n\n    Two.\n    """\n'
     text = head + "    # why\n    b = (\n        a\n    )\n\n    return b\n"
-    assert bodies(text) == {"f": 4}
+    assert bodies(text) == {"f, line 1": 4}
 
 
 def test_no_file_is_longer_than_350_lines():

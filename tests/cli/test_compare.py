@@ -34,6 +34,7 @@ def test_the_map_is_that_of_the_library(repsim_command, inputs, tiny):
         found = ran.json
         assert found["coords"]["layer_y"]["data"] == expected.layer_y.values.tolist()
         assert set(found["variables"]) == set(expected)
+        assert found["attrs"]["transform"] == expected.attrs["transform"]
         for name, values in expected.items():
             np.testing.assert_array_equal(found["variables"][name]["data"], values, str(options))
         assert found["files"] is None
@@ -62,9 +63,9 @@ def test_the_provenance_says_what_was_compared(repsim_command, inputs):
 def test_networks_of_three_libraries(repsim_command, folder):
     for models, options, shape, prepared in (
         (
-            ("timm:test_vit", "torchvision:resnet18"),
+            ("timm:vit_tiny_patch16_224", "torchvision:resnet18"),
             ("--size", 64, "--layers", "blocks.?", "--layers-y", "layer?.1"),
-            (6, 4),
+            (10, 4),
             ("(64, 64)", "[64]"),
         ),
         (

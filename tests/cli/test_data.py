@@ -37,9 +37,9 @@ def test_batches_mix_the_classes_and_each_pass_has_its_order(seen, greys):
 
 
 def test_a_limit_takes_some_of_all_classes_and_the_last_batch_is_short(seen, greys):
-    _, batches = seen("--data", greys, *AS_THEY_ARE, "--limit", 14, "--batch-size", 5)
+    _, batches = seen("--data", greys, *AS_THEY_ARE, "--limit", 9, "--batch-size", 5)
     found = numbers(batches)
-    assert [len(batch) for batch in found] == [5, 5, 4]
+    assert [len(batch) for batch in found] == [5, 4]
     assert len({number < 12 for number in flat(found)}) == 2
 
 
@@ -117,6 +117,7 @@ def test_an_error_of_a_preparation_is_not_taken_for_a_bad_image(seen, greys):
     ran, _ = seen("--data", greys, models=("crooked",))
     assert ran.code == 1
     assert "ValueError: operands could not be broadcast" in ran.err
+    assert "can be read" not in ran.err
     assert "could not be read" not in ran.err
 
 
@@ -160,7 +161,8 @@ def test_classes_are_the_sub_folders_unless_an_image_lies_beside_them(repsim_com
     result = probed(repsim_command, *argv)
     assert result.attrs["chance"] >= 0.5
     assert result.attrs["n_train"] + result.attrs["n_test"] == 24
-    Image.new("RGB", (9, 9)).save(greys / "loose.png")
+    for at in range(12):
+        Image.new("RGB", (9, 9)).save(greys / f"loose{at}.png")
     assert probed(repsim_command, *argv) is None
 
 

@@ -172,15 +172,13 @@ def test_names_of_no_model_are_refused_with_the_near_ones(repsim_command):
 
 def test_transformers_from_their_default_configuration(repsim_command, compared, few):
     pytest.importorskip("transformers")
-    names = ("transformers:mobilenet_v1", "transformers:MobileNetV1Config")
-    argv = ("--seed-y", 0, "--size", 32, "--layers", "conv_stem")
+    names = ("transformers:levit", "transformers:LevitConfig")
+    argv = ("--seed-y", 0, "--size", 64, "--layers", "encoder.stages.2")
     result, digests = compared(*names, "--data", few, *argv)
     assert digests["model_x"] == digests["model_y"]
-    assert "centre 32x32" in result.attrs["preparation_y"]
-    by_class = "transformers:MobileNetV1ForImageClassification"
-    assert "classifier" in repsim_command("layers", by_class, "--size", 32).out
-    sized = repsim_command("layers", "cli.tiny_models:hf_vit", "--layers", "embeddings")
-    assert "(n, 17, 24)" in sized.out
+    assert "centre 64x64" in result.attrs["preparation_y"]
+    by_class = "transformers:LevitForImageClassification"
+    assert "classifier" in repsim_command("layers", by_class, "--size", 64).out
 
 
 def test_transformers_from_a_folder(compared, few, tiny):
