@@ -77,11 +77,11 @@ def numbers(results: Mapping[str, xr.Dataset]) -> dict[str, float]:
 
 
 def findings(n: Mapping[str, float]) -> list[Finding]:
-    """Check the claims of Raghu et al. (2021), and their assumptions, against the numbers."""
+    """Check the claims of Raghu et al. (2021), and their controls, against the numbers."""
+    return [*_claims(n), *_controls(n)]
 
-    def exceeds(a: str, b: str) -> bool:
-        return n[a] - n[b] > 2 * (n[f"{a}_error"] + n[f"{b}_error"])
 
+def _claims(n: Mapping[str, float]) -> list[Finding]:
     return [
         Finding(
             "The ViT is alike from bottom to top, more so than the CNN.",
@@ -89,7 +89,12 @@ def findings(n: Mapping[str, float]) -> list[Finding]:
             "layers: both means higher in the ViT, by more than two standard errors.",
             "different layers: ViT {mean_vit}, CNN {mean_cnn}; lowest with highest quarter: "
             "ViT {ends_vit}, CNN {ends_cnn}",
-            _verdict(n, "vit", exceeds("mean_vit", "mean_cnn"), exceeds("ends_vit", "ends_cnn")),
+            _verdict(
+                n,
+                "vit",
+                _exceeds(n, "mean_vit", "mean_cnn"),
+                _exceeds(n, "ends_vit", "ends_cnn"),
+            ),
         ),
         Finding(
             "The CNN falls into stages.",
@@ -107,9 +112,14 @@ def findings(n: Mapping[str, float]) -> list[Finding]:
             "(median); upper half of the CNN, median: {match_upper}",
             _verdict(n, "match", n["match_lower"] <= 0.25, n["match_reach"] <= 0.25),
         ),
+    ]
+
+
+def _controls(n: Mapping[str, float]) -> list[Finding]:
+    return [
         Finding(
             "Control: it is training that makes the ViT alike from bottom to top.",
-            "The first criterion, with the untrained ViT in the CNN's place; and the same for the "
+            "The first criterion, with the untrained ViT in place of the CNN, and the same for the "
             "outputs of two different blocks.",
             "different layers: trained {mean_vit}, untrained {mean_untrained_vit}; lowest with "
             "highest quarter: trained {ends_vit}, untrained {ends_untrained_vit}; different "
@@ -117,9 +127,9 @@ def findings(n: Mapping[str, float]) -> list[Finding]:
             _verdict(
                 n,
                 "vit",
-                exceeds("mean_vit", "mean_untrained_vit"),
-                exceeds("ends_vit", "ends_untrained_vit"),
-                exceeds("blocks_vit", "blocks_untrained_vit"),
+                _exceeds(n, "mean_vit", "mean_untrained_vit"),
+                _exceeds(n, "ends_vit", "ends_untrained_vit"),
+                _exceeds(n, "blocks_vit", "blocks_untrained_vit"),
             ),
         ),
         Finding(
@@ -143,6 +153,11 @@ def findings(n: Mapping[str, float]) -> list[Finding]:
             _verdict(n, "chance", abs(n["mean_chance"]) < 0.05),
         ),
     ]
+
+
+def _exceeds(n: Mapping[str, float], a: str, b: str) -> bool:
+    """Whether one number lies above another by more than two standard errors."""
+    return n[a] - n[b] > 2 * (n[f"{a}_error"] + n[f"{b}_error"])
 
 
 def _verdict(n: Mapping[str, float], about: str, *met: bool) -> str:

@@ -63,26 +63,20 @@ def page(
 ) -> str:
     """Return the page."""
     shown = {name: _number(name, n) for name in n}
-    image = {picture.name: picture.html for picture in pictures}
-
-    def figures(*names: str) -> str:
-        return "\n".join(
-            f"<figure>{image[name]}\n"
-            f"<figcaption>{CAPTIONS[name].format_map(shown)}</figcaption></figure>"
-            for name in names
-        )
-
-    def row(finding: Finding) -> str:
-        kind = finding.verdict.replace(" ", "-")
-        return (
-            f'<li class="{kind}"><p class="verdict">{finding.verdict}</p><div>'
-            f"<h3>{escape(finding.claim)}</h3>"
-            f"<p>Measured: {escape(finding.measured).format_map(shown)}.</p>"
-            f'<p class="criterion">Criterion: {escape(finding.criterion)}</p></div></li>'
-        )
-
-    about = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in details.items())
-    layers_cnn, layers_vit = results["cnn-vit"].cka.shape
+    figures = {
+        picture.name: f"<figure>{picture.html}\n<figcaption>"
+        f"{CAPTIONS[picture.name].format_map(shown)}</figcaption></figure>"
+        for picture in pictures
+        if picture.name in CAPTIONS
+    }
+    (digits,) = (picture.html for picture in pictures if picture.name == "digits")
+    sections = (
+        _lead(n, shown, digits, results["cnn-vit"]),
+        _verdicts(found, shown),
+        _maps([figures[name] for name in ("vit", "cnn", "cnn-vit", "layer-match")]),
+        _controls([figures[name] for name in figures if "untrained" in name]),
+        _method(shown, details),
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -94,56 +88,88 @@ def page(
 </head>
 <body>
 <main>
-<header>
-<h1>Does a vision transformer see handwritten digits like a convolutional network?</h1>
-<p class="lead">A small ViT and a small residual CNN learned to read the same digits; ViT
-{shown["accuracy_vit"]}, CNN {shown["accuracy_cnn"]} of the held-out images right. Below, each of
-the {layers_vit} layers of the one is compared with each of the {layers_cnn} layers of the other,
-by CKA. The claims are those of Raghu et al. (2021), made there for large models and
-photographs; whether they hold here is decided by the numbers, by criteria stated beside them.</p>
-{"".join(f'<p class="warning">{line}</p>' for line in _unlearned(n))}
-{image["digits"]}
-</header>
-
-<section>
-<h2>What holds on these data</h2>
-<ul class="findings">{"".join(row(finding) for finding in found)}</ul>
-<p class="note">A claim holds in part where only some of what its criterion asks for is met.
-± is a standard error over batches of images (jackknife), an upper bound: as if
-all pairs of layers erred together. It does not cover chance in training: another seed trains
-other models, and a verdict near its criterion may change.</p>
-</section>
-
-<section>
-<h2>The maps</h2>
-<div class="figures">
-{figures("vit", "cnn", "cnn-vit", "layer-match")}
-</div>
-</section>
-
-<section>
-<h2>Controls</h2>
-<p>Layers of a network that has learned nothing also see the same images, and each is computed
-from the one before: they can score high. What a map says about <em>learning</em> is only what it
-says beyond these.</p>
-<div class="figures">
-{figures("untrained-vit", "vit-untrained-vit", "layer-match-untrained")}
-</div>
-</section>
-
-<section>
-<h2>How it was made</h2>
-<p>CKA is linear, with the unbiased minibatch estimator of Nguyen, Raghu and Kornblith (2021),
-arXiv:2010.15327: 1 is the same up to rotation and scale, and about 0 is unrelated. The largest
-standard error of any pair of layers is {shown["error_largest"]}. A map has every layer, norms
-and activations too; layers run from the input, at the lower left, to the output. The claims are
-from Raghu, Unterthiner, Kornblith, Zhang and Dosovitskiy (2021), arXiv:2108.08810. The images are
-the handwritten digits that come with scikit-learn.</p>
-<dl>{about}</dl>
-</section>
+{"".join(sections)}
 </main>
 </body>
 </html>
+"""
+
+
+def _lead(n: Mapping[str, float], shown: Mapping[str, str], digits: str, both: xr.Dataset) -> str:
+    layers_cnn, layers_vit = both.cka.shape
+    warnings = "".join(f'<p class="warning">{line}</p>' for line in _unlearned(n))
+    return f"""<header>
+<h1>Does a vision transformer see handwritten digits like a convolutional network?</h1>
+<p class="lead">A small ViT and a small residual CNN learned to read the same digits. Of the
+held-out images the ViT reads {shown["accuracy_vit"]} correctly and the CNN
+{shown["accuracy_cnn"]}. Below, CKA compares each of the {layers_vit} layers of the ViT with each of
+the {layers_cnn} layers of the CNN. Raghu et al. (2021) made the claims for large models and
+photographs. The numbers decide whether they hold here, by the criterion beside each claim.</p>
+{warnings}
+{digits}
+</header>
+"""
+
+
+def _verdicts(found: Sequence[Finding], shown: Mapping[str, str]) -> str:
+    rows = "".join(
+        f'<li class="{finding.verdict.replace(" ", "-")}">'
+        f'<p class="verdict">{finding.verdict}</p><div>'
+        f"<h3>{escape(finding.claim)}</h3>"
+        f"<p>Measured: {escape(finding.measured).format_map(shown)}.</p>"
+        f'<p class="criterion">Criterion: {escape(finding.criterion)}</p></div></li>'
+        for finding in found
+    )
+    return f"""
+<section>
+<h2>What holds on these data</h2>
+<ul class="findings">{rows}</ul>
+<p class="note">A claim holds in part if only some parts of its criterion are met. ± is a standard
+error over batches of images (jackknife). It is an upper bound: it assumes that the errors of all
+pairs of layers add up. It does not cover chance in training: another seed trains other models, and
+a verdict near its criterion may change.</p>
+</section>
+"""
+
+
+def _maps(figures: Sequence[str]) -> str:
+    return f"""
+<section>
+<h2>The maps</h2>
+<div class="figures">
+{"".join(figures)}
+</div>
+</section>
+"""
+
+
+def _controls(figures: Sequence[str]) -> str:
+    return f"""
+<section>
+<h2>Controls</h2>
+<p>The layers of an untrained network can score high too, because they see the same images and each
+layer is computed from the one before. A map says something about <em>learning</em> only where it
+differs from these.</p>
+<div class="figures">
+{"".join(figures)}
+</div>
+</section>
+"""
+
+
+def _method(shown: Mapping[str, str], details: Mapping[str, str]) -> str:
+    about = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in details.items())
+    return f"""
+<section>
+<h2>How it was made</h2>
+<p>CKA is linear, with the unbiased minibatch estimator of Nguyen, Raghu and Kornblith (2021),
+arXiv:2010.15327. 1 means the same up to rotation and scale; about 0 means unrelated. The largest
+standard error of any pair of layers is {shown["error_largest"]}. A map shows every layer, also
+norms and activations, from the input (lower left) to the output. The claims are from Raghu,
+Unterthiner, Kornblith, Zhang and Dosovitskiy (2021), arXiv:2108.08810. The images are the
+handwritten digits that come with scikit-learn.</p>
+<dl>{about}</dl>
+</section>
 """
 
 
@@ -168,23 +194,23 @@ def _number(name: str, n: Mapping[str, float]) -> str:
 
 
 CAPTIONS = {
-    "vit": "The ViT with itself. Two different layers score {mean_vit} on average; the lowest "
-    "quarter of the layers with the highest, {ends_vit}.",
-    "cnn": "The CNN with itself. Two different layers score {mean_cnn} on average; the lowest "
-    "quarter of the layers with the highest, {ends_cnn}.",
+    "vit": "The ViT with itself. Two different layers score {mean_vit} on average. The lowest "
+    "quarter of the layers scores {ends_vit} with the highest quarter.",
+    "cnn": "The CNN with itself. Two different layers score {mean_cnn} on average. The lowest "
+    "quarter of the layers scores {ends_cnn} with the highest quarter.",
     "cnn-vit": "Every layer of the CNN with every layer of the ViT: {mean_cnn_vit} on average. "
-    "With each image paired with another one instead, {mean_chance}: chance is zero, and no pair "
-    "of layers is farther from it than {chance_largest}.",
+    "If each image is paired with another image, the average is {mean_chance}, and no pair of "
+    "layers is farther from zero than {chance_largest}: this is chance.",
     "layer-match": "Where each layer of the CNN finds its best match in the ViT. Of the lower "
     "half of the CNN, nine in ten layers match within the lowest {match_reach} of the ViT, half "
-    "of them within the lowest {match_lower}; the match beats the best in the lowest quarter by "
-    "{margin_match} (median). The upper half matches at {match_upper} (median).",
+    "of them within the lowest {match_lower}. The CKA of the match exceeds the highest CKA in the "
+    "lowest quarter by {margin_match} (median). The upper half matches at {match_upper} (median).",
     "untrained-vit": "The ViT before training ({accuracy_untrained_vit} of the images right) with "
-    "itself. Two different layers score {mean_untrained_vit}; the lowest quarter with the "
-    "highest, {ends_untrained_vit}; the outputs of two different blocks, {blocks_untrained_vit} "
-    "(trained: {blocks_vit}).",
+    "itself. Two different layers score {mean_untrained_vit} on average, the lowest with the "
+    "highest quarter {ends_untrained_vit}, and the outputs of two different blocks "
+    "{blocks_untrained_vit} (trained: {blocks_vit}).",
     "vit-untrained-vit": "The trained ViT with itself before training: {mean_vit_untrained_vit} "
-    "on average; each layer with its own beginning, {same_layer_vit_untrained_vit}.",
+    "on average. A layer with itself before training scores {same_layer_vit_untrained_vit}.",
     "layer-match-untrained": "The match of CNN and ViT, both before training. Nine in ten layers "
     "of the lower half match within the lowest {match_untrained_reach} of the ViT, half of them "
     "within the lowest {match_untrained_lower}.",

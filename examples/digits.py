@@ -110,10 +110,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the options; --quick sets those that are not given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0, help="of split, training and batches")
-    parser.add_argument("--epochs", type=int, help="of training (20)")
-    parser.add_argument("--passes", type=int, help="over the held-out images (3)")
-    parser.add_argument("--threads", type=int, default=1, help="that torch may use (1)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the split, the training and the batches"
+    )
+    parser.add_argument("--epochs", type=int, help="epochs of training (20)")
+    parser.add_argument("--passes", type=int, help="passes over the held-out images (3)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
     parser.add_argument("--quick", action="store_true", help="tiny models, one epoch, one pass")
     options = parser.parse_args(argv)
     for name, full in (("epochs", 20), ("passes", 3)):
