@@ -202,7 +202,7 @@ def test_weights_that_changed_behind_the_name_are_refused(
 
 def test_folders_that_cannot_be_a_run(repsim_command, inputs, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "not a folder" in repsim_command(*TWO, "--out", "file").err
+    assert "must be a folder" in repsim_command(*TWO, "--out", "file").err
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mine.nc").write_text("")
     assert "results of something else" in repsim_command(*TWO, "--out", "results").err

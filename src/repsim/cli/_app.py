@@ -63,7 +63,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Do these two networks see alike: measures of representations, on arrays and on models.
+    """Do these two networks see alike? Compare the representations in arrays and in models.
 
     Models are timm:NAME, torchvision:NAME, transformers:TYPE (or a local folder), or
     package.module:function. They have random weights unless --weights or --pretrained is given.

@@ -65,7 +65,7 @@ class RunFolder:
             "analyses": {},
         }
         if path.exists() and not path.is_dir():
-            raise UsageError(f"--out: is a file, not a folder.\n  got {path}")
+            raise UsageError(f"--out: must be a folder, not a file.\n  got {path}")
         if (path / RECORD).exists():
             self._go_on()
         elif any(path.glob("*.nc")):
@@ -154,10 +154,13 @@ class RunFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"--out: the folder's record is damaged.\n  {file}: {error}\n"
-                f"  Delete the folder to begin anew."
+                f"  Delete the folder to start again."
             ) from error
         if kind != FORMAT:
-            raise UsageError(f"--out: of format {kind!r}, expected {FORMAT!r}.\n  got {file}")
+            raise UsageError(
+                f"--out: the format of the folder is unknown.\n"
+                f"  {file}: expected {FORMAT!r}, got {kind!r}"
+            )
         differs = differences(arguments, self._record["arguments"])
         if command != self._record["command"]:
             differs = [f"command: was {command}, now {self._record['command']}"]

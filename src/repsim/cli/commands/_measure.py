@@ -104,8 +104,7 @@ def measure(
     """
     if chance.permutations is not None and not chance.test:
         raise UsageError(
-            "--permutations: is the number that --test draws, and --test is not given.\n"
-            "  Add --test."
+            "--permutations: is for --test, which is not given.\n  Add --test, or leave it out."
         )
     from repsim.cli.tasks._arrays import measure_arrays
 

@@ -43,7 +43,7 @@ class ModelRequest:
         """
         if ":" not in self.spec:
             raise UsageError(
-                f"this names no model.\n  got {self.spec}\n"
+                f"this is not the name of a model.\n  got {self.spec}\n"
                 f"  Write timm:NAME, torchvision:NAME, transformers:TYPE, or module:function; "
                 f"arrays are files .npy and .npz."
             )
@@ -105,8 +105,8 @@ class LoadedModel:
                     f"  Give it an .npz with an array inputs: they are passed as they are."
                 )
             raise UsageError(
-                f"{self.name} does not say of which size its images are.\n"
-                f"  Say it with --size (of the second model with --size-y), in pixels."
+                f"the image size of {self.name} is unknown.\n"
+                f"  Give it in pixels with --size (for the second model with --size-y)."
             )
         return self.preparation
 
@@ -173,7 +173,7 @@ def _build(request: ModelRequest, source: str, rest: str) -> Built:
     except Exception as error:
         if options["pretrained"]:
             raise DataError(
-                f"the published weights of {request.spec} cannot be had.\n"
+                f"the published weights of {request.spec} cannot be loaded.\n"
                 f"  {type(error).__name__}: {_first_line(error)}\n"
                 f"  Without network, pass --weights FILE, or leave --pretrained out for random "
                 f"weights."

@@ -61,7 +61,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         listed = "\n  ".join(problems)
         raise DataError(
             f"the weights are not those of the model.\n  {path}\n  {listed}\n"
-            f"  Name the model that they were trained in."
+            f"  Name the model that these weights belong to."
         )
     model.load_state_dict(state)
 
