@@ -108,7 +108,7 @@ def by_keywords(bert, texts):
 def test_a_language_model_with_its_attention_mask(bert, texts, by_keywords):
     counted = Counted(bert)
     with unchanged(bert), pytest.warns(repsim.DegenerateWarning, match="token_type_embeddings"):
-        result = compare(counted, data=texts, layers="inner.*", progress=False)
+        result = compare(counted, data=texts, layers="inner.*", mask=None, progress=False)
     assert counted.forwards == len(texts)
     labels, values = by_keywords
     labels = [f"inner.{name}" for name in labels]
