@@ -118,7 +118,7 @@ MODELS = {
     ),
     "timm DenseNet": (create("densenet121"), IMAGES, 0),
     "timm VGG": (
-        lambda: nn.Sequential(timm.create_model("vgg11", num_features=8).features),
+        lambda: nn.Sequential(timm.create_model("vgg11").features),
         IMAGES,
         0,
     ),
@@ -138,7 +138,7 @@ MODELS = {
         8,
     ),
     "torchvision ConvNeXt": (torchvision_convnext, IMAGES, 18),
-    "torchvision MobileNet v2": (of_torchvision("mobilenet_v2", width_mult=0.25), IMAGES, 10),
+    "torchvision MobileNet v2": (of_torchvision("mobilenet_v2"), IMAGES, 10),
     "torchvision MobileNet v3": (of_torchvision("mobilenet_v3_small"), IMAGES, 6),
     "HF ViT": (hugging("ViT", **IMAGE), IMAGES, 4),
     "HF DINOv2": (hugging("Dinov2", **{**IMAGE, "mlp_ratio": 2}), IMAGES, 4),

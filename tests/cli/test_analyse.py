@@ -168,14 +168,13 @@ def test_where_the_tokens_of_text_lie_can_be_said(repsim_command, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "text.npz", inputs=rng.integers(0, 20, (16, 7)))
     argv = ("attention", "cli.tiny_models:bert", "--data", "text.npz", "--no-progress")
-    refused = repsim_command(*argv)
-    assert refused.code == 1
-    assert "grid=(1, tokens)" in refused.err
-    assert "On the command line: --grid" in refused.err
+    found = repsim_command(*argv, "--json")
+    assert found.code == 0, found.err
     ran = repsim_command(*argv, "--grid", "1x7", "--patch-size", 1, "--prefix", 0, "--json")
     assert ran.code == 0, ran.err
     distance = np.array(ran.json["variables"]["distance"]["data"])
     assert distance.shape == (1, 2)
+    assert found.json["variables"]["distance"]["data"] == distance.tolist()
     assert 0 < distance.min() < distance.max() < 6  # tokens
     for grid in ("7", "1x", "x7", "0x7", "1x7x1"):
         assert repsim_command(*argv, "--grid", grid).code == 2, grid

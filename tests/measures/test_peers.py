@@ -164,7 +164,7 @@ def test_nan_is_named_where_it_arises():
 def test_error_messages_can_be_formatted():
     """netrep: the formatting of the error message itself raised."""
     braces = np.array([["{0}", "%s"]] * 5)
-    with pytest.raises(repsim.ArrayTypeError, match="must hold numbers"):
+    with pytest.raises(repsim.ArrayTypeError, match="must hold real numbers"):
         repsim.cka(braces, braces)
     with pytest.raises(repsim.InputError, match=r"got '\{0\} %s'"):
         repsim.cka(np.eye(5), np.eye(5), kernel="{0} %s")
