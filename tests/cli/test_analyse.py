@@ -164,20 +164,35 @@ def test_attention_is_that_of_the_library(repsim_command, tmp_path, tiny):
     assert "farthest head" in shown.out
 
 
-def test_where_the_tokens_of_text_lie_can_be_said(repsim_command, tmp_path):
-    rng = np.random.default_rng(0)
-    np.savez(tmp_path / "text.npz", inputs=rng.integers(0, 20, (16, 7)))
-    argv = ("attention", "cli.tiny_models:bert", "--data", "text.npz", "--no-progress")
-    found = repsim_command(*argv, "--json")
-    assert found.code == 0, found.err
+def test_where_tokens_lie_can_be_said(repsim_command, tmp_path):
+    values = np.random.default_rng(0).standard_normal((16, 7, 8))
+    np.savez(tmp_path / "rows.npz", inputs=values.astype(np.float32))
+    argv = ("attention", "cli.tiny_models:encoder", "--data", "rows.npz", "--no-progress")
+    refused = repsim_command(*argv)
+    assert refused.code == 1
+    assert "grid=(1, tokens)" in refused.err
+    assert "On the command line: --grid" in refused.err
     ran = repsim_command(*argv, "--grid", "1x7", "--patch-size", 1, "--prefix", 0, "--json")
     assert ran.code == 0, ran.err
     distance = np.array(ran.json["variables"]["distance"]["data"])
     assert distance.shape == (1, 2)
-    assert found.json["variables"]["distance"]["data"] == distance.tolist()
     assert 0 < distance.min() < distance.max() < 6  # tokens
     for grid in ("7", "1x", "x7", "0x7", "1x7x1"):
         assert repsim_command(*argv, "--grid", grid).code == 2, grid
+
+
+def test_the_tokens_of_text_are_found(repsim_command, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "text.npz", inputs=rng.integers(0, 20, (16, 7)))
+    argv = ("attention", "cli.tiny_models:bert", "--data", "text.npz", "--no-progress", "--json")
+    found = repsim_command(*argv)
+    assert found.code == 0, found.err
+    said = repsim_command(*argv, "--grid", "1x7", "--patch-size", 1, "--prefix", 0)
+    distance, expected = (
+        np.array(ran.json["variables"]["distance"]["data"]) for ran in (found, said)
+    )
+    np.testing.assert_array_equal(distance, expected)
+    assert 0 < distance.min() < distance.max() < 6  # tokens
 
 
 def test_attention_of_a_model_without_any_is_an_error(repsim_command, folder):

@@ -88,6 +88,11 @@ def bert() -> nn.Module:
     )
 
 
+def encoder() -> nn.Module:
+    """Attention between rows that nothing says a place of."""
+    return nn.TransformerEncoderLayer(8, 2, 16, dropout=0, batch_first=True)
+
+
 class Seeing(nn.Module):
     """Keeps each input in the folder ``SEEN`` as the model gets it, and where it lies in memory."""
 
