@@ -149,6 +149,48 @@ def test_the_weights_are_those_of_the_columns_of_x():
     assert float(repsim.pwcca(x, y[:, 1:])) == pytest.approx(0.3, rel=1e-12)
 
 
+def test_equal_correlations_share_their_weight():
+    """Equal correlations fix no basis of their space: the mean over all of them, c(2) = 2/π."""
+    q = orthonormal(30, 6)
+    x = q[:, :3] * [3.0, 4.0, 2.0]
+    third = 0.5 * q[:, 2] + np.sqrt(0.75) * q[:, 3]
+    shared = np.stack([q[:, 0], q[:, 1], third], axis=1)
+    narrow = np.stack([0.6 * q[:, 0] + 0.8 * q[:, 3], q[:, 4]], axis=1)
+    for turn in (np.eye(3), orthonormal(3, 3), np.triu(np.ones((3, 3)))):
+        expected = (28 / np.pi + 1) / (28 / np.pi + 2)
+        assert float(repsim.pwcca(x, shared @ turn)) == pytest.approx(expected, rel=1e-12)
+    # Two directions of x correlate with nothing, and one of them counts.
+    expected = 0.6 * 3 / (3 + 12 / np.pi)
+    assert float(repsim.pwcca(x, narrow)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_columns_that_both_share_make_no_value_arbitrary():
+    """Two shared columns have ρ = 1 twice: the value was one of many, by rounding (.62 to .66)."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 7))
+    y = np.concatenate([x[:, :2], rng.standard_normal((30, 3))], axis=1)
+    turn = rng.standard_normal((5, 5))
+    total = weights = 0.0
+    for z, other in ((x, y), (x * (1 + 1e-13), y), (3.7 * x + 5, y @ turn), (x[:, ::-1], y)):
+        value = float(repsim.pwcca(z, other))
+        assert value == pytest.approx(0.6026170552394867, rel=1e-12)
+        in_torch = repsim.pwcca(torch.asarray(z.copy()), torch.asarray(other))
+        assert float(in_torch) == pytest.approx(value, rel=1e-12)
+        single = repsim.pwcca(z.astype("float32"), other.astype("float32"))
+        assert float(single) == pytest.approx(value, rel=1e-5)
+    # The mean over random bases of the two directions, from the formula of the paper.
+    variates, rho = canonical.variates(x, y)
+    centred = x - x.mean(0)
+    for angle in np.linspace(0, np.pi, 20001)[:-1]:
+        cos, sin = np.cos(angle), np.sin(angle)
+        basis = variates.copy()
+        basis[:, :2] = variates[:, :2] @ [[cos, -sin], [sin, cos]]
+        alpha = np.abs(basis.T @ centred).sum(1)
+        total, weights = total + alpha @ rho, weights + alpha.sum()
+    assert total / weights == pytest.approx(0.6026170552394867, rel=1e-6)
+
+
 def test_independent_data_by_chance():
     """The mean squared correlation of independent data is max(p, q)/(n - 1) on average."""
     rng = np.random.default_rng(0)

@@ -54,3 +54,10 @@ def pwcca(x, y):
         total += weight * float(np.sqrt(max(values[i].real, 0)))
         weights += weight
     return total / weights
+
+
+def variates(x, y):
+    """Orthonormal canonical variates of x and their correlations, by QR and SVD (Björck, Golub)."""
+    (qx, _), (qy, _) = (np.linalg.qr(z - z.mean(0)) for z in (x, y))
+    turn, rho, _ = np.linalg.svd(qx.T @ qy, full_matrices=False)
+    return qx @ turn, rho

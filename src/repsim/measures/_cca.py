@@ -176,7 +176,11 @@ def pwcca(x: Array, y: Array) -> Array:
 
         PWCCA = Σ_i α_i ρ_i / Σ_i α_i,   α_i = Σ_j |⟨h_i, x_j⟩|,   i ≤ min(rank Xc, rank Yc)
 
-    with h_i the canonical variates of x, of unit norm, and x_j its centred columns.
+    with h_i the canonical variates of x, of unit norm, and x_j its centred columns. If d
+    correlations are equal, their variates are fixed only up to a rotation, and each gets the mean
+    of α over all rotations::
+
+        α = c_d Σ_j ‖projection of x_j onto their space‖,   c_d = Γ(d/2) / (√π Γ((d + 1)/2))
 
     Parameters
     ----------
@@ -209,6 +213,9 @@ def pwcca(x: Array, y: Array) -> Array:
     Not symmetric. Invariant to invertible linear maps and translation of y, and to isotropic scale,
     feature permutations and translation of x. Not invariant to rotations of x, because they mix the
     columns from which the weights are computed. Biased upwards as :func:`cca` is.
+
+    Equal correlations are common: each direction that x and y share has ρ = 1. Correlations count
+    as equal if they differ by less than 8 ε √n, with ε the rounding unit of the inputs' dtype.
 
     Computed in float64 where the device has it. Differentiable where the correlations, and the
     singular values of the columns, are distinct. Cost as :func:`cca`.

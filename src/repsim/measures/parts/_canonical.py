@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace, device
@@ -22,10 +23,11 @@ STATISTICS = ("mean_rho", "mean_rho_squared")
 
 
 class Weighted(NamedTuple):
-    """A subspace, and the centred columns in its basis."""
+    """A subspace, the centred columns that it spans, and the rounding unit of the data."""
 
     span: Subspace
     columns: Array
+    resolution: float
 
 
 def _check_statistic(operation: str, statistic: str) -> None:
@@ -70,8 +72,9 @@ def leading_directions(
 
 
 def weighted_directions(operation: str, x: Array, *, name: str) -> Weighted:
-    """Return all directions that ``x`` spans, and its columns in them."""
-    return Weighted(*subspace(operation, name, x))
+    """Return all directions that ``x`` spans, and its columns."""
+    resolution = float(array_namespace(x).finfo(x.dtype).eps)
+    return Weighted(*subspace(operation, name, x), resolution)
 
 
 def correlate(x: Subspace, y: Subspace, *, statistic: str, **_: Any) -> Array:
@@ -87,14 +90,51 @@ def correlate_weighted(x: Weighted, y: Weighted) -> Array:
     xp = array_namespace(x.columns)
     cross = xp.matrix_transpose(x.span.basis) @ y.span.basis
     turn, rho, _ = xp.linalg.svd(cross, full_matrices=False)
-    variates = x.span.basis @ turn
-    weights = xp.sum(xp.abs(xp.matrix_transpose(variates) @ x.columns), axis=1)
+    tie = 8 * max(x.resolution, y.resolution) * math.sqrt(x.columns.shape[0])
+    weights = _weights(xp, x, x.span.basis @ turn, rho, tie)
     # Under jit the columns beyond the rank remain, at the end.
     order = xp.arange(rho.shape[0], dtype=rho.dtype, device=device(rho))
     weights = xp.where(
         order < xp.minimum(x.span.rank, y.span.rank), weights, xp.zeros_like(weights)
     )
     return _quotient(xp, x.span, y.span, xp.sum(weights * rho), xp.sum(weights))
+
+
+def _weights(xp: Namespace, x: Weighted, variates: Array, rho: Array, tie: float) -> Array:
+    """Return the weight (r,) of each variate (n − 1, r): Σ_j |⟨h, x_j⟩|, averaged over ties.
+
+    Correlations that differ by less than ``tie`` fix the space of their variates, but no basis of
+    it. The mean of |⟨h, x_j⟩| over all unit vectors h of a space of d dimensions is c(d) times the
+    length of x_j in that space, whatever the basis, and c(1) = 1.
+    """
+    dtype, where = rho.dtype, device(rho)
+    along = xp.matrix_transpose(variates) @ x.columns
+    step = xp.astype(rho[:-1] - rho[1:] > tie, dtype)
+    group = xp.concat([xp.zeros_like(rho[:1]), xp.cumulative_sum(step)])
+    same = xp.astype(group[:, None] == group[None, :], dtype)
+    order = xp.arange(rho.shape[0], dtype=dtype, device=where)
+    size = same @ xp.astype(order < x.span.rank, dtype)
+    squares = same @ (along * along)
+    # Directions of x beyond those of y correlate with nothing. They are tied with a correlation 0.
+    beyond = x.span.rank - rho.shape[0]
+    rest = xp.linalg.vector_norm(x.columns - variates @ along, axis=0)
+    share = xp.astype((rho <= tie) & (beyond > 0), dtype)
+    squares = squares + share[:, None] * (rest * rest)[None, :]
+    size = size + share * beyond
+    # The root is taken where it has a gradient.
+    positive = squares > 0
+    lengths = xp.sqrt(xp.where(positive, squares, xp.ones_like(squares)))
+    lengths = xp.sum(xp.where(positive, lengths, xp.zeros_like(lengths)), axis=1)
+    most = max(2, x.span.basis.shape[1])
+    means = xp.asarray([_mean_cosine(d) for d in range(most + 1)], dtype=dtype, device=where)
+    index = xp.astype(xp.clip(size, 0, most), xp.int64)
+    out: Array = lengths * xp.take(means, index, axis=0)
+    return out
+
+
+def _mean_cosine(d: int) -> float:
+    """Return the mean of |⟨u, e⟩| over all unit vectors u of d dimensions, for a fixed e."""
+    return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi) if d else 1
 
 
 def _quotient(xp: Namespace, x: Subspace, y: Subspace, above: Array, below: Array) -> Array:
