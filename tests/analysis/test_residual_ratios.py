@@ -371,9 +371,11 @@ def bert():
 
 def test_text():
     data = [{"input_ids": torch.randint(0, 50, (n, length))} for n, length in ((2, 7), (3, 9))]
-    with pytest.raises(InputError, match=r"which of the 7 tokens.*\n.*\n  Pass prefix="):
-        residual_ratios(bert(), data, **quiet)
     model = bert()
+    assert not residual_ratios(model, data, **quiet).n_prefix.any()
+    vectors = [{"inputs_embeds": torch.randn(2, 7, 32)}]
+    with pytest.raises(InputError, match=r"which of the 7 tokens.*\n.*\n  Pass prefix="):
+        residual_ratios(model, vectors, **quiet)
     result = residual_ratios(model, data, prefix=1, **quiet)
     short, long = (residual_ratios(model, [batch], prefix=1, **quiet).ratio for batch in data)
     np.testing.assert_allclose(result.ratio[:, :7], (2 * short + 3 * long[:, :7]) / 5, rtol=1e-6)

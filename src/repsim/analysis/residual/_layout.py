@@ -57,7 +57,8 @@ class Layouts:
         shape = site.shape
         positions = tuple(size for i, size in enumerate(shape) if i not in (batch, channels))
         sequence = len(positions) == 1 and channels == len(shape) - 1
-        n_prefix = self._n_prefix(site, join, positions[0]) if sequence else 0
+        lengths = finder.text_lengths
+        n_prefix = self._n_prefix(site, join, positions[0], lengths) if sequence else 0
         return Layout(batch, channels, positions, n_prefix)
 
     def _batch(self, site: ResidualSite, finder: SiteFinder) -> int:
@@ -98,7 +99,9 @@ class Layouts:
             )
         return axis
 
-    def _n_prefix(self, site: ResidualSite, join: Join, n_tokens: int) -> int:
+    def _n_prefix(
+        self, site: ResidualSite, join: Join, n_tokens: int, text_lengths: set[int]
+    ) -> int:
         given = self._options.prefix_of(site.label, site.block)
         if given is not None and given > n_tokens:
             raise InputError(
@@ -111,14 +114,19 @@ class Layouts:
             declared=self._declared.named,
             around=declared_prefix(modules_around(self._root, site.block)),
         )
-        if found is None:
+        is_text = n_tokens in text_lengths
+        if found is None and is_text:
+            return 0
+        # With a text of as many tokens, a prefix that only a map shows may be that of an image.
+        if found is None or (found and is_text and given is None):
             sizes = ", ".join(f"{h}×{w}" for h, w in dict.fromkeys(join.maps[-4:]))
             raise InputError(
                 f"residual_ratios: which of the {n_tokens} tokens of site {site.label!r} are "
                 "spatial is unknown.\n"
-                f"  no num_prefix_tokens; the convolutions before put out: {sizes or 'nothing'}\n"
+                f"  the convolutions before put out: {sizes or 'nothing'}"
+                f"{'    a text has as many tokens' if is_text else ''}\n"
                 "  Pass prefix= the number of tokens before the spatial ones (CLS, registers), 0 "
-                "if there are none."
+                "if there are none; or a mapping from site or block to it."
             )
         return found
 

@@ -17,6 +17,7 @@ from repsim.capture._output import tensors_in
 from repsim.capture._walk import named_layers, unwrap
 from repsim.capture.residual._provenance import Join, Provenance
 from repsim.capture.residual._rule import Kind
+from repsim.capture.tokens._evidence import ModelInput
 
 __all__ = ["ResidualSite", "ResidualSites", "SiteFinder", "name_modules", "site_of"]
 
@@ -91,6 +92,8 @@ class SiteFinder:
     ----------
     batch_size : int or None
         Size of axis 0 of the first tensor argument of the model, or of its first module.
+    text_lengths : set of int
+        Second axes of the integer tensors among these arguments: numbers of tokens of texts.
     sequence_first : bool
         Whether a module that declares ``batch_first=False`` ran.
     """
@@ -104,6 +107,7 @@ class SiteFinder:
         self._calls: Counter[str] = Counter()
         self._suspects: dict[str, str] = {}
         self.batch_size: int | None = None
+        self.text_lengths: set[int] = set()
         self.sequence_first = False
 
     def __enter__(self) -> SiteFinder:
@@ -131,6 +135,7 @@ class SiteFinder:
         self._found.clear()
         self._calls.clear()
         self.batch_size = None
+        self.text_lengths = set()
 
     def sites(self) -> ResidualSites:
         """Return the sites of the forwards since the last restart."""
@@ -172,6 +177,7 @@ class SiteFinder:
 
     def _outermost(self, inputs: object) -> None:
         self._mode.begin(inputs)
+        self.text_lengths |= ModelInput.of(inputs).lengths
         if self.batch_size is None:
             sizes = (t.size(0) for t in tensors_in(inputs) if t.dim())
             self.batch_size = next(sizes, None)

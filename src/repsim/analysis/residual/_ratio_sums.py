@@ -1,0 +1,220 @@
+"""Sums over samples of the norms of skips and branches, token by token."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
+from repsim.analysis.residual._layout import Layout, Layouts
+from repsim.capture import Join, Masks, ResidualSite, SiteFinder, listing
+from repsim.results import RESIDUAL_RATIOS
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["RatioSums"]
+
+STATISTICS = ("ratio", "branch_share", "cosine")
+
+
+class _SiteSums:
+    """Sums over samples of one site by token, in float64 if the device has it.
+
+    Tokens are counted among the real ones of each sample. So a text has the same numbers on
+    whichever side its padding is.
+    """
+
+    def __init__(self, site: ResidualSite, layout: Layout) -> None:
+        self.site = site
+        self.layout = layout
+        self._parts: Tensor | None = None  # (statistics and the number of samples, tokens)
+
+    def add(self, skip: Tensor, branch: Tensor, mask: Tensor | None) -> Tensor:
+        """Add a batch; return whether the norms of its real tokens are finite."""
+        z, f = self.layout.tokens(skip), self.layout.tokens(branch)
+        norm_z, norm_f, norm_sum = (torch.linalg.vector_norm(x, dim=-1) for x in (z, f, z + f))
+        by_z, by_f = _nonzero(norm_z), _nonzero(norm_f)
+        cosine = (z / by_z[..., None] * (f / by_f[..., None])).sum(-1)  # ‖z‖‖f‖ may overflow
+        each = torch.ones_like(cosine)
+        values = torch.stack([norm_z / by_f, norm_f / _nonzero(norm_sum), cosine, each])
+        finite = torch.isfinite(norm_z) & torch.isfinite(norm_f)
+        # Apple's GPUs lack float64.
+        values = values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+        if mask is not None:
+            values = _real_first(values, mask)
+            finite |= ~mask
+        self._parts = _padded_sum(self._parts, values.sum(1))
+        return finite.all()
+
+    def totals(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the sums of the statistics, and the number of samples, by token."""
+        assert self._parts is not None
+        totals = self._parts.cpu().to(torch.float64).numpy()
+        return np.asarray(totals[:, totals[-1] > 0])
+
+
+class RatioSums:
+    """The sums of all sites over the batches so far.
+
+    Parameters
+    ----------
+    layouts : Layouts
+        Which axes hold samples, tokens and channels.
+    masks : Masks
+        Which tokens are real.
+    """
+
+    def __init__(self, layouts: Layouts, masks: Masks) -> None:
+        self.finder: SiteFinder
+        self.n_samples = 0
+        self._layouts = layouts
+        self._masks = masks
+        self._sums: dict[tuple[str, int], _SiteSums] = {}
+        self._left_out: dict[str, str] = {}
+        self._finite: dict[tuple[str, int], Tensor] = {}
+        self._batch = 0
+        self._rows = 0
+
+    def start(self, batch: Any) -> None:
+        """Start the next batch, in the form that the model gets."""
+        self.finder.restart()
+        self._masks.start(batch)
+
+    def add(self, site: ResidualSite, call: int, join: Join) -> None:
+        """Add the summands of one site in one forward."""
+        key, layout = (site.label, call), self._layouts.of(site, join, self.finder)
+        self._rows = site.shape[layout.batch]
+        mask = self._masks.of(site.label) if layout.positions else None
+        expected = (self._rows, math.prod(layout.positions))
+        if mask is not None and tuple(mask.shape) != expected:
+            self._left_out[site.label] = f"{site.shape}, mask {tuple(mask.shape)}"
+            return
+        sums = self._sums.setdefault(key, _SiteSums(site, layout))
+        before, now = sums.layout.positions, layout.positions
+        if before != now and len(now) != 1:
+            raise InputError(
+                f"residual_ratios: the maps of site {site.label!r} change their size.\n"
+                f"  before: {before}    in batch {self._batch}: {now}\n"
+                "  Bring all images to one size: tokens are averaged by their position."
+            )
+        mask = None if mask is None else mask.to(join.skip.device)
+        self._finite[key] = sums.add(join.skip, join.branch, mask)
+
+    def end_batch(self) -> None:
+        """Check the batch, in one transfer from the device."""
+        if not self._finite:
+            raise self._nothing()
+        device = next(iter(self._finite.values())).device
+        finite = torch.stack([flag.to(device) for flag in self._finite.values()]).tolist()
+        bad = [label for (label, _), good in zip(self._finite, finite, strict=True) if not good]
+        if bad:
+            raise NonFiniteError(
+                f"residual_ratios: NaN or infinity in a summand of site {bad[0]!r}, batch "
+                f"{self._batch}.\n"
+                "  Does the input contain it? In half precision sums overflow: try float32."
+            )
+        self._finite.clear()
+        self._batch += 1
+        self.n_samples += self._rows if self.finder.batch_size is None else self.finder.batch_size
+
+    def warn(self) -> None:
+        """Report sites that are left out, and a mask for sites that do not exist."""
+        self._masks.check_used()
+        self.finder.warn("residual_ratios")
+        if self._left_out:
+            warn(
+                "residual_ratios: sites with another number of tokens than the mask were left "
+                f"out:\n{self._listed()}"
+            )
+
+    def dataset(self) -> xarray.Dataset:
+        """Return the means; see :func:`residual_ratios`."""
+        sites = list(self._sums.values())
+        again = {label for label, call in self._sums if call}
+        labels = [f"{name}:{call}" if name in again else name for name, call in self._sums]
+        totals = [each.totals() for each in sites]
+        most = max(total.shape[1] for total in totals)
+        values = np.full((len(STATISTICS), len(sites), most), np.nan)
+        for i, total in enumerate(totals):
+            values[:, i, : total.shape[1]] = total[:-1] / total[-1]
+        zero = [name for name, total in zip(labels, totals, strict=True) if np.isnan(total).any()]
+        if zero:
+            warn(
+                "residual_ratios: a skip or a branch is exactly zero at some tokens, NaN there: "
+                f"{listing(zero)}.",
+                DegenerateWarning,
+            )
+        variables: dict[str, Any] = dict(zip(STATISTICS, values, strict=True))
+        n_prefix = [each.layout.n_prefix for each in sites]
+        for key, parts in (
+            ("ratio_prefix", [slice(0, p) for p in n_prefix]),
+            ("ratio_spatial", [slice(p, None) for p in n_prefix]),
+        ):
+            variables[key] = [
+                _mean(total[0, part], total[-1, part])
+                for total, part in zip(totals, parts, strict=True)
+            ]
+        return RESIDUAL_RATIOS.dataset(
+            variables,
+            {
+                "site": labels,
+                "token": np.arange(most),
+                "block": [each.site.block for each in sites],
+                "branch": [each.site.branch for each in sites],
+                "kind": [each.site.kind for each in sites],
+                "n_prefix": n_prefix,
+                "n_tokens": [total.shape[1] for total in totals],
+            },
+        )
+
+    def _nothing(self) -> CaptureError:
+        if self._left_out:
+            return CaptureError(
+                "residual_ratios: no residual connection has as many tokens as the mask.\n"
+                f"{self._listed()}"
+            )
+        return CaptureError(
+            "residual_ratios: the model has no residual connection that can be seen.\n"
+            "  See repsim.residual_sites(model, example) for what counts as one."
+        )
+
+    def _listed(self) -> str:
+        sites = list(self._left_out.items())
+        shown = "".join(f"  {label}: {why}\n" for label, why in sites[:8])
+        more = f"  and {len(sites) - 8} more\n" if len(sites) > 8 else ""
+        return (
+            f"{shown}{more}  Give each sequence its mask: mask={{site or glob: key of the batch}}, "
+            "with None for sites without padding."
+        )
+
+
+def _real_first(values: Tensor, mask: Tensor) -> Tensor:
+    """Move the values (k, samples, tokens) of real tokens to the front, and zero the others."""
+    order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
+    ranked = values.gather(2, order.expand(len(values), -1, -1))
+    # Not a product with the mask: padding may hold NaN.
+    return ranked.masked_fill(~mask.gather(1, order), 0.0)
+
+
+def _padded_sum(before: Tensor | None, sums: Tensor) -> Tensor:
+    """Add sums (k, tokens) of different lengths."""
+    if before is None:
+        return sums
+    more = max(before.shape[1], sums.shape[1])
+    longer = [nn.functional.pad(x, (0, more - x.shape[1])) for x in (before, sums)]
+    return longer[0] + longer[1]
+
+
+def _nonzero(norm: Tensor) -> Tensor:
+    """NaN in place of 0, so a quotient is NaN and not infinity."""
+    return torch.where(norm > 0, norm, torch.nan)
+
+
+def _mean(sums: np.ndarray[Any, np.dtype[np.float64]], counts: Any) -> float:
+    """Mean over samples and tokens; NaN if there are none."""
+    return float(sums.sum() / counts.sum()) if sums.size else math.nan

@@ -1,0 +1,60 @@
+"""Language models of transformers from small configurations, and texts to give them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from packages import transformers
+
+VOCABULARY = 50
+
+
+def texts(side, batches=2, n=4, shortest=3, longest=9, seed=1, **extra):
+    """Batches of texts of 3 to 9 tokens, padded on one side; the same texts for both sides."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(batches):
+        ids = torch.zeros(n, longest, dtype=torch.long)
+        mask = torch.zeros(n, longest, dtype=torch.long)
+        for row in range(n):
+            length = int(torch.randint(shortest, longest + 1, (1,), generator=generator))
+            real = slice(length) if side == "right" else slice(longest - length, None)
+            ids[row, real] = torch.randint(1, VOCABULARY, (length,), generator=generator)
+            mask[row, real] = 1
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        made.append({"input_ids": ids, "attention_mask": mask, "position_ids": positions, **extra})
+    return made
+
+
+def one_by_one(batches):
+    """The same texts without padding: each alone in a batch."""
+    return [
+        {"input_ids": ids[mask.bool()][None]}
+        for batch in batches
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+
+
+def language_model(kind: str, layers: int = 2, **options) -> nn.Module:
+    """Build the base model of a family, with random weights and no dropout."""
+    wide = {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": layers, "num_attention_heads": 4, "max_position_embeddings": 64,
+    }  # fmt: skip
+    grouped = {**wide, "num_key_value_heads": 2}
+    gpt = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": layers, "n_head": 4}
+    falcon = {k: v for k, v in wide.items() if k not in ("intermediate_size",)}
+    config, given = {
+        "bert": ("BertConfig", wide),
+        "cohere": ("CohereConfig", {**grouped, "pad_token_id": 0}),
+        "falcon": ("FalconConfig", {**falcon, "ffn_hidden_size": 48}),
+        "gpt2": ("GPT2Config", {**gpt, "n_positions": 64}),
+        "gptj": ("GPTJConfig", {**gpt, "n_positions": 64, "n_inner": 48, "rotary_dim": 4}),
+        "llama": ("LlamaConfig", grouped),
+        "neox": ("GPTNeoXConfig", wide),
+        "phi": ("PhiConfig", wide),
+    }[kind]
+    torch.manual_seed(0)
+    made = getattr(transformers, config)(**{**given, **options})
+    return transformers.AutoModel.from_config(made).eval()
