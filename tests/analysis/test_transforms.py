@@ -84,11 +84,11 @@ def means(_name, v):
         (None, "*", lambda _, v: v),
         ("flatten", "*", lambda _, v: v),
         ("mean", "*", means),
-        ("cls", ["norm", "tokens"], lambda _, v: v[:, 0]),
+        ("first", ["norm", "tokens"], lambda _, v: v[:, 0]),
         (lambda v: v.flatten(1)[:, ::2], "*", lambda _, v: v.flatten(1)[:, ::2]),
         (token(-1), ["norm", "tokens"], lambda _, v: v[:, -1]),
     ],
-    ids=["none", "flatten", "mean", "cls", "callable", "token"],
+    ids=["none", "flatten", "mean", "first", "callable", "token"],
 )
 @pytest.mark.parametrize("dedupe", [True, False])
 def test_transforms(tokens, transform, layers, reduce, dedupe, monkeypatch):
@@ -136,9 +136,9 @@ def test_cls_of_what_has_no_tokens(tokens):
         compare(model, data=data, layers=["map"], transform="cls", **quiet)
     with (
         unchanged(model),
-        pytest.warns(repsim.RepsimWarning, match=r"map \(.*\): cls takes tokens"),
+        pytest.warns(repsim.RepsimWarning, match=r"map \(.*\): first takes tokens"),
     ):
-        found = compare(model, data=data, transform="cls", **quiet)
+        found = compare(model, data=data, transform="first", **quiet)
     assert "map" not in found.layer_x.values
-    with pytest.raises(repsim.CaptureError, match="cls: layer 'flat'"):
-        compare(model, data=data, layers=["tokens", "flat"], transform="cls", **quiet)
+    with pytest.raises(repsim.CaptureError, match="first: layer 'flat'"):
+        compare(model, data=data, layers=["tokens", "flat"], transform="first", **quiet)

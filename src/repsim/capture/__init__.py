@@ -2,7 +2,7 @@
 
 from repsim.capture._bound import BoundTransform
 from repsim.capture._masks import MaskOption, Masks
-from repsim.capture._output import Select, tensors_in
+from repsim.capture._output import Select, UnusableOutput, tensors_in
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._select import Layer, Layers, LayerSpec, Selection, listing, select_layers
@@ -35,6 +35,7 @@ __all__ = [
     "Selection",
     "SiteFinder",
     "Transform",
+    "UnusableOutput",
     "listing",
     "named_layers",
     "resolve_transform",

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from repsim._errors import warn
 from repsim.capture._masks import Masks
+from repsim.capture._output import UnusableOutput
 from repsim.capture._reduce import Reducer
 from repsim.capture._transform import Transform, resolve_transform
-from repsim.capture._walk import named_layers, unwrap
+from repsim.capture.tokens._axes import PositionAxes
 
 __all__ = ["BoundTransform"]
 
@@ -40,7 +41,7 @@ class BoundTransform:
         self._operation = operation
         self.function = resolve_transform(transform, operation)
         self.masks = masks
-        self._modules = {"": unwrap(model), **named_layers(model)}
+        self._axes = PositionAxes(model)
         self._wants_layer = getattr(self.function, "wants_layer", False)
         self._wants_batch = getattr(self.function, "wants_batch", False)
         self._batch: Any = None
@@ -61,6 +62,7 @@ class BoundTransform:
         """Start the next batch, in the form that the model gets."""
         self._batch = batch
         self.masks.start(batch)
+        self._axes.start(batch)
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Any:
         """Transform one output, batch first."""
@@ -71,10 +73,66 @@ class BoundTransform:
             self.note_padding(layer, tensor)
             return function(tensor, layer, call)
         if isinstance(function, Reducer):
-            mask = self.masks.aligned(layer, tensor, function.name)
-            return function(tensor, layer, call, mask=mask, module=self._modules.get(layer))
+            return self._reduced(function, tensor, layer, call)
         told = (tensor, layer, call) if self._wants_layer else (tensor,)
         return function(*told, self._batch) if self._wants_batch else function(*told)
+
+    def positions(self, tensor: Tensor, layer: str, call: int) -> tuple[Tensor, Tensor | None]:
+        """Return an output as positions (B, N, D), and which are real: a mask (B, N) or None.
+
+        A callable transform is applied first.
+
+        Raises
+        ------
+        UnusableOutput
+            The output has no positions, or other ones than the mask.
+        """
+        if self.function is not None and not isinstance(self.function, Reducer):
+            tensor = self(tensor, layer, call)
+        shape = tuple(tensor.shape)
+        if not 3 <= tensor.ndim <= 5:
+            raise UnusableOutput(
+                f"{self._operation}: layer {layer!r} has no tokens: it returned {shape}.\n"
+                f"  Tokens are positions of (B, N, D), or of maps of one to three dimensions.\n"
+                f"  Choose other layers.",
+                brief=f"{shape}: it has no tokens",
+            )
+        sequence = tensor.movedim(1, -1) if self._features_first(tensor, layer) else tensor
+        sequence = sequence.flatten(1, -2)
+        return sequence, self.masks.aligned(layer, sequence, 'samples="tokens"')
+
+    def _reduced(self, reducer: Reducer, tensor: Tensor, layer: str, call: int) -> Tensor:
+        """Apply a reducer of positions to the real positions of an output."""
+        if tensor.ndim not in reducer.ndims or tensor.ndim < 3:
+            return reducer(tensor, layer, call)
+        shape = tuple(tensor.shape)
+        features_first = False
+        if tensor.ndim == 3 or self.masks.of(layer) is None:
+            features_first = self._features_first(tensor, layer)
+        sequence = tensor.movedim(1, -1) if features_first else tensor
+        mask = self.masks.aligned(layer, sequence, reducer.name)
+        if reducer.name == "cls" and self._axes.lacks_cls(layer, sequence.shape[1]):
+            raise UnusableOutput(
+                f"{self._operation}: layer {layer!r} has no class token.\n"
+                f"  it returned {shape}: its {sequence.shape[1]} tokens are patches\n"
+                f'  Pass transform="mean" for their mean, or "first" for the first of them.',
+                brief=f"{shape} has no class token",
+            )
+        return reducer(sequence, layer, call, mask=mask, features_first=False)
+
+    def _features_first(self, tensor: Tensor, layer: str) -> bool:
+        """Whether axis 1 of an output holds its features; raise if nothing tells."""
+        shape = tuple(tensor.shape)
+        found = self._axes.features_first(layer, shape)
+        if found is None:
+            raise UnusableOutput(
+                f"{self._operation}: the channels of layer {layer!r} may be first or last.\n"
+                f"  it returned {shape}\n"
+                f"  Pass a callable, for example transform=lambda x: x.mean((1, 2)), or choose "
+                f"other layers.",
+                brief=f"{shape}: its channels may be first or last",
+            )
+        return found
 
     def note_padding(self, layer: str, tensor: Tensor) -> None:
         """Warn once if padding is among the features."""

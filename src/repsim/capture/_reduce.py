@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from repsim._errors import InputError
 from repsim.capture._output import UnusableOutput
@@ -16,7 +16,7 @@ from repsim.capture._output import UnusableOutput
 __all__ = ["REDUCERS", "Reducer", "token"]
 
 Function: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
-"""An output (B, N, ...) and its mask (B, N) or None, to one vector per sample."""
+"""An output (B, ..., D) and its mask (B, N) or None, to one vector per sample."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Reducer:
         call: int = 0,
         *,
         mask: Tensor | None = None,
-        module: nn.Module | None = None,
+        features_first: bool | None = None,
     ) -> Tensor:
         """Reduce one tensor.
 
@@ -58,19 +58,22 @@ class Reducer:
             For the error message.
         mask : torch.Tensor, shape (B, N), optional
             True where a position of (B, N, ...) is real; by default all are.
-        module : torch.nn.Module, optional
-            What returned it: the kind of a convolution says which axes are positions.
+        features_first : bool, optional
+            Whether axis 1 holds the features, as in the map of a convolution; otherwise the last
+            axis does. By default maps of four and five axes have them first, and tokens last.
         """
-        sequence = _positions_second(tensor, module)
-        if self.ndims and sequence.ndim not in self.ndims:
+        if self.ndims and tensor.ndim not in self.ndims:
             shape = tuple(tensor.shape)
             raise UnusableOutput(
                 f"{self.name}: layer {layer!r} returned {shape}, and this takes {self.takes}.\n"
                 '  Select other layers, or use transform="flatten", "mean" or a callable.',
                 brief=f"{shape}: {self.name} takes {self.takes}",
             )
+        if self.ndims and tensor.ndim > 2:
+            first = tensor.ndim > 3 if features_first is None else features_first
+            tensor = tensor.movedim(1, -1) if first and mask is None else tensor
         try:
-            return self.function(sequence if self.ndims else tensor, mask)
+            return self.function(tensor, mask)
         except _NoToken as problem:
             shape = tuple(tensor.shape)
             raise UnusableOutput(
@@ -137,20 +140,11 @@ def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
     if x.ndim == 2:
         return x
     if mask is None:
-        return x.mean(tuple(range(2, x.ndim))) if x.ndim > 3 else x.mean(1)
+        return x.mean(tuple(range(1, x.ndim - 1)))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     # Not a product with the mask: padding may hold NaN.
     kept = wide.masked_fill(~mask[:, :, *(None,) * (x.ndim - 2)], 0.0).sum(1)
     return kept / mask.sum(1).reshape(-1, *(1,) * (x.ndim - 2))
-
-
-def _positions_second(tensor: Tensor, module: nn.Module | None) -> Tensor:
-    """Return the map (B, C, L) of a one-dimensional convolution as (B, L, C), others unchanged.
-
-    Only the module tells: a sequence (B, N, D) has the same shape.
-    """
-    one_dimensional = isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
-    return tensor.transpose(1, 2) if one_dimensional and tensor.ndim == 3 else tensor
 
 
 REDUCERS: Mapping[str, Reducer] = MappingProxyType(
@@ -163,7 +157,7 @@ REDUCERS: Mapping[str, Reducer] = MappingProxyType(
             "mean",
             _mean,
             frozenset({2, 3, 4, 5}),
-            "(B, D), tokens (B, N, D) or maps (B, C, H, W), (B, C, T, H, W)",
+            "(B, D), tokens (B, N, D) or maps (B, C, H, W), (B, H, W, C), (B, C, T, H, W)",
         ),
     }
 )
@@ -171,10 +165,12 @@ REDUCERS: Mapping[str, Reducer] = MappingProxyType(
 
 - ``"flatten"``: (B, ...) → (B, p), every value a feature, as in the papers.
 - ``"cls"``, ``"first"``, ``"last"``: (B, N, D) → (B, D), one token; with a mask, the first or last
-  real one of each sample. Any other shape raises CaptureError.
-- ``"mean"``: tokens (B, N, D) → (B, D), with a mask over the real ones; maps (B, C, H, W) and
-  (B, C, T, H, W) → (B, C), and those of ``nn.Conv1d``; (B, D) is returned unchanged.
+  real one of each sample. Any other shape raises CaptureError. So does "cls" if the model is known
+  to have no such token.
+- ``"mean"``: tokens (B, N, D) → (B, D), with a mask over the real ones; maps of one to three
+  dimensions → (B, C), whether their channels are first or last; (B, D) is returned unchanged.
 
-A shape does not say what its axes are: a channels-last map (B, H, W, C), as in Swin, is averaged
-over W and C. Pass a callable there: ``transform=lambda x: x.mean((1, 2))``.
+A shape does not say where the channels are. The kind of the module, the widths of the modules
+around it and the aspect of the image do; a map whose channels these do not find raises
+CaptureError.
 """

@@ -16,6 +16,7 @@ from repsim._errors import DegenerateWarning, InputError, NonFiniteError, Repsim
 from repsim.analysis.maps._side import RecordedSide, SideOptions
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run._token_samples import Samples, token_samples
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import DATA_SCALE
@@ -39,6 +40,10 @@ def data_scale(
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    samples: Samples = "inputs",
+    max_samples: int | None = None,
+    skip_first: int = 0,
+    seed: int = 0,
     prepare: Prepare | None = None,
     forward: Forward | None = None,
     name: str | None = None,
@@ -83,7 +88,7 @@ def data_scale(
         Models of the same architecture for comparison. Another seed trained on all data shows the
         value of "the same", and an untrained model shows the value due to the inputs alone. Without
         them, a fall of CKA with less data means little because CKA is below 1 between seeds too.
-    kernel, transform, mask, select, batch_dim
+    kernel, transform, mask, select, batch_dim, samples, max_samples, skip_first, seed
         As in :func:`repsim.compare`.
     prepare, forward : callable, optional
         A function from the batch to the batch for all models, and ``forward(model, batch)`` in
@@ -131,12 +136,14 @@ def data_scale(
     layers are not. Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327, Eq. 3.
     """
     _check(models, full, controls)
+    tokens = token_samples("data_scale", samples, max_samples, skip_first, seed, transform)
     side = partial(
         RecordedSide,
         "data_scale",
         layers=layers,
         options=SideOptions(transform, mask, select, batch_dim),
         kernel=resolve_kernel("data_scale", kernel),
+        tokens=tokens,
         prepare=prepare,
         forward=forward,
     )
@@ -150,9 +157,12 @@ def data_scale(
         for each in everyone:
             stack.enter_context(each)
         for batch in batches:
+            reference.start_tokens(batch)
             expected = reference.run_recorded(batch)
             for other in others:
                 other.add(other.side.run_recorded(batch), expected)
+            if tokens is not None:
+                tokens.count()
     names = list(others[0].sums)
     values, errors = _values(others, names)
     count, first = len(fractions), others[0].sums[names[0]]
@@ -167,6 +177,7 @@ def data_scale(
         n_batches=first.n_batches,
         n_skipped_batches=first.n_skipped_batches,
         n_skipped_samples=first.n_skipped_samples,
+        **({} if tokens is None else tokens.report()),
         **versions(),
     )
 

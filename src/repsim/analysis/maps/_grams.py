@@ -10,6 +10,7 @@ from torch import Tensor
 
 from repsim.analysis.maps._gram_buffer import GramBuffer
 from repsim.analysis.run._reduced import reduced
+from repsim.analysis.run._token_samples import TokenSamples
 from repsim.capture import BoundTransform
 from repsim.kernels import KERNELS
 from repsim.streaming import MIN_BATCH, PilotKernels
@@ -34,6 +35,8 @@ class LayerGrams:
         The kernel of each layer.
     transform : BoundTransform
         Applied to the output before it is flattened: tokens to one token, maps to their mean.
+    tokens : TokenSamples, optional
+        Which tokens are samples; by default the Gram is that of whole outputs.
     operation : str
         The first word of error messages.
     """
@@ -45,12 +48,14 @@ class LayerGrams:
         kernels: PilotKernels,
         transform: BoundTransform,
         *,
+        tokens: TokenSamples | None = None,
         operation: str = "compare",
     ) -> None:
         self._operation = operation
         self._kernels = kernels
         self._transform = transform
-        self._reduce = None if transform.function is None else transform
+        self._tokens = tokens
+        self._reduce = None if transform.function is None and tokens is None else transform
         self._sharing = not transform.depends_on_layer
         self._any_order = type(kernels.kernel) in KERNELS.values()
         self._seen: dict[tuple[Any, ...], tuple[weakref.ref[Tensor], int, Tensor]] = {}
@@ -63,6 +68,8 @@ class LayerGrams:
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         """Return the Gram (n, n) of an output (n, ...)."""
+        if self._tokens is not None and self._tokens.surveying:
+            return self._tokens.rows(self._transform, tensor, layer, call)
         inner = tensor if self._reduce or not self._any_order else _as_in_memory(tensor)
         if not self._sharing or not inner.is_contiguous() or not _versioned(tensor):
             return self._gram(tensor, layer, call)
@@ -79,9 +86,12 @@ class LayerGrams:
         return gram
 
     def _gram(self, tensor: Tensor, layer: str, call: int) -> Tensor:
-        if self._reduce is None:
-            self._transform.note_padding(layer, tensor)
-        values = reduced(self._operation, self._reduce, tensor, layer, call)
+        if self._tokens is not None:
+            values = self._tokens.rows(self._transform, tensor, layer, call)
+        else:
+            if self._reduce is None:
+                self._transform.note_padding(layer, tensor)
+            values = reduced(self._operation, self._reduce, tensor, layer, call)
         if values.shape[0] < MIN_BATCH:
             # The batch will be skipped and reported, so it must not fix the bandwidth.
             return values.new_zeros((values.shape[0], values.shape[0]))

@@ -15,6 +15,7 @@ from torch import Tensor
 from repsim._errors import InputError, StateError
 from repsim.analysis.run._drive import Batch, each_pass
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids, ids_of
+from repsim.analysis.run._token_samples import TokenSamples
 from repsim.kernels import Kernel
 from repsim.streaming import MinibatchCKA, gather, group_size, tell_failure
 
@@ -31,11 +32,7 @@ class NewSamples:
     def of(self, grams: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the Grams of these samples; shared Grams remain shared."""
         n = next(iter(grams.values())).shape[0]
-        if n != self.n_ids:
-            raise InputError(
-                f"compare: sample_ids must give one id for each sample.\n"
-                f"  got {self.n_ids} ids for a batch of {n}"
-            )
+        self._require(n)
         if len(self.rows) == n:
             return grams
         cut: dict[int, Tensor] = {}
@@ -44,6 +41,18 @@ class NewSamples:
                 index = torch.tensor(self.rows, dtype=torch.long, device=gram.device)
                 cut[id(gram)] = gram[index][:, index]
         return {name: cut[id(gram)] for name, gram in grams.items()}
+
+    def as_tokens(self, tokens: TokenSamples) -> NewSamples:
+        """Return the tokens of these sequences."""
+        self._require(tokens.n_in_batch)
+        return NewSamples(tokens.of_sequences(self.rows), len(tokens.drawn()[0]))
+
+    def _require(self, n: int) -> None:
+        if n != self.n_ids:
+            raise InputError(
+                f"compare: sample_ids must give one id for each sample.\n"
+                f"  got {self.n_ids} ids for a batch of {n}"
+            )
 
 
 class Ranks:

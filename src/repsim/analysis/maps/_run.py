@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from repsim._errors import CheckpointError, NonFiniteError, warn
 from repsim.analysis.maps._ranks import NewSamples, Ranks
-from repsim.analysis.maps._resumable_kernels import ResumableKernels
 from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._fingerprint import BatchLog
+from repsim.analysis.run._token_samples import TokenSamples
 from repsim.kernels import Kernel
 from repsim.storage import Checkpoint, from_arrays, to_arrays, uninterrupted
 from repsim.streaming import MinibatchCKA
@@ -21,7 +21,17 @@ from repsim.streaming import MinibatchCKA
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Run"]
+__all__ = ["Resumable", "Run"]
+
+
+class Resumable(Protocol):
+    """What follows the batches besides the sums."""
+
+    def state(self) -> dict[str, list[Any]]:
+        """Return the state after the batches that were counted."""
+
+    def resume(self, state: Mapping[str, list[Any]], /) -> None:
+        """Restore a state."""
 
 
 class Run:
@@ -36,8 +46,10 @@ class Run:
         The ranks that share the batches.
     kernel : Kernel
         The kernel of the accumulators.
-    resumable : sequence of ResumableKernels
-        The bandwidths of each recorded side.
+    resumable : sequence of Resumable
+        The bandwidths of each recorded side, and what else the file must hold.
+    tokens : TokenSamples, optional
+        Which tokens are the samples; by default inputs are.
     path : path, optional
         The state file; without it no state is kept and no batch is skipped.
     fingerprint : callable
@@ -63,14 +75,16 @@ class Run:
         self,
         ranks: Ranks,
         kernel: Kernel,
-        resumable: Sequence[ResumableKernels],
+        resumable: Sequence[Resumable],
+        tokens: TokenSamples | None,
         path: str | PathLike[str] | None,
         fingerprint: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.path = None if path is None else ranks.own_path(path)
         self.accumulators: list[MinibatchCKA] = []
         self.interrupted = False
-        self._ranks, self._kernel, self._resumable = ranks, kernel, resumable
+        self._ranks, self._kernel, self._tokens = ranks, kernel, tokens
+        self._resumable = [*resumable, *([] if tokens is None else [tokens])]
         self._pass, self._n_written = -1, -1
         self._file = (
             None
@@ -105,11 +119,15 @@ class Run:
     ) -> None:
         """Count the latest batch, given the Grams of each side."""
         xs, ys = grams
+        if new is not None and self._tokens is not None:
+            new = new.as_tokens(self._tokens)
         if new is not None:
             xs, ys = new.of(xs), None if ys is None else new.of(ys)
         with uninterrupted():  # the batch is in both the sums and the log, or in neither
             if new is None or new.rows:
                 self.accumulators[self._pass].update_grams(xs, ys)
+            if self._tokens is not None:
+                self._tokens.count()
             if self._file is not None:
                 self._log.count()
 

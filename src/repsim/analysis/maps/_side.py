@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from repsim._errors import InputError
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.maps._resumable_kernels import ResumableKernels
 from repsim.analysis.run._drive import Batch, Forward, Prepare
+from repsim.analysis.run._token_samples import TokenSamples
 from repsim.capture import (
     BoundTransform,
     Layers,
@@ -72,6 +74,8 @@ class RecordedSide:
     kernel : Kernel
         Kernel of the Grams. A bandwidth that follows the data is fixed for each layer on its first
         batch.
+    tokens : TokenSamples, optional
+        Which tokens are samples, shared with the other models; by default inputs are the samples.
     prepare, forward : callable, optional
         How the model is called.
     """
@@ -84,16 +88,18 @@ class RecordedSide:
         options: SideOptions,
         *,
         kernel: Kernel,
+        tokens: TokenSamples | None = None,
         prepare: Prepare | None,
         forward: Forward | None,
     ) -> None:
         self.model, self.kernels, self.options = model, ResumableKernels(kernel), options
         self._layers, self._prepare, self._forward = layers, prepare, forward
+        self._tokens = tokens
         self._ran = False
         self._transform = BoundTransform(
             operation, options.transform, model, Masks(operation, options.mask)
         )
-        self._grams = LayerGrams(self.kernels, self._transform, operation=operation)
+        self._grams = LayerGrams(self.kernels, self._transform, tokens=tokens, operation=operation)
         self._recorder = Recorder(
             model,
             layers,
@@ -129,6 +135,15 @@ class RecordedSide:
         with self.recording():
             self.run(batch)
         return self.grams
+
+    def start_tokens(self, batch: Batch) -> None:
+        """Start the next batch of the token samples; find their positions in the first batch."""
+        if self._tokens is None:
+            return
+        self._tokens.start()
+        if not self._tokens.surveyed:
+            with torch.random.fork_rng(devices=[]), self._tokens.survey():
+                self.run_recorded(batch)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -230,6 +245,7 @@ class Sides:
 
     def grams(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Run a batch through both models; return the Grams of their layers, on one device."""
+        self.x.start_tokens(batch)
         with ExitStack() as stack:
             for side in self._together:
                 stack.enter_context(side.recording())

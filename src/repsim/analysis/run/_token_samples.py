@@ -1,0 +1,254 @@
+"""Tokens as samples: which tokens of a batch count, the same for all layers and models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim._errors import InputError
+from repsim.capture import BoundTransform, Reducer, UnusableOutput
+
+__all__ = ["Samples", "TokenSamples", "token_samples"]
+
+Samples: TypeAlias = Literal["inputs", "tokens"]
+"""Types of ``samples=``."""
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def token_samples(
+    operation: str,
+    samples: Samples,
+    max_samples: int | None,
+    skip_first: int,
+    seed: int,
+    *transforms: Any,
+) -> TokenSamples | None:
+    """Check the options of a caller about samples; return None if inputs are the samples."""
+    if samples not in ("inputs", "tokens"):
+        raise InputError(
+            f"{operation}: samples must be 'inputs' or 'tokens'.\n  got {samples!r}\n"
+            f"  'tokens' makes every real token, or position of a map, a sample."
+        )
+    numbers = {"max_samples": (max_samples, 1), "skip_first": (skip_first, 0), "seed": (seed, 0)}
+    for name, (value, least) in numbers.items():
+        optional = name == "max_samples" and value is None
+        if not optional and (not isinstance(value, int) or isinstance(value, bool)):
+            raise InputError(f"{operation}: {name} must be an integer.\n  got {value!r}")
+        if value is not None and value < least:
+            raise InputError(f"{operation}: {name} must be at least {least}.\n  got {value}")
+    if samples == "inputs":
+        if max_samples is not None or skip_first:
+            raise InputError(
+                f"{operation}: max_samples and skip_first choose among tokens.\n"
+                f"  samples={samples!r}\n  Pass samples='tokens' too, or neither."
+            )
+        return None
+    for transform in transforms:
+        name = transform.name if isinstance(transform, Reducer) else transform
+        if isinstance(name, str) and name != "flatten":
+            raise InputError(
+                f"{operation}: transform={name!r} leaves one vector for each sequence.\n"
+                f"  samples='tokens' makes every token a sample\n"
+                f"  Pass one of the two."
+            )
+    return TokenSamples(operation, max_samples=max_samples, skip_first=skip_first, seed=seed)
+
+
+class TokenSamples:
+    """The tokens of one batch after another that are samples, in the order of their sequences.
+
+    Each layer gives its tokens by :meth:`rows`. All must have the same number of real tokens in
+    each sequence; the first layer of a batch fixes it. If layers of several kinds are recorded,
+    :meth:`survey` finds the most frequent kind first.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    max_samples : int, optional
+        The most tokens of a batch. Those with the smallest random keys count. The key of a token
+        depends on `seed`, on the number of its sequence in the data and on its position.
+    skip_first : int
+        How many of the first real tokens of each sequence never count.
+    seed : int
+        The seed of the keys.
+
+    Attributes
+    ----------
+    n_sequences : int
+        The sequences of the batches counted so far.
+    surveyed : bool
+        Whether a survey was taken.
+    """
+
+    def __init__(
+        self, operation: str, *, max_samples: int | None, skip_first: int, seed: int
+    ) -> None:
+        self._operation = operation
+        self._max_samples, self._skip_first, self._seed = max_samples, skip_first, seed
+        self.n_sequences = 0
+        self._expected: tuple[int, ...] | None = None
+        self._survey: list[tuple[int, ...]] | None = None
+        self.surveyed = False
+        self._drawn: tuple[Ints, Ints, Ints] | None = None
+        self._indices: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+        self._masks: dict[int, tuple[Tensor, tuple[int, ...]]] = {}
+
+    # -- the batches -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the next batch."""
+        self._expected, self._drawn = None, None
+        self._indices.clear()
+        self._masks.clear()
+
+    def count(self) -> None:
+        """Count the sequences of this batch; without it, the next batch gets their keys."""
+        self.n_sequences += len(self._expected or ())
+
+    def state(self) -> dict[str, list[Any]]:
+        """Return what a resumed run needs."""
+        return {"sequences": [self.n_sequences]}
+
+    def resume(self, state: Mapping[str, list[Any]]) -> None:
+        """Restore the state that :meth:`state` returned."""
+        self.n_sequences = int(state["sequences"][0])
+
+    def report(self) -> dict[str, Any]:
+        """Return the attributes of a result about tokens as samples."""
+        return {"samples": "tokens", "n_sequences": self.n_sequences, **self.options()}
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of the caller."""
+        most = "all" if self._max_samples is None else self._max_samples
+        return {"max_samples": most, "skip_first": self._skip_first, "seed": self._seed}
+
+    # -- which positions layers have -------------------------------------------------------------
+
+    @property
+    def surveying(self) -> bool:
+        """Whether :meth:`rows` only notes the positions of layers."""
+        return self._survey is not None
+
+    @contextmanager
+    def survey(self) -> Iterator[None]:
+        """Note the positions of all layers that run; the most frequent are those of this batch.
+
+        If two are equally frequent, the first to run counts. One survey is enough, because layers
+        with other positions are left out from then on.
+        """
+        self._survey = []
+        try:
+            yield
+            if self._survey:
+                self._expected = Counter(self._survey).most_common(1)[0][0]
+        finally:
+            self._survey, self.surveyed = None, True
+
+    # -- the tokens ------------------------------------------------------------------------------
+
+    def rows(self, transform: BoundTransform, tensor: Tensor, layer: str, call: int) -> Tensor:
+        """Return the samples of one layer, (n, D); none during a survey.
+
+        Raises
+        ------
+        UnusableOutput
+            The layer has no tokens, or another number of them than the others.
+        """
+        if self._survey is not None:
+            self._note(transform, tensor, layer, call)
+            return tensor.new_zeros((0, 1))
+        sequence, mask = transform.positions(tensor, layer, call)
+        counts = self._counts(sequence, mask)
+        if self._expected is None:
+            self._expected = counts
+        if counts != self._expected:
+            raise self._differs(layer, tuple(tensor.shape), counts)
+        key = (None if mask is None else id(mask), sequence.shape[1], sequence.device)
+        if key not in self._indices:
+            self._indices[key] = self._places(sequence, mask)
+        samples, positions = self._indices[key]
+        return sequence[samples, positions]
+
+    def drawn(self) -> tuple[Ints, Ints]:
+        """Return the sequence in the batch and the position in the sequence of each sample."""
+        if self._drawn is None:
+            self._drawn = self._draw(self._expected or ())
+        return self._drawn[1], self._drawn[2]
+
+    def of_sequences(self, chosen: list[int]) -> list[int]:
+        """Return the samples of these sequences of the batch."""
+        kept: list[int] = np.flatnonzero(np.isin(self.drawn()[0], chosen)).tolist()
+        return kept
+
+    @property
+    def n_in_batch(self) -> int:
+        """The sequences of this batch."""
+        return len(self._expected or ())
+
+    def _note(self, transform: BoundTransform, tensor: Tensor, layer: str, call: int) -> None:
+        assert self._survey is not None, "a survey is taken"
+        # The forward that follows reports unusable layers, together with those of other positions.
+        with suppress(UnusableOutput):
+            self._survey.append(self._counts(*transform.positions(tensor, layer, call)))
+
+    def _counts(self, sequence: Tensor, mask: Tensor | None) -> tuple[int, ...]:
+        """Return the number of real tokens of each sequence."""
+        if mask is None:
+            return (int(sequence.shape[1]),) * len(sequence)
+        if id(mask) not in self._masks:  # read once from an accelerator; kept alive for its id
+            self._masks[id(mask)] = mask, tuple(mask.sum(1).tolist())
+        return self._masks[id(mask)][1]
+
+    def _places(self, sequence: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the indices of the samples in (B, N)."""
+        of, position = self.drawn()
+        if mask is None:
+            places = torch.from_numpy(np.stack([of, position])).to(sequence.device)
+        else:
+            assert self._drawn is not None, "the tokens are drawn"
+            real = mask.nonzero()  # the real tokens in the order of their sequences
+            places = real[torch.from_numpy(self._drawn[0]).to(real.device)].T
+        return places[0], places[1]
+
+    def _draw(self, counts: tuple[int, ...]) -> tuple[Ints, Ints, Ints]:
+        """Return which of the real tokens are samples: number, sequence, position."""
+        of = np.repeat(np.arange(len(counts)), counts)
+        position = np.concatenate([np.arange(count) for count in counts] or [of])
+        chosen = np.flatnonzero(position >= self._skip_first)
+        if self._max_samples is not None and len(chosen) > self._max_samples:
+            keys = np.concatenate(
+                [
+                    np.random.default_rng([self._seed, self.n_sequences + number]).random(count)
+                    for number, count in enumerate(counts)
+                ]
+            )
+            smallest = np.argpartition(keys[chosen], self._max_samples)[: self._max_samples]
+            chosen = np.sort(chosen[smallest])
+        return chosen, of[chosen], position[chosen]
+
+    def _differs(
+        self, layer: str, shape: tuple[int, ...], counts: tuple[int, ...]
+    ) -> UnusableOutput:
+        assert self._expected is not None, "a layer with other positions ran before"
+        found, others = _described(counts), _described(self._expected)
+        return UnusableOutput(
+            f"{self._operation}: layer {layer!r} has other positions than the other layers.\n"
+            f"  it returned {shape}: {found}\n  the others: {others}\n"
+            f"  samples='tokens' needs the same tokens in all layers of both models: choose such "
+            f"layers, or give each its mask: mask={{name or glob: key of the batch, or None}}.",
+            brief=f"{shape}: it has {found}, the others {others}",
+        )
+
+
+def _described(counts: tuple[int, ...]) -> str:
+    if len(set(counts)) == 1:
+        return f"{counts[0]} positions in each of {len(counts)} sequences"
+    return f"{sum(counts)} real positions in {len(counts)} sequences, {list(counts[:4])} ..."

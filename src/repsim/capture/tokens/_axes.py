@@ -1,0 +1,158 @@
+"""Which axes of an output are positions, and which axis holds the features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import (
+    _AdaptiveAvgPoolNd,
+    _AdaptiveMaxPoolNd,
+    _AvgPoolNd,
+    _LPPoolNd,
+    _MaxPoolNd,
+)
+
+from repsim.capture._walk import named_layers, unwrap
+from repsim.capture.tokens._evidence import Declared, ModelInput, declared_prefix
+from repsim.capture.tokens._rules import Size, grid_of_map
+
+__all__ = ["PositionAxes"]
+
+_POOLS = (_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _LPPoolNd, _MaxPoolNd)
+_FEATURES_FIRST = (_ConvNd, _NormBase, nn.GroupNorm, *_POOLS)
+
+
+class PositionAxes:
+    """Finds where the features are in outputs (B, features, ...) or (B, ..., features).
+
+    A shape does not say it. The kind of a module does: convolutions have their features first, and
+    linear layers last. For other modules the rule is applied to the widths of the modules inside,
+    then of those around, from the inside out. If these do not decide, a map has the aspect of the
+    image.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model whose layers these are.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = {"": unwrap(model), **named_layers(model)}
+        self._declared = Declared.by(model)
+        self._widths: dict[tuple[str, int], _Widths] = {}
+        self._image: Size | None = None
+
+    def start(self, batch: Any) -> None:
+        """Start the next batch, in the form that the model gets."""
+        self._image = ModelInput.of(batch).image
+
+    def features_first(self, layer: str, shape: tuple[int, ...]) -> bool | None:
+        """Whether the features of an output are on axis 1, before its positions.
+
+        Parameters
+        ----------
+        layer : str
+            The name of the module.
+        shape : tuple of int
+            Of its output, batch first, with three to five axes.
+
+        Returns
+        -------
+        bool or None
+            None if it cannot be found. Three axes are a sequence (B, N, D) unless there is evidence
+            of a one-dimensional convolution; four and five are a map of features first if the model
+            has no layers of the other kind.
+        """
+        module = self._modules.get(layer)
+        rank = len(shape) - 2
+        if isinstance(module, _FEATURES_FIRST):
+            return True
+        if _is_last(module):
+            return False
+        for name in self._around(layer):
+            widths = self._widths_in(name, rank)
+            first, last = shape[1] in widths.first, shape[-1] in widths.last
+            if first != last:
+                return first
+        if rank == 1:
+            return False
+        if rank == 2 and self._image is not None:
+            found = grid_of_map((shape[1], shape[2], shape[3]), self._image, ())
+            if found is not None:
+                return found[1]
+        return None if self._declared.channels_last else True
+
+    def lacks_cls(self, layer: str, n: int) -> bool:
+        """Whether the n tokens of a layer are known to be the patches alone."""
+        around = declared_prefix(self._modules[name] for name in self._around(layer))
+        if (self._declared.named if around is None else around) == 0:
+            return True
+        maps = [] if self._image is None else list(_first_maps(self._modules[""], self._image))
+        return any(n == height * width for height, width in maps)
+
+    def _around(self, layer: str) -> Iterator[str]:
+        """Yield a layer and the modules that contain it, from the inside out."""
+        while layer:
+            if layer in self._modules:
+                yield layer
+            layer = layer.rpartition(".")[0]
+        yield ""
+
+    def _widths_in(self, name: str, rank: int) -> _Widths:
+        key = (name, rank)
+        if key not in self._widths:
+            self._widths[key] = _Widths.inside(self._modules[name], rank)
+        return self._widths[key]
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """The numbers of features of the modules inside one, by the place of their features."""
+
+    first: frozenset[int]
+    last: frozenset[int]
+
+    @classmethod
+    def inside(cls, module: nn.Module, rank: int) -> _Widths:
+        """Collect them for outputs with this number of axes of positions."""
+        first: set[int] = set()
+        last: set[int] = set()
+        for each in module.modules():
+            if isinstance(each, _ConvNd):
+                if len(each.kernel_size) == rank:
+                    first |= {each.in_channels, each.out_channels}
+            elif isinstance(each, _NormBase):
+                if f"{rank}d" in type(each).__name__:
+                    first.add(each.num_features)
+            elif isinstance(each, nn.LayerNorm):
+                if _is_last(each):
+                    last.add(each.normalized_shape[-1])
+                else:
+                    first.add(each.normalized_shape[-1])
+            elif isinstance(each, nn.Linear):
+                last |= {each.in_features, each.out_features}
+            elif isinstance(each, nn.Embedding):
+                last.add(each.embedding_dim)
+        return cls(frozenset(first), frozenset(last))
+
+
+def _is_last(module: nn.Module | None) -> bool:
+    """Whether a module works on the last axis; a LayerNorm2d of other packages does not."""
+    if isinstance(module, nn.LayerNorm):
+        return "2d" not in type(module).__name__.lower()
+    return isinstance(module, nn.Linear | nn.Embedding)
+
+
+def _first_maps(model: nn.Module, image: Size) -> Iterator[Size]:
+    """Yield the sizes of the maps that the convolutions of a model make of an image."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and not isinstance(module.padding, str):
+            sizes = zip(image, module.kernel_size, module.stride, module.padding, strict=True)
+            height, width = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in sizes)
+            if height * width > 1:
+                yield (height, width)

@@ -1,0 +1,120 @@
+"""Which axes are positions: maps with channels first and last, sequences, video, class tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim.capture import Recorder
+
+
+def means(model, x, layers="*"):
+    """The mean that is recorded, and the whole output, by layer."""
+    with torch.no_grad():
+        with Recorder(model, layers, transform="mean") as found:
+            model(x)
+        with Recorder(model, list(found)) as whole:
+            model(x)
+    return dict(found), dict(whole)
+
+
+class Permute(nn.Module):
+    def __init__(self, *axes):
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x):
+        return x.permute(self.axes)
+
+
+def test_maps_of_a_swin_transformer():
+    """All its layers between patches and head are (B, H, W, C)."""
+    swin = pytest.importorskip("torchvision").models.swin_transformer
+    torch.manual_seed(0)
+    model = swin.SwinTransformer(
+        patch_size=[4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4],
+        num_classes=5,
+    ).eval()  # fmt: skip
+    layers = ["features.?", "features.*.mlp", "features.*.mlp.1", "features.*.stochastic_depth",
+              "features.0.?", "permute", "norm"]  # fmt: skip
+    found, whole = means(model, torch.randn(3, 3, 48, 48), layers)
+    assert {"features.0", "features.1.0.mlp.1", "features.2", "permute", "norm"} <= set(found)
+    for name, x in whole.items():
+        first = name in ("features.0.0", "permute")
+        expected = x.mean((2, 3)) if first else x.mean((1, 2))
+        torch.testing.assert_close(found[name], expected, msg=name)
+
+
+def test_maps_of_other_models():
+    """The module, its neighbours or the image tell, in one to three dimensions."""
+    torch.manual_seed(0)
+    to_last = nn.Sequential(nn.Conv2d(3, 6, 2, 2), Permute(0, 2, 3, 1), nn.ReLU(), nn.Linear(6, 4))
+    video = nn.Sequential(nn.Conv3d(3, 6, 2, 2), nn.BatchNorm3d(6), nn.ReLU())
+    last_video = nn.Sequential(
+        nn.Conv3d(3, 6, 2, 2), Permute(0, 2, 3, 4, 1), nn.LayerNorm(6), nn.GELU()
+    )
+    speech = nn.Sequential(
+        nn.Conv1d(3, 6, 2, 2), nn.GELU(), Permute(0, 2, 1), nn.LayerNorm(6), nn.GELU()
+    )
+    image, clip, sound = torch.randn(2, 3, 8, 10), torch.randn(2, 3, 4, 8, 10), torch.randn(2, 3, 8)
+    for model, x, n_first in (
+        (to_last.eval(), image, 1),
+        (video.eval(), clip, 3),
+        (last_video.eval(), clip, 1),
+        (speech.eval(), sound, 2),
+    ):
+        found, whole = means(model, x)
+        assert len(found) == len(model)
+        for number, (name, y) in enumerate(whole.items()):
+            first = number < n_first
+            axes = tuple(range(2, y.ndim)) if first else tuple(range(1, y.ndim - 1))
+            torch.testing.assert_close(found[name], y.mean(axes), msg=f"{model} {name}")
+    # Without modules that tell, the aspect of the image does.
+    plain = nn.Sequential(nn.AvgPool2d(2), Permute(0, 2, 3, 1), nn.Identity())
+    found, whole = means(plain, torch.randn(2, 5, 8, 8))
+    torch.testing.assert_close(found["2"], whole["2"].mean((1, 2)))
+
+
+def test_channels_that_nothing_tells():
+    """By name an error, under a glob left out: the map is as wide as it has channels."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 2, 2), Permute(0, 2, 3, 1), nn.LayerNorm(4)).eval()
+    x = torch.randn(5, 3, 8, 8)
+    with (
+        Recorder(model, ["1"], transform="mean"),
+        pytest.raises(repsim.CaptureError, match="channels of layer '1' may be first or last"),
+    ):
+        model(x)
+    with pytest.warns(repsim.RepsimWarning, match=r"1 \(5, 4, 4, 4\): its channels may be first"):
+        found, _ = means(model, x)
+    assert list(found) == ["0", "2"]
+
+
+def test_a_vision_transformer_without_class_token():
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    options = {"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
+    pooled = timm.models.VisionTransformer(
+        **options, class_token=False, global_pool="avg", num_classes=3
+    ).eval()
+    with_cls = timm.models.VisionTransformer(**options, num_classes=3).eval()
+    plain = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten(2), Permute(0, 2, 1), nn.Linear(4, 4))
+    x = torch.randn(5, 3, 8, 8)
+    for model, layer in ((pooled, "blocks.0"), (plain, "3"), (with_cls, "patch_embed")):
+        with (
+            Recorder(model, [layer], transform="cls"),
+            pytest.raises(repsim.CaptureError, match=f"layer '{layer}' has no class token"),
+        ):
+            model(x)
+        with Recorder(model, [layer], transform="first") as found, torch.no_grad():
+            model(x)
+        assert found[layer].shape[0] == 5
+    with (
+        pytest.warns(repsim.RepsimWarning, match=r"patch_embed \(5, 4, 8\) has no class token"),
+        Recorder(with_cls, ["patch_embe?", "blocks.?"], transform="cls") as found,
+        torch.no_grad(),
+    ):
+        with_cls(x)
+    assert list(found) == ["blocks.0"]

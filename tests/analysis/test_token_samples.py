@@ -1,0 +1,236 @@
+"""Every token a sample: the same tokens for all layers and models, errors by whole sequences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from analysis.test_masks import QUIET, texts
+from repsim import InputError
+
+
+def encoder(seed, vocabulary=100, width=8):
+    """Embeddings, then mixing along the sequence; (B, N, 8) in layers 0, 1 and 2."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Embedding(vocabulary, width), nn.Linear(width, width), nn.Tanh())
+
+
+def ids_of(model, batch):
+    return model(batch["input_ids"])
+
+
+def gathered(model, batches, layer, keep=lambda position: True):
+    """The real tokens of each batch by a loop, (n, D)."""
+    rows = []
+    for batch in batches:
+        with torch.no_grad():
+            hidden = model[: layer + 1](batch["input_ids"]).double()
+        rows.append(
+            np.stack(
+                [
+                    vector.numpy()
+                    for sequence, mask in zip(hidden, batch["attention_mask"], strict=True)
+                    for position, vector in enumerate(sequence[mask.bool()])
+                    if keep(position)
+                ]
+            )
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def llama():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    return transformers.LlamaModel(config).eval()
+
+
+def test_values_are_those_of_the_gathered_rows():
+    x, y, data = encoder(0), encoder(1, width=5), texts("left", 8)
+    options = {"data": data, "forward": ids_of, "samples": "tokens", **QUIET}
+    with pytest.warns(repsim.RepsimWarning, match="one batch has no spread"):
+        one = repsim.compare(x, y, layers=["1"], **{**options, "data": data[:1]})
+    rows = gathered(x, data[:1], 1)[0], gathered(y, data[:1], 1)[0]
+    assert one.cka.item() == pytest.approx(repsim.cka(*rows, estimator="unbiased"), abs=1e-6)
+    for skip in (0, 2):
+        keep = lambda position, skip=skip: position >= skip  # noqa: E731
+        found = repsim.compare(x, y, layers=["0", "2"], skip_first=skip, **options)
+        expected = repsim.MinibatchCKA()
+        sides = ((gathered(m, data, k, keep) for k in (0, 2)) for m in (x, y))
+        for x0, x2, y0, y2 in zip(*(rows for side in sides for rows in side), strict=True):
+            expected.update({"0": x0, "2": x2}, {"0": y0, "2": y2})
+        np.testing.assert_allclose(found.cka, expected.compute(), atol=1e-5)
+        # Batches hold whole sequences, so the jackknife deletes whole sequences.
+        np.testing.assert_allclose(found.standard_error, expected.standard_error(), atol=1e-5)
+        assert found.attrs["n_samples"] == sum(int((b["attention_mask"].sum(1) - skip).sum())
+                                               for b in data)  # fmt: skip
+        assert found.attrs["n_sequences"] == 24
+        assert (found.attrs["samples"], found.attrs["skip_first"]) == ("tokens", skip)
+
+
+def test_the_same_texts_padded_on_either_side(llama):
+    data = list(zip(texts("right"), texts("left"), strict=True))
+    options = {
+        "data": data, "prepare_x": lambda b: b[0], "prepare_y": lambda b: b[1],
+        "samples": "tokens", **QUIET,
+    }  # fmt: skip
+    for most, skip in ((None, 0), (40, 0), (None, 1), (17, 2)):
+        found = repsim.compare(llama, llama, max_samples=most, skip_first=skip, **options)
+        np.testing.assert_allclose(np.diagonal(found.cka), 1, atol=1e-5)
+        assert most is None or found.attrs["n_samples"] == 3 * most
+
+
+def test_independent_texts_of_equal_lengths(llama):
+    data = []
+    for x, y in zip(texts("right", 48, batches=6), texts("right", 48, batches=6), strict=True):
+        y["input_ids"] = torch.randint(1, 100, y["input_ids"].shape) * y["attention_mask"]
+        data.append((x, y))
+    torch.manual_seed(5)
+    found = repsim.compare(
+        llama, type(llama)(llama.config).eval(), data=data, layers="layers.?", samples="tokens",
+        prepare_x=lambda b: b[0], prepare_y=lambda b: b[1], **QUIET,
+    )  # fmt: skip
+    first = found.isel(layer_x=0, layer_y=0)
+    assert abs(first.cka.item()) < 3 * first.standard_error.item()
+    assert np.all(np.abs(found.cka) < 0.02)  # against .6 for "flatten"
+
+
+def test_max_samples_draws_by_sequence_and_position():
+    """The draw depends neither on the layer nor on the side of padding, and grows with the most."""
+    drawn = {}
+    for side in ("left", "right"):
+        data = [{**b, "input_ids": _numbered(b)} for b in texts(side, 8)]
+        for most in (5, 9, 1000):
+            seen = []
+            model = nn.Sequential(nn.Embedding(10_000, 1), nn.Identity())
+            model[0].weight.data = torch.arange(10_000.0)[:, None]
+
+            class Spy(repsim.kernels.Linear):
+                def __call__(self, x, seen=seen):
+                    seen.append(x.flatten().tolist())
+                    return super().__call__(x)
+
+            repsim.compare(
+                model, data=data, layers=["0"], kernel=Spy(), forward=ids_of, samples="tokens",
+                max_samples=most, seed=3, **QUIET,
+            )  # fmt: skip
+            drawn[side, most] = seen
+    assert drawn["left", 9] == drawn["right", 9]
+    for few, more, every in zip(*(drawn["left", most] for most in (5, 9, 1000)), strict=True):
+        assert len(few) == 5
+        assert set(few) < set(more) < set(every)
+        assert more == sorted(more)  # in the order of sequences and positions
+
+
+def _numbered(batch):
+    """Ids that say sequence and position among the real tokens: 20 · sequence + position."""
+    mask = batch["attention_mask"]
+    return (torch.arange(len(mask))[:, None] * 20 + mask.cumsum(1)) * mask
+
+
+def test_maps_are_samples_by_position():
+    torch.manual_seed(0)
+    x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Flatten())
+    data = [torch.randn(6, 3, 6, 6) for _ in range(3)]
+    with pytest.warns(repsim.RepsimWarning, match=r"3 \(6, 80\): it has no tokens"):
+        found = repsim.compare(x, data=data, samples="tokens", **QUIET)
+    assert found.layer_x.values.tolist() == ["0", "1", "2"]
+    assert found.attrs["n_samples"] == 3 * 6 * 16
+    expected = repsim.MinibatchCKA()
+    with torch.no_grad():
+        for batch in data:
+            first, last = (x[: k + 1](batch).movedim(1, -1).reshape(96, -1) for k in (0, 2))
+            expected.update({"0": first}, {"2": last})
+    np.testing.assert_allclose(found.cka.sel(layer_x="0", layer_y="2"), expected.compute().item(),
+                               atol=1e-6)  # fmt: skip
+
+
+def test_layers_with_other_positions():
+    """Most layers decide under a glob; a layer of this name is an error that says its tokens."""
+    torch.manual_seed(0)
+    x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 5, 1), nn.ReLU())
+    data = [torch.randn(6, 3, 6, 6) for _ in range(2)]
+    with pytest.warns(repsim.RepsimWarning, match=r"0 \(6, 4, 4, 4\): it has 16 positions in each"):
+        found = repsim.compare(x, data=data, samples="tokens", **QUIET)
+    assert found.layer_x.values.tolist() == ["1", "2", "3"]
+    message = (
+        r"(?s)layer '0' has other positions.*16 positions in each of 6.*the others: 4 positions"
+    )
+    with pytest.raises(repsim.CaptureError, match=message):
+        repsim.compare(x, data=data, layers=["0", "1", "2"], samples="tokens", **QUIET)
+    y = nn.Sequential(nn.Conv2d(3, 4, 2))
+    with pytest.raises(repsim.CaptureError, match="'0' has other positions"):
+        repsim.compare(x, y, data=data, layers="[12]", layers_y=["0"], samples="tokens", **QUIET)
+    mask = {"*": "attention_mask"}
+    batches = [{"input": b, "attention_mask": torch.ones(6, 9)} for b in data]
+    with pytest.raises(repsim.CaptureError, match=r"(?s)does not fit layer '0'.*mask: \(6, 9\)"):
+        repsim.compare(
+            x, data=batches, layers=["0"], samples="tokens", mask=mask,
+            forward=lambda m, b: m(b["input"]), **QUIET,
+        )  # fmt: skip
+
+
+def test_data_scale_of_tokens():
+    data = texts("left", 8)
+    options = {"layers": ["0", "2"], "forward": ids_of, "samples": "tokens", **QUIET}
+    found = repsim.data_scale({0.1: encoder(1)}, encoder(0), data, max_samples=30, **options)
+    pair = repsim.compare(encoder(1), encoder(0), data=data, max_samples=30, **options)
+    np.testing.assert_allclose(found.cka[0], np.diagonal(pair.cka), atol=1e-6)
+    assert found.attrs["n_samples"] == 90
+
+
+def test_ids_of_sequences_choose_their_tokens():
+    data = [
+        {**b, "ids": [f"text {k} {i}" for i in range(8)]}
+        for k, b in enumerate(texts("right", 8, batches=2))
+    ]
+    options = {"layers": ["1", "2"], "forward": ids_of, "samples": "tokens", **QUIET}
+    once = repsim.compare(encoder(0), data=data, **options)
+    again = repsim.compare(
+        encoder(0), data=[*data, data[0]], sample_ids=lambda batch: batch["ids"], **options
+    )
+    np.testing.assert_array_equal(once.cka, again.cka)
+    assert (again.attrs["n_duplicates"], again.attrs["n_samples"]) == (8, once.attrs["n_samples"])
+
+
+def test_a_resumed_run_draws_the_same_tokens(tmp_path):
+    data = texts("right", 8, batches=4)
+    options = {
+        "layers": ["0", "2"], "forward": ids_of, "samples": "tokens", "max_samples": 20, **QUIET
+    }  # fmt: skip
+    whole = repsim.compare(encoder(0), data=data, **options)
+    path = tmp_path / "state"
+
+    def fails():
+        yield from data[:2]
+        raise RuntimeError("the disk of the data")
+
+    with pytest.raises(RuntimeError, match="the disk"):
+        repsim.compare(encoder(0), data=fails(), checkpoint=path, **options)
+    resumed = repsim.compare(encoder(0), data=data, checkpoint=path, **options)
+    np.testing.assert_array_equal(whole.cka, resumed.cka)
+    assert resumed.attrs["n_sequences"] == 32
+    with pytest.raises(repsim.StateError, match="skip_first"):
+        repsim.compare(encoder(0), data=data, checkpoint=path, **options, skip_first=1)
+
+
+def test_options_that_do_not_fit():
+    model, data = encoder(0), texts("right", 8)
+    for options, message in (
+        ({"samples": "rows"}, "samples must be 'inputs' or 'tokens'"),
+        ({"samples": "tokens", "max_samples": 0}, "max_samples must be at least 1"),
+        ({"samples": "tokens", "skip_first": 1.0}, "skip_first must be an integer"),
+        ({"max_samples": 5}, "max_samples and skip_first choose among tokens"),
+        ({"samples": "tokens", "transform": "mean"}, "transform='mean' leaves one vector"),
+        ({"samples": "tokens", "transform_y": repsim.capture.token(1)}, r"transform='token\(1\)'"),
+        ({"samples": "tokens", "z_scores": True}, "z_scores need samples that can be exchanged"),
+    ):
+        with pytest.raises(InputError, match=message):
+            repsim.compare(model, data=data, forward=ids_of, **options, **QUIET)
