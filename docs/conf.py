@@ -60,6 +60,7 @@ PICTURES = [
     "plot_head_subsets.py",
     "plot_receptive_field.py",
     "plot_residual_ratios.py",
+    "plot_block_influence.py",
     "plot_localization.py",
     "plot_probe.py",
     "plot_measures.py",

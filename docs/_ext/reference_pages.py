@@ -29,6 +29,7 @@ ANALYSES = (
     "head_subset_cka",
     "effective_receptive_field",
     "residual_ratios",
+    "block_influence",
     "without_residual",
     "residual_sites",
     "token_localization",

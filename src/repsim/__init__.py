@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from repsim import attention, inference, kernels, plot, report
     from repsim.analysis import (
         attention_distance,
+        block_influence,
         compare,
         data_scale,
         effective_receptive_field,
@@ -86,6 +87,7 @@ _LAZY = {
     "angular_cka": "repsim.measures",
     "attention": "repsim",
     "attention_distance": "repsim.analysis",
+    "block_influence": "repsim.analysis",
     "calibrated_score": "repsim.inference",
     "cca": "repsim.measures",
     "chance_floor": "repsim.inference",
@@ -149,6 +151,7 @@ __all__ = [
     "angular_cka",
     "attention",
     "attention_distance",
+    "block_influence",
     "calibrated_score",
     "cca",
     "chance_floor",

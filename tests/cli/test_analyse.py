@@ -13,8 +13,8 @@ from repsim.report import load_results, save_result
 
 VIT = ("cli.tiny_models:vit", "--data", "photos", "--batch-size", "12", "--no-progress")
 ALL = [
-    "layer_map", "attention_distance", "residual_ratios", "receptive_field", "localization",
-    "linear_probe",
+    "layer_map", "attention_distance", "residual_ratios", "block_influence", "receptive_field",
+    "localization", "linear_probe",
 ]  # fmt: skip
 
 
@@ -50,6 +50,7 @@ def test_what_a_model_has_not_is_skipped_with_the_reason(repsim_command, folder)
         "layer_map": "done",
         "attention_distance": "skipped",
         "residual_ratios": "skipped",
+        "block_influence": "skipped",
         "receptive_field": "done",
         "localization": "done",
         "linear_probe": "done",
@@ -59,7 +60,7 @@ def test_what_a_model_has_not_is_skipped_with_the_reason(repsim_command, folder)
     again = repsim_command(*argv, "--out", "run")
     assert again.code == 0
     assert "nothing is computed again" in again.err
-    assert again.out.count("skipped") == 2
+    assert again.out.count("skipped") == 3
 
 
 def test_layers_are_those_of_the_blocks_not_of_the_attention_in_them(repsim_command, folder):

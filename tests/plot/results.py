@@ -106,6 +106,27 @@ def ratios(blocks=12, tokens=197, prefix=1, seed=0, branches=("attn", "mlp")):
     )
 
 
+def influences(blocks=12, seed=0):
+    rng = np.random.default_rng(seed)
+    names = [f"layers.{i}" for i in range(blocks)]
+    turn = 0.02 + 0.3 / (1 + np.arange(blocks)) + 0.01 * rng.random(blocks)
+    angular = np.full((blocks, blocks), np.nan)
+    for start in range(blocks):
+        angular[start, : blocks - start] = np.sqrt(np.cumsum(turn[start:])) / 2
+    return xr.Dataset(
+        {
+            "influence": ("block", turn),
+            "influence_standard_error": ("block", np.full(blocks, 0.005)),
+            "norm_ratio": ("block", np.full(blocks, 1.1)),
+            "norm_ratio_standard_error": ("block", np.full(blocks, 0.01)),
+            "angular": (("start", "span"), angular),
+            "angular_standard_error": (("start", "span"), angular * 0.02),
+        },
+        coords={"block": names, "start": names, "span": np.arange(1, blocks + 1)},
+        attrs={"model": "Llama", "n_samples": 64, "tokens": "all"},
+    )
+
+
 def localized(layers=2, grid=(14, 14), patches=None, prefix=1, seed=0):
     """Each token most similar to its own patch in the first layer, ever less above."""
     rng = np.random.default_rng(seed)

@@ -18,6 +18,7 @@ PICTURES = {
     "head_subsets": (plot.head_subsets, results.subsets, "cka"),
     "receptive_field": (plot.receptive_field, results.fields, "field"),
     "residual_ratios": (plot.residual_ratios, results.ratios, "ratio_prefix"),
+    "block_influence": (plot.block_influence, results.influences, "influence"),
     "localization": (
         lambda result, ax=None: plot.localization(result, ax, layer="blocks.0"),
         results.localized,

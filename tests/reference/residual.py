@@ -29,3 +29,22 @@ def means(skips, branches, statistic):
     return [
         sum(statistic(skips[i][t], branches[i][t]) for i in range(n)) / n for t in range(n_tokens)
     ]
+
+
+def influence(x, y):
+    """One minus the cosine of the input and the output of a block (Men et al. 2024)."""
+    return 1 - cosine(x, y)
+
+
+def angular(x, y):
+    """The angle of two states of the stream over pi (Gromov et al. 2024)."""
+    return math.acos(max(-1.0, min(1.0, cosine(x, y)))) / math.pi
+
+
+def by_sequence(values):
+    """Mean over all tokens and its standard error; values are one list of tokens per sequence."""
+    n = len(values)
+    sums, counts = [sum(each) for each in values], [len(each) for each in values]
+    mean = sum(sums) / sum(counts)
+    rest = sum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True))
+    return mean, math.sqrt(n / (n - 1) * rest) / sum(counts)

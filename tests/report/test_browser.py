@@ -25,6 +25,7 @@ EVERY = {
     "many layers of subsets": made.subsets(layers=12, kinds=("growing",)),
     "fields": made.fields(rows=100, columns=90),
     "ratios": made.ratios(),
+    "influences": made.influences(),
     "ratios without prefix": made.ratios(prefix=0),
     "localisation": made.localized(layers=3, grid=(7, 7)),
     "probes": made.probes(single=5),

@@ -48,6 +48,7 @@ def cautions(result):
         (made.subsets(), "Head subsets", [Chart]),
         (made.fields(), "Effective receptive field", [Tiles, Chart]),
         (made.ratios(), "Residual ratios", [Chart]),
+        (made.influences(), "Block influence", [Chart, LayerMap]),
         (made.localized(), "Token localisation", [Chart, Tiles]),
         (made.probes(), "Linear probe", [Chart]),
         (made.scales(), "Less data", [Chart]),

@@ -20,6 +20,7 @@ RESULTS = {
     "subsets": made.subsets(),
     "fields": made.fields(),
     "ratios": made.ratios(),
+    "influences": made.influences(),
     "localisation": made.localized(),
     "probes": made.probes(single=3),
     "scales": made.scales(),

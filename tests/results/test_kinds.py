@@ -17,6 +17,7 @@ RESULTS = {
     "head_subset_cka": made.subsets,
     "effective_receptive_field": made.fields,
     "residual_ratios": made.ratios,
+    "block_influence": made.influences,
     "token_localization": made.localized,
     "linear_probe": made.probes,
     "data_scale": made.scales,

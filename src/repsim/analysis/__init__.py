@@ -9,6 +9,7 @@ from repsim.analysis.maps._compare import compare
 from repsim.analysis.maps._data_scale import data_scale
 from repsim.analysis.probes._activation_probe import probe_activations
 from repsim.analysis.probes._linear_probe import linear_probe
+from repsim.analysis.residual._block_influence import block_influence
 from repsim.analysis.residual._ratios import residual_ratios
 from repsim.analysis.residual._sites import residual_sites
 from repsim.analysis.run._drive import as_found, call_model
@@ -17,6 +18,7 @@ from repsim.analysis.run._fingerprint import model_digest
 __all__ = [
     "as_found",
     "attention_distance",
+    "block_influence",
     "call_model",
     "compare",
     "data_scale",

@@ -10,6 +10,12 @@ from repsim.capture._transform import LayerTransform, Transform, resolve_transfo
 from repsim.capture._walk import named_layers, unwrap
 from repsim.capture.attention._call import AttentionCall
 from repsim.capture.attention._recorder import AttentionRecorder
+from repsim.capture.residual._blocks import (
+    BlockCall,
+    BlockFinder,
+    repeated_blocks,
+    watching_blocks,
+)
 from repsim.capture.residual._provenance import Join
 from repsim.capture.residual._removal import Removal, without_residual
 from repsim.capture.residual._sites import ResidualSite, ResidualSites, SiteFinder
@@ -18,6 +24,8 @@ __all__ = [
     "REDUCERS",
     "AttentionCall",
     "AttentionRecorder",
+    "BlockCall",
+    "BlockFinder",
     "BoundTransform",
     "Join",
     "Layer",
@@ -38,10 +46,12 @@ __all__ = [
     "UnusableOutput",
     "listing",
     "named_layers",
+    "repeated_blocks",
     "resolve_transform",
     "select_layers",
     "tensors_in",
     "token",
     "unwrap",
+    "watching_blocks",
     "without_residual",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repsim.plot._attention_distance import attention_distance
+from repsim.plot._block_influence import block_influence
 from repsim.plot._data_scale import data_scale
 from repsim.plot._head_subsets import head_subsets
 from repsim.plot._heatmap import heatmap
@@ -14,6 +15,7 @@ from repsim.plot._residual_ratios import residual_ratios
 
 __all__ = [
     "attention_distance",
+    "block_influence",
     "data_scale",
     "head_subsets",
     "heatmap",

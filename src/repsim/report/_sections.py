@@ -10,6 +10,7 @@ import xarray as xr
 from repsim.report._blocks import Section
 from repsim.report.kinds._any import kind_section, unknown_section
 from repsim.report.kinds._attention_distance import attention_section
+from repsim.report.kinds._block_influence import influence_section
 from repsim.report.kinds._data_scale import data_scale_section
 from repsim.report.kinds._head_subset_cka import subset_section
 from repsim.report.kinds._layer_map import map_section
@@ -20,6 +21,7 @@ from repsim.report.kinds._residual_ratios import ratio_section
 from repsim.report.kinds._token_localization import localization_section
 from repsim.results import (
     ATTENTION_DISTANCE,
+    BLOCK_INFLUENCE,
     DATA_SCALE,
     HEAD_SUBSET_CKA,
     LAYER_MAP,
@@ -39,6 +41,7 @@ PICTURED: dict[Kind, Callable[[str, xr.Dataset], Section]] = {
     HEAD_SUBSET_CKA: subset_section,
     RECEPTIVE_FIELD: field_section,
     RESIDUAL_RATIOS: ratio_section,
+    BLOCK_INFLUENCE: influence_section,
     TOKEN_LOCALIZATION: localization_section,
     LINEAR_PROBE: probe_section,
     DATA_SCALE: data_scale_section,

@@ -24,6 +24,7 @@ from repsim.results._reading import (
 from repsim.results._registry import KINDS, kind_of, register
 from repsim.results._text import number, ordinal, percent, plus_minus
 from repsim.results.kinds._attention_distance import ATTENTION_DISTANCE, uniform_distances
+from repsim.results.kinds._block_influence import BLOCK_INFLUENCE, closest_spans
 from repsim.results.kinds._data_scale import DATA_SCALE, part_label
 from repsim.results.kinds._head_subset_cka import ALONG_DISTANCE, HEAD_SUBSET_CKA, subset_order
 from repsim.results.kinds._layer_map import (
@@ -44,6 +45,7 @@ from repsim.results.kinds._token_localization import PLACES, TOKEN_LOCALIZATION,
 __all__ = [
     "ALONG_DISTANCE",
     "ATTENTION_DISTANCE",
+    "BLOCK_INFLUENCE",
     "DATA_SCALE",
     "DECADES",
     "DIMS",
@@ -67,6 +69,7 @@ __all__ = [
     "attribute",
     "chance_threshold",
     "chosen_tokens",
+    "closest_spans",
     "decode",
     "encode",
     "ends",

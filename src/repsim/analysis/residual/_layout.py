@@ -17,7 +17,7 @@ from repsim.capture.tokens import (
     prefix_of_sequence,
 )
 
-__all__ = ["Layout", "Layouts"]
+__all__ = ["Layout", "Layouts", "StreamAxes"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,91 @@ class Layout:
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+class StreamAxes:
+    """Find the axes of samples and channels of a tensor of the residual stream.
+
+    Parameters
+    ----------
+    operation, what : str
+        For errors: the analysis, and what has the tensor ("site", "block").
+    batch_dim, channel_dim : int, optional
+        The options of the caller.
+    """
+
+    def __init__(
+        self, operation: str, what: str, batch_dim: int | None, channel_dim: int | None
+    ) -> None:
+        self._operation, self._what = operation, what
+        self._batch_dim, self._channel_dim = batch_dim, channel_dim
+
+    def of(
+        self, label: str, shape: tuple[int, ...], channels: int | None, finder: SiteFinder
+    ) -> tuple[int, int]:
+        """Return the axes, or raise a CaptureError or an InputError that asks for them.
+
+        Parameters
+        ----------
+        label : str
+            What has the tensor, for errors.
+        shape : tuple of int
+            Its shape.
+        channels : int or None
+            The axis of the features, if the operations before show it.
+        finder : SiteFinder
+            What the forward showed.
+        """
+        batch = self._batch(label, shape, finder)
+        return batch, self._channels(label, shape, channels, batch)
+
+    def _batch(self, label: str, shape: tuple[int, ...], finder: SiteFinder) -> int:
+        if self._batch_dim is not None:
+            return self._axis("batch_dim", self._batch_dim, label, shape)
+        if finder.sequence_first:
+            raise CaptureError(
+                f"{self._operation}: axis 0 of {self._what} {label!r} {shape} may be tokens, "
+                "because a module with batch_first=False ran.\n"
+                "  Pass batch_dim=1 if the samples are on axis 1, batch_dim=0 if on axis 0."
+            )
+        if finder.batch_size not in (None, shape[0]):
+            raise CaptureError(
+                f"{self._operation}: axis 0 of {self._what} {label!r} is not the batch.\n"
+                f"  its shape: {shape}    the model's input: n={finder.batch_size}\n"
+                "  Pass batch_dim= the axis to average over (batch_dim=0 for this one as it is)."
+            )
+        return 0
+
+    def _channels(
+        self, label: str, shape: tuple[int, ...], channels: int | None, batch: int
+    ) -> int:
+        ndim = len(shape)
+        if ndim < 2:
+            raise CaptureError(
+                f"{self._operation}: {self._what} {label!r} has no axis beside the batch: {shape}."
+                "\n  Pass inputs with a batch axis: x[None] for a single sample."
+            )
+        if self._channel_dim is not None:
+            axis = self._axis("channel_dim", self._channel_dim, label, shape)
+        elif channels is not None and channels != batch:
+            axis = channels
+        else:
+            axis = 1 if ndim > 3 and batch == 0 else ndim - 1
+        if axis == batch:
+            raise InputError(
+                f"{self._operation}: axis {axis} of {self._what} {label!r} {shape} cannot hold "
+                "both samples and channels.\n  Pass batch_dim= and channel_dim= that differ."
+            )
+        return axis
+
+    def _axis(self, option: str, axis: int, label: str, shape: tuple[int, ...]) -> int:
+        ndim = len(shape)
+        if not -ndim <= axis < ndim:
+            raise InputError(
+                f"{self._operation}: {option}={axis}, and the shape at {self._what} {label!r} is "
+                f"{shape}."
+            )
+        return axis % ndim
+
+
 class Layouts:
     """Find the layout of a site; see :func:`repsim.residual_ratios` for the rules."""
 
@@ -48,56 +133,18 @@ class Layouts:
     ) -> None:
         self._root = unwrap(model)
         self._declared = Declared.by(model)
-        self._options, self._batch_dim, self._channel_dim = options, batch_dim, channel_dim
+        self._options = options
+        self._axes = StreamAxes(options.operation, "site", batch_dim, channel_dim)
 
     def of(self, site: ResidualSite, join: Join, finder: SiteFinder) -> Layout:
         """Return the layout, or raise a CaptureError or an InputError that asks for it."""
-        batch = self._batch(site, finder)
-        channels = self._channels(site, join, batch)
         shape = site.shape
+        batch, channels = self._axes.of(site.label, shape, join.channels, finder)
         positions = tuple(size for i, size in enumerate(shape) if i not in (batch, channels))
         sequence = len(positions) == 1 and channels == len(shape) - 1
         lengths = finder.text_lengths
         n_prefix = self._n_prefix(site, join, positions[0], lengths) if sequence else 0
         return Layout(batch, channels, positions, n_prefix)
-
-    def _batch(self, site: ResidualSite, finder: SiteFinder) -> int:
-        shape = site.shape
-        if self._batch_dim is not None:
-            return _axis("batch_dim", self._batch_dim, site)
-        if finder.sequence_first:
-            raise CaptureError(
-                f"residual_ratios: axis 0 of site {site.label!r} {shape} may be tokens, "
-                "because a module with batch_first=False ran.\n"
-                "  Pass batch_dim=1 if the samples are on axis 1, batch_dim=0 if on axis 0."
-            )
-        if finder.batch_size not in (None, shape[0]):
-            raise CaptureError(
-                f"residual_ratios: axis 0 of site {site.label!r} is not the batch.\n"
-                f"  its sum: {shape}    the model's input: n={finder.batch_size}\n"
-                "  Pass batch_dim= the axis to average over (batch_dim=0 for this one as it is)."
-            )
-        return 0
-
-    def _channels(self, site: ResidualSite, join: Join, batch: int) -> int:
-        ndim = len(site.shape)
-        if ndim < 2:
-            raise CaptureError(
-                f"residual_ratios: site {site.label!r} has no axis beside the batch: {site.shape}."
-                "\n  Pass inputs with a batch axis: x[None] for a single sample."
-            )
-        if self._channel_dim is not None:
-            axis = _axis("channel_dim", self._channel_dim, site)
-        elif join.channels is not None and join.channels != batch:
-            axis = join.channels
-        else:
-            axis = 1 if ndim > 3 and batch == 0 else ndim - 1
-        if axis == batch:
-            raise InputError(
-                f"residual_ratios: axis {axis} of site {site.label!r} {site.shape} cannot hold "
-                "both samples and channels.\n  Pass batch_dim= and channel_dim= that differ."
-            )
-        return axis
 
     def _n_prefix(
         self, site: ResidualSite, join: Join, n_tokens: int, text_lengths: set[int]
@@ -129,12 +176,3 @@ class Layouts:
                 "if there are none; or a mapping from site or block to it."
             )
         return found
-
-
-def _axis(option: str, axis: int, site: ResidualSite) -> int:
-    ndim = len(site.shape)
-    if not -ndim <= axis < ndim:
-        raise InputError(
-            f"residual_ratios: {option}={axis}, and the sum at site {site.label!r} is {site.shape}."
-        )
-    return axis % ndim

@@ -138,6 +138,10 @@ class Provenance(TorchFunctionMode):
         if heavy and unseen[0].shape == given[0].shape:
             self._on_suspect(tuple(self.stack), "its output was computed out of sight")
 
+    def origin(self, tensor: Tensor) -> Value:
+        """Return the origin of a tensor's contents; its bit is 0 if it is not followed."""
+        return self._value(tensor)
+
     # -- the mode --------------------------------------------------------------------------------
 
     def __torch_function__(

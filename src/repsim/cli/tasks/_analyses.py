@@ -146,6 +146,12 @@ def _residual_ratios(task: Task) -> Any:
     )
 
 
+def _block_influence(task: Task) -> Any:
+    from repsim.analysis import block_influence
+
+    return block_influence(task.model.module, task.batches(), **task.common)
+
+
 def _receptive_field(task: Task) -> Any:
     from repsim.analysis import effective_receptive_field
 
@@ -204,6 +210,7 @@ ANALYSES: dict[str, Callable[[Task], Any]] = {
     "layer_map": _layer_map,
     "attention_distance": _attention_distance,
     "residual_ratios": _residual_ratios,
+    "block_influence": _block_influence,
     "receptive_field": _receptive_field,
     "localization": _localization,
     "linear_probe": _linear_probe,

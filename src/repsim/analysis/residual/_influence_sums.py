@@ -1,0 +1,249 @@
+"""Sums over the stream of a model: how far each block, and each span of blocks, turns it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
+from repsim.analysis.residual._found_blocks import Block
+from repsim.analysis.residual._sequence_means import SequenceMeans
+from repsim.capture import Masks, listing, watching_blocks
+from repsim.results import BLOCK_INFLUENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import xarray
+
+__all__ = ["InfluenceSums"]
+
+NEVER = torch.iinfo(torch.int32).max
+"""The number of a non-finite batch if there is none."""
+
+Place: TypeAlias = tuple[int, int]
+"""A chain, and a place in it: the input of the block there, or the output of the last block."""
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """The tokens of a stream: directions, norms, which are real, and how many."""
+
+    units: Tensor  # (B, N, C)
+    norms: Tensor  # (B, N)
+    real: Tensor | None  # (B, N)
+    counts: Tensor  # (B,)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sums of values (..., B, N) over the real tokens of each sample."""
+        if self.real is not None:
+            # Not a product with the mask: padding may hold NaN.
+            values = values.masked_fill(~self.real, 0.0)
+        # Apple's GPUs lack float64.
+        double = torch.float32 if values.device.type == "mps" else torch.float64
+        return values.to(double).sum(-1)
+
+
+class InfluenceSums:
+    """The sums of all blocks over the batches so far.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        The blocks, in the order in which they run.
+    spans : sequence of int
+        The spans, in blocks, in increasing order.
+    masks : Masks
+        Which tokens are real.
+    last : bool
+        Whether to use only the last real token of each sample.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], spans: Sequence[int], masks: Masks, *, last: bool
+    ) -> None:
+        self._blocks = {block.source.key: block for block in blocks}
+        self._spans, self._masks, self._last = list(spans), masks, last
+        self.n_samples = 0
+        self._batch = -1
+        self._rows = 0
+        self._own = {key: SequenceMeans() for key in self._blocks}
+        self._between: dict[Place, SequenceMeans] = {}
+        self._inputs: dict[tuple[str, int], _Stream] = {}
+        self._streams: dict[Place, _Stream] = {}
+        self._finished: set[tuple[str, int]] = set()
+        self._first_bad: dict[str, Tensor] = {}
+        self._left_out: dict[int, str] = {}  # by chain
+
+    def watching(self, model: nn.Module) -> AbstractContextManager[Callable[[], None]]:
+        """Return a block in which the forwards of the model are added."""
+        calls = [block.source for block in self._blocks.values()]
+        return watching_blocks(model, calls, self._entered, self._left)
+
+    def start(self, batch: Any) -> None:
+        """Start the next batch, in the form that the model gets."""
+        self._batch += 1
+        self._masks.start(batch)
+        self._inputs.clear()
+        self._streams.clear()
+        self._finished.clear()
+
+    def finish(self) -> None:
+        """Check a finished batch, if that need not wait for an accelerator."""
+        waiting = [
+            block.label
+            for key, block in self._blocks.items()
+            if key not in self._finished and block.chain not in self._left_out
+        ]
+        if waiting:
+            raise self._other_blocks(waiting)
+        self.n_samples += self._rows
+        self._inputs.clear()
+        self._streams.clear()
+        for label, bad in self._first_bad.items():
+            if bad.device.type == "cpu":
+                _check_finite(label, bad)
+
+    # -- what the hooks pass on ------------------------------------------------------------------
+
+    def _entered(self, key: tuple[str, int], tensor: Tensor) -> None:
+        block = self._blocks[key]
+        if (stream := self._stream(block, tensor)) is not None:
+            self._inputs[key] = stream
+            self._arrive(block, block.place, stream)
+
+    def _left(self, key: tuple[str, int], tensor: Tensor) -> None:
+        block, before = self._blocks[key], self._inputs.pop(key, None)
+        after = None if before is None else self._stream(block, tensor)
+        if before is None or after is None:
+            return
+        # 1 − cos of unit vectors, without the cancellation of the difference.
+        turned = (after.units - before.units).square().sum(-1) / 2
+        grown = after.norms / _nonzero(before.norms)
+        self._own[key].add(before.sums(torch.stack([turned, grown])), before.counts)
+        self._finished.add(key)
+        if block.is_last:
+            self._arrive(block, block.place + 1, after)
+
+    def _arrive(self, block: Block, place: int, now: _Stream) -> None:
+        """Compare the stream at a place with those of the blocks before it."""
+        chain, spans = block.chain, [span for span in self._spans if span <= place]
+        if any((chain, place - span) not in self._streams for span in spans):
+            raise self._other_blocks([block.label])
+        if spans:
+            before = (self._streams[chain, place - span].units for span in spans)
+            sums = torch.stack([now.sums(_angle(units, now.units)) for units in before])
+            self._between.setdefault((chain, place), SequenceMeans()).add(sums, now.counts)
+        self._streams[chain, place] = now
+        self._streams.pop((chain, place - self._spans[-1]), None)
+
+    def _stream(self, block: Block, tensor: Tensor) -> _Stream | None:
+        """Return the tokens of a stream; None if it is left out."""
+        if block.chain in self._left_out:
+            return None
+        x = block.tokens(tensor)
+        real = self._masks.of(block.label) if tensor.ndim > 2 else None
+        if real is not None and real.shape != x.shape[:2]:
+            self._left_out[block.chain] = (
+                f"{block.label} {tuple(tensor.shape)}, mask {tuple(real.shape)}"
+            )
+            return None
+        self._rows = len(x)
+        real = None if real is None else real.to(x.device)
+        counts = x.new_full((len(x),), x.shape[1]) if real is None else real.sum(1)
+        if self._last:
+            at = counts.long() - 1 if real is None else real.cumsum(1).argmax(1)
+            x, real = x[torch.arange(len(x), device=x.device), at][:, None], None
+            counts = torch.ones_like(counts)
+        norms = torch.linalg.vector_norm(x, dim=-1)
+        finite = torch.isfinite(norms)
+        finite = finite.all() if real is None else (finite | ~real).all()
+        bad = torch.where(finite, NEVER, self._batch).to(torch.int32)
+        seen = self._first_bad.get(block.label)
+        self._first_bad[block.label] = bad if seen is None else torch.minimum(seen, bad)
+        return _Stream(x / _nonzero(norms)[..., None], norms, real, counts)
+
+    def _other_blocks(self, labels: Sequence[str]) -> InputError:
+        return InputError(
+            "block_influence: every batch must run the same blocks in the same order.\n"
+            f"  batch {self._batch}: {listing(labels)} did not run as in batch 0\n"
+            "  Leave out blocks that run for some inputs only: blocks=[...]."
+        )
+
+    # -- the result ------------------------------------------------------------------------------
+
+    def dataset(self) -> xarray.Dataset:
+        """Return the means; see :func:`repsim.block_influence`."""
+        self._report()
+        blocks = [b for b in self._blocks.values() if b.chain not in self._left_out]
+        rows = {(block.chain, block.place): i for i, block in enumerate(blocks)}
+        own = np.array([self._own[block.source.key].result() for block in blocks])
+        angular = np.full((2, len(blocks), len(self._spans)), np.nan)
+        for (chain, place), means in self._between.items():
+            if chain in self._left_out:
+                continue
+            for j, values in enumerate(zip(*means.result(), strict=True)):
+                angular[:, rows[chain, place - self._spans[j]], j] = values
+        labels = [block.label for block in blocks]
+        undefined = [
+            label for label, row in zip(labels, own, strict=True) if np.isnan(row[0]).any()
+        ]
+        if undefined:
+            warn(
+                "block_influence: the stream is exactly zero at some tokens, NaN there: "
+                f"{listing(undefined)}.",
+                DegenerateWarning,
+            )
+        variables = {
+            "influence": own[:, 0, 0],
+            "influence_standard_error": own[:, 1, 0],
+            "norm_ratio": own[:, 0, 1],
+            "norm_ratio_standard_error": own[:, 1, 1],
+            "angular": angular[0],
+            "angular_standard_error": angular[1],
+        }
+        coords = {"block": labels, "start": labels, "span": self._spans}
+        return BLOCK_INFLUENCE.dataset(variables, coords)
+
+    def _report(self) -> None:
+        self._masks.check_used()
+        for label, bad in self._first_bad.items():
+            _check_finite(label, bad)
+        if not self._left_out:
+            return
+        shown = "".join(f"  {why}\n" for why in list(self._left_out.values())[:8])
+        problem = (
+            "block_influence: blocks with another number of tokens than the mask are left out, "
+            f"from these on:\n{shown}  Give each sequence its mask: mask={{block or glob: key of "
+            "the batch}, with None for blocks without padding."
+        )
+        if {block.chain for block in self._blocks.values()} == set(self._left_out):
+            raise CaptureError(problem)
+        warn(problem)
+
+
+def _angle(x: Tensor, y: Tensor) -> Tensor:
+    """Return the angle between unit vectors over π, exact for small angles (Kahan)."""
+    apart, together = (torch.linalg.vector_norm(z, dim=-1) for z in (x - y, x + y))
+    return 2 / math.pi * torch.atan2(apart, together)
+
+
+def _nonzero(norms: Tensor) -> Tensor:
+    """NaN in place of 0, so a direction is NaN and not infinite."""
+    return torch.where(norms > 0, norms, torch.nan)
+
+
+def _check_finite(label: str, first_bad: Tensor) -> None:
+    batch = int(first_bad)
+    if batch != NEVER:
+        raise NonFiniteError(
+            f"block_influence: NaN or infinity in the stream of block {label!r}, batch {batch}.\n"
+            "  Does the input contain it? In half precision sums overflow: try float32."
+        )

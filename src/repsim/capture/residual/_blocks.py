@@ -1,0 +1,269 @@
+"""The residual blocks of a model: found in a forward, and watched in others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from repsim._errors import CaptureError
+from repsim.capture._hooks import eagerly, is_scripted
+from repsim.capture._output import tensors_in
+from repsim.capture._walk import named_layers, unwrap
+from repsim.capture.residual._sites import SiteFinder
+
+__all__ = ["BlockCall", "BlockFinder", "OnStream", "repeated_blocks", "watching_blocks"]
+
+Key: TypeAlias = tuple[str, int]
+"""A module's name, and which of its calls in a forward."""
+
+OnStream: TypeAlias = Callable[[Key, Tensor], None]
+"""Called with a call of a block and its input, or its output."""
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """One call of a module in a forward.
+
+    Attributes
+    ----------
+    name : str
+        The name of the module.
+    call : int
+        The number of its earlier calls.
+    shape : tuple of int
+        The shape of what it returned first.
+    place : int or None
+        Which of the tensors that it was called with is the stream: the first of this shape. None if
+        none has it.
+    channels : int or None
+        The axis of the features of its input, if the operations before show it.
+    chain : int
+        The number of the chain. A call continues the chain of the call before it if its input has
+        the same shape and was computed from the output of that call.
+    """
+
+    name: str
+    call: int
+    shape: tuple[int, ...]
+    place: int | None
+    channels: int | None
+    chain: int = 0
+
+    @property
+    def key(self) -> Key:
+        """Its name and call."""
+        return self.name, self.call
+
+
+@dataclass
+class _Seen:
+    """A call, and the origin of its input and output as bits of :class:`Value`."""
+
+    name: str
+    call: int
+    inputs: list[tuple[tuple[int, ...], int, int | None]]  # shape, ancestors, channels
+    shape: tuple[int, ...] | None = None
+    made: int = 0
+
+    @property
+    def place(self) -> int | None:
+        shapes = [shape for shape, _, _ in self.inputs]
+        return shapes.index(self.shape) if self.shape in shapes else None
+
+
+class BlockFinder(SiteFinder):
+    """Finds residual connections, and the calls of the modules that may be their blocks.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, in any wrapper.
+    names : iterable of str, optional
+        The modules to watch; by default all that hold other modules.
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str] | None = None) -> None:
+        super().__init__(model)
+        modules = named_layers(self._root)
+        wanted = [n for n, m in modules.items() if any(m.children())] if names is None else names
+        self._watched = {n: modules[n] for n in wanted if not is_scripted(modules[n])}
+        self._seen: list[_Seen] = []
+
+    def __enter__(self) -> BlockFinder:
+        super().__enter__()
+        open_calls: list[_Seen] = []
+        times: Counter[str] = Counter()
+
+        def began(name: str, inputs: object) -> None:
+            found = []
+            for tensor in _streams(inputs):
+                origin = self._mode.origin(tensor)
+                found.append((tuple(tensor.shape), origin.ancestors, origin.channels))
+            open_calls.append(_Seen(name, times[name], found))
+            self._seen.append(open_calls[-1])
+            times[name] += 1
+
+        def ended(_name: str, output: object) -> None:
+            seen = open_calls.pop()
+            for tensor in _streams(output):
+                seen.shape, seen.made = tuple(tensor.shape), self._mode.origin(tensor).bit
+                return
+
+        _hook(self._watched, self._stack, began, ended)
+        return self
+
+    def calls(self, wanted: Callable[[str, int], bool]) -> list[BlockCall]:
+        """Return the wanted calls in the order in which they began, with their chains."""
+        found: list[BlockCall] = []
+        chain, before = -1, None
+        for seen in self._seen:
+            if seen.shape is None or not wanted(seen.name, seen.call):
+                continue
+            place = seen.place
+            _, ancestors, channels = ((), 0, None) if place is None else seen.inputs[place]
+            follows = before is not None and bool(before.made & ancestors)
+            if before is None or not follows or before.shape != seen.shape or place is None:
+                chain += 1
+            found.append(BlockCall(seen.name, seen.call, seen.shape, place, channels, chain))
+            before = seen
+        return found
+
+
+def repeated_blocks(model: nn.Module, holders: Iterable[str]) -> list[str]:
+    """Return the blocks of a model by the modules that hold its residual additions.
+
+    >>> from torch import nn
+    >>> layers = [nn.TransformerEncoderLayer(4, 2) for _ in range(2)]
+    >>> repeated_blocks(nn.Sequential(*layers), ["0.self_attn", "0", "1.self_attn", "1"])
+    ['0', '1']
+
+    A block is a module in a container (``ModuleList``, ``Sequential``, ``ModuleDict``) that holds
+    such an addition. It counts if the container has two of one class; of nested blocks (a stage and
+    its blocks) the inner ones count. Without repeated blocks, these are the outermost modules in a
+    container, and without any, the outermost modules that hold an addition.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, in any wrapper.
+    holders : iterable of str
+        Names of the modules in whose forward residual additions are.
+
+    Returns
+    -------
+    list of str
+        The names, in registration order; empty if only the model itself holds additions.
+    """
+    root = unwrap(model)
+    named = {"": root, **named_layers(root)}
+    held = dict.fromkeys(around for name in holders for around in _upwards(name) if around in named)
+    names = [name for name in named if name and name in held]
+    parents = {name: name.rpartition(".")[0] for name in names}
+    containers = nn.Sequential | nn.ModuleList | nn.ModuleDict
+    inside = [name for name in names if isinstance(named.get(parents[name]), containers)]
+    # A Sequential may be a stage or a branch, so it counts only if there is no other block.
+    for candidates in ([n for n in inside if type(named[n]) is not nn.Sequential], inside):
+        beside = Counter((parents[name], type(named[name])) for name in candidates)
+        full = {parent for (parent, _), times in beside.items() if times > 1}
+        kinds = {kind for (_, kind), times in beside.items() if times > 1}
+        chosen = [n for n in candidates if parents[n] in full or type(named[n]) in kinds]
+        if chosen:
+            return [n for n in chosen if not any(other.startswith(f"{n}.") for other in chosen)]
+    return _outermost(inside) or _outermost(names)
+
+
+@contextmanager
+def watching_blocks(
+    model: nn.Module, calls: Sequence[BlockCall], entered: OnStream, left: OnStream
+) -> Iterator[Callable[[], None]]:
+    """Pass on the input and the output of blocks; yield a function that starts another forward.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model, in any wrapper.
+    calls : sequence of BlockCall
+        The calls to watch, as found in a forward.
+    entered, left : callable
+        Called with the key of a call, and its input or its output.
+
+    Yields
+    ------
+    callable
+        To be called before each forward: it counts calls from 0 again.
+    """
+    modules = named_layers(model)
+    places = {each.key: each.place for each in calls}
+    times: Counter[str] = Counter()
+    running: list[Key] = []
+
+    def began(name: str, inputs: object) -> None:
+        running.append((name, times[name]))
+        times[name] += 1
+        place = places.get(running[-1])
+        if place is not None:
+            streams = list(_streams(inputs))
+            if place < len(streams):
+                entered(running[-1], streams[place])
+
+    def ended(_name: str, output: object) -> None:
+        key = running.pop()
+        stream = next(_streams(output), None)
+        if places.get(key) is not None and stream is not None:
+            left(key, stream)
+
+    def restart() -> None:
+        times.clear()
+        running.clear()
+
+    with ExitStack() as stack:
+        stack.enter_context(eagerly())
+        watched = {each.name: modules[each.name] for each in calls}
+        _hook(watched, stack, began, ended)
+        yield restart
+
+
+def _hook(
+    modules: Mapping[str, nn.Module],
+    stack: ExitStack,
+    began: Callable[[str, object], None],
+    ended: Callable[[str, object], None],
+) -> None:
+    """Call functions with what modules are called with and return, until `stack` is closed."""
+
+    def hooks(name: str, module: nn.Module) -> None:
+        def before(module: nn.Module, args: object, kwargs: object) -> None:
+            if getattr(module, "_is_replica", False):
+                raise CaptureError(
+                    f"block_influence: block {name!r} runs in a DataParallel replica.\n"
+                    "  Pass model.module: its batch is whole, on one device."
+                )
+            began(name, (args, kwargs))
+
+        stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        after = module.register_forward_hook(lambda _m, _args, output: ended(name, output))
+        stack.callback(after.remove)
+
+    for name, module in modules.items():
+        hooks(name, module)
+
+
+def _streams(value: object) -> Iterator[Tensor]:
+    """Yield the floating-point tensors with axes."""
+    return (t for t in tensors_in(value) if t.is_floating_point() and t.dim() > 0)
+
+
+def _upwards(name: str) -> Iterator[str]:
+    """Yield a name and those of the modules around it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+
+
+def _outermost(names: Sequence[str]) -> list[str]:
+    return [n for n in names if not any(n.startswith(f"{other}.") for other in names)]

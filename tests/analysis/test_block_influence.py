@@ -1,0 +1,362 @@
+"""Block influence: closed forms, plain loops on real models, padding, and the blocks found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from analysis.plain import images, unchanged
+from analysis.text_models import language_model, one_by_one, texts
+from packages import timm, torchvision, transformers
+from reference import residual
+from repsim import CaptureError, DegenerateWarning, InputError, NonFiniteError, block_influence
+
+QUIET = {"progress": False}
+
+
+class Turn(nn.Module):
+    """x turned by an angle and scaled, as x + mlp(x)."""
+
+    def __init__(self, degrees, scale=1.0):
+        super().__init__()
+        angle = np.deg2rad(degrees)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        self.mlp = nn.Linear(2, 2, bias=False, dtype=torch.float64)
+        self.mlp.weight.data = torch.tensor(scale * turn - np.eye(2))
+
+    def forward(self, x):
+        return x + self.mlp(x)
+
+
+def plane(*shape):
+    return torch.randn(*shape, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_closed_form():
+    net = nn.Sequential(Turn(60), Turn(30, 3.0), Turn(1e-5), Turn(90))
+    result = block_influence(net, [plane(4, 3), plane(2, 5)], name="net", **QUIET)
+    expected = 1 - np.cos(np.deg2rad([60, 30, 1e-5, 90]))
+    np.testing.assert_allclose(result.influence[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-12)
+    assert result.influence[2].item() == pytest.approx(np.deg2rad(1e-5) ** 2 / 2, rel=1e-4)
+    np.testing.assert_allclose(result.norm_ratio, [1, 3, 1, 1], rtol=1e-12)
+    turned = np.array([
+        [60, 90, 90 + 1e-5, 180 - 1e-5],
+        [30, 30 + 1e-5, 120 + 1e-5, np.nan],
+        [1e-5, 90 + 1e-5, np.nan, np.nan],
+        [90, np.nan, np.nan, np.nan],
+    ])  # fmt: skip
+    np.testing.assert_allclose(result.angular * 180, turned, rtol=1e-9)
+    np.testing.assert_allclose(result.influence_standard_error, 0, atol=1e-12)
+    assert result.attrs["n_samples"] == 6
+    assert (result.attrs["model"], result.attrs["tokens"]) == ("net", "all")
+    assert result.influence.dims == ("block",)
+    assert result.angular.dims == ("start", "span")
+    assert result.start.values.tolist() == result.block.values.tolist() == ["0", "1", "2", "3"]
+    some = block_influence(net, [plane(4, 3)], span=[3, 1], **QUIET)
+    assert some.span.values.tolist() == [1, 3]
+    np.testing.assert_allclose(some.angular * 180, turned[:, [0, 2]], rtol=1e-9)
+    one = block_influence(net, [plane(4, 3)], blocks=["1", "3"], span=1, **QUIET)
+    # Block 3 does not follow from block 1 directly, but its input is computed from its output.
+    np.testing.assert_allclose(one.angular[:, 0] * 180, [30 + 1e-5, 90], rtol=1e-9)
+
+
+# -- real models against plain loops --------------------------------------------------------------
+
+
+def llama():
+    return language_model("llama", layers=3).double(), "layers.{}", texts("left"), 3
+
+
+def gpt2():
+    return language_model("gpt2", layers=3).double(), "h.{}", texts("left"), 3
+
+
+def vit():
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32,
+        image_size=32, patch_size=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.ViTModel(config).double().eval()
+    name = next(n for n, _ in model.named_modules() if n.endswith(".1") and "layer" in n)
+    return model, name[:-1] + "{}", [{"pixel_values": x.double()} for x in images(2, n=3)], 3
+
+
+def streams(model, names, data):
+    """Return [sequence][state][real token] of the inputs of blocks, and of the last output."""
+    kept = {}
+    modules = [model.get_submodule(name) for name in names]
+    handles = [
+        m.register_forward_pre_hook(lambda _m, args, i=i: kept.update({i: args[0].numpy().copy()}))
+        for i, m in enumerate(modules)
+    ]
+    last = len(names)
+    handles.append(
+        modules[-1].register_forward_hook(
+            lambda _m, _a, out: kept.update({last: (out if torch.is_tensor(out) else out[0])})
+        )
+    )
+    found = []
+    with torch.no_grad():
+        for batch in data:
+            model(**batch)
+            states = [np.asarray(kept[i]) for i in range(last + 1)]
+            n, length = states[0].shape[:2]
+            mask = batch.get("attention_mask", torch.ones(n, length)).bool().numpy()
+            found += [[state[row][mask[row]] for state in states] for row in range(n)]
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("make", [llama, gpt2, vit])
+def test_real_models_against_plain_loops(make):
+    model, pattern, data, depth = make()
+    names = [pattern.format(i) for i in range(depth)]
+    with unchanged(model.train()):
+        result = block_influence(model, data, **QUIET)
+    assert result.block.values.tolist() == names
+    found = streams(model.eval(), names, data)
+
+    def check(result, cut):
+        def expected(statistic, i, j):
+            values = [
+                [statistic(x, y) for x, y in zip(states[i][cut], states[j][cut], strict=True)]
+                for states in found
+            ]
+            return residual.by_sequence(values)
+
+        for i, name in enumerate(names):
+            row = result.sel(block=name)
+            for variable, statistic in (
+                ("influence", residual.influence),
+                ("norm_ratio", lambda x, y: residual.norm(y) / residual.norm(x)),
+            ):
+                mean, error = expected(statistic, i, i + 1)
+                assert row[variable].item() == pytest.approx(mean, rel=1e-8)
+                assert row[f"{variable}_standard_error"].item() == pytest.approx(error, rel=1e-6)
+            for n in range(1, depth + 1):
+                cell = result.sel(start=name, span=n)
+                if i + n > depth:
+                    assert np.isnan(cell.angular)
+                    continue
+                mean, error = expected(residual.angular, i, i + n)
+                assert cell.angular.item() == pytest.approx(mean, rel=1e-8)
+                assert cell.angular_standard_error.item() == pytest.approx(error, rel=1e-6)
+
+    check(result, slice(None))
+    check(block_influence(model, data, tokens="last", **QUIET), slice(-1, None))
+
+
+def same(one, other, rtol=1e-5):
+    for name in one.data_vars:
+        np.testing.assert_allclose(one[name], other[name], rtol=rtol, atol=1e-7, err_msg=name)
+
+
+def test_padding_and_batches_do_not_matter():
+    for kind in ("llama", "gpt2", "neox"):
+        model = language_model(kind)
+        alone = block_influence(model, one_by_one(texts("right")), **QUIET)
+        for data in (texts("right"), texts("left"), [*texts("left")[:1], *texts("right")[1:]]):
+            same(block_influence(model, data, **QUIET), alone)
+        with_padding = block_influence(model, texts("left"), mask=None, **QUIET)
+        assert np.abs(with_padding.influence - alone.influence).max() > 1e-3
+        last = [block_influence(model, texts(s), tokens="last", **QUIET) for s in ("left", "right")]
+        same(*last)
+
+
+# -- which blocks ---------------------------------------------------------------------------------
+
+
+def small(kind, model, **options):
+    config = getattr(transformers, f"{kind}Config")
+    return lambda: getattr(transformers, f"{kind}{model}")(config(**options)).eval()
+
+
+WIDE = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+    "vocab_size": 50,
+}  # fmt: skip
+
+
+def test_the_blocks_of_families():
+    torch.manual_seed(0)
+    ids = torch.randint(1, 50, (3, 7))
+    picture = images(1, n=2, size=64)
+    cases = {
+        "bert": (small("Bert", "Model", **WIDE), {"input_ids": ids}, ["encoder.layer.{}"], 2),
+        "albert": (
+            small("Albert", "Model", embedding_size=16, **WIDE),
+            {"input_ids": ids},
+            ["encoder.albert_layer_groups.0:{}"],
+            2,
+        ),
+        "t5": (
+            small(
+                "T5", "Model", vocab_size=50, d_model=32, d_ff=48, num_layers=2, num_heads=4, d_kv=8
+            ),
+            {"input_ids": ids, "decoder_input_ids": ids},
+            ["encoder.block.{}", "decoder.block.{}"],
+            2,
+        ),
+        "mamba": (
+            small("Mamba", "Model", vocab_size=50, hidden_size=16, num_hidden_layers=2),
+            {"input_ids": ids},
+            ["layers.{}"],
+            2,
+        ),
+        "one layer": (
+            small("Bert", "Model", **{**WIDE, "num_hidden_layers": 1}),
+            {"input_ids": ids},
+            ["encoder.layer.{}"],
+            1,
+        ),
+        "timm swin": (
+            lambda: timm.models.SwinTransformer(
+                img_size=64, patch_size=4, embed_dim=8, depths=(2, 2), num_heads=(2, 2),
+                window_size=4, num_classes=3,
+            ),
+            picture[0],
+            ["layers.0.blocks.{}", "layers.1.blocks.{}"],
+            2,
+        ),
+        "torch": (
+            lambda: nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2,
+                enable_nested_tensor=False,
+            ),
+            torch.randn(3, 5, 8),
+            ["layers.{}"],
+            2,
+        ),
+    }  # fmt: skip
+    for case, (make, batch, patterns, depth) in cases.items():
+        result = block_influence(make(), [batch], **QUIET)
+        expected = [pattern.format(i) for pattern in patterns for i in range(depth)]
+        assert result.block.values.tolist() == expected, case
+        assert result.sizes["span"] == depth, case
+        # A span ends with its stack, also where another stack has the same shape.
+        known = [[s < depth - i for s in range(depth)] for _ in patterns for i in range(depth)]
+        np.testing.assert_array_equal(np.isfinite(result.angular), known, err_msg=case)
+
+
+def test_blocks_that_change_the_shape_are_left_out():
+    model = torchvision.models.resnet18()
+    with pytest.warns(repsim.RepsimWarning, match=r"left out: layer2.0 \(2, 128, 4, 4\)"):
+        result = block_influence(model, images(2, n=2), **QUIET)
+    assert result.block.values.tolist() == [
+        "layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1",
+    ]  # fmt: skip
+    x = {}
+    block = model.layer3[1]
+    handle = block.register_forward_hook(lambda _m, args, out: x.update(x=args[0], y=out))
+    values = []
+    with torch.no_grad():
+        for batch in images(2, n=2):
+            model.eval()(batch)
+            z, y = (t.double().flatten(2).transpose(1, 2).numpy() for t in (x["x"], x["y"]))
+            for before, after in zip(z, y, strict=True):
+                pairs = zip(before, after, strict=True)
+                values.append([residual.influence(*pair) for pair in pairs])
+    handle.remove()
+    row = result.sel(block="layer3.1")
+    assert row.influence.item() == pytest.approx(residual.by_sequence(values)[0], rel=1e-5)
+    with pytest.raises(CaptureError, match=r"must return the shape.*\n  layer2.0 returned"):
+        block_influence(model, images(1), blocks=["layer1.0", "layer2.0"], **QUIET)
+
+
+def test_blocks_by_name():
+    model = language_model("llama", layers=3)
+    every = block_influence(model, texts("left"), **QUIET)
+    for blocks in ("layers.?", ["layers.0", "layers.1", "layers.2"], type(model.layers[0])):
+        same(block_influence(model, texts("left"), blocks=blocks, **QUIET), every)
+    some = block_influence(model, texts("left"), blocks="layers.1", **QUIET)
+    same(some, every.sel(block=["layers.1"], start=["layers.1"], span=[1]))
+    assert block_influence(model, texts("left"), blocks="*.mlp", **QUIET).sizes["block"] == 3
+
+
+def test_every_sequence_has_its_own_mask():
+    torch.manual_seed(0)
+    model = small(
+        "T5", "Model", vocab_size=50, d_model=32, d_ff=48, num_layers=1, num_heads=4, d_kv=8
+    )()
+    source, target = texts("right", batches=1)[0], texts("right", batches=1, longest=6, seed=3)[0]
+    data = [
+        {
+            "input_ids": source["input_ids"],
+            "attention_mask": source["attention_mask"],
+            "decoder_input_ids": target["input_ids"],
+            "decoder_attention_mask": target["attention_mask"],
+        }
+    ]
+    with pytest.warns(repsim.RepsimWarning, match=r"decoder.block.0 \(4, 6, 32\), mask \(4, 9\)"):
+        encoder = block_influence(model, data, **QUIET)
+    assert encoder.block.values.tolist() == ["encoder.block.0"]
+    masks = {"encoder*": "attention_mask", "decoder*": "decoder_attention_mask"}
+    both = block_influence(model, data, mask=masks, **QUIET)
+    same(both.isel(block=[0], start=[0]), encoder)
+    assert both.block.values.tolist() == ["encoder.block.0", "decoder.block.0"]
+
+
+# -- what can go wrong ----------------------------------------------------------------------------
+
+
+def test_errors():
+    net, data = nn.Sequential(Turn(60), Turn(30)), [plane(4, 3)]
+    for options, message in (
+        ({"span": 0}, "span must be a number of blocks of at least 1"),
+        ({"span": []}, "span must be a number of blocks"),
+        ({"span": True}, "span must be a number of blocks"),
+        ({"span": 3}, "span=3, and no stack has more than 2 blocks"),
+        ({"tokens": "first"}, "tokens must be 'all' or 'last'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            block_influence(net, data, **options, **QUIET)
+    with pytest.raises(InputError, match=r"must be a torch.nn.Module"):
+        block_influence(lambda x: x, data, **QUIET)
+    with pytest.raises(CaptureError, match="no module of the model holds a residual connection"):
+        block_influence(nn.Sequential(nn.Linear(2, 2)), [torch.randn(3, 2)], **QUIET)
+    with pytest.raises(NonFiniteError, match=r"stream of block '0', batch 1"):
+        block_influence(net, [plane(4, 3), torch.full((1, 3, 2), torch.nan).double()], **QUIET)
+    with pytest.raises(
+        CaptureError, match="may be tokens, because a module with batch_first=False"
+    ):
+        block_influence(
+            nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16)),
+            [torch.randn(5, 3, 8)],
+            **QUIET,
+        )
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_a_stream_of_zeros_is_undefined():
+    with pytest.warns(DegenerateWarning, match="exactly zero at some tokens, NaN there: '0', '1'"):
+        result = block_influence(
+            nn.Sequential(Turn(60), Turn(30)), [torch.zeros(2, 3, 2).double()], **QUIET
+        )
+    assert np.isnan(result.influence).all()
+
+
+def test_a_batch_that_runs_other_blocks():
+    class Early(nn.Sequential):
+        def forward(self, x):
+            return self[0](x) if len(x) == 1 else super().forward(x)
+
+    with pytest.raises(InputError, match=r"batch 1: '1' did not run as in batch 0"):
+        block_influence(Early(Turn(60), Turn(30)), [plane(4, 3), plane(1, 3)], **QUIET)
+
+
+def test_in_place_blocks_half_precision_and_one_sample():
+    class InPlace(Turn):
+        def forward(self, x):
+            return x.add_(self.mlp(x))
+
+    nets = [nn.Sequential(kind(60), kind(30)) for kind in (Turn, InPlace)]
+    results = [block_influence(net, [plane(1, 3)], **QUIET) for net in nets]
+    same(*results)
+    assert np.isnan(results[0].influence_standard_error).all()
+    half = block_influence(nets[0].bfloat16(), [plane(4, 3).bfloat16()], **QUIET)
+    np.testing.assert_allclose(half.influence, results[0].influence, rtol=0.05)
