@@ -12,7 +12,7 @@ from torch import nn
 import repsim
 from repsim.analysis import _extract  # noqa: F401 - imported before anything is forked
 from repsim.analysis.maps import _compare  # noqa: F401
-from repsim.storage import _checkpoint, _store
+from repsim.storage import _checkpoint, _plan, _store
 
 
 def often() -> None:
@@ -21,7 +21,7 @@ def often() -> None:
     In the process that is killed alone, for importing this file must change nothing.
     """
     _checkpoint.EVERY_SECONDS = _store.EVERY_SECONDS = 0.0
-    _store.MOST_ROWS, _store.FIRST_CHUNKS = 16, 1
+    _plan.MOST_ROWS, _store.FIRST_CHUNKS = 16, 1
     torch.set_num_threads(1)
 
 

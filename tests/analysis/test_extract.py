@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import repsim
-from repsim.storage import _chunks, _journal, _store
+from repsim.storage import _chunks, _journal, _plan, _store
 
 
 def net(seed=0, width=6):
@@ -62,7 +62,7 @@ class Counting(nn.Module):
 @pytest.fixture(params=[4, 8, 1024])
 def _rows(request, monkeypatch):
     """Chunks that are smaller than a batch, straddle batches, and hold everything."""
-    monkeypatch.setattr(_store, "MOST_ROWS", request.param)
+    monkeypatch.setattr(_plan, "MOST_ROWS", request.param)
     monkeypatch.setattr(_store, "FIRST_CHUNKS", 1)
 
 
@@ -301,7 +301,7 @@ def contents(folder):
 
 
 def test_another_batch_in_place_of_one_that_is_there_in_part_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(_store, "MOST_ROWS", 8)
+    monkeypatch.setattr(_plan, "MOST_ROWS", 8)
     out, save = tmp_path / "run.zarr", _store.ActivationStore.save
     monkeypatch.setattr(  # as after a kill: what is not a whole chunk is not saved
         _store.ActivationStore, "save", lambda self: save(self) if self._filled == 8 else None
@@ -368,7 +368,7 @@ def test_a_store_that_was_deleted_is_begun_anew(tmp_path):
     ],
 )
 def test_damage_is_found(tmp_path, monkeypatch, damage, says):
-    monkeypatch.setattr(_store, "MOST_ROWS", 8)
+    monkeypatch.setattr(_plan, "MOST_ROWS", 8)
     out = tmp_path / "run.zarr"
     repsim.extract(net(), data((7, 7)), out=out, progress=False)
     chunk = out / "0" / "c.1.0"
@@ -411,7 +411,7 @@ def test_there_is_nothing_to_open(tmp_path):
 
 @pytest.mark.parametrize("where", ["chunk", "journal"])
 def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path, monkeypatch, where):
-    monkeypatch.setattr(_store, "MOST_ROWS", 8)
+    monkeypatch.setattr(_plan, "MOST_ROWS", 8)
     out, room = tmp_path / "run.zarr", [20]
 
     def full(*_args):
@@ -430,7 +430,7 @@ def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path, monkeypatch,
         repsim.extract(net(), data((8,) * 9), out=out, progress=False)
     assert "goes on from" in str(caught.value)
     monkeypatch.undo()
-    monkeypatch.setattr(_store, "MOST_ROWS", 8)
+    monkeypatch.setattr(_plan, "MOST_ROWS", 8)
     kept = repsim.open_activations(out).sizes["sample"]
     assert kept % 8 == 0
     assert 0 < kept < 72

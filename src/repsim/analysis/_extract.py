@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from repsim._errors import CaptureError, CheckpointError, InputError, NonFiniteError
+from repsim._errors import CheckpointError, InputError
+from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
-from repsim.analysis.run._reduced import reduced
-from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids, ids_of
+from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids
+from repsim.analysis.run._token_samples import Samples, token_samples
 from repsim.capture import (
     BoundTransform,
     Layers,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["extract"]
 
-DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
-
 
 def extract(
     model: nn.Module,
@@ -48,6 +47,10 @@ def extract(
     dtype: str | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    samples: Samples = "inputs",
+    max_samples: int | None = None,
+    skip_first: int = 0,
+    seed: int = 0,
     prepare: Prepare | None = None,
     forward: Forward | None = None,
     sample_ids: SampleIds | None = None,
@@ -99,6 +102,10 @@ def extract(
         The dtype on disk; by default that of the output (float32 for bfloat16, which Zarr lacks).
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    samples, max_samples, skip_first, seed
+        As in :func:`repsim.compare`. With ``samples="tokens"`` a row is a token, and inputs may
+        have any length. Its coordinates are ``sequence``, the number of its input or its id from
+        ``sample_ids``, and ``position`` among the real tokens of the input, counted from 0.
     prepare, forward : callable, optional
         A function from the batch to the batch for the model, and ``forward(model, batch)`` in place
         of ``model(batch)``.
@@ -117,7 +124,8 @@ def extract(
     -------
     xarray.Dataset
         The result of :func:`repsim.open_activations`: a variable (sample, ...) for each layer in
-        execution order, read from disk on access; ``sample`` holds the ids. ``attrs``: model,
+        execution order, read from disk on access; ``sample`` holds the ids. Layers of tokens that
+        have a mask carry it as the coordinate ``mask`` (sample, token). ``attrs``: model,
         transform, n_samples, n_batches, n_duplicates with ``sample_ids``, layers, versions.
 
     Raises
@@ -158,7 +166,8 @@ def extract(
     _check(model, dtype, memory)
     check_sample_ids("extract", sample_ids)
     masks = Masks("extract", mask)
-    to_host = _ToHost(BoundTransform("extract", transform, model, masks), dtype)
+    tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
+    to_host = ToHost(BoundTransform("extract", transform, model, masks), dtype, tokens)
     recorder = Recorder(model, layers, transform=to_host, select=select, batch_dim=batch_dim)
     store = ActivationStore(
         out,
@@ -175,11 +184,12 @@ def extract(
             "prepare": label_of(prepare),
             "forward": label_of(forward),
             "sample_ids": label_of(sample_ids),
+            **({} if tokens is None else {"samples": samples, **tokens.options()}),
         },
         memory=memory,
     )
     try:
-        seen = _Seen(sample_ids)
+        seen = Seen(sample_ids)
         _fill(store, model, recorder, to_host, seen, data, prepare, forward, progress)
         masks.check_used()
         store.finish(
@@ -188,6 +198,7 @@ def extract(
                 "transform": transform_label(transform, nothing="none"),
                 "n_batches": len(store.batches),
                 **({} if sample_ids is None else {"n_duplicates": seen.duplicates}),
+                **({} if tokens is None else tokens.report()),
                 **versions(),
             }
         )
@@ -220,26 +231,30 @@ def _fill(
     store: ActivationStore,
     model: nn.Module,
     recorder: Recorder,
-    to_host: _ToHost,
-    seen: _Seen,
+    to_host: ToHost,
+    seen: Seen,
     data: Iterable[Any],
     prepare: Prepare | None,
     forward: Forward | None,
     progress: bool,
 ) -> None:
     """Store the batches that are not in the store yet."""
-    log = BatchLog("extract", fspath(store.path), [[digest for digest, _ in store.batches]])
+    tokens = to_host.tokens
+    log = BatchLog("extract", fspath(store.path), [[batch.digest for batch in store.batches]])
     # Rows on disk of an incomplete batch.
-    there = store.n_rows - sum(rows for _, rows in store.batches)
+    there = store.n_rows - sum(batch.rows for batch in store.batches)
     part = store.part
     recording = False
     with each_batch("extract", data, model, progress=progress) as batches, ExitStack() as stack:
         log.begin_pass()
         for batch in batches:
             known = log.was_counted(batch.value)
-            ids, rows = seen.take(batch.value)
+            ids, new = seen.take(batch.value)
             if known:
-                seen.n_rows += store.batches[batch.number][1]
+                stored = store.batches[batch.number]
+                seen.n_rows += stored.rows
+                if tokens is not None:
+                    tokens.n_sequences += stored.inputs
                 continue
             if part is not None and log.latest != part:
                 raise log.refusal(f"batch {batch.number} (from 0) is another")
@@ -251,94 +266,33 @@ def _fill(
             recorder.clear()
             prepared = batch.prepared(model, prepare)
             to_host.transform.start(prepared.value)
+            if tokens is not None:
+                tokens.start()
+                if not tokens.surveyed:
+                    with torch.random.fork_rng(devices=[]), tokens.survey():
+                        prepared.run(model, forward=forward)
+                    recorder.clear()
             prepared.run(model, forward=forward)
-            values = _arrays(dict(recorder), where)
-            n = len(next(iter(values.values())))
-            if ids is None:
-                ids = list(range(seen.n_rows, seen.n_rows + n))
-            if len(ids) != n:
-                raise InputError(
-                    f"extract: sample_ids must give one id for each sample.\n"
-                    f"  got {len(ids)} ids for {n} samples, {where}"
-                )
-            if rows is not None:
-                values = {layer: x[rows] for layer, x in values.items()}
-                ids = [ids[row] for row in rows]
-            store.begin({k: (x.shape[1:], x.dtype) for k, x in values.items()}, seen.kind)
-            store.append(values, ids, log.latest, skip=there)
+            rows = rows_of(dict(recorder), to_host, ids, new, seen.n_rows, where)
+            layers, coords = (
+                {name: (x.shape[1:], _kind(x)) for name, x in each.items()}
+                for each in (rows.layers, rows.coords)
+            )
+            store.begin(layers, "int64" if tokens else seen.kind, coords, rows.masked)
+            store.append(
+                {**rows.layers, **rows.coords},
+                rows.ids,
+                log.latest,
+                skip=there,
+                inputs=rows.inputs,
+            )
+            if tokens is not None:
+                tokens.count()
             log.count()
-            seen.n_rows, there = seen.n_rows + len(ids), 0
+            seen.n_rows, there = seen.n_rows + len(rows.ids), 0
     log.end_pass()
     store.save()
 
 
-class _ToHost:
-    """A transform for the recorder: the part of an output to store, on the CPU."""
-
-    wants_layer = True
-
-    def __init__(self, transform: BoundTransform, dtype: str | None) -> None:
-        self.transform = transform
-        self._dtype = None if dtype is None else DTYPES[dtype]
-
-    def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
-        values = reduced("extract", self.transform, tensor, layer, call)
-        wanted = self._dtype if values.is_floating_point() else None
-        if wanted is None:
-            wanted = torch.float32 if values.dtype == torch.bfloat16 else values.dtype
-        values = values.unsqueeze(1) if values.ndim == 1 else values
-        return values.to("cpu", wanted)
-
-
-class _Seen:
-    """The ids of the samples so far, and which ids of a batch are new."""
-
-    def __init__(self, sample_ids: SampleIds | None) -> None:
-        self._sample_ids = sample_ids
-        self._ids: set[Any] = set()
-        self.duplicates = 0
-        self.n_rows = 0
-        self.kind = "int64"
-
-    def take(self, batch: Any) -> tuple[list[Any] | None, list[int] | None]:
-        """Return the ids of a batch and its new rows; None for numbered samples and all rows."""
-        if self._sample_ids is None:
-            return None, None
-        ids = ids_of("extract", self._sample_ids, batch)
-        kinds = {"int64" if type(each) is int else "str" for each in ids}
-        if self._ids:
-            kinds.add(self.kind)
-        if len(kinds) > 1 or not all(isinstance(each, int | str) for each in ids):
-            raise InputError(
-                f"extract: sample_ids must be all integers or all strings.\n"
-                f"  got {', '.join(sorted({type(each).__name__ for each in ids}))}\n"
-                f"  Turn them into strings, for example [str(i) for i in ids]."
-            )
-        self.kind = kinds.pop() if kinds else self.kind
-        rows = []
-        for row, each in enumerate(ids):
-            if each not in self._ids:
-                self._ids.add(each)
-                rows.append(row)
-        self.duplicates += len(ids) - len(rows)
-        return ids, None if len(rows) == len(ids) else rows
-
-
-def _arrays(outputs: Mapping[str, Tensor], where: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-    """Return the outputs of a batch as finite arrays of the same samples."""
-    sizes = {layer: x.shape[0] for layer, x in outputs.items()}
-    if len(set(sizes.values())) > 1:
-        raise CaptureError(
-            f"extract: all layers must describe the same samples, {where}.\n"
-            f"  samples by layer: {dict(list(sizes.items())[:8])}\n"
-            f"  Pass batch_dim=, or leave the layer out."
-        )
-    bad = [k for k, x in outputs.items() if x.is_floating_point() and not x.isfinite().all()]
-    if bad:
-        raise NonFiniteError(
-            f"extract: activations must be finite.\n"
-            f"  {where}: NaN or infinity in {', '.join(map(repr, bad[:8]))}\n"
-            f"  Half precision overflows at 65504: dtype='float32' stores more. The batches before "
-            f"are stored."
-        )
-    return {layer: x.numpy() for layer, x in outputs.items()}
+def _kind(x: np.ndarray[Any, np.dtype[Any]]) -> Any:
+    return "str" if x.dtype == object else x.dtype

@@ -70,6 +70,12 @@ class Masks:
         """Return the mask of a layer's positions in this batch; None if no mask is requested."""
         return self._of(layer)[0]
 
+    def name_of(self, layer: str) -> str:
+        """Return a name of a layer's mask in a store: "mask", with its key if keys differ."""
+        if isinstance(self._mask, Mapping):
+            return f"mask:{self._key_of(layer, self._mask)}"
+        return "mask"
+
     def n_padding(self, layer: str, shape: tuple[int, ...]) -> int:
         """Return the number of positions of an output (B, N, ...) that are padding."""
         mask, padding = self._of(layer)

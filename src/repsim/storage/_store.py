@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from repsim._errors import CheckpointError, InputError, RepsimError, StateError
+from repsim._errors import CheckpointError, RepsimError, StateError
 from repsim.storage._atomic import differences
 from repsim.storage._checkpoint import EVERY_SECONDS
 from repsim.storage._chunks import SAMPLE, absent_chunk, make_array, sync_chunk
 from repsim.storage._interrupts import uninterrupted
 from repsim.storage._journal import Journal
+from repsim.storage._plan import columns_of, plan_of
 from repsim.storage._stored import FORMAT, journal_of
 
-__all__ = ["ActivationStore"]
-
-MOST_ROWS = 1024
-"""Rows of a chunk; blocks of rows that are read are multiples of it."""
+__all__ = ["ActivationStore", "StoredBatch"]
 
 FIRST_CHUNKS = 16
 """Chunks of a new array; their number doubles whenever they are full."""
 
 Values = np.ndarray[Any, np.dtype[Any]]
+
+
+class StoredBatch(NamedTuple):
+    """The digest of a batch, its rows, and its inputs where these are not the rows."""
+
+    digest: str
+    rows: int
+    inputs: int = 0
 
 
 class ActivationStore:
@@ -53,8 +58,8 @@ class ActivationStore:
     ----------
     n_rows : int
         Number of rows that are safely on disk.
-    batches : list of (str, int)
-        Digest and number of rows of every batch that is completely on disk.
+    batches : list of StoredBatch
+        Every batch that is completely on disk.
     part : str or None
         Digest of the next batch, of which some rows are on disk.
 
@@ -77,10 +82,11 @@ class ActivationStore:
         self.path = Path(fspath(path))
         self.operation = operation
         self.n_rows = 0
-        self.batches: list[tuple[str, int]] = []
+        self.batches: list[StoredBatch] = []
         self.part: str | None = None
         self._memory = memory
-        self._pending: list[tuple[str, int]] = []
+        self._pending: list[StoredBatch] = []
+        self._coords: dict[str, Any] = {}
         self._arrays: dict[str, Any] = {}
         self._gathered: dict[str, Values] = {}
         self._filled = 0  # rows of the current chunk, including those on disk
@@ -124,7 +130,7 @@ class ActivationStore:
         plan = next((entry for entry in entries if "layers" in entry), None)
         for entry in entries:
             self.n_rows = entry.get("rows", self.n_rows)
-            self.batches += [(digest, rows) for digest, rows in entry.get("batches", [])]
+            self.batches += [StoredBatch(*batch) for batch in entry.get("batches", [])]
             self.part = entry.get("part")
         if plan is None:
             with self._writing():
@@ -133,9 +139,8 @@ class ActivationStore:
         for partial in self.path.glob("*/*.partial"):  # the remains of a chunk after a kill
             partial.unlink()
         self._chunk = plan["chunk"]
-        layers = {name: (tuple(shape), dtype) for name, (shape, dtype) in plan["layers"].items()}
         with self._reading(), self._writing():
-            self._open(layers, plan["ids"])
+            self._open(plan)
             start = self.n_rows - self.n_rows % self._chunk
             self._filled = self.n_rows - start
             if self._filled:
@@ -157,12 +162,13 @@ class ActivationStore:
 
         return zarr.open_group(str(self.path), mode=mode, zarr_format=3)  # type: ignore[arg-type]
 
-    def _open(self, layers: Mapping[str, tuple[tuple[int, ...], str]], ids: str) -> None:
+    def _open(self, plan: Mapping[str, Any]) -> None:
         """Open the arrays, and create those that a kill prevented."""
         import zarr
 
         group = self._group("a")
-        for name, (shape, dtype) in {**layers, SAMPLE: ((), ids)}.items():
+        self._coords = {name: plan[name] for name in ("coords", "masked") if name in plan}
+        for name, (shape, dtype) in columns_of(plan).items():
             # All chunks are written, even those of zeros, so a missing chunk is damage.
             with zarr.config.set({"array.write_empty_chunks": True}):
                 if name in group or self.n_rows:
@@ -184,7 +190,13 @@ class ActivationStore:
         """Number of all rows, including those that are not on disk yet."""
         return self.n_rows - self.n_rows % self._chunk + self._filled if self._chunk else 0
 
-    def begin(self, layers: Mapping[str, tuple[tuple[int, ...], Any]], ids: str) -> None:
+    def begin(
+        self,
+        layers: Mapping[str, tuple[tuple[int, ...], Any]],
+        ids: str,
+        coords: Mapping[str, tuple[tuple[int, ...], Any]] | None = None,
+        masked: Mapping[str, str] | None = None,
+    ) -> None:
         """Set the shape of a row and the dtype of each layer, and those of the ids.
 
         Parameters
@@ -193,56 +205,50 @@ class ActivationStore:
             In execution order. To resume a store, they must be the same as at its start.
         ids : {"int64", "str"}
             The ids of samples.
+        coords : mapping of str to (shape, dtype), optional
+            Further arrays with a row for each sample, which are no layers.
+        masked : mapping of str to str, optional
+            The coordinate that says which positions of a layer are real, by layer.
         """
-        plan = {
-            name: [list(shape), str(np.dtype(dtype))] for name, (shape, dtype) in layers.items()
-        }
+        entry = plan_of(self.operation, layers, ids, coords or {}, masked or {}, self._memory)
         known = next((entry for entry in self._journal.entries if "layers" in entry), None)
         if known is not None:
-            if (list(known["layers"].items()), known["ids"]) != (list(plan.items()), ids):
-                before = {"ids": known["ids"], **known["layers"]}
-                other = differences(before, {"ids": ids, **plan}) or ["their order"]
+            before, now = columns_of(known), columns_of(entry)
+            if list(before.items()) != list(now.items()):
+                other = differences(before, now) or ["their order"]
                 raise self._refused(f"of other outputs ({'; '.join(other)})")
             return
-        for name in plan:
-            if name == SAMPLE or "/" in name:
-                raise InputError(
-                    f"{self.operation}: a layer cannot be stored under the name {name!r}.\n"
-                    f"  In a store {SAMPLE!r} are the ids of the samples, and '/' makes folders\n"
-                    f"  Leave it out of layers=, or rename the module."
-                )
-        row = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layers.values())
-        # Once while it is collected and once while Zarr encodes it.
-        fitting = self._memory // (2 * max(row, 1))
-        if fitting < 1:
-            raise InputError(
-                f"{self.operation}: memory is too small for one row of all layers.\n"
-                f"  memory={self._memory} bytes, one row takes {2 * row}\n"
-                f"  Give more memory, fewer layers, or a transform that reduces them."
-            )
-        self._chunk = min(MOST_ROWS, 1 << (fitting.bit_length() - 1))
-        self._journal.add({"layers": plan, "ids": ids, "chunk": self._chunk})
+        self._chunk = entry["chunk"]
+        self._journal.add(entry)
         with self._writing():
-            self._open({n: (tuple(s), str(np.dtype(d))) for n, (s, d) in layers.items()}, ids)
+            self._open(entry)
 
     def append(
-        self, rows: Mapping[str, Values], ids: Sequence[Any] | Values, digest: str, *, skip: int = 0
+        self,
+        rows: Mapping[str, Values],
+        ids: Sequence[Any] | Values,
+        digest: str,
+        *,
+        skip: int = 0,
+        inputs: int = 0,
     ) -> None:
         """Add the rows of one batch, (n, ...) of every layer.
 
         Parameters
         ----------
         rows : mapping of str to array
-            Of every layer, in any order.
+            Of every layer and coordinate, in any order.
         ids : sequence of n
             Of the samples.
         digest : str
             The digest that identifies the batch when the run resumes.
         skip : int
             How many of the rows are stored already.
+        inputs : int
+            How many inputs the batch has, if not one for each row.
         """
         n = len(ids)
-        self._pending.append((digest, n))
+        self._pending.append(StoredBatch(digest, n, inputs))
         at = skip
         while at < n:
             take = min(n - at, self._chunk - self._filled)
@@ -270,16 +276,16 @@ class ActivationStore:
             if total > self.n_rows:
                 with self._writing():
                     self._write(start, total)
-            whole, before = [], sum(rows for _, rows in self.batches)
-            for digest, rows in self._pending:
-                if before + rows > total:
+            whole, before = [], sum(batch.rows for batch in self.batches)
+            for batch in self._pending:
+                if before + batch.rows > total:
                     break
-                before += rows
-                whole.append((digest, rows))
+                before += batch.rows
+                whole.append(batch)
             part = None
             if before < total:
                 rest = self._pending[len(whole) :]
-                part = rest[0][0] if rest else self.part
+                part = rest[0].digest if rest else self.part
             if total > self.n_rows or whole:
                 self._journal.add({"rows": total, "batches": whole, "part": part})
             self.batches += whole
@@ -305,10 +311,10 @@ class ActivationStore:
             for array in self._arrays.values():
                 if array.shape[0] != self.n_rows:
                     array.resize((self.n_rows, *array.shape[1:]))
-            layers = [name for name in self._arrays if name != SAMPLE]
-            self._group("a").attrs.update(
-                {**attrs, "layers": layers, "n_samples": self.n_rows, "format": FORMAT}
-            )
+            others = {SAMPLE, *self._coords.get("coords", ())}
+            layers = [name for name in self._arrays if name not in others]
+            attrs = {**attrs, "layers": layers, "n_samples": self.n_rows, "format": FORMAT}
+            self._group("a").attrs.update({**attrs, **self._coords})
 
     def close(self) -> None:
         """Close the store and release its lock; unsaved rows are dropped."""

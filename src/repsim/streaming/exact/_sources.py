@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repsim._array import row_dtype, to_numpy
-from repsim._errors import InputError
+from repsim._errors import InputError, warn
 
 __all__ = [
     "Floats",
@@ -19,6 +19,9 @@ __all__ = [
     "row_slices",
     "sources_of",
 ]
+
+MASK_ROWS = 8192
+"""Rows of a mask that are read at a time."""
 
 Floats = np.ndarray[Any, np.dtype[Any]]
 
@@ -57,12 +60,29 @@ def sources_of(operation: str, side: str, arrays: Mapping[str, Any]) -> list[Sou
             f"  got {got}\n"
             f"  For a single layer name it: {{'x': x}}."
         )
-    return [_source(operation, f"{side}[{name!r}]", x) for name, x in arrays.items()]
+    sources = [_source(operation, f"{side}[{name!r}]", x) for name, x in arrays.items()]
+    padded = next((source for source in sources if _has_padding(source)), None)
+    if padded is not None:
+        warn(
+            f"{operation}: padding is compared as if it were data, from {padded.label} on.\n"
+            f"  Open the store with repsim.open_activations(path, transform='mean'), 'first' or "
+            f"'last', which use real tokens alone."
+        )
+    return sources
 
 
 def _source(operation: str, label: str, x: Any) -> Source:
     dtype = row_dtype(operation, x, label)
     return Source(operation, label, x, int(x.shape[0]), math.prod(map(int, x.shape[1:])), dtype)
+
+
+def _has_padding(source: Source) -> bool:
+    """Whether an array comes with a mask of its positions, some of which are padding."""
+    dims = getattr(source.array, "dims", ())
+    for name, mask in getattr(source.array, "coords", {}).items():
+        if str(name).startswith("mask") and mask.dims == dims[:2]:
+            return any(not bool(mask[rows].all()) for rows in row_slices(source.n, MASK_ROWS))
+    return False
 
 
 def row_slices(n: int, size: int) -> Iterator[slice]:

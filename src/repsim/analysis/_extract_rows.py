@@ -1,0 +1,188 @@
+"""The rows that one batch adds to a store: values, ids and coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim._errors import CaptureError, InputError, NonFiniteError
+from repsim.analysis.run._reduced import reduced
+from repsim.analysis.run._sample_ids import SampleIds, ids_of
+from repsim.analysis.run._token_samples import TokenSamples
+from repsim.capture import BoundTransform
+
+__all__ = ["DTYPES", "BatchRows", "Seen", "ToHost", "rows_of"]
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+
+Values = np.ndarray[Any, np.dtype[Any]]
+
+
+class BatchRows(NamedTuple):
+    """What one batch adds to a store.
+
+    Attributes
+    ----------
+    layers : dict of str to array
+        The rows of each layer.
+    coords : dict of str to array
+        Sequence and position of each token, or the masks of the layers.
+    masked : dict of str to str
+        The name of its mask, by layer.
+    ids : list
+        The id of each row.
+    inputs : int
+        The inputs of the batch, if these are not the rows.
+    """
+
+    layers: dict[str, Values]
+    coords: dict[str, Values]
+    masked: dict[str, str]
+    ids: list[Any]
+    inputs: int = 0
+
+
+class ToHost:
+    """A transform for the recorder: the part of an output to store, on the CPU."""
+
+    wants_layer = True
+
+    def __init__(
+        self, transform: BoundTransform, dtype: str | None, tokens: TokenSamples | None = None
+    ) -> None:
+        self.transform, self.tokens = transform, tokens
+        self._layers: set[str] = set()
+        self._dtype = None if dtype is None else DTYPES[dtype]
+
+    def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        self._layers.add(layer)
+        if self.tokens is not None:
+            values = self.tokens.rows(self.transform, tensor, layer, call)
+        else:
+            values = reduced("extract", self.transform, tensor, layer, call)
+        wanted = self._dtype if values.is_floating_point() else None
+        if wanted is None:
+            wanted = torch.float32 if values.dtype == torch.bfloat16 else values.dtype
+        values = values.unsqueeze(1) if values.ndim == 1 else values
+        return values.to("cpu", wanted)
+
+    def masks(self, values: Mapping[str, Values]) -> dict[str, tuple[str, Values]]:
+        """Return the name and the mask of each layer whose stored positions have one."""
+        found = {}
+        for label, x in values.items():
+            layer = label if label in self._layers else label.rpartition(":")[0]
+            mask = self.transform.masks.of(layer) if x.ndim > 2 else None
+            if mask is not None and mask.shape == x.shape[:2]:
+                found[label] = self.transform.masks.name_of(layer), mask.cpu().numpy()
+        return found
+
+
+class Seen:
+    """The ids of the samples so far, and which ids of a batch are new."""
+
+    def __init__(self, sample_ids: SampleIds | None) -> None:
+        self._sample_ids = sample_ids
+        self._ids: set[Any] = set()
+        self.duplicates = 0
+        self.n_rows = 0
+        self.kind = "int64"
+
+    def take(self, batch: Any) -> tuple[list[Any] | None, list[int] | None]:
+        """Return the ids of a batch and its new rows; None for numbered samples and all rows."""
+        if self._sample_ids is None:
+            return None, None
+        ids = ids_of("extract", self._sample_ids, batch)
+        kinds = {"int64" if type(each) is int else "str" for each in ids}
+        if self._ids:
+            kinds.add(self.kind)
+        if len(kinds) > 1 or not all(isinstance(each, int | str) for each in ids):
+            raise InputError(
+                f"extract: sample_ids must be all integers or all strings.\n"
+                f"  got {', '.join(sorted({type(each).__name__ for each in ids}))}\n"
+                f"  Turn them into strings, for example [str(i) for i in ids]."
+            )
+        self.kind = kinds.pop() if kinds else self.kind
+        rows = []
+        for row, each in enumerate(ids):
+            if each not in self._ids:
+                self._ids.add(each)
+                rows.append(row)
+        self.duplicates += len(ids) - len(rows)
+        return ids, None if len(rows) == len(ids) else rows
+
+
+def rows_of(
+    outputs: Mapping[str, Tensor],
+    to_host: ToHost,
+    ids: list[Any] | None,
+    new: list[int] | None,
+    first: int,
+    where: str,
+) -> BatchRows:
+    """Return the rows of one batch.
+
+    Parameters
+    ----------
+    outputs : mapping of str to torch.Tensor
+        What the recorder kept of each layer.
+    to_host : ToHost
+        What transformed it.
+    ids : list, optional
+        The ids of the inputs; by default they are numbered.
+    new : list of int, optional
+        The inputs whose ids are new; by default all.
+    first : int
+        The number of earlier rows.
+    where : str
+        The batch, for errors.
+    """
+    layers, tokens = _arrays(outputs, where), to_host.tokens
+    n_rows = len(next(iter(layers.values())))
+    n = n_rows if tokens is None else tokens.n_in_batch
+    if ids is not None and len(ids) != n:
+        raise InputError(
+            f"extract: sample_ids must give one id for each sample.\n"
+            f"  got {len(ids)} ids for {n} samples, {where}"
+        )
+    if tokens is not None:
+        of, position = tokens.drawn()
+        names = np.array(ids) if ids is not None else np.arange(n) + tokens.n_sequences
+        if names.dtype.kind == "U":
+            names = names.astype(object)
+        coords, masked = {"sequence": names[of], "position": position}, {}
+        new = None if new is None else tokens.of_sequences(new)
+        ids = None
+    else:
+        found = to_host.masks(layers)
+        coords, masked = dict(found.values()), {label: name for label, (name, _) in found.items()}
+    if new is not None:
+        layers = {label: x[new] for label, x in layers.items()}
+        coords = {name: x[new] for name, x in coords.items()}
+        ids = None if ids is None else [ids[row] for row in new]
+        n_rows = len(new)
+    ids = list(range(first, first + n_rows)) if ids is None else ids
+    return BatchRows(layers, coords, masked, ids, 0 if tokens is None else n)
+
+
+def _arrays(outputs: Mapping[str, Tensor], where: str) -> dict[str, Values]:
+    """Return the outputs of a batch as finite arrays of the same samples."""
+    sizes = {layer: x.shape[0] for layer, x in outputs.items()}
+    if len(set(sizes.values())) > 1:
+        raise CaptureError(
+            f"extract: all layers must describe the same samples, {where}.\n"
+            f"  samples by layer: {dict(list(sizes.items())[:8])}\n"
+            f"  Pass batch_dim=, or leave the layer out."
+        )
+    bad = [k for k, x in outputs.items() if x.is_floating_point() and not x.isfinite().all()]
+    if bad:
+        raise NonFiniteError(
+            f"extract: activations must be finite.\n"
+            f"  {where}: NaN or infinity in {', '.join(map(repr, bad[:8]))}\n"
+            f"  Half precision overflows at 65504: dtype='float32' stores more. The batches before "
+            f"are stored."
+        )
+    return {layer: x.numpy() for layer, x in outputs.items()}

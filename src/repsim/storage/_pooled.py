@@ -1,0 +1,68 @@
+"""One vector per sample from stored tokens, computed for the rows that are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+__all__ = ["POOLED", "PooledTokens"]
+
+Values = np.ndarray[Any, np.dtype[Any]]
+
+
+def _mean(values: Values, mask: Values) -> Values:
+    wide = values.astype(np.promote_types(values.dtype, np.float32))
+    # Not a product with the mask: padding may hold NaN.
+    kept = np.where(mask.reshape(*mask.shape, *(1,) * (values.ndim - 2)), wide, 0)
+    counts = mask.sum(1).reshape(-1, *(1,) * (values.ndim - 2))
+    return np.asarray(kept.sum(1) / counts, dtype=wide.dtype)
+
+
+def _first(values: Values, mask: Values) -> Values:
+    return np.asarray(values[np.arange(len(values)), mask.argmax(1)])
+
+
+def _last(values: Values, mask: Values) -> Values:
+    return _first(values[:, ::-1], mask[:, ::-1])
+
+
+POOLED: dict[str, Callable[[Values, Values], Values]] = {
+    "mean": _mean,
+    "first": _first,
+    "last": _last,
+}
+"""Functions of tokens (n, N, ...) and their mask (n, N), by name."""
+
+
+class PooledTokens(BackendArray):
+    """Real tokens of stored rows, reduced to one vector when the rows are read.
+
+    Parameters
+    ----------
+    tokens, mask : xarray.Variable
+        (n, N, ...) and (n, N).
+    how : {"mean", "first", "last"}
+        Which vector.
+    """
+
+    def __init__(self, tokens: Any, mask: Any, how: str) -> None:
+        self._tokens, self._mask, self._how = tokens, mask, how
+        self.shape = (tokens.shape[0], *tokens.shape[2:])
+        wide = how == "mean"
+        self.dtype = np.promote_types(tokens.dtype, np.float32) if wide else tokens.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        one = not isinstance(key[0], slice)
+        rows = slice(key[0], key[0] + 1) if one else key[0]
+        tokens, mask = np.asarray(self._tokens[rows]), np.asarray(self._mask[rows])
+        found = POOLED[self._how](tokens, mask)
+        return found[(0 if one else slice(None), *key[1:])]
