@@ -462,7 +462,7 @@ class TestStreams:
         data = [{"input": x, "labels": y} for x, y in self.train()]
         test = [{"input": self.inputs[60:], "labels": self.labels[60:]}]
         self.probe(data, test, forward=forward)
-        assert seen == [{"input"}] * 2
+        assert seen == [{"input"}] * (2 + 2)  # on 2 and on 3 samples, and two batches
         assert set(data[0]) == {"input", "labels"}
 
     def test_prepare_and_forward(self):

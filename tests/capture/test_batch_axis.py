@@ -168,13 +168,37 @@ class TestBatchDim:
             net(torch.ones(5, 3))
         assert {tuple(value.shape) for value in rec.values()} == {(3, 5)}
 
-    @pytest.mark.parametrize(
-        ("shape", "axis", "says"),
-        [((5, 7, 3), 1, "axis 1 of layer 'a' is not the batch"), ((5,), 1, "has no axis 1")],
-    )
-    def test_must_be_right(self, shape, axis, says):
-        net = Shapes(a=shape)
-        with pytest.raises(CaptureError, match=says), Recorder(net, "a", batch_dim=axis):
+    def test_must_exist(self):
+        net = Shapes(a=(5,))
+        with (
+            pytest.raises(CaptureError, match="has no axis 1"),
+            Recorder(net, "a", batch_dim=1),
+        ):
+            net(torch.ones(5, 3, 4))
+
+    def test_is_trusted(self):
+        """Five images (3, 8, 8): the model stacks them, and only the caller knows."""
+        net = Shapes(a=(5, 4), b=(5, 7))
+        with Recorder(net, batch_dim=0) as rec:
+            net([torch.ones(3, 8, 8)] * 5)
+        assert {len(value) for value in rec.values()} == {5}
+        with Recorder(net, "a", batch_dim=0) as rec:
+            rec.clear(batch_size=4)
+            with pytest.raises(CaptureError, match=r"axis 0 of layer 'a'(.|\n)*expected: n=4"):
+                net(torch.ones(4))
+
+    def test_where_layers_disagree_the_size_of_the_input_decides(self):
+        net = Shapes(tokens=(5, 3, 4), pooled=(3, 8))
+        with (
+            Recorder(net, batch_dim=1) as rec,
+            pytest.warns(RepsimWarning, match=r"pooled \(8, 3\)"),
+        ):
+            net(torch.ones(5, 3, 4))
+        assert list(rec) == ["tokens"]
+        with (
+            pytest.raises(CaptureError, match="axis 1 of layer 'pooled' is not the batch"),
+            Recorder(net, ["tokens", "pooled"], batch_dim=1),
+        ):
             net(torch.ones(5, 3, 4))
 
     @pytest.mark.parametrize("batch_dim", ["1", 1.0, True, [0]])

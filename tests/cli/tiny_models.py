@@ -97,6 +97,8 @@ class Seeing(nn.Module):
     """Keeps each input in the folder ``SEEN`` as the model gets it, and where it lies in memory."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(x) < 4:  # no batch: the samples are being found
+            return x
         folder = Path(os.environ["SEEN"])
         torch.save((x, x.data_ptr()), folder / f"{len(list(folder.iterdir())):03}.pt")
         return x
@@ -134,6 +136,8 @@ class Counted(nn.Module):
         self.inner = nn.Linear(6, 4)
 
     def forward(self, x: Tensor) -> Tensor:
+        if len(x) < 4:  # no batch: the samples are being found
+            return self.inner(x)
         file = Path(os.environ["COUNTED"])
         with file.open("a") as out:
             out.write("forward\n")
@@ -153,7 +157,7 @@ class Broken(nn.Module):
 
 
 def broken() -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 4), Broken())
+    return nn.Sequential(Broken(), nn.Linear(6, 4))
 
 
 def raising() -> nn.Module:

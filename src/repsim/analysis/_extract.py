@@ -16,6 +16,7 @@ from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
+from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids
 from repsim.analysis.run._token_samples import Samples, token_samples
 from repsim.capture import (
@@ -47,6 +48,7 @@ def extract(
     dtype: str | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    batch_size: BatchSize = None,
     samples: Samples = "inputs",
     max_samples: int | None = None,
     skip_first: int = 0,
@@ -100,8 +102,9 @@ def extract(
         Which positions are real, as in :func:`repsim.compare`.
     dtype : {"float16", "float32", "float64"}, optional
         The dtype on disk; by default that of the output (float32 for bfloat16, which Zarr lacks).
-    select, batch_dim
-        Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    select, batch_dim, batch_size
+        Which tensor of an output, its batch axis, and the samples of a batch, as in
+        :func:`repsim.compare`.
     samples, max_samples, skip_first, seed
         As in :func:`repsim.compare`. With ``samples="tokens"`` a row is a token, and inputs may
         have any length. Its coordinates are ``sequence``, the number of its input or its id from
@@ -183,6 +186,7 @@ def extract(
             "batch_dim": label_of(batch_dim),
             "prepare": label_of(prepare),
             "forward": label_of(forward),
+            "batch_size": label_of(batch_size),
             "sample_ids": label_of(sample_ids),
             **({} if tokens is None else {"samples": samples, **tokens.options()}),
         },
@@ -190,7 +194,8 @@ def extract(
     )
     try:
         seen = Seen(sample_ids)
-        _fill(store, model, recorder, to_host, seen, data, prepare, forward, progress)
+        finder = SampleFinder("extract", batch_size)
+        _fill(store, model, recorder, to_host, finder, seen, data, prepare, forward, progress)
         masks.check_used()
         store.finish(
             {
@@ -232,6 +237,7 @@ def _fill(
     model: nn.Module,
     recorder: Recorder,
     to_host: ToHost,
+    finder: SampleFinder,
     seen: Seen,
     data: Iterable[Any],
     prepare: Prepare | None,
@@ -270,9 +276,9 @@ def _fill(
                 tokens.start()
                 if not tokens.surveyed:
                     with torch.random.fork_rng(devices=[]), tokens.survey():
-                        prepared.run(model, forward=forward)
+                        finder.run(prepared, model, [recorder], forward)
                     recorder.clear()
-            prepared.run(model, forward=forward)
+            finder.run(prepared, model, [recorder], forward)
             rows = rows_of(dict(recorder), to_host, ids, new, seen.n_rows, where)
             layers, coords = (
                 {name: (x.shape[1:], _kind(x)) for name, x in each.items()}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from threading import get_ident
 
 import torch
 from torch import nn
 
-__all__ = ["eagerly", "in_backward", "is_scripted", "ordinary_modes"]
+from repsim._errors import CaptureError
+
+__all__ = ["OneThread", "eagerly", "in_backward", "is_scripted", "ordinary_modes"]
 
 
 def eagerly() -> AbstractContextManager[object]:
@@ -46,3 +49,26 @@ def ordinary_modes(device: str) -> ExitStack:
             if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         return stack.pop_all()
+
+
+class OneThread:
+    """A check that all forwards of a block run in one thread."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+
+    def forget(self) -> None:
+        """Begin a new block."""
+        self._first = None
+
+    def check(self) -> None:
+        """Raise a CaptureError if a forward ran in another thread before."""
+        this = get_ident()
+        self._first = self._first or this
+        if self._first != this:
+            raise CaptureError(
+                "Recorder: two threads call the model while its layers are recorded.\n"
+                "  Their outputs would be mixed, and the train/eval flags that one thread restores "
+                "are those that the other needs.\n"
+                "  Give each thread a copy.deepcopy(model), or run one after the other."
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +12,14 @@ from torch import nn
 
 from repsim._errors import CaptureError, LayerNotFoundError, MissingLabelError
 from repsim.capture._bound import BoundTransform
-from repsim.capture._hooks import eagerly, in_backward, is_scripted
+from repsim.capture._hooks import OneThread, eagerly, in_backward
 from repsim.capture._left_out import LeftOut
 from repsim.capture._masks import MaskOption, Masks
+from repsim.capture._missing import why_missing
 from repsim.capture._output import Select, UnusableOutput, pick
-from repsim.capture._samples import BatchAxis, BatchDim
-from repsim.capture._select import Layer, Layers, listing, near_names, select_layers
+from repsim.capture._select import Layer, Layers, listing, select_layers
 from repsim.capture._transform import Applied, Transform
-from repsim.capture._walk import find
+from repsim.capture.samples._axes import BatchAxis, BatchDim
 
 __all__ = ["Recorder"]
 
@@ -77,6 +77,10 @@ class Recorder(Mapping[str, Any]):
     ----------
     enabled : bool
         If False, nothing is recorded. For recorders of two models that share modules.
+    gathers : bool
+        If True, all calls of the model since :meth:`clear` are one forward: a layer that ran in
+        each of two calls has the labels ``name:0`` and ``name:1``. By default a call replaces the
+        records of the call before.
 
     Raises
     ------
@@ -84,7 +88,8 @@ class Recorder(Mapping[str, Any]):
         A layer does not exist (on construction), or a layer with an exact name did not run (when
         the model's forward ends, or on reading or leaving the block if it was not called).
     CaptureError
-        A layer cannot be recorded, its output is not a batch, or no layer remains to record.
+        A layer cannot be recorded, its output is not a batch, no layer remains to record, or two
+        threads call the model at the same time.
 
     Warns
     -----
@@ -112,17 +117,19 @@ class Recorder(Mapping[str, Any]):
         detach: bool = True,
     ) -> None:
         self.enabled = True
+        self.gathers = False
         self._model = model
         self._layers = select_layers(model, layers)
         self._bound = BoundTransform("Recorder", transform, model, Masks("Recorder", mask))
         self._apply = Applied(self._bound if self._bound.needs_batch else transform, detach=detach)
         self._select = select
-        self._axis = BatchAxis(batch_dim, self._layers.names)
+        self._axis = BatchAxis(batch_dim, self._layers, select)
 
         # For the recorder's lifetime:
         self._stack: ExitStack | None = None
         self._left_out = LeftOut()
         self._ever_settled = False
+        self._threads = OneThread()
 
         # Of the latest forward:
         self._depth = 0
@@ -140,6 +147,7 @@ class Recorder(Mapping[str, Any]):
         if self._stack is not None:
             raise CaptureError("Recorder: already recording.\n  Make a second Recorder to nest.")
         self._depth = 0
+        self._threads.forget()
         self.clear()
         with ExitStack() as stack:
             stack.enter_context(eagerly())
@@ -173,12 +181,52 @@ class Recorder(Mapping[str, Any]):
         self._axis.reset(batch_size)
         self._root_called = False
 
+    @property
+    def axes(self) -> BatchAxis:
+        """Which axes of outputs hold the samples."""
+        return self._axis
+
+    @property
+    def n_samples(self) -> int | None:
+        """The number of samples of the last forward; None where layers disagree."""
+        counts = {self._records[key].shape[0] for key in self._labels().values()}
+        return counts.pop() if len(counts) == 1 else None
+
+    def leave_out(self, labels: Iterable[str], problem: UnusableOutput) -> None:
+        """Drop the records of layers that no exact name requested, and leave them out from now on.
+
+        Parameters
+        ----------
+        labels : iterable of str
+            Labels of records.
+        problem : UnusableOutput
+            Why; a warning reports it.
+        """
+        known = self._labels()
+        requested = {layer.name: layer for layer in self._layers}
+        for name, call in [known[label] for label in labels]:
+            if not requested[name].requires(call):
+                self._left_out[name, call] = problem
+                del self._records[name, call]
+        self._settled_labels = None
+        self._left_out.report((), anything_ran=True, recorded=True)
+
     # -- reading ---------------------------------------------------------------------------------
 
     def __getitem__(self, label: str) -> Any:
         labels = self._labels()
         if label not in labels:
-            raise MissingLabelError(self._why_missing(label, list(labels)))
+            raise MissingLabelError(
+                why_missing(
+                    label,
+                    list(labels),
+                    model=self._model,
+                    layers=self._layers,
+                    calls=self._calls,
+                    left_out=self._left_out,
+                    failed=self._failed,
+                )
+            )
         return self._records[labels[label]].value
 
     def __iter__(self) -> Iterator[str]:
@@ -210,30 +258,6 @@ class Recorder(Mapping[str, Any]):
             self._settled_labels = labels
         return labels
 
-    def _why_missing(self, label: str, labels: list[str]) -> str:
-        lines = [f"Recorder: there is no record of {label!r}."]
-        stem, _, call = label.rpartition(":")
-        key = (stem or label, int(call) if stem and call.isdecimal() else 0)
-        if key in self._left_out:
-            lines.append(f"  it was left out: {self._left_out[key].brief}")
-        elif self._failed:
-            lines.append("  the last forward raised before it was complete")
-        elif self._calls[label] > 1:
-            lines.append(f"  {label!r} ran {self._calls[label]} times: ask for one of its calls")
-        elif self._calls[stem] == 1 and call == "0":
-            lines.append(f"  {stem!r} ran once: ask for it by that name")
-        elif (module := find(self._model, label)) is not None:
-            first = next((each.name for each in self._layers if each.module is module), label)
-            lines.append(
-                f"  it is another name of {first!r}: ask for that"
-                if first != label
-                else "  it was chosen, and did not run"
-                if first in self._layers.names
-                else "  it was not chosen: see layers="
-            )
-        near = near_names(label, labels).rstrip()
-        return "\n".join([*lines, *([near] if near else []), f"  recorded: {listing(labels)}"])
-
     # -- hooks -----------------------------------------------------------------------------------
 
     def _register(self) -> Iterator[Any]:
@@ -241,12 +265,7 @@ class Recorder(Mapping[str, Any]):
         root = self._layers.root
         yield root.register_forward_pre_hook(self._enter_root, with_kwargs=True)
         if self._axis.is_assumed:
-            for name, module in root.named_modules():
-                declares = getattr(module, "batch_first", None) is False
-                if declares and not is_scripted(module):
-                    yield module.register_forward_pre_hook(
-                        self._watch_hook(name or type(module).__name__), with_kwargs=True
-                    )
+            yield from self._axis.watch(lambda: self.enabled and not in_backward())
         for layer in self._layers:
             yield layer.module.register_forward_hook(self._record_hook(layer))
         yield root.register_forward_hook(self._finish_root)
@@ -255,9 +274,11 @@ class Recorder(Mapping[str, Any]):
     def _enter_root(self, _module: nn.Module, args: tuple[Any, ...], kwargs: object) -> None:
         if in_backward():
             return
+        self._threads.check()
         self._depth += 1
         if self._depth == 1 and self.enabled:
-            self._start()
+            if not (self.gathers and self._root_called):
+                self._start()
             self._root_called = True
             self._axis.read_input(args, kwargs)
             self._bound.start(kwargs or (args[0] if args else None))
@@ -266,7 +287,8 @@ class Recorder(Mapping[str, Any]):
         """Runs when the forward succeeded."""
         if self._depth == 1 and self.enabled and not in_backward():
             self._succeeded = True
-            self._settle()
+            if not self.gathers:
+                self._settle()
 
     def _leave_root(self, *_: object) -> None:
         """Runs in any case."""
@@ -277,13 +299,6 @@ class Recorder(Mapping[str, Any]):
             self._start()  # an incomplete forward is not a recording
             self._failed, self._pending = True, False
 
-    def _watch_hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
-        def watch(_module: nn.Module, args: object, kwargs: object) -> None:
-            if self.enabled and not in_backward():
-                self._axis.saw_sequence_first(name, args, kwargs)
-
-        return watch
-
     def _record_hook(self, layer: Layer) -> Callable[[nn.Module, object, object], None]:
         def record(module: nn.Module, _args: object, output: object) -> None:
             if not self.enabled or in_backward():
@@ -293,13 +308,14 @@ class Recorder(Mapping[str, Any]):
                     f"Recorder: layer {layer.name!r} runs in a DataParallel replica.\n"
                     "  Call model.module inside the block: its batch is whole, on one device."
                 )
+            self._threads.check()
             call = self._calls[layer.name]
             self._calls[layer.name] += 1
             self._pending, self._settled_labels = True, None
             if not layer.wants(call) or (layer.name, call) in self._left_out:
                 return
             try:
-                tensor = self._axis.first(pick(output, layer.name, self._select), layer.name)
+                tensor = self._axis.first(pick(output, layer.name, self._select), layer.name, call)
                 value = self._apply(tensor, layer.name, call)
             except UnusableOutput as problem:
                 if layer.requires(call):
@@ -328,7 +344,7 @@ class Recorder(Mapping[str, Any]):
                 "  Their parents may use their weights directly, or take another path.\n"
                 f"  ran: {listing(list(self._calls)) or 'none of the chosen layers'}"
             )
-        self._drop_sequence_first()
+        self._drop_contradicted()
         idle = [name for name in self._layers.names if not self._calls[name]]
         ran = bool(self._calls)
         self._left_out.report(idle, anything_ran=ran, recorded=bool(self._records))
@@ -337,10 +353,11 @@ class Recorder(Mapping[str, Any]):
         self._ever_settled = True
         self._pending = False
 
-    def _drop_sequence_first(self) -> None:
+    def _drop_contradicted(self) -> None:
         chosen = {layer.name: layer for layer in self._layers}
+        counts = {record.shape[0] for record in self._records.values()}
         for (name, call), record in list(self._records.items()):
-            problem = self._axis.contradiction(name, record.shape)
+            problem = self._axis.contradiction(name, record.shape, counts)
             if problem is None:
                 continue
             if chosen[name].requires(call):

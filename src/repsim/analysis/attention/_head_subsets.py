@@ -14,6 +14,7 @@ from repsim.analysis.attention._places import n_samples
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.capture import (
     AttentionCall,
     AttentionRecorder,
@@ -28,7 +29,7 @@ from repsim.capture import (
 from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
 from repsim.kernels import Linear
 from repsim.results import HEAD_SUBSET_CKA
-from repsim.streaming import BlockSums, MinibatchCKA, PilotKernels, Sums
+from repsim.streaming import MIN_BATCH, BlockSums, MinibatchCKA, PilotKernels, Sums
 
 if TYPE_CHECKING:
     import xarray
@@ -57,6 +58,7 @@ def head_subset_cka(
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    batch_size: BatchSize = None,
     prepare_x: Prepare | None = None,
     prepare_y: Prepare | None = None,
     forward: Forward | None = None,
@@ -185,6 +187,7 @@ def head_subset_cka(
     )
     recorder = Recorder(model_y, layers_y, transform=grams, select=select, batch_dim=batch_dim)
     acc = MinibatchCKA(kernel="linear")
+    samples = SampleFinder("head_subset_cka", batch_size, least=MIN_BATCH)
     with each_batch("head_subset_cka", data, model_x, model_y, progress=progress) as batches:
         for batch in batches:
             prepared = batch.prepared(model_x, prepare_x)
@@ -197,7 +200,7 @@ def head_subset_cka(
             with recorder:
                 prepared = batch.prepared(model_y, prepare_y)
                 bound.start(prepared.value)
-                prepared.run(model_y, forward=forward)
+                samples.run(prepared, model_y, [recorder], forward)
             found = heads.grams
             home = next(iter(found.values())).device
             others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}

@@ -19,11 +19,12 @@ from repsim.analysis.maps._side import AS_X, AsX, RecordedSide, SideOptions, Sid
 from repsim.analysis.run._drive import Forward, Prepare, as_found
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
+from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._sample_ids import SampleIds
 from repsim.analysis.run._token_samples import Samples, TokenSamples, token_samples
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
-from repsim.streaming import MinibatchCKA
+from repsim.streaming import MIN_BATCH, MinibatchCKA
 
 if TYPE_CHECKING:
     import xarray
@@ -49,6 +50,7 @@ def compare(
     select_y: Select | AsX | None = AS_X,
     batch_dim: int | Mapping[str, int] | None = None,
     batch_dim_y: int | Mapping[str, int] | AsX | None = AS_X,
+    batch_size: BatchSize = None,
     samples: Samples = "inputs",
     max_samples: int | None = None,
     skip_first: int = 0,
@@ -120,6 +122,9 @@ def compare(
     select, select_y, batch_dim, batch_dim_y
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`; those of
         model_y are by default the same.
+    batch_size : int or callable, optional
+        The number of samples of a batch, or a function of the batch of the model. By default the
+        batch shows it: see Notes.
     samples : {"inputs", "tokens"}, default "inputs"
         "tokens": every real token of every input is a sample, and so is every position of a map.
         All layers of both models must have the same tokens. Under a glob, layers with other
@@ -139,7 +144,8 @@ def compare(
         A function from the batch to the batch for one model: another resolution, other keywords.
         The result is moved to the model's device.
     forward : callable, optional
-        ``forward(model, batch)`` in place of ``model(batch)``.
+        ``forward(model, batch)`` in place of ``model(batch)``. If it calls the model several times,
+        as ``model.generate`` does, the layers of these calls are ``name:0``, ``name:1``, ...
     names : tuple of two str, optional
         Names of the models in the result and the pictures, by default their classes.
     z_scores : bool, default False
@@ -196,8 +202,9 @@ def compare(
     Warns
     -----
     RepsimWarning
-        Layers found by a glob return no batch; short batches were skipped; all passes saw the same
-        batches; an interrupt (with a checkpoint); a checkpoint could not be written during the run.
+        Layers found by a glob return no batch, or NaN or infinity in the first one; short batches
+        were skipped; all passes saw the same batches; an interrupt (with a checkpoint); a
+        checkpoint could not be written during the run; the samples could not be found (see Notes).
     DegenerateWarning
         A layer is constant; its CKA is NaN.
 
@@ -211,6 +218,13 @@ def compare(
     The weights are those of the numbers of tokens. Tokens of one input depend on each other, so
     independent texts can score slightly above 0. The excess falls with the number of inputs in a
     batch; at 32 it was .001 to .007 in small language models.
+
+    Before the first batch, each model runs on 2 and on 3 of its samples. The axis of an output that
+    grows with them holds the samples, and k rows of a sample (windows, crops, packed patches)
+    become features of it. What follows no sample (weights, position tables) is never a layer. If
+    the batch cannot be cut, or the model refuses so few samples, a warning says so, and axis 0 of
+    an output must have the size of the model's input; where the batch holds axes of several
+    lengths, an error asks for ``batch_size``. ``batch_dim`` is trusted.
 
     Always look at a control: two *untrained* networks can score high because they see the same
     images. Two trainings that differ only in their seed show the value of "the same".
@@ -226,7 +240,15 @@ def compare(
         "compare", samples, max_samples, skip_first, seed, transform, transform_y
     )
     _check_z_scores(z_scores, tokens)
-    side = partial(RecordedSide, "compare", kernel=resolved, tokens=tokens, forward=forward)
+    side = partial(
+        RecordedSide,
+        "compare",
+        kernel=resolved,
+        tokens=tokens,
+        forward=forward,
+        batch_size=batch_size,
+        least=MIN_BATCH if group is None else 1,
+    )
     of_x = SideOptions(transform, mask, select, batch_dim)
     of_y = of_x.with_given(
         transform=transform_y, mask=mask_y, select=select_y, batch_dim=batch_dim_y
@@ -244,6 +266,7 @@ def compare(
         "prepare_x": prepare_x,
         "prepare_y": prepare_y,
         "forward": forward,
+        "batch_size": batch_size,
         "sample_ids": sample_ids,
     }
     more = {"kernel": repr(resolved), "passes": passes, "rank": str(ranks)}

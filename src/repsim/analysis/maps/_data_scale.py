@@ -16,6 +16,7 @@ from repsim._errors import DegenerateWarning, InputError, NonFiniteError, Repsim
 from repsim.analysis.maps._side import RecordedSide, SideOptions
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._token_samples import Samples, token_samples
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, resolve_kernel
@@ -40,6 +41,7 @@ def data_scale(
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    batch_size: BatchSize = None,
     samples: Samples = "inputs",
     max_samples: int | None = None,
     skip_first: int = 0,
@@ -88,7 +90,7 @@ def data_scale(
         Models of the same architecture for comparison. Another seed trained on all data shows the
         value of "the same", and an untrained model shows the value due to the inputs alone. Without
         them, a fall of CKA with less data means little because CKA is below 1 between seeds too.
-    kernel, transform, mask, select, batch_dim, samples, max_samples, skip_first, seed
+    kernel, transform, mask, select, batch_dim, batch_size, samples, max_samples, skip_first, seed
         As in :func:`repsim.compare`.
     prepare, forward : callable, optional
         A function from the batch to the batch for all models, and ``forward(model, batch)`` in
@@ -146,6 +148,7 @@ def data_scale(
         tokens=tokens,
         prepare=prepare,
         forward=forward,
+        batch_size=batch_size,
     )
     reference, fractions = side(full), sorted(models)
     others = [_Scaled(f"fraction {f:g}", side(models[f])) for f in fractions]

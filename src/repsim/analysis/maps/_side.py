@@ -15,6 +15,7 @@ from repsim._errors import InputError
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.maps._resumable_kernels import ResumableKernels
 from repsim.analysis.run._drive import Batch, Forward, Prepare
+from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.capture import (
     BoundTransform,
@@ -27,6 +28,7 @@ from repsim.capture import (
     select_layers,
 )
 from repsim.kernels import Kernel
+from repsim.streaming import MIN_BATCH
 
 __all__ = ["AS_X", "AsX", "RecordedSide", "SideOptions", "Sides"]
 
@@ -78,6 +80,8 @@ class RecordedSide:
         Which tokens are samples, shared with the other models; by default inputs are the samples.
     prepare, forward : callable, optional
         How the model is called.
+    batch_size, least
+        How many samples a batch has, and has to have to count, as in :class:`SampleFinder`.
     """
 
     def __init__(
@@ -91,11 +95,14 @@ class RecordedSide:
         tokens: TokenSamples | None = None,
         prepare: Prepare | None,
         forward: Forward | None,
+        batch_size: BatchSize = None,
+        least: int = MIN_BATCH,
     ) -> None:
         self.model, self.kernels, self.options = model, ResumableKernels(kernel), options
         self._layers, self._prepare, self._forward = layers, prepare, forward
         self._tokens = tokens
         self._ran = False
+        self._finder = SampleFinder(operation, batch_size, least=1 if tokens else least)
         self._transform = BoundTransform(
             operation, options.transform, model, Masks(operation, options.mask)
         )
@@ -128,7 +135,8 @@ class RecordedSide:
         prepared = batch.prepared(self.model, self._prepare)
         for side in sides:
             side._transform.start(prepared.value)
-        prepared.run(self.model, forward=self._forward)
+        recorders = [side._recorder for side in sides]
+        self._finder.run(prepared, self.model, recorders, self._forward)
 
     def run_recorded(self, batch: Batch) -> dict[str, Tensor]:
         """Call the model on a batch and return the Grams of its layers."""

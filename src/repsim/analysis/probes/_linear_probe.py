@@ -17,6 +17,7 @@ from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
 from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.capture import Layers, Recorder, Select
 from repsim.capture.tokens import PrefixOption, TokenOptions
 
@@ -42,6 +43,7 @@ def linear_probe(
     prefix: PrefixOption = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    batch_size: BatchSize = None,
     prepare: Prepare | None = None,
     forward: Forward | None = None,
     name: str | None = None,
@@ -114,6 +116,8 @@ def linear_probe(
         the model itself shows it, as with text, "cls" and "mean_without_cls" are NaN.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    batch_size : int or callable, optional
+        The number of samples of a batch, as in :func:`repsim.compare`.
     prepare, forward : callable, optional
         A function from the batch to the batch for the model, and ``forward(model, batch)`` in place
         of ``model(batch)``.
@@ -170,7 +174,8 @@ def linear_probe(
     choices = TokenChoices(options, model, tokens)
     recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
     split = HoldoutSplit(holdout, shots)
-    vectors = _Vectors(model, recorder, choices, labels, prepare, forward)
+    samples = SampleFinder("linear_probe", batch_size)
+    vectors = _Vectors(model, recorder, choices, labels, samples, prepare, forward)
     with as_found(model), choices.watching(), recorder:
         with each_batch("linear_probe", train, progress=progress) as batches:
             training = _train(vectors, batches, split, n_classes)
@@ -208,11 +213,13 @@ class _Vectors:
         recorder: Recorder,
         choices: TokenChoices,
         labels: LabelsOf | None,
+        samples: SampleFinder,
         prepare: Prepare | None,
         forward: Forward | None,
     ) -> None:
         self.names: dict[str, tuple[str, ...]] = {}
         self._model, self._recorder, self._choices = model, recorder, choices
+        self._samples = samples
         self._labels, self._prepare, self._forward = labels, prepare, forward
 
     def labelled(
@@ -225,9 +232,11 @@ class _Vectors:
 
     def of(self, given: Batch, truth: IntArray, where: str) -> Iterator[tuple[str, Tensor]]:
         """Run the model and yield every layer with its vectors."""
+        prepared = given.prepared(self._model, self._prepare)
+        self._samples.ask(prepared, self._model, [self._recorder], self._forward)
         self._choices.start()
         self._recorder.clear()
-        given.run(self._model, self._prepare, self._forward)
+        self._samples.run(prepared, self._model, [self._recorder], self._forward)
         _check_outputs(self._recorder, len(truth), self.names, where)
         for layer, found in self._recorder.items():
             self.names.setdefault(layer, found.names)

@@ -1,20 +1,24 @@
-"""The batch axis of a layer's output, checked against the input of the model.
+"""The batch axis of a layer's output: declared, found by a probe, or checked by a rule of sizes.
 
-Comparing tokens as if they were samples would silently give a wrong answer. Axis 0 of an output
-must therefore have the size of the input's axis 0. In a sequence-first model, axis 0 of both is the
-sequence, so the inputs of modules that declare ``batch_first=False`` are checked too.
+Comparing tokens as if they were samples would silently give a wrong answer. Without a probe, axis 0
+of an output must therefore have the size of the input's axis 0. In a sequence-first model, axis 0
+of both is the sequence, so the inputs of modules that declare ``batch_first=False`` are checked
+too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError
-from repsim.capture._output import UnusableOutput, tensors_in
+from repsim.capture._output import Select, UnusableOutput, tensors_in
+from repsim.capture._select import Selection
+from repsim.capture.samples._probe import Evidence, Probe, SampleAxis, sequence_first_modules
 
 __all__ = ["BatchAxis", "BatchDim"]
 
@@ -28,9 +32,11 @@ class BatchAxis:
     Parameters
     ----------
     batch_dim : int, mapping of str to int, or None
-        The batch axis that the caller declares; without it, axis 0 is used and checked.
-    layers : iterable of str
-        The names of the chosen layers.
+        The batch axis that the caller declares. It is trusted.
+    layers : Selection
+        The chosen layers.
+    select : callable, int or str, optional
+        Which tensor of an output.
 
     Raises
     ------
@@ -40,11 +46,15 @@ class BatchAxis:
         A name or glob of the mapping matches none of the chosen layers.
     """
 
-    def __init__(self, batch_dim: BatchDim, layers: Iterable[str]) -> None:
-        names = tuple(layers)
-        self._declared = _declared(batch_dim, names)
-        self._undeclared = [name for name in names if name not in self._declared]
+    def __init__(
+        self, batch_dim: BatchDim, layers: Selection, select: Select | None = None
+    ) -> None:
+        self._layers, self._select = layers, select
+        self._declared = _declared(batch_dim, layers.names)
+        self._undeclared = [name for name in layers.names if name not in self._declared]
+        self._evidence: Evidence | None = None
         self._pinned: int | None = None
+        self._likely: int | None = None
         self._input: tuple[int, ...] | None = None
         self._sequence_first: list[tuple[str, int, int]] = []
 
@@ -53,9 +63,38 @@ class BatchAxis:
         """Whether the batch axis of any layer is not declared."""
         return bool(self._undeclared)
 
-    def reset(self, size: int | None = None) -> None:
-        """Forget the last forward; until the next reset, `size` overrides the size of inputs."""
-        self._pinned = size
+    def probe(self) -> Probe:
+        """Return a new probe of these layers."""
+        return Probe(self._layers, self._select)
+
+    def learn(self, evidence: Evidence) -> None:
+        """Let the evidence of a probe decide, for layers whose axis is not declared."""
+        self._evidence = evidence
+
+    def watch(self, active: Callable[[], bool]) -> Iterator[RemovableHandle]:
+        """Place hooks one by one that check modules with ``batch_first=False``."""
+
+        def hook(name: str) -> Callable[[nn.Module, object, object], None]:
+            def look(_module: nn.Module, args: object, kwargs: object) -> None:
+                if active():
+                    self.saw_sequence_first(name, args, kwargs)
+
+            return look
+
+        for name, module in sequence_first_modules(self._layers.root):
+            yield module.register_forward_pre_hook(hook(name), with_kwargs=True)
+
+    def reset(self, size: int | None = None, *, likely: int | None = None) -> None:
+        """Forget the last forward.
+
+        Parameters
+        ----------
+        size : int, optional
+            The number of samples; until the next reset it overrides the size of inputs.
+        likely : int, optional
+            Which number of samples is right if layers that a probe saw disagree.
+        """
+        self._pinned, self._likely = size, likely
         self._input = None
         self._sequence_first.clear()
 
@@ -79,6 +118,8 @@ class BatchAxis:
             The model's own input has its samples on axis 1, or may have.
         """
         first = next(tensors_in((args, kwargs)), None)
+        if self._evidence is not None:
+            return
         if first is None or first.dim() != 3 or first.is_nested:
             return  # unbatched or packed: no information
         tokens, batch = int(first.shape[0]), int(first.shape[1])
@@ -104,15 +145,17 @@ class BatchAxis:
             f"axis 0{self._for_all()}."
         )
 
-    def first(self, tensor: Tensor, layer: str) -> Tensor:
+    def first(self, tensor: Tensor, layer: str, call: int = 0) -> Tensor:
         """Return `tensor` with its batch axis in front, or itself if it is there already.
 
         Raises
         ------
         UnusableOutput
-            That axis does not exist, or has another size than the batch.
+            That axis does not exist, has another size than the batch, or there is none.
         """
         if (dim := self._declared.get(layer)) is None:
+            if known := self._found(layer, call):
+                return self._as_found(tensor, layer, next(iter(known)))
             self._check_assumed(tensor, layer)
             return tensor
         if not -tensor.ndim <= dim < tensor.ndim:
@@ -122,20 +165,37 @@ class BatchAxis:
                 "  Give each layer its own: batch_dim={name or glob: axis}.",
                 brief=str(tuple(tensor.shape)),
             )
-        sizes = self._allowed_sizes()
-        if sizes and tensor.shape[dim] not in sizes:
-            raise UnusableOutput(
-                f"Recorder: axis {dim} of layer {layer!r} is not the batch.\n"
-                f"  it returned: {tuple(tensor.shape)}    {self._source()}\n"
-                "  Give each layer its own: batch_dim={name or glob: axis}.",
-                brief=str(tuple(tensor.shape)),
-            )
+        if self._pinned is not None and tensor.shape[dim] != self._pinned:
+            raise self._not_declared(layer, tuple(tensor.shape), dim)
         # Return the same object if no axis moves, because a transform may recognise it.
         return tensor if dim in (0, -tensor.ndim) else tensor.movedim(dim, 0)
 
-    def contradiction(self, layer: str, shape: tuple[int, ...]) -> UnusableOutput | None:
-        """Raise after the forward if an output that passed is sequence first."""
-        if layer in self._declared or len(shape) < 3:
+    def contradiction(
+        self, layer: str, shape: tuple[int, ...], counts: Set[int]
+    ) -> UnusableOutput | None:
+        """Return what is wrong with an output, batch first, that only the whole forward shows.
+
+        Parameters
+        ----------
+        layer : str
+            Its layer.
+        shape : tuple of int
+            Its shape.
+        counts : set of int
+            The numbers of samples of all outputs of the forward.
+        """
+        if layer in self._declared:
+            # A declared axis is trusted as long as all layers have the same samples.
+            likely = counts & self._allowed_sizes()
+            if not likely or shape[0] in likely:
+                return None
+            return self._not_declared(layer, shape, self._declared[layer])
+        if self._evidence is not None:
+            likely_n = self._size if self._likely is None else self._likely
+            if shape[0] == likely_n or likely_n not in counts:
+                return None
+            return self._not_as_found(layer, shape, f"n={likely_n}")
+        if len(shape) < 3:
             return None
         for name, tokens, batch in self._sequence_first:
             if shape[:2] == (tokens, batch) and self._size in (None, tokens):
@@ -155,16 +215,75 @@ class BatchAxis:
             return self._pinned
         return self._input[0]
 
+    def _found(self, layer: str, call: int) -> Set[SampleAxis | None]:
+        """Return the evidence about a call, or nothing.
+
+        A call beyond those of the probe is like the others, if all of them are alike.
+        """
+        evidence = self._evidence or {}
+        if (layer, call) in evidence:
+            return {evidence[layer, call]}
+        others = {found for (name, _), found in evidence.items() if name == layer}
+        return others if len(others) == 1 else set()
+
+    def _as_found(self, tensor: Tensor, layer: str, found: SampleAxis | None) -> Tensor:
+        shape = tuple(tensor.shape)
+        if found is None:
+            raise UnusableOutput(
+                f"Recorder: layer {layer!r} follows no sample.\n"
+                f"  it returned: {shape}, and no axis of it grew with the samples when the model "
+                f"ran on 2 and on 3 of them\n"
+                f"  Leave it out, or say which axis holds samples: batch_dim={{{layer!r}: axis}}.",
+                brief=f"{shape} follows no sample",
+                quiet=shape[0] == 1,  # for example a position embedding: the same for every sample
+            )
+        axis, rows = found.axis, found.rows
+        length = shape[axis] if axis < len(shape) else 0
+        n = length // rows if self._pinned is None else self._pinned
+        per_sample = "" if rows == 1 else f" of {rows} rows each"
+        if length != n * rows or n == 0:
+            raise self._not_as_found(layer, shape, f"n={n}{per_sample} on axis {axis}")
+        if found.apart is None:
+            raise UnusableOutput(
+                f"Recorder: the {rows} rows of a sample in layer {layer!r} cannot be told.\n"
+                f"  it returned: {shape}    n={n}\n"
+                "  Their values depend on the other samples, so their order is unknown. Put them "
+                "in order with select=, or leave the layer out.",
+                brief=f"{shape}: which of {rows} rows are of one sample is unknown",
+            )
+        return found.first(tensor, n)
+
+    def _not_as_found(self, layer: str, shape: tuple[int, ...], expected: str) -> UnusableOutput:
+        return UnusableOutput(
+            f"Recorder: layer {layer!r} does not hold the samples of the batch.\n"
+            f"  it returned: {shape}    expected: {expected}\n"
+            f"  It did when the model ran on 2 and on 3 samples. Pass batch_size=, "
+            f"batch_dim={{{layer!r}: axis}}, or leave the layer out.",
+            brief=f"{shape}, expected {expected}",
+        )
+
+    def _not_declared(self, layer: str, shape: tuple[int, ...], dim: int) -> UnusableOutput:
+        return UnusableOutput(
+            f"Recorder: axis {dim} of layer {layer!r} is not the batch.\n"
+            f"  it returned: {shape}    {self._source()}\n"
+            "  Give each layer its own: batch_dim={name or glob: axis}.",
+            brief=str(shape),
+        )
+
     def _check_assumed(self, tensor: Tensor, layer: str) -> None:
         size, shape = self._size, tuple(tensor.shape)
         if size is None or shape[0] == size:
             return
         elsewhere = [axis for axis, length in enumerate(shape) if length == size]
-        axis = elsewhere[0] if elsewhere else "axis"
+        repair = (
+            f"Pass batch_dim={elsewhere[0]} or batch_dim={{{layer!r}: {elsewhere[0]}}}"
+            if elsewhere
+            else f"No axis has {size}: pass batch_dim={{{layer!r}: 0}} if axis 0 holds samples"
+        )
         raise UnusableOutput(
             f"Recorder: axis 0 of layer {layer!r} is not the batch.\n"
             f"  it returned: {shape}    {self._source()}\n"
-            f"  Pass batch_dim={axis} or batch_dim={{{layer!r}: {axis}}}, or leave the layer out.\n"
+            f"  {repair}, or leave the layer out.\n"
             "  Where samples and tokens share an axis, select= can part them.",
             brief=str(shape),
             quiet=shape[0] == 1,  # for example a position embedding: the same for every sample

@@ -1,0 +1,117 @@
+"""Ways to run a model on a few samples of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from repsim.analysis.run._drive import Batch, Forward, device_of
+from repsim.analysis.run._kept_state import kept_state
+from repsim.capture import SIZES, cut, have_one_size, lengths_in, uncut_indices, unwrap
+
+__all__ = ["CutRun", "cut_runs", "input_of"]
+
+
+@dataclass(frozen=True)
+class CutRun:
+    """One way to run a model on a few samples of a batch.
+
+    Attributes
+    ----------
+    n : int or None
+        How many samples the batch would have; None where ``forward=`` makes them.
+    packed : bool
+        Whether one axis would hold several rows of each sample.
+    run : callable
+        Runs the model on this many of them, and leaves it as it was.
+    """
+
+    n: int | None
+    packed: bool
+    run: Callable[[int], None]
+
+
+def cut_runs(
+    batch: Batch, model: nn.Module, forward: Forward | None, n: int | None
+) -> Iterator[CutRun]:
+    """Yield the ways in which a batch may hold samples, the likeliest first.
+
+    Parameters
+    ----------
+    batch : Batch
+        The batch, prepared for the model.
+    model : torch.nn.Module
+        The model.
+    forward : callable, optional
+        How it is called.
+    n : int, optional
+        The number of samples, if it is declared.
+    """
+    given = input_of(batch.value, forward)
+    on_accelerator = _on_accelerator(model)
+    for number, packed in _numbers(given, n):
+        # An index beyond what is left would end the process's use of an accelerator.
+        if not (on_accelerator and uncut_indices(given, number, packed=packed)):
+            run = partial(_run_cut, batch, model, forward, number, packed)
+            yield CutRun(number, packed, run)
+    if forward is not None and n is None:
+        yield CutRun(None, False, partial(_run_cut_inside, batch, model, forward))
+
+
+def input_of(batch: Any, forward: Forward | None) -> Any:
+    """Return what the model gets of a batch: the first item of a tuple or list."""
+    if forward is None and isinstance(batch, list | tuple) and batch:
+        return batch[0]
+    return batch
+
+
+def _numbers(given: Any, n: int | None) -> Iterator[tuple[int, bool]]:
+    """Yield the numbers of samples that a batch may have, and whether rows are packed."""
+    found = list(lengths_in(given))
+    lengths = [length for length, _ in found]
+    if n is None:
+        # A list of more than three like items is likely to hold one for each sample.
+        lists = [length for length, alike in found if alike and length > max(SIZES)]
+        numbers: Sequence[int] = [number for number in dict.fromkeys(lists + lengths) if number]
+    else:
+        numbers = [n] if n else []
+    yield from ((number, False) for number in numbers if number in lengths)
+    for number in numbers:
+        multiples = any(length > number and length % number == 0 for length in lengths)
+        if number > max(SIZES) and multiples and have_one_size(given, number):
+            yield number, True
+
+
+def _run_cut(
+    batch: Batch, model: nn.Module, forward: Forward | None, n: int, packed: bool, size: int
+) -> None:
+    part = cut(input_of(batch.value, forward), n, size, packed=packed)
+    with kept_state(model):
+        replace(batch, value=part).run(model, forward=forward)
+
+
+def _run_cut_inside(batch: Batch, model: nn.Module, forward: Forward, size: int) -> None:
+    """Cut what ``forward=`` makes of the batch, where the model gets it."""
+    on_accelerator = _on_accelerator(model)
+
+    def cut_input(_module: object, args: Any, kwargs: Any) -> Any:
+        n = next((length for length, _ in lengths_in((args, kwargs))), 0)
+        if n == 0 or (on_accelerator and uncut_indices((args, kwargs), n, packed=False)):
+            raise ValueError("the input of the model cannot be cut")
+        return cut((args, kwargs), n, size)
+
+    handle = unwrap(model).register_forward_pre_hook(cut_input, with_kwargs=True, prepend=True)
+    try:
+        with kept_state(model):
+            batch.run(model, forward=forward)
+    finally:
+        handle.remove()
+
+
+def _on_accelerator(model: nn.Module) -> bool:
+    device = device_of(model)
+    return device is not None and device.type not in ("cpu", "meta")

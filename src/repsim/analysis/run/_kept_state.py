@@ -1,0 +1,58 @@
+"""Running a model without a trace: random state, buffers and what forwards keep in attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+__all__ = ["kept_state"]
+
+_OF_MODULE = frozenset(vars(nn.Module()))
+"""Attributes that torch keeps of every module."""
+
+
+@contextmanager
+def kept_state(model: nn.Module) -> Iterator[None]:
+    """Restore the random state, buffers, and numbers and tensors in attributes of modules.
+
+    A model may count its calls, or keep a state of the batch before: the samples of the next batch
+    must not meet the state of others.
+    """
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    # A lazy module becomes an ordinary one in its first forward, and must stay so.
+    modules = [m for m in model.modules() if not any(map(is_lazy, m.parameters(recurse=False)))]
+    buffers = [(b, b.clone(), b._version) for m in modules for b in m.buffers(recurse=False)]
+    tables = [(m, dict(m._buffers)) for m in modules]
+    kept = [(m, _values(m)) for m in modules]
+    try:
+        with torch.random.fork_rng(devices=[d for d in devices if d is not None]):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before, version in buffers:
+                if buffer._version != version:
+                    buffer.copy_(before)
+        for module, table in tables:
+            module._buffers.update(table)
+            for name in module._buffers.keys() - table.keys():
+                del module._buffers[name]
+        for module, values in kept:
+            for name in _values(module).keys() - values.keys():
+                del vars(module)[name]
+            vars(module).update(values)
+
+
+def _values(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes that hold a number, a tensor or nothing, by name."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name not in _OF_MODULE
+        and (value is None or isinstance(value, int | float | Tensor | tuple))
+        and not isinstance(value, bool)
+    }

@@ -1,0 +1,66 @@
+"""Why a recorder has no record of a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from repsim.capture._left_out import LeftOut
+from repsim.capture._select import Selection, listing, near_names
+from repsim.capture._walk import find
+
+__all__ = ["why_missing"]
+
+
+def why_missing(
+    label: str,
+    labels: Sequence[str],
+    *,
+    model: nn.Module,
+    layers: Selection,
+    calls: Mapping[str, int],
+    left_out: LeftOut,
+    failed: bool,
+) -> str:
+    """Return the error about a label that is not recorded.
+
+    Parameters
+    ----------
+    label : str
+        What was asked for.
+    labels : sequence of str
+        What is recorded.
+    model : torch.nn.Module
+        The model.
+    layers : Selection
+        Its chosen layers.
+    calls : mapping of str to int
+        How often each of them ran.
+    left_out : LeftOut
+        The calls that are not recorded.
+    failed : bool
+        Whether the last forward raised.
+    """
+    lines = [f"Recorder: there is no record of {label!r}."]
+    stem, _, call = label.rpartition(":")
+    key = (stem or label, int(call) if stem and call.isdecimal() else 0)
+    if key in left_out:
+        lines.append(f"  it was left out: {left_out[key].brief}")
+    elif failed:
+        lines.append("  the last forward raised before it was complete")
+    elif calls.get(label, 0) > 1:
+        lines.append(f"  {label!r} ran {calls[label]} times: ask for one of its calls")
+    elif calls.get(stem) == 1 and call == "0":
+        lines.append(f"  {stem!r} ran once: ask for it by that name")
+    elif (module := find(model, label)) is not None:
+        first = next((each.name for each in layers if each.module is module), label)
+        lines.append(
+            f"  it is another name of {first!r}: ask for that"
+            if first != label
+            else "  it was chosen, and did not run"
+            if first in layers.names
+            else "  it was not chosen: see layers="
+        )
+    near = near_names(label, list(labels)).rstrip()
+    return "\n".join([*lines, *([near] if near else []), f"  recorded: {listing(labels)}"])

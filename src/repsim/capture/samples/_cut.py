@@ -1,0 +1,132 @@
+"""Batches cut to a few samples, wherever a first axis holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["cut", "have_one_size", "lengths_in", "uncut_indices"]
+
+Rows = Callable[[int], list[int] | None]
+"""Which rows to take of a first axis of this length; None keeps them all."""
+
+
+def cut(batch: Any, n: int, size: int, *, packed: bool = False) -> Any:
+    """Return a batch of `size` samples: the first of `n`, repeated if there are fewer.
+
+    >>> x, lengths = torch.arange(8).reshape(4, 2), [3, 5, 4, 2]
+    >>> cut({"x": x, "lengths": lengths, "scale": 2.0}, n=4, size=2)
+    {'x': tensor([[0, 1],
+            [2, 3]]), 'lengths': [3, 5], 'scale': 2.0}
+
+    Parameters
+    ----------
+    batch : object
+        Tensors, arrays and lists in tuples, lists, mappings and dataclasses. Those whose first axis
+        has the length n are cut; other values are returned unchanged.
+    n, size : int
+        The number of samples that the batch has and shall have.
+    packed : bool, default False
+        Whether a first axis of k·n holds k rows of each sample.
+    """
+
+    def rows(length: int) -> list[int] | None:
+        k, rest = divmod(length, n)
+        if rest or k == 0 or (k > 1 and not packed):
+            return None
+        return [(i % n) * k + j for i in range(size) for j in range(k)]
+
+    return _cut(batch, rows)
+
+
+def lengths_in(batch: Any) -> Iterator[tuple[int, bool]]:
+    """Yield the length of every first axis, and whether it is that of a list of like items.
+
+    The order is depth first, a list before its items, and the same for batches of one structure.
+    """
+    if isinstance(batch, Tensor | np.ndarray):
+        if batch.ndim:
+            yield (batch.size(0) if isinstance(batch, Tensor) else len(batch)), False
+        return
+    if isinstance(batch, list) and batch:
+        yield len(batch), _are_alike(batch)
+    for child in _children(batch):
+        yield from lengths_in(child)
+
+
+def uncut_indices(batch: Any, n: int, *, packed: bool) -> bool:
+    """Whether integers remain whole where others are cut: they may count what is cut away."""
+    if isinstance(batch, Tensor):
+        whole = batch.size(0) != n and not (packed and batch.size(0) % n == 0) if batch.ndim else 0
+        return bool(whole) and not batch.is_floating_point() and batch.dtype != torch.bool
+    return any(uncut_indices(child, n, packed=packed) for child in _children(batch))
+
+
+def have_one_size(batch: Any, n: int) -> bool:
+    """Whether a table of sizes, integers (n, 2) to (n, 4), says that all n samples have one size.
+
+    Only then does a packed axis of k·n hold k rows of each of them.
+    """
+    if isinstance(batch, Tensor):
+        is_table = batch.ndim == 2 and batch.shape[0] == n and 2 <= batch.shape[1] <= 4
+        integers = not batch.is_floating_point() and not batch.is_complex()
+        return is_table and integers and bool((batch == batch[0]).all())
+    return any(have_one_size(child, n) for child in _children(batch))
+
+
+def _cut(value: Any, rows: Rows) -> Any:
+    if isinstance(value, Tensor):
+        taken = rows(value.size(0)) if value.ndim else None
+        return value if taken is None else _taken(value, taken)
+    if isinstance(value, np.ndarray):
+        taken = rows(len(value)) if value.ndim else None
+        return value if taken is None else value[taken]
+    if isinstance(value, list):
+        taken = rows(len(value))
+        if taken is not None:
+            return type(value)(value[row] for row in taken)
+        return type(value)(_cut(item, rows) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _cut(item, rows) for key, item in value.items()}
+    if isinstance(value, tuple):
+        items = (_cut(item, rows) for item in value)
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if _is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        return dataclasses.replace(
+            value, **{name: _cut(getattr(value, name), rows) for name in names}
+        )
+    return value
+
+
+def _taken(tensor: Tensor, rows: list[int]) -> Tensor:
+    """Copy rows: a model may overwrite its input."""
+    if tensor.is_nested:
+        parts = tensor.unbind()
+        return torch.nested.as_nested_tensor([parts[row] for row in rows], layout=tensor.layout)
+    return tensor.index_select(0, torch.tensor(rows, device=tensor.device))
+
+
+def _children(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, tuple | list):
+        yield from value
+    elif _is_dataclass(value):
+        yield from (getattr(value, field.name) for field in dataclasses.fields(value))
+
+
+def _are_alike(items: list[Any]) -> bool:
+    """Whether a list may hold one item for each sample."""
+    if len({type(item) for item in items}) > 1:
+        return False
+    return len({item.ndim for item in items if isinstance(item, Tensor | np.ndarray)}) < 2
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
