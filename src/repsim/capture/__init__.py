@@ -19,18 +19,14 @@ from repsim.capture.residual._blocks import (
 from repsim.capture.residual._provenance import Join
 from repsim.capture.residual._removal import Removal, without_residual
 from repsim.capture.residual._sites import ResidualSite, ResidualSites, SiteFinder
-from repsim.capture.samples._cut import cut, have_one_size, lengths_in, uncut_indices
-from repsim.capture.samples._probe import SIZES, Evidence, ask
 
 __all__ = [
     "REDUCERS",
-    "SIZES",
     "AttentionCall",
     "AttentionRecorder",
     "BlockCall",
     "BlockFinder",
     "BoundTransform",
-    "Evidence",
     "Join",
     "Layer",
     "LayerSpec",
@@ -48,10 +44,6 @@ __all__ = [
     "SiteFinder",
     "Transform",
     "UnusableOutput",
-    "ask",
-    "cut",
-    "have_one_size",
-    "lengths_in",
     "listing",
     "named_layers",
     "repeated_blocks",
@@ -59,7 +51,6 @@ __all__ = [
     "select_layers",
     "tensors_in",
     "token",
-    "uncut_indices",
     "unwrap",
     "watching_blocks",
     "without_residual",

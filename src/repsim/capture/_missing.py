@@ -16,11 +16,11 @@ __all__ = ["why_missing"]
 def why_missing(
     label: str,
     labels: Sequence[str],
-    *,
-    model: nn.Module,
-    layers: Selection,
     calls: Mapping[str, int],
     left_out: LeftOut,
+    model: nn.Module,
+    layers: Selection,
+    *,
     failed: bool,
 ) -> str:
     """Return the error about a label that is not recorded.
@@ -31,14 +31,14 @@ def why_missing(
         What was asked for.
     labels : sequence of str
         What is recorded.
+    calls : mapping of str to int
+        How often each layer ran.
+    left_out : LeftOut
+        The calls that are not recorded.
     model : torch.nn.Module
         The model.
     layers : Selection
         Its chosen layers.
-    calls : mapping of str to int
-        How often each of them ran.
-    left_out : LeftOut
-        The calls that are not recorded.
     failed : bool
         Whether the last forward raised.
     """

@@ -78,9 +78,7 @@ class Recorder(Mapping[str, Any]):
     enabled : bool
         If False, nothing is recorded. For recorders of two models that share modules.
     gathers : bool
-        If True, all calls of the model since :meth:`clear` are one forward: a layer that ran in
-        each of two calls has the labels ``name:0`` and ``name:1``. By default a call replaces the
-        records of the call before.
+        If True, all calls of the model since :meth:`clear` are one forward. By default False.
 
     Raises
     ------
@@ -193,15 +191,7 @@ class Recorder(Mapping[str, Any]):
         return counts.pop() if len(counts) == 1 else None
 
     def leave_out(self, labels: Iterable[str], problem: UnusableOutput) -> None:
-        """Drop the records of layers that no exact name requested, and leave them out from now on.
-
-        Parameters
-        ----------
-        labels : iterable of str
-            Labels of records.
-        problem : UnusableOutput
-            Why; a warning reports it.
-        """
+        """Leave out layers from now on, with a warning, if no exact name requested them."""
         known = self._labels()
         requested = {layer.name: layer for layer in self._layers}
         for name, call in [known[label] for label in labels]:
@@ -216,17 +206,9 @@ class Recorder(Mapping[str, Any]):
     def __getitem__(self, label: str) -> Any:
         labels = self._labels()
         if label not in labels:
-            raise MissingLabelError(
-                why_missing(
-                    label,
-                    list(labels),
-                    model=self._model,
-                    layers=self._layers,
-                    calls=self._calls,
-                    left_out=self._left_out,
-                    failed=self._failed,
-                )
-            )
+            chosen = (self._model, self._layers)
+            known = (list(labels), self._calls, self._left_out)
+            raise MissingLabelError(why_missing(label, *known, *chosen, failed=self._failed))
         return self._records[labels[label]].value
 
     def __iter__(self) -> Iterator[str]:

@@ -122,8 +122,9 @@ def head_subset_cka(
         Which part of an output of model_y to compare, as in :func:`repsim.compare`.
     mask
         Which positions are real, as in :func:`repsim.compare`.
-    select, batch_dim
-        Which tensor of an output of model_y, and its batch axis, as in :class:`repsim.Recorder`.
+    select, batch_dim, batch_size
+        Which tensor of an output of model_y, its batch axis, and the samples of a batch, as in
+        :func:`repsim.compare`.
     prepare_x, prepare_y, forward
         As in :func:`repsim.compare`.
     names : tuple of two str, optional

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._errors import NonFiniteError
+from repsim._array import to_numpy
+from repsim._errors import NonFiniteError, warn
+from repsim.analysis.maps._ranks import Ranks
+from repsim.analysis.maps._run import Run
 from repsim.results import LAYER_MAP
 from repsim.streaming import MinibatchCKA
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["cka_map"]
+__all__ = ["cka_map", "finished"]
 
 
 def cka_map(
@@ -59,3 +62,29 @@ def cka_map(
     for name, array in dataset.data_vars.items():
         array.attrs = LAYER_MAP.variables[str(name)].attrs
     return dataset.assign_attrs(cka.attrs, **origin, **attrs, passes=len(passes))
+
+
+def finished(run: Run, ranks: Ranks, result: Callable[..., xarray.Dataset]) -> xarray.Dataset:
+    """Return the result of all ranks, and warn if it is incomplete."""
+    passes = ranks.all_reduce(run.accumulators)
+    attrs: dict[str, Any] = {**ranks.report()}
+    if run.interrupted:
+        attrs["interrupted"] = f"after {run.n_batches} batches"
+        warn(
+            f"compare: interrupted {attrs['interrupted']}; this is the result so far. "
+            f"The state is in {run.path!r}: call again to go on from there.",
+        )
+    elif len(passes) > 1 and _same_batches(*passes[:2]):
+        warn(
+            f"compare: all {len(passes)} passes saw the same batches, so they tell no more than "
+            f"one. Pass a loader that reshuffles (shuffle=True).",
+        )
+    return result(passes, **attrs)
+
+
+def _same_batches(first: MinibatchCKA, second: MinibatchCKA) -> bool:
+    a, b = first.block_sums().blocks, second.block_sums().blocks
+    return len(a) == len(b) and all(
+        np.array_equal(to_numpy(mine.xy), to_numpy(theirs.xy))
+        for mine, theirs in zip(a, b, strict=True)
+    )

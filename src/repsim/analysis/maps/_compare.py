@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
-from repsim._array import to_numpy
-from repsim._errors import InputError, warn
-from repsim.analysis.maps._cka_map import cka_map
+from repsim._errors import InputError
+from repsim.analysis.maps._cka_map import cka_map, finished
 from repsim.analysis.maps._ranks import Ranks
 from repsim.analysis.maps._run import Run
 from repsim.analysis.maps._side import AS_X, AsX, RecordedSide, SideOptions, Sides
@@ -24,7 +22,7 @@ from repsim.analysis.run._sample_ids import SampleIds
 from repsim.analysis.run._token_samples import Samples, TokenSamples, token_samples
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
-from repsim.streaming import MIN_BATCH, MinibatchCKA
+from repsim.streaming import MIN_BATCH
 
 if TYPE_CHECKING:
     import xarray
@@ -281,7 +279,7 @@ def compare(
                 run.count(sides.grams(batch), new)
             sides.check_used()
     attrs = {} if tokens is None else tokens.report()
-    return _finished(run, ranks, partial(result, **attrs))
+    return finished(run, ranks, partial(result, **attrs))
 
 
 def _check(model_x: object, model_y: object, passes: object, names: object) -> None:
@@ -333,29 +331,3 @@ def _fingerprint(sides: Sides, options: Mapping[str, Any], **more: Any) -> dict[
 def _label_of_side(options: SideOptions) -> str:
     named = (options.mask, options.select, options.batch_dim)
     return ", ".join([transform_label(options.transform), *map(label_of, named)])
-
-
-def _finished(run: Run, ranks: Ranks, result: Callable[..., xarray.Dataset]) -> xarray.Dataset:
-    """Return the result of all ranks, and warn if it is incomplete."""
-    passes = ranks.all_reduce(run.accumulators)
-    attrs: dict[str, Any] = {**ranks.report()}
-    if run.interrupted:
-        attrs["interrupted"] = f"after {run.n_batches} batches"
-        warn(
-            f"compare: interrupted {attrs['interrupted']}; this is the result so far. "
-            f"The state is in {run.path!r}: call again to go on from there.",
-        )
-    elif len(passes) > 1 and _same_batches(*passes[:2]):
-        warn(
-            f"compare: all {len(passes)} passes saw the same batches, so they tell no more than "
-            f"one. Pass a loader that reshuffles (shuffle=True).",
-        )
-    return result(passes, **attrs)
-
-
-def _same_batches(first: MinibatchCKA, second: MinibatchCKA) -> bool:
-    a, b = first.block_sums().blocks, second.block_sums().blocks
-    return len(a) == len(b) and all(
-        np.array_equal(to_numpy(mine.xy), to_numpy(theirs.xy))
-        for mine, theirs in zip(a, b, strict=True)
-    )

@@ -11,7 +11,8 @@ from torch import nn
 
 from repsim.analysis.run._drive import Batch, Forward, device_of
 from repsim.analysis.run._kept_state import kept_state
-from repsim.capture import SIZES, cut, have_one_size, lengths_in, uncut_indices, unwrap
+from repsim.capture import unwrap
+from repsim.capture.samples import SIZES, cut, have_one_size, lengths_in, uncut_indices
 
 __all__ = ["CutRun", "cut_runs", "input_of"]
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError, InputError, RepsimError, warn
 from repsim.analysis.run._cut_runs import cut_runs, input_of
 from repsim.analysis.run._drive import Batch, Forward
-from repsim.capture import Evidence, Recorder, UnusableOutput, ask, have_one_size, lengths_in
+from repsim.capture import Recorder, UnusableOutput
+from repsim.capture.samples import Evidence, ask, have_one_size, lengths_in
 
 __all__ = ["BatchSize", "SampleFinder"]
 
