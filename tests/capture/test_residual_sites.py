@@ -70,7 +70,11 @@ MODELS = {
     "timm vit, LayerScale": (vit(init_values=0.1), IMAGES, 4),
     "timm vit, DropPath": (vit(drop_path_rate=0.3), IMAGES, 4),
     "timm vit, post-norm": (vit_of("ResPostBlock"), IMAGES, 4),
-    "timm vit, parallel attention and MLP": (vit_of("ParallelScalingBlock"), IMAGES, 2),
+    "timm vit, parallel attention and MLP": (
+        vit_of("ParallelScalingBlock"),
+        IMAGES,
+        (0, 0, 4),
+    ),
     "timm vit, parallel pairs": (create("vit_small_patch16_18x2_224", **SMALL), IMAGES, 4),
     "timm DINOv3": (create("vit_small_patch16_dinov3", **SMALL), IMAGES, 4),
     "timm EVA": (
@@ -155,9 +159,13 @@ MODELS = {
         (3, 1),
     ),
     "HF GPT2": (hugging("GPT2", **GPT), TEXT, 4),
-    "HF GPT-J, attention next to the MLP": (hugging("GPTJ", rotary_dim=8, **GPT), TEXT, 2),
-    "HF Phi, attention next to the MLP": (hugging("Phi", **TEXTS), TEXT, 2),
-    "HF Cohere, two branches on one skip": (hugging("Cohere", **TEXTS), TEXT, (2, 0, 2)),
+    "HF GPT-J, attention next to the MLP": (
+        hugging("GPTJ", rotary_dim=8, **GPT),
+        TEXT,
+        (0, 0, 4),
+    ),
+    "HF Phi, attention next to the MLP": (hugging("Phi", **TEXTS), TEXT, (0, 0, 4)),
+    "HF Cohere, two branches on one skip": (hugging("Cohere", **TEXTS), TEXT, (0, 0, 4)),
     "HF Llama": (hugging("Llama", **TEXTS), TEXT, 4),
     "HF T5 encoder": (
         lambda: transformers.T5EncoderModel(

@@ -16,7 +16,7 @@ from repsim.capture.residual._blocks import (
     repeated_blocks,
     watching_blocks,
 )
-from repsim.capture.residual._provenance import Join
+from repsim.capture.residual._join import Join
 from repsim.capture.residual._removal import Removal, without_residual
 from repsim.capture.residual._sites import ResidualSite, ResidualSites, SiteFinder
 

@@ -34,10 +34,11 @@ class _SiteSums:
         self.layout = layout
         self._parts: Tensor | None = None  # (statistics and the number of samples, tokens)
 
-    def add(self, skip: Tensor, branch: Tensor, mask: Tensor | None) -> Tensor:
+    def add(self, join: Join, mask: Tensor | None) -> Tensor:
         """Add a batch; return whether the norms of its real tokens are finite."""
-        z, f = self.layout.tokens(skip), self.layout.tokens(branch)
-        norm_z, norm_f, norm_sum = (torch.linalg.vector_norm(x, dim=-1) for x in (z, f, z + f))
+        z, f, *summands = map(self.layout.tokens, (join.skip, join.branch, *join.summands))
+        total = summands[0] + summands[1]
+        norm_z, norm_f, norm_sum = (torch.linalg.vector_norm(x, dim=-1) for x in (z, f, total))
         by_z, by_f = _nonzero(norm_z), _nonzero(norm_f)
         cosine = (z / by_z[..., None] * (f / by_f[..., None])).sum(-1)  # ‖z‖‖f‖ may overflow
         each = torch.ones_like(cosine)
@@ -103,7 +104,7 @@ class RatioSums:
                 "  Bring all images to one size: tokens are averaged by their position."
             )
         mask = None if mask is None else mask.to(join.skip.device)
-        self._finite[key] = sums.add(join.skip, join.branch, mask)
+        self._finite[key] = sums.add(join, mask)
 
     def end_batch(self) -> None:
         """Check the batch, in one transfer from the device."""
@@ -137,6 +138,8 @@ class RatioSums:
         sites = list(self._sums.values())
         again = {label for label, call in self._sums if call}
         labels = [f"{name}:{call}" if name in again else name for name, call in self._sums]
+        # The first of several parallel branches shows only when the next is added.
+        kinds = {site.label: site.kind for site in self.finder.sites()}
         totals = [each.totals() for each in sites]
         most = max(total.shape[1] for total in totals)
         values = np.full((len(STATISTICS), len(sites), most), np.nan)
@@ -166,7 +169,10 @@ class RatioSums:
                 "token": np.arange(most),
                 "block": [each.site.block for each in sites],
                 "branch": [each.site.branch for each in sites],
-                "kind": [each.site.kind for each in sites],
+                "kind": [
+                    kinds.get(label, each.site.kind)
+                    for label, each in zip(labels, sites, strict=True)
+                ],
                 "n_prefix": n_prefix,
                 "n_tokens": [total.shape[1] for total in totals],
             },

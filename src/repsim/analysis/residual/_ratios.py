@@ -127,9 +127,11 @@ def residual_ratios(
     Notes
     -----
     z and f(z) are the two summands themselves. If a block adds several branches to one skip (kind
-    "parallel"), z of the second branch is the sum with the first. For a projection shortcut z is
-    the projected skip. The result is the mean of ratios over samples, not the ratio of means. Half
-    precision is computed in float32; means are accumulated in float64.
+    "parallel": ``x + f(x) + g(x)``, as in GPT-NeoX, GPT-J, Phi, Falcon, Cohere), each has its row,
+    z is x in all of them, and the sum of ``branch_share`` is what their addition returns, with the
+    branches that are in it already. For a projection shortcut z is the projected skip. The result
+    is the mean of ratios over samples, not the ratio of means. Half precision is computed in
+    float32; means are accumulated in float64.
 
     Cost: the forward passes and three reductions for each site. Memory: O(sites · tokens).
 

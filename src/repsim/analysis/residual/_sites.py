@@ -38,8 +38,8 @@ def residual_sites(
     A residual connection is an addition ``z + f(z)`` of equal shapes whose summands are related in
     one of three ways. Identity: the branch f(z) was computed from the skip z and passed a weight
     matrix. Projection shortcut: both were computed from the same value, the skip with fewer weight
-    matrices and no nonlinearity. Parallel: the branch belongs to a skip that is already in the sum
-    (``z + f(z) + g(z)``).
+    matrices and no nonlinearity. Parallel: several branches belong to one skip, ``z + f(z) + g(z)``
+    added in any order; each has its row.
 
     Parameters
     ----------

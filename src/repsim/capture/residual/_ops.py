@@ -10,6 +10,7 @@ __all__ = [
     "ADDS",
     "CHANNELS_FIRST",
     "CHANNELS_LAST",
+    "DROPOUTS",
     "INPLACE_ADDS",
     "INPLACE_OPERATORS",
     "JOINS",
@@ -86,6 +87,9 @@ SAME = PERMUTES | frozenset(
 
 SCALES = frozenset({"mul", "__mul__", "__rmul__", "div", "__truediv__"})
 """With a plain number these only scale, and a scaled skip is still a skip."""
+
+DROPOUTS = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout"})
+"""They return their input in evaluation mode."""
 
 READS = frozenset(
     {"size", "dim", "ndimension", "stride", "numel", "nelement", "element_size", "data_ptr"}

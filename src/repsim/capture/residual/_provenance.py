@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -12,10 +12,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from repsim.capture._output import tensors_in
+from repsim.capture.residual._arguments import (
+    attribute_of,
+    placed,
+    summands,
+    tensors_among,
+    trains,
+)
+from repsim.capture.residual._join import Join, Part
 from repsim.capture.residual._ops import (
     ADDS,
     CHANNELS_FIRST,
     CHANNELS_LAST,
+    DROPOUTS,
     INPLACE_ADDS,
     INPLACE_OPERATORS,
     JOINS,
@@ -27,41 +36,17 @@ from repsim.capture.residual._ops import (
     VIEWS,
     WEIGHTS,
 )
-from repsim.capture.residual._rule import CONSTANT, Kind, Value, axis_after, relation, union
+from repsim.capture.residual._rule import (
+    CONSTANT,
+    Value,
+    are_parallel,
+    axis_after,
+    relation,
+    union,
+)
 from repsim.capture.tokens._rules import Size
 
-__all__ = ["Join", "OnJoin", "Provenance"]
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """An addition of a skip and its branch.
-
-    Attributes
-    ----------
-    kind : {"identity", "projection", "parallel"}
-        "identity": the branch was computed from the skip itself. "projection": the skip is a linear
-        map of the tensor from which the branch was computed. "parallel": another branch of a skip
-        that is already in the sum.
-    skip, branch : torch.Tensor
-        The summands, of the same shape.
-    inside : tuple of str
-        The modules whose forwards were running, outermost first.
-    made_in : tuple of str
-        The modules that were running when the branch last passed a weight matrix.
-    channels : int or None
-        The axis of the features of the skip, else of the branch, if known.
-    maps : tuple of (int, int)
-        Heights and widths of what two-dimensional convolutions put out before, in their order.
-    """
-
-    kind: Kind
-    skip: Tensor
-    branch: Tensor
-    inside: tuple[str, ...]
-    made_in: tuple[str, ...]
-    channels: int | None
-    maps: tuple[Size, ...]
+__all__ = ["OnJoin", "Provenance"]
 
 
 OnJoin: TypeAlias = Callable[[Join], Tensor | None]
@@ -150,7 +135,7 @@ class Provenance(TorchFunctionMode):
         """Run one torch function, and record the origin of its result."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").partition(".")[0]  # torch.ops: "add.Tensor"
-        if name in READS or (name == "__get__" and _attribute(func) not in VIEWS):
+        if name in READS or (name == "__get__" and attribute_of(func) not in VIEWS):
             return func(*args, **kwargs)
         if name in ADDS and (found := self._join(args, kwargs)) is not None:
             join, value = found
@@ -158,10 +143,13 @@ class Provenance(TorchFunctionMode):
             if stand_in is None:
                 out = func(*args, **kwargs)
             else:
-                out = _place(stand_in, name, args, kwargs)
+                out = placed(stand_in, name, args, kwargs)
             self._set(out, value)
             return out
-        inputs = list(_flat(args, kwargs))
+        if name in DROPOUTS and not trains(args, kwargs):
+            name = "alias"
+        inputs = list(tensors_among(args, kwargs))
+        parts = self._parts(name, args, kwargs) if name in ADDS else ()
         joins = name in JOINS and self._looks_residual(inputs)
         out = func(*args, **kwargs)
         if isinstance(out, Tensor):
@@ -170,6 +158,12 @@ class Provenance(TorchFunctionMode):
             self._note(name, inputs, (inputs[0],))
         elif isinstance(out, tuple | list) and not isinstance(out, torch.Size):
             self._note(name, inputs, tuple(tensors_in(out)))
+        if parts:
+            self._set(out, replace(self._value(out), parts=parts))
+        elif name in DROPOUTS and (parts := self._value(inputs[0]).parts):
+            # Training changes the values of the sum, but not what it is a sum of.
+            parts = tuple(replace(part, tensor=None) for part in parts)
+            self._set(out, replace(self._value(out), parts=parts))
         if joins and name == "stack":
             self._set(out, replace(self._value(out), joined=True))
         elif joins:
@@ -226,7 +220,7 @@ class Provenance(TorchFunctionMode):
     # -- the rule --------------------------------------------------------------------------------
 
     def _join(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Join, Value] | None:
-        pair = _summands(args, kwargs)
+        pair = summands(args, kwargs)
         if pair is None or pair[0].shape != pair[1].shape or not pair[0].dim():
             return None
         values = self._value(pair[0]), self._value(pair[1])
@@ -238,15 +232,59 @@ class Provenance(TorchFunctionMode):
         a, b = values[first], values[1 - first]
         if (alpha := kwargs.get("alpha", 1)) != 1:  # input + alpha · other
             skip, branch = (alpha * skip, branch) if first else (skip, alpha * branch)
-        last = (b.passed & ~a.passed & self._weights).bit_length() - 1
+        new = ~a.passed & self._weights
         value = union([a, b])
         value.bit = self._bit()
         value.ancestors |= value.bit
         # Prefer the axis of the skip, because a branch may mix tokens as if they were features.
         value.channels = b.channels if a.channels is None else a.channels
         value.skip = a.skip if kind == "parallel" else a.bit
-        inside, made_in = tuple(self.stack), self._made_in[last]
-        return Join(kind, skip, branch, inside, made_in, value.channels, tuple(self._maps)), value
+        value.source = a.source if kind == "parallel" else weakref.ref(pair[first])
+        join = Join(
+            kind=kind,
+            skip=skip,
+            branch=branch,
+            inside=tuple(self.stack),
+            made_in=self._made_in[(b.passed & new).bit_length() - 1],
+            channels=value.channels,
+            maps=tuple(self._maps),
+            stream=value.skip,
+            source=self._source(a) if kind == "parallel" else None,
+            parts=self._parts_of(a, b) if kind == "identity" and alpha == 1 else (),
+        )
+        return join, value
+
+    def _source(self, a: Value) -> Tensor | None:
+        """Return the skip of all branches in a sum, if it still exists with the same contents."""
+        source = None if a.source is None else a.source()
+        return source if source is not None and self._value(source).bit == a.skip else None
+
+    def _parts(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Part, ...]:
+        """Return the parallel branches in a sum that is no residual connection, else nothing."""
+        pair = summands(args, kwargs)
+        if pair is None or pair[0].shape != pair[1].shape or kwargs.get("alpha", 1) != 1:
+            return ()
+        values, inside = (self._value(pair[0]), self._value(pair[1])), tuple(self.stack)
+        if not are_parallel(*values, self._weights):
+            return ()
+        parts: list[Part] = []
+        for tensor, value in zip(pair, values, strict=True):
+            if value.parts and value.parts[0].inside == inside:
+                parts += value.parts
+                continue
+            # An addition in place overwrites its first summand.
+            kept = tensor.detach().clone() if name in INPLACE_ADDS else tensor.detach()
+            parts.append(Part(kept, value.ancestors, value.passed, inside))
+        return tuple(parts)
+
+    def _parts_of(self, a: Value, b: Value) -> tuple[tuple[Tensor | None, tuple[str, ...]], ...]:
+        """Return the parallel branches of a skip in their order, if the branch is their sum."""
+        new, inside = ~a.passed & self._weights, tuple(self.stack)
+        if not all(p.inside == inside and a.bit & p.ancestors and p.passed & new for p in b.parts):
+            return ()
+        last = [(part.passed & new).bit_length() - 1 for part in b.parts]
+        order = sorted(range(len(last)), key=last.__getitem__)
+        return tuple((b.parts[i].tensor, self._made_in[last[i]]) for i in order)
 
     def _looks_residual(self, inputs: list[Tensor]) -> bool:
         values = [(tensor.shape, self._value(tensor)) for tensor in inputs]
@@ -291,33 +329,3 @@ class Provenance(TorchFunctionMode):
             self._weights |= 1 << index
             self._made_in[index] = tuple(self.stack)
         return 1 << index
-
-
-def _attribute(getter: Any) -> str:
-    return str(getattr(getattr(getter, "__self__", None), "__name__", ""))
-
-
-def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
-    """Yield the tensors among a function's arguments, including those in the list of a stack."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from (item for item in value if isinstance(item, Tensor))
-
-
-def _summands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
-    both = [*args, *(kwargs[key] for key in ("input", "other") if key in kwargs)]
-    if len(both) != 2 or not all(isinstance(each, Tensor) for each in both):
-        return None
-    return both[0], both[1]
-
-
-def _place(branch: Tensor, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Return the branch in place of the sum: in the same tensor and with the same dtype."""
-    pair = _summands(args, kwargs)
-    assert pair is not None
-    target = pair[0] if name in INPLACE_ADDS else kwargs.get("out")
-    if target is not None:
-        return target if branch is target else target.copy_(branch)
-    return branch.to(torch.result_type(*pair))

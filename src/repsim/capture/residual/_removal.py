@@ -15,7 +15,8 @@ from repsim._errors import CaptureError, InputError, LayerNotFoundError
 from repsim.capture._hooks import eagerly
 from repsim.capture._select import Layers, listing
 from repsim.capture._walk import named_layers, unwrap
-from repsim.capture.residual._provenance import Join, Provenance
+from repsim.capture.residual._join import Join
+from repsim.capture.residual._provenance import Provenance
 from repsim.capture.residual._scopes import Scope, chosen_scopes, no_site
 from repsim.capture.residual._sites import (
     ResidualSite,
@@ -93,7 +94,7 @@ def without_residual(
     - A projected skip is removed together with its projection. The projection still runs (a batch
       norm in it still counts), but its parameters get no gradient.
     - Several branches on one skip (``x + f(x) + g(x)``) become ``f(x) + g(x)``: the skip is removed
-      once, at the first branch.
+      once, where it is added. In ``x + (f(x) + g(x))`` it belongs to both branches.
     - If the summands differ in dtype, for example under autocast, the branch takes that of the sum.
     - In each forward, additions are recognised by the origin of their summands
       (:func:`repsim.residual_sites`), starting from the inputs of the block. If a block is called
@@ -152,13 +153,14 @@ class Removal:
     # -- the addition ----------------------------------------------------------------------------
 
     def _joined(self, join: Join) -> Tensor | None:
-        scope, site = self._open, site_of(join)
+        scope, sites = self._open, [site_of(branch) for branch in join.branches()]
         assert scope is not None
-        within = site.label.removeprefix(f"{scope.name}.")
-        if self._branch not in (None, site.label, within):
-            scope.others.append(site.label)
+        labels = [site.label for site in sites]
+        within = [label.removeprefix(f"{scope.name}.") for label in labels]
+        if self._branch not in (None, *labels, *within):
+            scope.others += labels
             return None
-        if site.kind == "parallel":
+        if join.kind == "parallel":
             if self._branch is None:
                 return None  # its skip went with the first branch; the branches still add up
             raise CaptureError(
@@ -166,7 +168,8 @@ class Removal:
                 f"to a sum that holds the skip already.\n  Remove that: {listing(scope.others)}"
             )
         scope.removed += 1
-        self._removed.setdefault(site.label, site)
+        for site in sites:
+            self._removed.setdefault(site.label, site)
         return join.branch
 
     # -- hooks -----------------------------------------------------------------------------------

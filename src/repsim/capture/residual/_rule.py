@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from torch import Tensor
 
 from repsim.capture.residual._ops import PERMUTES
 
-__all__ = ["CONSTANT", "Kind", "Value", "axis_after", "relation", "union"]
+if TYPE_CHECKING:
+    from repsim.capture.residual._join import Part
+
+__all__ = ["CONSTANT", "Kind", "Value", "are_parallel", "axis_after", "relation", "union"]
 
 Kind: TypeAlias = Literal["identity", "projection", "parallel"]
 
@@ -32,6 +36,10 @@ class Value:
         For a residual sum, the bit of its skip.
     joined : bool
         Whether it is a stack of a skip and its branch.
+    source : weak reference or None
+        For a residual sum, the tensor of its skip.
+    parts : tuple of Part
+        For a sum of parallel branches, these.
     """
 
     bit: int = 0
@@ -40,6 +48,8 @@ class Value:
     channels: int | None = None
     skip: int = 0
     joined: bool = False
+    source: Callable[[], Tensor | None] | None = None
+    parts: tuple[Part, ...] = ()
 
 
 CONSTANT = Value()  # neither an input nor computed from one
@@ -91,6 +101,18 @@ def relation(a: Value, b: Value, weights: int) -> tuple[Kind, Literal[0, 1]] | N
     if skip & ~weights or not branch & ~weights:
         return None
     return ("projection", 0) if n_a < n_b else ("projection", 1)
+
+
+def are_parallel(a: Value, b: Value, weights: int) -> bool:
+    """Whether two summands are parallel branches, such as attention next to an MLP.
+
+    After a common ancestor each passed weight matrices and nonlinearities that the other did not
+    pass. A low-rank adapter passed none of its own nonlinearities.
+    """
+    only_a, only_b = a.passed & ~b.passed, b.passed & ~a.passed
+    if not a.ancestors & b.ancestors:
+        return False
+    return all(only & weights and only & ~weights for only in (only_a, only_b))
 
 
 def union(values: list[Value]) -> Value:

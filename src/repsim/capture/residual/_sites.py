@@ -15,7 +15,8 @@ from repsim._errors import warn
 from repsim.capture._hooks import eagerly, is_scripted
 from repsim.capture._output import tensors_in
 from repsim.capture._walk import named_layers, unwrap
-from repsim.capture.residual._provenance import Join, Provenance
+from repsim.capture.residual._join import Join
+from repsim.capture.residual._provenance import Provenance
 from repsim.capture.residual._rule import Kind
 from repsim.capture.tokens._evidence import ModelInput
 
@@ -37,8 +38,8 @@ class ResidualSite:
         The label inside the block: ``"attn"``.
     kind : {"identity", "projection", "parallel"}
         "identity": the branch was computed from the skip. "projection": the skip is a linear map of
-        the tensor from which the branch was computed. "parallel": another branch of a skip that
-        another site has added already.
+        the tensor from which the branch was computed. "parallel": one of several branches that were
+        computed from one skip and not from each other, ``x + f(x) + g(x)`` in any order.
     shape : tuple of int
         Shape of the sum in the model.
     """
@@ -105,6 +106,7 @@ class SiteFinder:
         self._stack = ExitStack()
         self._found: list[tuple[ResidualSite, int]] = []
         self._calls: Counter[str] = Counter()
+        self._first: dict[int, int] = {}  # by the bit of a skip: its first site
         self._suspects: dict[str, str] = {}
         self.batch_size: int | None = None
         self.text_lengths: set[int] = set()
@@ -134,6 +136,7 @@ class SiteFinder:
         self._mode.stack.clear()
         self._found.clear()
         self._calls.clear()
+        self._first.clear()
         self.batch_size = None
         self.text_lengths = set()
 
@@ -165,12 +168,17 @@ class SiteFinder:
             )
 
     def _joined(self, join: Join) -> None:
-        site = site_of(join)
-        call = self._calls[site.label]
-        self._calls[site.label] += 1
-        self._found.append((site, call))
-        if self._on_site is not None:
-            self._on_site(site, call, join)
+        first = self._first.setdefault(join.stream, len(self._found))
+        if join.kind == "parallel":  # so is the first branch of the skip
+            site, call = self._found[first]
+            self._found[first] = replace(site, kind="parallel"), call
+        for branch in join.branches():
+            site = site_of(branch)
+            call = self._calls[site.label]
+            self._calls[site.label] += 1
+            self._found.append((site, call))
+            if self._on_site is not None:
+                self._on_site(site, call, branch)
 
     def _suspected(self, inside: tuple[str, ...], what: str) -> None:
         self._suspects.setdefault(inside[-1] if inside else "", what)
