@@ -132,8 +132,8 @@ def test_both_directions():
     assert result.uniform_distance.item() == pytest.approx(uniform)
 
 
-def test_cross_attention_has_no_distance():
-    """Source and target of one length: its keys are still another sequence's."""
+def test_cross_attention_is_a_kind_of_its_own():
+    """Source and target of one length: it has an entropy over real queries, and no distance."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.T5Config(
@@ -141,17 +141,36 @@ def test_cross_attention_has_no_distance():
     )
     model = transformers.T5Model(config).eval()
     ids = torch.randint(1, 50, (4, 9))
-    data = [{"input_ids": ids, "decoder_input_ids": ids.flip(1)}]
-    with pytest.warns(repsim.RepsimWarning, match="EncDecAttention attends from one sequence to"):
-        result = repsim.attention_distance(model, data, **QUIET)
-    assert not any("EncDec" in layer for layer in result.layer.values)
+    masks = torch.ones(2, 4, 9, dtype=torch.long)
+    masks[0, 0, 6:] = masks[1, 1, :4] = 0
+    data = [{"input_ids": ids, "decoder_input_ids": ids.flip(1), "attention_mask": masks[0],
+             "decoder_attention_mask": masks[1]}]  # fmt: skip
+    keys = {"decoder.*": "decoder_attention_mask", "encoder.*": "attention_mask"}
+    result = repsim.attention_distance(model, data, **QUIET)
+    chosen = repsim.attention_distance(model, data, mask=keys, **QUIET)
+    assert result.kind.values.tolist() == ["self", "self", "cross"]
+    cross, kept = result.isel(layer=2), []
+    for name in ("distance", "renormalised", "prefix_mass", "sink_mass", "uniform_distance"):
+        assert np.isnan(cross[name]).all(), name
+        assert np.isfinite(result[name][0]).all(), name
+    layer = "decoder.block.0.layer.1.EncDecAttention"
+    keep = lambda call: kept.extend(rows for _, rows in call.weights(100))  # noqa: E731
+    with AttentionRecorder(model, layer, handle=keep), torch.no_grad():
+        model(**data[0])
+    rows = kept[0].movedim(1, -1)[masks[1].bool()].double()  # of real queries
+    entropy = -(rows * rows.clamp_min(1e-30).log()).sum(1).mean(0)
+    np.testing.assert_allclose(cross.entropy, entropy, rtol=1e-5)
+    np.testing.assert_allclose(chosen.entropy[2], entropy, rtol=1e-5)
+    repsim.plot.attention_distance(result)
     decoder = nn.TransformerDecoderLayer(8, 2, batch_first=True)
     x = torch.randn(2, 5, 8)
-    with pytest.raises(repsim.CaptureError, match="from one sequence to another"):
-        repsim.attention_distance(
-            decoder, [x], layers=["multihead_attn"], grid=(1, 5), patch_size=1,
-            forward=lambda model, batch: model(batch, batch + 1), **QUIET,
-        )  # fmt: skip
+    found = repsim.attention_distance(
+        decoder, [x], layers=["multihead_attn"], grid=(1, 5), patch_size=1,
+        forward=lambda model, batch: model(batch, batch + 1), **QUIET,
+    )  # fmt: skip
+    assert found.kind.item() == "cross"
+    assert np.isnan(found.distance).all()
+    assert np.isfinite(found.entropy).all()
 
 
 def test_a_mask_of_another_length(llama):

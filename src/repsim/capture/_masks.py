@@ -20,6 +20,9 @@ MaskOption: TypeAlias = str | Callable[[Any], Tensor | None] | Mapping[str, str 
 AUTO = "attention_mask"
 """The key that tokenisers write and ``mask="auto"`` reads."""
 
+DECODER = "decoder_attention_mask"
+"""The key of the second sequence of an encoder-decoder."""
+
 
 class Masks:
     """The masks of one batch after another, (B, N), true where a token is real.
@@ -69,6 +72,17 @@ class Masks:
     def of(self, layer: str) -> Tensor | None:
         """Return the mask of a layer's positions in this batch; None if no mask is requested."""
         return self._of(layer)[0]
+
+    def of_queries(self, layer: str, shape: tuple[int, int]) -> Tensor | None:
+        """Return the mask of the queries of a cross-attention, (B, queries); None if all are real.
+
+        "auto" takes ``decoder_attention_mask``, because ``attention_mask`` is that of the keys.
+        """
+        mask = self.of(layer)
+        if self._mask == "auto":
+            batch = self._batch
+            mask = self._checked(batch[DECODER])[0] if _has(batch, DECODER) else None
+        return mask if mask is not None and tuple(mask.shape) == shape else None
 
     def name_of(self, layer: str) -> str:
         """Return a name of a layer's mask in a store: "mask", with its key if keys differ."""
@@ -167,3 +181,7 @@ class Masks:
                 f"  Leave empty samples out, or check that 1 means real."
             )
         return real, real.numel() - sum(counts)
+
+
+def _has(batch: Any, key: str) -> bool:
+    return isinstance(batch, Mapping) and isinstance(batch.get(key), Tensor)

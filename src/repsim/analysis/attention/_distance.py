@@ -108,8 +108,10 @@ def attention_distance(
         real token and to learned sinks.
         Dim ("layer",): ``uniform_distance``, that of a head that attends equally to all tokens.
         Coordinates: the layer names in execution order (``name:0``, ``name:1``, ... where a module
-        holds several calls), and along them ``grid_height``, ``grid_width``, ``patch_height``,
-        ``patch_width`` and ``prefix``. ``attrs``: model, n_samples, versions.
+        holds several calls), and along them ``kind``, ``grid_height``, ``grid_width``,
+        ``patch_height``, ``patch_width`` and ``prefix``. ``kind`` is "self" or "cross"; attention
+        from one sequence to another has an entropy alone, over the real queries, and is NaN
+        elsewhere. ``attrs``: model, n_samples, versions.
 
     Raises
     ------
@@ -126,7 +128,7 @@ def attention_distance(
     -----
     RepsimWarning
         Layers found by a glob were left out because they have no distances: they attend over
-        channels (XCiT, DaViT), or queries and keys differ (pooling, cross-attention).
+        channels (XCiT, DaViT), or queries and keys differ (pooling).
 
     Notes
     -----

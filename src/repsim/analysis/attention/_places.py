@@ -87,8 +87,6 @@ class PlacesFinder:
             raise NoDistance(f"attends over {call.keys} channels a head, not over tokens")
         if call.queries != call.keys:
             raise NoDistance(f"attends from {call.queries} queries to {call.keys} keys")
-        if call.frames[-1].cross:
-            raise NoDistance("attends from one sequence to another (cross-attention)")
         # An exact label takes precedence over an exact name.
         labels = (call.label, f"{call.name}:{call.call}", call.name)
         grid, prefix = self.options.grid_of(*labels), self.options.prefix_of(*labels)

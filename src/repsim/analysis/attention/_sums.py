@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
 from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.analysis.attention._cross_sums import CrossSums
 from repsim.analysis.attention._places import NoDistance, Places, PlacesFinder, n_samples
 from repsim.analysis.attention._text_sums import TextSums
 from repsim.attention import grid_distances, uniform_distance
@@ -41,7 +42,7 @@ class AttentionDistances:
         self.n_samples = 0
         self._batch = -1
         self._size: int | None = None
-        self._layers: dict[tuple[str, int], _LayerSums | TextSums] = {}
+        self._layers: dict[tuple[str, int], _Sums] = {}
         self._left_out: dict[tuple[str, int], str] = {}
         self._tables: dict[tuple[TokenGrid, torch.device, torch.dtype], Tensor] = {}
 
@@ -54,6 +55,9 @@ class AttentionDistances:
     def add(self, call: AttentionCall) -> None:
         """Add one attention call of the running forward."""
         key = (call.name, call.call)
+        if _is_cross(call):
+            self._add_cross(key, call)
+            return
         try:
             places = self._finder.of(call)
         except NoDistance as reason:
@@ -64,10 +68,10 @@ class AttentionDistances:
         if sums is None:
             kind = TextSums if places.text else _LayerSums
             sums = self._layers[key] = kind(places, call.heads, call.output.device)
-        elif not sums.fits(places, call.heads):
+        elif isinstance(sums, CrossSums) or not sums.fits(places, call.heads):
             raise InputError(
                 f"{self._operation}: layer {call.label!r} changes from batch to batch.\n"
-                f"  before: {sums.places.grid}, {sums.heads} heads\n"
+                f"  before: {sums.places and sums.places.grid}, {sums.heads} heads\n"
                 f"  batch {self._batch}: {places.grid}, {call.heads} heads\n"
                 f"  Images of one size belong into one call: sort them by size."
             )
@@ -75,6 +79,18 @@ class AttentionDistances:
             sums.add(call, self._mask(call), self._batch)
         else:
             sums.add(call, self._distances(call, places.grid), self._batch)
+
+    def _add_cross(self, key: tuple[str, int], call: AttentionCall) -> None:
+        """Add one call of cross-attention, which has an entropy and no distance."""
+        sums = self._layers.setdefault(key, CrossSums(call.heads, call.output.device))
+        if not isinstance(sums, CrossSums) or sums.heads != call.heads:
+            raise InputError(
+                f"{self._operation}: layer {call.label!r} changes from batch to batch.\n"
+                f"  batch {self._batch}: cross-attention of {call.heads} heads\n"
+                f"  Pass batches of one kind."
+            )
+        self._size = self._size or n_samples(call)
+        sums.add(call, self._masks.of_queries(call.name, (call.batch, call.queries)), self._batch)
 
     def finish(self, recorder: AttentionRecorder) -> None:
         """Check a finished batch, if that need not wait for an accelerator."""
@@ -94,16 +110,13 @@ class AttentionDistances:
         for i, sums in enumerate(self._layers.values()):
             means = sums.means()
             values[: len(means), i, : sums.heads] = means
-        places = [sums.places for sums in self._layers.values()]
-        along = {
-            "grid_height": [p.grid.height for p in places],
-            "grid_width": [p.grid.width for p in places],
-            "patch_height": [p.step[0] for p in places],
-            "patch_width": [p.step[1] for p in places],
-            "prefix": [p.grid.prefix for p in places],
-        }
+        along = _along([sums.places for sums in self._layers.values()])
         uniform = [sums.uniform_distance() for sums in self._layers.values()]
-        texts = [isinstance(sums, TextSums) for sums in self._layers.values()]
+        texts = [
+            isinstance(sums, TextSums)
+            for sums in self._layers.values()
+            if not isinstance(sums, CrossSums)
+        ]
         names = _MEANS if any(texts) else _MEANS[:-1]
         variables = dict(zip(names, values, strict=False))
         variables["uniform_distance"] = np.array(uniform)
@@ -139,9 +152,7 @@ class AttentionDistances:
             self._tables[key] = nn.functional.pad(distances, (grid.prefix, 0)).to(device)
         return self._tables[key]
 
-    def _check_finite(
-        self, recorder: AttentionRecorder, key: tuple[str, int], sums: _LayerSums | TextSums
-    ) -> None:
+    def _check_finite(self, recorder: AttentionRecorder, key: tuple[str, int], sums: _Sums) -> None:
         batch = int(sums.first_bad)
         if batch != NEVER:
             raise NonFiniteError(
@@ -164,6 +175,26 @@ class AttentionDistances:
         if left:
             text = f"{self._operation}: left out, because they have no distances:\n{shown}{more}"
             warn(text.rstrip())
+
+
+def _is_cross(call: AttentionCall) -> bool:
+    """Whether a call attends to another sequence, and does not pool by one learned query."""
+    pools = isinstance(call.module, nn.MultiheadAttention) and call.queries == 1
+    return call.frames[-1].cross and not pools
+
+
+def _along(places: list[Places | None]) -> dict[str, list[Any]]:
+    """Return the coordinates along layers; those of cross-attention have no grid."""
+    grids = [None if p is None else p.grid for p in places]
+    steps = [(np.nan, np.nan) if p is None else p.step for p in places]
+    return {
+        "kind": ["cross" if grid is None else "self" for grid in grids],
+        "grid_height": [0 if grid is None else grid.height for grid in grids],
+        "grid_width": [0 if grid is None else grid.width for grid in grids],
+        "patch_height": [step[0] for step in steps],
+        "patch_width": [step[1] for step in steps],
+        "prefix": [0 if grid is None else grid.prefix for grid in grids],
+    }
 
 
 _MEANS = ("distance", "renormalised", "prefix_mass", "entropy", "sink_mass")
@@ -246,6 +277,9 @@ class _LayerSums:
         with np.errstate(invalid="ignore"):
             renormalised = ratio / some  # NaN if no patch of the head attends to any patch
         return np.stack([far / self.rows, renormalised, mass / self.rows, entropy / self.rows])
+
+
+_Sums: TypeAlias = _LayerSums | TextSums | CrossSums
 
 
 def uniform_attention(places: Places) -> float:

@@ -107,8 +107,9 @@ class AttentionCall:
         ------
         slice, torch.Tensor
             Which queries, and their weights (batch, heads, chunk, keys): float32, or float64 if
-            those of the model are. Rows sum to 1 over the keys, or to 0 if all keys are masked. The
-            weights may be memory of the model: do not modify them.
+            those of the model are. Rows sum to 1 over the keys, or to 0 if all keys are masked, or
+            to less than 1 if learned sinks, which have no values, get the rest. The weights may be
+            memory of the model: do not modify them.
         """
         if not isinstance(chunk, int) or chunk < 1:
             raise InputError(f"AttentionCall.weights: chunk must be at least 1.\n  got {chunk!r}")

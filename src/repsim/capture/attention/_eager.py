@@ -37,7 +37,7 @@ _REGROUP = frozenset(
 )
 _TRANSPOSED_VIEWS = (torch.Tensor.mT, torch.Tensor.mH)
 
-FOLLOWED = _SAME_SHAPE | _DROPOUT | _TRANSPOSE | _REGROUP | {"permute", "__get__"}
+FOLLOWED = _SAME_SHAPE | _DROPOUT | _TRANSPOSE | _REGROUP | {"permute", "__get__", "where"}
 """Functions that may be applied to weights before their use."""
 
 
@@ -130,6 +130,8 @@ class EagerAttention:
     ) -> None:
         """Record any other function, which may move weights that are followed."""
         source = args[0] if args else kwargs.get("input")
+        if name == "where":
+            source = self._replaced(args, kwargs)
         known = self._known(source)
         if known is None or not isinstance(source, Tensor):
             return
@@ -144,9 +146,20 @@ class EagerAttention:
             training = args[2] if len(args) > 2 else kwargs.get("training", True)
             if rate and training and clean is None:
                 clean = source
+        elif clean is not None and name == "where":
+            clean = func(*(clean if each is source else each for each in args), **kwargs)
         elif clean is not None:
             clean = func(clean, *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
         self._follow(result, known.softmax, axis, clean)
+
+    def _replaced(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return the weights in ``where(condition, weights, 0)``, whose other entries become 0."""
+        if kwargs or len(args) != 3:
+            return None
+        values = [each for each in args if not _is_condition(each)]
+        weights = [each for each in values if self._known(each) is not None]
+        others = [each for each in values if all(each is not known for known in weights)]
+        return weights[0] if len(weights) == 1 and len(others) == 1 and _is_zero(*others) else None
 
     def product(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
@@ -225,6 +238,14 @@ class EagerAttention:
         followed[key] = _Followed(weakref.ref(tensor, forget), softmax, axis, clean)
 
 
+def _is_condition(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bool
+
+
+def _is_zero(value: Any) -> bool:
+    return not (value.any() if isinstance(value, Tensor) else value)
+
+
 def _clean(known: _Followed, tensor: Tensor) -> Tensor:
     return tensor if known.clean is None else known.clean
 
@@ -240,7 +261,7 @@ def _moved(
 ) -> int | None:
     """Return the axis of keys after a function; None if it cannot be followed."""
     n = source.ndim
-    if name in _SAME_SHAPE or name in _DROPOUT:
+    if name in _SAME_SHAPE or name in _DROPOUT or name == "where":
         return axis if result.shape == source.shape else None
     if name in _TRANSPOSE:
         dims = [*args[1:], *(kwargs[k] for k in ("dim0", "dim1", "axis0", "axis1") if k in kwargs)]
@@ -253,10 +274,26 @@ def _moved(
         return [dim % n for dim in dims].index(axis)
     if name == "__get__" and getattr(func, "__self__", None) in _TRANSPOSED_VIEWS:
         return {n - 1: n - 2, n - 2: n - 1}.get(axis, axis)
+    if name == "__getitem__" and _cuts_columns(axis, args[1], source, result):
+        return axis
     if name in _REGROUP:
         whole = axis == n - 1 and result.ndim and result.shape[-1] == source.shape[-1]
         return result.ndim - 1 if whole else None
     return None
+
+
+def _cuts_columns(axis: int, index: Any, source: Tensor, result: Tensor) -> bool:
+    """Whether an index cuts off the last columns of keys, and nothing else.
+
+    Learned sinks are columns without values: they take part in the softmax and are cut off.
+    """
+    if axis != source.ndim - 1 or result.shape[:-1] != source.shape[:-1]:
+        return False
+    last = index[-1] if isinstance(index, tuple) else None
+    if not isinstance(last, slice):
+        return False
+    start, stop, step = last.indices(source.shape[-1])
+    return step == 1 and start == 0 and stop > 0
 
 
 def _labels(

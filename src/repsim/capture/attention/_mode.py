@@ -20,8 +20,14 @@ __all__ = ["AttentionMode", "Listener", "Seen"]
 _FUSED = "scaled_dot_product_attention"
 _MODULE = "multi_head_attention_forward"
 _FLEX = frozenset({"flex_attention", "flex_attention_backward"})
+_PACKED = frozenset({"_varlen_attn", "_flash_attn_varlen_forward", "varlen_fwd"})
 _UNSEEN = frozenset(
-    {"varlen_attn", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
+    {
+        *("_native_multi_head_attention", "_transformer_encoder_layer_fwd"),
+        *("_flash_attn_forward", "_flash_attention_forward"),
+        *_PACKED,
+        *(f"{name}.default" for name in _PACKED),  # an overload of an operator
+    }
 )
 _PLACES = frozenset({"conv2d", "pad", "roll"})
 _INTERESTING = SOFTMAX | PRODUCTS | FOLLOWED | {_FUSED, _MODULE} | _PLACES | _FLEX | _UNSEEN
@@ -177,7 +183,15 @@ class AttentionMode(TorchFunctionMode):
             self._listener.convolutions.append(found)
 
     def _refusal(self, name: str) -> CaptureError:
+        name = name.removesuffix(".default")
         kernel = "flex_attention" if name in _FLEX else name
+        if name in _PACKED:
+            return CaptureError(
+                f"AttentionRecorder: layer {self._listener.layer!r} uses {kernel}, for texts "
+                "packed into one row. It keeps no weights.\n"
+                '  Load a Hugging Face model with attn_implementation="sdpa" or "eager", which pad '
+                "texts instead."
+            )
         return CaptureError(
             f"AttentionRecorder: layer {self._listener.layer!r} uses {kernel}, whose weights "
             "cannot be seen.\n"

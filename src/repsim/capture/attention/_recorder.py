@@ -15,6 +15,7 @@ from repsim.capture._select import Layer, Layers, select_layers
 from repsim.capture.attention._call import AttentionCall, shared_heads
 from repsim.capture.attention._eager import EagerAttention
 from repsim.capture.attention._frames import Frames
+from repsim.capture.attention._grouped import unpacked
 from repsim.capture.attention._layout import attends_over, find_heads
 from repsim.capture.attention._mode import AttentionMode, Seen
 from repsim.capture.attention._problems import (
@@ -188,6 +189,7 @@ class AttentionRecorder:
         frames = tuple(self._frames.stack)
         name, source = frames[-1].name, self._frames.input or ModelInput()
         call = self._calls[name]
+        seen = unpacked(seen, frames[-1])
         axes = find_heads(seen.lead, frames[-1].module, source.batch, seen.heads)
         if axes is None:
             self._unclear.append((name, f"{name}: {(*seen.lead, seen.queries, seen.keys)}"))

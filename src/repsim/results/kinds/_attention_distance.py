@@ -34,6 +34,7 @@ VARIABLES = {
     "uniform_distance": Variable(
         ("layer",), "mean attention distance of uniform attention", units="pixels"
     ),
+    "kind": Variable(("layer",), "attention within one sequence or across"),
     "grid_height": Variable(("layer",), "rows of tokens"),
     "grid_width": Variable(("layer",), "columns of tokens"),
     "patch_height": Variable(("layer",), "step from row to row", units="pixels"),
@@ -47,12 +48,18 @@ def uniform_distances(result: xarray.Dataset, variable: str) -> Any:
     uniform = values_of(result, "uniform_distance", "layer")
     if variable == "renormalised" and {"grid_height", "grid_width", "prefix"} <= set(result.coords):
         patches = np.asarray(result["grid_height"] * result["grid_width"], dtype=np.float64)
-        uniform = uniform * (patches + np.asarray(result["prefix"])) / patches
+        total = patches + np.asarray(result["prefix"])
+        # Cross-attention has no patches.
+        uniform = uniform * np.divide(total, patches, out=np.ones_like(patches), where=patches > 0)
     return uniform
 
 
 def findings(result: xarray.Dataset) -> list[Finding]:
     """Return how far the layers and the most extreme heads look."""
+    if "kind" in result.coords:  # cross-attention has no distances
+        result = result.isel(layer=np.flatnonzero(result["kind"].values == "self"))
+    if not result.sizes["layer"]:
+        return []
     layers = names_of(result, "layer")
     distance = values_of(result, "distance", *HEADS)
     unit = " " + unit_of(result["distance"], "pixels").replace("pixels", "px")

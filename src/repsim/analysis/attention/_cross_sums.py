@@ -1,0 +1,74 @@
+"""Sums over attention from one sequence to another, which has no distances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.capture import AttentionCall
+
+__all__ = ["CrossSums"]
+
+
+class CrossSums:
+    """The entropy of one layer of cross-attention, over samples and real queries.
+
+    Parameters
+    ----------
+    heads : int
+        The number of heads.
+    device : torch.device
+        The device of the sums.
+    """
+
+    places = None
+
+    def __init__(self, heads: int, device: torch.device) -> None:
+        self.heads = heads
+        # Apple's GPUs lack float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.totals = torch.zeros(2, heads, dtype=dtype, device=device)
+        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
+
+    def add(self, call: AttentionCall, mask: Tensor | None, batch: int) -> None:
+        """Add the weights of one batch, one chunk of queries at a time.
+
+        Parameters
+        ----------
+        call : AttentionCall
+            Of (batch, heads, queries, keys).
+        mask : torch.Tensor, shape (batch, queries), optional
+            Which queries are real; by default all.
+        batch : int
+            Its number, for errors.
+        """
+        dtype, device = self.totals.dtype, call.output.device
+        real = torch.ones(call.batch, call.queries, dtype=torch.bool, device=device)
+        real = real if mask is None else mask.to(device)
+        sums = torch.zeros_like(self.totals)
+        for part, rows in call.weights(queries_at_a_time(call)):
+            # A query without keys counts nowhere. NaN is not 0, and stays.
+            counted = real[:, None, part] & (rows.sum(-1) != 0)
+            logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log()
+            entropy = (rows * logs).sum(-1).to(dtype).neg()
+            each = torch.stack([entropy, torch.ones_like(entropy)])
+            sums += torch.where(counted, each, 0.0).sum((1, 3))
+        finite = torch.isfinite(sums).all()
+        here = torch.where(finite, NEVER, batch).to(torch.int32)
+        self.first_bad = torch.minimum(self.first_bad, here)
+        self.totals += sums
+
+    def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return (5, heads): as other sums; NaN but for the entropy."""
+        entropy, rows = self.totals.cpu().to(torch.float64).numpy()
+        none = np.full_like(entropy, np.nan)
+        with np.errstate(invalid="ignore"):
+            return np.stack([none, none, none, entropy / rows, none])
+
+    def uniform_distance(self) -> float:
+        """Return NaN: there are no distances."""
+        return float("nan")
