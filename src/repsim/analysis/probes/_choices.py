@@ -1,17 +1,18 @@
-"""Vectors for probes from the output of a layer: CLS, means, each token."""
+"""Vectors for probes from the output of a layer: CLS, means, each token, over real tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError
-from repsim.capture import unwrap
+from repsim.capture import Masks, UnusableOutput, unwrap
 from repsim.capture.tokens import (
     Convolution,
     Declared,
@@ -29,7 +30,10 @@ __all__ = ["ChosenTokens", "TokenChoices", "Tokens"]
 Tokens: TypeAlias = str | int | Sequence[str | int]
 """Types of ``tokens=``."""
 
-NAMED = ("cls", "mean", "mean_without_cls")
+NAMED = ("cls", "first", "last", "mean", "mean_without_cls")
+
+ALL = "all"
+"""The choice of every token as a sample with its own label."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,25 @@ class TokenChoices:
     model : torch.nn.Module
         The model.
     tokens : str, int, or a sequence of these
-        ``"cls"``, ``"mean"``, ``"mean_without_cls"``, positions, ``"each"`` for all of them.
+        ``"cls"``, ``"first"``, ``"last"``, ``"mean"``, ``"mean_without_cls"``, positions,
+        ``"each"`` for all of them; or ``"all"``: every token is a sample.
+    masks : Masks
+        Which tokens are real; others are never chosen.
     """
 
     wants_layer = True
 
-    def __init__(self, options: TokenOptions, model: nn.Module, tokens: Tokens) -> None:
+    def __init__(
+        self, options: TokenOptions, model: nn.Module, tokens: Tokens, masks: Masks
+    ) -> None:
         self._operation = options.operation
         self._options = options
         self._root = unwrap(model)
         self._declared = Declared.by(model)
         self.named, self.each = _resolved(options.operation, tokens)
+        self.are_samples = self.named == (ALL,)
+        self.masks = masks
+        self._labelled: np.ndarray[Any, np.dtype[np.bool_]] | None = None
         self._convolutions: list[Convolution] = []
         self._input = ModelInput()
         self.unknown: dict[str, tuple[int, ...]] = {}
@@ -80,8 +92,9 @@ class TokenChoices:
     def _began(self, _module: nn.Module, args: object, kwargs: object) -> None:
         self._input = ModelInput.of((args, kwargs))
 
-    def start(self) -> None:
-        """Prepare for the next forward."""
+    def start(self, labelled: np.ndarray[Any, np.dtype[np.bool_]] | None = None) -> None:
+        """Prepare for the next forward; `labelled` (B, N) says which tokens are samples."""
+        self._labelled = labelled
         self._convolutions.clear()
         self._input = ModelInput()
 
@@ -94,6 +107,8 @@ class TokenChoices:
                 "  Leave the layer out, or pass select= to make one of these of its output."
             )
         wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+        if self._labelled is not None:
+            return self._samples(tensor, layer, self._labelled, wide)
         chosen: dict[str, Tensor] = {}
         if tensor.ndim == 2:
             if "mean" in self.named:
@@ -104,8 +119,11 @@ class TokenChoices:
             given = self._options.prefix_of(f"{layer}:{call}", layer)
             known = 0 if tensor.ndim == 4 else self._prefix_in(tensor, layer, given)
             has_cls = bool(known) and (given is not None or self._declared.has_cls)
+            mask = self._mask(sequence, layer)
             for name in self.named:
-                if (vector := _vector(sequence, name, known, has_cls, wide)) is not None:
+                if name == "cls" and not has_cls:
+                    continue
+                if (vector := _vector(sequence, name, known, mask, wide)) is not None:
                     chosen[name] = vector
         parts = [torch.stack(list(chosen.values()))] if chosen else []
         names = list(chosen)
@@ -115,6 +133,39 @@ class TokenChoices:
         if not parts:
             return ChosenTokens((), tensor.new_zeros((0, tensor.shape[0], 1), dtype=wide))
         return ChosenTokens(tuple(names), parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def _samples(
+        self,
+        tensor: Tensor,
+        layer: str,
+        labelled: np.ndarray[Any, np.dtype[np.bool_]],
+        wide: torch.dtype,
+    ) -> ChosenTokens:
+        """Return every labelled token as a sample of one choice."""
+        sequence = self._of_map(tensor, layer) if tensor.ndim == 4 else tensor
+        if sequence.ndim != 3 or tuple(sequence.shape[:2]) != labelled.shape:
+            shape = tuple(tensor.shape)
+            raise UnusableOutput(
+                f"{self._operation}: the labels of tokens do not fit layer {layer!r}.\n"
+                f"  it returned: {shape}    labels: {labelled.shape}\n"
+                "  Choose layers (B, N, D) with as many tokens as there are labels.",
+                brief=f"{shape}: its tokens are not those of the labels {labelled.shape}",
+            )
+        kept = torch.from_numpy(labelled).to(tensor.device)
+        return ChosenTokens((ALL,), sequence[kept][None].to(wide))
+
+    def _mask(self, sequence: Tensor, layer: str) -> Tensor | None:
+        """Return the mask of (B, N, D); None if all its tokens are real."""
+        mask = self.masks.aligned(layer, sequence, "A probe")
+        if mask is None or not self.masks.n_padding(layer, tuple(sequence.shape)):
+            return None
+        if self.each:
+            raise InputError(
+                f'{self._operation}: tokens="each" needs samples without padding.\n'
+                f"  layer {layer!r}: {tuple(sequence.shape)}, and some tokens are padding\n"
+                '  Take tokens by number, or bring a label for every token and take tokens="all".'
+            )
+        return mask
 
     def _of_map(self, tensor: Tensor, layer: str) -> Tensor:
         """Return a map as (B, N, D); the maps of convolutions show which axis holds channels."""
@@ -153,29 +204,48 @@ class TokenChoices:
 
 
 def _vector(
-    sequence: Tensor, name: str, prefix: int | None, has_cls: bool, wide: torch.dtype
+    sequence: Tensor, name: str, prefix: int | None, mask: Tensor | None, wide: torch.dtype
 ) -> Tensor | None:
-    """Return one choice of a sequence (B, N, D); None if it has no such token."""
-    if name == "mean":
-        return sequence.mean(1, dtype=wide)
-    if name == "mean_without_cls":
-        spatial = prefix is not None and prefix < sequence.shape[1]
-        return sequence[:, prefix:].mean(1, dtype=wide) if spatial else None
-    if name == "cls":
-        return sequence[:, 0].to(wide) if has_cls else None
-    index = int(name)
-    return sequence[:, index].to(wide) if index < sequence.shape[1] else None
+    """Return one choice of a sequence (B, N, D); None if a sample has no such token."""
+    if name in ("mean", "mean_without_cls"):
+        skipped = 0 if name == "mean" else prefix
+        if mask is not None:
+            return None if skipped is None else _real_mean(sequence, skipped, mask, wide)
+        known = skipped is not None and skipped < sequence.shape[1]
+        return sequence[:, skipped:].mean(1, dtype=wide) if known else None
+    index = {"cls": 0, "first": 0, "last": -1}[name] if name in NAMED else int(name)
+    if mask is None:
+        return sequence[:, index].to(wide) if index < sequence.shape[1] else None
+    counts = mask.sum(1)
+    if index >= int(counts.min()):
+        return None
+    wanted = counts - 1 if index < 0 else torch.full_like(counts, index)
+    at = (mask & (mask.cumsum(1) - 1 == wanted[:, None])).int().argmax(1)
+    return sequence[torch.arange(len(sequence), device=sequence.device), at].to(wide)
+
+
+def _real_mean(sequence: Tensor, skipped: int, mask: Tensor, wide: torch.dtype) -> Tensor | None:
+    """Mean over the real tokens after the first ones; None if a sample has no others."""
+    kept = mask & (mask.cumsum(1) > skipped)
+    counts = kept.sum(1)
+    if not bool(counts.all()):
+        return None
+    # Not a product with the mask: padding may hold NaN.
+    return sequence.to(wide).masked_fill(~kept[..., None], 0.0).sum(1) / counts[:, None]
 
 
 def _resolved(operation: str, tokens: Tokens) -> tuple[tuple[str, ...], bool]:
     """Return the named and numbered choices, once and in order, and whether "each" is one."""
     wanted = [tokens] if isinstance(tokens, str | int) else list(tokens)
     names = [str(token) for token in wanted if not isinstance(token, bool)]
+    if names == [ALL]:
+        return (ALL,), False
     known = [name for name in names if name in (*NAMED, "each") or name.isdecimal()]
     if not wanted or len(known) < len(wanted):
         raise InputError(
             f"{operation}: tokens must be names or positions of tokens.\n"
-            f"  one or more of: {', '.join(map(repr, NAMED))}, 'each', 0, 1, 2, ...\n"
+            f"  one or more of: {', '.join(map(repr, NAMED))}, 'each', 0, 1, 2, ...;\n"
+            f"  or 'all' alone\n"
             f"  got {tokens!r}"
         )
     each = "each" in known

@@ -11,7 +11,15 @@ from torch import Tensor
 from repsim._array import to_numpy
 from repsim._errors import InputError
 
-__all__ = ["HoldoutSplit", "IntArray", "LabelsOf", "class_numbers", "split_labels"]
+__all__ = [
+    "IGNORED",
+    "HoldoutSplit",
+    "IntArray",
+    "LabelsOf",
+    "check_range",
+    "class_numbers",
+    "split_labels",
+]
 
 LabelsOf: TypeAlias = Callable[[Any], Any]
 """Type of ``labels=``: a function that returns the labels of a batch."""
@@ -20,11 +28,20 @@ IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 KEYS = ("labels", "label")
 
+IGNORED = -100
+"""The label of a token that has none, as torch's cross entropy ignores it."""
+
 
 def split_labels(
-    operation: str, batch: Any, labels_of: LabelsOf | None, n_classes: int | None, source: str
+    operation: str,
+    batch: Any,
+    labels_of: LabelsOf | None,
+    n_classes: int | None,
+    source: str,
+    *,
+    of_tokens: bool = False,
 ) -> tuple[Any, IntArray]:
-    """Return the batch that the model gets, and the labels of its samples.
+    """Return the batch that the model gets, and the labels of its samples or tokens.
 
     Parameters
     ----------
@@ -39,16 +56,19 @@ def split_labels(
         Labels must be smaller.
     source : str
         Name of the stream, for errors.
+    of_tokens : bool, default False
+        Whether every token has a label.
 
     Returns
     -------
     batch : object
-    labels : numpy.ndarray of int64, shape (n,)
+    labels : numpy.ndarray of int64, shape (n,), or (n, N) of tokens
 
     Raises
     ------
     InputError
-        There are no labels, or they are not one class number per sample, counted from 0.
+        There are no labels, or they are not one class number per sample, counted from 0, or not one
+        whole number per token.
     """
     if labels_of is not None:
         found = labels_of(batch)
@@ -65,19 +85,36 @@ def split_labels(
             f"  got {type(batch).__name__}\n"
             "  Pass labels=lambda batch: ... for anything else."
         )
-    return batch, class_numbers(operation, found, n_classes, source)
+    return batch, class_numbers(operation, found, n_classes, source, of_tokens=of_tokens)
 
 
-def class_numbers(operation: str, found: Any, n_classes: int | None, source: str) -> IntArray:
-    """Return labels as int64 (n,), or raise if they are not one class number per sample."""
+def class_numbers(
+    operation: str, found: Any, n_classes: int | None, source: str, *, of_tokens: bool = False
+) -> IntArray:
+    """Return labels as int64, or raise if they are not one class number per sample or token."""
     labels = to_numpy(found) if isinstance(found, Tensor) else np.asarray(found)
-    if labels.ndim != 1 or labels.dtype.kind not in "iub" or len(labels) == 0:
+    if labels.ndim != 1 + of_tokens or labels.dtype.kind not in "iub" or labels.size == 0:
         raise InputError(
-            f"{operation}: labels must be one class number for each sample, (n,).\n"
+            f"{operation}: labels must be one class number for each "
+            f"{'token, (n, N)' if of_tokens else 'sample, (n,)'}.\n"
             f"  {source}: {labels.dtype} of shape {labels.shape}\n"
-            "  From one-hot or soft labels take argmax(-1), from (n, 1) take [:, 0]."
+            + (
+                '  Labels of samples go with other tokens than "all".'
+                if of_tokens
+                else "  From one-hot or soft labels take argmax(-1), from (n, 1) take [:, 0].\n"
+                '  Labels of tokens (n, N) go with tokens="all".'
+            )
         )
     labels = labels.astype(np.int64)
+    if not of_tokens:  # those of padding are not read
+        check_range(operation, labels, n_classes, source)
+    return labels
+
+
+def check_range(operation: str, labels: IntArray, n_classes: int | None, source: str) -> None:
+    """Raise if labels are not classes from 0, below `n_classes`."""
+    if not labels.size:
+        return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (n_classes is not None and high >= n_classes):
         below = "" if n_classes is None else f" and below {n_classes}"
@@ -86,7 +123,6 @@ def class_numbers(operation: str, found: Any, n_classes: int | None, source: str
             f"  {source}: {low} to {high}\n"
             "  Do they start at 1, mark missing ones by -1, or is n_classes too small?"
         )
-    return labels
 
 
 class HoldoutSplit:
@@ -109,6 +145,7 @@ class HoldoutSplit:
         self._shots = shots
         self.fitted: IntArray = np.zeros(0, np.int64)  # samples of each class
         self.held: IntArray = np.zeros(0, np.int64)
+        self._sequences = 0  # of tokens
 
     @property
     def n_classes(self) -> int:
@@ -121,8 +158,21 @@ class HoldoutSplit:
             return False
         return bool((self.fitted + self.held >= self._shots).all())
 
-    def take(self, labels: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the rows of the next samples to fit, and those to hold out."""
+    def take(
+        self, labels: IntArray, sequences: IntArray | None = None
+    ) -> tuple[IntArray, IntArray]:
+        """Return the rows of the next samples to fit, and those to hold out.
+
+        Parameters
+        ----------
+        labels : numpy.ndarray of int64, shape (n,)
+            Their classes.
+        sequences : numpy.ndarray of int64, shape (n,), optional
+            The number of the sequence of each, if these are tokens. Tokens of one sequence are
+            dependent, so whole sequences are held out.
+        """
+        if sequences is not None:
+            return self._take_sequences(labels, sequences)
         grown = max(self.n_classes, int(labels.max()) + 1) - self.n_classes
         self.fitted, self.held = (np.pad(c, (0, grown)) for c in (self.fitted, self.held))
         rows: tuple[list[int], list[int]] = [], []
@@ -134,6 +184,16 @@ class HoldoutSplit:
             (self.held if out else self.fitted)[label] += 1
             rows[out].append(row)
         return np.array(rows[0], np.int64), np.array(rows[1], np.int64)
+
+    def _take_sequences(self, labels: IntArray, sequences: IntArray) -> tuple[IntArray, IntArray]:
+        number = self._sequences + np.unique(sequences, return_inverse=True)[1]
+        out = np.floor((number + 1) * self._holdout) > np.floor(number * self._holdout)
+        self._sequences = int(number.max(initial=self._sequences - 1)) + 1
+        grown = max(self.n_classes, int(labels.max(initial=-1)) + 1)
+        more = (0, grown - self.n_classes)
+        fitted, held = (np.bincount(labels[rows], minlength=grown) for rows in (~out, out))
+        self.fitted, self.held = np.pad(self.fitted, more) + fitted, np.pad(self.held, more) + held
+        return np.flatnonzero(~out), np.flatnonzero(out)
 
     def check(self, operation: str, n_classes: int | None, *, hold: bool) -> int:
         """Return the number of classes, or raise an error that says which samples are missing."""

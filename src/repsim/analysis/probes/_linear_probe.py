@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from repsim._errors import InputError, NonFiniteError, warn
-from repsim.analysis.probes._choices import ChosenTokens, TokenChoices, Tokens
-from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, LabelsOf, split_labels
+from repsim._errors import InputError, warn
+from repsim.analysis.probes._choices import TokenChoices, Tokens
+from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, LabelsOf
 from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
+from repsim.analysis.probes._vectors import Vectors
 from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
-from repsim.capture import Layers, Recorder, Select
+from repsim.capture import Layers, MaskOption, Masks, Recorder, Select
 from repsim.capture.tokens import PrefixOption, TokenOptions
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ def linear_probe(
     holdout: float = 0.2,
     labels: LabelsOf | None = None,
     prefix: PrefixOption = None,
+    mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
     batch_size: BatchSize = None,
@@ -85,16 +85,17 @@ def linear_probe(
         restored afterwards.
     train, test : iterable
         Batches (input, labels), or mappings with "labels" or "label", which the model does not
-        get; for anything else see ``labels``. Labels are class numbers from 0, (n,). Both are
-        iterated once.
+        get; for anything else see ``labels``. Labels are class numbers from 0, (n,), or (n, N) for
+        the tokens of samples, where −100 stands for none. Both are iterated once.
     layers : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :class:`repsim.Recorder`.
     tokens : str, int or a sequence of these, default ("cls", "mean", "mean_without_cls")
         ``"cls"``: the CLS token. ``"mean"``: the mean over all tokens, or over the positions of a
         map, channels first or last. ``"mean_without_cls"``: the mean over spatial tokens, without
-        CLS, distillation and register tokens. 0, 1, ...: one token, counted from the start of the
-        sequence, including CLS. ``"each"``: one probe for each token, or for each position of a map
-        row by row. A vector (B, D) has only a ``"mean"``: itself.
+        CLS, distillation and register tokens. ``"first"``, ``"last"``, 0, 1, ...: one token,
+        counted from the start of the sequence, including CLS. ``"each"``: one probe for each token,
+        or for each position of a map row by row. A vector (B, D) has only a ``"mean"``: itself.
+        Alone, ``"all"``: every token is a sample, and labels are those of tokens.
     n_classes : int, optional
         K; by default one more than the largest label of ``train``. With ``shots`` and
         ``n_classes``, iteration of ``train`` stops as soon as all classes are complete.
@@ -114,6 +115,9 @@ def linear_probe(
         Number of tokens before the spatial ones, the first of them CLS (0: there is no CLS). By
         default found, as in :func:`repsim.attention_distance`. If neither a map of the model nor
         the model itself shows it, as with text, "cls" and "mean_without_cls" are NaN.
+    mask
+        Which tokens are real, as in :func:`repsim.compare`. Tokens are counted, and means taken,
+        among the real ones; padding is never a sample.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
     batch_size : int or callable, optional
@@ -159,6 +163,9 @@ def linear_probe(
     regression, which gives other numbers. If the chosen λ is the first or last of ``ridges``, the
     range is too narrow.
 
+    Tokens of one sequence are dependent. With labels of tokens, whole sequences are held out for λ
+    (every fifth), and the standard error is by sequence, as in :func:`repsim.block_influence`.
+
     For each layer and token with p features, the memory is min(n, p)·p for the fit and holdout·n·p
     for the held-out features. For a large ``train``, limit the latter by ``shots`` or a smaller
     ``holdout``. Cost: one forward pass over train and test, and two eigendecompositions of min(n,
@@ -171,16 +178,25 @@ def linear_probe(
     """
     _check(model, n_classes, ridges, shots, holdout)
     options = TokenOptions("linear_probe", prefix=prefix)
-    choices = TokenChoices(options, model, tokens)
+    choices = TokenChoices(options, model, tokens, Masks("linear_probe", mask))
     recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
+    if choices.are_samples and shots is not None:
+        raise InputError(
+            'linear_probe: shots counts samples, and with tokens="all" tokens have the labels.\n'
+            f"  got shots={shots}\n  Pass fewer sequences instead."
+        )
     split = HoldoutSplit(holdout, shots)
     samples = SampleFinder("linear_probe", batch_size)
-    vectors = _Vectors(model, recorder, choices, labels, samples, prepare, forward)
+    vectors = Vectors(model, recorder, choices, labels, samples, prepare, forward)
     with as_found(model), choices.watching(), recorder:
         with each_batch("linear_probe", train, progress=progress) as batches:
             training = _train(vectors, batches, split, n_classes)
-        classes = split.check("linear_probe", n_classes, hold=holdout > 0)
+        # Whole sequences are held out, which may lack a rare class of tokens.
+        hold = holdout > 0 and not choices.are_samples
+        classes = split.check("linear_probe", n_classes, hold=hold)
+        _check_held(split, holdout)
         options.check_used()
+        choices.masks.check_used()
         _report_unknown(choices)
         _check_any(vectors.names, tokens)
         tested: dict[str, TestedProbe] = {}
@@ -204,103 +220,40 @@ def linear_probe(
     )
 
 
-class _Vectors:
-    """The chosen tokens of every layer with the labels of their samples, batch by batch."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        recorder: Recorder,
-        choices: TokenChoices,
-        labels: LabelsOf | None,
-        samples: SampleFinder,
-        prepare: Prepare | None,
-        forward: Forward | None,
-    ) -> None:
-        self.names: dict[str, tuple[str, ...]] = {}
-        self._model, self._recorder, self._choices = model, recorder, choices
-        self._samples = samples
-        self._labels, self._prepare, self._forward = labels, prepare, forward
-
-    def labelled(
-        self, batches: Iterator[Batch], source: str, classes: int | None
-    ) -> Iterator[tuple[Batch, IntArray, str]]:
-        """Yield each batch as the model gets it, its labels, and its place for errors."""
-        for batch in batches:
-            given, truth = split_labels("linear_probe", batch.value, self._labels, classes, source)
-            yield replace(batch, value=given), truth, f"batch {batch.number} of {source}"
-
-    def of(self, given: Batch, truth: IntArray, where: str) -> Iterator[tuple[str, Tensor]]:
-        """Run the model and yield every layer with its vectors."""
-        prepared = given.prepared(self._model, self._prepare)
-        self._samples.ask(prepared, self._model, [self._recorder], self._forward)
-        self._choices.start()
-        self._recorder.clear()
-        self._samples.run(prepared, self._model, [self._recorder], self._forward)
-        _check_outputs(self._recorder, len(truth), self.names, where)
-        for layer, found in self._recorder.items():
-            self.names.setdefault(layer, found.names)
-            yield layer, found.values
-
-
 def _train(
-    vectors: _Vectors, batches: Iterator[Batch], split: HoldoutSplit, n_classes: int | None
+    vectors: Vectors, batches: Iterator[Batch], split: HoldoutSplit, n_classes: int | None
 ) -> dict[str, TrainedProbe]:
     """Gather the statistics of the fitted and the held-out samples of each layer."""
     training: dict[str, TrainedProbe] = {}
-    for given, truth, where in vectors.labelled(batches, "train", n_classes):
-        fit, hold = split.take(truth)
+    for batch in vectors.labelled(batches, "train", n_classes):
+        fit, hold = split.take(batch.labels, batch.sequences)
         if len(fit) or len(hold):
-            for layer, values in vectors.of(given, truth, where):
+            for layer, values in vectors.of(batch):
                 probe = training.setdefault(layer, TrainedProbe(vectors.names[layer]))
-                probe.add(values, truth, fit, hold)
+                probe.add(values, batch.labels, fit, hold)
         if split.complete(n_classes):
             break
     return training
 
 
 def _test(
-    vectors: _Vectors, batches: Iterator[Batch], tested: Mapping[str, TestedProbe], classes: int
+    vectors: Vectors, batches: Iterator[Batch], tested: Mapping[str, TestedProbe], classes: int
 ) -> IntArray:
     """Count the right answers of each layer, and return how many samples each class has."""
     counts = np.zeros(classes, np.int64)
-    for given, truth, where in vectors.labelled(batches, "test", classes):
-        counts += np.bincount(truth, minlength=classes)
-        for layer, values in vectors.of(given, truth, where):
-            tested[layer].add(values, truth)
+    for batch in vectors.labelled(batches, "test", classes):
+        counts += np.bincount(batch.labels, minlength=classes)
+        for layer, values in vectors.of(batch):
+            tested[layer].add(values, batch.labels, batch.sequences)
     return counts
 
 
-def _check_outputs(
-    outputs: Mapping[str, ChosenTokens], n: int, names: Mapping[str, tuple[str, ...]], where: str
-) -> None:
-    """Check the outputs of one forward against the labels and earlier batches."""
-    for layer, found in outputs.items():
-        if found.values.shape[1] != n:
-            raise InputError(
-                "linear_probe: inputs and labels must describe the same samples.\n"
-                f"  layer {layer!r}: {found.values.shape[1]} samples    labels: {n}, {where}\n"
-                "  Pair them before batching."
-            )
-        bad = ~torch.isfinite(found.values)
-        if bool(bad.any()):
-            raise NonFiniteError(
-                f"linear_probe: layer {layer!r} must be finite.\n"
-                f"  {where} (counted from 0): {int(bad.sum())} values are NaN or infinite\n"
-                "  Half precision overflows at 65504. Look at the first layer in which they arise."
-            )
-        if names and names.get(layer) != found.names:
-            before = f"{len(names[layer])} tokens" if layer in names else "it did not run"
-            raise InputError(
-                "linear_probe: every batch must have the same layers and tokens.\n"
-                f"  layer {layer!r} in {where}: {len(found.names)} tokens    before: {before}\n"
-                '  For inputs of different sizes take tokens="mean", or give them one size.'
-            )
-    if missing := [layer for layer in names if layer not in outputs]:
+def _check_held(split: HoldoutSplit, holdout: float) -> None:
+    if holdout > 0 and not split.held.sum():
         raise InputError(
-            "linear_probe: every batch must have the same layers and tokens.\n"
-            f"  did not run in {where}: {missing[:8]}\n"
-            "  Leave out layers that run for some inputs only."
+            "linear_probe: no sequence of train is held out.\n"
+            f"  holdout={holdout}: the part of the sequences must come to one\n"
+            "  Bring more of them, or hold out more."
         )
 
 

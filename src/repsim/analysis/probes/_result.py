@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,13 @@ def probe_result(
     values = {name: np.full(shape, np.nan) for name in LINEAR_PROBE.variables}
     for row, each in enumerate(chosen.values()):
         accuracy = each.correct / n_test
+        error = np.sqrt(accuracy * (1 - accuracy) / n_test)
+        if each.by_sequence.n:  # tokens of one sequence are dependent
+            error = each.by_sequence.result()[1]
         for at, token in enumerate(each.names):
             cell = row, tokens[token]
             values["accuracy"][cell] = accuracy[at]
-            values["standard_error"][cell] = math.sqrt(accuracy[at] * (1 - accuracy[at]) / n_test)
+            values["standard_error"][cell] = error[at]
             values["ridge"][cell] = each.ridge[at]
             values["holdout_accuracy"][cell] = each.holdout_accuracy[at]
     return LINEAR_PROBE.dataset(values, {"layer": list(chosen), "token": list(tokens)})

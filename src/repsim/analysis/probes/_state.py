@@ -14,6 +14,7 @@ from torch import Tensor
 from repsim._array import to_numpy
 from repsim._errors import InputError
 from repsim.analysis.probes._labelled import IntArray
+from repsim.analysis.run._sequence_means import SequenceMeans
 from repsim.streaming import LinearClassifier, RidgeStatistics
 
 __all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_ridges"]
@@ -35,6 +36,8 @@ class TestedProbe:
         The tokens; empty if the layer has none of the requested ones.
     ridge, holdout_accuracy, correct : numpy.ndarray, shape (T,)
         The chosen λ, its accuracy on the held-out samples, and hits on test.
+    by_sequence : SequenceMeans
+        The accuracy on test, if the samples are the tokens of sequences.
     """
 
     names: tuple[str, ...]
@@ -42,14 +45,20 @@ class TestedProbe:
     ridge: Floats
     holdout_accuracy: Floats
     correct: Floats
+    by_sequence: SequenceMeans = field(default_factory=SequenceMeans)
 
     __test__ = False  # pytest would take a class of this name for a test
 
-    def add(self, values: Tensor, labels: IntArray) -> None:
-        """Count the hits in a batch, (T, n, p)."""
-        if self.classifier is not None:
-            predicted = to_numpy(self.classifier.predict(values))
-            self.correct += (predicted == labels).sum(-1)
+    def add(self, values: Tensor, labels: IntArray, sequences: IntArray | None = None) -> None:
+        """Count the hits in a batch (T, n, p), with the number of each sample's sequence."""
+        if self.classifier is None or not len(labels):
+            return
+        hits = to_numpy(self.classifier.predict(values)) == labels
+        self.correct += hits.sum(-1)
+        if sequences is not None:
+            _, at, counts = np.unique(sequences, return_inverse=True, return_counts=True)
+            sums = np.stack([np.bincount(at, row, len(counts)) for row in hits])
+            self.by_sequence.add(torch.from_numpy(sums), torch.from_numpy(counts))
 
 
 @dataclass
@@ -62,7 +71,7 @@ class TrainedProbe:
 
     def add(self, values: Tensor, labels: IntArray, fit: IntArray, hold: IntArray) -> None:
         """Add the rows `fit` of a batch (T, n, p) to the statistics, keep the rows `hold`."""
-        if self.names:
+        if self.names and len(labels):
             self.statistics.update(_rows(values, fit), labels[fit])
             if len(hold):
                 self.held.append((_rows(values, hold), labels[hold]))

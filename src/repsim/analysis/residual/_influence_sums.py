@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.analysis.residual._found_blocks import Block
-from repsim.analysis.residual._sequence_means import SequenceMeans
+from repsim.analysis.run._sequence_means import SequenceMeans
 from repsim.capture import Masks, listing, watching_blocks
 from repsim.results import BLOCK_INFLUENCE
 

@@ -22,7 +22,9 @@ PROBES = ("layer", "token")
 VARIABLES = {
     "accuracy": Variable(PROBES, "probe accuracy", "on test"),
     "standard_error": Variable(
-        PROBES, "standard error of probe accuracy", "binomial, of n_test samples"
+        PROBES,
+        "standard error of probe accuracy",
+        "binomial; of tokens by sequence",
     ),
     "ridge": Variable(PROBES, "ridge", "λ with the best accuracy on the held-out part of train"),
     "holdout_accuracy": Variable(PROBES, "held-out accuracy", "maximised over λ"),

@@ -27,7 +27,8 @@ class SequenceMeans:
     def __init__(self) -> None:
         self._state: Tensor | None = None  # (4, K): mean, Σ(s − mn)², Σ(s − mn)n, and Σn²
         self._tokens: Tensor | float = 0.0
-        self._sequences = 0
+        self.n = 0
+        """The number of sequences so far."""
 
     def add(self, sums: Tensor, counts: Tensor) -> None:
         """Add the sequences of one batch.
@@ -51,12 +52,11 @@ class SequenceMeans:
         weights = weights + (counts**2).sum()
         self._state = torch.stack([now, squares, products, weights])
         self._tokens = tokens
-        self._sequences += len(counts)
+        self.n += len(counts)
 
     def result(self) -> tuple[Floats, Floats]:
         """Return the means and their standard errors, NaN for the errors of one sequence."""
         assert self._state is not None
         mean, squares = self._state[:2].cpu().to(torch.float64).numpy()
-        n = self._sequences
-        factor = n / (n - 1) if n > 1 else np.nan
+        factor = self.n / (self.n - 1) if self.n > 1 else np.nan
         return mean, np.sqrt(factor * squares) / float(self._tokens)
