@@ -290,6 +290,128 @@ class TestEveryAnalysisAsks:
                 assert run() == ["wte", "out"], name
 
 
+class TestSeveralCallsInForward:
+    def test_are_numbered(self, tmp_path):
+        net, data = two_layers(), list(zip(rows(16, 6), rows(16, 6, batches=6)[3:], strict=True))
+        forward = {"forward": lambda m, b: (m(b[0]), m(b[1]))}
+        result = compare(net, data=data, **forward, **quiet)
+        assert layers_of(result) == ["0:0", "1:0", "0:1", "1:1"]
+        first = compare(net, data=[x for x, _ in data], **quiet)
+        np.testing.assert_allclose(
+            result.cka.sel(layer_x="0:0", layer_y="1:0"), first.cka.sel(layer_x="0", layer_y="1")
+        )
+        stored = repsim.extract(net, data, out=tmp_path / "a.zarr", **forward, **quiet)
+        np.testing.assert_array_equal(stored["0:1"][:16].values, net[0](data[0][1]).detach())
+        # Outside of an analysis a call replaces the one before.
+        with repsim.Recorder(net) as rec:
+            net(data[0][0])
+            net(data[0][1])
+        assert list(rec) == ["0", "1"]
+
+    def test_the_prompt_of_generate_is_its_first_call(self):
+        transformers = pytest.importorskip("transformers")
+        torch.manual_seed(0)
+        config = transformers.LlamaConfig(
+            vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, eos_token_id=None, bos_token_id=None, pad_token_id=0,
+        )  # fmt: skip
+        net = transformers.LlamaForCausalLM(config).eval()
+        data = [{"input_ids": ids.clamp(min=1)} for ids in tokens(8, 5)]
+        layers = ["model.layers.0", "model.layers.1"]
+        plain = compare(net, data=data, layers=layers, **quiet)
+        generated = compare(
+            net, data=data, layers=layers, **quiet,
+            forward=lambda m, b: m.generate(**b, max_new_tokens=2, do_sample=False),
+        )  # fmt: skip
+        assert layers_of(generated) == [f"{layer}:{call}" for call in (0, 1) for layer in layers]
+        np.testing.assert_allclose(generated.cka.values[:2, :2], plain.cka.values, rtol=1e-4)
+
+
+class TestLayersThatAreNotFinite:
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q, self.scores, self.out = nn.Linear(6, 6), nn.Identity(), nn.Linear(6, 5)
+
+        def forward(self, x):
+            mask = torch.full((6, 6), -torch.inf).triu(1)
+            weights = self.scores(self.q(x)[:, :, None] * x[:, None] + mask).softmax(-1)
+            return self.out((weights @ x[:, :, None])[..., 0])
+
+    def test_are_left_out_under_a_glob(self, tmp_path):
+        net, data = self.Masked(), rows(16, 6)
+        with pytest.warns(RepsimWarning, match="scores has NaN or infinity"):
+            assert layers_of(compare(net, data=data, **quiet)) == ["q", "out"]
+        with pytest.warns(RepsimWarning, match="scores has NaN or infinity"):
+            assert list(repsim.extract(net, data, out=tmp_path / "a", **quiet)) == ["q", "out"]
+        with pytest.raises(repsim.NonFiniteError, match="'scores'"):
+            compare(net, data=data, layers=["q", "scores"], **quiet)
+
+    def test_if_all_are_the_error_says_so(self):
+        with pytest.raises(repsim.NonFiniteError, match="batch 0"):
+            compare(two_layers(), data=[x / 0 for x in rows(16, 6)], **quiet)
+
+
+class TestLayersThatChange:
+    """A fresh store has no other call to blame."""
+
+    def test_width(self, tmp_path):
+        net = nn.Sequential(nn.ReLU())
+        with pytest.raises(
+            InputError, match=r"layer '0': \(5,\) float32 in the first batch\n  \(7,\) .* batch 1"
+        ):
+            repsim.extract(net, [*rows(8, 5), *rows(8, 7)][2:], out=tmp_path / "a", **quiet)
+
+    def test_length_of_texts(self, tmp_path):
+        texts = [*tokens(8, 5), *tokens(8, 7)]
+        options = {"layers": ["wte", "out"], **quiet}
+        with pytest.raises(InputError, match=r"layer 'wte': \(5, 8\)(.|\n)*samples=\"tokens\""):
+            repsim.extract(Text(), texts, out=tmp_path / "a", **options)
+        stored = repsim.extract(Text(), texts, out=tmp_path / "b", transform="mean", **options)
+        assert stored.sizes["sample"] == 48
+
+    def test_a_layer_that_skips_a_batch(self, tmp_path):
+        class Skipping(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 5)
+
+            def forward(self, x):
+                y = self.a(x)
+                return self.b(y) if x[0, 0] > -5 else y
+
+        data = rows(16, 6)
+        data[1][0, 0] = -9.0
+        with pytest.raises(CaptureError, match=r"batch 1 \(counted from 0\): without \['b'\]"):
+            repsim.extract(Skipping(), data, out=tmp_path / "a", **quiet)
+
+
+class TestTooFewSamples:
+    def test_are_said_at_the_first_batches(self):
+        seen = []
+
+        def short():
+            for x in rows(3, 6, batches=20):
+                seen.append(x)
+                yield x
+
+        for analysis in (
+            lambda data: compare(two_layers(), data=data, **quiet),
+            lambda data: repsim.data_scale(
+                {0.5: two_layers()}, two_layers(), data, layers="*", **quiet
+            ),
+        ):
+            seen.clear()
+            with pytest.raises(InputError, match=r"at least 4 samples.\n  the first 4 have fewer"):
+                analysis(short())
+            assert len(seen) == 4
+
+    def test_a_short_beginning_is_no_error(self):
+        data = [*rows(2, 6), *rows(16, 6)]
+        with pytest.warns(RepsimWarning, match="fewer than 4"):
+            assert compare(two_layers(), data=data, **quiet).attrs["n_samples"] == 48
+
+
 class TestTheModelIsAsFound:
     def test_random_state_buffers_and_what_forwards_keep(self):
         class Stateful(nn.Module):

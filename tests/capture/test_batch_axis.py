@@ -77,6 +77,32 @@ class TestAxisZeroMustBeTheInputs:
         with pytest.raises(KeyError, match=r"'pos'.\n  it was left out: \(1, 7\)"):
             rec["pos"]
 
+    def test_a_second_batch_of_another_size_is_evidence(self):
+        """A position table as long as the first batch: the recorder runs no forward to find out."""
+
+        class Text(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.wte, self.wpe = nn.Embedding(9, 4), nn.Embedding(8, 4)
+
+            def forward(self, ids):
+                return self.wte(ids) + self.wpe(torch.arange(8))
+
+        net = Text()
+        with Recorder(net) as rec:
+            net(torch.zeros(8, 8, dtype=torch.long))
+            with pytest.warns(RepsimWarning, match=r"wpe \(8, 4\)"):
+                net(torch.zeros(6, 8, dtype=torch.long))
+            assert list(rec) == ["wte"]
+            net(torch.zeros(8, 8, dtype=torch.long))  # and it stays out
+            assert list(rec) == ["wte"]
+
+    def test_weights_are_never_taken(self):
+        net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), nn.ReLU())
+        with Recorder(net) as rec:
+            net(torch.ones(3, 4))
+        assert list(rec) == ["0", "1"]
+
     def test_nothing_left(self):
         net = Shapes(a=(6, 4), b=(1, 4), c=None)
         nothing = pytest.raises(CaptureError, match="nothing is left to record")

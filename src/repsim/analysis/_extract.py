@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from repsim._errors import CheckpointError, InputError
-from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
+from repsim.analysis._extract_rows import DTYPES, LayerRows, Seen, ToHost, rows_of, same_layers
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
@@ -27,6 +27,7 @@ from repsim.capture import (
     Recorder,
     Select,
     Transform,
+    kind_of,
     select_layers,
 )
 from repsim.storage import ActivationStore, open_activations
@@ -222,7 +223,7 @@ def extract(
 
 def _check(model: object, dtype: str | None, memory: object) -> None:
     if not isinstance(model, nn.Module):
-        raise InputError(f"extract: model must be a torch.nn.Module.\n  got {type(model).__name__}")
+        raise InputError(f"extract: model must be a torch.nn.Module.\n  got {kind_of(model)}")
     if dtype is not None and dtype not in DTYPES:
         raise InputError(
             f"extract: dtype must be one of {', '.join(map(repr, DTYPES))}, or None.\n"
@@ -251,6 +252,7 @@ def _fill(
     there = store.n_rows - sum(batch.rows for batch in store.batches)
     part = store.part
     recording = False
+    first: LayerRows = {}
     with each_batch("extract", data, model, progress=progress) as batches, ExitStack() as stack:
         log.begin_pass()
         for batch in batches:
@@ -284,6 +286,7 @@ def _fill(
                 {name: (x.shape[1:], _kind(x)) for name, x in each.items()}
                 for each in (rows.layers, rows.coords)
             )
+            first = same_layers(first, layers, where)
             store.begin(layers, "int64" if tokens else seen.kind, coords, rows.masked)
             store.append(
                 {**rows.layers, **rows.coords},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,11 +15,14 @@ from repsim.analysis.run._sample_ids import SampleIds, ids_of
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.capture import BoundTransform
 
-__all__ = ["DTYPES", "BatchRows", "Seen", "ToHost", "rows_of"]
+__all__ = ["DTYPES", "BatchRows", "LayerRows", "Seen", "ToHost", "rows_of", "same_layers"]
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
 Values = np.ndarray[Any, np.dtype[Any]]
+
+LayerRows: TypeAlias = dict[str, tuple[tuple[int, ...], Any]]
+"""The shape and dtype of a row, by layer."""
 
 
 class BatchRows(NamedTuple):
@@ -186,3 +189,37 @@ def _arrays(outputs: Mapping[str, Tensor], where: str) -> dict[str, Values]:
             f"are stored."
         )
     return {layer: x.numpy() for layer, x in outputs.items()}
+
+
+def same_layers(first: LayerRows, now: LayerRows, where: str) -> LayerRows:
+    """Return the layers of the first batch of a run, or raise an error that says what changed.
+
+    Parameters
+    ----------
+    first : dict of str to (shape, dtype)
+        Those of the first batch; empty in that batch itself.
+    now : dict of str to (shape, dtype)
+        Those of a later batch.
+    where : str
+        Which batch, for errors.
+    """
+    if not first:
+        return now
+    if first.keys() != now.keys():
+        raise CaptureError(
+            "extract: every batch must have the same layers.\n"
+            f"  {where}: without {[name for name in first if name not in now][:8]}, and with "
+            f"{[name for name in now if name not in first][:8]} that had not run before\n"
+            "  Leave out layers that run for some inputs only, by layers=."
+        )
+    for name, (shape, dtype) in now.items():
+        if first[name] != (shape, dtype):
+            before, kind = first[name]
+            raise InputError(
+                "extract: every batch must have the same shape of rows.\n"
+                f"  layer {name!r}: {before} {kind} in the first batch\n"
+                f"  {shape} {dtype} in {where}\n"
+                '  Give all inputs one size, or reduce them: transform="mean" or "last". Texts '
+                'of any lengths are\n  stored by samples="tokens", one row for each token.'
+            )
+    return first

@@ -7,7 +7,7 @@ from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._select import Layer, Layers, LayerSpec, Selection, listing, select_layers
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
-from repsim.capture._walk import named_layers, unwrap
+from repsim.capture._walk import kind_of, named_layers, unwrap
 from repsim.capture.attention._call import AttentionCall
 from repsim.capture.attention._recorder import AttentionRecorder
 from repsim.capture.residual._blocks import (
@@ -44,6 +44,7 @@ __all__ = [
     "SiteFinder",
     "Transform",
     "UnusableOutput",
+    "kind_of",
     "listing",
     "named_layers",
     "repeated_blocks",

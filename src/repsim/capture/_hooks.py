@@ -61,11 +61,15 @@ class OneThread:
         """Begin a new block."""
         self._first = None
 
+    @property
+    def is_this(self) -> bool:
+        """Whether this is the thread of the forwards."""
+        return self._first in (None, get_ident())
+
     def check(self) -> None:
         """Raise a CaptureError if a forward ran in another thread before."""
-        this = get_ident()
-        self._first = self._first or this
-        if self._first != this:
+        self._first = self._first or get_ident()
+        if not self.is_this:
             raise CaptureError(
                 "Recorder: two threads call the model while its layers are recorded.\n"
                 "  Their outputs would be mixed, and the train/eval flags that one thread restores "

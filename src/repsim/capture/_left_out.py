@@ -48,7 +48,7 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
             more = f"  and {len(loud) - 12} more\n" if len(loud) > 12 else ""
             warn(
                 "Recorder: outputs that are not a batch that can be compared were left out:\n"
-                f"{shown}{more}  Pass batch_dim=, mask= or select=, or choose other layers.",
+                f"{shown}{more}  {self._repairs()}",
             )
 
     def why_empty(self, chosen: Sequence[str], *, anything_ran: bool) -> str:
@@ -70,6 +70,18 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
         return (
             "Recorder: nothing is left to record, no output is a tensor with the batch on axis 0.\n"
             f"{''.join(left[:8])}"
-            "  Pass batch_dim= if the batch is another axis (sequence-first models: batch_dim=1), "
-            "select= to make\n  plain tensors of the outputs, or choose other layers."
+            + (
+                f"  {self._repairs()}"
+                if self._special()
+                else "  Pass batch_dim= if the batch is another axis (sequence-first models: "
+                "batch_dim=1), select= to make\n  plain tensors of the outputs, or choose other "
+                "layers."
+            )
         )
+
+    def _special(self) -> list[str]:
+        return list(dict.fromkeys(why.repair for why in self.values() if why.repair))
+
+    def _repairs(self) -> str:
+        special = "".join(f"Pass {repair}\n  " for repair in self._special())
+        return f"{special}Pass batch_dim=, mask= or select=, or choose other layers."

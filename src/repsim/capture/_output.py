@@ -26,12 +26,15 @@ class UnusableOutput(CaptureError):  # noqa: N818 - raised to the user only as a
         What it is instead, for a list of many such layers.
     quiet : bool
         Whether to leave it out without a warning (a loss, a position embedding).
+    repair : str
+        What to pass, for all layers alike; empty if the list of layers has a general advice.
     """
 
-    def __init__(self, message: str, *, brief: str, quiet: bool = False) -> None:
+    def __init__(self, message: str, *, brief: str, quiet: bool = False, repair: str = "") -> None:
         super().__init__(message)
         self.brief = brief
         self.quiet = quiet
+        self.repair = repair
 
 
 def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
@@ -52,20 +55,21 @@ def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
     layer : str
         The layer's name, for errors.
     select : callable, int or str, optional
-        The rule to use instead: output → tensor, an index into a tuple or list, or a key of a
-        mapping.
+        A function of the output, an index into a tuple or list, or a key of a mapping. From its
+        result a tensor is taken in the same way.
 
     Returns
     -------
     torch.Tensor
-        The tensor itself, not a copy; strided and real, with at least one axis.
+        The tensor itself, not a copy; strided and real, with at least one axis. Quantised values
+        are dequantised.
 
     Raises
     ------
     UnusableOutput
         There is no such tensor, or it is nested, sparse or complex.
     """
-    found = _first_float(output) if select is None else _selected(output, layer, select)
+    found = _first_float(output if select is None else _selected(output, layer, select))
     if not isinstance(found, Tensor):
         raise UnusableOutput(
             f"Recorder: layer {layer!r} gave no tensor to record.\n"
@@ -124,8 +128,8 @@ def owned(value: Any, source: Tensor) -> Any:
 def _first_float(output: object) -> Tensor | None:
     if isinstance(output, Tensor):
         return output
-    candidates = (t for t in tensors_in(output) if t.is_floating_point() and t.dim() > 0)
-    return next(candidates, None)
+    values = (t for t in tensors_in(output) if t.is_floating_point() or t.is_quantized)
+    return next((t for t in values if t.dim() > 0), None)
 
 
 def _selected(output: object, layer: str, select: Select) -> object:
@@ -144,11 +148,12 @@ def _selected(output: object, layer: str, select: Select) -> object:
 
 def _plain(tensor: Tensor, layer: str) -> Tensor:
     if tensor.is_nested:
-        kind, repair = "nested", "t.to_padded_tensor(0.0)"
+        kind, repair = "nested", "t.to_padded_tensor(0.0) if getattr(t, 'is_nested', False) else t"
     elif tensor.layout != torch.strided:
-        kind, repair = "sparse", "t.to_dense()"
+        kind, repair = "sparse", "t.to_dense() if getattr(t, 'is_sparse', False) else t"
     elif tensor.is_complex():
-        kind, repair = "complex", "torch.view_as_real(t)"
+        kind = "complex"
+        repair = "torch.view_as_real(t) if torch.is_tensor(t) and t.is_complex() else t"
     elif tensor.dim() == 0:
         raise UnusableOutput(
             f"Recorder: layer {layer!r} returned a number, a tensor without axes.\n"
@@ -157,11 +162,13 @@ def _plain(tensor: Tensor, layer: str) -> Tensor:
             quiet=True,
         )
     else:
-        return tensor
+        return tensor.dequantize() if tensor.is_quantized else tensor
     raise UnusableOutput(
         f"Recorder: layer {layer!r} returned a {kind} tensor.\n"
-        f"  Pass select=lambda t: {repair}, or leave the layer out.",
+        f"  Pass select=lambda t: {repair}\n"
+        "  or leave the layer out.",
         brief=f"a {kind} tensor",
+        repair=f"select=lambda t: {repair}",
     )
 
 

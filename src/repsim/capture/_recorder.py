@@ -267,14 +267,15 @@ class Recorder(Mapping[str, Any]):
 
     def _finish_root(self, *_: object) -> None:
         """Runs when the forward succeeded."""
-        if self._depth == 1 and self.enabled and not in_backward():
+        if self._depth == 1 and self.enabled and not in_backward() and self._threads.is_this:
             self._succeeded = True
             if not self.gathers:
                 self._settle()
 
     def _leave_root(self, *_: object) -> None:
         """Runs in any case."""
-        if in_backward() or self._depth == 0:  # 0: another pre-hook raised before ours
+        # At depth 0 another pre-hook raised before ours.
+        if in_backward() or self._depth == 0 or not self._threads.is_this:
             return
         self._depth -= 1
         if self._depth == 0 and self.enabled and not self._succeeded:

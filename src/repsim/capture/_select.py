@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError
-from repsim.capture._walk import find, named_layers, unwrap
+from repsim.capture._walk import find, kind_of, named_layers, unwrap
 
 __all__ = ["Layer", "LayerSpec", "Layers", "Selection", "near_names", "select_layers"]
 
@@ -139,9 +139,7 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
         `layers` is empty or of another type.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(
-            f"select_layers: model must be a torch.nn.Module, got {type(model).__name__}."
-        )
+        raise InputError(f"select_layers: model must be a torch.nn.Module, got {kind_of(model)}.")
     named = named_layers(model)
     specs = list(layers) if isinstance(layers, list | tuple) else [layers]
     if not specs:
@@ -248,7 +246,14 @@ def _not_found(
         shown = ", ".join(getattr(spec, "__name__", repr(spec)) for spec in specs)
         problem, hint = f"no layer matches {shown}", ""
     kind = type(unwrap(model)).__name__
-    has = f"{kind} has {len(names)} layers: {listing(names)}" if names else f"{kind} has no layers"
+    has = (
+        f"{kind} has {len(names)} layers: {listing(names)}"
+        if names
+        else (
+            f"{kind} has no layers: a layer is a module inside the model.\n"
+            "  Pass nn.Sequential(model), in which the model is the layer '0'"
+        )
+    )
     return LayerNotFoundError(
         f"select_layers: {problem}.\n{hint}  {has}\n"
         '  Pass a name from model.named_modules(), a glob such as "*", a module type or a callable.'

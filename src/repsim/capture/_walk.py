@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-__all__ = ["find", "named_layers", "unwrap"]
+__all__ = ["find", "kind_of", "named_layers", "unwrap"]
 
 # Class name → the child that it wraps. Names are used because importing torch.distributed or
 # torch._dynamo to compare classes takes seconds.
@@ -70,6 +70,39 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     """
     root = unwrap(model)
     return dict(_descend(root, prefix="", seen={id(root)}))
+
+
+def kind_of(value: object) -> str:
+    """Name the class of what is no module, and the attribute that holds one, for errors.
+
+    >>> import torch
+    >>> class Traced:
+    ...     def __init__(self):
+    ...         self._model = torch.nn.Linear(2, 2)
+    >>> print(kind_of(Traced()))
+    Traced, whose attribute _model is one: pass that
+
+    Parameters
+    ----------
+    value : object
+        What was passed in place of a module.
+
+    Returns
+    -------
+    str
+        For the end of a line that begins with "got".
+    """
+    name = type(value).__name__
+    if name == "ExportedProgram":
+        return f"{name}, which has no layers: pass the model as it was before torch.export"
+    held = [key for key, each in getattr(value, "__dict__", {}).items() if _is_module(each)]
+    if held:
+        return f"{name}, whose attribute {held[0]} is one: pass that"
+    return name
+
+
+def _is_module(value: object) -> bool:
+    return isinstance(value, nn.Module)
 
 
 def find(model: nn.Module, path: str) -> nn.Module | None:

@@ -16,7 +16,7 @@ from repsim.analysis.images._localization_sums import TokenPatchSums
 from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
-from repsim.capture import Layers, Recorder, Select
+from repsim.capture import Layers, Recorder, Select, kind_of
 from repsim.capture.tokens import GridOption, PrefixOption, TokenOptions
 from repsim.streaming import MIN_BATCH
 
@@ -155,9 +155,7 @@ def token_localization(
     """
     operation = "token_localization"
     if not isinstance(model, nn.Module):
-        raise InputError(
-            f"{operation}: model must be a torch.nn.Module.\n  got {type(model).__name__}"
-        )
+        raise InputError(f"{operation}: model must be a torch.nn.Module.\n  got {kind_of(model)}")
     if not isinstance(memory, int) or memory < 1:
         raise InputError(f"{operation}: memory must be a number of bytes.\n  got {memory!r}")
     options = TokenOptions(operation, grid, prefix=prefix)

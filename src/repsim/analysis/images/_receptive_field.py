@@ -17,7 +17,7 @@ from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
-from repsim.capture import Layers, Recorder, Select
+from repsim.capture import Layers, Recorder, Select, kind_of
 from repsim.capture.tokens import GridOption, PrefixOption, TokenOptions
 from repsim.results import attribute
 
@@ -252,9 +252,7 @@ def _without_parameter_gradients(model: nn.Module) -> Iterator[None]:
 
 def _check(operation: str, model: object, mode: str, n_probes: int, seed: int) -> None:
     if not isinstance(model, nn.Module):
-        raise InputError(
-            f"{operation}: model must be a torch.nn.Module.\n  got {type(model).__name__}"
-        )
+        raise InputError(f"{operation}: model must be a torch.nn.Module.\n  got {kind_of(model)}")
     if mode not in MODES:
         raise InputError(
             f"{operation}: unknown mode.\n  expected one of {', '.join(map(repr, MODES))}\n"

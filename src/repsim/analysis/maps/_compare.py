@@ -20,7 +20,7 @@ from repsim.analysis.run._provenance import model_label, transform_label, versio
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._sample_ids import SampleIds
 from repsim.analysis.run._token_samples import Samples, TokenSamples, token_samples
-from repsim.capture import Layers, MaskOption, Select, Transform
+from repsim.capture import Layers, MaskOption, Select, Transform, kind_of
 from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
 from repsim.streaming import MIN_BATCH
 
@@ -288,7 +288,7 @@ def _check(model_x: object, model_y: object, passes: object, names: object) -> N
     for name, model in (("model_x", model_x), ("model_y", model_y)):
         if not isinstance(model, nn.Module) and not (name == "model_y" and model is None):
             raise InputError(
-                f"compare: {name} must be a torch.nn.Module.\n  got {type(model).__name__}\n"
+                f"compare: {name} must be a torch.nn.Module.\n  got {kind_of(model)}\n"
                 f"  The data go by keyword: compare(model_x, model_y, data=batches)."
             )
     if names is not None and not (

@@ -18,7 +18,7 @@ from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._token_samples import Samples, token_samples
-from repsim.capture import Layers, MaskOption, Select, Transform
+from repsim.capture import Layers, MaskOption, Select, Transform, kind_of
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import DATA_SCALE
 from repsim.streaming import MinibatchCKA
@@ -284,7 +284,7 @@ def _check(models: object, full: object, controls: object) -> None:
     for which, model in named.items():
         if not isinstance(model, nn.Module):
             raise InputError(
-                f"data_scale: {which} must be a torch.nn.Module.\n  got {type(model).__name__}"
+                f"data_scale: {which} must be a torch.nn.Module.\n  got {kind_of(model)}"
             )
 
 

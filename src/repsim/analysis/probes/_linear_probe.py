@@ -17,7 +17,7 @@ from repsim.analysis.probes._vectors import Vectors
 from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
-from repsim.capture import Layers, MaskOption, Masks, Recorder, Select
+from repsim.capture import Layers, MaskOption, Masks, Recorder, Select, kind_of
 from repsim.capture.tokens import PrefixOption, TokenOptions
 
 if TYPE_CHECKING:
@@ -285,9 +285,7 @@ def _check(
     holdout: float,
 ) -> None:
     if not isinstance(model, nn.Module):
-        raise InputError(
-            f"linear_probe: model must be a torch.nn.Module.\n  got {type(model).__name__}"
-        )
+        raise InputError(f"linear_probe: model must be a torch.nn.Module.\n  got {kind_of(model)}")
     for what, number, least in (("n_classes", n_classes, 2), ("shots", shots, 1)):
         if number is not None and (
             not isinstance(number, int) or isinstance(number, bool) or number < least

@@ -33,10 +33,16 @@ Prepare: TypeAlias = Callable[[Any], Any]
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """Return the device of the model's first parameter or buffer; None for a model without any."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return None
+    """Return the device on which a model expects its input; None if any will do.
+
+    It is that of the first parameter or buffer that is somewhere. Offloaded weights are nowhere
+    (on the meta device) between forwards, and accelerate's hook of the model knows their device.
+    """
+    declared = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
+    if isinstance(declared, int | str | torch.device):
+        return torch.device(declared)
+    devices = (tensor.device for tensor in (*model.parameters(), *model.buffers()))
+    return next((device for device in devices if device.type != "meta"), None)
 
 
 @contextmanager
@@ -52,11 +58,24 @@ def as_found(*models: nn.Module, gradients: bool = False) -> Iterator[None]:
     try:
         with torch.random.fork_rng(devices=cuda), torch.set_grad_enabled(gradients):
             for model in models:
-                model.eval()
+                _to_evaluation_mode(model)
             yield
     finally:
         for module, training in flags:
             module.training = training
+
+
+def _to_evaluation_mode(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise InputError(
+            f"{type(model).__name__}.eval() is not implemented, so the model cannot be put in "
+            "evaluation mode.\n"
+            "  A module of torch.export is one graph without layers.\n"
+            "  Pass the model as it was before torch.export.export, or what torch.export.unflatten "
+            "makes of the\n  program, if it was exported in evaluation mode."
+        ) from error
 
 
 def to_device(batch: Any, device: torch.device | None) -> Any:

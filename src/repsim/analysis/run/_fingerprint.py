@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from repsim._errors import StateError
 from repsim.capture import unwrap
@@ -48,7 +50,15 @@ def label_of(value: Any) -> str:
 
 
 def _feed(state: Any, value: Any) -> None:
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and is_lazy(value):
+        state.update(b"not initialized")
+    elif isinstance(value, Tensor) and is_traceable_wrapper_subclass(value):
+        # Shards and quantised weights: what is in this process.
+        names, _ = value.__tensor_flatten__()  # type: ignore[attr-defined]
+        _feed(state, {name: getattr(value, name) for name in names})
+    elif isinstance(value, Tensor) and value.is_quantized:
+        _feed(state, [value.int_repr(), str(value.qscheme())])
+    elif isinstance(value, Tensor):
         state.update(f"{tuple(value.shape)} {value.dtype}".encode())
         if value.device.type != "meta" and value.layout == torch.strided:
             flat = value.detach().reshape(-1)

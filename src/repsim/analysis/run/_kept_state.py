@@ -25,7 +25,7 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     """
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     # A lazy module becomes an ordinary one in its first forward, and must stay so.
-    modules = [m for m in model.modules() if not any(map(is_lazy, m.parameters(recurse=False)))]
+    modules = [m for m in model.modules() if not _is_lazy(m)]
     buffers = [(b, b.clone(), b._version) for m in modules for b in m.buffers(recurse=False)]
     tables = [(m, dict(m._buffers)) for m in modules]
     kept = [(m, _values(m)) for m in modules]
@@ -42,9 +42,16 @@ def kept_state(model: nn.Module) -> Iterator[None]:
             for name in module._buffers.keys() - table.keys():
                 del module._buffers[name]
         for module, values in kept:
-            for name in _values(module).keys() - values.keys():
-                del vars(module)[name]
-            vars(module).update(values)
+            for name in _values(module):  # other kinds of attributes are left as they are
+                if name in values:
+                    vars(module)[name] = values[name]
+                else:
+                    del vars(module)[name]
+
+
+def _is_lazy(module: nn.Module) -> bool:
+    own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    return any(map(is_lazy, own))
 
 
 def _values(module: nn.Module) -> dict[str, Any]:

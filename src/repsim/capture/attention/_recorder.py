@@ -12,6 +12,7 @@ from repsim._errors import CaptureError, InputError, LayerNotFoundError, warn
 from repsim.capture._hooks import eagerly, in_backward, is_scripted, ordinary_modes
 from repsim.capture._scripted import refuse_scripted
 from repsim.capture._select import Layer, Layers, select_layers
+from repsim.capture._walk import kind_of
 from repsim.capture.attention._call import AttentionCall, shared_heads
 from repsim.capture.attention._eager import EagerAttention
 from repsim.capture.attention._frames import Frames
@@ -97,7 +98,7 @@ class AttentionRecorder:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InputError(
-                f"AttentionRecorder: model must be a torch.nn.Module.\n  got {type(model).__name__}"
+                f"AttentionRecorder: model must be a torch.nn.Module.\n  got {kind_of(model)}"
             )
         if not callable(handle):
             raise InputError(f"AttentionRecorder: handle must be callable.\n  got {handle!r}")
