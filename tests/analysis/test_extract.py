@@ -493,7 +493,11 @@ def test_a_value_beyond_the_dtype_is_named_and_the_batches_before_are_there(tmp_
         ({"transform": "no"}, repsim.InputError, "no transform"),
         ({"transform": lambda x: x.sum(0)}, repsim.CaptureError, "samples on axis 0"),
         ({"transform": lambda x: x[:, :0]}, repsim.CaptureError, "no features"),
-        ({"data": [torch.ones(4, 5), torch.ones(4, 2, 5)]}, repsim.StateError, "other outputs"),
+        (
+            {"data": [torch.ones(4, 5), torch.ones(4, 2, 5)]},
+            repsim.InputError,
+            "same shape of rows",
+        ),
     ],
 )
 def test_what_cannot_be_stored(tmp_path, change, error, says):

@@ -108,6 +108,12 @@ def test_select_takes_what_is_asked_for():
         assert torch.equal(recorded(output, select=select)["layer"], A), (output, select)
 
 
+def test_a_select_about_some_layers_returns_the_output_of_others_as_it_is():
+    for output in (A, (A, B), {"x": None, "y": A}):
+        found = recorded(output, select=lambda output: output)["layer"]
+        assert torch.equal(found, recorded(output)["layer"])
+
+
 def test_select_never_falls_back():
     for output, select in (
         ((A, B), 2),
@@ -116,7 +122,7 @@ def test_select_never_falls_back():
         (A, "hidden"),
         ({"x": A}, "y"),
         ({"x": A}, 0),
-        ((A, B), lambda output: output),
+        ((A, B), lambda output: list(output)),
     ):
         try:
             recorded(output, select=select)

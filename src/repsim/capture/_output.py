@@ -55,8 +55,8 @@ def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
     layer : str
         The layer's name, for errors.
     select : callable, int or str, optional
-        A function of the output, an index into a tuple or list, or a key of a mapping. From its
-        result a tensor is taken in the same way.
+        The rule to use instead: output → tensor, an index into a tuple or list, or a key of a
+        mapping. A function that returns the output itself leaves the choice to the default.
 
     Returns
     -------
@@ -69,7 +69,9 @@ def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
     UnusableOutput
         There is no such tensor, or it is nested, sparse or complex.
     """
-    found = _first_float(output if select is None else _selected(output, layer, select))
+    found = output if select is None else _selected(output, layer, select)
+    if found is output:  # as it is, too, if a select returns it: it is about other layers
+        found = _first_float(output)
     if not isinstance(found, Tensor):
         raise UnusableOutput(
             f"Recorder: layer {layer!r} gave no tensor to record.\n"

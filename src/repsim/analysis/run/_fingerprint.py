@@ -49,13 +49,22 @@ def label_of(value: Any) -> str:
     return str(name or type(value).__name__)
 
 
+def _is_wrapper(value: Any) -> bool:
+    return is_traceable_wrapper_subclass(value)
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """Return the plain tensors inside a tensor of a subclass."""
+    names, _ = value.__tensor_flatten__()
+    return {name: getattr(value, name) for name in names}
+
+
 def _feed(state: Any, value: Any) -> None:
     if isinstance(value, Tensor) and is_lazy(value):
         state.update(b"not initialized")
-    elif isinstance(value, Tensor) and is_traceable_wrapper_subclass(value):
+    elif isinstance(value, Tensor) and _is_wrapper(value):
         # Shards and quantised weights: what is in this process.
-        names, _ = value.__tensor_flatten__()  # type: ignore[attr-defined]
-        _feed(state, {name: getattr(value, name) for name in names})
+        _feed(state, _parts(value))
     elif isinstance(value, Tensor) and value.is_quantized:
         _feed(state, [value.int_repr(), str(value.qscheme())])
     elif isinstance(value, Tensor):
