@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.analysis.residual._found_blocks import Block
+from repsim.analysis.run._first_bad import FirstBad
 from repsim.analysis.run._sequence_means import SequenceMeans
 from repsim.capture import Masks, listing, watching_blocks
 from repsim.results import BLOCK_INFLUENCE
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = ["InfluenceSums"]
-
-NEVER = torch.iinfo(torch.int32).max
-"""The number of a non-finite batch if there is none."""
 
 Place: TypeAlias = tuple[int, int]
 """A chain, and a place in it: the input of the block there, or the output of the last block."""
@@ -40,6 +38,12 @@ class _Stream:
     norms: Tensor  # (B, N)
     real: Tensor | None  # (B, N)
     counts: Tensor  # (B,)
+
+    def on(self, device: torch.device) -> _Stream:
+        """Return the stream on a device."""
+        real = None if self.real is None else self.real.to(device)
+        moved = (each.to(device) for each in (self.units, self.norms))
+        return _Stream(*moved, real, self.counts.to(device))
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums of values (..., B, N) over the real tokens of each sample."""
@@ -79,7 +83,7 @@ class InfluenceSums:
         self._inputs: dict[tuple[str, int], _Stream] = {}
         self._streams: dict[Place, _Stream] = {}
         self._finished: set[tuple[str, int]] = set()
-        self._first_bad: dict[str, Tensor] = {}
+        self._first_bad = FirstBad(_not_finite)
         self._left_out: dict[int, str] = {}  # by chain
 
     def watching(self, model: nn.Module) -> AbstractContextManager[Callable[[], None]]:
@@ -107,9 +111,7 @@ class InfluenceSums:
         self.n_samples += self._rows
         self._inputs.clear()
         self._streams.clear()
-        for label, bad in self._first_bad.items():
-            if bad.device.type == "cpu":
-                _check_finite(label, bad)
+        self._first_bad.check(wait=False)
 
     # -- what the hooks pass on ------------------------------------------------------------------
 
@@ -124,6 +126,7 @@ class InfluenceSums:
         after = None if before is None else self._stream(block, tensor)
         if before is None or after is None:
             return
+        after = after.on(before.units.device)
         # 1 − cos of unit vectors, without the cancellation of the difference.
         turned = (after.units - before.units).square().sum(-1) / 2
         grown = after.norms / _nonzero(before.norms)
@@ -139,7 +142,9 @@ class InfluenceSums:
             raise self._other_blocks([block.label])
         if spans:
             before = (self._streams[chain, place - span].units for span in spans)
-            sums = torch.stack([now.sums(_angle(units, now.units)) for units in before])
+            # The blocks of a large model may be on several devices.
+            there = (units.to(now.units.device) for units in before)
+            sums = torch.stack([now.sums(_angle(units, now.units)) for units in there])
             self._between.setdefault((chain, place), SequenceMeans()).add(sums, now.counts)
         self._streams[chain, place] = now
         self._streams.pop((chain, place - self._spans[-1]), None)
@@ -165,9 +170,7 @@ class InfluenceSums:
         norms = torch.linalg.vector_norm(x, dim=-1)
         finite = torch.isfinite(norms)
         finite = finite.all() if real is None else (finite | ~real).all()
-        bad = torch.where(finite, NEVER, self._batch).to(torch.int32)
-        seen = self._first_bad.get(block.label)
-        self._first_bad[block.label] = bad if seen is None else torch.minimum(seen, bad)
+        self._first_bad.add(block.label, finite, self._batch)
         return _Stream(x / _nonzero(norms)[..., None], norms, real, counts)
 
     def _other_blocks(self, labels: Sequence[str]) -> InputError:
@@ -214,8 +217,7 @@ class InfluenceSums:
 
     def _report(self) -> None:
         self._masks.check_used()
-        for label, bad in self._first_bad.items():
-            _check_finite(label, bad)
+        self._first_bad.check(wait=True)
         if not self._left_out:
             return
         shown = "".join(f"  {why}\n" for why in list(self._left_out.values())[:8])
@@ -240,10 +242,8 @@ def _nonzero(norms: Tensor) -> Tensor:
     return torch.where(norms > 0, norms, torch.nan)
 
 
-def _check_finite(label: str, first_bad: Tensor) -> None:
-    batch = int(first_bad)
-    if batch != NEVER:
-        raise NonFiniteError(
-            f"block_influence: NaN or infinity in the stream of block {label!r}, batch {batch}.\n"
-            "  Does the input contain it? In half precision sums overflow: try float32."
-        )
+def _not_finite(label: str, batch: int) -> NonFiniteError:
+    return NonFiniteError(
+        f"block_influence: NaN or infinity in the stream of block {label!r}, batch {batch}.\n"
+        "  Does the input contain it? In half precision sums overflow: try float32."
+    )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.analysis.residual._layout import Layout, Layouts
+from repsim.analysis.run._first_bad import FirstBad
 from repsim.capture import Join, Masks, ResidualSite, SiteFinder, listing
 from repsim.results import RESIDUAL_RATIOS
 
@@ -77,14 +78,16 @@ class RatioSums:
         self._masks = masks
         self._sums: dict[tuple[str, int], _SiteSums] = {}
         self._left_out: dict[str, str] = {}
-        self._finite: dict[tuple[str, int], Tensor] = {}
+        self._first_bad = FirstBad(_not_finite)
         self._batch = 0
+        self._n_added = 0  # of the batch
         self._rows = 0
 
     def start(self, batch: Any) -> None:
         """Start the next batch, in the form that the model gets."""
         self.finder.restart()
         self._masks.start(batch)
+        self._n_added = 0
 
     def add(self, site: ResidualSite, call: int, join: Join) -> None:
         """Add the summands of one site in one forward."""
@@ -104,27 +107,20 @@ class RatioSums:
                 "  Bring all images to one size: tokens are averaged by their position."
             )
         mask = None if mask is None else mask.to(join.skip.device)
-        self._finite[key] = sums.add(join, mask)
+        self._first_bad.add(site.label, sums.add(join, mask), self._batch)
+        self._n_added += 1
 
     def end_batch(self) -> None:
-        """Check the batch, in one transfer from the device."""
-        if not self._finite:
+        """Check the batch, if that need not wait for an accelerator."""
+        if not self._n_added:
             raise self._nothing()
-        device = next(iter(self._finite.values())).device
-        finite = torch.stack([flag.to(device) for flag in self._finite.values()]).tolist()
-        bad = [label for (label, _), good in zip(self._finite, finite, strict=True) if not good]
-        if bad:
-            raise NonFiniteError(
-                f"residual_ratios: NaN or infinity in a summand of site {bad[0]!r}, batch "
-                f"{self._batch}.\n"
-                "  Does the input contain it? In half precision sums overflow: try float32."
-            )
-        self._finite.clear()
+        self._first_bad.check(wait=False)
         self._batch += 1
         self.n_samples += self._rows if self.finder.batch_size is None else self.finder.batch_size
 
     def warn(self) -> None:
-        """Report sites that are left out, and a mask for sites that do not exist."""
+        """Report values that are not finite, sites that are left out, and masks of no site."""
+        self._first_bad.check(wait=True)
         self._masks.check_used()
         self.finder.warn("residual_ratios")
         if self._left_out:
@@ -197,6 +193,13 @@ class RatioSums:
             f"{shown}{more}  Give each sequence its mask: mask={{site or glob: key of the batch}}, "
             "with None for sites without padding."
         )
+
+
+def _not_finite(label: str, batch: int) -> NonFiniteError:
+    return NonFiniteError(
+        f"residual_ratios: NaN or infinity in a summand of site {label!r}, batch {batch}.\n"
+        "  Does the input contain it? In half precision sums overflow: try float32."
+    )
 
 
 def _real_first(values: Tensor, mask: Tensor) -> Tensor:
