@@ -42,8 +42,8 @@ class _Stream:
     def on(self, device: torch.device) -> _Stream:
         """Return the stream on a device."""
         real = None if self.real is None else self.real.to(device)
-        moved = (each.to(device) for each in (self.units, self.norms))
-        return _Stream(*moved, real, self.counts.to(device))
+        units, norms, counts = (x.to(device) for x in (self.units, self.norms, self.counts))
+        return _Stream(units, norms, real, counts)
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums of values (..., B, N) over the real tokens of each sample."""
