@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional
 
-from capture.attention_models import consistent, hugging_face, ids, images, taken, timm_vit
+from capture.attention_models import consistent, images, taken, timm_vit
 from reference import attention as reference
 from repsim import CaptureError, InputError, LayerNotFoundError, RepsimWarning
 from repsim.capture import AttentionCall, AttentionRecorder
@@ -644,26 +644,6 @@ def test_scripted_modules_are_refused(how):
 def test_scripted_modules_without_attention_are_let_be():
     model = nn.Sequential(torch.jit.script(nn.Linear(12, 12)), model_of())
     assert list(taken(model, lambda m: m(X))) == ["1.0.attn", "1.1.attn"]
-
-
-@pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
-def test_flex_attention_is_refused(unchanged):
-    from torch.nn.attention.flex_attention import flex_attention
-
-    model = model_of(lambda q, k, v: flex_attention(q, k, v))
-    with (
-        unchanged(model),
-        pytest.raises(CaptureError, match=r'(?s)0\.attn.*flex_attention.*implementation="sdpa"'),
-    ):
-        taken(model, lambda m: m(X))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
-def test_hugging_face_flex_attention_is_refused():
-    model = hugging_face("bert", "flex_attention").eval()
-    with pytest.raises(CaptureError, match=r'flex_attention.*\n.*attn_implementation="sdpa"'):
-        taken(model, lambda m: m(ids()))
 
 
 def test_another_thread_is_refused():

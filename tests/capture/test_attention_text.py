@@ -166,3 +166,80 @@ def test_modern_bert_padded():
     for name in ("distance", "entropy", "sink_mass", "uniform_distance"):
         torch.testing.assert_close(*(torch.tensor(r[name].values) for r in results), rtol=1e-5,
                                    atol=1e-6)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
+def test_flex_attention():
+    """Scores that functions of the model change and mask, heads that share keys, any chunk."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, 7, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 8)
+    lengths, slopes = torch.tensor([7, 4]), torch.rand(4)
+    mask = create_block_mask(
+        lambda b, h, i, j: (i >= j) & (j < lengths[b]), 2, None, 7, 7, device="cpu"
+    )
+
+    class Flex(nn.Module):
+        num_heads = 4
+
+        def forward(self, q):
+            closer = lambda s, b, h, i, j: s - slopes[h] * (i - j)  # noqa: E731
+            return flex_attention(q, k, v, score_mod=closer, block_mask=mask, enable_gqa=True)
+
+    model, kept = Flex(), {}
+    for chunk in (2, 100):
+
+        def keep(call, chunk=chunk):
+            kept[chunk] = torch.cat([rows for _, rows in call.weights(chunk)], 2)
+            torch.testing.assert_close(kept[chunk] @ call.value, call.output)
+
+        with torch.no_grad(), AttentionRecorder(model, handle=keep):
+            model(q)
+    torch.testing.assert_close(kept[2], kept[100])
+    apart = torch.arange(7)[:, None] - torch.arange(7)
+    scores = q @ k.repeat_interleave(2, 1).mT / 8**0.5 - slopes[:, None, None] * apart
+    real = (apart >= 0) & (torch.arange(7) < lengths[:, None, None, None])
+    torch.testing.assert_close(kept[2], scores.masked_fill(~real, -torch.inf).softmax(-1))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
+def test_language_models_with_flex_attention():
+    """The numbers of other kernels, padded or not."""
+    transformers = pytest.importorskip("transformers")
+    mask = torch.ones(2, 3, 7, dtype=torch.long)
+    mask[0, 0, 4:] = mask[1, 1, :3] = 0
+    data = [{"input_ids": torch.randint(1, 50, (3, 7)), "attention_mask": m} for m in mask]
+    results = []
+    for kernel in ("sdpa", "flex_attention"):
+        torch.manual_seed(0)
+        config = transformers.LlamaConfig(
+            vocab_size=50, hidden_size=64, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2,
+        )  # fmt: skip
+        model = transformers.LlamaModel._from_config(config, attn_implementation=kernel).eval()
+        results.append(repsim.attention_distance(model, data, progress=False))
+    for name in ("distance", "entropy", "sink_mass", "uniform_distance"):
+        sdpa, flex = (torch.tensor(result[name].values) for result in results)
+        torch.testing.assert_close(sdpa, flex, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
+def test_flex_attention_with_learned_sinks_is_refused():
+    """They are applied to the output of the kernel, so its weights are not those of the model."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    class Flex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sinks = nn.Parameter(torch.zeros(4))
+
+        def forward(self, q):
+            return flex_attention(q, q, q)
+
+    model = Flex()
+    with (
+        pytest.raises(repsim.CaptureError, match=r"(?s)flex_attention, whose weights.*sdpa"),
+        AttentionRecorder(model, handle=lambda call: None),
+    ):
+        model(torch.randn(2, 4, 7, 8))

@@ -131,6 +131,7 @@ def fused_rows(
     *,
     is_causal: bool,
     scale: float | None,
+    modified: Callable[[Tensor, slice], Tensor] | None = None,
 ) -> Rows:
     """Compute rows of ``scaled_dot_product_attention``, which does not keep its weights.
 
@@ -145,6 +146,8 @@ def fused_rows(
         Whether query i attends to keys up to i, counted from the first key.
     scale : float, optional
         By default 1/√d.
+    modified : callable, optional
+        A function of the scores of a slice of queries that changes and masks them.
     """
     *lead, _, width = query.shape
     n_keys = key.shape[-2]
@@ -160,7 +163,9 @@ def fused_rows(
         some = query[..., part, :].to(dtype).mul(factor)
         scores = torch.bmm(some.reshape(-1, some.shape[-2], width), keys[0])
         scores = scores.view(*lead, some.shape[-2], n_keys)
-        if mask is None and not is_causal:
+        if modified is not None:
+            scores = modified(scores, part)
+        elif mask is None and not is_causal:
             return scores.softmax(-1)
         if is_causal:
             at = torch.arange(part.start, part.stop, device=scores.device)

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from repsim._errors import CaptureError
 from repsim.capture.attention._call import Rows, eager_rows, fused_rows
 from repsim.capture.attention._eager import FOLLOWED, PRODUCTS, SOFTMAX, EagerAttention
+from repsim.capture.attention._flex import flex_rows
 from repsim.capture.tokens._evidence import convolution_of, moved
 from repsim.capture.tokens._rules import Convolution, Move
 
@@ -19,7 +20,7 @@ __all__ = ["AttentionMode", "Listener", "Seen"]
 
 _FUSED = "scaled_dot_product_attention"
 _MODULE = "multi_head_attention_forward"
-_FLEX = frozenset({"flex_attention", "flex_attention_backward"})
+_FLEX = "flex_attention"
 _PACKED = frozenset({"_varlen_attn", "_flash_attn_varlen_forward", "varlen_fwd"})
 _UNSEEN = frozenset(
     {
@@ -30,7 +31,7 @@ _UNSEEN = frozenset(
     }
 )
 _PLACES = frozenset({"conv2d", "pad", "roll"})
-_INTERESTING = SOFTMAX | PRODUCTS | FOLLOWED | {_FUSED, _MODULE} | _PLACES | _FLEX | _UNSEEN
+_INTERESTING = SOFTMAX | PRODUCTS | FOLLOWED | {_FUSED, _MODULE, _FLEX} | _PLACES | _UNSEEN
 
 _FUSED_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
@@ -76,6 +77,10 @@ class Listener(Protocol):
     def layer(self) -> str | None:
         """The module whose forward is running; None outside the model."""
 
+    @property
+    def has_sinks(self) -> bool:
+        """Whether that module has learned sinks."""
+
     def attention(self, seen: Seen) -> bool:
         """Handle attention; return False if it cannot be identified."""
 
@@ -107,13 +112,17 @@ class AttentionMode(TorchFunctionMode):
             return func(*args, **kwargs)
         if name == _MODULE:
             return self._module(func, args, kwargs)
-        if name in _FLEX or name in _UNSEEN:
+        if name in _UNSEEN or (name == _FLEX and self._listener.has_sinks):
             raise self._refusal(name)
         eager = self._listener.eager
         if name in FOLLOWED and eager.idle:
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        if name == _FUSED:
+        if name == _FLEX:
+            key, value = args[1:3]
+            seen = Seen(flex_rows(args), key.shape[-2], result[0], value, self._heads)
+            self._listener.attention(seen)
+        elif name == _FUSED:
             self._fused(args, kwargs, result)
         elif name in SOFTMAX:
             eager.begin(self._listener.layer, args, kwargs, result)
@@ -184,16 +193,15 @@ class AttentionMode(TorchFunctionMode):
 
     def _refusal(self, name: str) -> CaptureError:
         name = name.removesuffix(".default")
-        kernel = "flex_attention" if name in _FLEX else name
         if name in _PACKED:
             return CaptureError(
-                f"AttentionRecorder: layer {self._listener.layer!r} uses {kernel}, for texts "
+                f"AttentionRecorder: layer {self._listener.layer!r} uses {name}, for texts "
                 "packed into one row. It keeps no weights.\n"
                 '  Load a Hugging Face model with attn_implementation="sdpa" or "eager", which pad '
                 "texts instead."
             )
         return CaptureError(
-            f"AttentionRecorder: layer {self._listener.layer!r} uses {kernel}, whose weights "
+            f"AttentionRecorder: layer {self._listener.layer!r} uses {name}, whose weights "
             "cannot be seen.\n"
             '  Load a Hugging Face model with attn_implementation="sdpa"; elsewhere use\n'
             "  torch.nn.functional.scaled_dot_product_attention with a mask."

@@ -116,8 +116,8 @@ def why_nothing(
     others = f"  softmaxes without values: {'; '.join(alone[:8])}\n" if alone else ""
     return (
         f"{head}.\n{others}"
-        "  What is seen: scaled_dot_product_attention, nn.MultiheadAttention, and a softmax "
-        "over the last axis that multiplies the values.\n"
+        "  What is seen: scaled_dot_product_attention, flex_attention, nn.MultiheadAttention, and "
+        "a softmax over the last axis that multiplies the values.\n"
         '  A model with another kernel may take attn_implementation="sdpa" or "eager". '
         "Scripted functions cannot be seen."
     )

@@ -45,10 +45,11 @@ class AttentionRecorder:
     self_attn slice(0, 4, None) (3, 2, 4, 6) 1.0
     self_attn slice(4, 6, None) (3, 2, 2, 6) 1.0
 
-    It sees ``scaled_dot_product_attention`` (fused kernels), ``nn.MultiheadAttention`` and
-    ``nn.TransformerEncoder`` (their fast paths too), and attention written out as a softmax over
-    the last axis whose result multiplies the values. Weights are computed only on request, in
-    chunks of queries, so the full batch × heads × queries × keys array is never in memory.
+    It sees ``scaled_dot_product_attention`` (fused kernels), ``flex_attention``,
+    ``nn.MultiheadAttention`` and ``nn.TransformerEncoder`` (their fast paths too), and attention
+    written out as a softmax over the last axis whose result multiplies the values. Weights are
+    computed only on request, in chunks of queries, so the full batch × heads × queries × keys array
+    is never in memory.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class AttentionRecorder:
         A layer does not exist, or a layer with an exact name showed no attention.
     CaptureError
         No attention was seen; the message says why. Or the model has attention that cannot be seen:
-        scripted or traced modules, ``flex_attention``, nested tensors, forwards in other threads.
+        scripted or traced modules, packed texts, nested tensors, forwards in other threads.
 
     Warns
     -----
@@ -184,6 +185,11 @@ class AttentionRecorder:
         if not self._frames.stack or in_backward():
             return None
         return self._frames.stack[-1].name
+
+    @property
+    def has_sinks(self) -> bool:
+        """Whether that module has learned sinks, which flex_attention applies after its kernel."""
+        return "sinks" in self._frames.stack[-1].module._parameters
 
     def attention(self, seen: Seen) -> bool:
         """Pass on attention; False if its heads cannot be distinguished from its batch."""
