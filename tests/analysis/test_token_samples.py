@@ -177,6 +177,46 @@ def test_layers_with_other_positions():
         )  # fmt: skip
 
 
+def test_heads_of_a_text_are_features():
+    """(B, N, heads, d) has the tokens of its mask; so has every layer of Qwen3 but the head."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(
+        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=1, head_dim=8,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    model, data = transformers.Qwen3Model(config).eval(), texts("left", 8)
+    layers = ["layers.0.self_attn.q_proj", "layers.0.self_attn.q_norm"]
+    found = repsim.compare(model, data=data, layers=layers, samples="tokens", **QUIET)
+    assert found.attrs["n_samples"] == sum(int(b["attention_mask"].sum()) for b in data)
+    assert found.cka[0, 1] > 0.9  # a norm of each head keeps most of it
+
+
+def test_tokens_in_windows_are_in_another_order():
+    """Windows hold the tokens of a map, not row by row: as many tokens are not the same tokens."""
+
+    class Windows(nn.Module):
+        """A map (n, 4, 4, D) in four windows, and back."""
+
+        def __init__(self):
+            super().__init__()
+            self.embed, self.attend, self.back = nn.Linear(3, 5), nn.Linear(5, 5), nn.Linear(5, 4)
+
+        def forward(self, x):
+            x = self.embed(x).unflatten(1, (2, 2)).unflatten(3, (2, 2)).transpose(2, 3)
+            x = self.attend(x.reshape(-1, 4, 5)).reshape(-1, 2, 2, 2, 2, 5)
+            return self.back(x.transpose(2, 3).reshape(-1, 4, 4, 5))
+
+    torch.manual_seed(0)
+    model, data = Windows(), [torch.randn(6, 4, 4, 3) for _ in range(2)]
+    options = {"data": data, "samples": "tokens", **QUIET}
+    with pytest.warns(repsim.RepsimWarning, match=r"attend .*: its tokens are in 4 windows or cro"):
+        found = repsim.compare(model, **options)
+    assert found.layer_x.values.tolist() == ["embed", "back"]
+    with pytest.raises(repsim.CaptureError, match="tokens of layer 'attend' are in another order"):
+        repsim.compare(model, layers=["embed", "attend"], **options)
+
+
 def test_data_scale_of_tokens():
     data = texts("left", 8)
     options = {"layers": ["0", "2"], "forward": ids_of, "samples": "tokens", **QUIET}

@@ -173,6 +173,7 @@ def extract(
     tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
     to_host = ToHost(BoundTransform("extract", transform, model, masks), dtype, tokens)
     recorder = Recorder(model, layers, transform=to_host, select=select, batch_dim=batch_dim)
+    to_host.transform.follow(recorder.axes)
     store = ActivationStore(
         out,
         operation="extract",

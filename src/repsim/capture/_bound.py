@@ -12,6 +12,7 @@ from repsim.capture._masks import Masks
 from repsim.capture._output import UnusableOutput
 from repsim.capture._reduce import Reducer
 from repsim.capture._transform import Transform, resolve_transform
+from repsim.capture.samples._axes import BatchAxis
 from repsim.capture.tokens._axes import PositionAxes
 
 __all__ = ["BoundTransform"]
@@ -45,6 +46,7 @@ class BoundTransform:
         self._wants_layer = getattr(self.function, "wants_layer", False)
         self._wants_batch = getattr(self.function, "wants_batch", False)
         self._batch: Any = None
+        self._samples: BatchAxis | None = None
         self._warned = False
 
     @property
@@ -57,6 +59,10 @@ class BoundTransform:
         """Whether the result of one tensor may differ by layer or batch."""
         known = self.function is None or isinstance(self.function, Reducer)
         return self.masks.by_layer or (not known and (self._wants_layer or self._wants_batch))
+
+    def follow(self, samples: BatchAxis) -> None:
+        """Learn from the recorder of these outputs which rows were folded into samples."""
+        self._samples = samples
 
     def start(self, batch: Any) -> None:
         """Start the next batch, in the form that the model gets."""
@@ -90,6 +96,15 @@ class BoundTransform:
         if self.function is not None and not isinstance(self.function, Reducer):
             tensor = self(tensor, layer, call)
         shape = tuple(tensor.shape)
+        rows = 1 if self._samples is None else self._samples.rows_of(layer, call)
+        if rows > 1 and shape[1:-1] != (rows,):
+            raise UnusableOutput(
+                f"{self._operation}: the tokens of layer {layer!r} are in another order.\n"
+                f"  it returned {rows} rows for each sample, such as windows or crops, each with "
+                f"tokens of its own\n"
+                f"  Choose layers outside of windows.",
+                brief=f"{shape}: its tokens are in {rows} windows or crops",
+            )
         if not 3 <= tensor.ndim <= 5:
             raise UnusableOutput(
                 f"{self._operation}: layer {layer!r} has no tokens: it returned {shape}.\n"
@@ -97,8 +112,12 @@ class BoundTransform:
                 f"  Choose other layers.",
                 brief=f"{shape}: it has no tokens",
             )
-        sequence = tensor.movedim(1, -1) if self._features_first(tensor, layer) else tensor
-        sequence = sequence.flatten(1, -2)
+        mask = self.masks.of(layer)
+        if mask is not None and tuple(mask.shape) == shape[:2]:
+            sequence = tensor.flatten(2)  # of a text, all else is features: heads, and their widths
+        else:
+            first = self._features_first(tensor, layer)
+            sequence = (tensor.movedim(1, -1) if first else tensor).flatten(1, -2)
         return sequence, self.masks.aligned(layer, sequence, 'samples="tokens"')
 
     def _reduced(self, reducer: Reducer, tensor: Tensor, layer: str, call: int) -> Tensor:

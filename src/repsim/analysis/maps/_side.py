@@ -115,6 +115,7 @@ class RecordedSide:
             batch_dim=options.batch_dim,
         )
         self._recorder.enabled = False
+        self._transform.follow(self._recorder.axes)
 
     @property
     def chosen(self) -> list[str]:

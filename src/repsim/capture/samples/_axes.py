@@ -215,6 +215,10 @@ class BatchAxis:
             return self._pinned
         return self._input[0]
 
+    def rows_of(self, layer: str, call: int) -> int:
+        """Return how many rows of a call are of one sample: 1, or its windows, crops, patches."""
+        return max((found.rows for found in self._found(layer, call) if found), default=1)
+
     def _found(self, layer: str, call: int) -> Set[SampleAxis | None]:
         """Return the evidence about a call, or nothing.
 
