@@ -145,3 +145,30 @@ def test_every_sequence_has_its_own_mask():
         residual_ratios(model, data, mask={**masks, "head": None}, **QUIET)
     with pytest.raises(InputError, match="mask='other' is not in the batch"):
         residual_ratios(model, data, mask="other", **QUIET)
+
+
+def test_tokens_of_all_texts_along_one_axis():
+    """Some models flatten (samples, tokens, D) to (samples · tokens, D) inside a block."""
+
+    class Flat(nn.Module):
+        def __init__(self, flat):
+            super().__init__()
+            self.embed, self.mlp, self.flat = nn.Embedding(50, 4), nn.Linear(4, 4), flat
+
+        def forward(self, input_ids, attention_mask):
+            x = self.embed(input_ids)
+            shape = x.shape
+            if self.flat:
+                x = x.reshape(-1, 4)
+            return (x + self.mlp(x)).view(shape)
+
+    data = [
+        {key: batch[key] for key in ("input_ids", "attention_mask")}
+        for batch in (*texts("left", batches=1, longest=7), *texts("right", batches=1, longest=12))
+    ]
+    results = []
+    for flat in (False, True):
+        torch.manual_seed(0)
+        results.append(residual_ratios(Flat(flat), data, **QUIET))
+    same(*results)
+    assert results[1].attrs["n_samples"] == 8

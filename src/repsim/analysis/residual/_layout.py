@@ -22,17 +22,24 @@ __all__ = ["Layout", "Layouts", "StreamAxes"]
 
 @dataclass(frozen=True)
 class Layout:
-    """The axes of samples, tokens and channels of the summands of a site."""
+    """The axes of samples, tokens and channels of the summands of a site.
+
+    Attributes
+    ----------
+    samples : int
+        The number of samples. Axis `batch` may hold the tokens of each as further rows.
+    """
 
     batch: int
     channels: int
     positions: tuple[int, ...]
     n_prefix: int
+    samples: int
 
     def tokens(self, x: Tensor) -> Tensor:
         """Return (samples, tokens, channels), in float32 at least."""
         x = x.movedim((self.batch, self.channels), (0, -1))
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        x = x.reshape(self.samples, -1, x.shape[-1])
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -52,6 +59,11 @@ class StreamAxes:
     ) -> None:
         self._operation, self._what = operation, what
         self._batch_dim, self._channel_dim = batch_dim, channel_dim
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether the caller passed the axis of the samples."""
+        return self._batch_dim is not None
 
     def of(
         self, label: str, shape: tuple[int, ...], channels: int | None, finder: SiteFinder
@@ -139,12 +151,23 @@ class Layouts:
     def of(self, site: ResidualSite, join: Join, finder: SiteFinder) -> Layout:
         """Return the layout, or raise a CaptureError or an InputError that asks for it."""
         shape = site.shape
+        if (n := self._rows_of_texts(shape, finder)) is not None:
+            tokens = shape[0] // n
+            n_prefix = self._n_prefix(site, join, tokens, finder.text_lengths)
+            return Layout(0, 1, (tokens,), n_prefix, n)
         batch, channels = self._axes.of(site.label, shape, join.channels, finder)
         positions = tuple(size for i, size in enumerate(shape) if i not in (batch, channels))
         sequence = len(positions) == 1 and channels == len(shape) - 1
         lengths = finder.text_lengths
         n_prefix = self._n_prefix(site, join, positions[0], lengths) if sequence else 0
-        return Layout(batch, channels, positions, n_prefix)
+        return Layout(batch, channels, positions, n_prefix, shape[batch])
+
+    def _rows_of_texts(self, shape: tuple[int, ...], finder: SiteFinder) -> int | None:
+        """Return n if the rows of (n · tokens, channels) are the tokens of n texts, as in OPT."""
+        n = finder.batch_size
+        if self._axes.is_declared or len(shape) != 2 or not n or shape[0] == n or shape[0] % n:
+            return None
+        return n if shape[0] // n in finder.text_lengths else None
 
     def _n_prefix(
         self, site: ResidualSite, join: Join, n_tokens: int, text_lengths: set[int]

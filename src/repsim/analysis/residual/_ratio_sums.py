@@ -35,9 +35,9 @@ class _SiteSums:
         self.layout = layout
         self._parts: Tensor | None = None  # (statistics and the number of samples, tokens)
 
-    def add(self, join: Join, mask: Tensor | None) -> Tensor:
+    def add(self, join: Join, layout: Layout, mask: Tensor | None) -> Tensor:
         """Add a batch; return whether the norms of its real tokens are finite."""
-        z, f, *summands = map(self.layout.tokens, (join.skip, join.branch, *join.summands))
+        z, f, *summands = map(layout.tokens, (join.skip, join.branch, *join.summands))
         total = summands[0] + summands[1]
         norm_z, norm_f, norm_sum = (torch.linalg.vector_norm(x, dim=-1) for x in (z, f, total))
         by_z, by_f = _nonzero(norm_z), _nonzero(norm_f)
@@ -92,7 +92,7 @@ class RatioSums:
     def add(self, site: ResidualSite, call: int, join: Join) -> None:
         """Add the summands of one site in one forward."""
         key, layout = (site.label, call), self._layouts.of(site, join, self.finder)
-        self._rows = site.shape[layout.batch]
+        self._rows = layout.samples
         mask = self._masks.of(site.label) if layout.positions else None
         expected = (self._rows, math.prod(layout.positions))
         if mask is not None and tuple(mask.shape) != expected:
@@ -107,7 +107,7 @@ class RatioSums:
                 "  Bring all images to one size: tokens are averaged by their position."
             )
         mask = None if mask is None else mask.to(join.skip.device)
-        self._first_bad.add(site.label, sums.add(join, mask), self._batch)
+        self._first_bad.add(site.label, sums.add(join, layout, mask), self._batch)
         self._n_added += 1
 
     def end_batch(self) -> None:
