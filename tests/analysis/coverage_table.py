@@ -200,6 +200,10 @@ def ratios(model: nn.Module, f: Family, **hints: Any) -> Any:
     return repsim.residual_ratios(model, batches(f), **given, **quiet).ratio.isel(token=0)
 
 
+def influences(model: nn.Module, f: Family, **_: Any) -> Any:
+    return repsim.block_influence(model, batches(f), **quiet).influence
+
+
 def removed(model: nn.Module, f: Family, **_: Any) -> Any:
     def output(context: contextlib.AbstractContextManager[Any]) -> torch.Tensor:
         with torch.no_grad(), repsim.Recorder(model, f.blocks) as recorder, context:
@@ -225,6 +229,7 @@ ANALYSES: dict[str, Callable[..., Any]] = {
     "head_subset_cka": heads,
     "effective_receptive_field": fields,
     "residual_ratios": ratios,
+    "block_influence": influences,
     "without_residual": removed,
     "token_localization": localized,
     "linear_probe": probed,
