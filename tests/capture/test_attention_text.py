@@ -243,3 +243,19 @@ def test_flex_attention_with_learned_sinks_is_refused():
         AttentionRecorder(model, handle=lambda call: None),
     ):
         model(torch.randn(2, 4, 7, 8))
+
+
+def test_a_rollout_over_shifted_windows_is_refused():
+    """Two blocks of one stage of Swin: as many weights, and windows that do not coincide."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", depths=(2,), num_heads=(2,), embed_dim=16, img_size=56,
+        num_classes=3,
+    ).eval()  # fmt: skip
+    weights = recorded(model, torch.randn(3, 3, 56, 56))
+    assert [w.shape for w in weights] == [(12, 2, 49, 49)] * 2
+    with pytest.raises(repsim.InputError, match=r"(?s)12 maps    samples: 3.*windows shift"):
+        repsim.attention.rollout(weights, samples=3)
+    whole = torch.rand(3, 2, 49, 49).softmax(-1)
+    assert repsim.attention.rollout([whole, whole], samples=3).shape == (3, 49, 49)

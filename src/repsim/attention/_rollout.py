@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from array_api_compat import array_namespace, device
@@ -21,7 +22,7 @@ HEADS: dict[str, Callable[[Namespace, Array], Array]] = {
 """How to combine the heads of a layer into one map."""
 
 
-def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
+def rollout(layers: Iterable[Array], *, heads: str = "mean", samples: int | None = None) -> Array:
     """Attention rollout: the attention of all layers multiplied into one map over the input.
 
     >>> import numpy as np
@@ -51,6 +52,10 @@ def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
     heads : {"mean", "max", "min"}, default "mean"
         How to combine the heads of a layer into one map. The paper uses the mean. For the others,
         dividing by the row sums makes the rows distributions again.
+    samples : int, optional
+        The number of inputs of the model. With it, weights in windows are refused: Swin's have
+        samples × windows leading entries, and its windows shift from layer to layer, so that one
+        row is not the same token in two layers. The weights alone do not show that.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
     InputError
         No layers; layers of different tokens or leading axes, or with other keys than queries;
         negative entries or rows that do not sum to 1; NaN or infinity (``NonFiniteError``);
-        unknown `heads`.
+        unknown `heads`; more maps than `samples`.
 
     Notes
     -----
@@ -95,6 +100,14 @@ def rollout(layers: Iterable[Array], *, heads: str = "mean") -> Array:
                 f"rollout: queries and keys must be the same tokens.\n"
                 f"  {describe(name, weights)}\n"
                 f"  Rollout is defined for self-attention."
+            )
+        maps = math.prod(a.shape[:-3])
+        if samples is not None and maps != samples:
+            raise InputError(
+                f"rollout: each layer must have one map for each sample.\n"
+                f"  {describe(name, weights)} → {maps} maps    samples: {samples}\n"
+                f"  Attention in windows has no rollout: windows shift from layer to layer, and a "
+                f"row is another token in each."
             )
         mixed = HEADS[heads](xp, a)
         if out is not None:
