@@ -113,6 +113,40 @@ class TestRowsOfASample:
             stored["windows"].values.reshape(48, 12), stored["out"].values
         )
 
+    @each("windows", [(4, 4), (16,)])
+    def test_means_are_over_all_of_them(self, windows):
+        class Windowed(nn.Module):
+            """Four windows of a map, channels last or as tokens."""
+
+            def __init__(self):
+                super().__init__()
+                self.patches = nn.Conv2d(3, 6, 4, stride=4)
+                self.inside, self.out = nn.Linear(6, 6), nn.Identity()
+
+            def forward(self, x):
+                x = self.patches(x).permute(0, 2, 3, 1).reshape(-1, 2, 4, 2, 4, 6)
+                x = self.inside(x.transpose(2, 3).reshape(-1, *windows, 6))
+                return self.out(x.reshape(-1, 64, 6).mean(1))
+
+        net, data = Windowed(), rows(16, 3, 32, 32)
+        result = compare(net, data=data, transform="mean", **quiet)
+        np.testing.assert_allclose(result.cka.sel(layer_x="inside", layer_y="out"), 1, atol=1e-6)
+        with pytest.raises(CaptureError, match=r"inside: \(16, .*(windows|takes tokens)"):
+            compare(net, data=data, transform="first", **quiet)
+
+    def test_means_of_maps_are_over_all_crops(self):
+        class Crops(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.out = nn.Conv2d(3, 4, 3, padding=1), nn.Identity()
+
+            def forward(self, x):
+                y = self.conv(torch.cat([x[..., :4], x[..., 4:]]))
+                return self.out(y.unflatten(0, (2, len(x))).mean((0, 3, 4)))
+
+        result = compare(Crops(), data=rows(16, 3, 8, 8), transform="mean", **quiet)
+        np.testing.assert_allclose(result.cka.values, 1, atol=1e-6)
+
     def test_rows_that_values_do_not_place_are_left_out(self):
         class Mixed(Windows):
             def forward(self, x):
@@ -202,12 +236,44 @@ class TestBatchesOfAnyForm:
         result = compare(Packed(), data=data, **quiet)
         assert result.attrs["n_samples"] == 36
         assert layers_of(result) == ["patches", "pooled"]
+        with pytest.raises(CaptureError, match=r"differ in size"):
+            uneven = torch.tensor([[1, 4, 4]] * 10 + [[1, 4, 2], [1, 4, 6]])
+            compare(Packed(), data=[*data, {**data[0], "grid_thw": uneven}], **quiet)
         # Images of different sizes cannot be features of one length.
         uneven = torch.tensor([[1, 4, 4]] * 10 + [[1, 4, 2], [1, 4, 6]])
         data = [{"pixel_values": x, "grid_thw": uneven} for x in rows(192, 6)]
         with pytest.warns(RepsimWarning, match=r"patches \(192, 5\)"):
             result = compare(Packed(), data=data, batch_size=12, layers="p*", **quiet)
         assert layers_of(result) == ["pooled"]
+
+    def test_the_vision_tower_of_qwen2_vl(self):
+        pytest.importorskip("transformers")
+        from transformers.models.qwen2_vl import modeling_qwen2_vl as qwen
+        from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
+
+        torch.manual_seed(0)
+        config = Qwen2VLVisionConfig(
+            depth=1, embed_dim=16, hidden_size=16, num_heads=2, patch_size=4, mlp_ratio=2
+        )
+        net = qwen.Qwen2VisionTransformerPretrainedModel(config).eval()
+        grid = torch.tensor([[1, 4, 4]] * 12)
+        data = [{"hidden_states": x, "grid_thw": grid} for x in rows(192, 96)]
+        layers = ["patch_embed", "blocks.0", "merger"]
+        result = compare(net, data=data, layers=layers, **quiet)
+        assert result.attrs["n_samples"] == 36
+        # One by one, the same images have the same features.
+        acc = repsim.MinibatchCKA()
+        for batch in data:
+            found = {}
+            for layer in layers:
+                parts = []
+                for image in batch["hidden_states"].split(16):
+                    with torch.no_grad(), repsim.Recorder(net, layer, batch_dim=0) as rec:
+                        net(image, grid_thw=grid[:1])
+                    parts.append(rec[layer].flatten())
+                found[layer] = torch.stack(parts)
+            acc.update(found)
+        np.testing.assert_allclose(result.cka.values, acc.compute().values, atol=1e-5)
 
     def test_the_nodes_of_graphs_ask(self):
         class Graphs(nn.Module):

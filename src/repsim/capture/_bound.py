@@ -96,15 +96,7 @@ class BoundTransform:
         if self.function is not None and not isinstance(self.function, Reducer):
             tensor = self(tensor, layer, call)
         shape = tuple(tensor.shape)
-        rows = 1 if self._samples is None else self._samples.rows_of(layer, call)
-        if rows > 1 and shape[1:-1] != (rows,):
-            raise UnusableOutput(
-                f"{self._operation}: the tokens of layer {layer!r} are in another order.\n"
-                f"  it returned {rows} rows for each sample, such as windows or crops, each with "
-                f"tokens of its own\n"
-                f"  Choose layers outside of windows.",
-                brief=f"{shape}: its tokens are in {rows} windows or crops",
-            )
+        self._check_order(shape, layer, call)
         if not 3 <= tensor.ndim <= 5:
             raise UnusableOutput(
                 f"{self._operation}: layer {layer!r} has no tokens: it returned {shape}.\n"
@@ -120,11 +112,25 @@ class BoundTransform:
             sequence = (tensor.movedim(1, -1) if first else tensor).flatten(1, -2)
         return sequence, self.masks.aligned(layer, sequence, 'samples="tokens"')
 
+    def _check_order(self, shape: tuple[int, ...], layer: str, call: int) -> None:
+        """Raise if tokens of one sample are in windows or crops: none is the first of all."""
+        rows = 1 if self._samples is None else self._samples.rows_of(layer, call)
+        if rows > 1 and shape[1:-1] != (rows,):
+            raise UnusableOutput(
+                f"{self._operation}: the tokens of layer {layer!r} are in another order.\n"
+                f"  it returned {rows} rows for each sample, such as windows or crops, each with "
+                f"tokens of its own\n"
+                f"  Choose layers outside of windows.",
+                brief=f"{shape}: its tokens are in {rows} windows or crops",
+            )
+
     def _reduced(self, reducer: Reducer, tensor: Tensor, layer: str, call: int) -> Tensor:
         """Apply a reducer of positions to the real positions of an output."""
         if tensor.ndim not in reducer.ndims or tensor.ndim < 3:
             return reducer(tensor, layer, call)
         shape = tuple(tensor.shape)
+        if max(reducer.ndims) == 3:  # it takes one token
+            self._check_order(shape, layer, call)
         features_first = False
         if tensor.ndim == 3 or self.masks.of(layer) is None:
             features_first = self._features_first(tensor, layer)

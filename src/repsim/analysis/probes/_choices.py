@@ -101,10 +101,11 @@ class TokenChoices:
     def __call__(self, tensor: Tensor, layer: str, call: int) -> ChosenTokens:
         """Return the chosen tokens of one output; tokens that it lacks are left out."""
         if not 2 <= tensor.ndim <= 4:
-            raise CaptureError(
+            raise UnusableOutput(
                 f"{self._operation}: layer {layer!r} returned {tuple(tensor.shape)}.\n"
                 "  A probe takes vectors (B, D), tokens (B, N, D) or maps (B, C, H, W).\n"
-                "  Leave the layer out, or pass select= to make one of these of its output."
+                "  Leave the layer out, or pass select= to make one of these of its output.",
+                brief=f"{tuple(tensor.shape)}: a probe takes vectors, tokens or maps",
             )
         wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
         if self._labelled is not None:
