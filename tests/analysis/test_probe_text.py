@@ -210,6 +210,30 @@ def test_batches_of_other_lengths_and_without_labels(llama):
     np.testing.assert_allclose(with_empty.standard_error, whole.standard_error)
 
 
+def test_stored_tokens_are_probed_as_those_of_the_model(llama, tmp_path):
+    """Rows of a store that are tokens: sequences are held out, errors are by sequence."""
+    data = {name: of_tokens("left", seed, ignored=False) for name, seed in (("a", 0), ("b", 1))}
+    stored, labels = {}, {}
+    for name, batches in data.items():
+        inputs = [{k: v for k, v in b.items() if k != "labels"} for b in batches]
+        stored[name] = repsim.extract(
+            llama, inputs, [LAYER], out=tmp_path / f"{name}.zarr", samples="tokens", progress=False
+        )
+        labels[name] = np.concatenate([
+            row[mask.bool()].numpy()
+            for b in batches
+            for row, mask in zip(b["labels"], b["attention_mask"], strict=True)
+        ])  # fmt: skip
+    args = (stored["a"], labels["a"], stored["b"], labels["b"])
+    got = repsim.probe_activations(*args, ridges=RIDGES)
+    want = linear_probe(llama, data["a"], data["b"], layers=[LAYER], tokens="all", **OPTIONS)
+    same(got, want)
+    np.testing.assert_allclose(got.standard_error, want.standard_error)
+    assert got.attrs["n_holdout"] == want.attrs["n_holdout"]
+    with pytest.raises(InputError, match="probe_activations: shots counts samples"):
+        repsim.probe_activations(*args, ridges=RIDGES, shots=3)
+
+
 # -- what can go wrong ----------------------------------------------------------------------------
 
 

@@ -102,8 +102,10 @@ def probe_activations(
     Notes
     -----
     Layers are read once, one after the other, one block of rows at a time. The memory is that of
-    one layer: min(n, p)·p and the held-out features, holdout·n·p. Invariances and cost are those of
-    :func:`repsim.linear_probe`.
+    one layer: min(n, p)·p and the held-out features, holdout·n·p. If the rows are tokens
+    (``extract(samples="tokens")``), whole sequences are held out, and the standard error is by
+    sequence, as with labels of tokens in :func:`repsim.linear_probe`. Invariances and cost are
+    those of :func:`repsim.linear_probe`.
 
     References
     ----------
@@ -124,8 +126,9 @@ def probe_activations(
             f"  Store both with the same model, layers and transform."
         )
     truth = class_numbers(OPERATION, train_labels, n_classes, "train")
-    split = HoldoutSplit(holdout, shots)
-    fit, hold = split.take(truth)
+    sequences, tested_sequences = _sequences(train), _sequences(test)
+    split = HoldoutSplit(holdout, shots, of_tokens=sequences is not None)
+    fit, hold = split.take(truth, sequences)
     classes = split.check(OPERATION, n_classes, hold=holdout > 0)
     answers = class_numbers(OPERATION, test_labels, classes, "test")
     for side, sources, given in (("train", fitted, train_labels), ("test", tested, test_labels)):
@@ -142,9 +145,11 @@ def probe_activations(
                 inside = [rows[(rows >= part.start) & (rows < part.stop)] for rows in (fit, hold)]
                 if any(map(len, inside)):
                     probe.add(values, truth[part], *(rows - part.start for rows in inside))
-            found[layer] = probe.choose(ridges, classes, standardize=standardize)
-            for part, values in _blocks(new):
-                found[layer].add(values, answers[part])
+            tested_one = probe.choose(ridges, classes, standardize=standardize)
+            hits = [tested_one.hits(values, answers[part]) for part, values in _blocks(new)]
+            if tested_sequences is not None:
+                tested_one.add_sequences(np.concatenate(hits, axis=-1), tested_sequences)
+            found[layer] = tested_one
     counts = np.bincount(answers, minlength=classes)
     return probe_result(found, [TOKEN], len(answers)).assign_attrs(
         n_train=int(split.fitted.sum() + split.held.sum()),
@@ -158,6 +163,15 @@ def probe_activations(
         standardize=int(standardize),
         repsim_version=__version__,
     )
+
+
+def _sequences(layers: Mapping[str, Any]) -> IntArray | None:
+    """Return the number of each row's sequence, if the rows are tokens of a store."""
+    for x in layers.values():
+        named = getattr(x, "coords", {}).get("sequence")
+        if named is not None and named.dims == x.dims[:1]:
+            return np.unique(named.values, return_inverse=True)[1].astype(np.int64)
+    return None
 
 
 def _blocks(source: Source) -> Iterator[tuple[slice, Tensor]]:

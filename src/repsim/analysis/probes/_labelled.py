@@ -138,11 +138,15 @@ class HoldoutSplit:
         h, the part of each class that is held out, in [0, 1).
     shots : int, optional
         Use this number of first samples of each class; by default all.
+    of_tokens : bool, default False
+        Whether the samples are tokens. Tokens of one sequence are dependent, so whole sequences are
+        held out.
     """
 
-    def __init__(self, holdout: float, shots: int | None) -> None:
+    def __init__(self, holdout: float, shots: int | None, *, of_tokens: bool = False) -> None:
         self._holdout = holdout
         self._shots = shots
+        self._of_tokens = of_tokens
         self.fitted: IntArray = np.zeros(0, np.int64)  # samples of each class
         self.held: IntArray = np.zeros(0, np.int64)
         self._sequences = 0  # of tokens
@@ -168,8 +172,7 @@ class HoldoutSplit:
         labels : numpy.ndarray of int64, shape (n,)
             Their classes.
         sequences : numpy.ndarray of int64, shape (n,), optional
-            The number of the sequence of each, if these are tokens. Tokens of one sequence are
-            dependent, so whole sequences are held out.
+            The number of the sequence of each, if these are tokens.
         """
         if sequences is not None:
             return self._take_sequences(labels, sequences)
@@ -197,6 +200,9 @@ class HoldoutSplit:
 
     def check(self, operation: str, n_classes: int | None, *, hold: bool) -> int:
         """Return the number of classes, or raise an error that says which samples are missing."""
+        if self._of_tokens:
+            self._check_sequences(operation)
+            hold = False  # a sequence may lack a rare class of tokens
         classes = self.n_classes if n_classes is None else n_classes
         fitted = np.pad(self.fitted, (0, classes - self.n_classes))
         held = np.pad(self.held, (0, classes - self.n_classes))
@@ -225,6 +231,19 @@ class HoldoutSplit:
                     "will do. Classes are numbered from 0."
                 )
         return classes
+
+    def _check_sequences(self, operation: str) -> None:
+        if self._shots is not None:
+            raise InputError(
+                f"{operation}: shots counts samples, and these are tokens of sequences.\n"
+                f"  got shots={self._shots}\n  Pass fewer sequences instead."
+            )
+        if self._holdout > 0 and not self.held.sum():
+            raise InputError(
+                f"{operation}: no sequence of train is held out.\n"
+                f"  holdout={self._holdout}: the part of the sequences must come to one\n"
+                "  Bring more of them, or hold out more."
+            )
 
 
 def _classes(which: IntArray) -> str:

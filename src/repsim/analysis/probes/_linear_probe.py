@@ -180,21 +180,13 @@ def linear_probe(
     options = TokenOptions("linear_probe", prefix=prefix)
     choices = TokenChoices(options, model, tokens, Masks("linear_probe", mask))
     recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
-    if choices.are_samples and shots is not None:
-        raise InputError(
-            'linear_probe: shots counts samples, and with tokens="all" tokens have the labels.\n'
-            f"  got shots={shots}\n  Pass fewer sequences instead."
-        )
-    split = HoldoutSplit(holdout, shots)
+    split = HoldoutSplit(holdout, shots, of_tokens=choices.are_samples)
     samples = SampleFinder("linear_probe", batch_size)
     vectors = Vectors(model, recorder, choices, labels, samples, prepare, forward)
     with as_found(model), choices.watching(), recorder:
         with each_batch("linear_probe", train, progress=progress) as batches:
             training = _train(vectors, batches, split, n_classes)
-        # Whole sequences are held out, which may lack a rare class of tokens.
-        hold = holdout > 0 and not choices.are_samples
-        classes = split.check("linear_probe", n_classes, hold=hold)
-        _check_held(split, holdout)
+        classes = split.check("linear_probe", n_classes, hold=holdout > 0)
         options.check_used()
         choices.masks.check_used()
         _report_unknown(choices)
@@ -246,15 +238,6 @@ def _test(
         for layer, values in vectors.of(batch):
             tested[layer].add(values, batch.labels, batch.sequences)
     return counts
-
-
-def _check_held(split: HoldoutSplit, holdout: float) -> None:
-    if holdout > 0 and not split.held.sum():
-        raise InputError(
-            "linear_probe: no sequence of train is held out.\n"
-            f"  holdout={holdout}: the part of the sequences must come to one\n"
-            "  Bring more of them, or hold out more."
-        )
 
 
 def _report_unknown(choices: TokenChoices) -> None:

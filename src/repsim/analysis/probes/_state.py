@@ -20,6 +20,7 @@ from repsim.streaming import LinearClassifier, RidgeStatistics
 __all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_ridges"]
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Hits: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 RIDGES = tuple(2.0**k for k in range(-10, 21, 2))
@@ -53,12 +54,22 @@ class TestedProbe:
         """Count the hits in a batch (T, n, p), with the number of each sample's sequence."""
         if self.classifier is None or not len(labels):
             return
-        hits = to_numpy(self.classifier.predict(values)) == labels
-        self.correct += hits.sum(-1)
+        hits = self.hits(values, labels)
         if sequences is not None:
-            _, at, counts = np.unique(sequences, return_inverse=True, return_counts=True)
-            sums = np.stack([np.bincount(at, row, len(counts)) for row in hits])
-            self.by_sequence.add(torch.from_numpy(sums), torch.from_numpy(counts))
+            self.add_sequences(hits, sequences)
+
+    def hits(self, values: Tensor, labels: IntArray) -> Hits:
+        """Count the hits in rows (T, n, p), and return which rows these are, (T, n)."""
+        assert self.classifier is not None
+        hits: Hits = to_numpy(self.classifier.predict(values)) == labels
+        self.correct += hits.sum(-1)
+        return hits
+
+    def add_sequences(self, hits: Hits, sequences: IntArray) -> None:
+        """Add the hits (T, n) of whole sequences, by the number of each row's sequence."""
+        _, at, counts = np.unique(sequences, return_inverse=True, return_counts=True)
+        sums = np.stack([np.bincount(at, row, len(counts)) for row in hits])
+        self.by_sequence.add(torch.from_numpy(sums), torch.from_numpy(counts))
 
 
 @dataclass
