@@ -48,7 +48,9 @@ def test_the_draw_is_that_of_compare_and_of_no_batch(tmp_path):
     expected = repsim.MinibatchCKA()
     for rows in (slice(0, 10), slice(10, 20)):
         expected.update({name: stored[name][rows].values for name in ("0", "2")})
-    found = repsim.compare(model, data=data, layers=["0", "2"], forward=ids_of, **options, **QUIET)
+    found = repsim.compare(
+        model, data=data, layers=["0", "2"], forward=ids_of, pairs="all", **options, **QUIET
+    )
     np.testing.assert_allclose(found.cka, expected.compute(), atol=1e-6)
 
 

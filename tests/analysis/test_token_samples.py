@@ -54,7 +54,7 @@ def llama():
 
 def test_values_are_those_of_the_gathered_rows():
     x, y, data = encoder(0), encoder(1, width=5), texts("left", 8)
-    options = {"data": data, "forward": ids_of, "samples": "tokens", **QUIET}
+    options = {"data": data, "forward": ids_of, "samples": "tokens", "pairs": "all", **QUIET}
     with pytest.warns(repsim.RepsimWarning, match="one batch has no spread"):
         one = repsim.compare(x, y, layers=["1"], **{**options, "data": data[:1]})
     rows = gathered(x, data[:1], 1)[0], gathered(y, data[:1], 1)[0]
@@ -87,19 +87,72 @@ def test_the_same_texts_padded_on_either_side(llama):
         assert most is None or found.attrs["n_samples"] == 3 * most
 
 
+def test_pairs_of_different_inputs():
+    """The residual of least squares K_ij ~ a_i + a_j over tokens i, j of different inputs."""
+    x, y, data = encoder(0), encoder(1, width=5), texts("left", 5)
+    options = {"data": data, "layers": ["1"], "forward": ids_of, "samples": "tokens", **QUIET}
+    found = repsim.compare(x, y, **options)
+    sums = np.zeros(3)
+    for a, b, batch in zip(gathered(x, data, 1), gathered(y, data, 1), data, strict=True):
+        of = np.repeat(np.arange(5), batch["attention_mask"].sum(1))
+        i, j = np.nonzero(of[:, None] != of)
+        design = np.zeros((len(i), len(of)))
+        design[np.arange(len(i)), i] += 1
+        design[np.arange(len(i)), j] += 1
+        rest = []
+        for rows in (a, b):
+            pairs = (rows @ rows.T)[i, j]
+            rest.append(pairs - design @ np.linalg.lstsq(design, pairs, rcond=None)[0])
+        sums += [rest[0] @ rest[1], rest[0] @ rest[0], rest[1] @ rest[1]]
+    assert found.cka.item() == pytest.approx(sums[0] / np.sqrt(sums[1] * sums[2]), abs=1e-5)
+    assert found.attrs["pairs"] == "between"
+    # With one token a text, this is the unbiased CKA of these tokens.
+    data = [
+        {"input_ids": torch.randint(100, (9, 1)), "attention_mask": torch.ones(9, 1).long()}
+        for _ in range(3)
+    ]
+    one, every = (
+        repsim.compare(x, y, **{**options, "data": data}, pairs=pairs)
+        for pairs in ("between", "all")
+    )
+    assert one.cka.item() == pytest.approx(every.cka.item(), abs=1e-6)
+
+
+def test_half_of_the_tokens_in_one_text_and_too_few_texts():
+    x, data = encoder(0), texts("left", 4, longest=12, batches=3)
+    for batch in data:
+        batch["attention_mask"][:] = 0
+        for row, length in enumerate((6, 2, 2, 2)):
+            batch["attention_mask"][row, -length:] = 1
+    options = {"layers": ["0", "1"], "forward": ids_of, "samples": "tokens", **QUIET}
+    found = repsim.compare(x, data=data, **options)
+    np.testing.assert_allclose(np.diagonal(found.cka), 1, atol=1e-6)
+    data.append({name: value[:3] for name, value in data[0].items()})
+    with pytest.warns(repsim.RepsimWarning, match=r"1 batch\(es\) of fewer than 4 samples"):
+        same = repsim.compare(x, data=data, **options)
+    np.testing.assert_array_equal(found.cka, same.cka)
+
+
 def test_independent_texts_of_equal_lengths(llama):
-    data = []
-    for x, y in zip(texts("right", 48, batches=6), texts("right", 48, batches=6), strict=True):
-        y["input_ids"] = torch.randint(1, 100, y["input_ids"].shape) * y["attention_mask"]
-        data.append((x, y))
+    """Pairs of tokens within a text make them alike; those between texts do not."""
     torch.manual_seed(5)
-    found = repsim.compare(
-        llama, type(llama)(llama.config).eval(), data=data, layers="layers.?", samples="tokens",
-        prepare_x=lambda b: b[0], prepare_y=lambda b: b[1], **QUIET,
-    )  # fmt: skip
-    first = found.isel(layer_x=0, layer_y=0)
-    assert abs(first.cka.item()) < 3 * first.standard_error.item()
-    assert np.all(np.abs(found.cka) < 0.02)  # against .6 for "flatten"
+    other, means = type(llama)(llama.config).eval(), {}
+    for seed in range(8):
+        data = []
+        for x, y in zip(*(texts("right", 16, batches=6, seed=seed) for _ in "xy"), strict=True):
+            y["input_ids"] = torch.randint(1, 100, y["input_ids"].shape) * y["attention_mask"]
+            data.append((x, y))
+        for pairs in ("between", "all"):
+            found = repsim.compare(
+                llama, other, data=data, layers=["layers.1"], samples="tokens", pairs=pairs,
+                prepare_x=lambda b: b[0], prepare_y=lambda b: b[1], **QUIET,
+            )  # fmt: skip
+            means.setdefault(pairs, []).append(found.cka.item())
+            if pairs == "between":
+                assert abs(found.cka.item()) < 3 * found.standard_error.item(), seed
+    error = np.std(means["between"]) / np.sqrt(7)
+    assert abs(np.mean(means["between"])) < 3 * error
+    assert np.mean(means["all"]) > 4 * error
 
 
 def test_max_samples_draws_by_sequence_and_position():
@@ -119,6 +172,7 @@ def test_max_samples_draws_by_sequence_and_position():
 
             repsim.compare(
                 model, data=data, layers=["0"], kernel=Spy(), forward=ids_of, samples="tokens",
+                pairs="all",
                 max_samples=most, seed=3, **QUIET,
             )  # fmt: skip
             drawn[side, most] = seen
@@ -140,7 +194,7 @@ def test_maps_are_samples_by_position():
     x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Flatten())
     data = [torch.randn(6, 3, 6, 6) for _ in range(3)]
     with pytest.warns(repsim.RepsimWarning, match=r"3 \(6, 80\): it has no tokens"):
-        found = repsim.compare(x, data=data, samples="tokens", **QUIET)
+        found = repsim.compare(x, data=data, samples="tokens", pairs="all", **QUIET)
     assert found.layer_x.values.tolist() == ["0", "1", "2"]
     assert found.attrs["n_samples"] == 3 * 6 * 16
     expected = repsim.MinibatchCKA()
@@ -267,9 +321,10 @@ def test_options_that_do_not_fit():
         ({"samples": "rows"}, "samples must be 'inputs' or 'tokens'"),
         ({"samples": "tokens", "max_samples": 0}, "max_samples must be at least 1"),
         ({"samples": "tokens", "skip_first": 1.0}, "skip_first must be an integer"),
-        ({"max_samples": 5}, "max_samples and skip_first choose among tokens"),
+        ({"max_samples": 5}, "max_samples, skip_first and pairs choose among tokens"),
         ({"samples": "tokens", "transform": "mean"}, "transform='mean' leaves one vector"),
         ({"samples": "tokens", "transform_y": repsim.capture.token(1)}, r"transform='token\(1\)'"),
+        ({"samples": "tokens", "pairs": "both"}, "pairs must be 'between' or 'all'"),
         ({"samples": "tokens", "z_scores": True}, "z_scores need samples that can be exchanged"),
     ):
         with pytest.raises(InputError, match=message):

@@ -19,7 +19,7 @@ from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._sample_ids import SampleIds
-from repsim.analysis.run._token_samples import Samples, TokenSamples, token_samples
+from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples, token_samples
 from repsim.capture import Layers, MaskOption, Select, Transform, kind_of
 from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
 from repsim.streaming import MIN_BATCH
@@ -53,6 +53,7 @@ def compare(
     max_samples: int | None = None,
     skip_first: int = 0,
     seed: int = 0,
+    pairs: Pairs = "between",
     prepare_x: Prepare | None = None,
     prepare_y: Prepare | None = None,
     forward: Forward | None = None,
@@ -138,6 +139,11 @@ def compare(
         the first token of a text often has a norm of its own.
     seed : int, default 0
         The seed of ``max_samples``.
+    pairs : {"between", "all"}, default "between"
+        Which pairs of tokens count, with ``samples="tokens"``. "between": those of different
+        inputs, so that independent inputs score 0 on average although the tokens of one input
+        depend on each other. "all": the value is that of :func:`repsim.cka` on the rows of a
+        batch; independent texts then scored .02 at 16 inputs a batch.
     prepare_x, prepare_y : callable, optional
         A function from the batch to the batch for one model: another resolution, other keywords.
         The result is moved to the model's device.
@@ -213,16 +219,10 @@ def compare(
     return one tensor share one Gram. Cost: the two forward passes plus O(n² Σp).
 
     With ``samples="tokens"``, a batch holds whole inputs, so the jackknife deletes whole inputs.
-    The weights are those of the numbers of tokens. Tokens of one input depend on each other, so
-    independent texts can score slightly above 0. The excess falls with the number of inputs in a
-    batch; at 32 it was .001 to .007 in small language models.
-
-    Before the first batch, each model runs on 2 and on 3 of its samples. The axis of an output that
-    grows with them holds the samples, and k rows of a sample (windows, crops, packed patches)
-    become features of it. What follows no sample (weights, position tables) is never a layer. If
-    the batch cannot be cut, or the model refuses so few samples, a warning says so, and axis 0 of
-    an output must have the size of the model's input; where the batch holds axes of several
-    lengths, an error asks for ``batch_size``. ``batch_dim`` is trusted.
+    The Grams of a batch are centred over pairs of tokens of different inputs, with 0 elsewhere, and
+    their inner products take the place of w_b h_b. With one token an input they are equal. Batches
+    of fewer than four inputs are skipped. Models that add positions to their tokens share these,
+    so they are alike to that extent.
 
     Always look at a control: two *untrained* networks can score high because they see the same
     images. Two trainings that differ only in their seed show the value of "the same".
@@ -235,7 +235,7 @@ def compare(
     resolved = _resolved(kernel, precision)
     ranks = Ranks(group, sample_ids, resolved)
     tokens = token_samples(
-        "compare", samples, max_samples, skip_first, seed, transform, transform_y
+        "compare", samples, max_samples, skip_first, seed, transform, transform_y, pairs=pairs
     )
     _check_z_scores(z_scores, tokens)
     side = partial(
@@ -269,7 +269,7 @@ def compare(
     }
     more = {"kernel": repr(resolved), "passes": passes, "rank": str(ranks)}
     if tokens is not None:
-        more |= {"samples": samples, **tokens.options()}
+        more |= {"samples": samples, "pairs": pairs, **tokens.options()}
     fingerprint = partial(_fingerprint, sides, options, **labels, **more)
     result = partial(cka_map, origin={**labels, **versions()}, z_scores=z_scores)
     with ranks.raise_on_all_ranks():

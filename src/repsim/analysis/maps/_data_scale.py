@@ -17,7 +17,7 @@ from repsim.analysis.maps._side import RecordedSide, SideOptions
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
-from repsim.analysis.run._token_samples import Samples, token_samples
+from repsim.analysis.run._token_samples import Pairs, Samples, token_samples
 from repsim.capture import Layers, MaskOption, Select, Transform, kind_of
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import DATA_SCALE
@@ -46,6 +46,7 @@ def data_scale(
     max_samples: int | None = None,
     skip_first: int = 0,
     seed: int = 0,
+    pairs: Pairs = "between",
     prepare: Prepare | None = None,
     forward: Forward | None = None,
     name: str | None = None,
@@ -90,7 +91,9 @@ def data_scale(
         Models of the same architecture for comparison. Another seed trained on all data shows the
         value of "the same", and an untrained model shows the value due to the inputs alone. Without
         them, a fall of CKA with less data means little because CKA is below 1 between seeds too.
-    kernel, transform, mask, select, batch_dim, batch_size, samples, max_samples, skip_first, seed
+    kernel, transform, mask, select, batch_dim, batch_size
+        As in :func:`repsim.compare`.
+    samples, max_samples, skip_first, seed, pairs
         As in :func:`repsim.compare`.
     prepare, forward : callable, optional
         A function from the batch to the batch for all models, and ``forward(model, batch)`` in
@@ -138,7 +141,9 @@ def data_scale(
     layers are not. Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327, Eq. 3.
     """
     _check(models, full, controls)
-    tokens = token_samples("data_scale", samples, max_samples, skip_first, seed, transform)
+    tokens = token_samples(
+        "data_scale", samples, max_samples, skip_first, seed, transform, pairs=pairs
+    )
     side = partial(
         RecordedSide,
         "data_scale",
@@ -154,6 +159,7 @@ def data_scale(
     others = [_Scaled(f"fraction {f:g}", side(models[f])) for f in fractions]
     others += [_Scaled(f"control {key!r}", side(model)) for key, model in (controls or {}).items()]
     everyone = [reference, *(other.side for other in others)]
+    centred = dict if tokens is None else tokens.centred
     with ExitStack() as stack:
         found = [each.model for each in everyone]
         batches = stack.enter_context(each_batch("data_scale", data, *found, progress=progress))
@@ -161,9 +167,9 @@ def data_scale(
             stack.enter_context(each)
         for batch in batches:
             reference.start_tokens(batch)
-            expected = reference.run_recorded(batch)
+            expected = centred(reference.run_recorded(batch))
             for other in others:
-                other.add(other.side.run_recorded(batch), expected)
+                other.add(centred(other.side.run_recorded(batch)), expected)
             if tokens is not None:
                 tokens.count()
     names = list(others[0].sums)
@@ -193,7 +199,7 @@ class _Scaled:
     side: RecordedSide
     sums: dict[str, MinibatchCKA] = field(default_factory=dict)
 
-    def add(self, grams: dict[str, Tensor], full: dict[str, Tensor]) -> None:
+    def add(self, grams: Mapping[str, Tensor], full: Mapping[str, Tensor]) -> None:
         """Add the products of one batch, layer by layer."""
         if grams.keys() != full.keys():
             missing = [name for name in full if name not in grams]

@@ -123,6 +123,10 @@ class Run:
             new = new.as_tokens(self._tokens)
         if new is not None:
             xs, ys = new.of(xs), None if ys is None else new.of(ys)
+        if self._tokens is not None:
+            rows = None if new is None else new.rows
+            xs = self._tokens.centred(xs, rows)
+            ys = None if ys is None else self._tokens.centred(ys, rows)
         with uninterrupted():  # the batch is in both the sums and the log, or in neither
             if new is None or new.rows:
                 self.accumulators[self._pass].update_grams(xs, ys)

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim.analysis.run._between_inputs import between_inputs
 from repsim.capture import BoundTransform, Reducer, UnusableOutput
+from repsim.streaming import MIN_BATCH
 
-__all__ = ["Samples", "TokenSamples", "token_samples"]
+__all__ = ["Pairs", "Samples", "TokenSamples", "token_samples"]
 
 Samples: TypeAlias = Literal["inputs", "tokens"]
 """Types of ``samples=``."""
+
+Pairs: TypeAlias = Literal["between", "all"]
+"""Types of ``pairs=``."""
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -29,12 +34,18 @@ def token_samples(
     skip_first: int,
     seed: int,
     *transforms: Any,
+    pairs: Pairs = "between",
 ) -> TokenSamples | None:
     """Check the options of a caller about samples; return None if inputs are the samples."""
     if samples not in ("inputs", "tokens"):
         raise InputError(
             f"{operation}: samples must be 'inputs' or 'tokens'.\n  got {samples!r}\n"
             f"  'tokens' makes every real token, or position of a map, a sample."
+        )
+    if pairs not in ("between", "all"):
+        raise InputError(
+            f"{operation}: pairs must be 'between' or 'all'.\n  got {pairs!r}\n"
+            f"  'between' counts pairs of tokens of different inputs."
         )
     numbers = {"max_samples": (max_samples, 1), "skip_first": (skip_first, 0), "seed": (seed, 0)}
     for name, (value, least) in numbers.items():
@@ -44,9 +55,9 @@ def token_samples(
         if value is not None and value < least:
             raise InputError(f"{operation}: {name} must be at least {least}.\n  got {value}")
     if samples == "inputs":
-        if max_samples is not None or skip_first:
+        if max_samples is not None or skip_first or pairs == "all":
             raise InputError(
-                f"{operation}: max_samples and skip_first choose among tokens.\n"
+                f"{operation}: max_samples, skip_first and pairs choose among tokens.\n"
                 f"  samples={samples!r}\n  Pass samples='tokens' too, or neither."
             )
         return None
@@ -58,7 +69,9 @@ def token_samples(
                 f"  samples='tokens' makes every token a sample\n"
                 f"  Pass one of the two."
             )
-    return TokenSamples(operation, max_samples=max_samples, skip_first=skip_first, seed=seed)
+    return TokenSamples(
+        operation, max_samples=max_samples, skip_first=skip_first, seed=seed, pairs=pairs
+    )
 
 
 class TokenSamples:
@@ -79,6 +92,8 @@ class TokenSamples:
         How many of the first real tokens of each sequence never count.
     seed : int
         The seed of the keys.
+    pairs : {"between", "all"}
+        Which pairs of tokens a Gram counts: those of different inputs, or all.
 
     Attributes
     ----------
@@ -89,9 +104,15 @@ class TokenSamples:
     """
 
     def __init__(
-        self, operation: str, *, max_samples: int | None, skip_first: int, seed: int
+        self,
+        operation: str,
+        *,
+        max_samples: int | None,
+        skip_first: int,
+        seed: int,
+        pairs: Pairs = "between",
     ) -> None:
-        self._operation = operation
+        self._operation, self._pairs = operation, pairs
         self._max_samples, self._skip_first, self._seed = max_samples, skip_first, seed
         self.n_sequences = 0
         self._expected: tuple[int, ...] | None = None
@@ -123,7 +144,8 @@ class TokenSamples:
 
     def report(self) -> dict[str, Any]:
         """Return the attributes of a result about tokens as samples."""
-        return {"samples": "tokens", "n_sequences": self.n_sequences, **self.options()}
+        counted = {"n_sequences": self.n_sequences, "pairs": self._pairs}
+        return {"samples": "tokens", **counted, **self.options()}
 
     def options(self) -> dict[str, Any]:
         """Return the options of the caller."""
@@ -182,6 +204,26 @@ class TokenSamples:
         if self._drawn is None:
             self._drawn = self._draw(self._expected or ())
         return self._drawn[1], self._drawn[2]
+
+    def centred(
+        self, grams: Mapping[str, Tensor], rows: list[int] | None = None
+    ) -> Mapping[str, Tensor]:
+        """Return Grams (n, n) centred over the pairs that count.
+
+        Parameters
+        ----------
+        grams : mapping of str to torch.Tensor
+            Of the samples of this batch.
+        rows : list of int, optional
+            Which of the samples they are; by default all.
+        """
+        if self._pairs == "all":
+            return grams
+        of = self.drawn()[0] if rows is None else self.drawn()[0][rows]
+        n_inputs = len(np.unique(of))
+        if n_inputs < MIN_BATCH:  # too few, as too few samples: the batch is skipped and reported
+            return {name: gram.new_zeros((n_inputs, n_inputs)) for name, gram in grams.items()}
+        return between_inputs(grams, of)
 
     def of_sequences(self, chosen: list[int]) -> list[int]:
         """Return the samples of these sequences of the batch."""
