@@ -332,6 +332,26 @@ def test_errors():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
+def test_samples_on_axis_1():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)  # batch_first=False
+    x = torch.randn(5, 3, 8)  # 5 tokens of 3 samples
+    real = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]]).bool()
+    model = nn.Sequential(layer)
+    result = block_influence(model, [x], batch_dim=1, mask=lambda _: real, **QUIET)
+    with torch.no_grad():
+        y = model.eval()(x)
+    values = [
+        [residual.influence(*pair) for pair in zip(x[keep, i], y[keep, i], strict=True)]
+        for i, keep in enumerate(real)
+    ]
+    mean, error = residual.by_sequence(values)
+    assert result.influence.item() == pytest.approx(mean, rel=1e-5)
+    assert result.influence_standard_error.item() == pytest.approx(error, rel=1e-5)
+    with pytest.raises(CaptureError, match=r"another number of tokens than the mask"):
+        block_influence(model, [x], batch_dim=1, mask=lambda _: real[:, :4], **QUIET)
+
+
 def test_a_stream_of_zeros_is_undefined():
     with pytest.warns(DegenerateWarning, match="exactly zero at some tokens, NaN there: '0', '1'"):
         result = block_influence(
