@@ -69,7 +69,7 @@ class Recorder(Mapping[str, Any]):
         By default the first floating-point tensor with at least one axis, depth first.
     batch_dim : int, mapping of str to int, or None, optional
         The batch axis of the outputs, moved to the front before the transform; a mapping gives it
-        by layer name or glob. By default axis 0, which must have the size of the input's axis 0.
+        by name or glob. It is trusted. By default axis 0, of the size of the input's axis 0.
     detach : bool, default True
         Whether to cut the values from the autograd graph.
 

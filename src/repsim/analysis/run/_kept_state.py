@@ -15,6 +15,9 @@ __all__ = ["kept_state"]
 _OF_MODULE = frozenset(vars(nn.Module()))
 """Attributes that torch keeps of every module."""
 
+MOST_BYTES = 1 << 20
+"""Larger buffers are not copied: they hold quantised weights, or caches that forwards overwrite."""
+
 
 @contextmanager
 def kept_state(model: nn.Module) -> Iterator[None]:
@@ -26,7 +29,8 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     # A lazy module becomes an ordinary one in its first forward, and must stay so.
     modules = [m for m in model.modules() if not _is_lazy(m)]
-    buffers = [(b, b.clone(), b._version) for m in modules for b in m.buffers(recurse=False)]
+    own = (buffer for module in modules for buffer in module.buffers(recurse=False))
+    buffers = [(b, b.clone(), b._version) for b in own if b.nbytes <= MOST_BYTES]
     tables = [(m, dict(m._buffers)) for m in modules]
     kept = [(m, _values(m)) for m in modules]
     try:
@@ -42,7 +46,10 @@ def kept_state(model: nn.Module) -> Iterator[None]:
             for name in module._buffers.keys() - table.keys():
                 del module._buffers[name]
         for module, values in kept:
-            for name in _values(module):  # other kinds of attributes are left as they are
+            for name, value in _values(module).items():
+                is_new_flag = isinstance(value, bool) and not isinstance(values.get(name), bool)
+                if is_new_flag:  # of a wrapper that the first forward sets up
+                    continue
                 if name in values:
                     vars(module)[name] = values[name]
                 else:
@@ -61,5 +68,4 @@ def _values(module: nn.Module) -> dict[str, Any]:
         for name, value in vars(module).items()
         if name not in _OF_MODULE
         and (value is None or isinstance(value, int | float | Tensor | tuple))
-        and not isinstance(value, bool)
     }
