@@ -77,6 +77,18 @@ def test_maps_of_other_models():
     torch.testing.assert_close(found["2"], whole["2"].mean((1, 2)))
 
 
+def test_a_head_as_wide_as_the_map():
+    """The image comes before modules far away: four classes are no four channels."""
+    torch.manual_seed(0)
+    body = nn.Sequential(Permute(0, 1, 2, 3), nn.Identity())
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 2, 2), body, nn.Flatten(), nn.Linear(96, 4), nn.LayerNorm(4)
+    ).eval()
+    found, whole = means(model, torch.randn(5, 3, 8, 8), ["1", "1.0", "1.1"])
+    for name, x in whole.items():
+        torch.testing.assert_close(found[name], x.mean((2, 3)), msg=name)
+
+
 def test_channels_that_nothing_tells():
     """By name an error, under a glob left out: the map is as wide as it has channels."""
     torch.manual_seed(0)

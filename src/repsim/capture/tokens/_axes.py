@@ -31,9 +31,9 @@ class PositionAxes:
     """Finds where the features are in outputs (B, features, ...) or (B, ..., features).
 
     A shape does not say it. The kind of a module does: convolutions have their features first, and
-    linear layers last. For other modules the rule is applied to the widths of the modules inside,
-    then of those around, from the inside out. If these do not decide, a map has the aspect of the
-    image.
+    linear layers last. For other modules the rule is applied to the widths of the modules inside.
+    If these do not decide, a map has the aspect of the image; then the modules around decide, from
+    the inside out.
 
     Parameters
     ----------
@@ -46,10 +46,15 @@ class PositionAxes:
         self._declared = Declared.by(model)
         self._widths: dict[tuple[str, int], _Widths] = {}
         self._image: Size | None = None
+        self._patches: set[int] = set()
 
     def start(self, batch: Any) -> None:
         """Start the next batch, in the form that the model gets."""
-        self._image = ModelInput.of(batch).image
+        image = ModelInput.of(batch).image
+        if image != self._image:
+            self._image = image
+            maps = [] if image is None else _first_maps(self._modules[""], image)
+            self._patches = {height * width for height, width in maps}
 
     def features_first(self, layer: str, shape: tuple[int, ...]) -> bool | None:
         """Whether the features of an output are on axis 1, before its positions.
@@ -74,17 +79,15 @@ class PositionAxes:
             return True
         if _is_last(module):
             return False
-        for name in self._around(layer):
-            widths = self._widths_in(name, rank)
-            first, last = shape[1] in widths.first, shape[-1] in widths.last
-            if first != last:
-                return first
-        if rank == 1:
-            return False
-        if rank == 2 and self._image is not None:
-            found = grid_of_map((shape[1], shape[2], shape[3]), self._image, ())
-            if found is not None:
-                return found[1]
+        inside, *around = self._around(layer)
+        found = self._by_widths(inside, shape)
+        if found is None and rank == 2 and self._image is not None:
+            grid = grid_of_map((shape[1], shape[2], shape[3]), self._image, ())
+            found = None if grid is None else grid[1]
+        for name in around:
+            found = self._by_widths(name, shape) if found is None else found
+        if found is not None or rank == 1:
+            return bool(found)
         return None if self._declared.channels_last else True
 
     def lacks_cls(self, layer: str, n: int) -> bool:
@@ -92,8 +95,13 @@ class PositionAxes:
         around = declared_prefix(self._modules[name] for name in self._around(layer))
         if (self._declared.named if around is None else around) == 0:
             return True
-        maps = [] if self._image is None else list(_first_maps(self._modules[""], self._image))
-        return any(n == height * width for height, width in maps)
+        return n in self._patches
+
+    def _by_widths(self, name: str, shape: tuple[int, ...]) -> bool | None:
+        """Whether only axis 1, and not the last, is as wide as a module inside this one."""
+        widths = self._widths_in(name, len(shape) - 2)
+        first, last = shape[1] in widths.first, shape[-1] in widths.last
+        return first if first != last else None
 
     def _around(self, layer: str) -> Iterator[str]:
         """Yield a layer and the modules that contain it, from the inside out."""
@@ -154,5 +162,5 @@ def _first_maps(model: nn.Module, image: Size) -> Iterator[Size]:
         if isinstance(module, nn.Conv2d) and not isinstance(module.padding, str):
             sizes = zip(image, module.kernel_size, module.stride, module.padding, strict=True)
             height, width = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in sizes)
-            if height * width > 1:
+            if min(height, width) > 0 and height * width > 1:
                 yield (height, width)
