@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# One thread a process: the tests run side by side, and matrices this small lose by sharing.
-ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# One thread a process, because tests run side by side and small matrices lose by sharing. Compiled
+# modules are kept even where the environment forbids it: each process would compile them again.
+TESTING := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo paper docs test quick check bench asv format clean help
 
@@ -18,14 +19,14 @@ paper: $(VENV)/.paper  ## Redo every figure of Raghu et al. (2021) on small netw
 	PYTHONPATH=benchmarks $(BIN)/python -m raghu2021 --out paper-output
 
 docs: $(VENV)/.docs  ## Build the documentation: its pictures are drawn by code that runs
-	$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(TESTING) $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
 test: $(VENV)/.test  ## Run the whole test suite
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal
+	$(TESTING) $(BIN)/python -m pytest -n auto --dist worksteal
 
 quick: $(VENV)/.test  ## Run the tests that take a moment each
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(TESTING) $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 check: $(VENV)/.check  ## Lint, formatting, types and the import contract
 	$(BIN)/ruff check .

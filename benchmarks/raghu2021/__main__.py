@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     # Models by name may be large, and on one device: these go one after another.
     workers = 1 if options.models else options.threads
     seconds = run_steps(steps, progress=options.progress, workers=workers)
-    shown = [report_on(lab) for lab in labs]
+    shown = [report_on(lab, draw=options.pictures) for lab in labs]
     details = {
         "command": "python -m raghu2021 " + " ".join(sys.argv[1:]),
         "versions": f"repsim {repsim.__version__}, torch {torch.__version__}, timm "
@@ -117,6 +117,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="models trained at a time, and threads to measure (all)",
     )
     add("--no-progress", dest="progress", action="store_false", help="no progress bar")
+    add("--no-pictures", dest="pictures", action="store_false", help="results and findings alone")
     given = parser.add_argument_group("models by name, on images of your own, without training")
     add = given.add_argument
     add("--models", nargs="+", metavar="NAME", help="timm:NAME or torchvision:NAME")

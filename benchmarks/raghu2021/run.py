@@ -65,8 +65,8 @@ def _make(file: Path, key: str, measure: Callable[[], xr.Dataset]) -> None:
     save_result(file, key, result.assign_attrs(warnings=sorted(set(said))))
 
 
-def report_on(lab: Lab) -> Shown:
-    """Draw every picture, hold every finding, and write the pictures."""
+def report_on(lab: Lab, *, draw: bool = True) -> Shown:
+    """Judge every finding, and draw and write every picture if asked."""
     results: dict[str, xr.Dataset] = {}
     pictures, findings = [], []
     for experiment in EXPERIMENTS:
@@ -74,7 +74,8 @@ def report_on(lab: Lab) -> Shown:
             measurement.name: xr.load_dataset(_file(lab, measurement), engine="scipy")
             for measurement in experiment.measurements(lab)
         }
-        pictures += _drawn(lab, experiment, results)
+        if draw:
+            pictures += _drawn(lab, experiment, results)
         findings += experiment.findings(lab, results)
     findings.sort(key=lambda finding: _number(finding.figure))
     pictures.sort(key=lambda picture: _number(picture[0]))

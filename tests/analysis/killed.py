@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import array_api_compat.numpy
+import array_api_compat.torch  # noqa: F401
 import numpy as np
 import torch
+import xarray  # noqa: F401
+import zarr  # noqa: F401
 from torch import nn
 
 import repsim
-from repsim.analysis import _extract  # noqa: F401 - imported before anything is forked
+from repsim.analysis import _extract  # noqa: F401
 from repsim.analysis.maps import _compare  # noqa: F401
-from repsim.storage import _checkpoint, _plan, _store
+from repsim.storage import _checkpoint, _plan, _pooled, _store  # noqa: F401
 
 
 def often() -> None:
@@ -39,7 +43,7 @@ def batches(count: int, sizes: tuple[int, ...] = (9, 17, 6)) -> list[torch.Tenso
 def compare(folder: Path) -> None:
     often()
     result = repsim.compare(
-        net(0), net(1), batches(30), kernel="rbf", checkpoint=folder / "run.npz", progress=False
+        net(0), net(1), batches(12), kernel="rbf", checkpoint=folder / "run.npz", progress=False
     )
     np.save(folder / "cka.npy", result.cka.values)
     np.save(folder / "se.npy", result.standard_error.values)

@@ -43,7 +43,7 @@ def test_constant_input(eager, row, kernel, estimator):
     if row == "zeros" and kernel == "cosine":
         pytest.skip("a direction is missing, see below")
     sizes = [(37, "float32"), (100, "float32"), (100, "float64")]
-    for n, dtype in sizes[:2] if eager.name.startswith("jax") else sizes:
+    for n, dtype in sizes[:1] if eager.name.startswith("jax") else sizes:
         x = eager.array(np.tile(np.asarray(ROWS[row], dtype), (n, 1)))
         y = eager.array(related(n, 3, 4)[1].astype(dtype))
         cka = functools.partial(repsim.cka, kernel=kernel, estimator=estimator)
@@ -145,6 +145,8 @@ def test_a_diagonal_gram_is_constant_to_the_unbiased_estimator():
 @each("n", [4, 37, 100])
 def test_one_distinct_sample(n, dtype, kernel, eager):
     """To the unbiased estimator one sample against all equal others is a constant."""
+    if eager.name == "jax" and (n, dtype) not in [(4, "float64"), (37, "float32")]:
+        pytest.skip("every size is compiled again")
     x = np.tile(np.asarray([0.1, 0.3, 0.7], dtype), (n, 1))
     x[1] = [0.7, -0.4, 0.2]
     y = related(n, 3, 4)[1].astype(dtype)

@@ -52,7 +52,7 @@ class Picture:
     def png(self) -> bytes:
         """The figure as a PNG file."""
         file = io.BytesIO()
-        self.figure.savefig(file, format="png", dpi=150, bbox_inches="tight", pad_inches=0.05)
+        self.figure.savefig(file, format="png", dpi=150)
         return file.getvalue()
 
 
