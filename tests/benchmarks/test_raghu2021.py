@@ -538,7 +538,7 @@ def test_models_by_name_on_a_folder(tmp_path: Path) -> None:
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
     done = run(
         "--models", "timm:test_vit", "torchvision:resnet18", "--data", str(tmp_path / "data"),
-        "--random", "--quick", "--side", "160", "--threads", "1", "--no-progress",
+        "--random", "--quick", "--side", "96", "--threads", "1", "--no-progress",
         "--out", str(tmp_path / "out"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -85,6 +85,7 @@ class _Shrunk:
         self._artists = artists
         self._slot = ax.get_axes_locator()
         self._trial: Bbox | None = None
+        self._last: tuple[bytes, Bbox] | None = None
 
     def __call__(self, axes: Any, renderer: Any) -> Bbox:
         if self._trial is not None:
@@ -94,17 +95,29 @@ class _Shrunk:
         slot = self._slot(ax, renderer) if callable(self._slot) else ax.get_position(original=True)
         if ax.figure.get_layout_engine() is None:
             return self._within(slot, _overhang(ax, _boxes(self._artists, renderer)))
+        # One drawing asks many times and measuring is slow. The last place is kept if it fits.
+        key = np.asarray(slot.extents).tobytes()
+        if self._last is not None and self._last[0] == key:
+            place = self._last[1]
+            if np.array_equal(self._fitted(slot, place, renderer).extents, place.extents):
+                return place
         place = Bbox.from_extents(*slot.extents)
+        for _ in range(2):  # a smaller picture shows different names, which may be longer
+            place = self._fitted(slot, place, renderer)
+        self._last = key, place
+        return place
+
+    def _fitted(self, slot: BboxBase, trial: Bbox, renderer: Any) -> Bbox:
+        """`slot` minus the room that the artists need while the picture is in `trial`."""
+        ax = self._ax
+        self._trial = trial
         try:
-            for _ in range(2):  # a smaller picture shows different names, which may be longer
-                self._trial = place
-                own = ax.get_tightbbox(  # asks this locator where `ax` is
-                    renderer, bbox_extra_artists=self._artists_within(), for_layout_only=True
-                )
-                place = self._within(slot, _overhang(ax, [own, *_boxes(ax.child_axes, renderer)]))
+            own = ax.get_tightbbox(  # asks this locator where `ax` is
+                renderer, bbox_extra_artists=self._artists_within(), for_layout_only=True
+            )
+            return self._within(slot, _overhang(ax, [own, *_boxes(ax.child_axes, renderer)]))
         finally:
             self._trial = None
-        return place
 
     def _artists_within(self) -> list[Artist]:
         """Everything that `ax` draws except the Axes in it, which are measured separately."""
