@@ -134,6 +134,31 @@ class TestRowsOfASample:
         with pytest.raises(CaptureError, match=r"inside: \(16, .*(windows|takes tokens)"):
             compare(net, data=data, transform="first", **quiet)
 
+    def test_tokens_on_the_axis_of_the_samples_in_texts_of_any_length(self):
+        """As in the gate of Mixtral, which gets the tokens of all texts one below the other."""
+
+        class Gated(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.wte, self.gate = nn.Embedding(50, 8), nn.Linear(8, 4)
+                self.out = nn.Identity()
+
+            def forward(self, input_ids, attention_mask):
+                x = self.wte(input_ids)
+                return self.out(self.gate(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+        data = []
+        for length in (6, 9, 12):
+            mask = torch.ones(16, length, dtype=torch.long)
+            mask[::2, length // 2 :] = 0
+            data.append({"input_ids": tokens(16, length)[0], "attention_mask": mask})
+        net = Gated()
+        result = compare(net, data=data, transform="mean", **quiet)
+        assert layers_of(result) == ["wte", "gate", "out"]
+        np.testing.assert_allclose(result.cka.sel(layer_x="gate", layer_y="out"), 1, atol=1e-6)
+        by_tokens = compare(net, data=data, samples="tokens", **quiet)
+        np.testing.assert_allclose(by_tokens.cka.sel(layer_x="gate", layer_y="out"), 1, atol=1e-6)
+
     def test_means_of_maps_are_over_all_crops(self):
         class Crops(nn.Module):
             def __init__(self):

@@ -19,7 +19,8 @@ from repsim.capture._missing import why_missing
 from repsim.capture._output import Select, UnusableOutput, pick
 from repsim.capture._select import Layer, Layers, listing, select_layers
 from repsim.capture._transform import Applied, Transform
-from repsim.capture.samples._axes import BatchAxis, BatchDim
+from repsim.capture.samples._axes import BatchAxis
+from repsim.capture.samples._declared import BatchDim
 
 __all__ = ["Recorder"]
 

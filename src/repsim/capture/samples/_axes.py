@@ -8,22 +8,19 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
-from fnmatch import fnmatchcase
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from repsim._errors import CaptureError, InputError, LayerNotFoundError
+from repsim._errors import CaptureError
 from repsim.capture._output import Select, UnusableOutput, tensors_in
 from repsim.capture._select import Selection
+from repsim.capture.samples._declared import BatchDim, declared_axes
 from repsim.capture.samples._probe import Evidence, Probe, SampleAxis, sequence_first_modules
 
-__all__ = ["BatchAxis", "BatchDim"]
-
-BatchDim: TypeAlias = int | Mapping[str, int] | None
-"""Types of ``batch_dim=``: one axis for all layers, or an axis by name or glob."""
+__all__ = ["BatchAxis"]
 
 
 class BatchAxis:
@@ -50,9 +47,11 @@ class BatchAxis:
         self, batch_dim: BatchDim, layers: Selection, select: Select | None = None
     ) -> None:
         self._layers, self._select = layers, select
-        self._declared = _declared(batch_dim, layers.names)
+        self._declared = declared_axes(batch_dim, layers.names)
         self._undeclared = [name for name in layers.names if name not in self._declared]
         self._evidence: Evidence | None = None
+        self._steady: set[tuple[str, int]] = set()
+        self._rows: dict[tuple[str, int], int] = {}
         self._pinned: int | None = None
         self._likely: int | None = None
         self._input: tuple[int, ...] | None = None
@@ -155,7 +154,7 @@ class BatchAxis:
         """
         if (dim := self._declared.get(layer)) is None:
             if known := self._found(layer, call):
-                return self._as_found(tensor, layer, next(iter(known)))
+                return self._as_found(tensor, (layer, call), next(iter(known)))
             self._check_assumed(tensor, layer)
             return tensor
         if not -tensor.ndim <= dim < tensor.ndim:
@@ -217,7 +216,7 @@ class BatchAxis:
 
     def rows_of(self, layer: str, call: int) -> int:
         """Return how many rows of a call are of one sample: 1, or its windows, crops, patches."""
-        return max((found.rows for found in self._found(layer, call) if found), default=1)
+        return self._rows.get((layer, call), 1)
 
     def _found(self, layer: str, call: int) -> Set[SampleAxis | None]:
         """Return the evidence about a call, or nothing.
@@ -230,8 +229,8 @@ class BatchAxis:
         others = {found for (name, _), found in evidence.items() if name == layer}
         return others if len(others) == 1 else set()
 
-    def _as_found(self, tensor: Tensor, layer: str, found: SampleAxis | None) -> Tensor:
-        shape = tuple(tensor.shape)
+    def _as_found(self, tensor: Tensor, key: tuple[str, int], found: SampleAxis | None) -> Tensor:
+        layer, shape = key[0], tuple(tensor.shape)
         if found is None:
             raise UnusableOutput(
                 f"Recorder: layer {layer!r} follows no sample.\n"
@@ -241,12 +240,12 @@ class BatchAxis:
                 brief=f"{shape} follows no sample",
                 quiet=shape[0] == 1,  # for example a position embedding: the same for every sample
             )
-        axis, rows = found.axis, found.rows
-        length = shape[axis] if axis < len(shape) else 0
-        n = length // rows if self._pinned is None else self._pinned
+        length = shape[found.axis] if found.axis < len(shape) else 0
+        n, rows = self._divided(key, length, found.rows)
         per_sample = "" if rows == 1 else f" of {rows} rows each"
         if length != n * rows or n == 0:
-            raise self._not_as_found(layer, shape, f"n={n}{per_sample} on axis {axis}")
+            expected = f"n={n}{per_sample} on axis {found.axis}"
+            raise self._not_as_found(layer, shape, expected)
         if found.apart is None:
             raise UnusableOutput(
                 f"Recorder: the {rows} rows of a sample in layer {layer!r} cannot be told.\n"
@@ -255,7 +254,22 @@ class BatchAxis:
                 "in order with select=, or leave the layer out.",
                 brief=f"{shape}: which of {rows} rows are of one sample is unknown",
             )
-        return found.first(tensor, n)
+        self._rows[key] = rows
+        return replace(found, rows=rows).first(tensor, n)
+
+    def _divided(self, key: tuple[str, int], length: int, rows: int) -> tuple[int, int]:
+        """Return the number of samples on an axis, and of the rows of each.
+
+        Texts of another length have another number of rows. This is taken for granted only if the
+        rows of a whole batch were as many as the probe had seen: those of experts vary at random.
+        """
+        known = self._size if self._likely is None else self._likely
+        if rows > 1 and key in self._steady and known and length % known == 0:
+            return known, length // known
+        n = length // rows if self._pinned is None else self._pinned
+        if n == known and length == n * rows:
+            self._steady.add(key)
+        return n, rows
 
     def _not_as_found(self, layer: str, shape: tuple[int, ...], expected: str) -> UnusableOutput:
         return UnusableOutput(
@@ -309,28 +323,3 @@ class BatchAxis:
 
     def _for_all(self) -> str:
         return f"; these layers have none: {self._undeclared[:4]}" if self._declared else ""
-
-
-def _declared(batch_dim: BatchDim, names: tuple[str, ...]) -> dict[str, int]:
-    if batch_dim is None:
-        return {}
-    if isinstance(batch_dim, int) and not isinstance(batch_dim, bool):
-        return dict.fromkeys(names, batch_dim)
-    if not isinstance(batch_dim, Mapping):
-        raise InputError(
-            "Recorder: batch_dim must be an axis, or a mapping from layer name or glob to axis.\n"
-            f"  got: {batch_dim!r}"
-        )
-    declared: dict[str, int] = {}
-    for pattern, axis in batch_dim.items():
-        meant = [pattern] if pattern in names else [n for n in names if fnmatchcase(n, pattern)]
-        if not meant:
-            raise LayerNotFoundError(
-                f"Recorder: batch_dim names {pattern!r}, which is none of the chosen layers.\n"
-                f"  chosen: {', '.join(map(repr, names[:8]))}"
-            )
-        for name in meant:
-            # An exact name takes precedence over a glob, an earlier glob over a later one.
-            if pattern == name or name not in declared:
-                declared[name] = axis
-    return declared
