@@ -59,7 +59,7 @@ def test_sharing_grams_changes_no_value(monkeypatch, kernel):
         model.norm.weight.copy_(torch.tensor([0.2, 1.0, 3.0, 0.5]))
     data = [torch.randn(8, 3, 6, 6) for _ in range(3)]
     shared = compare(model, data=data, kernel=kernel, **quiet)
-    monkeypatch.setattr("repsim.analysis.maps._grams._versioned", lambda _: False)
+    monkeypatch.setattr("repsim.analysis.maps._grams.knows_versions", lambda _: False)
     own = compare(model, data=data, kernel=kernel, **quiet)
     assert shared.layer_x.equals(own.layer_x)
     np.testing.assert_allclose(shared.cka.values, own.cka.values, rtol=1e-11)

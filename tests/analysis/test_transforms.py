@@ -94,7 +94,7 @@ def means(_name, v):
 def test_transforms(tokens, transform, layers, reduce, dedupe, monkeypatch):
     """A view may be another representation: tokens and their flattening have other means."""
     if not dedupe:
-        monkeypatch.setattr("repsim.analysis.maps._grams._versioned", lambda _: False)
+        monkeypatch.setattr("repsim.analysis.maps._grams.knows_versions", lambda _: False)
     model, data = tokens
     result = compare(model, data=data, layers=layers, transform=transform, **quiet)
     expected = by_hand(model, data, reduce, None if layers == "*" else layers)

@@ -221,7 +221,7 @@ def test_stops_as_soon_as_it_is_certain(level):
 @pytest.mark.parametrize("m", [99, 28])
 def test_levels_that_a_p_value_can_equal(m):
     # .29 * 100 is 28.999999999999996, and 29/100 is .29: the comparison must be that of p.
-    from repsim.inference._permutation import _certain, _p_value
+    from repsim.inference._permutation import decided_after, p_value_of
 
     rng = np.random.default_rng(0)
     for k in range(1, m + 1):
@@ -229,8 +229,8 @@ def test_levels_that_a_p_value_can_equal(m):
         for b in (k - 2, k - 1, k):
             above = rng.permutation(np.arange(m) < b)
             p = (int(above.sum()) + 1) / (m + 1)
-            end = _certain(above, m, level) or m
-            assert (_p_value(int(above[:end].sum()), end, m, level) <= level) == (p <= level)
+            end = decided_after(above, m, level) or m
+            assert (p_value_of(int(above[:end].sum()), end, m, level) <= level) == (p <= level)
 
 
 def test_stopping_early_keeps_the_level():

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from repsim.measures import LOWER_HALF
-from repsim.measures import layer_match as _best_match
+from repsim.measures import layer_match as best_match
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import colour_scale
 from repsim.plot.parts._figure import new_axes, text_width
@@ -84,7 +84,7 @@ def layer_match(
     the lower half of a ResNet's layers resembles about the lowest quarter of a ViT's.
     """
     array = layer_map(result, "layer_match", variable)
-    matches = _best_match(array)
+    matches = best_match(array)
     scale = colour_scale(
         matches[array.name].values, "layer_match", vmin=0.0, vmax=1.0, cmap="magma"
     )
