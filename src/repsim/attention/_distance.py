@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array_api_compat import device
 
-from repsim._array import known
+from repsim._array import known, without_autocast
 from repsim._errors import DegenerateWarning, warn
 from repsim._grid_options import Grid, PatchSize, as_grid, as_patch_size
 from repsim._typing import Array, Namespace
@@ -14,6 +14,7 @@ from repsim.attention._weights import as_weights, require_tokens
 __all__ = ["mean_distance"]
 
 
+@without_autocast
 def mean_distance(
     weights: Array,
     grid: Grid,

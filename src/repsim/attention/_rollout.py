@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from array_api_compat import array_namespace, device
 
-from repsim._array import describe, same_home
+from repsim._array import describe, same_home, without_autocast
 from repsim._errors import ArrayTypeError, InputError
 from repsim._typing import Array, Namespace
 from repsim.attention._weights import as_weights
@@ -22,6 +22,7 @@ HEADS: dict[str, Callable[[Namespace, Array], Array]] = {
 """How to combine the heads of a layer into one map."""
 
 
+@without_autocast
 def rollout(layers: Iterable[Array], *, heads: str = "mean", samples: int | None = None) -> Array:
     """Attention rollout: the attention of all layers multiplied into one map over the input.
 

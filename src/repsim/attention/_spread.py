@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from repsim._array import without_autocast
 from repsim._typing import Array
 from repsim.attention._weights import as_weights
 
 __all__ = ["entropy", "prefix_mass"]
 
 
+@without_autocast
 def entropy(weights: Array, prefix: int = 0) -> Array:
     """Entropy of each head's attention, averaged over the query patches.
 
@@ -66,6 +68,7 @@ def entropy(weights: Array, prefix: int = 0) -> Array:
     return out
 
 
+@without_autocast
 def prefix_mass(weights: Array, prefix: int) -> Array:
     """Share of each head's attention on prefix tokens, averaged over the query patches.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from repsim._array import paired, scalar
+from repsim._array import paired, scalar, without_autocast
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
 from repsim.inference._draws import positive
@@ -20,6 +20,7 @@ from repsim.measures import Measure, resolve_measure
 __all__ = ["CalibratedScore", "calibrated_score", "chance_floor"]
 
 
+@without_autocast
 def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Array:
     """Biased CKA of these representations by chance; print it beside the value.
 
@@ -118,6 +119,7 @@ class CalibratedScore:
     n_samples: int
 
 
+@without_autocast
 def calibrated_score(
     x: Array,
     y: Array,

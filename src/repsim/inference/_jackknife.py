@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from repsim._array import accumulator_dtype, paired, to_numpy
+from repsim._array import accumulator_dtype, paired, to_numpy, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim.estimators import Products, alignment
@@ -22,6 +22,7 @@ FEWEST = 5
 """Fewest samples: after leaving one out, the unbiased estimator needs four."""
 
 
+@without_autocast
 def jackknife(
     x: Array,
     y: Array,

@@ -15,6 +15,7 @@ from repsim._array import (
     namespace,
     to_numpy,
     unlabelled_sides,
+    without_autocast,
 )
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
@@ -35,6 +36,7 @@ __all__ = ["max_t"]
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
 
+@without_autocast
 def max_t(
     xs: Mapping[str, Array],
     ys: Mapping[str, Array] | None = None,

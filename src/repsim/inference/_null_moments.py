@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from repsim._array import paired, scalar
+from repsim._array import paired, scalar, without_autocast
 from repsim._typing import Array, Namespace
 from repsim.estimators import Products, alignment, permutation_variance, resolve_estimator
 from repsim.kernels import Kernel
@@ -39,6 +39,7 @@ class NullMoments:
         return out
 
 
+@without_autocast
 def null_moments(
     x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str = "unbiased"
 ) -> NullMoments:

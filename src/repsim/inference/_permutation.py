@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from repsim._array import paired, to_numpy
+from repsim._array import paired, to_numpy, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.inference._draws import positive, random_order, resolve_seed
@@ -84,6 +84,7 @@ class PermutationTest:
         )
 
 
+@without_autocast
 def permutation_test(
     x: Array,
     y: Array,

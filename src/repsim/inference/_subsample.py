@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from repsim._array import paired, to_numpy
+from repsim._array import paired, to_numpy, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.inference._draws import half, positive, resolve_seed
@@ -20,6 +20,7 @@ from repsim.measures import Measure, resolve_measure
 __all__ = ["subsample"]
 
 
+@without_autocast
 def subsample(
     x: Array,
     y: Array,

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from array_api_compat import array_namespace
 
-from repsim._array import promote, require_precision, row_products
+from repsim._array import promote, require_precision, row_products, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.kernels._precision import Precision, repr_of
@@ -50,6 +50,7 @@ class Linear:
     def __post_init__(self) -> None:
         require_precision("Linear", self.precision)
 
+    @without_autocast
     def gram(self, x: Array) -> Array:
         """Return XcXcᵀ (n, n) for ``x`` (n, p). Cost O(n²p), memory O(n²)."""
         return centred_products(array_namespace(x), x, self.precision)
@@ -103,6 +104,7 @@ class Polynomial:
                 f"semi-definite.\n  got {self.coef0!r}"
             )
 
+    @without_autocast
     def gram(self, x: Array) -> Array:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p)."""
         xp = array_namespace(x)
@@ -131,6 +133,7 @@ class Cosine:
 
     precision: ClassVar[Precision] = "highest"
 
+    @without_autocast
     def gram(self, x: Array) -> Array:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p)."""
         xp = array_namespace(x)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from array_api_compat import array_namespace
 
-from repsim._array import known, require_precision
+from repsim._array import known, require_precision, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim.kernels._bandwidth import MEDIANS, median_of
@@ -68,6 +68,7 @@ class RBF:
             return median_of(xp, squared, self.median) * self.fraction**2
         return self.sigma**2
 
+    @without_autocast
     def gram(self, x: Array) -> Array:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p + n² log n)."""
         xp = array_namespace(x)
@@ -117,6 +118,7 @@ class Laplacian:
     def _scale(self, xp: Namespace, distances: Array) -> Array | float:
         return median_of(xp, distances, "off_diagonal") if self.sigma is None else self.sigma
 
+    @without_autocast
     def gram(self, x: Array) -> Array:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p + n² log n)."""
         xp = array_namespace(x)

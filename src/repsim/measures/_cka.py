@@ -5,7 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from repsim._array import as_square, check_same_samples, known, namespace, scalar, unlabelled
+from repsim._array import (
+    as_square,
+    check_same_samples,
+    known,
+    namespace,
+    scalar,
+    unlabelled,
+    without_autocast,
+)
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.estimators import Products, alignment, gram_products, resolve_estimator
@@ -137,6 +145,7 @@ def cka(
     return evaluate("cka", x, y, kernel=kernel, estimator=estimator, given=given, features=features)
 
 
+@without_autocast
 def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  # noqa: E741
     """Centred kernel alignment of two Gram matrices of the same samples.
 

@@ -15,6 +15,7 @@ from repsim._array import (
     scalar,
     to_numpy,
     unlabelled_sides,
+    without_autocast,
 )
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["pairwise"]
 
 
+@without_autocast
 def pairwise(
     xs: Mapping[str, Array],
     ys: Mapping[str, Array] | None = None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from repsim._array import known, paired, scalar
+from repsim._array import known, paired, scalar, without_autocast
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
 
@@ -209,6 +209,7 @@ def resolve_measure(operation: str, measure: str | Measure) -> Measure:
     )
 
 
+@without_autocast
 def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
     """Check two arrays, prepare and compare them: the body of every public measure.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype, same_home, to_numpy, unlabelled_sides
+from repsim._array import accumulator_dtype, same_home, to_numpy, unlabelled_sides, without_autocast
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateError, warn
 from repsim._typing import Array
 from repsim._version import __version__
@@ -97,6 +97,7 @@ class StreamingLinearCKA:
         """Samples accumulated."""
         return self._moments[0].n if self._moments else 0
 
+    @without_autocast
     def update(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:
         """Add one batch of named activations.
 
@@ -185,6 +186,7 @@ class StreamingLinearCKA:
 
     # Results
 
+    @without_autocast
     def compute(self) -> xarray.DataArray:
         """Return the CKA of every layer of x with every layer of y.
 
@@ -250,6 +252,7 @@ class StreamingLinearCKA:
 
     # Several accumulators
 
+    @without_autocast
     def merge(self, other: StreamingLinearCKA) -> StreamingLinearCKA:
         """Add everything that another accumulator has seen to this one, and return this one.
 

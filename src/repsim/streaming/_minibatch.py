@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype, host_resident, to_numpy, unlabelled_sides
+from repsim._array import (
+    accumulator_dtype,
+    host_resident,
+    to_numpy,
+    unlabelled_sides,
+    without_autocast,
+)
 from repsim._errors import StateError
 from repsim._typing import Array
 from repsim._version import __version__
@@ -108,6 +114,7 @@ class MinibatchCKA(MinibatchResults):
 
     # Accumulating
 
+    @without_autocast
     def update(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:
         """Add one batch of named activations.
 
@@ -143,6 +150,7 @@ class MinibatchCKA(MinibatchResults):
             else:
                 self._skip(n)
 
+    @without_autocast
     def update_grams(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:
         """Add one batch of named Gram matrices.
 

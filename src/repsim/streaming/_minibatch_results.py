@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._array import to_numpy
+from repsim._array import to_numpy, without_autocast
 from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._version import __version__
 from repsim.estimators import Products, alignment
@@ -61,6 +61,7 @@ class MinibatchResults:
         """Samples in the batches of fewer than four."""
         return self._state.n_skipped_samples
 
+    @without_autocast
     def compute(self) -> xarray.DataArray:
         """Return the CKA of every layer of x with every layer of y.
 
@@ -117,6 +118,7 @@ class MinibatchResults:
             )
         return result
 
+    @without_autocast
     def standard_error(self) -> xarray.DataArray:
         """Return the delete-one-batch jackknife standard error of :meth:`compute`.
 
@@ -149,6 +151,7 @@ class MinibatchResults:
         out.attrs["n_blocks"] = len(blocks.blocks)
         return out
 
+    @without_autocast
     def z_scores(self) -> xarray.DataArray:
         """Return by how many standard deviations each CKA exceeds chance.
 
@@ -193,6 +196,7 @@ class MinibatchResults:
         np.divide(sums, sd, out=values, where=sd > 0)
         return self._labelled(values, "z")
 
+    @without_autocast
     def block_sums(self) -> BlockSums:
         """Return the sums of every block of batches as NumPy arrays.
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from repsim._array import accumulator_dtype, promote, same_home, to_numpy
+from repsim._array import accumulator_dtype, promote, same_home, to_numpy, without_autocast
 from repsim._errors import InputError, StateError
 from repsim._typing import Array, Namespace
 from repsim.streaming._moments import ClassMoments, one_hot
@@ -51,6 +51,7 @@ class RidgeStatistics:
         """Whether sums have replaced the features."""
         return self._moments is not None
 
+    @without_autocast
     def update(self, x: Array, labels: Labels) -> None:
         """Add samples.
 
@@ -119,6 +120,7 @@ class RidgeStatistics:
                 more = ClassMoments.of(wide, labels, shift=self._moments.shift)
                 self._moments = self._moments.plus(more)
 
+    @without_autocast
     def solve(self, *, standardize: bool = True, n_classes: int | None = None) -> RidgePath:
         """Return the solutions for all ridges at once, from one eigendecomposition.
 

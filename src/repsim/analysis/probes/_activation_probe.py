@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from repsim._array import check_same_samples
+from repsim._array import check_same_samples, without_autocast
 from repsim._errors import InputError, NonFiniteError
 from repsim._version import __version__
 from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, class_numbers
@@ -30,6 +30,7 @@ BLOCK = 1024
 TOKEN = "all"
 
 
+@without_autocast
 def probe_activations(
     train: Mapping[str, Any],
     train_labels: Any,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._array import check_same_samples
+from repsim._array import check_same_samples, without_autocast
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._version import __version__
 from repsim.estimators import Products, alignment, resolve_estimator
@@ -36,6 +36,7 @@ __all__ = ["cka_matrix"]
 OPERATION = "cka_matrix"
 
 
+@without_autocast
 def cka_matrix(
     xs: Mapping[str, Any],
     ys: Mapping[str, Any] | None = None,

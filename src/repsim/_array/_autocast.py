@@ -1,0 +1,42 @@
+"""Computing in the precision of the inputs inside the caller's ``torch.autocast``."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, ParamSpec, TypeVar
+
+__all__ = ["without_autocast"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KINDS = ("cpu", "cuda", "mps", "xpu")
+"""Types of devices that have autocast."""
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn autocast off while the function runs.
+
+    Inside autocast every matrix product of torch tensors is rounded to half precision, whatever
+    their dtype. CKA of features with a mean would then be NaN, 0 or another wrong number.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        torch: Any = sys.modules.get("torch")  # arrays of other frameworks need no torch
+        active = [] if torch is None else [kind for kind in KINDS if _is_active(torch, kind)]
+        if not active:
+            return function(*args, **kwargs)
+        with ExitStack() as stack:
+            for kind in active:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*args, **kwargs)
+
+    return run
+
+
+def _is_active(torch: Any, kind: str) -> bool:
+    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
