@@ -276,11 +276,10 @@ class MinibatchCKA(MinibatchResults):
         Returns
         -------
         MinibatchCKA
-            It has the same bits on every rank, namely those of one process that merges the
-            accumulators in the order of ranks. Up to 128 batches in total, these are the bits of
-            one process that saw the batches of rank 0, then those of rank 1, .... Beyond, blocks
-            are joined in another order, and the sums agree up to float64 rounding. This accumulator
-            does not change.
+            The same bits on every rank: those of one process that merges the accumulators in the
+            order of ranks. Up to 128 batches in total, these are the bits of one process that saw
+            the batches of rank 0, then those of rank 1, .... Beyond, blocks are joined in another
+            order, and the sums agree up to float64 rounding. This accumulator does not change.
 
         Raises
         ------
