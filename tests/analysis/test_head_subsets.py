@@ -235,3 +235,33 @@ def test_errors_name_the_operation():
             transform=torch.sum,
             **quiet,
         )
+
+
+def test_padding_of_texts_does_not_count():
+    """What stands at the padding decides nothing under "mean" and "last"; "flatten" warns."""
+    from analysis.text_models import language_model, texts
+
+    model = language_model("llama")
+
+    def scores(fill, **options):
+        batches = texts("right")
+        for batch in batches:
+            batch["input_ids"].masked_fill_(batch["attention_mask"] == 0, fill)
+        given = {"layer": "layers.1.self_attn", "layers_y": "layers.?", "transform": "mean"}
+        return head_subset_cka(model, model, batches, **given, **options, **quiet).cka.values
+
+    for transform in ("mean", "last"):
+        np.testing.assert_array_equal(
+            scores(0, transform_x=transform), scores(7, transform_x=transform)
+        )
+    with pytest.warns(RepsimWarning, match="padding is compared as if it were data"):
+        scores(0)
+
+
+def test_one_token_of_windows_is_refused():
+    swin = torchvision.models.swin_t(num_classes=5)
+    with pytest.raises(InputError, match="transform_x of attention in windows must be"):
+        head_subset_cka(
+            swin, cnn(), images(), layer="features.1.0.attn", layers_y="0", transform_x="last",
+            **quiet,
+        )  # fmt: skip

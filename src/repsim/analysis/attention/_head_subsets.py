@@ -6,17 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from repsim._errors import InputError, warn
-from repsim.analysis.attention._distance import AttentionDistances
-from repsim.analysis.attention._places import n_samples
+from repsim.analysis.attention._head_grams import HeadGrams
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.capture import (
-    AttentionCall,
     AttentionRecorder,
     BoundTransform,
     Layers,
@@ -55,6 +53,7 @@ def head_subset_cka(
     patch_size: PatchOption = None,
     prefix: PrefixOption = None,
     transform: Transform = None,
+    transform_x: Transform = None,
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
@@ -120,6 +119,9 @@ def head_subset_cka(
         Where the tokens lie, as in :func:`repsim.attention_distance`.
     transform : {"flatten", "cls", "first", "last", "mean"} or callable, optional
         Which part of an output of model_y to compare, as in :func:`repsim.compare`.
+    transform_x : {"flatten", "cls", "first", "last", "mean"} or callable, optional
+        Which part of the output (n, tokens, d) of a head to compare; by default all its tokens.
+        "flatten" compares padding too, and warns: pass ``"mean"`` or ``"last"`` for padded texts.
     mask
         Which positions are real, as in :func:`repsim.compare`.
     select, batch_dim, batch_size
@@ -178,7 +180,9 @@ def head_subset_cka(
     if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):
         raise InputError(f"head_subset_cka: width must be at least one head.\n  got {width!r}")
     options = TokenOptions("head_subset_cka", grid, patch_size, prefix)
-    heads = _Heads(options, Masks("head_subset_cka", mask), width)
+    masks = Masks("head_subset_cka", mask)
+    bound_x = BoundTransform("head_subset_cka", transform_x or "flatten", model_x, masks)
+    heads = HeadGrams(options, bound_x, width)
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
     bound = BoundTransform("head_subset_cka", transform, model_y, Masks("head_subset_cka", mask))
     grams = LayerGrams(
@@ -224,43 +228,6 @@ def head_subset_cka(
         n_skipped_samples=acc.n_skipped_samples,
         **versions(),
     )
-
-
-class _Heads:
-    """The Grams of one layer's heads in the current batch, and their distances over all batches."""
-
-    def __init__(self, options: TokenOptions, masks: Masks, width: int | None) -> None:
-        self.distances = AttentionDistances(options, masks)
-        self._width = width
-        self.grams: dict[str, Tensor] = {}
-        self.count = 0
-
-    def start(self, batch: Any) -> None:
-        """Prepare for the next batch."""
-        self.distances.start(batch)
-        self.grams = {}
-
-    def add(self, call: AttentionCall) -> None:
-        """Add the layer's attention call."""
-        if self.grams:
-            raise InputError(
-                f"head_subset_cka: layer must hold one attention call.\n"
-                f"  {call.name!r} holds several\n  Choose one of them: layer={call.name + ':0'!r}."
-            )
-        if self._width is not None and self._width > call.heads:
-            raise InputError(
-                f"head_subset_cka: width is beyond the number of heads.\n"
-                f"  width: {self._width}    heads: {call.heads}"
-            )
-        self.distances.add(call)
-        self.count = call.heads
-        n = n_samples(call)
-        # (samples × windows, heads, queries, d), samples first.
-        out = call.output.reshape(n, -1, *call.output.shape[1:])
-        self.grams = {
-            f"head {h}": Linear().gram(out[:, :, h].reshape(n, -1))  # type: ignore[misc]
-            for h in range(call.heads)
-        }
 
 
 def _kinds(subsets: str | Sequence[str]) -> list[str]:
