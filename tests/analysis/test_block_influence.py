@@ -293,11 +293,12 @@ def test_every_sequence_has_its_own_mask():
         }
     ]
     with pytest.warns(repsim.RepsimWarning, match=r"decoder.block.0 \(4, 6, 32\), mask \(4, 9\)"):
-        encoder = block_influence(model, data, **QUIET)
+        encoder = block_influence(model, data, mask="attention_mask", **QUIET)
     assert encoder.block.values.tolist() == ["encoder.block.0"]
     masks = {"encoder*": "attention_mask", "decoder*": "decoder_attention_mask"}
     both = block_influence(model, data, mask=masks, **QUIET)
     same(both.isel(block=[0], start=[0]), encoder)
+    same(block_influence(model, data, **QUIET), both)  # each block follows one of both
     assert both.block.values.tolist() == ["encoder.block.0", "decoder.block.0"]
 
 

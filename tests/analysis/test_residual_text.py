@@ -131,11 +131,12 @@ def test_every_sequence_has_its_own_mask():
         }
     ]
     with pytest.warns(repsim.RepsimWarning, match=r"decoder.block.0.*, mask \(4, 9\)"):
-        encoder = residual_ratios(model, data, **QUIET)
+        encoder = residual_ratios(model, data, mask="attention_mask", **QUIET)
     assert all(site.startswith("encoder") for site in encoder.site.values)
     masks = {"encoder*": "attention_mask", "decoder*": "decoder_attention_mask"}
     both = residual_ratios(model, data, mask=masks, **QUIET)
     same(both.sel(site=encoder.site).isel(token=encoder.token), encoder)
+    same(residual_ratios(model, data, **QUIET), both)  # each site follows one of both
     lengths = target["attention_mask"].sum(1).tolist()
     decoder = both.sel(site=[s for s in both.site.values if s.startswith("decoder")])
     assert set(decoder.n_tokens.values) == {max(lengths)}

@@ -247,7 +247,7 @@ def _fill(
     progress: bool,
 ) -> None:
     """Store the batches that are not in the store yet."""
-    tokens = to_host.tokens
+    tokens, masks = to_host.tokens, [to_host.transform.masks]
     log = BatchLog("extract", fspath(store.path), [[batch.digest for batch in store.batches]])
     # Rows on disk of an incomplete batch.
     there = store.n_rows - sum(batch.rows for batch in store.batches)
@@ -279,9 +279,9 @@ def _fill(
                 tokens.start()
                 if not tokens.surveyed:
                     with torch.random.fork_rng(devices=[]), tokens.survey():
-                        finder.run(prepared, model, [recorder], forward)
+                        finder.run(prepared, model, [recorder], forward, masks)
                     recorder.clear()
-            finder.run(prepared, model, [recorder], forward)
+            finder.run(prepared, model, [recorder], forward, masks)
             rows = rows_of(dict(recorder), to_host, ids, new, seen.n_rows, where)
             layers, coords = (
                 {name: (x.shape[1:], _kind(x)) for name, x in each.items()}

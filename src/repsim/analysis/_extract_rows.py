@@ -77,11 +77,20 @@ class ToHost:
         """Return the name and the mask of each layer whose stored positions have one."""
         found = {}
         for label, x in values.items():
-            layer = label if label in self._layers else label.rpartition(":")[0]
-            mask = self.transform.masks.of(layer) if x.ndim > 2 else None
-            if mask is not None and mask.shape == x.shape[:2]:
-                found[label] = self.transform.masks.name_of(layer), mask.cpu().numpy()
+            layer, call = (label, 0) if label in self._layers else _layer_and_call(label)
+            shape = tuple(x.shape[:2])
+            masks = self.transform.masks
+            if x.ndim < 3 or masks.is_of_other(layer, shape, call):
+                continue
+            mask = masks.of(layer, shape, call)
+            if mask is not None and tuple(mask.shape) == shape:
+                found[label] = masks.name_of(layer, shape, call), mask.cpu().numpy()
         return found
+
+
+def _layer_and_call(label: str) -> tuple[str, int]:
+    layer, _, call = label.rpartition(":")
+    return layer, int(call)
 
 
 class Seen:

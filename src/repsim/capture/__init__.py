@@ -6,6 +6,7 @@ from repsim.capture._output import Select, UnusableOutput, tensors_in
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._select import Layer, Layers, LayerSpec, Selection, listing, select_layers
+from repsim.capture._sequences import Follows, Sequences, shortened
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
 from repsim.capture._walk import kind_of, named_layers, unwrap
 from repsim.capture.attention._call import AttentionCall
@@ -27,6 +28,7 @@ __all__ = [
     "BlockCall",
     "BlockFinder",
     "BoundTransform",
+    "Follows",
     "Join",
     "Layer",
     "LayerSpec",
@@ -41,6 +43,7 @@ __all__ = [
     "ResidualSites",
     "Select",
     "Selection",
+    "Sequences",
     "SiteFinder",
     "Transform",
     "UnusableOutput",
@@ -50,6 +53,7 @@ __all__ = [
     "repeated_blocks",
     "resolve_transform",
     "select_layers",
+    "shortened",
     "tensors_in",
     "token",
     "unwrap",

@@ -76,7 +76,7 @@ class BoundTransform:
         if function is None:
             return tensor
         if isinstance(function, Reducer) and function.name == "flatten":
-            self.note_padding(layer, tensor)
+            self.note_padding(layer, tensor, call)
             return function(tensor, layer, call)
         if isinstance(function, Reducer):
             return self._reduced(function, tensor, layer, call)
@@ -104,13 +104,13 @@ class BoundTransform:
                 f"  Choose other layers.",
                 brief=f"{shape}: it has no tokens",
             )
-        mask = self.masks.of(layer)
+        mask = self.masks.of(layer, shape, call)
         if mask is not None and tuple(mask.shape) == shape[:2]:
             sequence = tensor.flatten(2)  # of a text, all else is features: heads, and their widths
         else:
             first = self._features_first(tensor, layer)
             sequence = (tensor.movedim(1, -1) if first else tensor).flatten(1, -2)
-        return sequence, self.masks.aligned(layer, sequence, 'samples="tokens"')
+        return sequence, self.masks.aligned(layer, sequence, 'samples="tokens"', call)
 
     def _check_order(self, shape: tuple[int, ...], layer: str, call: int) -> None:
         """Raise if tokens of one sample are in windows or crops: none is the first of all."""
@@ -132,10 +132,10 @@ class BoundTransform:
         if max(reducer.ndims) == 3:  # it takes one token
             self._check_order(shape, layer, call)
         features_first = False
-        if tensor.ndim == 3 or self.masks.of(layer) is None:
+        if tensor.ndim == 3 or self.masks.of(layer, shape, call) is None:
             features_first = self._features_first(tensor, layer)
         sequence = tensor.movedim(1, -1) if features_first else tensor
-        mask = self.masks.aligned(layer, sequence, reducer.name)
+        mask = self.masks.aligned(layer, sequence, reducer.name, call)
         if reducer.name == "cls" and self._axes.lacks_cls(layer, sequence.shape[1]):
             raise UnusableOutput(
                 f"{self._operation}: layer {layer!r} has no class token.\n"
@@ -159,11 +159,11 @@ class BoundTransform:
             )
         return found
 
-    def note_padding(self, layer: str, tensor: Tensor) -> None:
+    def note_padding(self, layer: str, tensor: Tensor, call: int) -> None:
         """Warn once if padding is among the features."""
         if self._warned or tensor.ndim < 3:
             return
-        padding = self.masks.n_padding(layer, tuple(tensor.shape))
+        padding = self.masks.n_padding(layer, tuple(tensor.shape), call)
         if not padding:
             return
         self._warned = True

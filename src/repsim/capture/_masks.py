@@ -9,19 +9,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from repsim._errors import InputError, LayerNotFoundError
+from repsim._errors import InputError, LayerNotFoundError, warn
 from repsim.capture._output import UnusableOutput
+from repsim.capture._sequences import AUTO, DECODER, Follows, by_length
 
 __all__ = ["MaskOption", "Masks"]
 
 MaskOption: TypeAlias = str | Callable[[Any], Tensor | None] | Mapping[str, str | None] | None
 """Types of ``mask=``: "auto", a key of the batch, keys by layer, a function of the batch."""
-
-AUTO = "attention_mask"
-"""The key that tokenisers write and ``mask="auto"`` reads."""
-
-DECODER = "decoder_attention_mask"
-"""The key of the second sequence of an encoder-decoder."""
 
 
 class Masks:
@@ -32,8 +27,9 @@ class Masks:
     operation : str
         For error messages.
     mask : {"auto"}, str, mapping of layer to str or None, callable or None
-        "auto": ``attention_mask`` if the batch is a mapping that has it. Another string: that key
-        of the batch. A mapping from layer names or globs to keys, for models with several
+        "auto": ``attention_mask`` if the batch is a mapping that has it, and
+        ``decoder_attention_mask`` for layers that follow the decoder's sequence. Another string:
+        that key of the batch. A mapping from layer names or globs to keys, for models with several
         sequences; layers without a key, or with None, have no mask. A callable: it gets the batch
         of the model and returns the mask. None: all positions are real.
 
@@ -58,6 +54,17 @@ class Masks:
         self._batch: Any = None
         self._found: dict[object, tuple[Tensor | None, int]] = {}
         self._used: set[str] = set()
+        self._follows: dict[tuple[str, int], Follows] = {}
+        self._warned = False
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the mask of a layer is found by what the layer follows."""
+        return isinstance(self._mask, str) and self._mask == "auto"
+
+    def learn(self, follows: Mapping[tuple[str, int], Follows]) -> None:
+        """Let evidence say which sequence each call of a layer follows."""
+        self._follows = dict(follows)
 
     @property
     def by_layer(self) -> bool:
@@ -69,30 +76,51 @@ class Masks:
         self._batch = batch
         self._found.clear()
 
-    def of(self, layer: str) -> Tensor | None:
-        """Return the mask of a layer's positions in this batch; None if no mask is requested."""
-        return self._of(layer)[0]
+    def of(self, layer: str, shape: tuple[int, ...], call: int = 0) -> Tensor | None:
+        """Return the mask of a layer's positions in this batch; None if no mask is requested.
+
+        Parameters
+        ----------
+        layer : str
+            Its name.
+        shape : tuple of int
+            Samples and positions of its output, (B, N). The mask may have another shape.
+        call : int, default 0
+            Which call of the layer in this forward.
+
+        Raises
+        ------
+        UnusableOutput
+            "auto", and the layer follows another input than the mask, or which it follows is
+            unclear.
+        """
+        follows = self._followed(layer, shape, call)
+        if follows in ("other", "unclear"):
+            raise self._not_of_mask(layer, shape, follows)
+        return self._of(layer, follows)[0]
 
     def of_queries(self, layer: str, shape: tuple[int, int]) -> Tensor | None:
         """Return the mask of the queries of a cross-attention, (B, queries); None if all are real.
 
         "auto" takes ``decoder_attention_mask``, because ``attention_mask`` is that of the keys.
         """
-        mask = self.of(layer)
-        if self._mask == "auto":
-            batch = self._batch
-            mask = self._checked(batch[DECODER])[0] if _has(batch, DECODER) else None
+        mask = self._of(layer, "target" if self.is_auto else "source")[0]
         return mask if mask is not None and tuple(mask.shape) == shape else None
 
-    def name_of(self, layer: str) -> str:
+    def name_of(self, layer: str, shape: tuple[int, ...], call: int = 0) -> str:
         """Return a name of a layer's mask in a store: "mask", with its key if keys differ."""
         if isinstance(self._mask, Mapping):
             return f"mask:{self._key_of(layer, self._mask)}"
-        return "mask"
+        return f"mask:{DECODER}" if self._followed(layer, shape, call) == "target" else "mask"
 
-    def n_padding(self, layer: str, shape: tuple[int, ...]) -> int:
+    def is_of_other(self, layer: str, shape: tuple[int, ...], call: int = 0) -> bool:
+        """Whether evidence shows that a layer follows another input than the mask."""
+        return self._followed(layer, shape, call) == "other"
+
+    def n_padding(self, layer: str, shape: tuple[int, ...], call: int = 0) -> int:
         """Return the number of positions of an output (B, N, ...) that are padding."""
-        mask, padding = self._of(layer)
+        follows = self._followed(layer, shape, call)
+        mask, padding = (None, 0) if follows == "other" else self._of(layer, follows)
         return padding if mask is not None and mask.shape == shape[:2] else 0
 
     def check_used(self) -> None:
@@ -103,7 +131,7 @@ class Masks:
                     f"{self._operation}: mask names {pattern!r}, and no layer is called that."
                 )
 
-    def aligned(self, layer: str, tensor: Tensor, name: str) -> Tensor | None:
+    def aligned(self, layer: str, tensor: Tensor, name: str, call: int = 0) -> Tensor | None:
         """Return the mask for an output (B, N, ...), on its device; None if all are real.
 
         Raises
@@ -111,8 +139,8 @@ class Masks:
         UnusableOutput
             The output has another number of positions than the mask.
         """
-        mask = self.of(layer)
-        if mask is None or tensor.ndim < 3:
+        mask = self.of(layer, tuple(tensor.shape), call) if tensor.ndim >= 3 else None
+        if mask is None:
             return None
         if mask.shape != tensor.shape[:2]:
             raise UnusableOutput(
@@ -125,15 +153,63 @@ class Masks:
             )
         return mask.to(tensor.device)
 
-    def _of(self, layer: str) -> tuple[Tensor | None, int]:
+    def _of(self, layer: str, follows: Follows) -> tuple[Tensor | None, int]:
         mask = self._mask
         if isinstance(mask, Mapping):
             mask = self._key_of(layer, mask)
+        elif follows == "target":
+            mask = self._of_target(layer)
         if mask is None:
             return None, 0
         if mask not in self._found:  # a batch is read once for all its layers
             self._found[mask] = self._read(mask)
         return self._found[mask]
+
+    def _followed(self, layer: str, shape: tuple[int, ...], call: int) -> Follows:
+        """Return which sequence a layer follows: by evidence, else by its length."""
+        if not self.is_auto or not isinstance(self._batch, Mapping) or len(shape) < 2:
+            return "source"
+        calls = {follows for (name, _), follows in self._follows.items() if name == layer}
+        found = next(iter(calls)) if len(calls) == 1 else self._follows.get((layer, call))
+        if found is None:
+            return by_length(self._batch, shape[1])
+        # A mask that does not fit is an error that says more.
+        mask = self._batch.get(AUTO)
+        fits = isinstance(mask, Tensor) and tuple(mask.shape) == tuple(shape[:2])
+        return "source" if found == "other" and not fits else found
+
+    def _of_target(self, layer: str) -> str | None:
+        """Return the key of the decoder's mask; None if it has none, with a warning."""
+        if _has(self._batch, DECODER):
+            return DECODER
+        if not self._warned and self._of(layer, "source")[1]:
+            self._warned = True
+            warn(
+                f"{self._operation}: all positions of the decoder are taken as real, from layer "
+                f"{layer!r} on.\n"
+                f"  the batch has {AUTO} with padding, and no {DECODER}\n"
+                f"  Add {DECODER} to the batch, or pass mask={{name or glob: key of the batch, or "
+                f"None}}."
+            )
+        return None
+
+    def _not_of_mask(self, layer: str, shape: tuple[int, ...], follows: Follows) -> UnusableOutput:
+        shown = tuple(shape)
+        why = (
+            f"does not follow the sequence of {AUTO}, and has its length by accident"
+            if follows == "other"
+            else f"has the length of both sequences, that of {AUTO} and that of the decoder"
+        )
+        repair = (
+            f'mask={{"...encoder*": "{AUTO}", "...decoder*": "{DECODER}"}}: a key of the batch, or '
+            f"None, by name or glob of layers"
+        )
+        return UnusableOutput(
+            f"{self._operation}: the mask of layer {layer!r} is unclear.\n"
+            f"  it returned: {shown}, and {why}\n  Pass {repair}.",
+            brief=f"{shown}: {why}",
+            repair=repair,
+        )
 
     def _key_of(self, layer: str, keys: Mapping[str, str | None]) -> str | None:
         # An exact name takes precedence over a glob, an earlier glob over a later one.
@@ -184,4 +260,5 @@ class Masks:
 
 
 def _has(batch: Any, key: str) -> bool:
-    return isinstance(batch, Mapping) and isinstance(batch.get(key), Tensor)
+    found = batch.get(key) if isinstance(batch, Mapping) else None
+    return isinstance(found, Tensor) and found.ndim == 2

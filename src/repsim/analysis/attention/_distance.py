@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from repsim.analysis.attention._sums import AttentionDistances
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import AttentionRecorder, Layers, MaskOption, Masks
 from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
@@ -159,10 +161,16 @@ def attention_distance(
     options = TokenOptions("attention_distance", grid, patch_size, prefix)
     total = AttentionDistances(options, masks)
     recorder = AttentionRecorder(model, layers, handle=total.add)
-    with each_batch("attention_distance", data, model, progress=progress) as batches, recorder:
+    with (
+        each_batch("attention_distance", data, model, progress=progress) as batches,
+        ExitStack() as stack,
+    ):
         for batch in batches:
-            recorder.clear()
             prepared = batch.prepared(model, prepare)
+            if not batch.number:
+                learn_sequences([masks], prepared, model, forward)
+                stack.enter_context(recorder)
+            recorder.clear()
             total.start(prepared.value)
             prepared.run(model, forward=forward)
             total.finish(recorder)

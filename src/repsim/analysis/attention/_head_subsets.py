@@ -12,6 +12,7 @@ from repsim._errors import InputError, warn
 from repsim.analysis.attention._head_grams import HeadGrams
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.capture import (
@@ -196,6 +197,8 @@ def head_subset_cka(
     with each_batch("head_subset_cka", data, model_x, model_y, progress=progress) as batches:
         for batch in batches:
             prepared = batch.prepared(model_x, prepare_x)
+            if not batch.number:
+                learn_sequences([heads.distances.masks], prepared, model_x, forward)
             heads.start(prepared.value)
             # One after the other, because the models may share modules or be the same.
             with attention:
@@ -205,7 +208,7 @@ def head_subset_cka(
             with recorder:
                 prepared = batch.prepared(model_y, prepare_y)
                 bound.start(prepared.value)
-                samples.run(prepared, model_y, [recorder], forward)
+                samples.run(prepared, model_y, [recorder], forward, [bound.masks])
             found = heads.grams
             home = next(iter(found.values())).device
             others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}

@@ -37,7 +37,7 @@ class AttentionDistances:
 
     def __init__(self, options: TokenOptions, masks: Masks) -> None:
         self._operation = options.operation
-        self._masks = masks
+        self.masks = masks
         self._finder = PlacesFinder(options)
         self.n_samples = 0
         self._batch = -1
@@ -50,7 +50,7 @@ class AttentionDistances:
         """Prepare for the next batch, in the form that the model gets."""
         self._batch += 1
         self._size = None
-        self._masks.start(batch)
+        self.masks.start(batch)
 
     def add(self, call: AttentionCall) -> None:
         """Add one attention call of the running forward."""
@@ -90,7 +90,7 @@ class AttentionDistances:
                 f"  Pass batches of one kind."
             )
         self._size = self._size or n_samples(call)
-        sums.add(call, self._masks.of_queries(call.name, (call.batch, call.queries)), self._batch)
+        sums.add(call, self.masks.of_queries(call.name, (call.batch, call.queries)), self._batch)
 
     def finish(self, recorder: AttentionRecorder) -> None:
         """Check a finished batch, if that need not wait for an accelerator."""
@@ -132,7 +132,7 @@ class AttentionDistances:
 
     def _mask(self, call: AttentionCall) -> Tensor | None:
         """Return which tokens of a text are real; None means all."""
-        mask = self._masks.of(call.name)
+        mask = self.masks.of(call.name, (call.batch, call.keys), call.call)
         if mask is not None and mask.shape != (call.batch, call.keys):
             raise InputError(
                 f"{self._operation}: the mask does not fit layer {call.label!r}.\n"

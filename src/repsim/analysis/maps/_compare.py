@@ -114,7 +114,9 @@ def compare(
     mask, mask_y : {"auto"}, str, mapping of layer to str or None, callable or None, default "auto"
         Which positions of an output (n, N, ...) are real and not padding: true in a mask (n, N).
         The transforms "mean", "first", "last" and token(i) use only these. "auto":
-        ``attention_mask`` if the batch is a mapping that has it. Otherwise a key of the batch; a
+        ``attention_mask`` if the batch is a mapping that has it, and ``decoder_attention_mask`` for
+        layers that follow the decoder's sequence: the model runs on two samples of the first batch,
+        without the last position of one sequence and of the other. Otherwise a key of the batch; a
         mapping from layer names or globs to keys, for models with several sequences; or a function
         of the batch of the model. None: all positions are real. "flatten" compares padding too,
         and warns. ``mask_y`` is that of model_y, by default ``mask``.

@@ -90,7 +90,7 @@ class LayerGrams:
             values = self._tokens.rows(self._transform, tensor, layer, call)
         else:
             if self._reduce is None:
-                self._transform.note_padding(layer, tensor)
+                self._transform.note_padding(layer, tensor, call)
             values = reduced(self._operation, self._reduce, tensor, layer, call)
         if values.shape[0] < MIN_BATCH:
             # The batch will be skipped and reported, so it must not fix the bandwidth.

@@ -137,7 +137,8 @@ class RecordedSide:
         for side in sides:
             side._transform.start(prepared.value)
         recorders = [side._recorder for side in sides]
-        self._finder.run(prepared, self.model, recorders, self._forward)
+        masks = [side._transform.masks for side in sides]
+        self._finder.run(prepared, self.model, recorders, self._forward, masks)
 
     def run_recorded(self, batch: Batch) -> dict[str, Tensor]:
         """Call the model on a batch and return the Grams of its layers."""

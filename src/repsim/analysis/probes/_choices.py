@@ -120,7 +120,7 @@ class TokenChoices:
             given = self._options.prefix_of(f"{layer}:{call}", layer)
             known = 0 if tensor.ndim == 4 else self._prefix_in(tensor, layer, given)
             has_cls = bool(known) and (given is not None or self._declared.has_cls)
-            mask = self._mask(sequence, layer)
+            mask = self._mask(sequence, layer, call)
             for name in self.named:
                 if name == "cls" and not has_cls:
                     continue
@@ -155,10 +155,10 @@ class TokenChoices:
         kept = torch.from_numpy(labelled).to(tensor.device)
         return ChosenTokens((ALL,), sequence[kept][None].to(wide))
 
-    def _mask(self, sequence: Tensor, layer: str) -> Tensor | None:
+    def _mask(self, sequence: Tensor, layer: str, call: int) -> Tensor | None:
         """Return the mask of (B, N, D); None if all its tokens are real."""
-        mask = self.masks.aligned(layer, sequence, "A probe")
-        if mask is None or not self.masks.n_padding(layer, tuple(sequence.shape)):
+        mask = self.masks.aligned(layer, sequence, "A probe", call)
+        if mask is None or not self.masks.n_padding(layer, tuple(sequence.shape), call):
             return None
         if self.each:
             raise InputError(

@@ -117,7 +117,7 @@ class Vectors:
             )
         places = labels != IGNORED
         masks.start(found.batch.prepared(self._model, self._prepare).value)
-        mask = masks.of("")
+        mask = masks.of("", tuple(labels.shape))
         if mask is not None:
             if tuple(mask.shape) != labels.shape:
                 raise InputError(
@@ -131,7 +131,8 @@ class Vectors:
     def of(self, batch: LabelledBatch) -> Iterator[tuple[str, Tensor]]:
         """Run the model and yield every layer with its vectors."""
         prepared = batch.batch.prepared(self._model, self._prepare)
-        self._samples.ask(prepared, self._model, [self._recorder], self._forward)
+        masks = [self._choices.masks]
+        self._samples.ask(prepared, self._model, [self._recorder], self._forward, masks)
         self._choices.masks.start(prepared.value)
         self._choices.start(batch.places)
         self._recorder.clear()

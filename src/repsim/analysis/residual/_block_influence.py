@@ -14,6 +14,7 @@ from repsim.analysis.residual._found_blocks import FOUND, Block, found_blocks
 from repsim.analysis.residual._influence_sums import InfluenceSums
 from repsim.analysis.residual._layout import StreamAxes
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, MaskOption, Masks
 
@@ -160,6 +161,7 @@ def block_influence(
         for batch in batches:
             given = batch.prepared(model, prepare)
             if total is None:
+                learn_sequences([masks], given, model, forward)
                 found = found_blocks(model, blocks, axes, given, forward)
                 total = InfluenceSums(found, _within(wanted, found), masks, last=tokens == "last")
                 restart = stack.enter_context(total.watching(model))

@@ -16,7 +16,7 @@ from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFinit
 from repsim.analysis.residual._found_blocks import Block
 from repsim.analysis.run._first_bad import FirstBad
 from repsim.analysis.run._sequence_means import SequenceMeans
-from repsim.capture import Masks, listing, watching_blocks
+from repsim.capture import Masks, UnusableOutput, listing, watching_blocks
 from repsim.results import BLOCK_INFLUENCE
 
 if TYPE_CHECKING:
@@ -154,8 +154,13 @@ class InfluenceSums:
         if block.chain in self._left_out:
             return None
         x = block.tokens(tensor)
-        real = self._masks.of(block.label) if tensor.ndim > 2 else None
-        if real is not None and real.shape != x.shape[:2]:
+        shape = tuple(x.shape[:2])
+        try:
+            real = self._masks.of(block.label, shape) if tensor.ndim > 2 else None
+        except UnusableOutput as problem:
+            self._left_out[block.chain] = f"{block.label} {problem.brief}"
+            return None
+        if real is not None and real.shape != shape:
             self._left_out[block.chain] = (
                 f"{block.label} {tuple(tensor.shape)}, mask {tuple(real.shape)}"
             )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.analysis.residual._layout import Layout, Layouts
 from repsim.analysis.run._first_bad import FirstBad
-from repsim.capture import Join, Masks, ResidualSite, SiteFinder, listing
+from repsim.capture import Join, Masks, ResidualSite, SiteFinder, UnusableOutput, listing
 from repsim.results import RESIDUAL_RATIOS
 
 if TYPE_CHECKING:
@@ -93,8 +93,12 @@ class RatioSums:
         """Add the summands of one site in one forward."""
         key, layout = (site.label, call), self._layouts.of(site, join, self.finder)
         self._rows = layout.samples
-        mask = self._masks.of(site.label) if layout.positions else None
         expected = (self._rows, math.prod(layout.positions))
+        try:
+            mask = self._masks.of(site.label, expected, call) if layout.positions else None
+        except UnusableOutput as problem:
+            self._left_out[site.label] = problem.brief
+            return
         if mask is not None and tuple(mask.shape) != expected:
             self._left_out[site.label] = f"{site.shape}, mask {tuple(mask.shape)}"
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -11,6 +12,7 @@ from repsim._errors import InputError
 from repsim.analysis.residual._layout import Layouts
 from repsim.analysis.residual._ratio_sums import RatioSums
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import MaskOption, Masks, SiteFinder
 from repsim.capture.tokens import PrefixOption, TokenOptions
@@ -148,11 +150,13 @@ def residual_ratios(
     total = RatioSums(Layouts(model, options, batch_dim, channel_dim), masks)
     with (
         each_batch("residual_ratios", data, model, progress=progress) as batches,
-        SiteFinder(model, total.add) as finder,
+        ExitStack() as stack,
     ):
-        total.finder = finder
         for batch in batches:
             prepared = batch.prepared(model, prepare)
+            if not batch.number:
+                learn_sequences([masks], prepared, model, forward)
+                total.finder = stack.enter_context(SiteFinder(model, total.add))
             total.start(prepared.value)
             prepared.run(model, forward=forward)
             total.end_batch()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError, InputError, RepsimError, warn
 from repsim.analysis.run._cut_runs import cut_runs, input_of
 from repsim.analysis.run._drive import Batch, Forward
-from repsim.capture import Recorder, UnusableOutput
+from repsim.analysis.run._followed import learn_sequences
+from repsim.capture import Masks, Recorder, UnusableOutput
 from repsim.capture.samples import Evidence, ask, have_one_size, lengths_in
 
 __all__ = ["BatchSize", "SampleFinder"]
@@ -65,14 +66,21 @@ class SampleFinder:
         model: nn.Module,
         recorders: Sequence[Recorder],
         forward: Forward | None = None,
+        masks: Sequence[Masks] = (),
     ) -> None:
-        """Run the model on 2 and on 3 samples of the first batch; :meth:`run` does so too."""
+        """Run the model on few samples of the first batch, for evidence; :meth:`run` does so too.
+
+        The samples are on the axis that grows with them. If the model has several sequences, the
+        masks learn which of them each layer follows.
+        """
         for recorder in recorders:
             recorder.gathers = True
         undeclared = [recorder for recorder in recorders if recorder.axes.is_assumed]
-        if undeclared and not self._asked:
+        if not self._asked:
             with _paused(recorders):
-                self._ask(batch, model, undeclared, forward)
+                if undeclared:
+                    self._ask(batch, model, undeclared, forward)
+                learn_sequences(masks, batch, model, forward)
         self._asked = True
 
     def run(
@@ -81,6 +89,7 @@ class SampleFinder:
         model: nn.Module,
         recorders: Sequence[Recorder],
         forward: Forward | None = None,
+        masks: Sequence[Masks] = (),
     ) -> None:
         """Call a model on a prepared batch, and record the outputs with their samples in front.
 
@@ -94,8 +103,10 @@ class SampleFinder:
             Those that record this forward.
         forward : callable, optional
             How the model is called.
+        masks : sequence of Masks, optional
+            Those of these recorders.
         """
-        self.ask(batch, model, recorders, forward)
+        self.ask(batch, model, recorders, forward, masks)
         given = input_of(batch.value, forward)
         declared = self._declared(given)
         likely = self._seeming(given) if declared is None else declared

@@ -1,0 +1,119 @@
+"""Finding by evidence which sequence of a batch each layer follows: forwards of shorter ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from repsim._errors import RepsimError
+from repsim.analysis.run._drive import Batch, Forward, device_of
+from repsim.analysis.run._kept_state import kept_state
+from repsim.capture import Follows, Masks, Sequences, named_layers, shortened, tensors_in, unwrap
+from repsim.capture.samples import cut, uncut_indices
+
+__all__ = ["learn_sequences"]
+
+FEW = 2
+"""Samples in each forward."""
+
+_Shapes: TypeAlias = dict[tuple[str, int], tuple[int, ...]]
+
+
+def learn_sequences(
+    masks: Sequence[Masks], batch: Batch, model: nn.Module, forward: Forward | None = None
+) -> None:
+    """Tell masks that are found automatically which sequence each layer of a model follows.
+
+    Where a batch has several inputs, the model runs on two of its samples: as they are, without the
+    last position of the masked sequence, and without the last one of the decoder's. A layer follows
+    the sequence that changes the shape of its output.
+
+    Parameters
+    ----------
+    masks : sequence of Masks
+        Those of the model.
+    batch : Batch
+        The first batch, prepared for the model.
+    model : torch.nn.Module
+        The model, in evaluation mode.
+    forward : callable, optional
+        How it is called.
+    """
+    asking = [each for each in masks if each.is_auto]
+    sequences = Sequences.of(batch.value)
+    if not asking or not sequences.are_several:
+        return
+    n = next(batch.value[key].shape[0] for key in sequences.source + sequences.target)
+    device = device_of(model)
+    if device is not None and device.type != "cpu" and uncut_indices(batch.value, n, packed=False):
+        return  # an index beyond what is left would end the process's use of an accelerator
+    small = cut(batch.value, n, FEW)
+
+    def shapes(without: tuple[str, ...] = ()) -> _Shapes | None:
+        if any(small[key].shape[1] < 2 for key in without):
+            return None
+        return _shapes(replace(batch, value=shortened(small, without)), model, forward)
+
+    follows = _followed(sequences, shapes)
+    for each in asking:
+        each.learn(follows)
+
+
+def _followed(
+    sequences: Sequences, shapes: Callable[..., _Shapes | None]
+) -> dict[tuple[str, int], Follows]:
+    """Compare the shapes in forwards with and without the last position of each sequence."""
+    whole, source = shapes(), None
+    target_keys = sequences.target
+    if sequences.source:
+        source = shapes(sequences.source)
+        if source is not None:
+            target_keys += sequences.labels
+        elif sequences.labels:  # the labels may be those of the source
+            source = shapes(sequences.source + sequences.labels)
+    if whole is None or not (target_keys or sequences.has_images):
+        return {}
+    target = shapes(target_keys) if target_keys else None
+    all_known = source is not None and (target is not None or not target_keys)
+    follows: dict[tuple[str, int], Follows] = {}
+    for key, shape in whole.items():
+        if target is not None and target.get(key, shape) != shape:
+            follows[key] = "target"
+        elif source is not None and source.get(key, shape) != shape:
+            follows[key] = "source"
+        elif all_known:
+            follows[key] = "other"
+    return follows
+
+
+def _shapes(batch: Batch, model: nn.Module, forward: Forward | None) -> _Shapes | None:
+    """Return the shape of each output in a forward; None if the model refuses the batch."""
+    found: _Shapes = {}
+    calls: Counter[str] = Counter()
+
+    def noting(name: str) -> Callable[..., None]:
+        def note(_module: nn.Module, _args: Any, output: object) -> None:
+            call = calls[name]
+            calls[name] += 1
+            tensor = next(tensors_in(output), None)
+            if tensor is not None and not tensor.is_nested:
+                found[name, call] = tuple(tensor.shape)
+
+        return note
+
+    with ExitStack() as stack:
+        stack.enter_context(kept_state(model))
+        for name, module in {"": unwrap(model), **named_layers(model)}.items():
+            stack.callback(module.register_forward_hook(noting(name)).remove)
+        try:
+            batch.run(model, forward=forward)
+        except RepsimError:
+            raise
+        except Exception:  # a model may refuse a shorter sequence: that is an answer too
+            return None
+    return found

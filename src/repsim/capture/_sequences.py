@@ -1,0 +1,96 @@
+"""Which of several sequences of a batch a layer follows: that of the mask, or another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+__all__ = ["AUTO", "DECODER", "Follows", "Sequences", "by_length", "shortened"]
+
+AUTO = "attention_mask"
+"""The key that tokenisers write and ``mask="auto"`` reads."""
+
+DECODER = "decoder_attention_mask"
+"""The key of the mask of the second sequence of an encoder-decoder."""
+
+PREFIX = "decoder_"
+"""How the keys of that sequence begin."""
+
+Follows: TypeAlias = Literal["source", "target", "other", "unclear"]
+"""The sequence of ``attention_mask``, that of the decoder, neither, or one of both."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The keys of the sequences in a batch of keyword arguments.
+
+    Attributes
+    ----------
+    source : tuple of str
+        Tensors (B, N, ...) of the sequence of ``attention_mask`` (B, N).
+    target : tuple of str
+        Tensors (B, M, ...) whose keys begin with ``decoder_``.
+    labels : tuple of str
+        ``labels`` (B, M), of which a decoder may make its sequence; or labels of the source.
+    has_images : bool
+        Whether there are images or other features, which are no sequence of the mask.
+    """
+
+    source: tuple[str, ...] = ()
+    target: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    has_images: bool = False
+
+    @classmethod
+    def of(cls, batch: Any) -> Sequences:
+        """Find the sequences by the keys and the shapes of a batch."""
+        if not isinstance(batch, Mapping):
+            return cls()
+        tensors = {
+            str(key): value
+            for key, value in batch.items()
+            if isinstance(value, Tensor) and not value.is_nested and value.ndim >= 2
+        }
+        mask = tensors.get(AUTO)
+        shape = None if mask is None or mask.ndim != 2 else mask.shape
+        target = tuple(key for key in tensors if key.startswith(PREFIX))
+        labels = tuple(key for key in tensors if key == "labels" and tensors[key].ndim == 2)
+        rest = [key for key in tensors if key not in target + labels]
+        source = tuple(key for key in rest if tensors[key].shape[:2] == shape)
+        images = any(tensors[key].ndim >= 3 for key in rest if key not in source)
+        return cls(source, target, labels, images)
+
+    @property
+    def are_several(self) -> bool:
+        """Whether layers may follow different inputs, one of which has a mask."""
+        masked = AUTO in self.source or DECODER in self.target
+        return masked and bool(self.target or self.labels or self.has_images)
+
+
+def shortened(batch: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return a batch in which these sequences lack their last position."""
+    return {
+        key: value[:, :-1].contiguous() if key in keys else value for key, value in batch.items()
+    }
+
+
+def by_length(batch: Mapping[str, Any], n: int) -> Follows:
+    """Tell by its length which sequence n positions are; "unclear" if both have it.
+
+    It is not unclear if the masks of both are equal, or if no position is padding.
+    """
+    keys = Sequences.of(batch)
+    if not keys.target:
+        return "source"
+    target = batch[DECODER if DECODER in keys.target else keys.target[0]]
+    if target.shape[1] != n:
+        return "source"
+    source = batch[AUTO] if AUTO in keys.source else None
+    if source is None or source.shape[1] != n:
+        return "target"
+    if DECODER in keys.target:
+        return "source" if bool((source == target).all()) else "unclear"
+    return "source" if bool(source.all()) else "unclear"
