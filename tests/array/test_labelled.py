@@ -45,10 +45,40 @@ def test_other_samples_are_refused(other):
 
 def test_a_coordinate_of_another_axis_or_none_is_not_asked():
     x = array("abcd")
-    repsim.cka(x, array("abcd", dim="image"))
     repsim.cka(x, array("bacd").drop_vars("sample"))
+    repsim.cka(x, xarray.DataArray(x.values))  # dim_0 is a name that xarray made up
+    repsim.cka(x, x.assign_coords(feature=[3, 4, 5]))
     with pytest.raises(repsim.InputError, match="n=4"):
         repsim.cka(x, array("abcde"))  # a different number is its own error
+
+
+def test_labels_that_are_no_index_must_agree():
+    """`stimulus_id` along the samples, in reversed order: .2154 for the same data."""
+    ids = xarray.DataArray(list("abcd"), dims="presentation")
+    x = array(range(4), dim="presentation").drop_vars("presentation")
+    x = x.assign_coords(stimulus_id=ids, repetition=("presentation", [0.0, 1.0, np.nan, 0.0]))
+    assert repsim.cka(x, x.drop_vars("repetition")) == pytest.approx(1)
+    assert repsim.cka(x, x) == pytest.approx(1)  # NaN labels are equal to themselves
+    levels = x.set_index(presentation=["stimulus_id", "repetition"])
+    assert repsim.cka(levels, levels) == pytest.approx(1)
+    for side in (x, levels):
+        for call in (repsim.cka, repsim.rsa, repsim.permutation_test, repsim.chance_floor):
+            with pytest.raises(repsim.InputError, match="another order"):
+                call(side, side[::-1])
+        with pytest.raises(repsim.InputError, match="stimulus_id|presentation"):
+            repsim.cka_matrix({"a": side, "b": side[::-1]})
+        with pytest.raises(repsim.InputError, match="another order"):
+            repsim.pairwise({"a": side}, {"b": side[::-1]})
+
+
+def test_samples_of_other_dimensions_are_refused():
+    """An array whose first axis holds features would be compared as if they were samples."""
+    x = array("abcd", p=4)
+    with pytest.raises(repsim.InputError, match="expected 'sample' in y") as caught:
+        repsim.cka(x, x.T)
+    assert "Transpose" in str(caught.value)
+    with pytest.raises(repsim.InputError, match="got 'image'"):
+        repsim.cka(x, array("abcd", dim="image"))
 
 
 def test_accumulators_refuse_them_too():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -60,25 +61,50 @@ def unlabelled_sides(operation: str, **sides: Any) -> list[Any]:
 
 
 def check_same_samples(operation: str, arrays: Mapping[str, Any]) -> None:
-    """Raise if the coordinates of the first axes of labelled arrays differ.
+    """Raise if the first axes of labelled arrays have other names or other labels.
 
-    Arrays without labels, or without a coordinate along axis 0, are not checked.
+    Every coordinate along the first axis is compared with that of the same name in the arrays
+    before. Arrays without labels, and names that xarray made up (``dim_0``), are not checked.
     """
     if not (kinds := _labelled_types()):
         return
-    first: tuple[str, Any] | None = None
+    dimension: tuple[str, str] | None = None
+    seen: dict[Any, tuple[str, Any]] = {}
     for name, x in arrays.items():
-        if not isinstance(x, kinds[:1]) or not x.ndim or x.dims[0] not in x.coords:
+        if not isinstance(x, kinds) or not x.ndim:
             continue
-        ids = x.coords[x.dims[0]].values
-        if first is None:
-            first = name, ids
-        elif len(ids) == len(first[1]) and not np.array_equal(ids, first[1]):
-            _differ(operation, first, (name, ids))
+        axis = x.dims[0]
+        if not re.fullmatch(r"dim_\d+", str(axis)):
+            if dimension is None:
+                dimension = name, axis
+            elif axis != dimension[1]:
+                _differ_in_dimension(operation, dimension, (name, axis))
+        for label, coordinate in getattr(x, "coords", {}).items():
+            if coordinate.dims != (axis,):
+                continue
+            ids = coordinate.values
+            of, known = seen.setdefault(label, (name, ids))
+            if len(ids) == len(known) and not _equal(ids, known).all():
+                _differ(operation, str(label), (of, known), (name, ids))
 
 
-def _differ(operation: str, a: tuple[str, Any], b: tuple[str, Any]) -> None:
-    differ = np.flatnonzero(a[1] != b[1])
+def _equal(a: Any, b: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which labels are equal; NaN and NaT are equal to themselves."""
+    same = np.asarray(a == b) | (np.asarray(a != a) & np.asarray(b != b))
+    return np.broadcast_to(same, np.shape(a))  # labels of other types compare to one False
+
+
+def _differ_in_dimension(operation: str, a: tuple[str, str], b: tuple[str, str]) -> None:
+    raise InputError(
+        f"{operation}: the first axes of labelled arrays must be the same dimension.\n"
+        f"  expected {a[1]!r} in {b[0]}, as in {a[0]}\n"
+        f"  got {b[1]!r}\n"
+        f"  Transpose one side so that samples come first, or rename the dimension."
+    )
+
+
+def _differ(operation: str, label: str, a: tuple[str, Any], b: tuple[str, Any]) -> None:
+    differ = np.flatnonzero(~_equal(a[1], b[1]))
     row = int(differ[0])
     same = sorted(map(repr, a[1].tolist())) == sorted(map(repr, b[1].tolist()))
     repair = (
@@ -88,7 +114,7 @@ def _differ(operation: str, a: tuple[str, Any], b: tuple[str, Any]) -> None:
     )
     raise InputError(
         f"{operation}: arrays must describe the same samples in the same order.\n"
-        f"  {len(differ)} of {len(a[1])} labels differ, the first in row {row}: "
+        f"  {len(differ)} of {len(a[1])} labels of {label!r} differ, the first in row {row}: "
         f"{a[1][row]!r} in {a[0]}, {b[1][row]!r} in {b[0]}\n"
         f"  {repair}"
     )
