@@ -1,7 +1,8 @@
 """Which analysis runs on which family of models, found by running each: docs/coverage.md.
 
 ``python tests/analysis/coverage_table.py`` writes the page, with ``tests`` and ``src`` on the path;
-``test_coverage.py`` runs every cell again and compares.
+``test_coverage.py`` runs every cell again and compares. ``coverage_text.py`` holds the families of
+the second table.
 """
 
 from __future__ import annotations
@@ -234,6 +235,7 @@ ANALYSES: dict[str, Callable[..., Any]] = {
     "token_localization": localized,
     "linear_probe": probed,
 }
+HEADS = [f"`{name}`" for name in ANALYSES]
 
 
 def outcome(family: Family, analysis: str) -> tuple[str, str]:
@@ -273,22 +275,28 @@ def row(name: str) -> tuple[str, dict[str, str]]:
     return f"| {name} | {' | '.join(cells)} |", reasons
 
 
-def table(rows: list[str]) -> str:
-    head = f"| family | {' | '.join(f'`{name}`' for name in ANALYSES)} |"
-    return "\n".join([head, "|---" * (len(ANALYSES) + 1) + "|", *rows])
-
-
-def main() -> None:
+def table(half: Any) -> str:
+    """Run all cells of a half, and return its table."""
     rows = []
-    for name in FAMILIES:
-        line, reasons = row(name)
+    for name in half.FAMILIES:
+        line, reasons = half.row(name)
         rows.append(line)
         print(line)
         for analysis, why in reasons.items():
             print(f"    {analysis}: {why}")
-    before, _, rest = PAGE.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{START}\n{table(rows)}\n{END}{after}")
+    head = f"| family | {' | '.join(half.HEADS)} |"
+    return "\n".join([head, "|---" * (len(half.HEADS) + 1) + "|", *rows])
+
+
+def main() -> None:
+    from analysis import coverage_table, coverage_text
+
+    page = PAGE.read_text()
+    for half in (coverage_table, coverage_text):
+        before, _, rest = page.partition(half.START)
+        _, _, after = rest.partition(half.END)
+        page = f"{before}{half.START}\n{table(half)}\n{half.END}{after}"
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":

@@ -177,3 +177,21 @@ def test_a_mask_of_another_length(llama):
     batch = texts("left", 1)[0]
     with pytest.raises(repsim.InputError, match="the mask does not fit layer"):
         repsim.attention_distance(llama(), [batch], mask=lambda b: torch.ones(4, 3), **QUIET)
+
+
+def test_frames_of_speech_with_a_grid():
+    """One row of a sequence is a text: masks hold, and uniform attention has its closed form."""
+    from analysis.coverage_batches import frames, waveforms
+    from analysis.multimodal_models import wav2vec2
+
+    model, batch = wav2vec2(), waveforms(1, 0)
+    with torch.no_grad():
+        for layer in model.encoder.layers:
+            layer.attention.q_proj.weight.zero_()
+            layer.attention.q_proj.bias.zero_()
+    given = {"grid": (1, 14), "patch_size": 1, "prefix": 0, "mask": frames, "progress": False}
+    result = repsim.attention_distance(model, [batch], **given)
+    lengths = frames(batch).sum(1).double()
+    expected = (lengths * (lengths**2 - 1) / (3 * lengths)).sum() / lengths.sum()
+    np.testing.assert_allclose(result.distance, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(result.uniform_distance, expected.item(), rtol=1e-6)

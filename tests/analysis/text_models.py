@@ -45,15 +45,39 @@ def language_model(kind: str, layers: int = 2, **options) -> nn.Module:
     grouped = {**wide, "num_key_value_heads": 2}
     gpt = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": layers, "n_head": 4}
     falcon = {k: v for k, v in wide.items() if k not in ("intermediate_size",)}
+    experts = {**grouped, "num_experts_per_tok": 2}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config, given = {
         "bert": ("BertConfig", wide),
         "cohere": ("CohereConfig", {**grouped, "pad_token_id": 0}),
         "falcon": ("FalconConfig", {**falcon, "ffn_hidden_size": 48}),
+        "gemma": ("GemmaConfig", {**grouped, **special, "head_dim": 8}),
         "gpt2": ("GPT2Config", {**gpt, "n_positions": 64}),
         "gptj": ("GPTJConfig", {**gpt, "n_positions": 64, "n_inner": 48, "rotary_dim": 4}),
+        "gptoss": (
+            "GptOssConfig",
+            {**experts, **special, "num_local_experts": 4, "head_dim": 8, "sliding_window": 4},
+        ),
         "llama": ("LlamaConfig", grouped),
+        "mamba": (
+            "MambaConfig",
+            {
+                "vocab_size": VOCABULARY,
+                "hidden_size": 32,
+                "state_size": 4,
+                "num_hidden_layers": layers,
+            },
+        ),
+        "mistral": ("MistralConfig", {**grouped, "sliding_window": 4}),
+        "mixtral": ("MixtralConfig", {**experts, "num_local_experts": 4}),
+        "modernbert": (
+            "ModernBertConfig",
+            {**wide, **special, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 4},
+        ),
         "neox": ("GPTNeoXConfig", wide),
+        "olmoe": ("OlmoeConfig", {**experts, "num_experts": 4, **special}),
         "phi": ("PhiConfig", wide),
+        "qwen2": ("Qwen2Config", grouped),
     }[kind]
     torch.manual_seed(0)
     made = getattr(transformers, config)(**{**given, **options})

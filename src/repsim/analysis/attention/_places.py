@@ -115,7 +115,7 @@ class PlacesFinder:
                 f"  Tokens are the prefix and the patches. Pass a mapping from layer to grid where "
                 f"layers differ."
             )
-        if grid[0] == 1 and call.keys in call.input.lengths:
+        if grid[0] == 1 and (call.keys in call.input.lengths or call.input.image is None):
             return Places(TokenGrid(*grid, extra, step=(1.0, 1.0)), text=True)
         if _n_windows(call) > 1 and not extra:
             return _in_windows(call, grid)
