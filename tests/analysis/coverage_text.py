@@ -75,7 +75,6 @@ def text(kind: str, blocks: str = "layers.?") -> Family:
     return Family(partial(language_model, kind), (blocks,))
 
 
-TWO = {"encoder*": "attention_mask", "decoder*": "decoder_attention_mask"}
 DECODER = {"decoder*": "decoder_attention_mask"}
 CAPTION = {"text_model*": "attention_mask"}
 ANSWER = {"language_model*": "attention_mask"}
@@ -98,10 +97,10 @@ FAMILIES: dict[str, Family] = {
     "in the manner of TransformerLens": Family(models.Hooked, ("blocks.?",)),
     "BERT": text("bert", "encoder.layer.?"),
     "ModernBERT": text("modernbert"),
-    "T5, encoder": Family(models.t5, ("encoder.block.?",), pairs_of_texts, TWO),
-    "T5, decoder": Family(models.t5, ("decoder.block.?",), pairs_of_texts, TWO),
-    "BART, encoder": Family(models.bart, ("encoder.layers.?",), pairs_of_texts, TWO),
-    "BART, decoder": Family(models.bart, ("decoder.layers.?",), pairs_of_texts, TWO),
+    "T5, encoder": Family(models.t5, ("encoder.block.?",), pairs_of_texts),
+    "T5, decoder": Family(models.t5, ("decoder.block.?",), pairs_of_texts),
+    "BART, encoder": Family(models.bart, ("encoder.layers.?",), pairs_of_texts),
+    "BART, decoder": Family(models.bart, ("decoder.layers.?",), pairs_of_texts),
     "CLIP, text": Family(models.clip, ("text_model.*layers.?",), captions, CAPTION),
     "CLIP, images": Family(models.clip, ("vision_model.*layers.?",), captions, CAPTION),
     "SigLIP, text": Family(
