@@ -130,3 +130,31 @@ def test_a_vision_transformer_without_class_token():
     ):
         with_cls(x)
     assert list(found) == ["blocks.0"]
+
+
+def test_a_sequence_that_may_be_a_map_is_never_averaged_silently():
+    """6 positions, 6 channels of a convolution, and 4 features of a linear layer, or 6."""
+    torch.manual_seed(0)
+    speech = nn.Sequential(nn.Conv1d(3, 6, 2, 2), nn.GELU(), Permute(0, 2, 1), nn.Linear(6, 6))
+    with (
+        pytest.raises(repsim.CaptureError, match="channels of layer '1' may be first or last"),
+        Recorder(speech, ["1"], transform="mean"),
+    ):
+        speech(torch.randn(5, 3, 12))
+
+    class Text(nn.Module):
+        """As in Mamba: a convolution between linear layers."""
+
+        def __init__(self):
+            super().__init__()
+            self.embed, self.narrow = nn.Embedding(9, 4), nn.Linear(6, 4)
+            self.conv, self.wide = nn.Conv1d(6, 6, 3, padding=1), nn.Linear(4, 6)
+            self.act, self.end = nn.ReLU(), nn.ReLU()
+
+        def forward(self, ids):
+            x = self.act(self.conv(self.wide(self.embed(ids)).mT))
+            return self.end(self.narrow(x.mT))
+
+    for length in (6, 8):
+        found, whole = means(Text(), torch.randint(0, 9, (5, length)), ["embed", "end"])
+        torch.testing.assert_close(found["end"], whole["end"].mean(1))

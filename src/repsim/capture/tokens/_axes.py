@@ -47,10 +47,12 @@ class PositionAxes:
         self._widths: dict[tuple[str, int], _Widths] = {}
         self._image: Size | None = None
         self._patches: set[int] = set()
+        self._lengths: set[int] = set()
 
     def start(self, batch: Any) -> None:
         """Start the next batch, in the form that the model gets."""
-        image = ModelInput.of(batch).image
+        given = ModelInput.of(batch)
+        image, self._lengths = given.image, given.lengths
         if image != self._image:
             self._image = image
             maps = [] if image is None else _first_maps(self._modules[""], image)
@@ -70,7 +72,8 @@ class PositionAxes:
         -------
         bool or None
             None if it cannot be found. Three axes are a sequence (B, N, D) unless there is evidence
-            of a one-dimensional convolution; four and five are a map of features first if the model
+            of a one-dimensional convolution; if both axes have the widths of modules, the one as
+            long as a text of the input holds the positions. Four and five are a map of features first if the model
             has no layers of the other kind.
         """
         module = self._modules.get(layer)
@@ -86,8 +89,10 @@ class PositionAxes:
             found = None if grid is None else grid[1]
         for name in around:
             found = self._by_widths(name, shape) if found is None else found
-        if found is not None or rank == 1:
-            return bool(found)
+        if found is None and rank == 1:
+            return self._sequence_of_two(layer, shape)
+        if found is not None:
+            return found
         return None if self._declared.channels_last else True
 
     def lacks_cls(self, layer: str, n: int) -> bool:
@@ -96,6 +101,14 @@ class PositionAxes:
         if (self._declared.named if around is None else around) == 0:
             return True
         return n in self._patches
+
+    def _sequence_of_two(self, layer: str, shape: tuple[int, ...]) -> bool | None:
+        """Tell a sequence (B, N, D) from (B, C, L) if widths do not; None if both may be."""
+        widths = [self._widths_in(name, 1) for name in self._around(layer)]
+        if not any(shape[1] in each.first and shape[2] in each.last for each in widths):
+            return False
+        text = [length in self._lengths for length in shape[1:]]
+        return text[1] if text[0] != text[1] else None
 
     def _by_widths(self, name: str, shape: tuple[int, ...]) -> bool | None:
         """Whether only axis 1, and not the last, is as wide as a module inside this one."""
