@@ -10,13 +10,30 @@ import numpy as np
 
 from repsim._errors import InputError
 
-__all__ = ["Grid", "PatchSize", "as_cell", "as_grid", "as_patch_size", "as_prefix"]
+__all__ = [
+    "Grid",
+    "PatchSize",
+    "VideoGrid",
+    "VideoPatchSize",
+    "as_cell",
+    "as_grid",
+    "as_patch_size",
+    "as_prefix",
+    "as_video_grid",
+    "as_video_patch_size",
+]
 
 Grid: TypeAlias = int | tuple[int, int]
 """Patches along the height and the width; one number for a square."""
 
 PatchSize: TypeAlias = float | tuple[float, float]
 """Pixels from one patch to the next along the height and the width; one number for both."""
+
+VideoGrid: TypeAlias = Grid | tuple[int, int, int]
+"""A grid, or tokens along time, height and width."""
+
+VideoPatchSize: TypeAlias = PatchSize | tuple[float, float, float]
+"""A patch size, or frames and pixels from one token to the next along time, height and width."""
 
 
 def as_grid(operation: str, grid: Any, argument: str = "grid") -> tuple[int, int]:
@@ -30,6 +47,22 @@ def as_grid(operation: str, grid: Any, argument: str = "grid") -> tuple[int, int
             f"  For 224×224 images in patches of 16×16 it is (14, 14)."
         )
     return int(pair[0]), int(pair[1])
+
+
+def as_video_grid(operation: str, grid: Any) -> tuple[int, ...]:
+    """Return (rows, columns) or (frames, rows, columns), or raise as :func:`as_grid`."""
+    if len(_pair(grid)) != 3:
+        return as_grid(operation, grid)
+    time, *rest = _pair(grid)
+    return (as_grid(operation, (time, 1))[0], *as_grid(operation, tuple(rest)))
+
+
+def as_video_patch_size(operation: str, patch_size: Any) -> tuple[float, ...]:
+    """Return (height, width) or (frames, height, width), or raise as :func:`as_patch_size`."""
+    if len(_pair(patch_size)) != 3:
+        return as_patch_size(operation, patch_size)
+    time, *rest = _pair(patch_size)
+    return (as_patch_size(operation, time)[0], *as_patch_size(operation, tuple(rest)))
 
 
 def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:

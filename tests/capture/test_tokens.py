@@ -7,14 +7,17 @@ import numpy as np
 from repsim.capture.tokens import (
     Convolution,
     Move,
+    between_frames,
     divided,
     grid_of_map,
     grid_of_sequence,
+    grid_of_video,
     prefix_of_sequence,
     real_in_windows,
     reduction,
     steps_of,
     tiles,
+    video_of,
     window_of,
 )
 
@@ -167,3 +170,39 @@ def test_padding_in_windows():
     assert real_in_windows((4, 4), (3, 3), [centred]).sum(1).tolist() == [4, 4, 4, 4]
     assert real_in_windows((6, 6), (3, 3), []).all()
     assert real_in_windows((4, 4), (3, 3), []) is None
+
+
+def test_videos():
+    shapes = {
+        "channels before frames": ((2, 3, 8, 16, 20), (8, 16, 20)),
+        "frames before channels": ((2, 8, 3, 16, 20), (8, 16, 20)),
+        "channels last": ((2, 8, 16, 20, 3), (8, 16, 20)),
+        "a volume": ((2, 1, 32, 16, 16), (32, 16, 16)),
+        "three frames of three channels": ((2, 3, 3, 16, 20), None),
+        "no channels": ((2, 8, 9, 16, 20), None),
+        "an image": ((2, 3, 16, 20), None),
+    }
+    for name, (shape, expected) in shapes.items():
+        assert video_of(shape) == expected, name
+    assert between_frames(16, 8) == 2
+    assert between_frames(15, 8) is None
+
+
+def test_which_part_of_a_video_attends():
+    grid = (4, 2, 3)
+    table = {
+        # name: (keys, sequences a sample, grid, prefix) → (part, prefix)
+        "the video": ((24, 1, grid, None), (grid, 0)),
+        "the video and CLS": ((25, 1, grid, None), (grid, 1)),
+        "CLS, as the caller says": ((25, 1, grid, 1), (grid, 1)),
+        "not what the caller says": ((26, 1, grid, 1), None),
+        "more than 16 others": ((41, 1, grid, None), None),
+        "each frame": ((6, 4, grid, None), ((1, 2, 3), 0)),
+        "each frame and CLS": ((7, 4, grid, None), ((1, 2, 3), 1)),
+        "each place along time": ((4, 6, grid, None), ((4, 1, 1), 0)),
+        "along time, and frames have CLS": ((4, 6, grid, 1), ((4, 1, 1), 0)),
+        "as many frames as places": ((4, 4, (4, 2, 2), None), None),
+        "windows": ((8, 3, grid, None), None),
+    }
+    for name, ((keys, sequences, of, prefix), expected) in table.items():
+        assert grid_of_video(keys, sequences, of, prefix=prefix) == expected, name

@@ -13,7 +13,7 @@ from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import AttentionRecorder, Layers, MaskOption, Masks
-from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
+from repsim.capture.tokens import PrefixOption, TokenOptions, VideoGridOption, VideoPatchOption
 
 if TYPE_CHECKING:
     import xarray
@@ -26,8 +26,8 @@ def attention_distance(
     data: Iterable[Any],
     *,
     layers: Layers = "*",
-    grid: GridOption = None,
-    patch_size: PatchOption = None,
+    grid: VideoGridOption = None,
+    patch_size: VideoPatchOption = None,
     prefix: PrefixOption = None,
     mask: MaskOption = "auto",
     prepare: Prepare | None = None,
@@ -80,11 +80,13 @@ def attention_distance(
         Patches along height and width. By default that of the last convolution whose map leaves 0
         to 16 other tokens (exactly timm's ``num_prefix_tokens``, if the model has it); for
         attention in the windows of Swin, the window. Keys of a mapping are layer names, labels or
-        globs.
+        globs. The tokens of a video have a grid (frames, rows, columns), which must be given.
     patch_size : float, (float, float), or mapping of layer to these, optional
         Pixels of the input image from one patch to the next. By default the product of the strides
         of the convolutions from the image to the tokens, times the factor by which later stages
         merge. It is not the size of the image divided by that of the grid, because that is rounded.
+        For a video (frames, height, width); by default the video divided by the grid, if it leaves
+        no remainder.
     prefix : int, or mapping of layer to int, optional
         Tokens before the patches (CLS, distillation, registers), left out as queries and as keys of
         the distances. By default the tokens that are not in the grid.
@@ -108,7 +110,9 @@ def attention_distance(
         ``prefix_mass`` in [0, 1], ``entropy`` in nats; NaN for heads that a layer does not have.
         For text, distances are in tokens, and ``sink_mass`` in [0, 1] is the attention to the first
         real token and to learned sinks.
-        Dim ("layer",): ``uniform_distance``, that of a head that attends equally to all tokens.
+        For videos, ``distance`` is that in space, and ``time_distance`` that in time, in frames.
+        Dim ("layer",): ``uniform_distance``, that of a head that attends equally to all tokens,
+        and for videos ``uniform_time_distance``.
         Coordinates: the layer names in execution order (``name:0``, ``name:1``, ... where a module
         holds several calls), and along them ``kind``, ``grid_height``, ``grid_width``,
         ``patch_height``, ``patch_width`` and ``prefix``. ``kind`` is "self" or "cross"; attention
@@ -148,6 +152,10 @@ def attention_distance(
     then counts the first real tokens. ``uniform_distance`` is that of uniform attention over the
     tokens that a query may see, (T − 1)/4 for T tokens under a causal mask.
 
+    With ``grid=(frames, rows, columns)`` a layer may attend over the whole video (VideoMAE), over
+    each frame, or along time at each place (TimeSformer); its number of tokens says which. Tokens
+    of one frame have distance 0 in time, tokens of one place distance 0 in space.
+
     Weights are reduced in chunks of queries, without a tensor of batch × heads × tokens² (eager
     attention makes one itself). Cost: one forward pass and O(batch · heads · tokens² · d) per
     layer.
@@ -158,7 +166,7 @@ def attention_distance(
     App. D.7.
     """
     masks = Masks("attention_distance", mask)
-    options = TokenOptions("attention_distance", grid, patch_size, prefix)
+    options = TokenOptions("attention_distance", grid, patch_size, prefix, with_time=True)
     total = AttentionDistances(options, masks)
     recorder = AttentionRecorder(model, layers, handle=total.add)
     with (

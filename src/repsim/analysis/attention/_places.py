@@ -9,13 +9,17 @@ from typing import TypeAlias
 from repsim._errors import InputError
 from repsim.capture import AttentionCall
 from repsim.capture.tokens import (
+    MOST_PREFIX,
     Declared,
     Size,
     TokenGrid,
     TokenOptions,
+    VideoSize,
+    between_frames,
     declared_prefix,
     divided,
     grid_of_sequence,
+    grid_of_video,
     real_in_windows,
     steps_of,
     tiles,
@@ -54,6 +58,11 @@ class Places:
         return replace(self, grid=replace(self.grid, width=tokens - self.grid.prefix))
 
     @property
+    def video(self) -> bool:
+        """Whether these are the tokens of a video, or of a part of it."""
+        return self.grid.frame_step is not None
+
+    @property
     def step(self) -> tuple[float, float]:
         """Pixels of the input from one token to the next, along height and width."""
         assert self.grid.step is not None, "places have a step"
@@ -90,6 +99,8 @@ class PlacesFinder:
         # An exact label takes precedence over an exact name.
         labels = (call.label, f"{call.name}:{call.call}", call.name)
         grid, prefix = self.options.grid_of(*labels), self.options.prefix_of(*labels)
+        if (video := self.options.video_grid_of(*labels)) is not None:
+            return self._of_video(call, video, labels)
         if grid is not None:
             places = self._given(call, grid, prefix)
         else:
@@ -105,15 +116,58 @@ class PlacesFinder:
         at = places.grid
         return replace(places, grid=TokenGrid(at.height, at.width, at.prefix, step=step))
 
+    def _of_video(self, call: AttentionCall, grid: VideoSize, labels: tuple[str, ...]) -> Places:
+        """Attention over a video, over each of its frames, or along time at each place."""
+        prefix = self.options.prefix_of(*labels)
+        found = grid_of_video(call.keys, _n_windows(call), grid, prefix=prefix)
+        if found is None:
+            raise InputError(
+                f"{self.options.operation}: grid does not fit layer {call.label!r}.\n"
+                f"  grid: {grid}, frames × rows × columns    prefix: {prefix}    tokens: "
+                f"{call.keys} in each of {_n_windows(call)} sequences of a sample\n"
+                f"  Attention may cover the video, each frame, or each place along time. Pass a "
+                f"mapping from layer to grid, or leave the layer out of layers=."
+            )
+        (frames, height, width), extra = found
+        video = call.input.video
+        if (
+            call.input.image is not None
+            and video is None
+            and not self.options.frame_step_of(*labels)
+        ):
+            raise InputError(
+                f"{self.options.operation}: grid must be (rows, columns) where the input is an "
+                f"image.\n"
+                f"  grid: {grid}    model's input: {call.input.image}, layer {call.label!r}\n"
+                f"  If the images are frames of a video, pass patch_size=(frames, height, width) "
+                f"too."
+            )
+        step, frame_step = self.options.patch_size_of(*labels), self.options.frame_step_of(*labels)
+        if video is not None:
+            step = step or divided(video[1:], grid[1:])
+            frame_step = frame_step or between_frames(video[0], grid[0])
+        if step is None or frame_step is None:
+            raise InputError(
+                f"{self.options.operation}: the steps between the tokens of layer {call.label!r} "
+                f"are unknown.\n"
+                f"  grid: {grid}    model's input: {video or 'no video'}, frames × height × width\n"
+                f"  Pass patch_size=(frames, height, width) from a token to the next."
+            )
+        return Places(
+            TokenGrid(height, width, extra, step=step, frames=frames, frame_step=frame_step)
+        )
+
     def _given(self, call: AttentionCall, grid: Size, prefix: int | None) -> Places:
         extra = call.keys - math.prod(grid)
-        if extra < 0 or (prefix is not None and prefix != extra):
+        too_many = prefix is None and extra > MOST_PREFIX  # such as other frames
+        if extra < 0 or too_many or (prefix is not None and prefix != extra):
             raise InputError(
                 f"{self.options.operation}: grid does not fit layer {call.label!r}.\n"
                 f"  grid: {grid} → {math.prod(grid)} patches"
                 f"{'' if prefix is None else f', prefix: {prefix}'}    tokens: {call.keys}\n"
                 f"  Tokens are the prefix and the patches. Pass a mapping from layer to grid where "
-                f"layers differ."
+                f"layers differ, grid=(frames, rows, columns) for a video, and prefix= if there "
+                f"are more than {MOST_PREFIX} other tokens."
             )
         if grid[0] == 1 and (call.keys in call.input.lengths or call.input.image is None):
             return Places(TokenGrid(*grid, extra, step=(1.0, 1.0)), text=True)
@@ -164,12 +218,12 @@ class PlacesFinder:
             f"{self.options.operation}: the grid of layer {call.label!r} is unknown.\n"
             f"  {call.keys} tokens"
             f"{f' in each of {windows} windows of a sample' if windows > 1 else ''}"
-            f"    model's input: {call.input.image or 'no image'}"
+            f"    model's input: {call.input.image or call.input.video or 'no image'}"
             f"    convolutions put out: {', '.join(map(str, sizes)) or 'nothing'}\n"
             f"  Pass grid=(rows, columns), and patch_size= and prefix= where they do not follow; "
             f"or a mapping from layer to these;\n"
-            f"  for a sequence grid=(1, tokens), patch_size=1 gives distances in tokens. Or leave "
-            f"the layer out of layers=."
+            f"  for a sequence grid=(1, tokens), patch_size=1 gives distances in tokens, for a "
+            f"video grid=(frames, rows, columns).\n  Or leave the layer out of layers=."
         )
 
     def _unknown_step(self, call: AttentionCall, grid: TokenGrid) -> InputError:

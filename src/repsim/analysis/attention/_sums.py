@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
-from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.analysis.attention._chunks import NEVER
 from repsim.analysis.attention._cross_sums import CrossSums
+from repsim.analysis.attention._image_sums import ImageSums
 from repsim.analysis.attention._places import NoDistance, Places, PlacesFinder, n_samples
 from repsim.analysis.attention._text_sums import TextSums
-from repsim.attention import grid_distances, uniform_distance
+from repsim.analysis.attention._video_sums import VideoSums, in_space, in_time
 from repsim.capture import AttentionCall, AttentionRecorder, Masks, listing
 from repsim.capture.tokens import TokenGrid, TokenOptions
 from repsim.results import ATTENTION_DISTANCE
@@ -44,7 +46,7 @@ class AttentionDistances:
         self._size: int | None = None
         self._layers: dict[tuple[str, int], _Sums] = {}
         self._left_out: dict[tuple[str, int], str] = {}
-        self._tables: dict[tuple[TokenGrid, torch.device, torch.dtype], Tensor] = {}
+        self._tables: dict[tuple[TokenGrid, bool, torch.device, torch.dtype], Tensor] = {}
 
     def start(self, batch: Any) -> None:
         """Prepare for the next batch, in the form that the model gets."""
@@ -66,7 +68,7 @@ class AttentionDistances:
         self._size = n_samples(call)
         sums = self._layers.get(key)
         if sums is None:
-            kind = TextSums if places.text else _LayerSums
+            kind = TextSums if places.text else VideoSums if places.video else ImageSums
             sums = self._layers[key] = kind(places, call.heads, call.output.device)
         elif isinstance(sums, CrossSums) or not sums.fits(places, call.heads):
             raise InputError(
@@ -77,8 +79,12 @@ class AttentionDistances:
             )
         if isinstance(sums, TextSums):
             sums.add(call, self._mask(call), self._batch)
+        elif isinstance(sums, VideoSums):
+            space = self._distances(call, places.grid, in_space)
+            time = self._distances(call, places.grid, in_time)
+            sums.add(call, space, time, self._batch)
         else:
-            sums.add(call, self._distances(call, places.grid), self._batch)
+            sums.add(call, self._distances(call, places.grid, in_space), self._batch)
 
     def _add_cross(self, key: tuple[str, int], call: AttentionCall) -> None:
         """Add one call of cross-attention, which has an entropy and no distance."""
@@ -120,6 +126,8 @@ class AttentionDistances:
         names = _MEANS if any(texts) else _MEANS[:-1]
         variables = dict(zip(names, values, strict=False))
         variables["uniform_distance"] = np.array(uniform)
+        if any(isinstance(sums, VideoSums) for sums in self._layers.values()):
+            variables |= _of_time(list(self._layers.values()), most)
         labels = [recorder.label(*key) for key in self._layers]
         result = ATTENTION_DISTANCE.dataset(
             variables, {"layer": labels, "head": np.arange(most), **along}
@@ -141,14 +149,15 @@ class AttentionDistances:
             )
         return mask
 
-    def _distances(self, call: AttentionCall, grid: TokenGrid) -> Tensor:
-        """Return (patches, keys) in pixels; 0 for prefix tokens."""
+    def _distances(
+        self, call: AttentionCall, grid: TokenGrid, between: Callable[[TokenGrid], Any]
+    ) -> Tensor:
+        """Return (patches, keys) in pixels or frames; 0 for prefix tokens."""
         device = call.output.device
         dtype = torch.float64 if call.output.dtype == torch.float64 else torch.float32
-        key = (grid, device, dtype)
+        key = (grid, between is in_time, device, dtype)
         if key not in self._tables:
-            assert grid.step is not None, "places have a step"
-            distances = torch.from_numpy(grid_distances(grid.size, grid.step)).to(dtype)
+            distances = torch.from_numpy(between(grid)).to(dtype)
             self._tables[key] = nn.functional.pad(distances, (grid.prefix, 0)).to(device)
         return self._tables[key]
 
@@ -187,7 +196,7 @@ def _along(places: list[Places | None]) -> dict[str, list[Any]]:
     """Return the coordinates along layers; those of cross-attention have no grid."""
     grids = [None if p is None else p.grid for p in places]
     steps = [(np.nan, np.nan) if p is None else p.step for p in places]
-    return {
+    along: dict[str, list[Any]] = {
         "kind": ["cross" if grid is None else "self" for grid in grids],
         "grid_height": [0 if grid is None else grid.height for grid in grids],
         "grid_width": [0 if grid is None else grid.width for grid in grids],
@@ -195,6 +204,21 @@ def _along(places: list[Places | None]) -> dict[str, list[Any]]:
         "patch_width": [step[1] for step in steps],
         "prefix": [0 if grid is None else grid.prefix for grid in grids],
     }
+    if any(p is not None and p.video for p in places):
+        along["grid_frames"] = [0 if grid is None else grid.frames for grid in grids]
+        frame_steps = [None if grid is None else grid.frame_step for grid in grids]
+        along["patch_frames"] = [np.nan if step is None else step for step in frame_steps]
+    return along
+
+
+def _of_time(layers: list[_Sums], most: int) -> dict[str, Any]:
+    """Return the variables along time; NaN for layers without frames."""
+    values, uniform = np.full((len(layers), most), np.nan), np.full(len(layers), np.nan)
+    for i, sums in enumerate(layers):
+        if isinstance(sums, VideoSums):
+            values[i, : sums.heads] = sums.time_distance()
+            uniform[i] = sums.uniform_time_distance()
+    return {"time_distance": values, "uniform_time_distance": uniform}
 
 
 _MEANS = ("distance", "renormalised", "prefix_mass", "entropy", "sink_mass")
@@ -204,100 +228,4 @@ _IN_PIXELS = ("distance", "renormalised", "uniform_distance", "patch_height", "p
 """Quantities in pixels for an image and in tokens for a text."""
 
 
-class _LayerSums:
-    """Sums over images and patches of one layer: (distance, renormalised, mass, entropy, rows)."""
-
-    def __init__(self, places: Places, heads: int, device: torch.device) -> None:
-        self.places = places
-        self.heads = heads
-        # Apple's GPUs lack float64.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.totals = torch.zeros(5, heads, dtype=dtype, device=device)
-        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
-        self.rows = 0
-        self._real: Tensor | None = None
-        if places.real is not None:
-            self._real = torch.tensor(places.real, device=device)
-
-    def fits(self, places: Places, heads: int) -> bool:
-        """Whether a call of these places can be added."""
-        return (self.places, self.heads) == (places, heads)
-
-    def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
-        """Add the weights of one batch, chunk by chunk while each is in the cache."""
-        p, dtype = self.places.grid.prefix, self.totals.dtype
-        sums = torch.zeros_like(self.totals)
-        real = self._real_rows(call)
-        for part, weights in call.weights(queries_at_a_time(call)):
-            if part.stop <= p:
-                continue  # without prefix tokens as queries
-            first = max(part.start, p)
-            rows = weights[:, :, first - part.start :]
-            if real is not None:
-                rows = _among_real(rows, real, slice(first, part.stop))
-            # (batch, heads, queries): pairwise sums in one precision, then further sums in the
-            # other.
-            far = (rows * distances[first - p : part.stop - p]).sum(-1).to(dtype)
-            mass = rows[..., :p].sum(-1).to(dtype)
-            patches = rows[..., p:].sum(-1).to(dtype)
-            some = patches > 0
-            ratio = torch.where(some, far / patches, 0.0)
-            # 0 log 0 = 0: take the logarithm of the least number for zeros (special.entr is
-            # slower).
-            logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log_()
-            entropy = logs.mul_(rows).sum(-1).to(dtype).neg_()
-            each = torch.stack([far, ratio, mass, entropy, some.to(dtype)])
-            sums += each.sum((1, 3))
-        finite = torch.isfinite(sums).all()
-        here = torch.where(finite, NEVER, batch).to(torch.int32)
-        self.first_bad = torch.minimum(self.first_bad, here)
-        self.totals += sums
-        self.rows += self._n_queries(call)
-
-    def _real_rows(self, call: AttentionCall) -> Tensor | None:
-        """Return (batch, keys): which positions of each window of each sample are tokens."""
-        if self._real is None:
-            return None
-        return self._real.repeat(call.batch // len(self._real), 1)
-
-    def _n_queries(self, call: AttentionCall) -> int:
-        """Return the number of patches of a batch that attend, without padding."""
-        real = self.places.real
-        if real is None:
-            return call.batch * (call.keys - self.places.grid.prefix)
-        return call.batch // len(real) * sum(map(sum, real))
-
-    def uniform_distance(self) -> float:
-        """Return the mean distance of a head that attends equally to all tokens, in pixels."""
-        return uniform_attention(self.places)
-
-    def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return (4, heads)."""
-        far, ratio, mass, entropy, some = self.totals.cpu().to(torch.float64).numpy()
-        with np.errstate(invalid="ignore"):
-            renormalised = ratio / some  # NaN if no patch of the head attends to any patch
-        return np.stack([far / self.rows, renormalised, mass / self.rows, entropy / self.rows])
-
-
-_Sums: TypeAlias = _LayerSums | TextSums | CrossSums
-
-
-def uniform_attention(places: Places) -> float:
-    """Return the mean distance of a head that attends equally to all tokens, in pixels."""
-    grid = places.grid
-    if places.real is None:
-        return uniform_distance(grid.size, places.step, grid.prefix)
-    real = np.array(places.real, dtype=float)
-    distances = grid_distances(grid.size, places.step)
-    # A window without tokens has neither queries nor keys.
-    real = real[real.any(1)]
-    per_query = (real @ distances) / real.sum(1, keepdims=True)
-    return float((real * per_query).sum() / real.sum())
-
-
-def _among_real(rows: Tensor, real: Tensor, queries: slice) -> Tensor:
-    """Return weights that sum to 1 over keys that are tokens; 0 for queries that are padding."""
-    kept = rows * real[:, None, None, :]
-    total = kept.sum(-1, keepdim=True)
-    counted = real[:, None, queries, None] & (total > 0)
-    return torch.where(counted, kept / total, 0.0)
+_Sums: TypeAlias = ImageSums | VideoSums | TextSums | CrossSums

@@ -18,8 +18,11 @@ from repsim.capture.tokens._grid import (
     PrefixOption,
     TokenGrid,
     TokenOptions,
+    VideoGridOption,
+    VideoPatchOption,
 )
 from repsim.capture.tokens._rules import (
+    MOST_PREFIX,
     Convolution,
     Move,
     Size,
@@ -33,8 +36,10 @@ from repsim.capture.tokens._rules import (
     tiles,
     window_of,
 )
+from repsim.capture.tokens._video import VideoSize, between_frames, grid_of_video, video_of
 
 __all__ = [
+    "MOST_PREFIX",
     "Convolution",
     "Declared",
     "GridOption",
@@ -45,16 +50,22 @@ __all__ = [
     "Size",
     "TokenGrid",
     "TokenOptions",
+    "VideoGridOption",
+    "VideoPatchOption",
+    "VideoSize",
+    "between_frames",
     "declared_prefix",
     "divided",
     "grid_of_map",
     "grid_of_sequence",
+    "grid_of_video",
     "modules_around",
     "prefix_of_sequence",
     "real_in_windows",
     "reduction",
     "steps_of",
     "tiles",
+    "video_of",
     "watching",
     "window_of",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from repsim.capture._output import tensors_in
 from repsim.capture._walk import unwrap
 from repsim.capture.tokens._rules import Convolution, Move, Size
+from repsim.capture.tokens._video import VideoSize, video_of
 
 __all__ = [
     "Declared",
@@ -39,12 +40,15 @@ class ModelInput:
         The first axis of the first tensor.
     image : (int, int) or None
         Height and width of the first floating-point tensor with four axes.
+    video : (int, int, int) or None
+        Frames, height and width of the first floating-point tensor with five axes.
     lengths : set of int
         Second axes of integer tensors: lengths of texts.
     """
 
     batch: int | None = None
     image: Size | None = None
+    video: VideoSize | None = None
     lengths: set[int] = field(default_factory=set)
 
     @classmethod
@@ -58,6 +62,8 @@ class ModelInput:
                 found.batch = int(tensor.shape[0])
             if tensor.dim() == 4 and tensor.is_floating_point() and found.image is None:
                 found.image = _height_and_width(tensor)
+            if tensor.is_floating_point() and found.video is None:
+                found.video = video_of(tuple(tensor.shape))
             if tensor.dim() >= 2 and not (tensor.is_floating_point() or tensor.is_complex()):
                 found.lengths.add(int(tensor.shape[1]))
         return found

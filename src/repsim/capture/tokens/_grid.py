@@ -10,15 +10,40 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from repsim._errors import LayerNotFoundError
-from repsim._grid_options import Grid, PatchSize, as_grid, as_patch_size, as_prefix
+from repsim._grid_options import (
+    Grid,
+    PatchSize,
+    VideoGrid,
+    VideoPatchSize,
+    as_grid,
+    as_patch_size,
+    as_prefix,
+    as_video_grid,
+    as_video_patch_size,
+)
+from repsim.capture.tokens._video import VideoSize
 
-__all__ = ["GridOption", "PatchOption", "PrefixOption", "TokenGrid", "TokenOptions"]
+__all__ = [
+    "GridOption",
+    "PatchOption",
+    "PrefixOption",
+    "TokenGrid",
+    "TokenOptions",
+    "VideoGridOption",
+    "VideoPatchOption",
+]
 
 GridOption: TypeAlias = Grid | Mapping[str, Grid] | None
 """Types of ``grid=``."""
 
 PatchOption: TypeAlias = PatchSize | Mapping[str, PatchSize] | None
 """Types of ``patch_size=``."""
+
+VideoGridOption: TypeAlias = VideoGrid | Mapping[str, VideoGrid] | None
+"""Types of ``grid=`` where a video has a grid too."""
+
+VideoPatchOption: TypeAlias = VideoPatchSize | Mapping[str, VideoPatchSize] | None
+"""Types of ``patch_size=`` where a video has patches too."""
 
 PrefixOption: TypeAlias = int | Mapping[str, int] | None
 """Types of ``prefix=``."""
@@ -38,6 +63,10 @@ class TokenGrid:
         Whether a map has its channels before its positions.
     step : (float, float) or None
         Pixels of the input from one token to the next, along height and width; None if unknown.
+    frames : int
+        Tokens along time, each with all rows and columns; 1 for images.
+    frame_step : float or None
+        Frames of the input from one token to the next in time; None for images.
     """
 
     height: int
@@ -45,6 +74,8 @@ class TokenGrid:
     prefix: int = 0
     channels_first: bool = False
     step: tuple[float, float] | None = None
+    frames: int = 1
+    frame_step: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,7 +85,7 @@ class TokenGrid:
     @property
     def n_tokens(self) -> int:
         """Prefix tokens and grid positions together."""
-        return self.prefix + self.height * self.width
+        return self.prefix + self.frames * self.height * self.width
 
     def tokens(self, x: Tensor) -> Tensor:
         """Return an output of this layout as (n, tokens, channels), without a copy if possible."""
@@ -69,13 +100,20 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "prefix": as_prefix,
 }
 
+_WITH_TIME: dict[str, Callable[[str, Any], Any]] = {
+    "grid": as_video_grid,
+    "patch_size": as_video_patch_size,
+    "prefix": as_prefix,
+}
+
 
 @dataclass
 class TokenOptions:
     """Options of the caller about tokens: for all layers, or by layer name, label or glob.
 
     A grid is a number or a pair (rows, columns), a patch size a number or a pair (height, width) in
-    pixels, a prefix a number of tokens. Each may be a mapping from layers to these.
+    pixels, a prefix a number of tokens. Each may be a mapping from layers to these. With
+    `with_time`, grids and patch sizes may be triples that begin with frames.
 
     Raises
     ------
@@ -84,13 +122,14 @@ class TokenOptions:
     """
 
     operation: str
-    grid: GridOption = None
-    patch_size: PatchOption = None
+    grid: VideoGridOption = None
+    patch_size: VideoPatchOption = None
     prefix: PrefixOption = None
+    with_time: bool = False
     _used: set[tuple[str, str]] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
-        for name, parse in _PARSERS.items():
+        for name, parse in (_WITH_TIME if self.with_time else _PARSERS).items():
             value = getattr(self, name)
             if isinstance(value, Mapping):
                 setattr(self, name, {key: parse(self.operation, v) for key, v in value.items()})
@@ -99,13 +138,23 @@ class TokenOptions:
 
     def grid_of(self, *labels: str) -> tuple[int, int] | None:
         """Return the caller's grid for a layer of these labels, most exact label first."""
-        found: tuple[int, int] | None = self._of("grid", labels)
-        return found
+        found: tuple[int, ...] | None = self._of("grid", labels)
+        return (found[0], found[1]) if found is not None and len(found) == 2 else None
+
+    def video_grid_of(self, *labels: str) -> VideoSize | None:
+        """Return the caller's grid for a layer of these labels, if it begins with frames."""
+        found: tuple[int, ...] | None = self._of("grid", labels)
+        return (found[0], found[1], found[2]) if found is not None and len(found) == 3 else None
 
     def patch_size_of(self, *labels: str) -> tuple[float, float] | None:
         """Return the caller's step for a layer of these labels."""
-        found: tuple[float, float] | None = self._of("patch_size", labels)
-        return found
+        found: tuple[float, ...] | None = self._of("patch_size", labels)
+        return None if found is None else (found[-2], found[-1])
+
+    def frame_step_of(self, *labels: str) -> float | None:
+        """Return the caller's frames from token to token for a layer of these labels."""
+        found: tuple[float, ...] | None = self._of("patch_size", labels)
+        return found[0] if found is not None and len(found) == 3 else None
 
     def prefix_of(self, *labels: str) -> int | None:
         """Return the caller's prefix for a layer of these labels."""

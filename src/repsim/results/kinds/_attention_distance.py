@@ -34,9 +34,15 @@ VARIABLES = {
     "uniform_distance": Variable(
         ("layer",), "mean attention distance of uniform attention", units="pixels"
     ),
+    "time_distance": Variable(HEADS, "mean attention distance in time", units="frames"),
+    "uniform_time_distance": Variable(
+        ("layer",), "mean attention distance in time of uniform attention", units="frames"
+    ),
     "kind": Variable(("layer",), "attention within one sequence or across"),
+    "grid_frames": Variable(("layer",), "tokens along time"),
     "grid_height": Variable(("layer",), "rows of tokens"),
     "grid_width": Variable(("layer",), "columns of tokens"),
+    "patch_frames": Variable(("layer",), "step from token to token in time", units="frames"),
     "patch_height": Variable(("layer",), "step from row to row", units="pixels"),
     "patch_width": Variable(("layer",), "step from column to column", units="pixels"),
     "prefix": Variable(("layer",), "tokens before the grid's"),
@@ -48,6 +54,8 @@ def uniform_distances(result: xarray.Dataset, variable: str) -> Any:
     uniform = values_of(result, "uniform_distance", "layer")
     if variable == "renormalised" and {"grid_height", "grid_width", "prefix"} <= set(result.coords):
         patches = np.asarray(result["grid_height"] * result["grid_width"], dtype=np.float64)
+        if "grid_frames" in result.coords:
+            patches = patches * np.asarray(result["grid_frames"])
         total = patches + np.asarray(result["prefix"])
         # Cross-attention has no patches.
         uniform = uniform * np.divide(total, patches, out=np.ones_like(patches), where=patches > 0)

@@ -1,0 +1,112 @@
+"""Sums over the attention of images, between patches of one grid or in windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.analysis.attention._places import Places
+from repsim.attention import grid_distances, uniform_distance
+from repsim.capture import AttentionCall
+
+__all__ = ["ImageSums"]
+
+
+class ImageSums:
+    """Sums over images and patches of one layer: (distance, renormalised, mass, entropy, rows)."""
+
+    def __init__(self, places: Places, heads: int, device: torch.device) -> None:
+        self.places = places
+        self.heads = heads
+        # Apple's GPUs lack float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.totals = torch.zeros(5, heads, dtype=dtype, device=device)
+        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
+        self.rows = 0
+        self._real: Tensor | None = None
+        if places.real is not None:
+            self._real = torch.tensor(places.real, device=device)
+
+    def fits(self, places: Places, heads: int) -> bool:
+        """Whether a call of these places can be added."""
+        return (self.places, self.heads) == (places, heads)
+
+    def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
+        """Add the weights of one batch, chunk by chunk while each is in the cache."""
+        p, dtype = self.places.grid.prefix, self.totals.dtype
+        sums = torch.zeros_like(self.totals)
+        real = self._real_rows(call)
+        for part, weights in call.weights(queries_at_a_time(call)):
+            if part.stop <= p:
+                continue  # without prefix tokens as queries
+            first = max(part.start, p)
+            rows = weights[:, :, first - part.start :]
+            if real is not None:
+                rows = _among_real(rows, real, slice(first, part.stop))
+            # (batch, heads, queries): pairwise sums in one precision, then further sums in the
+            # other.
+            far = (rows * distances[first - p : part.stop - p]).sum(-1).to(dtype)
+            mass = rows[..., :p].sum(-1).to(dtype)
+            patches = rows[..., p:].sum(-1).to(dtype)
+            some = patches > 0
+            ratio = torch.where(some, far / patches, 0.0)
+            # 0 log 0 = 0: take the logarithm of the least number for zeros (special.entr is
+            # slower).
+            logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log_()
+            entropy = logs.mul_(rows).sum(-1).to(dtype).neg_()
+            each = torch.stack([far, ratio, mass, entropy, some.to(dtype)])
+            sums += each.sum((1, 3))
+        finite = torch.isfinite(sums).all()
+        here = torch.where(finite, NEVER, batch).to(torch.int32)
+        self.first_bad = torch.minimum(self.first_bad, here)
+        self.totals += sums
+        self.rows += self._n_queries(call)
+
+    def _real_rows(self, call: AttentionCall) -> Tensor | None:
+        """Return (batch, keys): which positions of each window of each sample are tokens."""
+        if self._real is None:
+            return None
+        return self._real.repeat(call.batch // len(self._real), 1)
+
+    def _n_queries(self, call: AttentionCall) -> int:
+        """Return the number of patches of a batch that attend, without padding."""
+        real = self.places.real
+        if real is None:
+            return call.batch * (call.keys - self.places.grid.prefix)
+        return call.batch // len(real) * sum(map(sum, real))
+
+    def uniform_distance(self) -> float:
+        """Return the mean distance of a head that attends equally to all tokens, in pixels."""
+        return uniform_attention(self.places)
+
+    def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return (4, heads)."""
+        far, ratio, mass, entropy, some = self.totals.cpu().to(torch.float64).numpy()
+        with np.errstate(invalid="ignore"):
+            renormalised = ratio / some  # NaN if no patch of the head attends to any patch
+        return np.stack([far / self.rows, renormalised, mass / self.rows, entropy / self.rows])
+
+
+def uniform_attention(places: Places) -> float:
+    """Return the mean distance of a head that attends equally to all tokens, in pixels."""
+    grid = places.grid
+    if places.real is None:
+        return uniform_distance(grid.size, places.step, grid.prefix)
+    real = np.array(places.real, dtype=float)
+    distances = grid_distances(grid.size, places.step)
+    # A window without tokens has neither queries nor keys.
+    real = real[real.any(1)]
+    per_query = (real @ distances) / real.sum(1, keepdims=True)
+    return float((real * per_query).sum() / real.sum())
+
+
+def _among_real(rows: Tensor, real: Tensor, queries: slice) -> Tensor:
+    """Return weights that sum to 1 over keys that are tokens; 0 for queries that are padding."""
+    kept = rows * real[:, None, None, :]
+    total = kept.sum(-1, keepdim=True)
+    counted = real[:, None, queries, None] & (total > 0)
+    return torch.where(counted, kept / total, 0.0)

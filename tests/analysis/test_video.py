@@ -1,0 +1,137 @@
+"""Videos and volumes: maps with three dimensions, and tokens on frames × rows × columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim.capture import AttentionRecorder
+
+QUIET = {"progress": False}
+SMALL = {"image_size": 16, "num_frames": 8, "hidden_size": 16, "num_hidden_layers": 2,
+         "num_attention_heads": 2, "intermediate_size": 24}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    return pytest.importorskip("transformers")
+
+
+def weights_of(model, x, layer):
+    """The weights (batch, heads, queries, keys) of the one call of a layer."""
+    kept = []
+    record = AttentionRecorder(
+        model, [layer], handle=lambda c: kept.append([w for _, w in c.weights(1000)])
+    )
+    with record, torch.no_grad():
+        model(x)
+    (((weights,),),) = [kept]
+    return weights.double()
+
+
+def by_hand(weights, grid, steps, prefix=0):
+    """Distances in space and time of each head, and those of uniform attention: plain loops."""
+    places = [(t, r, c) for t in range(grid[0]) for r in range(grid[1]) for c in range(grid[2])]
+    apart = torch.zeros(2, len(places), prefix + len(places), dtype=torch.float64)
+    for i, (t, r, c) in enumerate(places):
+        for j, (u, s, d) in enumerate(places):
+            down, across = (r - s) * steps[1], (c - d) * steps[2]
+            apart[0, i, prefix + j] = (down**2 + across**2) ** 0.5
+            apart[1, i, prefix + j] = abs(t - u) * steps[0]
+    rows = weights[:, :, prefix:]
+    heads = [(rows * each).sum(-1).mean((0, 2)).numpy() for each in apart]
+    return heads, [each.mean().item() for each in apart]
+
+
+def check(found, i, weights, grid, steps, prefix=0):
+    (space, time), (uniform, uniform_time) = by_hand(weights, grid, steps, prefix)
+    np.testing.assert_allclose(found.distance[i], space, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(found.time_distance[i], time, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(found.uniform_distance[i], uniform, rtol=1e-9)
+    np.testing.assert_allclose(found.uniform_time_distance[i], uniform_time, rtol=1e-9)
+
+
+def test_attention_over_a_whole_video(transformers):
+    """VideoMAE without CLS and ViViT with it: tubes of 2 frames and 4 × 4 pixels."""
+    torch.manual_seed(0)
+    mae = transformers.VideoMAEConfig(patch_size=4, tubelet_size=2, **SMALL)
+    vivit = transformers.VivitConfig(tubelet_size=[2, 4, 4], **SMALL)
+    x = torch.randn(3, 8, 3, 16, 16)
+    for model, prefix in (
+        (transformers.VideoMAEModel(mae), 0), (transformers.VivitModel(vivit), 1)
+    ):  # fmt: skip
+        model.eval()
+        found = repsim.attention_distance(model, [x[:2], x[2:]], grid=(4, 4, 4), **QUIET)
+        assert found.prefix.values.tolist() == [prefix] * 2
+        assert found.grid_frames.values.tolist() == [4, 4]
+        assert found.patch_frames.values.tolist() == [2, 2]
+        assert found.patch_height.values.tolist() == [4, 4]
+        assert found.time_distance.attrs["units"] == "frames"
+        for i, layer in enumerate(found.layer.values.tolist()):
+            check(found, i, weights_of(model, x, layer), (4, 4, 4), (2, 4, 4), prefix)
+        other = repsim.attention_distance(
+            model, [x], grid=(4, 4, 4), patch_size=(1, 4, 8), layers=[layer], **QUIET
+        )
+        check(other, 0, weights_of(model, x, layer), (4, 4, 4), (1, 4, 8), prefix)
+
+
+def test_attention_over_frames_and_along_time(transformers):
+    torch.manual_seed(0)
+    config = transformers.TimesformerConfig(patch_size=4, **{**SMALL, "num_hidden_layers": 1})
+    model, x = transformers.TimesformerModel(config).eval(), torch.randn(3, 8, 3, 16, 16)
+    found = repsim.attention_distance(model, [x], grid=(8, 4, 4), **QUIET)
+    names = found.layer.values.tolist()
+    assert sorted("temporal" in name for name in names) == [False, True]
+    for i, name in enumerate(names):
+        along_time = "temporal" in name
+        grid, prefix = ((8, 1, 1), 0) if along_time else ((1, 4, 4), 1)
+        check(found, i, weights_of(model, x, name), grid, (1, 4, 4), prefix)
+        zero = found.distance if along_time else found.time_distance
+        assert (zero[i] == 0).all()
+
+
+def test_the_grid_of_a_video_is_asked_for(transformers):
+    torch.manual_seed(0)
+    config = transformers.VideoMAEConfig(patch_size=4, tubelet_size=2, **SMALL)
+    model, x = transformers.VideoMAEModel(config).eval(), torch.randn(2, 8, 3, 16, 16)
+    swin = pytest.importorskip("torchvision").models.video
+    windows = swin.swin_transformer.SwinTransformer3d(
+        patch_size=[2, 4, 4], embed_dim=8, depths=[2], num_heads=[2], window_size=[2, 2, 2]
+    ).eval()
+    refused = {
+        "grid of layer .* is unknown": (model, {}),
+        "grid does not fit": (model, {"grid": (4, 4)}),  # the other frames are no prefix
+        r"grid: \(4, 4, 5\), frames": (model, {"grid": (4, 4, 5)}),
+    }
+    for message, (net, options) in refused.items():
+        with pytest.raises(repsim.InputError, match=message):
+            repsim.attention_distance(net, [x], **options, **QUIET)
+    for options in ({}, {"grid": (4, 4, 4)}):
+        with pytest.raises(repsim.InputError, match="grid"):
+            repsim.attention_distance(windows, [x.transpose(1, 2)], **options, **QUIET)
+    with pytest.raises(repsim.InputError, match="patch_size must be positive"):
+        repsim.attention_distance(model, [x], grid=(4, 4, 4), patch_size=(0, 4, 4), **QUIET)
+
+
+def test_a_grid_that_does_not_divide_the_video_needs_steps():
+    """7 frames in steps of 2 make 3 tokens in time."""
+
+    class Tubes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tubes = nn.Conv3d(3, 8, (2, 4, 4), (2, 4, 4))
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x):
+            x = self.tubes(x).flatten(2).mT
+            return self.attention(x, x, x)[0]
+
+    torch.manual_seed(0)
+    model, x = Tubes().eval(), torch.randn(2, 3, 7, 8, 8)
+    with pytest.raises(repsim.InputError, match=r"Pass patch_size=\(frames, height, width\)"):
+        repsim.attention_distance(model, [x], grid=(3, 2, 2), **QUIET)
+    found = repsim.attention_distance(model, [x], grid=(3, 2, 2), patch_size=(2, 4, 4), **QUIET)
+    check(found, 0, weights_of(model, x, "attention"), (3, 2, 2), (2, 4, 4))
