@@ -24,8 +24,8 @@ COUNTED = (
 FINISHED = ["compare.nc", "report.html", "run.json"]
 
 
-def files():
-    return sorted(path.name for path in Path("run").iterdir())
+def files(folder="run"):
+    return sorted(path.name for path in Path(folder).iterdir() if path.name != ".lock")
 
 
 def forwards(file):
@@ -60,6 +60,33 @@ def test_a_finished_run_is_not_computed_again(repsim_command, inputs, counted):
     assert "nothing is computed again" in again.err
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from repsim.storage import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_two_commands_at_once_are_refused(repsim_command, inputs):
+    """Both had ended with exit code 0, and the result of one was lost."""
+    assert repsim_command(*TWO, "--out", "run").code == 0
+    before = {name: (Path("run") / name).read_bytes() for name in files()}
+    other = subprocess.Popen([sys.executable, "-c", HOLD, "run"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        refused = repsim_command(*TWO, "--out", "run")
+        assert refused.code == 2
+        assert "another command is at work in the folder" in refused.err
+        assert {name: (Path("run") / name).read_bytes() for name in files()} == before
+    finally:
+        other.kill()
+        other.communicate()
+    assert repsim_command(*TWO, "--out", "run").code == 0  # a killed command holds nothing
+
+
 @pytest.fixture
 def sigterm():
     """What SIGTERM does outside the command, which has to put it back."""
@@ -86,7 +113,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         assert stopped.out == ""
         assert "To go on, run the same command again" in stopped.err
         assert "repsim compare cli.tiny_models:counted" in stopped.err
-        assert sorted(path.name for path in Path(run).iterdir()) == ["run.json", "state.npz"]
+        assert files(run) == ["run.json", "state.npz"]
         assert signal.getsignal(signal.SIGTERM) is sigterm
 
         monkeypatch.delenv("STOP_AT")
@@ -94,7 +121,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
         assert finished.code == 0, finished.err
         # Five batches; the one in which the signal came may be counted or not.
         assert forwards(counted) in (5, 6), name
-        assert sorted(path.name for path in Path(run).iterdir()) == FINISHED
+        assert files(run) == FINISHED
         assert finished.json["variables"] == whole.json["variables"]
 
 

@@ -13,7 +13,7 @@ from repsim._version import __version__
 from repsim.cli._needs import need
 from repsim.cli._outcome import DataError, UsageError
 from repsim.cli._session import Session
-from repsim.storage import differences, write_whole
+from repsim.storage import differences, locked, write_whole
 
 if TYPE_CHECKING:
     import xarray
@@ -45,7 +45,8 @@ class RunFolder:
     Raises
     ------
     UsageError
-        The folder belongs to another command or other arguments; the message says which.
+        The folder belongs to another command or other arguments, and the message says which; or
+        another command is at work in it.
     DataError
         Its record is damaged.
     """
@@ -64,8 +65,12 @@ class RunFolder:
             "repsim_version": __version__,
             "analyses": {},
         }
+        self._session = session
+        self._is_locked = False
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out: must be a folder, not a file.\n  got {path}")
+        if path.exists():
+            self._lock()
         if (path / RECORD).exists():
             self._go_on()
         elif any(path.glob("*.nc")):
@@ -73,7 +78,6 @@ class RunFolder:
                 f"--out: the folder holds results of something else.\n  got {path}\n"
                 f"  Name another folder, or show them: repsim report {path}"
             )
-        self._session = session
 
     @property
     def state(self) -> Path:
@@ -126,8 +130,14 @@ class RunFolder:
         Raises
         ------
         UsageError
-            The weights differ although the command is the same.
+            The weights differ although the command is the same; or another command has begun to
+            work in the folder.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._is_locked:
+            self._lock()
+            if (self.path / RECORD).exists():  # another command came between
+                self._go_on()
         before = self._record["weights"]
         changed = [name for name, now in digests.items() if before.get(name, now) != now]
         if changed:
@@ -137,13 +147,23 @@ class RunFolder:
                 f"  The command is the same, but what it names has changed. Name another folder."
             )
         self._record["weights"] = {**before, **digests}
-        self.path.mkdir(parents=True, exist_ok=True)
         self._save()  # an unwritable folder must raise before the work, not after it
         self._session.resume = shlex.join(self._record["command_line"])
 
     def write_page(self) -> Path:
         """Write the page of all finished results."""
         return write_page(self.path, shlex.join(self._record["command_line"]))
+
+    def _lock(self) -> None:
+        """Keep other commands out of the folder until this one ends."""
+        try:
+            self._session.hold(locked(self.path))
+        except BlockingIOError as error:
+            raise UsageError(
+                f"--out: another command is at work in the folder.\n  got {self.path}\n"
+                f"  Wait for its end, stop it, or name another folder."
+            ) from error
+        self._is_locked = True
 
     def _go_on(self) -> None:
         file = self.path / RECORD

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -53,8 +53,12 @@ class Session:
         self.as_json, self._json_to = True, sys.stdout
         self._stack.enter_context(redirect_stdout(sys.stderr))
 
+    def hold(self, context: AbstractContextManager[object]) -> None:
+        """Enter a context that ends with the session."""
+        self._stack.enter_context(context)
+
     def close(self) -> None:
-        """Restore standard output."""
+        """Restore standard output, and leave what is held."""
         self._stack.close()
 
     def note(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from repsim.storage._atomic import differences, write_whole
 from repsim.storage._checkpoint import Checkpoint
 from repsim.storage._interrupts import uninterrupted
+from repsim.storage._lock import locked
 from repsim.storage._nested import from_arrays, to_arrays
 from repsim.storage._store import ActivationStore
 from repsim.storage._stored import open_activations
@@ -12,6 +13,7 @@ __all__ = [
     "Checkpoint",
     "differences",
     "from_arrays",
+    "locked",
     "open_activations",
     "to_arrays",
     "uninterrupted",
