@@ -71,7 +71,20 @@ class Sequences:
 
 
 def shortened(batch: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return a batch in which these sequences lack their last position."""
+    """Return a batch in which these sequences lack their last position.
+
+    Parameters
+    ----------
+    batch : mapping of str to object
+        The batch of a model.
+    keys : tuple of str
+        The sequences, (B, N, ...).
+
+    Returns
+    -------
+    dict
+        The batch with the other entries as they are.
+    """
     return {
         key: value[:, :-1].contiguous() if key in keys else value for key, value in batch.items()
     }
