@@ -368,9 +368,9 @@ class TestMaps:
         assert not np.isnan(result.accuracy).any()
 
     def test_other_shapes_are_an_error(self):
-        net = nn.Sequential(nn.Unflatten(1, (3, 1, 1, 2)), nn.Flatten())
+        net = nn.Sequential(nn.Unflatten(1, (3, 1, 1, 1, 2)), nn.Flatten())
         data = batched(torch.randn(20, 6), torch.arange(20) % 2)
-        with pytest.raises(repsim.CaptureError, match=r"layer '0' returned \(20, 3, 1, 1, 2\)"):
+        with pytest.raises(repsim.CaptureError, match=r"layer '0' returned \(20, 3, 1, 1, 1, 2\)"):
             linear_probe(net, data, data, layers=["0"], **quiet)
 
 

@@ -11,6 +11,7 @@ import repsim
 from repsim.capture import AttentionRecorder
 
 QUIET = {"progress": False}
+LABELS = {"labels": lambda batch: torch.arange(24) % 2}
 SMALL = {"image_size": 16, "num_frames": 8, "hidden_size": 16, "num_hidden_layers": 2,
          "num_attention_heads": 2, "intermediate_size": 24}  # fmt: skip
 
@@ -135,3 +136,33 @@ def test_a_grid_that_does_not_divide_the_video_needs_steps():
         repsim.attention_distance(model, [x], grid=(3, 2, 2), **QUIET)
     found = repsim.attention_distance(model, [x], grid=(3, 2, 2), patch_size=(2, 4, 4), **QUIET)
     check(found, 0, weights_of(model, x, "attention"), (3, 2, 2), (2, 4, 4))
+
+
+def test_probes_of_maps_with_three_dimensions():
+    """Channels first in a convolution, last in the blocks of Swin."""
+    video = pytest.importorskip("torchvision").models.video.swin_transformer
+    torch.manual_seed(0)
+    swin = video.SwinTransformer3d(
+        patch_size=[2, 4, 4], embed_dim=8, depths=[2], num_heads=[2], window_size=[2, 2, 2]
+    ).eval()
+    convolutions = nn.Sequential(nn.Conv3d(3, 6, 3, 2), nn.BatchNorm3d(6), nn.ReLU()).eval()
+    data = [torch.randn(24, 3, 8, 16, 16) for _ in range(2)]
+    for model, layers, axes in (
+        (convolutions, ["0", "2"], (2, 3, 4)),
+        (swin, ["patch_embed", "features.0.0"], (1, 2, 3)),
+    ):
+        options = {"layers": layers, "tokens": ["mean"], **LABELS, **QUIET}
+        found = repsim.linear_probe(model, data, data, **options)
+        mean = repsim.linear_probe(
+            model, data, data, select=lambda x, axes=axes: x.mean(axes), **options
+        )
+        np.testing.assert_allclose(found.accuracy, mean.accuracy, atol=1e-9)
+        stored = repsim.linear_probe(
+            model, data, data, **{**options, "tokens": [0], "layers": layers[:1]}
+        )
+        at = (slice(None), slice(None), 0, 0, 0) if axes[0] == 2 else (slice(None), 0, 0, 0)
+        first = repsim.linear_probe(
+            model, data, data, select=lambda x, at=at: x[at],
+            **{**options, "layers": layers[:1]},
+        )  # fmt: skip
+        np.testing.assert_allclose(stored.accuracy[:, 0], first.accuracy[:, 0], atol=1e-9)

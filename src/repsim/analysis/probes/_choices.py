@@ -17,6 +17,7 @@ from repsim.capture.tokens import (
     Convolution,
     Declared,
     ModelInput,
+    PositionAxes,
     TokenOptions,
     declared_prefix,
     grid_of_map,
@@ -71,6 +72,7 @@ class TokenChoices:
         self._root = unwrap(model)
         self._declared = Declared.by(model)
         self.named, self.each = _resolved(options.operation, tokens)
+        self._axes = PositionAxes(model)
         self.are_samples = self.named == (ALL,)
         self.masks = masks
         self._labelled: np.ndarray[Any, np.dtype[np.bool_]] | None = None
@@ -100,10 +102,11 @@ class TokenChoices:
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> ChosenTokens:
         """Return the chosen tokens of one output; tokens that it lacks are left out."""
-        if not 2 <= tensor.ndim <= 4:
+        if not 2 <= tensor.ndim <= 5:
             raise UnusableOutput(
                 f"{self._operation}: layer {layer!r} returned {tuple(tensor.shape)}.\n"
-                "  A probe takes vectors (B, D), tokens (B, N, D) or maps (B, C, H, W).\n"
+                "  A probe takes vectors (B, D), tokens (B, N, D) or maps (B, C, H, W), "
+                "(B, C, T, H, W).\n"
                 "  Leave the layer out, or pass select= to make one of these of its output.",
                 brief=f"{tuple(tensor.shape)}: a probe takes vectors, tokens or maps",
             )
@@ -118,7 +121,7 @@ class TokenChoices:
             # (B, N, D) in both cases, because the positions of a map are its tokens.
             sequence = tensor if tensor.ndim == 3 else self._of_map(tensor, layer)
             given = self._options.prefix_of(f"{layer}:{call}", layer)
-            known = 0 if tensor.ndim == 4 else self._prefix_in(tensor, layer, given)
+            known = 0 if tensor.ndim > 3 else self._prefix_in(tensor, layer, given)
             has_cls = bool(known) and (given is not None or self._declared.has_cls)
             mask = self._mask(sequence, layer, call)
             for name in self.named:
@@ -143,7 +146,7 @@ class TokenChoices:
         wide: torch.dtype,
     ) -> ChosenTokens:
         """Return every labelled token as a sample of one choice."""
-        sequence = self._of_map(tensor, layer) if tensor.ndim == 4 else tensor
+        sequence = self._of_map(tensor, layer) if tensor.ndim > 3 else tensor
         if sequence.ndim != 3 or tuple(sequence.shape[:2]) != labelled.shape:
             shape = tuple(tensor.shape)
             raise UnusableOutput(
@@ -170,22 +173,26 @@ class TokenChoices:
 
     def _of_map(self, tensor: Tensor, layer: str) -> Tensor:
         """Return a map as (B, N, D); the maps of convolutions show which axis holds channels."""
-        found = grid_of_map(
-            (int(tensor.shape[1]), int(tensor.shape[2]), int(tensor.shape[3])),
-            self._input.image,
-            self._maps(),
-            mixed=self._declared.channels_last,
-        )
-        if found is None:
+        first: bool | None
+        if tensor.ndim == 5:
+            first = self._axes.features_first(layer, tuple(tensor.shape))
+        else:
+            found = grid_of_map(
+                (int(tensor.shape[1]), int(tensor.shape[2]), int(tensor.shape[3])),
+                self._input.image,
+                self._maps(),
+                mixed=self._declared.channels_last,
+            )
+            first = None if found is None else found[1]
+        if first is None:
             raise CaptureError(
                 f"{self._operation}: layer {layer!r} returned {tuple(tensor.shape)}.\n"
                 "  Which of its axes are positions does not show from the image or the maps of the "
                 "model's convolutions.\n"
-                "  Leave the layer out, or make (B, N, D) of it by select=: x.flatten(1, 2) if its "
-                "channels are last,\n  x.flatten(2).transpose(1, 2) if they are first."
+                "  Leave the layer out, or make (B, N, D) of it by select=: x.flatten(1, -2) if "
+                "its channels are last,\n  x.flatten(2).transpose(1, 2) if they are first."
             )
-        _, first = found
-        return tensor.flatten(2).transpose(1, 2) if first else tensor.flatten(1, 2)
+        return tensor.flatten(2).transpose(1, 2) if first else tensor.flatten(1, -2)
 
     def _maps(self) -> list[tuple[int, int]]:
         return [each.result for each in self._convolutions]

@@ -5,6 +5,7 @@ becomes a :class:`TokenGrid` (``_grid``). Every analysis uses this package, so o
 geometry.
 """
 
+from repsim.capture.tokens._axes import PositionAxes
 from repsim.capture.tokens._evidence import (
     Declared,
     ModelInput,
@@ -46,6 +47,7 @@ __all__ = [
     "ModelInput",
     "Move",
     "PatchOption",
+    "PositionAxes",
     "PrefixOption",
     "Size",
     "TokenGrid",
