@@ -166,3 +166,68 @@ def test_probes_of_maps_with_three_dimensions():
             **{**options, "layers": layers[:1]},
         )  # fmt: skip
         np.testing.assert_allclose(stored.accuracy[:, 0], first.accuracy[:, 0], atol=1e-9)
+
+
+def jacobian(model, x, layer, unit):
+    """Σ over samples and channels of the input of √Σ_c (∂y_c/∂x)², with plain loops over c."""
+    total = torch.zeros(())
+    for one in x:
+        one = one[None].clone().requires_grad_()
+        kept = {}
+        handle = model.get_submodule(layer).register_forward_hook(
+            lambda _m, _a, out, kept=kept: kept.update(y=unit(out))
+        )
+        model(one)
+        handle.remove()
+        squares = sum(torch.autograd.grad(y, one, retain_graph=True)[0] ** 2 for y in kept["y"][0])
+        total = total + squares.sqrt()[0]
+    return total.double()
+
+
+def test_receptive_fields_of_videos(transformers):
+    """In space and time apart, for maps of convolutions and for tokens with a given grid."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(3, 1, 3, 2, 1), nn.Tanh(), nn.Conv3d(1, 1, 3, 1, 1)).eval()
+    config = transformers.VivitConfig(
+        tubelet_size=[2, 4, 4], **{**SMALL, "hidden_size": 4, "intermediate_size": 4}
+    )
+    vivit = transformers.VivitModel(config).eval()
+    cases = (
+        (net, torch.randn(2, 3, 6, 8, 10), "2", {}, lambda y: y[:, :, 1, 2, 2], (1, 2, 2), 0),
+        (vivit, torch.randn(2, 8, 3, 16, 16), "layernorm", {"grid": (4, 4, 4), "n_probes": 600},
+         lambda y: y[:, 1 + (2 * 4 + 2) * 4 + 2], None, 1),
+    )  # fmt: skip
+    for model, x, layer, options, unit, position, axis in cases:
+        found = repsim.effective_receptive_field(
+            model, [x[:1], x[1:]], [layer], position=position, **options, **QUIET
+        )
+        m = jacobian(model, x, layer, unit).sum(axis)  # over the channels of the input
+        p, close = m / m.sum(), {"rtol": 1e-4 if "grid" not in options else 0.1}
+        frames = torch.arange(len(p)).double()
+        np.testing.assert_allclose(found.field[0], p.sum(0), **close, atol=1e-4)
+        in_time = p.sum((1, 2))
+        centre = (in_time * frames).sum()
+        np.testing.assert_allclose(found.time_field[0], in_time, **close, atol=1e-4)
+        np.testing.assert_allclose(found.centre_frame[0], centre, **close)
+        sigma = (in_time * (frames - centre) ** 2).sum().sqrt()
+        np.testing.assert_allclose(found.time_sigma[0], sigma, **close)
+        assert found.field.sum().item() == pytest.approx(1)
+    assert found.grid_frames.item() == 4
+    repsim.plot.receptive_field(found)
+    with pytest.raises(
+        repsim.CaptureError, match=r"\(frames, rows, columns\), which must be given"
+    ):
+        repsim.effective_receptive_field(vivit, [x], ["layernorm"], **QUIET)
+    with pytest.raises(repsim.CaptureError, match="65 tokens do not fit grid"):
+        repsim.effective_receptive_field(vivit, [x], ["layernorm"], grid=(4, 4, 5), **QUIET)
+    with pytest.raises(repsim.InputError, match="position must lie in every layer's grid"):
+        repsim.effective_receptive_field(vivit, [x], ["layernorm"], grid=(4, 4, 4),
+                                         position=(1, 1), **QUIET)  # fmt: skip
+    with pytest.raises(repsim.InputError, match="which axis of a video holds its channels"):
+        repsim.effective_receptive_field(net, [torch.randn(2, 3, 3, 8, 8)], ["2"], **QUIET)
+
+
+def test_localisation_has_no_patches_of_videos():
+    net, x = nn.Sequential(nn.Conv3d(3, 4, 2, 2)), torch.randn(4, 3, 8, 8, 8)
+    with pytest.raises(repsim.InputError, match="videos and volumes have no patches here"):
+        repsim.token_localization(net, [x], ["0"], **QUIET)

@@ -205,7 +205,7 @@ def _along(places: list[Places | None]) -> dict[str, list[Any]]:
         "prefix": [0 if grid is None else grid.prefix for grid in grids],
     }
     if any(p is not None and p.video for p in places):
-        along["grid_frames"] = [0 if grid is None else grid.frames for grid in grids]
+        along["grid_frames"] = [0 if grid is None else grid.frames or 1 for grid in grids]
         frame_steps = [None if grid is None else grid.frame_step for grid in grids]
         along["patch_frames"] = [np.nan if step is None else step for step in frame_steps]
     return along

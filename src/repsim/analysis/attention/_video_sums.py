@@ -22,13 +22,14 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 def in_space(grid: TokenGrid) -> Floats:
     """Return the pixels between tokens (frames · rows · columns), whatever their frames."""
     assert grid.step is not None, "places have a step"
-    return np.tile(grid_distances(grid.size, grid.step), (grid.frames, grid.frames))
+    frames = grid.frames or 1
+    return np.tile(grid_distances(grid.size, grid.step), (frames, frames))
 
 
 def in_time(grid: TokenGrid) -> Floats:
     """Return the frames between tokens (frames · rows · columns), wherever they lie in them."""
     assert grid.frame_step is not None, "the tokens of a video have a step in time"
-    frame = np.repeat(np.arange(grid.frames), grid.height * grid.width)
+    frame = np.repeat(np.arange(grid.frames or 1), grid.height * grid.width)
     apart: Floats = np.abs(frame[:, None] - frame[None]) * grid.frame_step
     return apart
 

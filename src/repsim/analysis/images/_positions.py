@@ -9,16 +9,19 @@ from contextlib import ExitStack
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, warn
+from repsim.analysis.images._batch import axes_of
 from repsim.capture import Layers, select_layers, unwrap
 from repsim.capture.tokens import (
     Convolution,
     Declared,
+    PositionAxes,
     Size,
     TokenGrid,
     TokenOptions,
     declared_prefix,
     grid_of_map,
     grid_of_sequence,
+    grid_of_video,
     modules_around,
     steps_of,
     watching,
@@ -62,7 +65,9 @@ class LayerGrids:
         self._channels_last = channels_last
         self._declared = Declared.by(model)
         self._stack: ExitStack | None = None
+        self._axes = PositionAxes(model)
         self._image: Size = (0, 0)
+        self._frames: int | None = None
         self._convolutions: list[Convolution] = []
         self._without: dict[tuple[str, int], tuple[str, bool]] = {}
         self._told: set[tuple[str, int]] = set()
@@ -79,8 +84,9 @@ class LayerGrids:
             stack.close()
 
     def start(self, image: Tensor) -> None:
-        """Prepare for the forward of a batch of images (n, channels, height, width)."""
-        self._image = (int(image.shape[2]), int(image.shape[3]))
+        """Prepare for the forward of a batch of images (n, channels, height, width) or videos."""
+        _, (*frames, height, width) = axes_of(self._operation, image)
+        self._image, self._frames = (height, width), frames[0] if frames else None
         self._convolutions.clear()
 
     def of(self, output: Tensor, layer: str, call: int) -> TokenGrid | None:
@@ -133,11 +139,38 @@ class LayerGrids:
 
     def _find(self, output: Tensor, layer: str, call: int) -> TokenGrid | str:
         """Return the grid, or the reason why there is none."""
+        if self._frames is not None:
+            return self._of_video(output, layer, call)
         if output.ndim == 4:
             return self._of_map(output)
         if output.ndim == 3:
             return self._of_sequence(int(output.shape[1]), layer, call)
         return "no axes of positions"
+
+    def _of_video(self, output: Tensor, layer: str, call: int) -> TokenGrid | str:
+        """Find the grid of a map with three dimensions; that of tokens is given."""
+        shape = tuple(output.shape)
+        if output.ndim == 5:
+            first = self._channels_first(layer, shape)
+            if first is None:
+                return "channels may be first or last"
+            frames, height, width = shape[2:] if first else shape[1:-1]
+            return TokenGrid(height, width, channels_first=first, frames=frames)
+        if output.ndim != 3:
+            return "no axes of frames, rows and columns"
+        labels = (f"{layer}:{call}", layer)
+        grid, prefix = self._options.video_grid_of(*labels), self._options.prefix_of(*labels)
+        if grid is None:
+            return "tokens of a video have a grid (frames, rows, columns), which must be given"
+        found = grid_of_video(shape[1], 1, grid, prefix=prefix)
+        if found is None or found[0] != grid:
+            return f"{shape[1]} tokens do not fit grid {grid} with prefix {prefix}"
+        return TokenGrid(grid[1], grid[2], found[1], frames=grid[0])
+
+    def _channels_first(self, layer: str, shape: tuple[int, ...]) -> bool | None:
+        if self._channels_last is not None:
+            return not self._channels_last
+        return self._axes.features_first(layer, shape)
 
     def _of_map(self, output: Tensor) -> TokenGrid | str:
         a, b, c = (int(size) for size in output.shape[1:])

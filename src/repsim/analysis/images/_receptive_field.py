@@ -18,7 +18,7 @@ from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select, kind_of
-from repsim.capture.tokens import GridOption, PrefixOption, TokenOptions
+from repsim.capture.tokens import PrefixOption, TokenGrid, TokenOptions, VideoGridOption
 from repsim.results import attribute
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def effective_receptive_field(
     *,
     mode: str = "rademacher",
     n_probes: int = 16,
-    position: tuple[int, int] | None = None,
+    position: tuple[int, ...] | None = None,
     seed: int = 0,
-    grid: GridOption = None,
+    grid: VideoGridOption = None,
     prefix: PrefixOption = None,
     channels_last: bool | None = None,
     select: Select | None = None,
@@ -82,7 +82,8 @@ def effective_receptive_field(
     data : iterable
         Batches, iterated once; as in :func:`repsim.compare`. The images are the first
         floating-point tensor (n, channels, height, width) of a batch, all of one size. About 32
-        images give a stable field.
+        images give a stable field. Videos and volumes have a further axis of frames, before or
+        after the channels.
     layers : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :func:`repsim.capture.select_layers`. They must return maps (n, c, h,
         w), (n, h, w, c) or tokens (n, tokens, d). The output of a whole block (timm ``"blocks.3"``,
@@ -96,13 +97,15 @@ def effective_receptive_field(
         K, the number of random signs; ``"sum"`` uses one probe. The error of m in one pixel is at
         most about 1/√(2K) for one image (18 % with 16 probes) and falls with the number of images.
     position : tuple of two int, optional
-        Row and column of the unit in each layer's own grid; by default (height//2, width//2).
+        Row and column of the unit in each layer's own grid; by default (height//2, width//2). In a
+        video, frame, row and column.
     seed : int, default 0
         Seed of the signs. The signs of a layer depend on the seed, the name of the layer and the
         place of the image in the data, not on batch sizes or other layers.
     grid, prefix : int or (int, int), int, or mapping of layer to these, optional
         Rows and columns of patches, and the number of tokens before them, for token outputs; by
-        default found, as in :func:`repsim.attention_distance`.
+        default found, as in :func:`repsim.attention_distance`. The tokens of a video lie frame by
+        frame in a grid (frames, rows, columns), which must be given.
     channels_last : bool, optional
         Whether 4-d outputs are (n, h, w, c); by default whichever has the image's aspect.
     select, batch_dim
@@ -122,7 +125,10 @@ def effective_receptive_field(
         field's centre of mass (attention distance is a mean distance; this is a root mean square);
         ``side`` √#{m > 0.0455 max m} [pixels] (Luo et al.); ``mass`` Σm [output per input];
         ``centre_row``, ``centre_column`` the centre of mass [pixels]. Coordinates along layer:
-        ``grid_height``, ``grid_width``, ``unit_row``, ``unit_column``. ``attrs``: model, erf_mode,
+        ``grid_height``, ``grid_width``, ``unit_row``, ``unit_column``. For videos, ``field`` is
+        summed over frames, and ``time_field`` ("layer", "frame") over pixels; ``time_sigma`` and
+        ``centre_frame`` [frames] are the root mean square distance and the centre of the latter,
+        and ``grid_frames``, ``unit_frame`` further coordinates. ``attrs``: model, erf_mode,
         n_probes, seed, position, n_samples, n_batches, versions. p does not depend on the scale of
         the output or of the input.
 
@@ -157,9 +163,9 @@ def effective_receptive_field(
     """
     operation = "effective_receptive_field"
     _check(operation, model, mode, n_probes, seed)
-    place = None if position is None else as_cell(operation, "position", position)
+    place = None if position is None else _place(operation, position)
     probes = Probes(n_probes if mode == "rademacher" else None, seed)
-    options = TokenOptions(operation, grid, prefix=prefix)
+    options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
     grids = LayerGrids(options, model, layers, channels_last=channels_last)
     recorder = Recorder(
         model,
@@ -181,7 +187,7 @@ def effective_receptive_field(
         stack.enter_context(recorder)
         for batch in batches:
             prepared = batch.prepared(model, prepare)
-            image = image_of(operation, prepared.value, floating=True)
+            image = image_of(operation, prepared.value, floating=True, videos=True)
             leaf = image.detach().clone().requires_grad_()
             # Pass a copy, because the model may modify its input in place, which a leaf forbids.
             given = replace(prepared, value=with_image(prepared.value, image, leaf.clone()))
@@ -202,7 +208,7 @@ def effective_receptive_field(
             "erf_mode": mode,
             "n_probes": probes.count,
             "seed": attribute(seed),
-            "position": "centre" if place is None else f"{place[0]}, {place[1]}",
+            "position": "centre" if place is None else ", ".join(map(str, place)),
             **versions(),
         }
     )
@@ -216,7 +222,7 @@ class _Centre:
 
     wants_layer = True
 
-    def __init__(self, operation: str, grids: LayerGrids, position: tuple[int, int] | None) -> None:
+    def __init__(self, operation: str, grids: LayerGrids, position: tuple[int, ...] | None) -> None:
         self._operation = operation
         self._grids = grids
         self._position = position
@@ -226,15 +232,33 @@ class _Centre:
         grid = self._grids.of(tensor, layer, call)
         if grid is None:
             return None
-        row, column = self._position or (grid.height // 2, grid.width // 2)
-        if row >= grid.height or column >= grid.width:
+        frame, row, column = self._place_in(grid, layer)
+        index = grid.prefix + (frame * grid.height + row) * grid.width + column
+        return Unit(grid.tokens(tensor)[:, index].clone(), grid, row, column, frame)
+
+    def _place_in(self, grid: TokenGrid, layer: str) -> tuple[int, int, int]:
+        """Return the frame (0 in an image), row and column of the unit."""
+        sides: tuple[int, ...] = grid.size if grid.frames is None else (grid.frames, *grid.size)
+        place = self._position or tuple(side // 2 for side in sides)
+        if len(place) != len(sides) or any(a >= b for a, b in zip(place, sides, strict=True)):
             raise InputError(
                 f"{self._operation}: position must lie in every layer's grid.\n"
-                f"  got {(row, column)}, layer {layer!r} has {grid.height}×{grid.width} positions\n"
+                f"  got {place}, layer {layer!r} has {'×'.join(map(str, sides))} positions\n"
                 f"  Choose layers of one resolution, or leave it out for the centre of each."
             )
-        index = grid.prefix + row * grid.width + column
-        return Unit(grid.tokens(tensor)[:, index].clone(), grid, row, column)
+        frame, row, column = place if len(place) == 3 else (0, *place)
+        return frame, row, column
+
+
+def _place(operation: str, position: tuple[int, ...]) -> tuple[int, ...]:
+    """Return (row, column), or (frame, row, column) of a video."""
+    if isinstance(position, tuple | list) and len(position) == 3:
+        frame, *rest = position
+        return (
+            as_cell(operation, "position", (frame, 0))[0],
+            *as_cell(operation, "position", tuple(rest)),
+        )
+    return as_cell(operation, "position", position)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from repsim._array import accumulator_dtype, to_numpy
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
+from repsim.analysis.images._batch import axes_of
 from repsim.capture.tokens import TokenGrid
 from repsim.results import RECEPTIVE_FIELD
 
@@ -34,6 +35,7 @@ class Unit:
     grid: TokenGrid
     row: int
     column: int
+    frame: int = 0
 
 
 class Probes:
@@ -73,7 +75,8 @@ class Fields:
         self.n_batches = 0
 
     def add(self, image: Tensor, units: Mapping[str, Unit]) -> None:
-        """Add a batch by backwards from each unit to the images (n, channels, height, width)."""
+        """Add a batch by backwards from each unit to the images or videos."""
+        channels, extent = axes_of(self._operation, image)
         connected = {label for label, unit in units.items() if unit.channels.requires_grad}
         if not connected:
             raise CaptureError(
@@ -83,23 +86,24 @@ class Fields:
                 f"the batch."
             )
         if self._sums:
-            self._same_as_before(image, units)
+            self._same_as_before(extent, units)
         for label, unit in units.items():
-            total = self._field(image, label, unit.channels) if label in connected else None
-            if label not in connected:
+            total = None
+            if label in connected:
+                total = self._field(image, channels, label, unit.channels)
+            else:
                 self._without_graph.add(label)
             if label not in self._sums:
-                shape = tuple(image.shape[2:])
-                self._sums[label] = np.zeros(shape)
-                # Only its shape, because keeping the unit would keep the graph.
-                self._units[label] = Unit(image.new_empty(0), unit.grid, unit.row, unit.column)
+                self._sums[label] = np.zeros(extent)
+                # Only its place, because keeping the channels would keep the graph.
+                self._units[label] = replace(unit, channels=image.new_empty(0))
             if total is not None:
                 self._sums[label] += to_numpy(total)
         self.n_samples += int(image.shape[0])
         self.n_batches += 1
 
-    def _field(self, image: Tensor, label: str, unit: Tensor) -> Tensor | None:
-        """Return the sum over images of the field (height, width); None if it is all zero."""
+    def _field(self, image: Tensor, channels: int, label: str, unit: Tensor) -> Tensor | None:
+        """Return the sum over images of the field, as large as one; None if it is all zero."""
         wide = accumulator_dtype(array_namespace(image), image)
         squares: Tensor | None = None
         for signs in self._probes.signs(label, unit):
@@ -111,7 +115,7 @@ class Fields:
                 squares = square if squares is None else squares.add_(square)
         if squares is None:
             return None
-        field = (squares / self._probes.count).sqrt().sum(1).sum(0)
+        field = (squares / self._probes.count).sqrt().sum(channels).sum(0)
         # One after the other, because layer and images may be on different devices.
         if not (torch.isfinite(field).all() and torch.isfinite(unit).all()):
             raise NonFiniteError(
@@ -122,13 +126,14 @@ class Fields:
             )
         return field
 
-    def _same_as_before(self, image: Tensor, units: Mapping[str, Unit]) -> None:
+    def _same_as_before(self, extent: tuple[int, ...], units: Mapping[str, Unit]) -> None:
         shape = next(iter(self._sums.values())).shape
-        if shape != tuple(image.shape[2:]):
+        if shape != extent:
+            before, now = ("×".join(map(str, size)) for size in (shape, extent))
             raise InputError(
                 f"{self._operation}: all images must have one size.\n"
-                f"  before: {shape[0]}×{shape[1]}    batch {self.n_batches}: "
-                f"{image.shape[2]}×{image.shape[3]}\n  Resize them with prepare=."
+                f"  before: {before}    batch {self.n_batches}: {now}\n"
+                f"  Resize them with prepare=."
             )
         if units.keys() != self._sums.keys():
             raise InputError(
@@ -159,10 +164,25 @@ class Fields:
             "unit_row": [unit.row for unit in units],
             "unit_column": [unit.column for unit in units],
         }
-        height, width = mean.shape[1:]
+        height, width = mean.shape[-2:]
         places = {"layer": labels, "row": np.arange(height), "column": np.arange(width)}
-        dataset = RECEPTIVE_FIELD.dataset(_summaries(mean), {**places, **along})
+        values = _summaries(mean if mean.ndim == 3 else mean.sum(1))
+        if mean.ndim == 4:
+            values |= _in_time(mean.sum((2, 3)))
+            places["frame"] = np.arange(mean.shape[1])
+            along["grid_frames"] = [unit.grid.frames or 1 for unit in units]
+            along["unit_frame"] = [unit.frame for unit in units]
+        dataset = RECEPTIVE_FIELD.dataset(values, {**places, **along})
         return dataset.assign_attrs(provenance, n_samples=self.n_samples, n_batches=self.n_batches)
+
+
+def _in_time(mean: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Normalise fields (layers, frames), and compute their centre and width in time."""
+    frames, mass = np.arange(mean.shape[1], dtype=float), mean.sum(1)
+    p = mean / np.where(mass > 0, mass, np.nan)[:, None]
+    centre = (p * frames).sum(1)
+    variance = (p * (frames - centre[:, None]) ** 2).sum(1)
+    return {"time_field": p, "time_sigma": np.sqrt(variance), "centre_frame": centre}
 
 
 def _summaries(mean: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:

@@ -37,7 +37,13 @@ from repsim.capture.tokens._rules import (
     tiles,
     window_of,
 )
-from repsim.capture.tokens._video import VideoSize, between_frames, grid_of_video, video_of
+from repsim.capture.tokens._video import (
+    VideoSize,
+    between_frames,
+    channels_of_video,
+    grid_of_video,
+    video_of,
+)
 
 __all__ = [
     "MOST_PREFIX",
@@ -56,6 +62,7 @@ __all__ = [
     "VideoPatchOption",
     "VideoSize",
     "between_frames",
+    "channels_of_video",
     "declared_prefix",
     "divided",
     "grid_of_map",

@@ -63,8 +63,8 @@ class TokenGrid:
         Whether a map has its channels before its positions.
     step : (float, float) or None
         Pixels of the input from one token to the next, along height and width; None if unknown.
-    frames : int
-        Tokens along time, each with all rows and columns; 1 for images.
+    frames : int or None
+        Tokens along time, each with all rows and columns; None for images.
     frame_step : float or None
         Frames of the input from one token to the next in time; None for images.
     """
@@ -74,7 +74,7 @@ class TokenGrid:
     prefix: int = 0
     channels_first: bool = False
     step: tuple[float, float] | None = None
-    frames: int = 1
+    frames: int | None = None
     frame_step: float | None = None
 
     @property
@@ -85,13 +85,13 @@ class TokenGrid:
     @property
     def n_tokens(self) -> int:
         """Prefix tokens and grid positions together."""
-        return self.prefix + self.frames * self.height * self.width
+        return self.prefix + (self.frames or 1) * self.height * self.width
 
     def tokens(self, x: Tensor) -> Tensor:
         """Return an output of this layout as (n, tokens, channels), without a copy if possible."""
         if x.ndim == 3:
             return x
-        return x.flatten(2).transpose(1, 2) if self.channels_first else x.flatten(1, 2)
+        return x.flatten(2).transpose(1, 2) if self.channels_first else x.flatten(1, -2)
 
 
 _PARSERS: dict[str, Callable[[str, Any], Any]] = {

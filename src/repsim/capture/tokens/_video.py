@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from repsim.capture.tokens._rules import MOST_PREFIX
 
-__all__ = ["VideoSize", "between_frames", "grid_of_video", "video_of"]
+__all__ = ["VideoSize", "between_frames", "channels_of_video", "grid_of_video", "video_of"]
 
 VideoSize: TypeAlias = tuple[int, int, int]
 """Frames, height and width."""
@@ -18,17 +18,24 @@ CHANNELS = (1, 3, 4)
 """Numbers of channels of videos and volumes."""
 
 
-def video_of(shape: tuple[int, ...]) -> VideoSize | None:
-    """Return frames, height and width of a video with its samples first; None if ambiguous.
+def channels_of_video(shape: tuple[int, ...]) -> int | None:
+    """Return the axis of the channels of a video with its samples first; None if ambiguous.
 
     The channels are before or after the frames, or last.
     """
     if len(shape) != 5:
         return None
-    _, a, b, c, d = shape
-    orders = {1: (b, c, d), 2: (a, c, d), 4: (a, b, c)}
-    found = [size for axis, size in orders.items() if shape[axis] in CHANNELS]
+    found = [axis for axis in (1, 2, 4) if shape[axis] in CHANNELS]
     return found[0] if len(found) == 1 else None
+
+
+def video_of(shape: tuple[int, ...]) -> VideoSize | None:
+    """Return frames, height and width of a video with its samples first; None if ambiguous."""
+    axis = channels_of_video(shape)
+    if axis is None:
+        return None
+    frames, height, width = (length for i, length in enumerate(shape) if i not in (0, axis))
+    return frames, height, width
 
 
 def grid_of_video(
