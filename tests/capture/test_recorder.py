@@ -608,6 +608,20 @@ class TestWrappedModels:
         model(X)
         assert not fired
 
+    def test_blocks_that_end_in_another_order_leave_compiling_as_found(self):
+        """Two threads that recorded at once left the process in eager mode for good."""
+        torch.compiler.reset()
+        nets = [nn.Sequential(nn.Linear(4, 4)) for _ in range(2)]
+        first, second = (Recorder(net) for net in nets)
+        first.__enter__()
+        second.__enter__()
+        for net in nets:
+            torch.compile(net, backend="eager")(X)
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        assert len(first) == len(second) == 1
+        self.test_a_hook_on_a_compiled_model_is_silently_never_called()
+
     def test_the_module_inside_a_compiled_one(self):
         torch.compiler.reset()
         net = nn.Sequential(nn.Linear(4, 4))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from threading import get_ident
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from threading import Lock, get_ident
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,16 +17,37 @@ from repsim._errors import CaptureError
 __all__ = ["OneThread", "eagerly", "in_backward", "is_scripted", "ordinary_modes"]
 
 
-def eagerly() -> AbstractContextManager[object]:
+@contextmanager
+def eagerly() -> Iterator[None]:
     """Run compiled code eagerly, because it ignores hooks and modes that were added later.
 
     The model does not show where compiled code is: it may be a wrapper around the model, or a
-    function that its forward calls.
+    function that its forward calls. The stance is one for the process, and blocks of several
+    threads need not end in the order in which they began: the last one restores it.
     """
-    if "torch._dynamo" in sys.modules:
-        stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-        return stance
-    return nullcontext()
+    with _lock:
+        _stance.users += 1
+        if _stance.kept is None and "torch._dynamo" in sys.modules:
+            _stance.kept = torch.compiler.set_stance("force_eager")
+    try:
+        yield
+    finally:
+        with _lock:
+            _stance.users -= 1
+            if _stance.users == 0 and _stance.kept is not None:
+                _stance.kept.__exit__(None, None, None)
+                _stance.kept = None
+
+
+@dataclass
+class _Stance:
+    """The blocks that run compiled code eagerly, and what restores the stance before them."""
+
+    users: int = 0
+    kept: Any = None
+
+
+_lock, _stance = Lock(), _Stance()
 
 
 def in_backward() -> bool:
