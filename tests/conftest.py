@@ -23,15 +23,23 @@ settings.load_profile("repsim")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let jax compile quickly, because compiling is most of what its tests do.
+    """Let jax compile quickly and once, because compiling is most of what its tests do.
 
     What XLA does to the program stays on. What these flags leave out makes machine code faster,
     which does not matter to arrays this small. An empty ``XLA_FLAGS`` tests with XLA's defaults.
+    The compiled operations are kept, for the other workers and for the next run.
     """
     if "XLA_FLAGS" not in os.environ:
         os.environ["XLA_FLAGS"] = " ".join(
             ("--xla_cpu_use_fusion_emitters=false", "--xla_backend_optimization_level=0")
         )
+    kept = config.rootpath / ".pytest_cache" / "jax"
+    for name, value in (
+        ("JAX_COMPILATION_CACHE_DIR", str(kept)),
+        ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"),
+        ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1"),
+    ):
+        os.environ.setdefault(name, value)
 
 
 @pytest.hookimpl(tryfirst=True)
