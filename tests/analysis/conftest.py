@@ -1,4 +1,4 @@
-"""One thread: the arrays are tiny, and other work wants the cores."""
+"""One thread, because the arrays are tiny and other work wants the cores; a small model of text."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ def _one_thread() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def llama():
+    """A small language model with random weights."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2,
+    )  # fmt: skip
+    return transformers.LlamaModel(config).eval()

@@ -34,17 +34,6 @@ def texts(side, n=24, longest=12, batches=3, seed=1):
 
 
 @pytest.fixture(scope="module")
-def llama():
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2,
-    )  # fmt: skip
-    return transformers.LlamaModel(config).eval()
-
-
-@pytest.fixture(scope="module")
 def gpt2():
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(1)

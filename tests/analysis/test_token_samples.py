@@ -41,17 +41,6 @@ def gathered(model, batches, layer, keep=lambda position: True):
     return rows
 
 
-@pytest.fixture(scope="module")
-def llama():
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=100, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2,
-    )  # fmt: skip
-    return transformers.LlamaModel(config).eval()
-
-
 def test_values_are_those_of_the_gathered_rows():
     x, y, data = encoder(0), encoder(1, width=5), texts("left", 8)
     options = {"data": data, "forward": ids_of, "samples": "tokens", "pairs": "all", **QUIET}

@@ -92,7 +92,7 @@ class TestMapping:
         with pytest.raises(LayerNotFoundError) as caught:
             rec[label]
         assert isinstance(caught.value, KeyError)
-        assert str(caught.value).startswith(f"Recorder: there is no record of {label!r}.\n")
+        assert str(caught.value).startswith(f"Recorder: {label!r} was not recorded.\n")
         assert says in str(caught.value)
         assert "recorded: 'first', 'norm', 'relu:0', 'relu:1', 'last'" in str(caught.value)
 

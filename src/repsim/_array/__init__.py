@@ -4,7 +4,7 @@ All layers above this package get arrays that are two-dimensional, floating, fin
 framework and on one device. They do not depend on which framework that is.
 """
 
-from repsim._array._autocast import without_autocast
+from repsim._array._autocast import active_autocast, without_autocast
 from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar
 from repsim._array._labelled import check_same_samples, unlabelled, unlabelled_sides
 from repsim._array._layout import column_blocks, flatten_features
@@ -33,6 +33,7 @@ from repsim._array._validate import (
 __all__ = [
     "PRECISIONS",
     "accumulator_dtype",
+    "active_autocast",
     "as_samples",
     "as_square",
     "check_finite",

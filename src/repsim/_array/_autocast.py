@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["without_autocast"]
+__all__ = ["active_autocast", "without_autocast"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +27,7 @@ def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         torch: Any = sys.modules.get("torch")  # arrays of other frameworks need no torch
-        active = [] if torch is None else [kind for kind in KINDS if _is_active(torch, kind)]
+        active = [] if torch is None else active_autocast(torch)
         if not active:
             return function(*args, **kwargs)
         with ExitStack() as stack:
@@ -38,5 +38,19 @@ def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _is_active(torch: Any, kind: str) -> bool:
-    return bool(torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind))
+def active_autocast(torch: Any, kinds: Iterable[str] = KINDS) -> list[str]:
+    """Return the types of devices whose autocast is on.
+
+    Parameters
+    ----------
+    torch : module
+        The package, which this floor does not import.
+    kinds : iterable of str
+        The types to ask for.
+
+    Returns
+    -------
+    list of str
+    """
+    available, enabled = torch.amp.is_autocast_available, torch.is_autocast_enabled
+    return [kind for kind in kinds if available(kind) and enabled(kind)]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from repsim._array import active_autocast
 from repsim._errors import CaptureError
 
 __all__ = ["OneThread", "eagerly", "in_backward", "is_scripted", "ordinary_modes"]
@@ -69,9 +70,8 @@ def ordinary_modes(device: str) -> ExitStack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        for kind in sorted({device, "cpu"}):
-            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
+        for kind in active_autocast(torch, {device, "cpu"}):
+            stack.enter_context(torch.autocast(kind, enabled=False))
         return stack.pop_all()
 
 

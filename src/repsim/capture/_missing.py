@@ -42,7 +42,7 @@ def why_missing(
     failed : bool
         Whether the last forward raised.
     """
-    lines = [f"Recorder: there is no record of {label!r}."]
+    lines = [f"Recorder: {label!r} was not recorded."]
     stem, _, call = label.rpartition(":")
     key = (stem or label, int(call) if stem and call.isdecimal() else 0)
     if key in left_out:

@@ -34,7 +34,7 @@ class Sequences:
     target : tuple of str
         Tensors (B, M, ...) whose keys begin with ``decoder_``.
     labels : tuple of str
-        ``labels`` (B, M), of which a decoder may make its sequence; or labels of the source.
+        ``labels`` (B, M). A decoder may shift them to its input; or they label the source.
     has_images : bool
         Whether there are images or other features, which are no sequence of the mask.
     """

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
+from repsim._array import active_autocast
 from repsim._errors import InputError
 from repsim.capture._output import owned
 from repsim.capture._reduce import REDUCERS
@@ -97,11 +98,7 @@ class Applied:
 
 def _autocast(tensor: Tensor) -> list[str]:
     """Return the device types with active autocast, among the tensor's device and the CPU."""
-    return [
-        device
-        for device in {tensor.device.type, "cpu"}
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    ]
+    return active_autocast(torch, {tensor.device.type, "cpu"})
 
 
 def _same(tensor: Tensor) -> Tensor:

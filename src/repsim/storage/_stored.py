@@ -71,8 +71,9 @@ def open_activations(path: str | PathLike[str], *, transform: str | None = None)
 
     if transform is not None and transform not in POOLED:
         raise InputError(
-            f"open_activations: there is no transform {transform!r}.\n"
-            f"  one of: {', '.join(map(repr, POOLED))}, or None"
+            f"open_activations: unknown transform.\n"
+            f"  expected one of {', '.join(map(repr, POOLED))}, or None\n"
+            f"  got {transform!r}"
         )
     operation, folder = "open_activations", Path(fspath(path))
     journal = journal_of(folder)

@@ -222,8 +222,8 @@ class PlacesFinder:
             f"    convolutions put out: {', '.join(map(str, sizes)) or 'nothing'}\n"
             f"  Pass grid=(rows, columns), and patch_size= and prefix= where they do not follow; "
             f"or a mapping from layer to these;\n"
-            f"  for a sequence grid=(1, tokens), patch_size=1 gives distances in tokens, for a "
-            f"video grid=(frames, rows, columns).\n  Or leave the layer out of layers=."
+            f"  A sequence has grid=(1, tokens), and its distances are in tokens. A video has "
+            f"grid=(frames, rows, columns).\n  Or leave the layer out of layers=."
         )
 
     def _unknown_step(self, call: AttentionCall, grid: TokenGrid) -> InputError:

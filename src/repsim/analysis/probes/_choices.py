@@ -152,7 +152,7 @@ class TokenChoices:
             raise UnusableOutput(
                 f"{self._operation}: the labels of tokens do not fit layer {layer!r}.\n"
                 f"  it returned: {shape}    labels: {labelled.shape}\n"
-                "  Choose layers (B, N, D) with as many tokens as there are labels.",
+                "  Choose layers (B, N, D) whose N is that of the labels.",
                 brief=f"{shape}: its tokens are not those of the labels {labelled.shape}",
             )
         kept = torch.from_numpy(labelled).to(tensor.device)

@@ -111,7 +111,7 @@ def block_influence(
     ------
     CaptureError, LayerNotFoundError
         No block is found or named; a block of exact name does not run or changes the shape of its
-        input; axis 0 is not the batch; no block has as many tokens as the mask.
+        input; axis 0 is not the batch; no block has the N of the mask (B, N).
     InputError
         The data are not batches; unusable options; a later batch runs other blocks.
     NonFiniteError
@@ -138,7 +138,7 @@ def block_influence(
     Gromov et al. take the angular distance of the last token: ``tokens="last"``.
 
     Cost: the forward passes, one more on the first batch, and O(blocks · spans) reductions of the
-    stream. Memory: the inputs of as many blocks as the largest span, in float32.
+    stream. Memory: the inputs of the last n blocks in float32, with n the largest span.
 
     References
     ----------

@@ -260,7 +260,7 @@ class Provenance(TorchFunctionMode):
         return source if source is not None and self._value(source).bit == a.skip else None
 
     def _parts(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Part, ...]:
-        """Return the parallel branches in a sum that is no residual connection, else nothing."""
+        """Return the parallel branches that a sum adds; none if it is a residual connection."""
         pair = summands(args, kwargs)
         if pair is None or pair[0].shape != pair[1].shape or kwargs.get("alpha", 1) != 1:
             return ()

@@ -1,7 +1,7 @@
 """Finding the axis of the samples by evidence: forwards of 2 and of 3 samples.
 
-Sizes alone cannot tell samples from tokens: a position table has as many rows as the batch now and
-then, and windows multiply the rows of a sample. But only the samples go from 2k to 3k.
+Sizes alone cannot tell samples from tokens. A position table may have the length of the batch, and
+windows multiply the rows of a sample. But only the axis of the samples grows from 2k to 3k.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def _weights(xp: Namespace, x: Weighted, variates: Array, rho: Array, tie: float
 
 
 def _mean_cosine(d: int) -> float:
-    """Return the mean of |⟨u, e⟩| over all unit vectors u of d dimensions, for a fixed e."""
+    """Return the mean of |u_1| over all unit vectors u of d dimensions."""
     return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi) if d else 1
 
 

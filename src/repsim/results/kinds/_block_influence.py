@@ -37,7 +37,7 @@ VARIABLES = {
 
 
 def closest_spans(result: xarray.Dataset) -> dict[int, tuple[str, float]]:
-    """Return, for each span, the start of the least angular distance, and this distance."""
+    """Return by span the block where the angular distance is smallest, and that distance."""
     starts, values = names_of(result, "start"), values_of(result, "angular", *SPANS)
     found = {}
     for j, span in enumerate(result["span"].values.tolist()):
