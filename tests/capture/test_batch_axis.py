@@ -74,7 +74,7 @@ class TestAxisZeroMustBeTheInputs:
             net.good.value = torch.ones(1, 2)
             net(torch.ones(1, 5))  # a last batch of one sample, in which pos would pass
             assert list(rec) == ["good"]
-        with pytest.raises(KeyError, match=r"'pos'.\n  it was left out: \(1, 7\)"):
+        with pytest.raises(KeyError, match=r"'pos' was not recorded.\n  it was left out: \(1, 7\)"):
             rec["pos"]
 
     def test_a_second_batch_of_another_size_is_evidence(self):
