@@ -49,12 +49,13 @@ def as_grid(operation: str, grid: Any, argument: str = "grid") -> tuple[int, int
     return int(pair[0]), int(pair[1])
 
 
-def as_video_grid(operation: str, grid: Any) -> tuple[int, ...]:
+def as_video_grid(operation: str, grid: Any, argument: str = "grid") -> tuple[int, ...]:
     """Return (rows, columns) or (frames, rows, columns), or raise as :func:`as_grid`."""
     if len(_pair(grid)) != 3:
-        return as_grid(operation, grid)
+        return as_grid(operation, grid, argument)
     time, *rest = _pair(grid)
-    return (as_grid(operation, (time, 1))[0], *as_grid(operation, tuple(rest)))
+    frames, _ = as_grid(operation, (time, 1), argument)
+    return (frames, *as_grid(operation, tuple(rest), argument))
 
 
 def as_video_patch_size(operation: str, patch_size: Any) -> tuple[float, ...]:

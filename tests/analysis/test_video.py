@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import repsim
+from reference import localization
 from repsim.capture import AttentionRecorder
 
 QUIET = {"progress": False}
@@ -19,6 +20,13 @@ SMALL = {"image_size": 16, "num_frames": 8, "hidden_size": 16, "num_hidden_layer
 @pytest.fixture(scope="module")
 def transformers():
     return pytest.importorskip("transformers")
+
+
+class Turned(nn.Module):
+    """Axes 1 and 2 change places: frames and channels, or channels and tokens."""
+
+    def forward(self, x):
+        return x.transpose(1, 2)
 
 
 def weights_of(model, x, layer):
@@ -227,7 +235,63 @@ def test_receptive_fields_of_videos(transformers):
         repsim.effective_receptive_field(net, [torch.randn(2, 3, 3, 8, 8)], ["2"], **QUIET)
 
 
-def test_localisation_has_no_patches_of_videos():
+def test_localisation_of_videos(transformers):
+    """Maps, tokens with CLS, frames before and after the channels, and other patches."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(3, 32, (2, 4, 4), (2, 4, 4))).double()
+    data = [torch.randn(n, 3, 6, 8, 12, dtype=torch.float64) for n in (16, 12)]
+    found = repsim.token_localization(net, data, ["0"], **QUIET)
+    with torch.no_grad():
+        tokens = [net(x).flatten(2).transpose(1, 2).numpy() for x in data]
+    values = localization.cka(tokens, [x.numpy() for x in data], 2, 3, frames=3)
+    np.testing.assert_allclose(found.cka[0], values, atol=1e-12)
+    assert found.hit_rate.item() == 1
+    assert found.argmax_time_distance.item() == found.argmax_distance.item() == 0
+    assert found.chance.item() == 1 / 18
+    # Frames 0, 2, 4 apart along time; 4 pixels apart along height, 0, 4, 8 along width.
+    assert found.chance_time_distance.item() == pytest.approx(2 * (1 + 2 + 1 + 1 + 1 + 2) / 9)
+    places = [(4 * r, 4 * c) for r in range(2) for c in range(3)]
+    apart = [np.hypot(a - c, b - d) for a, b in places for c, d in places]
+    assert found.chance_distance.item() == pytest.approx(np.mean(apart))
+    assert found.token_frame.values[0].tolist() == [t for t in range(3) for _ in range(6)]
+    assert (found.attrs["grid"], found.attrs["patch_size"]) == ([3, 2, 3], [2, 4, 4])
+    later = repsim.token_localization(
+        nn.Sequential(Turned(), net), [x.transpose(1, 2) for x in data], ["1"], **QUIET
+    )
+    np.testing.assert_allclose(later.cka, found.cka, atol=1e-12)
+    coarse = repsim.token_localization(net, data, ["0"], patches=(1, 2, 2), **QUIET)
+    values = localization.cka(tokens, [x.numpy() for x in data], 2, 2, frames=1)
+    np.testing.assert_allclose(coarse.cka[0], values, atol=1e-12)
+    assert coarse.argmax_time_distance.item() == 0
+
+    vivit = transformers.VivitModel(
+        transformers.VivitConfig(**SMALL, tubelet_size=[2, 4, 4]), add_pooling_layer=False
+    ).eval()
+    x = torch.randn(24, 8, 3, 16, 16)
+    with pytest.warns(repsim.DegenerateWarning, match="1 of 65 tokens"):  # CLS
+        first = repsim.token_localization(vivit, [x], ["embeddings"], grid=(4, 4, 4), **QUIET)
+    assert first.is_prefix.values.sum() == 1
+    assert first.hit_rate.item() > 0.95
+    for result in (first, found):
+        ax = repsim.plot.localization(result)
+        frames = result.attrs["grid"][0]
+        assert f"frame {frames // 2 + 1} of {frames}" in ax.get_title()
+        picture = np.asarray(ax.images[1].get_array())
+        one = result.isel(layer=0)
+        token = int(np.flatnonzero((one.token_frame == frames // 2) & (one.token_row == 0)
+                                   & (one.token_column == 1))[0])  # fmt: skip
+        seen = one.cka[token, one.patch_frame.values == frames // 2]
+        np.testing.assert_array_equal(picture.ravel(), seen)
+
+
+def test_localisation_of_videos_asks_for_what_it_cannot_know(transformers):
     net, x = nn.Sequential(nn.Conv3d(3, 4, 2, 2)), torch.randn(4, 3, 8, 8, 8)
-    with pytest.raises(repsim.InputError, match="videos and volumes have no patches here"):
-        repsim.token_localization(net, [x], ["0"], **QUIET)
+    with pytest.raises(repsim.InputError, match=r"Pass patches=\(frames, rows, columns\)"):
+        repsim.token_localization(net, [x], ["0"], patches=4, **QUIET)
+    with pytest.raises(repsim.InputError, match="which axis of a video holds its channels"):
+        repsim.token_localization(net, [torch.randn(4, 3, 3, 8, 8)], ["0"], **QUIET)
+    tokens = nn.Sequential(nn.Conv3d(3, 4, 2, 2), nn.Flatten(2), Turned())
+    with pytest.raises(
+        repsim.CaptureError, match=r"\(frames, rows, columns\), which must be given"
+    ):
+        repsim.token_localization(tokens, [x], ["2"], **QUIET)

@@ -8,8 +8,24 @@ from reference.kernels import centred, linear
 from reference.minibatch import minibatch_cka
 
 
-def patches_of(images, rows, columns):
-    """The pixels of each patch, row by row, of images (n, c, height, width)."""
+def patches_of(images, rows, columns, frames=1):
+    """The pixels of each patch, row by row, of images (n, c, height, width).
+
+    Those of videos (n, c, frames, height, width) come frame by frame.
+    """
+    if images.ndim == 5:
+        length = images.shape[2]
+        return [
+            patch
+            for f in range(frames)
+            for patch in patches_of(
+                images[:, :, f * length // frames : (f + 1) * length // frames].reshape(
+                    len(images), -1, *images.shape[3:]
+                ),
+                rows,
+                columns,
+            )
+        ]
     _, _, height, width = images.shape
     return [
         images[
@@ -23,13 +39,13 @@ def patches_of(images, rows, columns):
     ]
 
 
-def cka(batches_of_tokens, batches_of_images, rows, columns):
-    """All pairs, from batches of tokens (n, tokens, d) and images (n, c, height, width)."""
-    patches = [patches_of(images, rows, columns) for images in batches_of_images]
+def cka(batches_of_tokens, batches_of_images, rows, columns, frames=1):
+    """All pairs, from batches of tokens (n, tokens, d) and images or videos."""
+    patches = [patches_of(images, rows, columns, frames) for images in batches_of_images]
     count = batches_of_tokens[0].shape[1]
-    out = np.empty((count, rows * columns))
+    out = np.empty((count, frames * rows * columns))
     for t in range(count):
-        for q in range(rows * columns):
+        for q in range(frames * rows * columns):
             out[t, q] = minibatch_cka(
                 [tokens[:, t] for tokens in batches_of_tokens],
                 [each[q] for each in patches],

@@ -17,7 +17,7 @@ from repsim.plot.parts._figure import new_axes
 from repsim.plot.parts._lines import plain
 from repsim.plot.parts._ticks import NAME_SIZE
 from repsim.plot.parts._tiles import TileName, add_tile, frame_tiles
-from repsim.results import PLACES, TOKEN_LOCALIZATION, names_of, ordinal, token_maps
+from repsim.results import PLACES, TOKEN_LOCALIZATION, Frame, names_of, ordinal, token_maps
 
 __all__ = ["localization"]
 
@@ -73,7 +73,7 @@ def localization(
     Each map is drawn at the place of its token, and the patch at that place is framed. A token that
     kept its place is brightest inside the frame. Prefix tokens (CLS) are separate, at the left. The
     title gives the share of all spatial tokens whose most similar patch is their own, and that
-    share by chance.
+    share by chance. Of a video, the tokens and patches of the frame in the middle are drawn.
 
     Parameters
     ----------
@@ -170,6 +170,7 @@ class _Tokens(NamedTuple):
     patches: tuple[int, int]
     """Grid of the patches, the shape of a map."""
     every: int
+    frame: Frame | None
 
 
 def _one_layer(result: xr.Dataset, layer: str | None) -> xr.Dataset:
@@ -209,13 +210,25 @@ def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
         )
     # Start in the middle of the first step, so omitted tokens lie on both sides.
     rows, columns = (list(range((every - 1) // 2, side, every)) for side in tokens.grid)
-    places = zip(tokens.rows.tolist(), tokens.columns.tolist(), tokens.maps, strict=True)
+    places = zip(
+        tokens.rows[tokens.placed].tolist(),
+        tokens.columns[tokens.placed].tolist(),
+        tokens.maps[tokens.placed],
+        strict=True,
+    )
     spatial = {
         (row, column): values for row, column, values in places if row in rows and column in columns
     }
     prefix = [each for each in tokens.maps[tokens.is_prefix] if np.isfinite(each).any()]
     return _Tokens(
-        dict(sorted(spatial.items())), prefix, rows, columns, tokens.grid, tokens.patches, every
+        dict(sorted(spatial.items())),
+        prefix,
+        rows,
+        columns,
+        tokens.grid,
+        tokens.patches,
+        every,
+        tokens.frame,
     )
 
 
@@ -226,6 +239,8 @@ def _title(ax: Axes, one: xr.Dataset, tokens: _Tokens) -> None:
         lines[1] = f"own patch the most similar: {hit:.1%} of tokens"
         if "chance" in one:
             lines.append(f"(by chance {float(one['chance']):.1%})")
+    if tokens.frame is not None:
+        lines.append(f"frame {tokens.frame.of_tokens + 1} of {tokens.frame.total} of the tokens")
     if tokens.every > 1:
         lines.append(f"every {ordinal(tokens.every)} row and column of tokens")
     ax.set_title("\n".join(lines), fontsize=NAME_SIZE + 1)

@@ -40,7 +40,12 @@ from repsim.results.kinds._layer_match import LAYER_MATCH, similarity_of
 from repsim.results.kinds._linear_probe import LINEAR_PROBE, chosen_tokens, single_tokens
 from repsim.results.kinds._receptive_field import DECADES, RECEPTIVE_FIELD
 from repsim.results.kinds._residual_ratios import GROUPS, RATIO, RESIDUAL_RATIOS, group_ratios
-from repsim.results.kinds._token_localization import PLACES, TOKEN_LOCALIZATION, token_maps
+from repsim.results.kinds._token_localization import (
+    PLACES,
+    TOKEN_LOCALIZATION,
+    Frame,
+    token_maps,
+)
 
 __all__ = [
     "ALONG_DISTANCE",
@@ -62,6 +67,7 @@ __all__ = [
     "RESIDUAL_RATIOS",
     "TOKEN_LOCALIZATION",
     "Finding",
+    "Frame",
     "Kind",
     "Table",
     "UnstorableError",

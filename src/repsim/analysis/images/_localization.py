@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from repsim._errors import InputError, StateError, warn
-from repsim._grid_options import Grid, as_grid
+from repsim._grid_options import VideoGrid, as_video_grid
 from repsim.analysis.images._batch import image_of
 from repsim.analysis.images._localization_result import localization_result
 from repsim.analysis.images._localization_sums import TokenPatchSums
@@ -17,7 +17,7 @@ from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.capture import Layers, Recorder, Select, kind_of
-from repsim.capture.tokens import GridOption, PrefixOption, TokenOptions
+from repsim.capture.tokens import PrefixOption, TokenOptions, VideoGridOption
 from repsim.streaming import MIN_BATCH
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def token_localization(
     data: Iterable[Any],
     layers: Layers,
     *,
-    patches: Grid | None = None,
+    patches: VideoGrid | None = None,
     memory: int = 1 << 30,
-    grid: GridOption = None,
+    grid: VideoGridOption = None,
     prefix: PrefixOption = None,
     channels_last: bool | None = None,
     select: Select | None = None,
@@ -73,22 +73,25 @@ def token_localization(
         afterwards.
     data : iterable
         Batches, iterated once; as in :func:`repsim.compare`. The images are the first tensor
-        (n, channels, height, width) of a batch. Larger batches give smaller errors (the paper uses
+        (n, channels, height, width) of a batch, or videos (n, channels, frames, height, width),
+        (n, frames, channels, height, width). Larger batches give smaller errors (the paper uses
         1024). Batches of fewer than four images are skipped and reported.
     layers : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :func:`repsim.capture.select_layers`. They must return tokens (n,
-        tokens, d) or maps (n, c, h, w) or (n, h, w, c); every position of a map is a token.
-    patches : int or (int, int), optional
-        Rows and columns of equal patches into which the image is cut. By default each layer uses
-        its own grid, so patches have the resolution of the map. A token's own patch is the one that
-        contains its centre.
+        tokens, d) or maps (n, c, h, w) or (n, h, w, c), those of videos with frames before rows;
+        every position of a map is a token.
+    patches : int or (int, int) or (int, int, int), optional
+        Rows and columns of equal patches into which the image is cut; those of a video begin with
+        frames. By default each layer uses its own grid, so patches have the resolution of the map.
+        A token's own patch is the one that contains its centre.
     memory : int, default 2**30
         Bytes that Gram matrices may take at a time, including intermediate results. More memory is
         faster until all patches of an image fit, because the Grams of tokens are computed once for
         every block of patches.
-    grid, prefix : int or (int, int), int, or mapping of layer to these, optional
+    grid, prefix : int or (int, int) or (int, int, int), int, or mapping of layer to these, optional
         Rows and columns of the model's patches, and the number of tokens before them, for token
-        outputs; by default found, as in :func:`repsim.attention_distance`.
+        outputs; by default found, as in :func:`repsim.attention_distance`. The tokens of a video
+        lie frame by frame, and their grid (frames, rows, columns) must be given.
     channels_last : bool, optional
         Whether 4-d outputs are (n, h, w, c); by default whichever has the image's aspect.
     select, batch_dim
@@ -108,12 +111,15 @@ def token_localization(
         of a random patch, one over the number of patches (also the average hit rate if a random
         permutation matches tokens and patches); ``argmax_distance`` [pixels], the mean distance
         between the centres of that patch and of their own; ``chance_distance`` [pixels], the same
-        for a random patch. Constant patches are not candidates. Tokens that are constant, or whose
-        own patch is constant, do not count. Coordinates: ``token_row``, ``token_column``,
-        ``is_prefix`` ("layer", "token"), ``patch_row``, ``patch_column`` ("layer", "patch"), NaN
-        where there is none; ``grid_height``, ``grid_width``, ``patch_height``, ``patch_width``
-        [pixels] ("layer",). ``attrs``: model, patch_size and grid ("per layer" where they differ),
-        estimator, n_samples, n_batches, n_skipped_batches, n_skipped_samples, versions.
+        for a random patch. For videos also ``argmax_time_distance`` and ``chance_time_distance``
+        [frames], the same along time. Constant patches are not candidates. Tokens that are
+        constant, or whose own patch is constant, do not count. Coordinates: ``token_row``,
+        ``token_column``, ``is_prefix`` ("layer", "token"), ``patch_row``, ``patch_column``
+        ("layer", "patch"), NaN where there is none; ``grid_height``, ``grid_width``,
+        ``patch_height``, ``patch_width`` [pixels] ("layer",); for videos also ``token_frame``,
+        ``patch_frame``, ``grid_frames``, ``patch_frames`` [frames]. ``attrs``: model, patch_size
+        and grid ("per layer" where they differ), estimator, n_samples, n_batches,
+        n_skipped_batches, n_skipped_samples, versions.
 
     Raises
     ------
@@ -158,9 +164,9 @@ def token_localization(
         raise InputError(f"{operation}: model must be a torch.nn.Module.\n  got {kind_of(model)}")
     if not isinstance(memory, int) or memory < 1:
         raise InputError(f"{operation}: memory must be a number of bytes.\n  got {memory!r}")
-    options = TokenOptions(operation, grid, prefix=prefix)
+    options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
     grids = LayerGrids(options, model, layers, channels_last=channels_last)
-    cut = None if patches is None else as_grid(operation, patches, "patches")
+    cut = None if patches is None else as_video_grid(operation, patches, "patches")
     sums = TokenPatchSums(operation, cut, memory)
 
     recorder = Recorder(
@@ -173,7 +179,7 @@ def token_localization(
         stack.enter_context(recorder)
         for batch in batches:
             prepared = batch.prepared(model, prepare)
-            image = image_of(operation, prepared.value)
+            image = image_of(operation, prepared.value, videos=True)
             if image.shape[0] < MIN_BATCH:
                 skipped.append(int(image.shape[0]))
                 continue

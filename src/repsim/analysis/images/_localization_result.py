@@ -28,48 +28,43 @@ def localization_result(
     n_tokens = max(len(each.xx) for each in layers.values())
     n_patches = max(len(each.yy) for each in layers.values())
     cka = np.full((len(layers), n_tokens, n_patches), np.nan)
-    tokens = np.full((2, len(layers), n_tokens), np.nan)
-    patches = np.full((2, len(layers), n_patches), np.nan)
+    axes = _AXES[-len(next(iter(layers.values())).image) :]
+    tokens = np.full((len(axes), len(layers), n_tokens), np.nan)
+    patches = np.full((len(axes), len(layers), n_patches), np.nan)
     is_prefix = np.zeros((len(layers), n_tokens), dtype=bool)
-    hits: dict[str, list[float]] = {key: [] for key in _HITS}
+    hits: dict[str, list[float]] = {}
     for i, each in enumerate(layers.values()):
         products = Products(each.xy, each.xx[:, None], each.yy[None, :])
         values = np.asarray(alignment(np, products))
         (p, q), prefix = each.xy.shape, each.grid.prefix
         cka[i, :p, :q] = values
-        tokens[:, i, prefix:p] = np.indices((each.grid.height, each.grid.width)).reshape(2, -1)
-        patches[:, i, :q] = np.indices(each.patches).reshape(2, -1)
+        tokens[:, i, prefix:p] = np.indices(each.grid.extent).reshape(len(axes), -1)
+        patches[:, i, :q] = np.indices(each.patches).reshape(len(axes), -1)
         is_prefix[i, :prefix] = True
         for key, value in _hits(values, each).items():
-            hits[key].append(value)
-    along: dict[str, list[float]] = {
-        "grid_height": [each.grid.height for each in layers.values()],
-        "grid_width": [each.grid.width for each in layers.values()],
-        "patch_height": [each.image[0] / each.patches[0] for each in layers.values()],
-        "patch_width": [each.image[1] / each.patches[1] for each in layers.values()],
-    }
+            hits.setdefault(key, []).append(value)
+    places: dict[str, Any] = {"is_prefix": is_prefix}
+    grids: list[list[float]] = []
+    sizes: list[list[float]] = []
+    for i, (place, extent) in enumerate(axes):
+        grids.append([each.grid.extent[i] for each in layers.values()])
+        sizes.append([each.image[i] / each.patches[i] for each in layers.values()])
+        places |= {f"token_{place}": tokens[i], f"patch_{place}": patches[i]}
+        places |= {f"grid_{extent}": grids[i], f"patch_{extent}": sizes[i]}
     dataset = TOKEN_LOCALIZATION.dataset(
         {"cka": cka, **hits},
         {
             "layer": list(layers),
             "token": np.arange(n_tokens),
             "patch": np.arange(n_patches),
-            "token_row": tokens[0],
-            "token_column": tokens[1],
-            "is_prefix": is_prefix,
-            "patch_row": patches[0],
-            "patch_column": patches[1],
-            **along,
+            **places,
         },
     )
-    return dataset.assign_attrs(
-        provenance,
-        patch_size=_common(along["patch_height"], along["patch_width"]),
-        grid=_common(along["grid_height"], along["grid_width"]),
-    )
+    return dataset.assign_attrs(provenance, patch_size=_common(sizes), grid=_common(grids))
 
 
-_HITS = ("hit_rate", "chance", "argmax_distance", "chance_distance")
+_AXES = (("frame", "frames"), ("row", "height"), ("column", "width"))
+"""What a place and an extent are called along time, height and width."""
 
 
 def _hits(cka: Floats, layer: LayerSums) -> dict[str, float]:
@@ -79,48 +74,52 @@ def _hits(cka: Floats, layer: LayerSums) -> dict[str, float]:
     # A constant patch is not a candidate, and no token can hit it.
     candidates = np.flatnonzero(layer.yy > 0)
     judged = np.flatnonzero(np.isfinite(spatial[np.arange(len(own)), own]))
-    if not judged.size:
-        return dict.fromkeys(_HITS, float("nan"))
-    best = candidates[np.argmax(spatial[judged][:, candidates], axis=1)]
+    some = bool(judged.size)
+    best = candidates[np.argmax(spatial[judged][:, candidates], axis=1)] if some else judged
     own = own[judged]
     centres = _patch_centres(layer)
+    in_space, in_time = centres[:, -2:], centres[:, :-2]
 
-    def mean_distance(a: Any, b: Any) -> float:
-        return float(np.linalg.norm(centres[a] - centres[b], axis=-1).mean())
+    def mean_distance(places: Floats, a: Any, b: Any) -> float:
+        apart = np.linalg.norm(places[a] - places[b], axis=-1)
+        return float(apart.mean()) if some else float("nan")
 
-    return {
-        "hit_rate": float((best == own).mean()),
-        "chance": 1 / len(candidates),
-        "argmax_distance": mean_distance(best, own),
-        "chance_distance": mean_distance(candidates[None, :], own[:, None]),
+    found = {
+        "hit_rate": float((best == own).mean()) if some else float("nan"),
+        "chance": 1 / len(candidates) if some else float("nan"),
+        "argmax_distance": mean_distance(in_space, best, own),
+        "chance_distance": mean_distance(in_space, candidates[None, :], own[:, None]),
     }
+    if in_time.shape[1]:
+        found["argmax_time_distance"] = mean_distance(in_time, best, own)
+        found["chance_time_distance"] = mean_distance(in_time, candidates[None, :], own[:, None])
+    return found
 
 
-def _own_patch(grid: TokenGrid, patches: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.intp]]:
+def _own_patch(grid: TokenGrid, patches: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.intp]]:
     """Return, for each position of the grid, the patch that contains its centre."""
-    row, column = (
+    places = [
         ((2 * np.arange(size) + 1) * parts) // (2 * size)
-        for size, parts in zip((grid.height, grid.width), patches, strict=True)
-    )
-    own: np.ndarray[Any, np.dtype[np.intp]] = (row[:, None] * patches[1] + column).ravel()
+        for size, parts in zip(grid.extent, patches, strict=True)
+    ]
+    own: np.ndarray[Any, np.dtype[np.intp]] = np.ravel_multi_index(np.ix_(*places), patches).ravel()
     return own
 
 
 def _patch_centres(layer: LayerSums) -> Floats:
-    """Return the centres (patches, 2) of all patches, in pixels."""
-    rows, columns = (
+    """Return the centres (patches, axes) of all patches, in frames and pixels."""
+    edges = [
         np.asarray(patch_edges(size, parts), dtype=float)
         for size, parts in zip(layer.image, layer.patches, strict=True)
-    )
-    middle = np.meshgrid(
-        (rows[1:] + rows[:-1]) / 2, (columns[1:] + columns[:-1]) / 2, indexing="ij"
-    )
-    return np.stack(middle, axis=-1).reshape(-1, 2)
+    ]
+    middle = np.meshgrid(*((each[1:] + each[:-1]) / 2 for each in edges), indexing="ij")
+    return np.stack(middle, axis=-1).reshape(-1, len(edges))
 
 
-def _common(heights: list[Any], widths: list[Any]) -> list[Any] | str:
-    pairs = set(zip(heights, widths, strict=True))
-    return list(pairs.pop()) if len(pairs) == 1 else "per layer"
+def _common(sides: list[list[float]]) -> list[Any] | str:
+    """Return (frames,) height and width if all layers have the same."""
+    extents = set(zip(*sides, strict=True))
+    return list(extents.pop()) if len(extents) == 1 else "per layer"
 
 
 def _warn_of_constants(operation: str, layers: Mapping[str, LayerSums]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise, product
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from repsim._array import compute_dtype, promote, to_numpy
 from repsim._errors import InputError, NonFiniteError
+from repsim.analysis.images._batch import axes_of
 from repsim.capture.tokens import TokenGrid
 from repsim.estimators import ESTIMATORS, centred
 from repsim.kernels import Linear, centre_features
@@ -34,17 +37,25 @@ FEW_TOKENS = 32
 
 @dataclass
 class LayerSums:
-    """Σ over batches of ⟨A, B⟩ for one layer: tokens with patches, and each with itself."""
+    """Σ over batches of ⟨A, B⟩ for one layer: tokens with patches, and each with itself.
+
+    Attributes
+    ----------
+    grid : TokenGrid
+        The positions of the tokens.
+    patches, image : tuple of int
+        Patches and pixels along height and width; those of a video begin with its frames.
+    """
 
     grid: TokenGrid
-    patches: tuple[int, int]
-    image: tuple[int, int]
+    patches: tuple[int, ...]
+    image: tuple[int, ...]
     xy: Floats = field(init=False)
     xx: Floats = field(init=False)
     yy: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        p, q = self.grid.n_tokens, self.patches[0] * self.patches[1]
+        p, q = self.grid.n_tokens, math.prod(self.patches)
         self.xy, self.xx, self.yy = np.zeros((p, q)), np.zeros(p), np.zeros(q)
 
 
@@ -63,14 +74,14 @@ class TokenPatchSums:
     ----------
     operation : str
         For error messages.
-    patches : tuple of two int, optional
-        Rows and columns of patches; by default those of each layer's grid.
+    patches : tuple of int, optional
+        (Frames,) rows and columns of patches; by default those of each layer's grid.
     memory : int
         Bytes at a time for Grams, for the intermediate results of computing them, and for the
         float64 copies that are summed.
     """
 
-    def __init__(self, operation: str, patches: tuple[int, int] | None, memory: int) -> None:
+    def __init__(self, operation: str, patches: tuple[int, ...] | None, memory: int) -> None:
         self._operation = operation
         self._patches = patches
         self._memory = memory
@@ -83,14 +94,15 @@ class TokenPatchSums:
         self.n_batches = 0
 
     def start(self, image: Tensor) -> None:
-        """Start the next batch with its images (n, channels, height, width)."""
-        self._image = image
+        """Start the next batch with its images or videos, which get their channels in front."""
+        axis, _ = axes_of(self._operation, image)
+        self._image = image.movedim(axis, 1)
 
     def add(self, output: Tensor, grid: TokenGrid, layer: str, call: int) -> tuple[str, int]:
         """Add one layer's output, batch first, and return the key of its sums."""
         image = self._image
         assert image is not None, "start() comes first"
-        mine = self._layer(layer, call, grid, (int(image.shape[2]), int(image.shape[3])))
+        mine = self._layer(layer, call, grid, tuple(image.shape[2:]))
         tokens = grid.tokens(output)
         xp = array_namespace(tokens)
         budget = self._budget(tokens, image, mine)
@@ -127,7 +139,7 @@ class TokenPatchSums:
         """Return the sums of every layer by its label."""
         return {label: self._sums[key] for label, key in self._labels.items()}
 
-    def _layer(self, layer: str, call: int, grid: TokenGrid, image: tuple[int, int]) -> LayerSums:
+    def _layer(self, layer: str, call: int, grid: TokenGrid, image: tuple[int, ...]) -> LayerSums:
         mine = self._sums.get((layer, call))
         if mine is not None:
             if (mine.grid, mine.image) != (grid, image):
@@ -138,20 +150,27 @@ class TokenPatchSums:
                     f"  Resize the images with prepare=."
                 )
             return mine
-        rows, columns = patches = self._patches or (grid.height, grid.width)
-        if rows > image[0] or columns > image[1]:
+        patches, wanted = self._patches or grid.extent, _names(image)
+        if len(patches) != len(image):
+            raise InputError(
+                f"{self._operation}: patches must have the axes of the input.\n"
+                f"  layer {layer!r}: {_times(patches)} patches of {_times(image)} pixels\n"
+                f"  Pass patches={wanted}."
+            )
+        if any(parts > length for parts, length in zip(patches, image, strict=True)):
             raise InputError(
                 f"{self._operation}: a patch must hold at least one pixel.\n"
-                f"  layer {layer!r}: {rows}×{columns} patches of {image[0]}×{image[1]} pixels\n"
-                f"  Pass patches=(rows, columns), or channels_last= if the grid is wrong."
+                f"  layer {layer!r}: {_times(patches)} patches of {_times(image)} pixels\n"
+                f"  Pass patches={wanted}, or channels_last= if the grid is wrong."
             )
-        size = 8 * grid.n_tokens * rows * columns
+        count = math.prod(patches)
+        size = 8 * grid.n_tokens * count
         if size > self._memory:
             raise InputError(
                 f"{self._operation}: the result must fit into memory.\n"
-                f"  layer {layer!r}: {grid.n_tokens} tokens × {rows * columns} patches take "
+                f"  layer {layer!r}: {grid.n_tokens} tokens × {count} patches take "
                 f"{size / 2**20:.3g} MiB, memory is {self._memory / 2**20:.3g} MiB\n"
-                f"  Pass patches=(rows, columns) for coarser ones, or choose coarser layers."
+                f"  Pass patches={wanted} for coarser ones, or choose coarser layers."
             )
         return self._sums.setdefault((layer, call), LayerSums(grid, patches, image))
 
@@ -165,8 +184,8 @@ class TokenPatchSums:
         # Products are summed in float64, one chunk of entries at a time.
         row = item * n * n + 2 * 8 * min(n * n, CHUNK)
         # With few samples, a Gram is smaller than its features.
-        pixels = image.shape[1] * -(-mine.image[0] // mine.patches[0])
-        pixels *= -(-mine.image[1] // mine.patches[1])
+        sides = zip(mine.image, mine.patches, strict=True)
+        pixels = image.shape[1] * math.prod(-(-length // parts) for length, parts in sides)
         one = item * n * (MAKING * n + max(4 * tokens.shape[2], 2 * pixels))
         making = max(one, min(self._memory // 16, GROUP_BYTES))
         held = (self._memory - making) // row
@@ -183,10 +202,10 @@ class TokenPatchSums:
         return _Budget(few, min(q, held - few), making // one)
 
     def _patch_blocks(
-        self, patches: tuple[int, int], device: torch.device, budget: _Budget
+        self, patches: tuple[int, ...], device: torch.device, budget: _Budget
     ) -> Iterator[tuple[slice, Tensor, Floats]]:
         """Yield blocks of patches: their slice, Grams (patches, n²) and self-products."""
-        count = patches[0] * patches[1]
+        count = math.prod(patches)
         key = (patches, device)
         if self._held is not None:
             if self._held[0] == key and budget.patches == count:
@@ -204,18 +223,19 @@ class TokenPatchSums:
             del block
 
     def _patch_grams(
-        self, patches: tuple[int, int], which: slice, device: torch.device, group: int
+        self, patches: tuple[int, ...], which: slice, device: torch.device, group: int
     ) -> Tensor:
         assert self._image is not None, "start() comes first"
         image = self._image.detach().to(device)
-        rows, columns = (
-            patch_edges(size, parts) for size, parts in zip(image.shape[2:], patches, strict=True)
-        )
+        sides = [
+            [slice(start, stop) for start, stop in pairwise(patch_edges(length, parts))]
+            for length, parts in zip(image.shape[2:], patches, strict=True)
+        ]
+        cuts = list(product(*sides))
         grams: list[Tensor] = []
         out: Tensor | None = None
         for index in range(which.start, which.stop):
-            r, c = divmod(index, patches[1])
-            pixels = image[:, :, rows[r] : rows[r + 1], columns[c] : columns[c + 1]]
+            pixels = image[(slice(None), slice(None), *cuts[index])]
             grams.append(Linear().gram(pixels.reshape(len(image), -1)))  # type: ignore[arg-type]
             if len(grams) < group and index + 1 < which.stop:
                 continue
@@ -271,5 +291,13 @@ def _item_size(tensor: Tensor) -> int:
     return int(torch.finfo(compute_dtype(array_namespace(tensor), tensor)).bits // 8)
 
 
-def _describe(grid: TokenGrid, image: tuple[int, int]) -> str:
-    return f"{grid.height}×{grid.width} positions in {image[0]}×{image[1]} pixels"
+def _describe(grid: TokenGrid, image: tuple[int, ...]) -> str:
+    return f"{_times(grid.extent)} positions in {_times(image)} pixels"
+
+
+def _times(lengths: tuple[int, ...]) -> str:
+    return "×".join(map(str, lengths))
+
+
+def _names(image: tuple[int, ...]) -> str:
+    return "(frames, rows, columns)" if len(image) == 3 else "(rows, columns)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -83,9 +84,14 @@ class TokenGrid:
         return (self.height, self.width)
 
     @property
+    def extent(self) -> tuple[int, ...]:
+        """Rows and columns; those of a video begin with its tokens along time."""
+        return self.size if self.frames is None else (self.frames, *self.size)
+
+    @property
     def n_tokens(self) -> int:
         """Prefix tokens and grid positions together."""
-        return self.prefix + (self.frames or 1) * self.height * self.width
+        return self.prefix + math.prod(self.extent)
 
     def tokens(self, x: Tensor) -> Tensor:
         """Return an output of this layout as (n, tokens, channels), without a copy if possible."""

@@ -75,7 +75,9 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
         grid[rows, columns] = tokens.maps[drawn]
         cells.add((height, width))
         whole = grid.swapaxes(1, 2)  # the map of each token is at its place
-        tiles.append(Tile(layer, whole.reshape(len(grid) * height, -1)))
+        frame = tokens.frame
+        at = "" if frame is None else f", frame {frame.of_tokens + 1} of {frame.total}"
+        tiles.append(Tile(f"{layer}{at}", whole.reshape(len(grid) * height, -1)))
     if not tiles or len(cells) != 1:
         return []  # if grids differ between layers, there is no common picture
     known = np.concatenate([tile.values[np.isfinite(tile.values)] for tile in tiles])

@@ -25,13 +25,23 @@ VARIABLES = {
     "chance": Variable(("layer",), "hit rate of a random patch"),
     "argmax_distance": Variable(("layer",), "distance of the most similar patch", units="pixels"),
     "chance_distance": Variable(("layer",), "distance of a random patch", units="pixels"),
+    "argmax_time_distance": Variable(
+        ("layer",), "distance of the most similar patch in time", units="frames"
+    ),
+    "chance_time_distance": Variable(
+        ("layer",), "distance of a random patch in time", units="frames"
+    ),
+    "token_frame": Variable(("layer", "token")),
     "token_row": Variable(("layer", "token")),
     "token_column": Variable(("layer", "token")),
     "is_prefix": Variable(("layer", "token")),
+    "patch_frame": Variable(("layer", "patch")),
     "patch_row": Variable(("layer", "patch")),
     "patch_column": Variable(("layer", "patch")),
+    "patch_frames": Variable(("layer",), "frames of a patch", units="frames"),
     "patch_height": Variable(("layer",), "height of a patch", units="pixels"),
     "patch_width": Variable(("layer",), "width of a patch", units="pixels"),
+    "grid_frames": Variable(("layer",)),
     "grid_height": Variable(("layer",)),
     "grid_width": Variable(("layer",)),
 }
@@ -40,8 +50,18 @@ PLACES = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
 """The coordinates of the places of tokens and patches."""
 
 
+class Frame(NamedTuple):
+    """One of the frames of the tokens of a video."""
+
+    of_tokens: int
+    of_patches: int
+    """The frame of the patches in which these tokens lie."""
+    total: int
+    """How many frames the tokens have."""
+
+
 class TokenMaps(NamedTuple):
-    """The tokens of one layer, each as a map of the patches."""
+    """The tokens of one layer, each as a map of the patches; those of a video in one frame."""
 
     maps: Any
     """Values of all tokens, (tokens, rows of patches, columns of patches); NaN where undefined."""
@@ -51,6 +71,8 @@ class TokenMaps(NamedTuple):
     rows: Any
     columns: Any
     """Places of the tokens; meaningless for tokens without a place."""
+    frame: Frame | None = None
+    """The frame that is shown; None for images."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -65,10 +87,16 @@ class TokenMaps(NamedTuple):
 
 
 def token_maps(one: xarray.Dataset) -> TokenMaps:
-    """Arrange the values of one layer, ``result.isel(layer=i)``, by the places of its patches."""
+    """Arrange the values of one layer, ``result.isel(layer=i)``, by the places of its patches.
+
+    Of a video, these are the tokens and patches of the frame in the middle.
+    """
     lie = [values_of(one, name, "patch") for name in ("patch_row", "patch_column")]
     # A layer with fewer patches or tokens than others is padded with entries without a place.
     real = (lie[0] >= 0) & (lie[1] >= 0)
+    frame = _middle_frame(one)
+    if frame is not None:
+        real &= values_of(one, "patch_frame", "patch") == frame.of_patches
     patch_rows, patch_columns = (places[real].astype(int) for places in lie)
     shape = int(patch_rows.max(initial=0)) + 1, int(patch_columns.max(initial=0)) + 1
     cka = values_of(one, "cka", "token", "patch")
@@ -77,8 +105,21 @@ def token_maps(one: xarray.Dataset) -> TokenMaps:
     rows, columns = (values_of(one, name, "token") for name in ("token_row", "token_column"))
     is_prefix = values_of(one, "is_prefix", "token").astype(bool)
     placed = ~is_prefix & (rows >= 0) & (columns >= 0)
+    if frame is not None:
+        placed &= values_of(one, "token_frame", "token") == frame.of_tokens
     at = [np.where(placed, each, -1).astype(int) for each in (rows, columns)]
-    return TokenMaps(maps, is_prefix, placed, *at)
+    return TokenMaps(maps, is_prefix, placed, at[0], at[1], frame)
+
+
+def _middle_frame(one: xarray.Dataset) -> Frame | None:
+    """Return the frame in the middle of the tokens of a video, and that of its own patches."""
+    tokens = optional_values(one, "token_frame", "token")
+    patches = optional_values(one, "patch_frame", "patch")
+    if tokens is None or patches is None or not (np.isfinite(tokens).any()):
+        return None
+    n_tokens, n_patches = (int(np.nanmax(frames)) + 1 for frames in (tokens, patches))
+    middle = n_tokens // 2
+    return Frame(middle, (2 * middle + 1) * n_patches // (2 * n_tokens), n_tokens)
 
 
 def findings(result: xarray.Dataset) -> list[Finding]:
