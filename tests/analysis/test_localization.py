@@ -562,5 +562,44 @@ def test_samples_are_counted_where_only_a_part_is_called():
         def part(self, x):
             return self.a(x.repeat(2, 1, 1, 1))
 
-    with pytest.raises(repsim.CaptureError, match="axis 0 of layer 'a' is not the batch"):
+    with pytest.raises(repsim.CaptureError, match="2 rows of each sample"):
         localize(Doubled(), noise(), "a", forward=lambda m, x: m.part(x))
+
+
+class SequenceFirst(nn.Module):
+    """Tokens before samples, beside a table of positions as long as the batch of 16 images."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Conv2d(3, 48, 4, stride=4)
+        self.table = nn.Embedding(16, 48)
+        self.tokens = nn.Identity()
+        self.windows = nn.Identity()
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).permute(2, 0, 1)
+        x = self.tokens(x + self.table(torch.arange(16))[:, None])
+        return self.windows(x.transpose(0, 1).reshape(-1, 4, 48))
+
+
+@pytest.mark.parametrize("analysis", [token_localization, repsim.effective_receptive_field])
+def test_samples_are_found_where_tokens_are_as_many(analysis):
+    """16 images of 16 tokens: sizes cannot tell them apart."""
+    net, data = SequenceFirst(), noise(1, 16)
+    found = analysis(net, data, ["tokens"], progress=False)
+    if analysis is token_localization:
+        assert found.hit_rate.item() == 1
+        expected = analysis(net, data, ["tokens"], batch_dim=1, progress=False)
+        np.testing.assert_allclose(found.cka, expected.cka, atol=1e-6)
+    else:
+        assert found.field.values[0].sum() == pytest.approx(1)
+        assert (found.field.values[0] > 0).sum() == 16  # a patch of 4 × 4 pixels
+    with (
+        pytest.warns(repsim.RepsimWarning, match=r"windows .*: 4 rows of each sample"),
+        pytest.warns(repsim.RepsimWarning, match=r"table .* follows no sample"),
+    ):
+        found = analysis(net, data, "*", progress=False)
+    assert "table" not in found.layer
+    with pytest.raises(repsim.CaptureError, match="follows no sample"):
+        analysis(net, data, ["table"], progress=False)

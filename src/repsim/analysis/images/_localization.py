@@ -16,6 +16,7 @@ from repsim.analysis.images._localization_sums import TokenPatchSums
 from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run._sample_finder import SampleFinder
 from repsim.capture import Layers, Recorder, Select, kind_of
 from repsim.capture.tokens import PrefixOption, TokenOptions, VideoGridOption
 from repsim.streaming import MIN_BATCH
@@ -147,6 +148,7 @@ def token_localization(
     The biased CKA of independent tokens of p features is about p/(n + p), so only unbiased CKA can
     compare tokens.
 
+    The samples are found as in :func:`repsim.compare`, by one forward of two and one of three images.
     Everything is computed inside the hooks, and no activation is kept. Cost for P tokens of d
     features and Q patches of e pixels: O(n² (P d + Q e + P Q)) per layer and batch; the Grams of
     patches are shared by consecutive layers of one grid if ``memory`` holds all of them, n² numbers
@@ -172,6 +174,8 @@ def token_localization(
     recorder = Recorder(
         model, layers, transform=_Adding(grids, sums), select=select, batch_dim=batch_dim
     )
+    grids.rows_of = recorder.axes.rows_of
+    finder = SampleFinder(operation, lambda _: int(image.shape[0]))
     skipped: list[int] = []
     with ExitStack() as stack:
         batches = stack.enter_context(each_batch(operation, data, model, progress=progress))
@@ -185,8 +189,8 @@ def token_localization(
                 continue
             grids.start(image)
             sums.start(image)
-            recorder.clear(image.shape[0])
-            prepared.run(model, forward=forward)
+            recorder.clear()
+            finder.run(prepared, model, [recorder], forward)
             kept = {label: key for label, key in recorder.items() if key is not None}
             grids.report(kept)
             sums.finish(kept)

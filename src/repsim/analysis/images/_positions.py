@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from torch import Tensor, nn
@@ -71,6 +71,8 @@ class LayerGrids:
         self._convolutions: list[Convolution] = []
         self._without: dict[tuple[str, int], tuple[str, bool]] = {}
         self._told: set[tuple[str, int]] = set()
+        self.rows_of: Callable[[str, int], int] = lambda _layer, _call: 1
+        """How many rows of an output are of one sample: they may be windows, in any order."""
 
     def __enter__(self) -> LayerGrids:
         with ExitStack() as stack:
@@ -139,6 +141,8 @@ class LayerGrids:
 
     def _find(self, output: Tensor, layer: str, call: int) -> TokenGrid | str:
         """Return the grid, or the reason why there is none."""
+        if (rows := self.rows_of(layer, call)) > 1:
+            return f"{rows} rows of each sample, for example windows, have no common grid"
         if self._frames is not None:
             return self._of_video(output, layer, call)
         if output.ndim == 4:

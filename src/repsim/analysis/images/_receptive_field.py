@@ -17,6 +17,7 @@ from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run._sample_finder import SampleFinder
 from repsim.capture import Layers, Recorder, Select, kind_of
 from repsim.capture.tokens import PrefixOption, TokenGrid, TokenOptions, VideoGridOption
 from repsim.results import attribute
@@ -152,6 +153,7 @@ def effective_receptive_field(
 
     Notes
     -----
+    The samples are found as in :func:`repsim.compare`, by one forward of two and one of three images.
     Cost per batch: one forward and layers × n_probes backwards. Memory: the graph of a batch, so
     use small batches, and one float64 map per layer. Gradients are in the model's precision, their
     squares and sums in float64. The estimate is low by about 1/(4K) everywhere; p does not change.
@@ -175,6 +177,8 @@ def effective_receptive_field(
         batch_dim=batch_dim,
         detach=False,
     )
+    grids.rows_of = recorder.axes.rows_of
+    finder = SampleFinder(operation, lambda _: int(image.shape[0]))
     fields = Fields(operation, probes)
     with ExitStack() as stack:
         # Inside the caller's inference mode there would be no graph in any gradient mode.
@@ -192,8 +196,8 @@ def effective_receptive_field(
             # Pass a copy, because the model may modify its input in place, which a leaf forbids.
             given = replace(prepared, value=with_image(prepared.value, image, leaf.clone()))
             grids.start(leaf)
-            recorder.clear(leaf.shape[0])
-            given.run(model, forward=forward)
+            recorder.clear()
+            finder.run(given, model, [recorder], forward)
             units = {label: unit for label, unit in recorder.items() if unit is not None}
             grids.report(units)
             fields.add(leaf, units)
