@@ -49,6 +49,7 @@ FUNCTIONS = {  # the first word is the function's name
     "permutation_test": lambda x, y: repsim.permutation_test(x, y, permutations=9).value,
     "calibrated_score": lambda x, y: repsim.calibrated_score(x, y, permutations=19).value,
     "chance_floor": repsim.chance_floor,
+    "rdm": lambda x, y: repsim.rsa_from_rdm(repsim.rdm(x), repsim.rdm(y)),
     "max_t": lambda x, y: repsim.max_t({"a": x}, {"b": y}, permutations=9).cka.item(),
     "null_moments": lambda x, y: repsim.inference.null_moments(x, y).variance,
     "subsample": lambda x, y: repsim.inference.subsample(x, y, draws=5).value,
@@ -122,6 +123,11 @@ REFUSED = {  # kind: what is made of x, and the words that say why it is refused
 UNFIT = {"one axis", "no features", "fewer samples", "NaN", "infinite", "other samples"}
 """Ordinary arrays that do not fit this use: InputError, where all others are ArrayTypeError."""
 
+PAIRED = ("fewer samples", "other samples")
+
+UNRELATED = {("other samples", "probe_activations"), *((k, "rdm") for k in PAIRED)}
+"""The samples of train and of test differ, and an RDM has one array."""
+
 TAKEN = {  # kind: what is made of x, and the plain array of the same numbers
     "big-endian": (lambda x: x.astype(">f8"), lambda x: x),
     "big-endian single": (lambda x: x.astype(">f4"), lambda x: x.astype("f4")),
@@ -172,8 +178,8 @@ def test_refused_by_all_functions(kind):
     make, says = REFUSED[kind]
     error = repsim.InputError if kind in UNFIT else repsim.ArrayTypeError
     for name, function in FUNCTIONS.items():
-        if (kind, name) == ("other samples", "probe_activations"):
-            continue  # the samples of train and of test differ
+        if (kind, name) in UNRELATED:
+            continue
         x = make(X)
         with pytest.raises(error, match=says) as caught:
             function(x, beside(x, Y))
@@ -198,7 +204,7 @@ def test_labels_of_probed_samples_are_compared():
             repsim.probe_activations(wrong, labels, x, labels, **options)
 
 
-def test_grams_must_hold_numbers():
+def test_grams_and_rdms_must_hold_numbers():
     k = X @ X.T
     assert float(repsim.cka_from_gram(xarray.DataArray(k), xarray.DataArray(k))) == pytest.approx(1)
     for wrong in (k.astype(str), k.astype(object), k + 0j):
@@ -206,3 +212,5 @@ def test_grams_must_hold_numbers():
             repsim.cka_from_gram(wrong, wrong)
         with pytest.raises(repsim.ArrayTypeError, match="real"):
             repsim.MinibatchCKA().update_grams({"a": wrong})
+        with pytest.raises(repsim.ArrayTypeError, match="real"):
+            repsim.rsa_from_rdm(wrong, wrong)

@@ -43,6 +43,12 @@ def rsa(x, y, rdm="euclidean", comparison="spearman"):
     return COMPARISON[comparison](entries(x, rdm), entries(y, rdm))
 
 
+def with_missing(a, b, comparison):
+    """The comparison over the entries that neither side lacks."""
+    pairs = [(s, t) for s, t in zip(a, b, strict=True) if not (math.isnan(s) or math.isnan(t))]
+    return COMPARISON[comparison](*map(np.array, zip(*pairs, strict=True)))
+
+
 def distances(x):
     x = np.asarray(x, np.float64)
     return np.array([[math.dist(a, b) for b in x] for a in x])

@@ -6,7 +6,12 @@ framework and on one device. They do not depend on which framework that is.
 
 from repsim._array._autocast import active_autocast, without_autocast
 from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar
-from repsim._array._labelled import check_same_samples, unlabelled, unlabelled_sides
+from repsim._array._labelled import (
+    check_same_samples,
+    labelled_like,
+    unlabelled,
+    unlabelled_sides,
+)
 from repsim._array._layout import column_blocks, flatten_features
 from repsim._array._matmul import PRECISIONS, require_precision, row_products
 from repsim._array._namespace import (
@@ -45,6 +50,7 @@ __all__ = [
     "flatten_features",
     "host_resident",
     "known",
+    "labelled_like",
     "namespace",
     "numbers",
     "paired",

@@ -11,7 +11,7 @@ import numpy as np
 
 from repsim._errors import InputError
 
-__all__ = ["check_same_samples", "unlabelled", "unlabelled_sides"]
+__all__ = ["check_same_samples", "labelled_like", "unlabelled", "unlabelled_sides"]
 
 
 def unlabelled(operation: str, arrays: Mapping[str, Any]) -> list[Any]:
@@ -58,6 +58,22 @@ def unlabelled_sides(operation: str, **sides: Any) -> list[Any]:
         else arrays
         for side, arrays in sides.items()
     ]
+
+
+def labelled_like(x: Any, matrix: Any) -> Any:
+    """Return a matrix of samples by samples with the sample labels of ``x``, if it has any.
+
+    The second dimension gets the name of the first with ``_2``, and no coordinates.
+    """
+    xarray: Any = sys.modules.get("xarray")
+    if not isinstance(x, _labelled_types()):
+        return matrix
+    axis = x.dims[0]
+    dims = (axis, f"{axis}_2")
+    if not isinstance(x, xarray.DataArray):
+        return xarray.Variable(dims, matrix)
+    others = [name for name, coordinate in x.coords.items() if coordinate.dims != (axis,)]
+    return xarray.DataArray(matrix, dims=dims, coords=x.drop_vars(others).coords)
 
 
 def check_same_samples(operation: str, arrays: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._pairwise import pairwise
 from repsim.measures._procrustes import nbs, procrustes
+from repsim.measures._rdm import rdm, rsa_from_rdm
 from repsim.measures._registry import MEASURES, Measure, register, resolve_measure
 from repsim.measures._regression import linear_regression_r2
 from repsim.measures._rsa import rsa
@@ -42,9 +43,11 @@ __all__ = [
     "pairwise",
     "procrustes",
     "pwcca",
+    "rdm",
     "register",
     "resolve_measure",
     "rsa",
+    "rsa_from_rdm",
     "second_order_cosine",
     "shape_distance",
     "soft_matching",

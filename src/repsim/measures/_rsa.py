@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from array_api_compat import array_namespace
 
-import numpy as np
-from array_api_compat import array_namespace, device
-
-from repsim._typing import Array, Namespace
-from repsim.estimators import Products, alignment, inner
-from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim._array import describe
+from repsim._errors import InputError
+from repsim._typing import Array
+from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import DISSIMILARITIES, dissimilarities, require_choice
 from repsim.measures.parts._geometry import root
+from repsim.measures.parts._rdm_entries import (
+    COMPARISONS,
+    RdmEntries,
+    compare_entries,
+    is_rdm,
+    rdm_entries,
+    upper_entries,
+)
 
 __all__ = ["rsa"]
-
-COMPARISONS = ("spearman", "pearson", "cosine")
 
 
 def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearman") -> Array:
@@ -39,7 +43,8 @@ def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearm
     Parameters
     ----------
     x : array, shape (n, p) or (n, ...)
-        Activations of n ≥ 3 samples; trailing axes are flattened.
+        Activations of n ≥ 3 samples; trailing axes are flattened. For ready RDMs see
+        :func:`rsa_from_rdm`.
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device. p and q may
         differ.
@@ -62,7 +67,9 @@ def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearm
         Not arrays, or arrays of different frameworks or devices.
     InputError
         Different n, fewer than 3 samples, one-dimensional or empty input, NaN or infinity
-        (``NonFiniteError``), unknown RDM or comparison.
+        (``NonFiniteError``), unknown RDM or comparison. An input that looks like an RDM (n = p,
+        symmetric, with a zero diagonal), because taken as activations it gives a number that means
+        nothing: :func:`rsa_from_rdm` takes RDMs.
 
     Warns
     -----
@@ -93,76 +100,34 @@ def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearm
     return evaluate("rsa", x, y, rdm=rdm, comparison=comparison)
 
 
-class _Entries(NamedTuple):
-    """The entries of an RDM above its diagonal, ready for inner products, and their norm."""
-
-    vector: Array
-    square: Array
-
-
-def _prepare(operation: str, x: Array, *, name: str, rdm: str, comparison: str) -> _Entries:
+def _prepare(operation: str, x: Array, *, name: str, rdm: str, comparison: str) -> RdmEntries:
     require_choice(operation, "rdm", rdm, DISSIMILARITIES)
     require_choice(operation, "comparison", comparison, COMPARISONS)
     xp = array_namespace(x)
-    resolution = float(xp.finfo(x.dtype).eps)
+    if is_rdm(xp, x):
+        raise InputError(
+            f"{operation}: {name} must be activations, and it looks like an RDM.\n"
+            f"  {describe(name, x)}, symmetric with a zero diagonal\n"
+            f"  Compare ready RDMs with rsa_from_rdm. If the rows of {name} are meant as "
+            f"activations, pass rdm({name}) there."
+        )
     matrix, defined = dissimilarities(operation, name, x, rdm)
-    d = _upper(xp, matrix)
+    d = upper_entries(xp, matrix)
     if rdm == "euclidean" and comparison != "spearman":
         d = root(xp, d)  # which changes no rank
-    largest = xp.max(d)
-    vector = d
-    if comparison == "spearman":
-        vector = _ranks(xp, _rounded(xp, d, resolution)) - (d.shape[0] + 1) / 2
-    elif comparison == "pearson":
-        centred = d - xp.mean(d)
-        flat = xp.max(xp.abs(centred)) <= 64 * resolution * largest
-        vector = xp.where(flat, xp.zeros_like(d), centred)
-    square = inner(xp, vector, vector)
-    undefined(
-        operation, name, defined & (largest <= 0), "is the same for all samples (its RDM is zero)"
-    )
-    undefined(
+    return rdm_entries(
         operation,
         name,
-        defined & (largest > 0) & (square <= 0),
-        "has the same dissimilarity between all samples",
+        d,
+        comparison=comparison,
+        resolution=float(xp.finfo(x.dtype).eps),
+        zero="is the same for all samples (its RDM is zero)",
+        defined=defined,
     )
-    return _Entries(vector, xp.where(defined, square, xp.zeros_like(square)))
 
 
-def _compare(x: _Entries, y: _Entries, **_: object) -> Array:
-    xp = array_namespace(x.vector)
-    return alignment(xp, Products(inner(xp, x.vector, y.vector), x.square, y.square))
-
-
-def _upper(xp: Namespace, d: Array) -> Array:
-    n = d.shape[0]
-    rows, columns = np.triu_indices(n, 1)
-    where = xp.asarray(rows * n + columns, device=device(d))
-    out: Array = xp.take(xp.reshape(d, (n * n,)), where, axis=0)
-    return out
-
-
-def _rounded(xp: Namespace, d: Array, resolution: float) -> Array:
-    """Cut the mantissas to digits above the rounding, so equal distances get equal ranks.
-
-    Values are cut to a grid and not grouped by gaps, because among many distances all gaps are
-    small.
-    """
-    zero = d <= 0
-    exponent = xp.floor(xp.log2(xp.where(zero, xp.ones_like(d), d)))
-    step = min(2**20 * resolution, 2**-17) * xp.pow(xp.full_like(d, 2.0), exponent)
-    out: Array = xp.where(zero, xp.zeros_like(d), xp.round(d / step) * step)
-    return out
-
-
-def _ranks(xp: Namespace, d: Array) -> Array:
-    """Return the ranks, starting at 1; equal entries get the mean of their ranks."""
-    ordered = xp.sort(d)
-    below = xp.searchsorted(ordered, d, side="left")
-    up_to = xp.searchsorted(ordered, d, side="right")
-    out: Array = (xp.astype(below + up_to, d.dtype) + 1) / 2
-    return out
+def _compare(x: RdmEntries, y: RdmEntries, **_: object) -> Array:
+    return compare_entries(x, y)
 
 
 _RIGID = frozenset({"orthogonal", "permutation", "isotropic_scale"})

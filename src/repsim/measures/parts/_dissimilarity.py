@@ -6,13 +6,27 @@ from array_api_compat import array_namespace
 
 from repsim._array import accumulator_dtype, unit_scale
 from repsim._errors import InputError
-from repsim._typing import Array
+from repsim._typing import Array, Namespace
 from repsim.kernels import squared_distances
 from repsim.measures._registry import undefined
 
-__all__ = ["DISSIMILARITIES", "dissimilarities", "require_choice"]
+__all__ = [
+    "DISSIMILARITIES",
+    "NO_DIRECTION",
+    "angular",
+    "dissimilarities",
+    "require_choice",
+    "squared_euclidean",
+]
 
 DISSIMILARITIES = ("euclidean", "correlation", "cosine")
+
+NO_DIRECTION = {
+    "cosine": "has a row of zeros, which has no direction for a cosine",
+    "correlation": "has a row that is the same in all features, which has no correlation with any "
+    "other",
+}
+"""Why a row of dissimilarities is undefined, for the warning."""
 
 
 def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Array, Array]:
@@ -38,13 +52,30 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
         any case.
     """
     xp = array_namespace(x)
-    resolution = float(xp.finfo(x.dtype).eps)
+    if kind == "euclidean":
+        d, _ = squared_euclidean(x)
+        return d, xp.all(xp.isfinite(x))
+    d, missing = angular(x, kind)
+    none = xp.any(missing)
+    undefined(operation, name, none, NO_DIRECTION[kind])
+    return d, ~none & xp.all(xp.isfinite(d))
+
+
+def squared_euclidean(x: Array) -> tuple[Array, Array]:
+    """Return ‖a − b‖²/s² of all rows of ``x`` (n, p), (n, n), and the power of two s (0-d)."""
+    xp = array_namespace(x)
+    x = _wide(xp, x)
     # If the samples share a large mean, only their differences remain. In float64 these lose
     # nothing but the rounding of the input.
-    x = xp.astype(x, accumulator_dtype(xp, x), copy=False)
-    if kind == "euclidean":
-        scaled, _ = unit_scale(xp, x - x[:1, :])
-        return squared_distances(xp, scaled), xp.all(xp.isfinite(x))
+    scaled, scale = unit_scale(xp, x - x[:1, :])
+    return squared_distances(xp, scaled), scale
+
+
+def angular(x: Array, kind: str) -> tuple[Array, Array]:
+    """Return 1 − cos or 1 − r of all rows, (n, n), and which rows have no direction, (n, 1)."""
+    xp = array_namespace(x)
+    resolution = float(xp.finfo(x.dtype).eps)
+    x = _wide(xp, x)
     if kind == "correlation":
         # Subtract the first feature before the mean, so a constant row is exactly zero.
         x = x - x[:, :1]
@@ -55,17 +86,12 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
     # 1 − cos = ‖u − v‖²/2 of unit vectors, which keeps the digits that 1 − cos cancels.
     d = squared_distances(xp, x / norm) / 2
     # Two rows that differ by a factor have the same direction up to the rounding of the input.
-    d = xp.where(d <= 4 * resolution**2, xp.zeros_like(d), d)
-    none = xp.any(missing)
-    undefined(
-        operation,
-        name,
-        none,
-        "has a row of zeros, which has no direction for a cosine"
-        if kind == "cosine"
-        else "has a row that is the same in all features, which has no correlation with any other",
-    )
-    return d, ~none & xp.all(xp.isfinite(d))
+    return xp.where(d <= 4 * resolution**2, xp.zeros_like(d), d), missing
+
+
+def _wide(xp: Namespace, x: Array) -> Array:
+    out: Array = xp.astype(x, accumulator_dtype(xp, x), copy=False)
+    return out
 
 
 def require_choice(operation: str, name: str, choice: object, choices: tuple[str, ...]) -> None:

@@ -1,0 +1,145 @@
+"""The entries of a dissimilarity matrix above its diagonal, and their comparison."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from repsim._array import known
+from repsim._typing import Array, Namespace
+from repsim.estimators import Products, alignment, inner
+from repsim.measures._registry import undefined
+
+__all__ = ["COMPARISONS", "RdmEntries", "compare_entries", "is_rdm", "rdm_entries", "upper_entries"]
+
+COMPARISONS = ("spearman", "pearson", "cosine")
+
+ASYMMETRY = 1e-3
+"""An RDM is symmetric with a zero diagonal up to this share of its largest entry."""
+
+
+class RdmEntries(NamedTuple):
+    """The entries of an RDM above its diagonal, ready for inner products, and their norm."""
+
+    vector: Array
+    square: Array
+
+
+def rdm_entries(
+    operation: str,
+    name: str,
+    d: Array,
+    *,
+    comparison: str,
+    resolution: float,
+    zero: str,
+    defined: Array | bool = True,
+    present: Array | None = None,
+) -> RdmEntries:
+    """Return the entries ``d`` as the comparison needs them: ranks, centred, or as they are.
+
+    Parameters
+    ----------
+    operation, name : str
+        For the warnings.
+    d : array, shape (m,)
+        Finite dissimilarities, scaled so that their squares do not overflow.
+    comparison : {"spearman", "pearson", "cosine"}
+        The comparison to prepare for.
+    resolution : float
+        Relative rounding error of the data from which ``d`` was computed.
+    zero : str
+        What the warning says if all entries are zero.
+    defined : array, 0-d, bool, optional
+        If false, the square is zero, and no warning is issued.
+    present : array, shape (m,), bool, optional
+        The entries to use. The others become zero in the result.
+    """
+    xp = array_namespace(d)
+    nothing = xp.zeros_like(d)
+    if present is not None:
+        d = xp.where(present, d, nothing)
+    largest = xp.max(xp.abs(d))
+    vector = d
+    if comparison == "spearman":
+        vector = _centred_ranks(xp, _rounded(xp, d, resolution), present)
+    elif comparison == "pearson":
+        count = d.shape[0] if present is None else xp.sum(xp.astype(present, d.dtype))
+        centred = d - xp.sum(d) / count
+        flat = xp.max(xp.abs(centred if present is None else xp.where(present, centred, nothing)))
+        vector = xp.where(flat <= 64 * resolution * largest, nothing, centred)
+    if present is not None:
+        vector = xp.where(present, vector, nothing)
+    square = inner(xp, vector, vector)
+    undefined(operation, name, defined & (largest <= 0), zero)
+    undefined(
+        operation,
+        name,
+        defined & (largest > 0) & (square <= 0),
+        "has the same dissimilarity between all samples",
+    )
+    return RdmEntries(vector, xp.where(defined, square, xp.zeros_like(square)))
+
+
+def compare_entries(x: RdmEntries, y: RdmEntries) -> Array:
+    """Return the cosine of two prepared vectors of entries."""
+    xp = array_namespace(x.vector)
+    return alignment(xp, Products(inner(xp, x.vector, y.vector), x.square, y.square))
+
+
+def upper_entries(xp: Namespace, d: Array) -> Array:
+    """Return the entries of ``d`` (n, n) above its diagonal, row by row: (n(n − 1)/2,)."""
+    n = d.shape[0]
+    rows, columns = np.triu_indices(n, 1)
+    where = xp.asarray(rows * n + columns, device=device(d))
+    out: Array = xp.take(xp.reshape(d, (n * n,)), where, axis=0)
+    return out
+
+
+def is_rdm(xp: Namespace, x: Array) -> bool:
+    """Whether a finite matrix can be read and is square and symmetric with a zero diagonal."""
+    n, p = x.shape
+    if n != p:
+        return False
+    largest = xp.max(xp.abs(x))
+    # Activations fail here, after n of the n² entries.
+    if not known((largest > 0) & (xp.max(xp.abs(diagonal(xp, x))) <= ASYMMETRY * largest)):
+        return False
+    return bool(known(xp.max(xp.abs(x - xp.matrix_transpose(x))) <= ASYMMETRY * largest))
+
+
+def diagonal(xp: Namespace, d: Array) -> Array:
+    """Return the diagonal of ``d`` (n, n)."""
+    n = d.shape[0]
+    where = xp.asarray(np.arange(n) * (n + 1), device=device(d))
+    out: Array = xp.take(xp.reshape(d, (n * n,)), where, axis=0)
+    return out
+
+
+def _rounded(xp: Namespace, d: Array, resolution: float) -> Array:
+    """Cut the mantissas to digits above the rounding, so equal distances get equal ranks.
+
+    Values are cut to a grid and not grouped by gaps, because among many distances all gaps are
+    small.
+    """
+    size = xp.abs(d)
+    zero = size <= 0
+    exponent = xp.floor(xp.log2(xp.where(zero, xp.ones_like(d), size)))
+    step = min(2**20 * resolution, 2**-17) * xp.pow(xp.full_like(d, 2.0), exponent)
+    out: Array = xp.where(zero, xp.zeros_like(d), xp.round(d / step) * step)
+    return out
+
+
+def _centred_ranks(xp: Namespace, d: Array, present: Array | None) -> Array:
+    """Return the ranks minus their mean; equal entries get the mean of their ranks."""
+    count: Array | int = d.shape[0]
+    if present is not None:  # missing entries are ranked last
+        d = xp.where(present, d, xp.full_like(d, float("inf")))
+        count = xp.sum(xp.astype(present, d.dtype))
+    ordered = xp.sort(d)
+    below = xp.searchsorted(ordered, d, side="left")
+    up_to = xp.searchsorted(ordered, d, side="right")
+    out: Array = (xp.astype(below + up_to, d.dtype) + 1) / 2 - (count + 1) / 2
+    return out
