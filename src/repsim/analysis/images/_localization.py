@@ -148,7 +148,7 @@ def token_localization(
     The biased CKA of independent tokens of p features is about p/(n + p), so only unbiased CKA can
     compare tokens.
 
-    The samples are found as in :func:`repsim.compare`, by one forward of two and one of three images.
+    The samples are found as in :func:`repsim.compare`, by forwards of two and of three images.
     Everything is computed inside the hooks, and no activation is kept. Cost for P tokens of d
     features and Q patches of e pixels: O(n² (P d + Q e + P Q)) per layer and batch; the Grams of
     patches are shared by consecutive layers of one grid if ``memory`` holds all of them, n² numbers

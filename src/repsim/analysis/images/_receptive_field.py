@@ -153,7 +153,7 @@ def effective_receptive_field(
 
     Notes
     -----
-    The samples are found as in :func:`repsim.compare`, by one forward of two and one of three images.
+    The samples are found as in :func:`repsim.compare`, by forwards of two and of three images.
     Cost per batch: one forward and layers × n_probes backwards. Memory: the graph of a batch, so
     use small batches, and one float64 map per layer. Gradients are in the model's precision, their
     squares and sums in float64. The estimate is low by about 1/(4K) everywhere; p does not change.
