@@ -381,3 +381,30 @@ def test_in_place_blocks_half_precision_and_one_sample():
     assert np.isnan(results[0].influence_standard_error).all()
     half = block_influence(nets[0].bfloat16(), [plane(4, 3).bfloat16()], **QUIET)
     np.testing.assert_allclose(half.influence, results[0].influence, rtol=0.05)
+
+
+class Across(nn.Module):
+    """Blocks on tokens before samples, which the model makes of samples before tokens."""
+
+    def __init__(self, *blocks):
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x):
+        return self.blocks(x.transpose(0, 1)).transpose(0, 1)
+
+
+def test_samples_are_found_where_tokens_are_as_many():
+    """3 samples of 3 tokens: sizes cannot tell the axes of the stream apart."""
+    blocks, x = [Turn(60), Turn(30, 2.0)], plane(3, 3)
+    blocks[0].mlp.bias = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))  # not linear
+    plain, across = nn.Sequential(*blocks), Across(*blocks)
+    expected = block_influence(plain, [x], tokens="last", **QUIET)
+    found = block_influence(across, [x], tokens="last", **QUIET)
+    np.testing.assert_allclose(found.influence, expected.influence, rtol=1e-12)
+    np.testing.assert_allclose(found.angular, expected.angular, rtol=1e-12)
+    turned = repsim.residual_ratios(across, [x], prefix=0, **QUIET)
+    expected = repsim.residual_ratios(plain, [x], prefix=0, **QUIET)
+    np.testing.assert_allclose(turned.ratio, expected.ratio, rtol=1e-12)
+    other = repsim.residual_ratios(across, [x], prefix=0, batch_dim=0, **QUIET)
+    assert np.abs(other.ratio.values - expected.ratio.values).max() > 0.1

@@ -137,8 +137,9 @@ def block_influence(
     small values are exact. Half precision is computed in float32; means are accumulated in float64.
     Gromov et al. take the angular distance of the last token: ``tokens="last"``.
 
-    Cost: the forward passes, one more on the first batch, and O(blocks · spans) reductions of the
-    stream. Memory: the inputs of the last n blocks in float32, with n the largest span.
+    Cost: the forward passes, one more on the first batch and two of a few samples, and
+    O(blocks · spans) reductions of the stream. Memory: the inputs of the last n blocks in float32,
+    with n the largest span.
 
     References
     ----------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from repsim._errors import CaptureError, warn
 from repsim.analysis.residual._layout import StreamAxes
+from repsim.analysis.residual._stream_samples import Shapes, sample_axes
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.capture import BlockCall, BlockFinder, Layers, repeated_blocks, select_layers
 
@@ -101,15 +103,33 @@ def found_blocks(
             raise CaptureError(f"block_influence: these blocks did not run: {idle[:8]}.")
     usable = _of_one_shape(calls, exact)
     times = Counter(each.name for each in usable)
+    if not axes.is_declared:
+        axes.learn(_sample_axes(model, batch, forward, times))
     found: list[Block] = []
     for i, call in enumerate(usable):
         follows = i > 0 and usable[i - 1].chain == call.chain
         label = call.name if times[call.name] == 1 else f"{call.name}:{call.call}"
         place = found[-1].place + 1 if follows else 0
         is_last = i + 1 == len(usable) or usable[i + 1].chain != call.chain
-        at = axes.of(label, call.shape, call.channels, finder)
+        at = axes.of(label, call.name, call.shape, call.channels, finder)
         found.append(Block(call, label, place, is_last, *at))
     return found
+
+
+def _sample_axes(
+    model: nn.Module, batch: Batch, forward: Forward | None, names: Iterable[str]
+) -> dict[str, int]:
+    """Return the axis of the samples in the stream of each block, by its name."""
+
+    def shapes(run: Callable[[], object]) -> Shapes:
+        with BlockFinder(model, names) as finder:
+            run()
+        found: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+        for call in finder.calls(lambda _name, _call: True):
+            found[call.name].append(call.shape)
+        return found
+
+    return sample_axes(model, batch, forward, shapes)
 
 
 def _of_one_shape(calls: list[BlockCall], exact: set[str]) -> list[BlockCall]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError
+from repsim.analysis.residual._stream_samples import Shapes, sample_axes
+from repsim.analysis.run._drive import Batch, Forward
 from repsim.capture import Join, ResidualSite, SiteFinder, unwrap
 from repsim.capture.tokens import (
     Declared,
@@ -59,6 +63,11 @@ class StreamAxes:
     ) -> None:
         self._operation, self._what = operation, what
         self._batch_dim, self._channel_dim = batch_dim, channel_dim
+        self._found: Mapping[str, int] = {}
+
+    def learn(self, found: Mapping[str, int]) -> None:
+        """Take the axes that hold the samples, by module, from forwards of few samples."""
+        self._found = found
 
     @property
     def is_declared(self) -> bool:
@@ -66,7 +75,12 @@ class StreamAxes:
         return self._batch_dim is not None
 
     def of(
-        self, label: str, shape: tuple[int, ...], channels: int | None, finder: SiteFinder
+        self,
+        label: str,
+        module: str,
+        shape: tuple[int, ...],
+        channels: int | None,
+        finder: SiteFinder,
     ) -> tuple[int, int]:
         """Return the axes, or raise a CaptureError or an InputError that asks for them.
 
@@ -74,6 +88,8 @@ class StreamAxes:
         ----------
         label : str
             What has the tensor, for errors.
+        module : str
+            Its name without the number of the call.
         shape : tuple of int
             Its shape.
         channels : int or None
@@ -81,12 +97,15 @@ class StreamAxes:
         finder : SiteFinder
             What the forward showed.
         """
-        batch = self._batch(label, shape, finder)
+        batch = self._batch(label, module, shape, finder)
         return batch, self._channels(label, shape, channels, batch)
 
-    def _batch(self, label: str, shape: tuple[int, ...], finder: SiteFinder) -> int:
+    def _batch(self, label: str, module: str, shape: tuple[int, ...], finder: SiteFinder) -> int:
         if self._batch_dim is not None:
             return self._axis("batch_dim", self._batch_dim, label, shape)
+        found = self._found.get(module, 0)
+        if 0 < found < len(shape):  # axis 0 is also what grows where the sequence is cut
+            return found
         if finder.sequence_first:
             raise CaptureError(
                 f"{self._operation}: axis 0 of {self._what} {label!r} {shape} may be tokens, "
@@ -148,6 +167,18 @@ class Layouts:
         self._options = options
         self._axes = StreamAxes(options.operation, "site", batch_dim, channel_dim)
 
+    def ask(self, model: nn.Module, batch: Batch, forward: Forward | None) -> None:
+        """Find by forwards of few samples which axes hold them, if the caller does not say."""
+
+        def shapes(run: Callable[[], object]) -> Shapes:
+            found: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+            with SiteFinder(model, lambda site, _, __: found[site.label].append(site.shape)):
+                run()
+            return found
+
+        if not self._axes.is_declared:
+            self._axes.learn(sample_axes(model, batch, forward, shapes))
+
     def of(self, site: ResidualSite, join: Join, finder: SiteFinder) -> Layout:
         """Return the layout, or raise a CaptureError or an InputError that asks for it."""
         shape = site.shape
@@ -155,7 +186,7 @@ class Layouts:
             tokens = shape[0] // n
             n_prefix = self._n_prefix(site, join, tokens, finder.text_lengths)
             return Layout(0, 1, (tokens,), n_prefix, n)
-        batch, channels = self._axes.of(site.label, shape, join.channels, finder)
+        batch, channels = self._axes.of(site.label, site.label, shape, join.channels, finder)
         positions = tuple(size for i, size in enumerate(shape) if i not in (batch, channels))
         sequence = len(positions) == 1 and channels == len(shape) - 1
         lengths = finder.text_lengths

@@ -80,7 +80,7 @@ def residual_ratios(
         Which tokens are real, as in :func:`repsim.compare`; keys of a mapping are labels of sites
         or globs. Padding counts nowhere.
     batch_dim : int, optional
-        The axis of the samples in every sum. By default axis 0, checked against that of the input.
+        The axis of the samples in every sum. By default found, as in :func:`repsim.compare`.
     channel_dim : int, optional
         The axis of the channels in every sum. By default it follows from the operations that made
         the skip: 1 after a convolution, the last after a linear layer or LayerNorm, tracked through
@@ -135,7 +135,8 @@ def residual_ratios(
     is the mean of ratios over samples, not the ratio of means. Half precision is computed in
     float32; means are accumulated in float64.
 
-    Cost: the forward passes and three reductions for each site. Memory: O(sites · tokens).
+    Cost: the forward passes, two more of a few samples, and three reductions for each site. Memory:
+    O(sites · tokens).
 
     References
     ----------
@@ -147,7 +148,8 @@ def residual_ratios(
         )
     options = TokenOptions("residual_ratios", prefix=prefix)
     masks = Masks("residual_ratios", mask)
-    total = RatioSums(Layouts(model, options, batch_dim, channel_dim), masks)
+    layouts = Layouts(model, options, batch_dim, channel_dim)
+    total = RatioSums(layouts, masks)
     with (
         each_batch("residual_ratios", data, model, progress=progress) as batches,
         ExitStack() as stack,
@@ -155,6 +157,7 @@ def residual_ratios(
         for batch in batches:
             prepared = batch.prepared(model, prepare)
             if not batch.number:
+                layouts.ask(model, prepared, forward)
                 learn_sequences([masks], prepared, model, forward)
                 total.finder = stack.enter_context(SiteFinder(model, total.add))
             total.start(prepared.value)
