@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
-from repsim._array import (
+from repsim.arrays import (
     accumulator_dtype,
     as_samples,
     check_finite,

@@ -6,7 +6,7 @@ import torch
 import xarray
 
 import repsim
-from repsim._array import unlabelled
+from repsim.arrays import unlabelled
 
 
 def array(ids, p=3, seed=0, dim="sample"):

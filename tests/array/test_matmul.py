@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from repsim._array import _matmul, require_precision, row_products
 from repsim._errors import InputError
+from repsim.arrays import _matmul, require_precision, row_products
 
 
 def sample(n=12, p=300, seed=0):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import repsim
 from reference import kernels as reference
 from reference.data import oracle, related
-from repsim._array import column_blocks
+from repsim.arrays import column_blocks
 from repsim.kernels import (
     KERNELS,
     RBF,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from array_api_compat import device
 
-from repsim._array import known, without_autocast
 from repsim._errors import DegenerateWarning, warn
 from repsim._grid_options import Grid, PatchSize, as_grid, as_patch_size
 from repsim._typing import Array, Namespace
+from repsim.arrays import known, without_autocast
 from repsim.attention._grid import grid_distances
 from repsim.attention._weights import as_weights, require_tokens
 

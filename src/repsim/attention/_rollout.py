@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 
 from array_api_compat import array_namespace, device
 
-from repsim._array import describe, same_home, without_autocast
 from repsim._errors import ArrayTypeError, InputError
 from repsim._typing import Array, Namespace
+from repsim.arrays import describe, same_home, without_autocast
 from repsim.attention._weights import as_weights
 
 __all__ = ["rollout"]

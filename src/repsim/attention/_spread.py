@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from repsim._array import without_autocast
 from repsim._typing import Array
+from repsim.arrays import without_autocast
 from repsim.attention._weights import as_weights
 
 __all__ = ["entropy", "prefix_mass"]

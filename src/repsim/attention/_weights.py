@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from repsim._array import describe, known, namespace, promote
 from repsim._errors import InputError, NonFiniteError
 from repsim._grid_options import as_prefix
 from repsim._typing import Array, Namespace
+from repsim.arrays import describe, known, namespace, promote
 
 __all__ = ["as_weights", "require_tokens"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from repsim._array import active_autocast
 from repsim._errors import CaptureError
+from repsim.arrays import active_autocast
 
 __all__ = ["OneThread", "eagerly", "in_backward", "is_scripted", "ordinary_modes"]
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from repsim._array import active_autocast
 from repsim._errors import InputError
+from repsim.arrays import active_autocast
 from repsim.capture._output import owned
 from repsim.capture._reduce import REDUCERS
 

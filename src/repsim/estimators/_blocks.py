@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from repsim._array import accumulator_dtype, known
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, known
 from repsim.estimators._centred import CentredRows, sum_of_products
 from repsim.estimators._centring import off_diagonal
 from repsim.estimators._correction import above_rounding, unbiased_product

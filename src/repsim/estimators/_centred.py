@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import device, is_numpy_array, is_torch_array
 
-from repsim._array import accumulator_dtype, to_numpy
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, to_numpy
 
 __all__ = ["ROWS", "CentredRows", "blockwise", "row_parts", "sum_of_products"]
 

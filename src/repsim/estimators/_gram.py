@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from repsim._array import accumulator_dtype, unit_scale
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.estimators._centring import off_diagonal
 from repsim.estimators._estimator import Estimator
 from repsim.estimators._products import Products, inner

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from repsim._array import accumulator_dtype
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype
 
 __all__ = ["Products", "alignment", "inner"]
 

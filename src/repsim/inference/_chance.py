@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from repsim._array import paired, scalar, without_autocast
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
+from repsim.arrays import paired, scalar, without_autocast
 from repsim.inference._draws import positive
 from repsim.inference._null_moments import expected_by_chance
 from repsim.inference._permutation import run_test

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from repsim._array import to_numpy
 from repsim._errors import InputError
+from repsim.arrays import to_numpy
 
 __all__ = ["Groups", "resolve_groups"]
 

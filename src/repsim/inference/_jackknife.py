@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from repsim._array import accumulator_dtype, paired, to_numpy, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, paired, to_numpy, without_autocast
 from repsim.estimators import Products, alignment
 from repsim.inference._groups import Groups, resolve_groups
 from repsim.inference._interval import Interval, Values, check_level, interval

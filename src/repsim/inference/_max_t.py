@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import device
 
-from repsim._array import (
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim._version import __version__
+from repsim.arrays import (
     accumulator_dtype,
     as_samples,
     check_finite,
@@ -17,9 +20,6 @@ from repsim._array import (
     unlabelled_sides,
     without_autocast,
 )
-from repsim._errors import InputError
-from repsim._typing import Array, Namespace
-from repsim._version import __version__
 from repsim.estimators import Products, alignment, resolve_estimator
 from repsim.inference._draws import positive, random_order, resolve_seed
 from repsim.inference._groups import resolve_groups

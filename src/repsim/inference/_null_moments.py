@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from repsim._array import paired, scalar, without_autocast
 from repsim._typing import Array, Namespace
+from repsim.arrays import paired, scalar, without_autocast
 from repsim.estimators import Products, alignment, permutation_variance, resolve_estimator
 from repsim.kernels import Kernel
 from repsim.measures import KernelItem, resolve_measure

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from repsim._array import paired, to_numpy, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array
+from repsim.arrays import paired, to_numpy, without_autocast
 from repsim.inference._draws import positive, random_order, resolve_seed
 from repsim.inference._groups import resolve_groups
 from repsim.inference._options import settings_for

@@ -8,8 +8,8 @@ from typing import Any
 
 from array_api_compat import device
 
-from repsim._array import accumulator_dtype
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype
 from repsim.estimators import feature_product, inner
 from repsim.inference._groups import Indices
 from repsim.inference._null_moments import FEWEST, item_moments
@@ -37,7 +37,7 @@ class Rearranged:
     settings : mapping
         All of its options.
     xp, x, y
-        What :func:`repsim._array.paired` returns: the namespace, (n, p) and (n, q).
+        What :func:`repsim.arrays.paired` returns: the namespace, (n, p) and (n, q).
     """
 
     def __init__(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from repsim._array import paired, to_numpy, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array
+from repsim.arrays import paired, to_numpy, without_autocast
 from repsim.inference._draws import half, positive, resolve_seed
 from repsim.inference._groups import Groups, resolve_groups
 from repsim.inference._interval import Interval, check_level, interval

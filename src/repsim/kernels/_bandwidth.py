@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from repsim._array import known
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
+from repsim.arrays import known
 
 __all__ = ["MEDIANS", "median_of"]
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from array_api_compat import array_namespace
 
-from repsim._array import promote, require_precision, row_products, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array
+from repsim.arrays import promote, require_precision, row_products, without_autocast
 from repsim.kernels._precision import Precision, repr_of
 from repsim.kernels._products import centred_products, flat_if_constant
 

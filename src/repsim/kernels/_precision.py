@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from repsim._array import require_precision
 from repsim._errors import InputError
+from repsim.arrays import require_precision
 
 __all__ = ["Precision", "repr_of", "with_precision"]
 

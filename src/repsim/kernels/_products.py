@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import device, is_torch_array
 
-from repsim._array import (
+from repsim._typing import Array, Namespace
+from repsim.arrays import (
     accumulator_dtype,
     column_blocks,
     compute_dtype,
@@ -18,7 +19,6 @@ from repsim._array import (
     promote,
     row_products,
 )
-from repsim._typing import Array, Namespace
 from repsim.kernels._centre import centre_features, double_centre
 
 __all__ = ["centred_products", "flat_if_constant", "squared_distances"]

@@ -7,9 +7,9 @@ from typing import Literal
 
 from array_api_compat import array_namespace
 
-from repsim._array import known, require_precision, without_autocast
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
+from repsim.arrays import known, require_precision, without_autocast
 from repsim.kernels._bandwidth import MEDIANS, median_of
 from repsim.kernels._precision import Precision, repr_of
 from repsim.kernels._products import squared_distances

@@ -8,8 +8,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype
 from repsim._typing import Array
+from repsim.arrays import accumulator_dtype
 from repsim.kernels import Kernel
 from repsim.measures._cka import alignment_once, kernel_alignment
 from repsim.measures._hsic import kernel_item, samples_needed

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from repsim._array import (
+from repsim._errors import InputError
+from repsim._typing import Array
+from repsim.arrays import (
     as_square,
     check_same_samples,
     known,
@@ -14,8 +16,6 @@ from repsim._array import (
     unlabelled,
     without_autocast,
 )
-from repsim._errors import InputError
-from repsim._typing import Array
 from repsim.estimators import Products, alignment, gram_products, resolve_estimator
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures._hsic import kernel_item, samples_needed

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from repsim._array import known
 from repsim._typing import Array
+from repsim.arrays import known
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities, require_choice
 from repsim.measures.parts._neighbour_weights import (

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._array import (
+from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim._version import __version__
+from repsim.arrays import (
     accumulator_dtype,
     as_samples,
     check_finite,
@@ -17,9 +20,6 @@ from repsim._array import (
     unlabelled_sides,
     without_autocast,
 )
-from repsim._errors import InputError
-from repsim._typing import Array, Namespace
-from repsim._version import __version__
 from repsim.measures._registry import Item, Measure, resolve_measure
 from repsim.results import attribute, map_of_layers
 

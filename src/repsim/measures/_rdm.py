@@ -7,7 +7,9 @@ from typing import Any
 
 from array_api_compat import device
 
-from repsim._array import (
+from repsim._errors import DegenerateWarning, InputError, NonFiniteError, warn
+from repsim._typing import Array, Namespace
+from repsim.arrays import (
     accumulator_dtype,
     as_samples,
     check_finite,
@@ -21,8 +23,6 @@ from repsim._array import (
     unlabelled,
     without_autocast,
 )
-from repsim._errors import DegenerateWarning, InputError, NonFiniteError, warn
-from repsim._typing import Array, Namespace
 from repsim.measures.parts._dissimilarity import (
     DISSIMILARITIES,
     NO_DIRECTION,

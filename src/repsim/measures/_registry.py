@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from repsim._array import known, paired, scalar, without_autocast
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
+from repsim.arrays import known, paired, scalar, without_autocast
 
 __all__ = [
     "INVARIANCES",

@@ -7,9 +7,9 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype, unit_scale
 from repsim._errors import InputError
 from repsim._typing import Array
+from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import contrasts

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from array_api_compat import array_namespace
 
-from repsim._array import describe
 from repsim._errors import InputError
 from repsim._typing import Array
+from repsim.arrays import describe
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import DISSIMILARITIES, dissimilarities, require_choice
 from repsim.measures.parts._geometry import root

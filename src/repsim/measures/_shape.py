@@ -7,9 +7,9 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from repsim._array import known
 from repsim._errors import InputError
 from repsim._typing import Array
+from repsim.arrays import known
 from repsim.measures._procrustes import Configuration, configuration, similarity
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import angle, contrasts

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from repsim._array import namespace, require_square, unpromoted_samples
 from repsim._errors import InputError, NonFiniteError, StateError
 from repsim._typing import Array
+from repsim.arrays import namespace, require_square, unpromoted_samples
 
 __all__ = [
     "batch_size",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype, same_home, to_numpy, unlabelled_sides, without_autocast
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateError, warn
 from repsim._typing import Array
 from repsim._version import __version__
+from repsim.arrays import accumulator_dtype, same_home, to_numpy, unlabelled_sides, without_autocast
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator
 from repsim.results import map_of_layers
 from repsim.streaming._checks import batch_size, named_samples, require_state

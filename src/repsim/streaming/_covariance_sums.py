@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array import same_home, to_numpy
 from repsim._typing import Array
+from repsim.arrays import same_home, to_numpy
 from repsim.estimators import unbiased_product
 
 __all__ = ["Cuts", "Moments", "column_means", "column_slices"]

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array import (
+from repsim._errors import StateError
+from repsim._typing import Array
+from repsim._version import __version__
+from repsim.arrays import (
     accumulator_dtype,
     host_resident,
     to_numpy,
     unlabelled_sides,
     without_autocast,
 )
-from repsim._errors import StateError
-from repsim._typing import Array
-from repsim._version import __version__
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.streaming._blocks import BlockSums
 from repsim.streaming._checks import (

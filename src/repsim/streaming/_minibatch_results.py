@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._array import to_numpy, without_autocast
 from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._version import __version__
+from repsim.arrays import to_numpy, without_autocast
 from repsim.estimators import Products, alignment
 from repsim.kernels import Kernel
 from repsim.results import map_of_layers

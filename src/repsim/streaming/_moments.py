@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from repsim._array import same_home, to_numpy
 from repsim._typing import Array, Namespace
+from repsim.arrays import same_home, to_numpy
 
 __all__ = ["ClassMoments", "one_hot"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from array_api_compat import array_namespace, device
 
-from repsim._array import accumulator_dtype, promote, same_home
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, promote, same_home
 from repsim.estimators import ESTIMATORS, centred
 from repsim.streaming._blocks import Sums
 

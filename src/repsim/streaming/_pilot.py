@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from repsim._array import same_home, to_numpy
 from repsim._errors import StateError
 from repsim._typing import Array
+from repsim.arrays import same_home, to_numpy
 from repsim.kernels import Kernel
 
 __all__ = ["PilotKernels"]

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from repsim._array import accumulator_dtype, promote, same_home, to_numpy, without_autocast
 from repsim._errors import InputError, StateError
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, promote, same_home, to_numpy, without_autocast
 from repsim.streaming._moments import ClassMoments, one_hot
 
 __all__ = ["LinearClassifier", "RidgePath", "RidgeStatistics"]

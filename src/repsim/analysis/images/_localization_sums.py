@@ -13,9 +13,9 @@ import torch
 from array_api_compat import array_namespace
 from torch import Tensor
 
-from repsim._array import compute_dtype, promote, to_numpy
 from repsim._errors import InputError, NonFiniteError
 from repsim.analysis.images._batch import axes_of
+from repsim.arrays import compute_dtype, promote, to_numpy
 from repsim.capture.tokens import TokenGrid
 from repsim.estimators import ESTIMATORS, centred
 from repsim.kernels import Linear, centre_features

@@ -12,9 +12,9 @@ import torch
 from array_api_compat import array_namespace
 from torch import Tensor
 
-from repsim._array import accumulator_dtype, to_numpy
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.analysis.images._batch import axes_of
+from repsim.arrays import accumulator_dtype, to_numpy
 from repsim.capture.tokens import TokenGrid
 from repsim.results import RECEPTIVE_FIELD
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._array import to_numpy
 from repsim._errors import NonFiniteError, warn
 from repsim.analysis.maps._ranks import Ranks
 from repsim.analysis.maps._run import Run
+from repsim.arrays import to_numpy
 from repsim.results import LAYER_MAP
 from repsim.streaming import MinibatchCKA
 

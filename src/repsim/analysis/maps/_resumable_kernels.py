@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from array_api_compat import device
 
-from repsim._array import to_numpy
 from repsim._typing import Array
+from repsim.arrays import to_numpy
 from repsim.kernels import Kernel
 from repsim.streaming import PilotKernels
 

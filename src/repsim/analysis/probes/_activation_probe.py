@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from repsim._array import check_same_samples, without_autocast
 from repsim._errors import InputError, NonFiniteError
 from repsim._version import __version__
 from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, class_numbers
 from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
+from repsim.arrays import check_same_samples, without_autocast
 from repsim.streaming import Source, row_slices, sources_of
 
 if TYPE_CHECKING:

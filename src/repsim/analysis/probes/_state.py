@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repsim._array import to_numpy
 from repsim._errors import InputError
 from repsim.analysis.probes._labelled import IntArray
 from repsim.analysis.run._sequence_means import SequenceMeans
+from repsim.arrays import to_numpy
 from repsim.streaming import LinearClassifier, RidgeStatistics
 
 __all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_ridges"]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repsim._array import to_numpy
 from repsim._errors import InputError, NonFiniteError
 from repsim.analysis.probes._choices import ChosenTokens, TokenChoices
 from repsim.analysis.probes._labelled import (
@@ -22,6 +21,7 @@ from repsim.analysis.probes._labelled import (
 )
 from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._sample_finder import SampleFinder
+from repsim.arrays import to_numpy
 from repsim.capture import Recorder
 
 __all__ = ["LabelledBatch", "Vectors"]

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from repsim._array import to_numpy
 from repsim._errors import InputError
+from repsim.arrays import to_numpy
 
 __all__ = ["SampleIds", "check_sample_ids", "ids_of"]
 

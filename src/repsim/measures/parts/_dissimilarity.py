@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype, unit_scale
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import squared_distances
 from repsim.measures._registry import undefined
 

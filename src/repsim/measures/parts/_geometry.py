@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from repsim._array import accumulator_dtype, unit_scale
 from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import centre_features
 
 __all__ = ["angle", "chord", "contrasts", "nonnegative", "root"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype, known, unit_scale
 from repsim._errors import NonFiniteError
 from repsim._typing import Array
+from repsim.arrays import accumulator_dtype, known, unit_scale
 from repsim.estimators import (
     Estimator,
     Products,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from repsim._array import known
 from repsim._typing import Array, Namespace
+from repsim.arrays import known
 from repsim.estimators import Products, alignment, inner
 from repsim.measures._registry import undefined
 

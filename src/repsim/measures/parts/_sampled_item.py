@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from array_api_compat import array_namespace
 
-from repsim._array import accumulator_dtype, known
 from repsim._errors import InputError
 from repsim._typing import Array
+from repsim.arrays import accumulator_dtype, known
 from repsim.estimators import Estimator, between_features, within_features
 from repsim.kernels import Kernel, Linear
 from repsim.measures._registry import undefined

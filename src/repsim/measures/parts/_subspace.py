@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from repsim._array import known, unit_scale
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
+from repsim.arrays import known, unit_scale
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import contrasts
 

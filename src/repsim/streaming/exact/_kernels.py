@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from repsim._array import to_numpy
 from repsim._errors import InputError
+from repsim.arrays import to_numpy
 from repsim.kernels import RBF, Cosine, Kernel, Laplacian, Linear, Polynomial
 from repsim.streaming.exact._columns import ColumnStats, scaled_about
 from repsim.streaming.exact._sources import Floats, Source

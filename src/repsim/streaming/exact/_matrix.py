@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._array import check_same_samples, without_autocast
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._version import __version__
+from repsim.arrays import check_same_samples, without_autocast
 from repsim.estimators import Products, alignment, resolve_estimator
 from repsim.kernels import Kernel, Linear, resolve_kernel
 from repsim.results import map_of_layers

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from repsim._array import row_dtype, to_numpy
 from repsim._errors import InputError, warn
+from repsim.arrays import row_dtype, to_numpy
 
 __all__ = [
     "Floats",

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._array._dtype import compute_dtype, promote
-from repsim._array._labelled import unlabelled
-from repsim._array._layout import flatten_features
-from repsim._array._namespace import known, namespace
-from repsim._array._ordinary import describe, number_kind, require_ordinary, require_values
 from repsim._errors import ArrayTypeError, InputError, NonFiniteError
 from repsim._typing import Array, Namespace
+from repsim.arrays._dtype import compute_dtype, promote
+from repsim.arrays._labelled import unlabelled
+from repsim.arrays._layout import flatten_features
+from repsim.arrays._namespace import known, namespace
+from repsim.arrays._ordinary import describe, number_kind, require_ordinary, require_values
 
 __all__ = [
     "as_samples",

@@ -6,9 +6,9 @@ from typing import Any
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from repsim._array._namespace import device_type
-from repsim._array._ordinary import number_kind
 from repsim._typing import Array, Namespace
+from repsim.arrays._namespace import device_type
+from repsim.arrays._ordinary import number_kind
 
 __all__ = ["accumulator_dtype", "compute_dtype", "promote", "scalar"]
 

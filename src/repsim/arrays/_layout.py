@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from array_api_compat import is_numpy_array, is_torch_array
 
-from repsim._array._namespace import device_type
 from repsim._typing import Array, Namespace
+from repsim.arrays._namespace import device_type
 
 __all__ = ["column_blocks", "flatten_features"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from array_api_compat import is_jax_array, is_torch_array
 
-from repsim._array._namespace import device_type
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
+from repsim.arrays._namespace import device_type
 
 __all__ = ["PRECISIONS", "require_precision", "row_products"]
 

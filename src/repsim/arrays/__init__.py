@@ -4,17 +4,17 @@ All layers above this package get arrays that are two-dimensional, floating, fin
 framework and on one device. They do not depend on which framework that is.
 """
 
-from repsim._array._autocast import active_autocast, without_autocast
-from repsim._array._dtype import accumulator_dtype, compute_dtype, promote, scalar
-from repsim._array._labelled import (
+from repsim.arrays._autocast import active_autocast, without_autocast
+from repsim.arrays._dtype import accumulator_dtype, compute_dtype, promote, scalar
+from repsim.arrays._labelled import (
     check_same_samples,
     labelled_like,
     unlabelled,
     unlabelled_sides,
 )
-from repsim._array._layout import column_blocks, flatten_features
-from repsim._array._matmul import PRECISIONS, require_precision, row_products
-from repsim._array._namespace import (
+from repsim.arrays._layout import column_blocks, flatten_features
+from repsim.arrays._matmul import PRECISIONS, require_precision, row_products
+from repsim.arrays._namespace import (
     device_type,
     host_resident,
     known,
@@ -23,9 +23,9 @@ from repsim._array._namespace import (
     same_home,
     to_numpy,
 )
-from repsim._array._ordinary import describe
-from repsim._array._scale import unit_scale
-from repsim._array._validate import (
+from repsim.arrays._ordinary import describe
+from repsim.arrays._scale import unit_scale
+from repsim.arrays._validate import (
     as_samples,
     as_square,
     check_finite,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
 
-from repsim._array._ordinary import describe, require_ordinary, require_values
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array, Namespace
+from repsim.arrays._ordinary import describe, require_ordinary, require_values
 
 __all__ = [
     "device_type",
