@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import array_api_compat.numpy
@@ -14,18 +15,22 @@ import zarr  # noqa: F401
 from torch import nn
 
 import repsim
-from repsim.analysis import _extract  # noqa: F401
-from repsim.analysis.maps import _compare  # noqa: F401
-from repsim.storage import _checkpoint, _plan, _pooled, _store  # noqa: F401
+
+# Loaded before the fork, so a child begins with its work.
+LOADED = (repsim.compare, repsim.cka_matrix, repsim.extract, repsim.open_activations)
+
+ROWS = 4
+"""Rows of a chunk: the arrays grow from 16 to 32 chunks, and a batch ends inside a chunk."""
 
 
 def often() -> None:
     """Save after every step: where a chunk is full, in the middle of a batch, and after each one.
 
-    In the process that is killed alone, for importing this file must change nothing.
+    An hour passes between two looks at the clock. Only the process that is killed may call this,
+    because importing this file must change nothing.
     """
-    _checkpoint.EVERY_SECONDS = _store.EVERY_SECONDS = 0.0
-    _plan.MOST_ROWS, _store.FIRST_CHUNKS = 16, 1
+    clock = itertools.count(0.0, 3600.0)
+    time.monotonic = lambda: next(clock)
     torch.set_num_threads(1)
 
 
@@ -59,7 +64,11 @@ def cka_matrix(folder: Path) -> None:
 
 def extract(folder: Path) -> None:
     often()
-    stored = repsim.extract(net(0), batches(10), out=folder / "run.zarr", progress=False)
+    row = 4 * (40 + 40 + 300 + 3)
+    stored = repsim.extract(
+        net(0), batches(10), out=folder / "run.zarr", memory=2 * row * ROWS, progress=False
+    )
+    assert len(stored.sample) > 16 * ROWS
     for layer, values in stored.items():
         np.save(folder / f"{layer}.npy", values.values)
     np.save(folder / "sample.npy", stored.sample.values)

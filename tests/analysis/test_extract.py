@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
+import os
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 import repsim
-from repsim.storage import _chunks, _journal, _plan, _store
 
 
 def net(seed=0, width=6):
@@ -59,16 +58,19 @@ class Counting(nn.Module):
         return self.inner(x)
 
 
-@pytest.fixture(params=[4, 8, 1024])
-def _rows(request, monkeypatch):
-    """Chunks that are smaller than a batch, straddle batches, and hold everything."""
-    monkeypatch.setattr(_plan, "MOST_ROWS", request.param)
-    monkeypatch.setattr(_store, "FIRST_CHUNKS", 1)
+def chunks_of(rows):
+    """The memory for this many rows of the three layers, collected once and encoded once."""
+    return {"memory": 2 * rows * 4 * (6 + 6 + 3), "progress": False}
 
 
-@pytest.mark.usefixtures("_rows")
-def test_what_is_stored_is_what_the_layers_returned(tmp_path):
-    stored = repsim.extract(net(), data(), out=tmp_path / "run.zarr", progress=False)
+@pytest.fixture(params=[1, 4, 1024])
+def chunks(request):
+    """Chunks of a row, which outgrow the array; those that straddle batches; one for everything."""
+    return chunks_of(request.param)
+
+
+def test_what_is_stored_is_what_the_layers_returned(tmp_path, chunks):
+    stored = repsim.extract(net(), data(), out=tmp_path / "run.zarr", **chunks)
     same(stored, expected(net(), data()))
     assert stored["0"].dims == ("sample", "0[1]")
     assert stored.sample.values.tolist() == list(range(32))
@@ -80,20 +82,23 @@ def test_what_is_stored_is_what_the_layers_returned(tmp_path):
     same(again, {layer: x.values for layer, x in stored.items()})
 
 
-@pytest.mark.usefixtures("_rows")
 @pytest.mark.parametrize("after", [1, 2, 4])
-def test_a_run_that_failed_goes_on_and_runs_no_batch_twice(tmp_path, after):
+def test_a_run_that_failed_goes_on_and_runs_no_batch_twice(tmp_path, chunks, after):
     out, model = tmp_path / "run.zarr", Counting(net())
+    layers = {"layers": ["inner.0", "inner.1", "inner.2"], **chunks}
     with pytest.raises(OSError, match="loader"):
-        repsim.extract(model, stopping(data(), after), out=out, progress=False)
+        repsim.extract(model, stopping(data(), after), out=out, **layers)
     assert repsim.open_activations(out).sizes["sample"] == 7 * after
-    stored = repsim.extract(model, data(), out=out, progress=False)
+    stored = repsim.extract(model, data(), out=out, **layers)
     assert model.calls == 5
-    same(stored, expected(Counting(net()), data()))
-    repsim.extract(model, data(), out=out, progress=False)
+    same(stored, expected(Counting(net()), data(), layers["layers"]))
+    repsim.extract(model, data(), out=out, **layers)
     assert model.calls == 5  # a finished store is read
     longer = [*data(), *data((3, 9), seed=2)]
-    same(repsim.extract(model, longer, out=out, progress=False), expected(net_of(model), longer))
+    same(
+        repsim.extract(model, longer, out=out, **layers),
+        expected(net_of(model), longer, layers["layers"]),
+    )
     assert model.calls == 7  # and goes on where there are more batches
 
 
@@ -110,7 +115,8 @@ def test_an_interrupt_keeps_what_is_there(tmp_path):
 
 
 def test_rows_go_to_disk_every_two_minutes(tmp_path, monkeypatch):
-    monkeypatch.setattr(_store, "EVERY_SECONDS", 0.0)
+    clock = itertools.count(0.0, 3600.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     out, found = tmp_path / "run.zarr", []
 
     def looking():
@@ -132,15 +138,14 @@ def numbered(kind=str, sizes=(7, 7, 7)):
 
 
 @pytest.mark.parametrize("kind", [int, str])
-@pytest.mark.usefixtures("_rows")
-def test_samples_go_by_their_ids_and_are_stored_once(tmp_path, kind):
+def test_samples_go_by_their_ids_and_are_stored_once(tmp_path, chunks, kind):
     batches = numbered(kind)
     repeated = [*batches[:2], (batches[0][0], batches[0][1]), batches[2]]
     repeated[3] = (
         torch.cat([batches[2][0], batches[1][0][:2]]),
         batches[2][1] + batches[1][1][:2],
     )
-    options = {"sample_ids": lambda batch: batch[1], "progress": False}
+    options = {"sample_ids": lambda batch: batch[1], **chunks}
     out = tmp_path / "run.zarr"
     with pytest.raises(OSError, match="loader"):
         repsim.extract(net(), stopping(repeated, 3), out=out, **options)
@@ -301,20 +306,22 @@ def contents(folder):
 
 
 def test_another_batch_in_place_of_one_that_is_there_in_part_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(_plan, "MOST_ROWS", 8)
-    out, save = tmp_path / "run.zarr", _store.ActivationStore.save
-    monkeypatch.setattr(  # as after a kill: what is not a whole chunk is not saved
-        _store.ActivationStore, "save", lambda self: save(self) if self._filled == 8 else None
-    )
+    out, options = tmp_path / "run.zarr", chunks_of(8)
+
+    def full_from_the_third():  # whole chunks are saved, the rest is not, as after a kill
+        yield from data()[:2]
+        monkeypatch.setattr(os, "fsync", Disk(0))
+        raise OSError("loader")
+
     with pytest.raises(OSError, match="loader"):
-        repsim.extract(net(), stopping(data(), 2), out=out, progress=False)
-    monkeypatch.setattr(_store.ActivationStore, "save", save)
+        repsim.extract(net(), full_from_the_third(), out=out, **options)
+    monkeypatch.undo()
     assert repsim.open_activations(out).sizes["sample"] == 8  # a row of the second batch
     other = data()
     other[1] = other[1] + 1
     with pytest.raises(repsim.StateError, match="batch 1"):
-        repsim.extract(net(), other, out=out, progress=False)
-    same(repsim.extract(net(), data(), out=out, progress=False), expected(net(), data()))
+        repsim.extract(net(), other, out=out, **options)
+    same(repsim.extract(net(), data(), out=out, **options), expected(net(), data()))
 
 
 def test_a_place_that_is_taken_is_refused(tmp_path):
@@ -329,21 +336,16 @@ def test_a_place_that_is_taken_is_refused(tmp_path):
 
 
 def test_one_writer_at_a_time(tmp_path):
-    out = tmp_path / "run.zarr"
-    code = (
-        "import sys; from pathlib import Path; from repsim.storage._journal import Journal\n"
-        "journal = Journal(Path(sys.argv[1]), operation='other'); print('open', flush=True)\n"
-        "sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "run.zarr.journal")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout.readline() == b"open\n"
-        with pytest.raises(repsim.StateError, match="another process"):
-            repsim.extract(net(), data(), out=out, progress=False)
-        other.kill()
+    out, first = tmp_path / "run.zarr", data()
+
+    def while_another_begins():
+        for batch in first:
+            with pytest.raises(repsim.StateError, match="another process"):
+                repsim.extract(net(), data(), out=out, progress=False)
+            yield batch
+
+    stored = repsim.extract(net(), while_another_begins(), out=out, progress=False)
+    same(stored, expected(net(), first))
     repsim.extract(net(), data(), out=out, progress=False)
 
 
@@ -367,10 +369,9 @@ def test_a_store_that_was_deleted_is_begun_anew(tmp_path):
         ("journal", "line 3"),
     ],
 )
-def test_damage_is_found(tmp_path, monkeypatch, damage, says):
-    monkeypatch.setattr(_plan, "MOST_ROWS", 8)
+def test_damage_is_found(tmp_path, damage, says):
     out = tmp_path / "run.zarr"
-    repsim.extract(net(), data((7, 7)), out=out, progress=False)
+    repsim.extract(net(), data((7, 7)), out=out, **chunks_of(8))
     chunk = out / "0" / "c.1.0"
     raw = chunk.read_bytes()
     if damage == "missing":
@@ -387,7 +388,7 @@ def test_damage_is_found(tmp_path, monkeypatch, damage, says):
         journal = tmp_path / "run.zarr.journal"
         journal.write_bytes(journal.read_bytes().replace(b'"rows": 8', b'"rows": 9'))
     with pytest.raises(repsim.StateError, match=says):
-        repsim.extract(net(), data(), out=out, progress=False)
+        repsim.extract(net(), data(), out=out, **chunks_of(8))
     if damage in ("missing", "cut", "journal"):
         with pytest.raises(repsim.StateError, match=says):
             repsim.open_activations(out)
@@ -409,33 +410,37 @@ def test_there_is_nothing_to_open(tmp_path):
 # -- a disk that is full ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["chunk", "journal"])
-def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path, monkeypatch, where):
-    monkeypatch.setattr(_plan, "MOST_ROWS", 8)
-    out, room = tmp_path / "run.zarr", [20]
+class Disk:
+    """In place of ``os.fsync``: a disk that is full after some chunks, or some journal entries."""
 
-    def full(*_args):
-        room[0] -= 1
-        if room[0] < 0:
+    def __init__(self, room, journal=None):
+        self.room, self.journal = room, journal
+
+    def __call__(self, handle):
+        if self.journal is not None:
+            exists = self.journal.exists()
+            written = exists and self.journal.stat().st_ino == os.fstat(handle).st_ino
+            if not written:
+                return
+        self.room -= 1
+        if self.room < 0:
             raise OSError(28, "No space left on device")
 
-    if where == "chunk":
-        monkeypatch.setattr(_chunks, "sync_file", full)
-    else:
-        room[0] = 3
-        monkeypatch.setattr(_journal.os, "fsync", full)
-        monkeypatch.setattr(_chunks, "sync_file", lambda path: None)
-        monkeypatch.setattr(_chunks, "sync_folder", lambda path: None)
+
+@pytest.mark.parametrize("where", ["chunk", "journal"])
+def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path, monkeypatch, where):
+    out, journal = tmp_path / "run.zarr", tmp_path / "run.zarr.journal"
+    monkeypatch.setattr(os, "fsync", Disk(40) if where == "chunk" else Disk(5, journal))
     with pytest.raises(repsim.CheckpointError, match="No space left") as caught:
-        repsim.extract(net(), data((8,) * 9), out=out, progress=False)
+        repsim.extract(net(), data((8,) * 9), out=out, **chunks_of(8))
     assert "goes on from" in str(caught.value)
+    assert ("journal" in str(caught.value).splitlines()[0]) == (where == "journal")
     monkeypatch.undo()
-    monkeypatch.setattr(_plan, "MOST_ROWS", 8)
     kept = repsim.open_activations(out).sizes["sample"]
     assert kept % 8 == 0
     assert 0 < kept < 72
     same(
-        repsim.extract(net(), data((8,) * 9), out=out, progress=False),
+        repsim.extract(net(), data((8,) * 9), out=out, **chunks_of(8)),
         expected(net(), data((8,) * 9)),
     )
     lines = (tmp_path / "run.zarr.journal").read_text().splitlines()

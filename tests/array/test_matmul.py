@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from array_api_compat import array_namespace
 
-from repsim._errors import InputError
+from repsim import InputError
 from repsim.arrays import _matmul, require_precision, row_products
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from repsim._errors import CaptureError, InputError, LayerNotFoundError, RepsimWarning
+from repsim import CaptureError, InputError, LayerNotFoundError, RepsimWarning
 from repsim.capture import Recorder
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from packages import timm, torchvision, transformers
-from repsim._errors import CaptureError, LayerNotFoundError
+from repsim import CaptureError, LayerNotFoundError
 from repsim.capture import Recorder
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from repsim._errors import CaptureError, InputError, LayerNotFoundError, RepsimError
+from repsim import CaptureError, InputError, LayerNotFoundError, RepsimError
 from repsim.capture import REDUCERS, Recorder, token
 
 

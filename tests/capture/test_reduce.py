@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from repsim._errors import CaptureError, InputError
+from repsim import CaptureError, InputError
 from repsim.capture import REDUCERS, Recorder, token
 
 VECTOR, TOKENS, MAP = torch.randn(2, 5), torch.randn(2, 3, 5), torch.randn(2, 5, 3, 4)

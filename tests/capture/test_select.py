@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from repsim._errors import CaptureError, InputError, LayerNotFoundError
+from repsim import CaptureError, InputError, LayerNotFoundError
 from repsim.capture import Recorder, named_layers, select_layers, unwrap
 
 

@@ -10,8 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from plot import results
-from repsim import plot
-from repsim._errors import InputError
+from repsim import InputError, plot
 
 PICTURES = {
     "attention_distance": (plot.attention_distance, results.attention, "distance"),

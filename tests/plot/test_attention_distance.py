@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from plot.results import attention
-from repsim._errors import InputError
+from repsim import InputError
 from repsim.plot import attention_distance
 
 

@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 
 from plot.results import influences
-from repsim._errors import InputError
+from repsim import InputError
 from repsim.plot import block_influence
 
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from repsim._errors import InputError
+from repsim import InputError
 from repsim.plot import heatmap
 
 

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from repsim._errors import InputError
+from repsim import InputError
 from repsim.plot import layer_match
 from repsim.plot._layer_match import best_match
 

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from plot.results import localized
-from repsim._errors import InputError
+from repsim import InputError
 from repsim.plot import localization
 
 

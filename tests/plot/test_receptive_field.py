@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from plot.results import fields
-from repsim._errors import InputError
+from repsim import InputError
 from repsim.plot import receptive_field
 from repsim.plot.parts._tiles import TileName
 

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 
 from plot.results import ratios
-from repsim._errors import InputError
+from repsim import InputError
 from repsim.plot import residual_ratios
 
 

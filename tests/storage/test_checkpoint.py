@@ -1,14 +1,15 @@
 """A checkpoint is whole or refused, whatever happens to the disk, the file or the process."""
 
+import itertools
 import os
 import resource
+import time
 
 import numpy as np
 import pytest
 
 from repsim import CheckpointError, StateError, cka_matrix
-from repsim.storage import Checkpoint, _checkpoint
-from repsim.streaming.exact import _matrix
+from repsim.storage import Checkpoint
 from streaming.batches import data
 
 ARRAYS = {"a": np.arange(6.0).reshape(2, 3), "b": np.array(3), "c": np.array(["x", "yy"])}
@@ -125,43 +126,67 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def _always(monkeypatch):
-    monkeypatch.setattr(_checkpoint, "EVERY_SECONDS", 0.0)
+def _always_due(monkeypatch):
+    """An hour passes between two looks at the clock, so every save is due."""
+    clock = itertools.count(0.0, 3600.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
 
 
-def options(kernel):
-    return {"kernel": kernel, "block_size": 9} if kernel == "rbf" else {"block_size": 9}
+class Reads:
+    """Counts how often rows are read; the read of number ``last`` is interrupted."""
+
+    def __init__(self, last=None):
+        self.count, self.last = 0, last
+
+    def of(self, layers):
+        return {name: Watched(x, self) for name, x in layers.items()}
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
-@pytest.mark.parametrize("stop", [0, 1, 4])
-@pytest.mark.usefixtures("_always")
-def test_an_interrupted_matrix_resumes_to_the_same_bits(tmp_path, monkeypatch, kernel, stop):
-    monkeypatch.setattr("repsim.streaming.exact._plan.WIDTH", 4)
-    xs, ys = data(60)
-    expected = cka_matrix(xs, ys, **options(kernel))
-    form = _matrix.GramBlocks if kernel == "rbf" else _matrix.FeatureTiles
-    run, seen = form.run, []
+class Watched:
+    def __init__(self, x, reads):
+        self.x, self.reads = x, reads
+        self.shape, self.dtype = x.shape, x.dtype
 
-    def interrupted(self, task):
-        if task == stop:
+    def __getitem__(self, rows):
+        self.reads.count += 1
+        if self.reads.count == self.reads.last:
             raise KeyboardInterrupt
-        run(self, task)
-
-    monkeypatch.setattr(form, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        cka_matrix(xs, ys, checkpoint=tmp_path / "x.npz", **options(kernel))
-    monkeypatch.setattr(form, "run", lambda self, task: (seen.append(task), run(self, task)))
-    got = cka_matrix(xs, ys, checkpoint=tmp_path / "x.npz", **options(kernel))
-    np.testing.assert_array_equal(got.values, expected.values)
-    assert seen[0] == stop
-    seen.clear()
-    again = cka_matrix(xs, ys, checkpoint=tmp_path / "x.npz", **options(kernel))
-    np.testing.assert_array_equal(again.values, expected.values)
-    assert not seen
+        return self.x[rows]
 
 
-@pytest.mark.usefixtures("_always")
+OPTIONS = {"linear": {"memory": 700}, "rbf": {"kernel": "rbf", "block_size": 9}}
+
+
+def reads_of(path, xs, ys, last=None, **options):
+    """The matrix and the number of reads; no matrix if they were interrupted."""
+    reads = Reads(last)
+    try:
+        out = cka_matrix(reads.of(xs), reads.of(ys), checkpoint=path, **options)
+    except KeyboardInterrupt:
+        return None, reads.count
+    return out.values, reads.count
+
+
+@pytest.mark.parametrize("kernel", OPTIONS)
+@pytest.mark.usefixtures("_always_due")
+def test_an_interrupted_matrix_resumes_to_the_same_bits(tmp_path, kernel):
+    (xs, ys), options = data(60), OPTIONS[kernel]
+    expected, whole = reads_of(tmp_path / "whole.npz", xs, ys, **options)
+    again, finished = reads_of(tmp_path / "whole.npz", xs, ys, **options)
+    np.testing.assert_array_equal(again, expected)
+    assert finished < whole / 2  # the passes that identify the data
+    counts = []
+    for i, share in enumerate((0.55, 0.75, 0.95)):
+        path = tmp_path / f"{i}.npz"
+        nothing, _ = reads_of(path, xs, ys, int(share * whole), **options)
+        assert nothing is None
+        got, reads = reads_of(path, xs, ys, **options)
+        np.testing.assert_array_equal(got, expected)
+        counts.append(reads)
+    assert whole > counts[0] > counts[1] > counts[2] > finished  # no block is computed twice
+
+
+@pytest.mark.usefixtures("_always_due")
 def test_a_checkpoint_of_other_data_is_refused(tmp_path):
     xs, ys = data(60)
     path = tmp_path / "x.npz"
@@ -179,10 +204,11 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
             cka_matrix(*arguments, checkpoint=path, **changed)
 
 
-def test_a_folder_that_is_missing_is_found_out_at_once(tmp_path, monkeypatch):
-    def never(*_):
-        raise AssertionError("computed first")
-
-    monkeypatch.setattr(_matrix.FeatureTiles, "run", never)
+def test_a_folder_that_is_missing_is_found_out_at_once(tmp_path):
+    (xs, ys), options = data(60), OPTIONS["linear"]
+    reads_of(tmp_path / "x.npz", xs, ys, **options)
+    _, finished = reads_of(tmp_path / "x.npz", xs, ys, **options)
+    reads = Reads()
     with pytest.raises(CheckpointError, match="cannot be written"):
-        cka_matrix(*data(60), checkpoint=tmp_path / "missing" / "x.npz")
+        cka_matrix(reads.of(xs), reads.of(ys), checkpoint=tmp_path / "missing" / "x.npz", **options)
+    assert reads.count == finished  # it has identified the data and computed nothing

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import repsim
 from reference import exact, kernels
+from reference.data import related
 from repsim import cka_matrix
 from repsim.kernels import RBF, Cosine, Laplacian, Linear, Polynomial
-from repsim.streaming.exact import _kernels, _plan
 from streaming.batches import data, named
 
 KERNELS = {
@@ -49,12 +49,16 @@ def test_both_forms_of_the_linear_kernel(estimator, p):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("two", [False, True])
-@pytest.mark.parametrize("width", [1, 3, 5, 8])
-def test_tiles_of_any_width(monkeypatch, estimator, two, width):
-    xs, ys = data(80)
-    expected = cka_matrix(xs, ys if two else None, estimator=estimator).values
-    monkeypatch.setattr(_plan, "WIDTH", width)
-    got = cka_matrix(xs, ys if two else None, estimator=estimator, block_size=17)
+@pytest.mark.parametrize("width", [7, 9, 16, 30])
+def test_tiles_of_any_width(estimator, two, width):
+    """Half of the memory is for a tile, at 24 bytes an entry: layers are cut, or share a tile."""
+    rng = np.random.default_rng(0)
+    xs, ys = (
+        {str(p): rng.standard_normal((80, p)) + 1 for p in ps} for ps in ((12, 5, 20), (3, 17))
+    )
+    ys = ys if two else None
+    expected = cka_matrix(xs, ys, estimator=estimator).values
+    got = cka_matrix(xs, ys, estimator=estimator, memory=48 * width**2)
     assert got.attrs["form"] == "features"
     np.testing.assert_allclose(got.values, expected, atol=1e-12)
 
@@ -208,17 +212,17 @@ def test_memory_bounds_what_is_read(kernel):
         cka_matrix({"x": x, "y": y}, kernel=kernel, memory=1000)
 
 
-def test_a_bandwidth_from_a_pilot(monkeypatch):
-    monkeypatch.setattr(_kernels, "PILOT_ROWS", 20)
-    monkeypatch.setattr("repsim.streaming.exact._matrix.PILOT_ROWS", 20)
-    xs, _ = data(60)
-    got = cka_matrix(xs, kernel="rbf", block_size=11)
-    assert got.attrs["bandwidth_rows"] == 20
-    rows = np.sort(np.random.default_rng(0).choice(60, 20, replace=False))
-    fitted = [RBF().fit(x[rows]) for x in xs.values()]
-    grams = [k.gram(x) for k, x in zip(fitted, xs.values(), strict=True)]
-    expected = [[repsim.cka_from_gram(k, l, estimator="unbiased") for l in grams] for k in grams]  # noqa: E741
-    np.testing.assert_allclose(got.values, expected, atol=1e-12)
+@pytest.mark.slow
+def test_a_bandwidth_from_a_pilot():
+    x, y = related(2100, 3, 2)
+    got = cka_matrix({"x": x}, {"y": y}, kernel="rbf")
+    assert got.attrs["bandwidth_rows"] == 2048
+    rows = np.sort(np.random.default_rng(0).choice(2100, 2048, replace=False))
+    grams = [RBF().fit(z[rows]).gram(z) for z in (x, y)]
+    expected = float(repsim.cka_from_gram(*grams, estimator="unbiased"))
+    assert got.item() == pytest.approx(expected, abs=1e-12)
+    of_all_rows = float(repsim.cka(x, y, kernel="rbf", estimator="unbiased"))
+    assert abs(of_all_rows - expected) > 1e-7
 
 
 # Results and refusals

@@ -63,15 +63,17 @@ def test_orthogonal_features():
 
 
 def test_dual_is_primal():
-    """The same samples: kept as features, or folded into sums before they were more than p."""
-    x, labels = data(20, 30, 4, offset=3.0)
-    dual, primal = statistics(x, labels), statistics(x, labels, (6, 11))
-    primal._fold()
+    """The same samples: folded into sums, or kept as features because constants are added."""
+    x, labels = data(20, 18, 4, offset=3.0)
+    primal = statistics(x, labels, (6, 11))
+    dual = statistics(np.pad(x, ((0, 0), (0, 12)), constant_values=2.0), labels, (6, 11))
     assert (dual.folded, primal.folded) == (False, True)
     for standardize in (True, False):
         for ridge in RIDGES:
-            a = solution(dual, ridge, standardize=standardize)
-            agree(a, solution(primal, ridge, standardize=standardize), rtol=1e-7)
+            weights, bias = solution(dual, ridge, standardize=standardize)
+            np.testing.assert_allclose(weights[18:], 0, atol=1e-12)
+            expected = solution(primal, ridge, standardize=standardize)
+            agree((weights[:18], bias), expected, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["Ridge", "RidgeClassifier"])

@@ -308,15 +308,22 @@ def test_more_layers_than_numpy_takes_arguments(eager):
     np.testing.assert_allclose(acc.compute().values, 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("limit", [1, 7, 64, 100])
-def test_the_limits_on_working_memory_change_no_value(monkeypatch, limit):
-    """Grams are centred in groups and multiplied in chunks: 81 entries of 5 Grams here."""
-    xs, ys = (split(side, [9, 9]) for side in data(18, dtype="float32"))
-    expected = accumulate(xs, ys).compute(), accumulate(xs).compute()
-    monkeypatch.setattr("repsim.streaming._pairs.CHUNK", limit)
-    monkeypatch.setattr("repsim.streaming._pairs.GROUP_BYTES", limit * 81)
-    np.testing.assert_allclose(accumulate(xs, ys).compute(), expected[0], rtol=1e-12)
-    np.testing.assert_allclose(accumulate(xs).compute(), expected[1], rtol=1e-12)
+def test_the_limits_on_working_memory_change_no_value():
+    """Grams are centred in groups of 64 MiB and multiplied in chunks of 2^16 entries."""
+    n, layers = 257, 130
+    assert n * n > 1 << 16
+    assert layers * 8 * n * n > 1 << 26
+    x = data(n)[0]["conv"]
+    xs = {str(i): x[:, : i % 3 + 1] * (i + 1) for i in range(layers)}
+    last = {"last": x[:, 1:3]}
+    both = accumulate([xs], [last]).compute().values[:, 0]
+    alone = accumulate([xs]).compute().values
+    some = [repsim.cka(x[:, : i + 1], x[:, 1:3], estimator="unbiased") for i in range(3)]
+    pairs = [[repsim.cka(xs[str(i)], xs[str(j)], estimator="unbiased") for j in range(3)]
+             for i in range(3)]  # fmt: skip
+    kind = np.arange(layers) % 3
+    np.testing.assert_allclose(both, np.array(some)[kind], rtol=1e-9)
+    np.testing.assert_allclose(alone, np.array(pairs)[kind[:, None], kind], rtol=1e-9)
 
 
 def test_a_batch_of_more_samples_than_one_chunk():
