@@ -122,6 +122,7 @@ def test_a_real_vit_with_its_queries_zeroed():
     np.testing.assert_allclose(result.renormalised, 116.49222709176636, rtol=1e-6)
     np.testing.assert_allclose(result.prefix_mass, 1 / 197, rtol=1e-6)
     np.testing.assert_allclose(result.entropy, math.log(197), rtol=1e-6)
+    np.testing.assert_allclose(result.uniform_entropy, math.log(197), rtol=1e-12)
     assert result.distance.dims == ("layer", "head")
     assert result.distance.shape == (2, 3)
     assert result.layer.values.tolist() == ["blocks.0.attn", "blocks.1.attn"]

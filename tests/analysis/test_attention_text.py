@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -82,7 +84,7 @@ def test_the_kernel_and_the_side_of_the_padding_do_not_matter(llama):
         for side in ("right", "left")
     ]
     for other in results[1:]:
-        for name in (*NAMES, "uniform_distance"):
+        for name in (*NAMES, "uniform_distance", "uniform_entropy"):
             np.testing.assert_allclose(other[name], results[0][name], rtol=1e-5, err_msg=name)
     values, uniform = by_hand(llama(), texts("left"), "layers.1.self_attn", 1)
     last = results[0].sel(layer="layers.1.self_attn")
@@ -94,7 +96,7 @@ def test_the_kernel_and_the_side_of_the_padding_do_not_matter(llama):
 
 
 def test_uniform_attention_under_a_causal_mask(llama):
-    """(T − 1)/4: the mean over i of the mean of i − j over j ≤ i."""
+    """(T − 1)/4: the mean over i of the mean of i − j over j ≤ i; log(T!)/T: that of log i."""
     model = llama()
     for layer in model.layers:
         nn.init.zeros_(layer.self_attn.q_proj.weight)
@@ -103,6 +105,9 @@ def test_uniform_attention_under_a_causal_mask(llama):
         result = repsim.attention_distance(model, data, **QUIET)
         np.testing.assert_allclose(result.distance, (length - 1) / 4, rtol=1e-6)
         np.testing.assert_allclose(result.uniform_distance, (length - 1) / 4, rtol=1e-12)
+        entropy = math.lgamma(length + 1) / length
+        np.testing.assert_allclose(result.entropy, entropy, rtol=1e-6)
+        np.testing.assert_allclose(result.uniform_entropy, entropy, rtol=1e-12)
 
 
 def test_batches_of_different_lengths_are_one_result(llama):
@@ -111,7 +116,7 @@ def test_batches_of_different_lengths_are_one_result(llama):
     whole = repsim.attention_distance(model, [*parts[0], *parts[1]], **QUIET)
     each = [repsim.attention_distance(model, part, **QUIET) for part in parts]
     rows = [float(part[0]["attention_mask"].sum()) for part in parts]
-    for name in ("distance", "entropy", "sink_mass", "uniform_distance"):
+    for name in ("distance", "entropy", "sink_mass", "uniform_distance", "uniform_entropy"):
         mean = sum(r * found[name] for r, found in zip(rows, each, strict=True)) / sum(rows)
         np.testing.assert_allclose(whole[name], mean, rtol=1e-6, err_msg=name)
     assert whole.grid_width.values.tolist() == [12, 12]
@@ -161,6 +166,8 @@ def test_cross_attention_is_a_kind_of_its_own():
     entropy = -(rows * rows.clamp_min(1e-30).log()).sum(1).mean(0)
     np.testing.assert_allclose(cross.entropy, entropy, rtol=1e-5)
     np.testing.assert_allclose(chosen.entropy[2], entropy, rtol=1e-5)
+    keys_of = masks[0].sum(1)[masks[1].bool().nonzero()[:, 0]]  # real keys of each real query
+    assert cross.uniform_entropy.item() == pytest.approx(keys_of.double().log().mean().item())
     repsim.plot.attention_distance(result)
     decoder = nn.TransformerDecoderLayer(8, 2, batch_first=True)
     x = torch.randn(2, 5, 8)
@@ -195,3 +202,4 @@ def test_frames_of_speech_with_a_grid():
     expected = (lengths * (lengths**2 - 1) / (3 * lengths)).sum() / lengths.sum()
     np.testing.assert_allclose(result.distance, expected.item(), rtol=1e-6)
     np.testing.assert_allclose(result.uniform_distance, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(result.entropy, result.uniform_entropy.values[:, None], rtol=1e-6)

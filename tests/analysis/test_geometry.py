@@ -193,6 +193,7 @@ def test_a_map_smaller_than_its_window(swin):
     np.testing.assert_allclose(result.uniform_distance, expected, rtol=1e-12)
     np.testing.assert_allclose(result.distance, expected, rtol=0.02)  # untrained: near uniform
     np.testing.assert_allclose(result.entropy, np.log(16), rtol=0.01)
+    np.testing.assert_allclose(result.uniform_entropy, np.log(16), rtol=1e-12)
 
 
 def test_a_map_that_is_not_whole_windows(swin):
@@ -204,6 +205,9 @@ def test_a_map_that_is_not_whole_windows(swin):
         result.uniform_distance, [plain, uniform_over(padded(16, 7, 3), 7, 32)], rtol=1e-12
     )
     np.testing.assert_allclose(result.distance[0], plain, rtol=0.01)
+    # Of 3×3 windows, four hold 7×7 tokens, four 7×2, and one 2×2.
+    entropy = (196 * np.log(49) + 56 * np.log(14) + 4 * np.log(4)) / 256
+    assert result.uniform_entropy.values[0] == pytest.approx(entropy)
 
 
 def test_weights_by_hand(swin):

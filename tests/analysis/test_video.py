@@ -61,6 +61,7 @@ def check(found, i, weights, grid, steps, prefix=0):
     np.testing.assert_allclose(found.time_distance[i], time, rtol=1e-5, atol=1e-9)
     np.testing.assert_allclose(found.uniform_distance[i], uniform, rtol=1e-9)
     np.testing.assert_allclose(found.uniform_time_distance[i], uniform_time, rtol=1e-9)
+    np.testing.assert_allclose(found.uniform_entropy[i], np.log(weights.shape[-1]), rtol=1e-12)
 
 
 def test_attention_over_a_whole_video(transformers):

@@ -32,6 +32,7 @@ class CrossSums:
         # Apple's GPUs lack float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.totals = torch.zeros(2, heads, dtype=dtype, device=device)
+        self.uniform = torch.zeros(2, dtype=dtype, device=device)  # entropy, queries
         self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
 
     def add(self, call: AttentionCall, mask: Tensor | None, batch: int) -> None:
@@ -57,6 +58,9 @@ class CrossSums:
             entropy = (rows * logs).sum(-1).to(dtype).neg()
             each = torch.stack([entropy, torch.ones_like(entropy)])
             sums += torch.where(counted, each, 0.0).sum((1, 3))
+            seen = (rows > 0).any(1).sum(-1).clamp_min(1).to(dtype)  # a mask is of all heads
+            queries = counted.any(1).to(dtype)
+            self.uniform += torch.stack([(seen.log() * queries).sum(), queries.sum()])
         finite = torch.isfinite(sums).all()
         here = torch.where(finite, NEVER, batch).to(torch.int32)
         self.first_bad = torch.minimum(self.first_bad, here)
@@ -72,3 +76,8 @@ class CrossSums:
     def uniform_distance(self) -> float:
         """Return NaN: there are no distances."""
         return float("nan")
+
+    def uniform_entropy(self) -> float:
+        """Return the mean entropy of uniform attention under the layer's own mask, in nats."""
+        entropy, queries = self.uniform.tolist()
+        return entropy / queries if queries else float("nan")

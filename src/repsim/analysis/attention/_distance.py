@@ -111,8 +111,8 @@ def attention_distance(
         For text, distances are in tokens, and ``sink_mass`` in [0, 1] is the attention to the first
         real token and to learned sinks.
         For videos, ``distance`` is that in space, and ``time_distance`` that in time, in frames.
-        Dim ("layer",): ``uniform_distance``, that of a head that attends equally to all tokens,
-        and for videos ``uniform_time_distance``.
+        Dim ("layer",): ``uniform_distance`` and ``uniform_entropy``, those of a head that attends
+        equally to all tokens, and for videos ``uniform_time_distance``.
         Coordinates: the layer names in execution order (``name:0``, ``name:1``, ... where a module
         holds several calls), and along them ``kind``, ``grid_height``, ``grid_width``,
         ``patch_height``, ``patch_width`` and ``prefix``. ``kind`` is "self" or "cross"; attention
@@ -149,8 +149,9 @@ def attention_distance(
 
     The positions of a text are those among its real tokens (``mask``), one apart: distances are in
     tokens, the same whichever side the padding is on, and batches may differ in length. ``prefix``
-    then counts the first real tokens. ``uniform_distance`` is that of uniform attention over the
-    tokens that a query may see, (T − 1)/4 for T tokens under a causal mask.
+    then counts the first real tokens. ``uniform_distance`` and ``uniform_entropy`` are those of
+    uniform attention over the tokens that a query may see: (T − 1)/4 and log(T!)/T for T tokens
+    under a causal mask.
 
     With ``grid=(frames, rows, columns)`` a layer may attend over the whole video (VideoMAE), over
     each frame, or along time at each place (TimeSformer); its number of tokens says which. Tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,13 @@ class ImageSums:
     def uniform_distance(self) -> float:
         """Return the mean distance of a head that attends equally to all tokens, in pixels."""
         return uniform_attention(self.places)
+
+    def uniform_entropy(self) -> float:
+        """Return the mean entropy of a head that attends equally to all tokens, in nats."""
+        if self.places.real is None:
+            return math.log(self.places.grid.n_tokens)
+        tokens = np.array(self.places.real, dtype=float).sum(1)  # of each window
+        return float((tokens * np.log(np.maximum(tokens, 1))).sum() / tokens.sum())
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return (4, heads)."""

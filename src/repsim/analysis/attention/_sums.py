@@ -117,7 +117,6 @@ class AttentionDistances:
             means = sums.means()
             values[: len(means), i, : sums.heads] = means
         along = _along([sums.places for sums in self._layers.values()])
-        uniform = [sums.uniform_distance() for sums in self._layers.values()]
         texts = [
             isinstance(sums, TextSums)
             for sums in self._layers.values()
@@ -125,7 +124,9 @@ class AttentionDistances:
         ]
         names = _MEANS if any(texts) else _MEANS[:-1]
         variables = dict(zip(names, values, strict=False))
-        variables["uniform_distance"] = np.array(uniform)
+        layers = self._layers.values()
+        variables["uniform_distance"] = np.array([sums.uniform_distance() for sums in layers])
+        variables["uniform_entropy"] = np.array([sums.uniform_entropy() for sums in layers])
         if any(isinstance(sums, VideoSums) for sums in self._layers.values()):
             variables |= _of_time(list(self._layers.values()), most)
         labels = [recorder.label(*key) for key in self._layers]

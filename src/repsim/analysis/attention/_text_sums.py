@@ -38,7 +38,7 @@ class TextSums:
         dtype = torch.float32 if device.type == "mps" else torch.float64
         # distance, renormalised, prefix mass, entropy, queries that see a patch, sink mass
         self.totals = torch.zeros(6, heads, dtype=dtype, device=device)
-        self.uniform = torch.zeros((), dtype=dtype, device=device)
+        self.uniform = torch.zeros(2, dtype=dtype, device=device)  # distance, entropy
         self.rows = torch.zeros((), dtype=dtype, device=device)
         self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
 
@@ -97,12 +97,12 @@ class TextSums:
             self.places = self.places.of_length(call.keys)
 
     def _add_uniform(self, rows: Tensor, apart: Tensor, counts: Tensor) -> None:
-        """Add the distance of attention that is uniform over the visible keys of each query."""
+        """Add attention that is uniform over the visible keys of each query."""
         allowed = (rows > 0).any(1).to(counts.dtype)  # in some head: a mask is of all heads
-        seen = allowed.sum(-1)
-        uniform = (allowed * apart).sum(-1) / seen.clamp_min(1)
+        seen = allowed.sum(-1).clamp_min(1)
+        uniform = torch.stack([(allowed * apart).sum(-1) / seen, seen.log()])
         queries = counts.amax(1)
-        self.uniform += (uniform * queries).sum()
+        self.uniform += (uniform * queries).sum((1, 2))
         self.rows += queries.sum()
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -114,4 +114,8 @@ class TextSums:
 
     def uniform_distance(self) -> float:
         """Return the mean distance of uniform attention under the layer's own mask, in tokens."""
-        return float(self.uniform / self.rows)
+        return float(self.uniform[0] / self.rows)
+
+    def uniform_entropy(self) -> float:
+        """Return the mean entropy of uniform attention under the layer's own mask, in nats."""
+        return float(self.uniform[1] / self.rows)

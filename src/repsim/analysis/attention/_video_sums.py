@@ -84,6 +84,10 @@ class VideoSums:
         """Return the mean distance of a head that attends equally to all tokens, in pixels."""
         return self._uniform(in_space(self.places.grid))
 
+    def uniform_entropy(self) -> float:
+        """Return the entropy of a head that attends equally to all tokens, in nats."""
+        return self._space.uniform_entropy()
+
     def uniform_time_distance(self) -> float:
         """Return the mean distance in time of such a head, in frames."""
         return self._uniform(in_time(self.places.grid))

@@ -34,6 +34,7 @@ VARIABLES = {
     "uniform_distance": Variable(
         ("layer",), "mean attention distance of uniform attention", units="pixels"
     ),
+    "uniform_entropy": Variable(("layer",), "entropy of uniform attention", units="nats"),
     "time_distance": Variable(HEADS, "mean attention distance in time", units="frames"),
     "uniform_time_distance": Variable(
         ("layer",), "mean attention distance in time of uniform attention", units="frames"
@@ -113,6 +114,7 @@ def table(result: xarray.Dataset) -> Table:
         "uniform": optional_values(result, "uniform_distance", "layer"),
         "prefix mass": of_heads("prefix_mass"),
         "entropy in nats": of_heads("entropy"),
+        "uniform entropy": optional_values(result, "uniform_entropy", "layer"),
     }
     unit = unit_of(result["distance"], "pixels")
     return table_along(f"Attention distance in {unit}", result, "layer", columns)
