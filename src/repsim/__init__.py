@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         permutation_test,
     )
     from repsim.measures import (
+        align,
         angular_cka,
         cca,
         cka,
@@ -86,6 +87,7 @@ _LAZY = {
     "MinibatchCKA": "repsim.streaming",
     "Recorder": "repsim.capture",
     "StreamingLinearCKA": "repsim.streaming",
+    "align": "repsim.measures",
     "angular_cka": "repsim.measures",
     "attention": "repsim",
     "attention_distance": "repsim.analysis",
@@ -152,6 +154,7 @@ __all__ = [
     "StateError",
     "StreamingLinearCKA",
     "__version__",
+    "align",
     "angular_cka",
     "attention",
     "attention_distance",

@@ -9,6 +9,8 @@ from repsim.arrays._dtype import accumulator_dtype, compute_dtype, promote, scal
 from repsim.arrays._labelled import (
     check_same_samples,
     labelled_like,
+    labelled_types,
+    same_labels,
     unlabelled,
     unlabelled_sides,
 )
@@ -51,6 +53,7 @@ __all__ = [
     "host_resident",
     "known",
     "labelled_like",
+    "labelled_types",
     "namespace",
     "numbers",
     "paired",
@@ -60,6 +63,7 @@ __all__ = [
     "row_dtype",
     "row_products",
     "same_home",
+    "same_labels",
     "scalar",
     "to_numpy",
     "unit_scale",

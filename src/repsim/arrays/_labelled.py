@@ -11,7 +11,14 @@ import numpy as np
 
 from repsim._errors import InputError
 
-__all__ = ["check_same_samples", "labelled_like", "unlabelled", "unlabelled_sides"]
+__all__ = [
+    "check_same_samples",
+    "labelled_like",
+    "labelled_types",
+    "same_labels",
+    "unlabelled",
+    "unlabelled_sides",
+]
 
 
 def unlabelled(operation: str, arrays: Mapping[str, Any]) -> list[Any]:
@@ -29,7 +36,7 @@ def unlabelled(operation: str, arrays: Mapping[str, Any]) -> list[Any]:
     InputError
         Two of them label their samples, and the labels or their order differ.
     """
-    kinds = _labelled_types()
+    kinds = labelled_types()
     if not kinds:
         return list(arrays.values())
     check_same_samples(operation, arrays)
@@ -41,7 +48,7 @@ def unlabelled_sides(operation: str, **sides: Any) -> list[Any]:
 
     Other arguments, and mappings without labelled arrays, are returned unchanged.
     """
-    kinds = _labelled_types()
+    kinds = labelled_types()
     named = {
         f"{side}[{name!r}]": x
         for side, arrays in sides.items()
@@ -66,7 +73,7 @@ def labelled_like(x: Any, matrix: Any) -> Any:
     The second dimension gets the name of the first with ``_2``, and no coordinates.
     """
     xarray: Any = sys.modules.get("xarray")
-    if not isinstance(x, _labelled_types()):
+    if not isinstance(x, labelled_types()):
         return matrix
     axis = x.dims[0]
     dims = (axis, f"{axis}_2")
@@ -82,7 +89,7 @@ def check_same_samples(operation: str, arrays: Mapping[str, Any]) -> None:
     Every coordinate along the first axis is compared with that of the same name in the arrays
     before. Arrays without labels, and names that xarray made up (``dim_0``), are not checked.
     """
-    if not (kinds := _labelled_types()):
+    if not (kinds := labelled_types()):
         return
     dimension: tuple[str, str] | None = None
     seen: dict[Any, tuple[str, Any]] = {}
@@ -100,8 +107,13 @@ def check_same_samples(operation: str, arrays: Mapping[str, Any]) -> None:
                 continue
             ids = coordinate.values
             of, known = seen.setdefault(label, (name, ids))
-            if len(ids) == len(known) and not _equal(ids, known).all():
+            if not same_labels(ids, known):
                 _differ(operation, str(label), (of, known), (name, ids))
+
+
+def same_labels(a: Any, b: Any) -> bool:
+    """Whether two lists of labels are equal and in the same order."""
+    return len(a) == len(b) and bool(_equal(a, b).all())
 
 
 def _equal(a: Any, b: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -120,24 +132,31 @@ def _differ_in_dimension(operation: str, a: tuple[str, str], b: tuple[str, str])
 
 
 def _differ(operation: str, label: str, a: tuple[str, Any], b: tuple[str, Any]) -> None:
-    differ = np.flatnonzero(~_equal(a[1], b[1]))
-    row = int(differ[0])
+    n = len(a[1]), len(b[1])
+    if n[0] != n[1]:
+        found = f"n={n[0]} in {a[0]}, n={n[1]} in {b[0]}, labelled by {label!r}"
+    else:
+        differ = np.flatnonzero(~_equal(a[1], b[1]))
+        row = int(differ[0])
+        found = (
+            f"{len(differ)} of {n[0]} labels of {label!r} differ, the first in row {row}: "
+            f"{a[1][row]!r} in {a[0]}, {b[1][row]!r} in {b[0]}"
+        )
     same = sorted(map(repr, a[1].tolist())) == sorted(map(repr, b[1].tolist()))
+    both = ", ".join(dict.fromkeys(name.partition("[")[0] for name in (a[0], b[0])))
     repair = (
-        "They are the same samples in another order: reorder one side by its labels."
+        "They are the same samples in another order: repsim.align({}) reorders them."
         if same
-        else "Keep the samples that both sides have, in the same order."
-    )
+        else "repsim.align({}) keeps the samples that both sides have, in the same order."
+    ).format(f"{both}, by={label!r}")
     raise InputError(
         f"{operation}: arrays must describe the same samples in the same order.\n"
-        f"  {len(differ)} of {len(a[1])} labels of {label!r} differ, the first in row {row}: "
-        f"{a[1][row]!r} in {a[0]}, {b[1][row]!r} in {b[0]}\n"
-        f"  {repair}"
+        f"  {found}\n  {repair}"
     )
 
 
-def _labelled_types() -> tuple[Any, ...]:
-    """Return xarray's arrays, with coordinates and without; nothing if xarray is not loaded."""
+def labelled_types() -> tuple[Any, ...]:
+    """Return xarray's types of arrays, with coordinates and without; none if it is not loaded."""
     # Only a caller who has loaded xarray can have made such an array.
     xarray: Any = sys.modules.get("xarray")
     return (xarray.DataArray, xarray.Variable) if hasattr(xarray, "DataArray") else ()

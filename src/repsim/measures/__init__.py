@@ -1,5 +1,6 @@
 """Measures: two representations in, one number out."""
 
+from repsim.measures._align import align
 from repsim.measures._angular import angular_cka
 from repsim.measures._cca import cca, pwcca, svcca
 from repsim.measures._cka import cka, cka_from_gram
@@ -24,6 +25,7 @@ __all__ = [
     "MEASURES",
     "KernelItem",
     "Measure",
+    "align",
     "angular_cka",
     "cca",
     "cka",
