@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from repsim._array import check_same_samples, describe, labelled_types, same_labels
 from repsim._errors import ArrayTypeError, InputError
+from repsim.arrays import check_same_samples, describe, labelled_types, same_labels
 
 if TYPE_CHECKING:
     import xarray
