@@ -389,12 +389,18 @@ def test_damage_is_found(tmp_path, damage, says):
         journal.write_bytes(journal.read_bytes().replace(b'"rows": 8', b'"rows": 9'))
     with pytest.raises(repsim.StateError, match=says):
         repsim.extract(net(), data(), out=out, **chunks_of(8))
-    if damage in ("missing", "cut", "journal"):
-        with pytest.raises(repsim.StateError, match=says):
-            repsim.open_activations(out)
-    if damage == "flipped":  # what is read is checked
-        with pytest.raises(ValueError, match="checksum"):
-            repsim.open_activations(out)["0"].load()
+    with pytest.raises(repsim.StateError, match=says):
+        repsim.open_activations(out).load()
+    if damage != "journal":
+        with pytest.raises(repsim.StateError, match=r"run\.zarr, layer '0'"):
+            repsim.open_activations(out).load()
+
+
+def test_what_is_damaged_while_it_is_open_is_refused(tmp_path):
+    stored = repsim.extract(net(), data((7, 7)), out=tmp_path / "run.zarr", progress=False)
+    (tmp_path / "run.zarr" / "2" / "c.0.0").unlink()
+    with pytest.raises(repsim.StateError, match=r"run\.zarr, layer '2': 2/c\.0\.0 is missing"):
+        repsim.cka_matrix(stored)
 
 
 def test_there_is_nothing_to_open(tmp_path):
@@ -511,12 +517,42 @@ def test_what_cannot_be_stored(tmp_path, change, error, says):
         repsim.extract(**{**options, **change})
 
 
-def test_names_that_a_store_cannot_hold(tmp_path):
-    for name in ("sample", "a/b"):
-        model = nn.ModuleDict({name: nn.Linear(5, 2)})
-        model.forward = lambda x, model=model, name=name: model[name](x)
-        with pytest.raises(repsim.InputError, match="stored under the name"):
-            repsim.extract(model, data(), out=tmp_path / name[:1], progress=False)
+class Parts(nn.Module):
+    """A layer for each name."""
+
+    def __init__(self, names):
+        super().__init__()
+        torch.manual_seed(0)
+        for name in names:
+            self._modules[name] = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return sum(layer(x) for layer in self._modules.values())
+
+
+NAMES = (
+    "zarr.json", "Zarr.JSON", "..", ".", " ", "a/b", "A/B", "a%2Fb", "a\\b", "nul\0", "line\nline",
+    "\x1b[31mred", "\udcff", "\ud800x", "caf\u00e9", "cafe\u0301", "x" * 400, "x" * 399 + "y",
+    "CON", "aux.0", "__init__", "end.", "c", "norm", "Norm", "NORM", "norm%1",
+)  # fmt: skip
+
+
+def test_layers_of_any_name_come_back(tmp_path):
+    model, out = Parts(NAMES), tmp_path / "run.zarr"
+    stored = repsim.extract(model, data(), NAMES, out=out, progress=False)
+    same(stored, expected(model, data(), NAMES))
+    folders = [path.name for path in out.iterdir() if path.is_dir()]
+    assert len({name.casefold() for name in folders}) == len(NAMES) + 1  # and the ids
+    assert all(name.isascii() and name.isprintable() and len(name) < 255 for name in folders)
+    again = repsim.extract(model, data(), NAMES, out=out, progress=False)
+    same(again, expected(model, data(), NAMES))
+    (tmp_path / "run.zarr.journal").unlink()
+    same(repsim.open_activations(out), expected(model, data(), NAMES))
+
+
+def test_a_layer_with_the_name_of_the_ids_is_refused(tmp_path):
+    with pytest.raises(repsim.InputError, match="stored under the name 'sample'"):
+        repsim.extract(Parts(["sample"]), data(), out=tmp_path / "run.zarr", progress=False)
 
 
 def test_memory_bounds_the_chunk(tmp_path):

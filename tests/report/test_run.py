@@ -115,6 +115,20 @@ def test_values_come_back(tmp_path, values, dtype):
     np.testing.assert_array_equal(back.values, values)
 
 
+def test_text_that_netcdf_lacks_comes_back(tmp_path):
+    names = np.array(["\udcff", "nul\0", "a\0b", "repsim.escaped:", "line\nline", ""], dtype=object)
+    result = xr.Dataset({"x": ("layer", np.arange(6.0))}, {"layer": names})
+    result.attrs = {"model": "net\0", "dataset": "\ud800 ok"}
+    result.x.attrs = {"long_name": 'repsim.escaped:"a'}
+    path = save_result(tmp_path, "result", result)
+    xr.testing.assert_identical(load_results(tmp_path)["result"], result)
+    with xr.open_dataset(path, engine="scipy") as file:
+        assert file.layer.values[1:4:2].tolist() == [
+            'repsim.escaped:"nul\\u0000"',
+            'repsim.escaped:"repsim.escaped:"',
+        ]
+
+
 def test_other_programs_read_the_file(tmp_path):
     path = save_result(tmp_path, "result", compared())
     with xr.open_dataset(path, engine="scipy") as file:

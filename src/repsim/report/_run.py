@@ -12,14 +12,11 @@ import xarray as xr
 
 from repsim._errors import InputError, StateError
 from repsim.results import UnstorableError, decode, encode
-from repsim.storage import write_whole
+from repsim.storage import LONGEST, safe_name, write_whole
 
 __all__ = ["load_results", "save_result"]
 
 SUFFIX = ".nc"
-LONGEST = 200
-"""The most bytes of a file name, with room for the suffix used while writing."""
-
 UNNAMED = "value"
 """The variable of a DataArray that has no name."""
 
@@ -179,10 +176,7 @@ def _file_name(name: str) -> str:
             f"save_result: name must be a text that is not empty.\n  name: {name!r}\n"
             "  Call the result what the report should call it, such as 'ViT with CNN'."
         )
-    safe = "".join(
-        char if char.isalnum() or char in " _-+=@,()[]" or (char == "." and i) else _quoted(char)
-        for i, char in enumerate(name)
-    )
+    safe = safe_name(name)
     if len(safe.encode()) > LONGEST:
         raise InputError(
             f"save_result: name is too long for a file.\n"
@@ -190,7 +184,3 @@ def _file_name(name: str) -> str:
             "  Shorten it; attributes of the result have room for the rest."
         )
     return safe
-
-
-def _quoted(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode())

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,9 @@ __all__ = ["UnstorableError", "decode", "encode"]
 MARKER = "repsim_result_sha256"
 FORMAT = "repsim.result/2"
 VALUE = re.compile(rb"repsim\.result/2 saved (\d{20}) sha256 ([0-9a-f]{64})")
+
+ESCAPED = "repsim.escaped:"
+"""Before a text, as JSON, that has NUL or half of a surrogate pair: NetCDF has neither."""
 
 INT32 = np.iinfo(np.int32)
 
@@ -55,8 +60,8 @@ def encode(dataset: xarray.Dataset, saved: int) -> bytes:
     mark = f"{FORMAT} saved {saved:020d} sha256 "
     blank = mark + 64 * "0"
     # First among the attributes, so no text of the result precedes it.
-    marked = dataset.assign_attrs()
-    marked.attrs = {MARKER: blank, **dataset.attrs}
+    marked = _each_text(dataset, _escaped)
+    marked.attrs = {MARKER: blank, **marked.attrs}
     try:
         data = bytes(marked.to_netcdf(None, engine="scipy"))
         data = data.replace(blank.encode(), (mark + _digest(data)).encode(), 1)
@@ -112,10 +117,33 @@ def decode(data: bytes) -> tuple[xarray.Dataset, int | None]:
         attrs.update({name: _plain(value) for name, value in attrs.items()})
     if saved is not None:
         del dataset.attrs[MARKER]
+        dataset = _each_text(dataset, _unescaped)
         for name, variable in dataset.variables.items():
             if variable.dtype == np.int32:  # results have integers of 64 bits
                 dataset[name] = dataset[name].astype(np.int64)
     return dataset, saved
+
+
+def _each_text(dataset: xarray.Dataset, change: Callable[[str], str]) -> xarray.Dataset:
+    """Return a copy with every text of variables and attributes changed."""
+    dataset = dataset.copy()
+    for name, variable in dataset.variables.items():
+        texts = variable.values
+        if variable.dtype.kind in "OU" and any(change(each) != each for each in texts.flat):
+            changed = np.array([change(str(each)) for each in texts.flat], dtype=object)
+            dataset[name] = (variable.dims, changed.reshape(texts.shape), variable.attrs)
+    for _, attrs in _attributes(dataset):
+        attrs.update({k: change(text) for k, text in attrs.items() if isinstance(text, str)})
+    return dataset
+
+
+def _escaped(text: str) -> str:
+    odd = "\0" in text or any("\ud800" <= char <= "\udfff" for char in text)
+    return ESCAPED + json.dumps(text) if odd or text.startswith(ESCAPED) else text
+
+
+def _unescaped(text: str) -> str:
+    return str(json.loads(text.removeprefix(ESCAPED))) if text.startswith(ESCAPED) else text
 
 
 def _digest(data: bytes) -> str:
@@ -153,8 +181,6 @@ def _check(dataset: xarray.Dataset) -> None:
             reason = _unstorable(array)
             if (array.dtype.kind in "OUb" and not text) or array.ndim > 1:
                 reason = f"a {type(value).__name__}: {value!r}"
-            if text and value.endswith("\0"):
-                reason = "text that ends in NUL"
             if reason:
                 raise UnstorableError(
                     f"attribute {name!r}{owner}",

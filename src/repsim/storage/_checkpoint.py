@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -112,6 +113,9 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except OSError as error:
+            # A damaged archive sends its reader to places before the file.
+            if error.errno in (None, errno.EINVAL):
+                raise self._refused(f"damaged, or not a checkpoint: {error}") from error
             raise CheckpointError(
                 f"{self.operation}: the checkpoint cannot be read.\n"
                 f"  {self.path}: {error.strerror or error}\n"

@@ -6,9 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from repsim.storage._atomic import sync_file, sync_folder
 
-__all__ = ["SAMPLE", "absent_chunk", "make_array", "sync_chunk"]
+__all__ = ["SAMPLE", "absent_chunk", "make_array", "sync_chunk", "unlike"]
 
 SAMPLE = "sample"
 """The dimension of the samples, and the array of their ids."""
@@ -17,7 +19,10 @@ SAMPLE = "sample"
 def make_array(
     group: Any, name: str, rows: int, shape: tuple[int, ...], dtype: str, chunk: int
 ) -> Any:
-    """Create the array of a layer, (rows, *shape), in chunks of `chunk` rows."""
+    """Create the array of a layer, (rows, *shape), in chunks of `chunk` rows.
+
+    An array of this name, which holds no row that counts, is replaced.
+    """
     from zarr.codecs import Crc32cCodec
 
     return group.create_array(
@@ -25,6 +30,7 @@ def make_array(
         shape=(rows, *shape),
         chunks=(chunk, *shape),
         dtype=dtype,
+        overwrite=True,
         # A checksum makes a damaged chunk an error. No compression: activations hardly compress.
         compressors=[Crc32cCodec()],
         chunk_key_encoding={"name": "default", "separator": "."},
@@ -38,12 +44,28 @@ def sync_chunk(array: Any, folder: Path, index: int) -> None:
     sync_folder(folder)
 
 
-def absent_chunk(array: Any, folder: Path, rows: int) -> str | None:
+def unlike(array: Any, rows: int, shape: tuple[int, ...], dtype: str, chunk: int) -> str | None:
+    """Return in what an array differs from the array that was made; None if in nothing."""
+    from zarr.codecs import Crc32cCodec
+
+    kind = "str" if array.dtype.kind in "OT" else np.dtype(array.dtype).name
+    for what, found, made in (
+        ("dtype", kind, dtype if dtype == "str" else np.dtype(dtype).name),
+        ("row", tuple(array.shape[1:]), tuple(shape)),
+        ("chunk", tuple(array.chunks), (chunk, *shape)),
+        ("checksum", [type(each) for each in array.compressors], [Crc32cCodec]),
+    ):
+        if found != made:
+            return f"its {what} is {found}, not {made}"
+    return f"it has {array.shape[0]} rows, not {rows}" if array.shape[0] < rows else None
+
+
+def absent_chunk(array: Any, folder: Path, stop: int, start: int = 0) -> str | None:
     """Describe the first chunk of these rows that is missing or truncated; None if none is."""
     size = None
     if array.dtype.kind in "fiub":
         size = math.prod(array.chunks) * array.dtype.itemsize + 4  # and a checksum
-    for index in range(-(-rows // array.chunks[0])):
+    for index in range(start // array.chunks[0], -(-stop // array.chunks[0])):
         file = _file(array, folder, index)
         if not file.exists():
             return f"{file.relative_to(folder.parent)} is missing"

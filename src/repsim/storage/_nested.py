@@ -32,7 +32,7 @@ def to_arrays(state: Any) -> dict[str, Any]:
             arrays[name] = value
             return {_ARRAY: name}
         if isinstance(value, Mapping):
-            return {str(key): without(each) for key, each in value.items()}
+            return {_key(str(key)): without(each) for key, each in value.items()}
         if isinstance(value, list | tuple):
             return [without(each) for each in value]
         return value.item() if isinstance(value, np.generic) else value
@@ -45,6 +45,13 @@ def from_arrays(arrays: Mapping[str, Any]) -> Any:
     """Return the nested state that :func:`to_arrays` flattened."""
 
     def whole(value: dict[str, Any]) -> Any:
-        return arrays[value[_ARRAY]] if value.keys() == {_ARRAY} else value
+        if value.keys() == {_ARRAY}:
+            return arrays[value[_ARRAY]]
+        return {key[:-1] if key.startswith(_ARRAY) else key: each for key, each in value.items()}
 
     return json.loads(arrays[_REST].tobytes(), object_hook=whole)
+
+
+def _key(key: str) -> str:
+    """Lengthen a key that could be taken for the mark of an array."""
+    return key + "_" if key.startswith(_ARRAY) else key

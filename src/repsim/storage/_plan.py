@@ -51,11 +51,11 @@ def plan_of(
         A layer has a name that the store uses, or one row takes more than the memory.
     """
     for name in layers:
-        if name in (SAMPLE, *coords) or "/" in name:
-            used = "".join(f", {each!r} is a coordinate" for each in coords)
+        if name in (SAMPLE, *coords):
+            used = "".join(f", and {each!r} is a coordinate" for each in coords)
             raise InputError(
                 f"{operation}: a layer cannot be stored under the name {name!r}.\n"
-                f"  In a store {SAMPLE!r} are the ids of the samples{used}, and '/' makes folders\n"
+                f"  In a store {SAMPLE!r} are the ids of the samples{used}\n"
                 f"  Leave it out of layers=, or rename the module."
             )
     both = [*layers.values(), *coords.values()]

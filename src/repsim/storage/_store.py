@@ -14,11 +14,13 @@ import numpy as np
 from repsim._errors import CheckpointError, RepsimError, StateError
 from repsim.storage._atomic import differences
 from repsim.storage._checkpoint import EVERY_SECONDS
-from repsim.storage._chunks import SAMPLE, absent_chunk, make_array, sync_chunk
+from repsim.storage._chunks import SAMPLE, absent_chunk, make_array, sync_chunk, unlike
 from repsim.storage._interrupts import uninterrupted
 from repsim.storage._journal import Journal
+from repsim.storage._names import folders_of
 from repsim.storage._plan import columns_of, plan_of
-from repsim.storage._stored import FORMAT, journal_of
+from repsim.storage._rows import damaged, reading
+from repsim.storage._stored import FORMAT, group_of, journal_of, sealed
 
 __all__ = ["ActivationStore", "StoredBatch"]
 
@@ -86,7 +88,9 @@ class ActivationStore:
         self.part: str | None = None
         self._memory = memory
         self._pending: list[StoredBatch] = []
-        self._coords: dict[str, Any] = {}
+        self._group: Any = None
+        self._plan: Mapping[str, Any] = {"layers": {}}
+        self._folders: dict[str, Path] = {}
         self._arrays: dict[str, Any] = {}
         self._gathered: dict[str, Values] = {}
         self._filled = 0  # rows of the current chunk, including those on disk
@@ -119,8 +123,7 @@ class ActivationStore:
             self._journal.restart()
         if not entries:
             self._journal.add({"format": FORMAT, "fingerprint": fingerprint})
-            with self._writing():
-                self._group("w")
+            self._create()
             return
         first = entries[0]
         if first.get("format") != FORMAT:
@@ -133,55 +136,55 @@ class ActivationStore:
             self.batches += [StoredBatch(*batch) for batch in entry.get("batches", [])]
             self.part = entry.get("part")
         if plan is None:
-            with self._writing():
-                self._group("w")
+            self._create()
             return
         for partial in self.path.glob("*/*.partial"):  # the remains of a chunk after a kill
             partial.unlink()
         self._chunk = plan["chunk"]
-        with self._reading(), self._writing():
-            self._open(plan)
-            start = self.n_rows - self.n_rows % self._chunk
-            self._filled = self.n_rows - start
-            if self._filled:
-                for name, array in self._arrays.items():
+        self._open(plan)
+        start = self.n_rows - self.n_rows % self._chunk
+        self._filled = self.n_rows - start
+        if self._filled:
+            for name, array in self._arrays.items():
+                with reading(self.operation, self.path, name):
                     self._gathered[name][: self._filled] = array[start : self.n_rows]
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Turn errors of Zarr about an unreadable store into a StateError."""
-        try:
-            yield
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, RepsimError):
-                raise
-            raise self._refused(f"damaged: {error}") from error
-
-    def _group(self, mode: str) -> Any:
+    def _create(self) -> None:
+        """Create an empty group, in place of one without rows that count."""
         import zarr
 
-        return zarr.open_group(str(self.path), mode=mode, zarr_format=3)  # type: ignore[arg-type]
+        with self._writing():
+            zarr.create_group(str(self.path), overwrite=True, zarr_format=3, attributes=sealed({}))
 
     def _open(self, plan: Mapping[str, Any]) -> None:
         """Open the arrays, and create those that a kill prevented."""
-        import zarr
-
-        group = self._group("a")
-        self._coords = {name: plan[name] for name in ("coords", "masked") if name in plan}
-        for name, (shape, dtype) in columns_of(plan).items():
-            # All chunks are written, even those of zeros, so a missing chunk is damage.
-            with zarr.config.set({"array.write_empty_chunks": True}):
-                if name in group or self.n_rows:
-                    self._arrays[name] = group[name]
-                else:
-                    rows = FIRST_CHUNKS * self._chunk
-                    self._arrays[name] = make_array(group, name, rows, shape, dtype, self._chunk)
-            if absent := absent_chunk(self._arrays[name], self.path / name, self.n_rows):
-                raise self._refused(f"damaged: {absent}")
+        with reading(self.operation, self.path), self._writing():
+            self._group = group_of(self.operation, self.path, "a")
+        self._plan, columns = plan, columns_of(plan)
+        self._folders = {name: self.path / each for name, each in folders_of(columns).items()}
+        for name, (shape, dtype) in columns.items():
+            row, folder = tuple(shape), self._folders[name]
+            with reading(self.operation, self.path, name), self._writing():
+                self._arrays[name] = self._array(folder.name, row, dtype)
+            if absent := absent_chunk(self._arrays[name], folder, self.n_rows):
+                raise damaged(self.operation, self.path, name, absent)
             kind = object if dtype == "str" else np.dtype(dtype)
-            self._gathered[name] = np.zeros((self._chunk, *shape), dtype=kind)
+            self._gathered[name] = np.zeros((self._chunk, *row), dtype=kind)
             if dtype == "str":
                 self._gathered[name][:] = ""
+
+    def _array(self, folder: str, row: tuple[int, ...], dtype: str) -> Any:
+        import zarr
+
+        # All chunks are written, even those of zeros, so a missing chunk is damage.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            if not self.n_rows:
+                rows = FIRST_CHUNKS * self._chunk
+                return make_array(self._group, folder, rows, row, dtype, self._chunk)
+            array = self._group[folder]
+            if other := unlike(array, self.n_rows, row, dtype, self._chunk):
+                raise ValueError(other)
+            return array
 
     # -- adding rows -----------------------------------------------------------------------------
 
@@ -220,8 +223,7 @@ class ActivationStore:
             return
         self._chunk = entry["chunk"]
         self._journal.add(entry)
-        with self._writing():
-            self._open(entry)
+        self._open(entry)
 
     def append(
         self,
@@ -302,7 +304,7 @@ class ActivationStore:
             if array.shape[0] < stop:
                 array.resize((max(stop, 2 * array.shape[0]), *array.shape[1:]))
             array[start:stop] = self._gathered[name][: stop - start]
-            sync_chunk(array, self.path / name, index)
+            sync_chunk(array, self._folders[name], index)
 
     def finish(self, attrs: Mapping[str, Any]) -> None:
         """Save, cut the arrays to their rows, and write the attributes of the store."""
@@ -311,10 +313,9 @@ class ActivationStore:
             for array in self._arrays.values():
                 if array.shape[0] != self.n_rows:
                     array.resize((self.n_rows, *array.shape[1:]))
-            others = {SAMPLE, *self._coords.get("coords", ())}
-            layers = [name for name in self._arrays if name not in others]
+            layers = list(self._plan["layers"])
             attrs = {**attrs, "layers": layers, "n_samples": self.n_rows, "format": FORMAT}
-            self._group("a").attrs.update({**attrs, **self._coords})
+            self._group.attrs.update(sealed({**attrs, "plan": self._plan}))
 
     def close(self) -> None:
         """Close the store and release its lock; unsaved rows are dropped."""

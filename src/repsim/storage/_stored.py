@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from repsim._errors import CheckpointError, InputError, StateError
-from repsim.storage._chunks import SAMPLE, absent_chunk
+from repsim._errors import InputError, StateError
+from repsim.storage._chunks import SAMPLE, absent_chunk, unlike
 from repsim.storage._journal import read_journal
+from repsim.storage._names import folders_of
+from repsim.storage._plan import columns_of
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["FORMAT", "journal_of", "open_activations"]
+__all__ = ["FORMAT", "group_of", "journal_of", "open_activations", "sealed"]
 
-FORMAT = "repsim.activations/1"
+FORMAT = "repsim.activations/2"
+
+SEAL = "repsim_attributes_sha256"
+"""The attribute of a store with the checksum of all others."""
 
 
 def open_activations(path: str | PathLike[str], *, transform: str | None = None) -> xarray.Dataset:
@@ -57,7 +65,8 @@ def open_activations(path: str | PathLike[str], *, transform: str | None = None)
     Raises
     ------
     StateError
-        There is no store of activations, or it or its journal is damaged.
+        There is no store of activations, or it or its journal is damaged; the message names the
+        store and the layer. Reading values raises it too, because each chunk has a checksum.
     CheckpointError
         It cannot be read.
 
@@ -65,8 +74,6 @@ def open_activations(path: str | PathLike[str], *, transform: str | None = None)
     ----------
     Zarr, version 3: https://zarr-specs.readthedocs.io; any reader of Zarr 3 opens the store.
     """
-    import xarray
-
     from repsim.storage._pooled import POOLED
 
     if transform is not None and transform not in POOLED:
@@ -78,54 +85,63 @@ def open_activations(path: str | PathLike[str], *, transform: str | None = None)
     operation, folder = "open_activations", Path(fspath(path))
     journal = journal_of(folder)
     entries = read_journal(journal, operation=operation) if journal.exists() else []
-    try:
-        stored = xarray.open_dataset(
-            folder, engine="zarr", consolidated=False, chunks=None, cache=False
-        )
-    except FileNotFoundError as error:
+    if not folder.is_dir():
         raise StateError(
             f"{operation}: there is no store of activations here.\n  {folder}\n"
             f"  Pass what was out= in repsim.extract."
-        ) from error
-    except OSError as error:
-        raise CheckpointError(
-            f"{operation}: the store cannot be read.\n  {folder}: {error.strerror or error}\n"
-            f"  Check its permissions."
-        ) from error
+        )
+    group = group_of(operation, folder, "r")
+    attrs = dict(group.attrs)
     plan = next((entry for entry in entries if "layers" in entry), None)
     rows = next((entry["rows"] for entry in reversed(entries) if "rows" in entry), 0)
-    if plan is None and stored.attrs.get("format") != FORMAT:
+    made = entries[0].get("format") if entries else attrs.get("format")
+    if made != FORMAT or (plan is None and "plan" not in attrs):
         raise StateError(
             f"{operation}: this is no store of activations, or one without a batch.\n"
-            f"  {folder}: {len(stored.data_vars)} variables, no journal with rows beside it\n"
+            f"  {folder}: of format {made!r}, expected {FORMAT!r}; "
+            f"{'no journal' if plan is None else 'a journal'} with rows beside it\n"
             f"  Pass what was out= in repsim.extract."
         )
-    layers = list(plan["layers"]) if plan else stored.attrs["layers"]
-    rows = rows if plan else stored.attrs["n_samples"]
-    import zarr
-
-    group = zarr.open_group(str(folder), mode="r")
-    source = plan or stored.attrs
-    coords, masked = list(source.get("coords", {})), dict(source.get("masked", {}))
-    for name in (*layers, *coords, SAMPLE):
-        # Zarr reads zeros for a missing chunk.
-        if absent := absent_chunk(group[name], folder / name, rows):
-            raise StateError(
-                f"{operation}: the store is damaged.\n  {folder}: {absent}\n"
-                f"  Restore it from a copy; or delete it and {journal.name}, and extract again."
-            )
-    stored.attrs = {k: v for k, v in stored.attrs.items() if k not in ("coords", "masked")}
-    stored = stored.set_coords(coords)[[*layers, *coords]].isel({SAMPLE: slice(0, rows)})
-    return _with_masks(stored, masked, transform)
+    if plan is None:
+        plan, rows = attrs["plan"], attrs["n_samples"]
+    stored = _dataset(operation, folder, group, plan, rows)
+    stored.attrs = {k: v for k, v in attrs.items() if k not in (SEAL, "plan")}
+    return stored if transform is None else _pooled(stored, plan.get("masked", {}), transform)
 
 
-def _with_masks(
-    stored: xarray.Dataset, masked: dict[str, str], transform: str | None
+def _dataset(
+    operation: str, folder: Path, group: Any, plan: Mapping[str, Any], rows: int
 ) -> xarray.Dataset:
-    """Give masked layers the dimension of their mask, or reduce their real tokens."""
-    if transform is None:
-        names = {f"{name}[1]": _token_dim(mask) for name, mask in masked.items()}
-        return stored.rename({**names, **{f"{m}[1]": _token_dim(m) for m in masked.values()}})
+    """Return the layers and coordinates of a store, which are read on access."""
+    import xarray
+    from xarray.core import indexing
+
+    from repsim.storage._rows import StoredRows, damaged, reading
+
+    masked = plan.get("masked", {})
+    variables, columns = {}, columns_of(plan)
+    for name, place in folders_of(columns).items():
+        shape, dtype = columns[name]
+        with reading(operation, folder, name):
+            array = group[place]
+            why = unlike(array, rows, tuple(shape), dtype, plan["chunk"])
+            # Zarr reads zeros for a missing chunk.
+            why = why or absent_chunk(array, folder / place, rows)
+            if why:
+                raise damaged(operation, folder, name, why)
+        dims = [SAMPLE, *(f"{name}[{axis}]" for axis in range(1, len(shape) + 1))]
+        if mask := name if name in masked.values() else masked.get(name):
+            dims[1] = _token_dim(mask)
+        values: Any = indexing.LazilyIndexedArray(
+            StoredRows(array, rows, folder, folder / place, name)
+        )
+        variables[name] = xarray.Variable(dims, indexing.CopyOnWriteArray(values))
+    coords = {name: variables.pop(name) for name in (SAMPLE, *plan.get("coords", ()))}
+    return xarray.Dataset(variables, coords)
+
+
+def _pooled(stored: xarray.Dataset, masked: dict[str, str], transform: str) -> xarray.Dataset:
+    """Reduce the real tokens of masked layers to one vector."""
     import xarray
     from xarray.core import indexing
 
@@ -146,3 +162,25 @@ def _token_dim(mask: str) -> str:
 def journal_of(path: Path) -> Path:
     """Return the path of the journal of a store: beside it, so the store remains plain Zarr."""
     return path.with_name(path.name + ".journal")
+
+
+def group_of(operation: str, path: Path, mode: Literal["r", "a"]) -> Any:
+    """Return the Zarr group of a store, after checking its attributes."""
+    import zarr
+
+    from repsim.storage._rows import damaged, reading
+
+    with reading(operation, path):
+        group = zarr.open_group(str(path), mode="r" if mode == "r" else "r+", zarr_format=3)
+        attrs = dict(group.attrs)
+    ours = mode == "a" or journal_of(path).exists() or attrs.get("format") == FORMAT
+    if (ours or SEAL in attrs) and sealed(attrs) != attrs:
+        raise damaged(operation, path, None, "the checksum of zarr.json does not fit")
+    return group
+
+
+def sealed(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a group with their checksum."""
+    attrs = {name: value for name, value in attrs.items() if name != SEAL}
+    text = json.dumps(attrs, sort_keys=True)
+    return {**attrs, SEAL: hashlib.sha256(text.encode()).hexdigest()}
