@@ -315,7 +315,8 @@ class ActivationStore:
                     array.resize((self.n_rows, *array.shape[1:]))
             layers = list(self._plan["layers"])
             attrs = {**attrs, "layers": layers, "n_samples": self.n_rows, "format": FORMAT}
-            self._group.attrs.update(sealed({**attrs, "plan": self._plan}))
+            # Not attrs.update, which writes the file once for every attribute.
+            self._group.update_attributes(sealed({**attrs, "plan": self._plan}))
 
     def close(self) -> None:
         """Close the store and release its lock; unsaved rows are dropped."""
