@@ -18,4 +18,6 @@ class Package:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-timm, torchvision, transformers = map(Package, ("timm", "torchvision", "transformers"))
+diffusers, timm, torchvision, transformers = map(
+    Package, ("diffusers", "timm", "torchvision", "transformers")
+)

@@ -76,13 +76,15 @@ def transcripts(seed: int, fill: int) -> Batch:
 
 
 def noisy(seed: int, fill: int) -> Batch:
-    steps = torch.arange(N) * 10.0
-    return {"sample": images(seed, fill)["pixel_values"], "timesteps": steps}
+    x = images(seed, fill)["pixel_values"]
+    return {"hidden_states": x, "timestep": torch.arange(N), "class_labels": torch.arange(N) % 10}
 
 
 def prompts(seed: int, fill: int) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    return {**noisy(seed, fill), "context": torch.randn(N, 5, 8, generator=generator)}
+    text = torch.randn(N, 5, 8, generator=generator)
+    x = images(seed, fill)["pixel_values"][:, :, ::2, ::2]
+    return {"sample": x, "timestep": torch.arange(N), "encoder_hidden_states": text}
 
 
 def every_second(batch: Batch) -> torch.Tensor:

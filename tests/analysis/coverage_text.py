@@ -48,7 +48,6 @@ REASONS = {  # what an error says, and what the table says of it
     "the grid of layer": "refused: no grid",
     "this takes tokens": "refused: maps",
     "has other positions than the other layers": "refused: sizes differ",
-    "is left out": "partly ²",
 }
 
 quiet = {"progress": False}
@@ -133,9 +132,9 @@ FAMILIES: dict[str, Family] = {
         {"grid": (1, 14), **SEQUENCE},
     ),
     "denoising U-Net": Family(
-        models.UNet, ("down_blocks.[01]", "mid_block", "up_blocks.[01]"), prompts
+        models.unet, ("down_blocks.[01]", "mid_block", "up_blocks.[01]"), prompts
     ),
-    "DiT": Family(models.DiT, ("blocks.[01]",), noisy),
+    "DiT": Family(models.dit, ("transformer_blocks.[01]",), noisy),
 }
 
 

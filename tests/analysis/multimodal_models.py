@@ -1,8 +1,7 @@
 """Small models of text, speech and images together, with random weights, and batches for them.
 
-transformers has most of these families. The last three are written out: a model in the manner of
-TransformerLens, a denoising U-Net and a diffusion transformer, each with the mechanism that makes
-its family special.
+transformers and diffusers have these families. One is written out: a model in the manner of
+TransformerLens, with weights per head and a hook on every tensor.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from packages import transformers
+from packages import diffusers, transformers
 
 VOCABULARY = 50
 SIZES = {"d_model": 32, "num_attention_heads": 4, "vocab_size": VOCABULARY}
@@ -143,98 +142,31 @@ class Hooked(nn.Module):
         return self.ln_final(x)
 
 
-def timestep(t: Tensor, width: int) -> Tensor:
-    """Sines and cosines of a timestep."""
-    angles = t[:, None] * torch.exp(-torch.arange(0, width, 2) / 4)
-    return torch.cat([angles.sin(), angles.cos()], 1)
+def unet() -> nn.Module:
+    """A denoising U-Net with cross-attention to a text, as in latent diffusion."""
+    return diffusers.UNet2DConditionModel(
+        sample_size=16,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(24, 48),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    ).eval()
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions with the timestep between them, and a skip."""
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(4, width), nn.GroupNorm(4, out)
-        self.conv1, self.conv2 = (nn.Conv2d(c, out, 3, padding=1) for c in (width, out))
-        self.time = nn.Linear(16, out)
-        self.shortcut = nn.Identity() if width == out else nn.Conv2d(width, out, 1)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        h = self.conv1(functional.silu(self.norm1(x))) + self.time(t)[:, :, None, None]
-        return self.shortcut(x) + self.conv2(functional.silu(self.norm2(h)))
-
-
-class CrossBlock(nn.Module):
-    """Attention among the positions of a map, then from these to a text."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(4, width)
-        self.attn1, self.attn2 = (
-            nn.MultiheadAttention(width, 4, batch_first=True, kdim=k, vdim=k) for k in (width, 8)
-        )
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
-        a = self.norm1(tokens)
-        tokens = tokens + self.attn1(a, a, a, need_weights=False)[0]
-        tokens = tokens + self.attn2(self.norm2(tokens), context, context, need_weights=False)[0]
-        return x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
-
-
-class UNet(nn.Module):
-    """A denoising U-Net: down, middle with attention, up with the skips of the way down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv_in, self.conv_out = nn.Conv2d(3, 24, 3, padding=1), nn.Conv2d(24, 3, 1)
-        self.down_blocks = nn.ModuleList([ResidualBlock(24, 24), ResidualBlock(24, 48)])
-        self.downsample = nn.Conv2d(24, 24, 3, stride=2, padding=1)
-        self.mid_block = CrossBlock(48)
-        self.up_blocks = nn.ModuleList([ResidualBlock(72, 24), ResidualBlock(48, 24)])
-
-    def forward(self, sample: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        t = timestep(timesteps, 16)
-        wide = self.down_blocks[0](self.conv_in(sample), t)
-        small = self.downsample(wide)
-        x = self.mid_block(self.down_blocks[1](small, t), context)
-        x = self.up_blocks[0](torch.cat([x, small], 1), t)
-        x = functional.interpolate(x, scale_factor=2)
-        return self.conv_out(self.up_blocks[1](torch.cat([x, wide], 1), t))
-
-
-class DiTBlock(nn.Module):
-    """A block whose norms and branches are scaled by the timestep: adaLN-Zero."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = (nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
-        self.attn = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 48), nn.GELU(), nn.Linear(48, width))
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        a, b, gate, d, e, gate2 = self.adaLN_modulation(c)[:, None].chunk(6, -1)
-        h = self.norm1(x) * (1 + b) + a
-        x = x + gate * self.attn(h, h, h, need_weights=False)[0]
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + e) + d)
-
-
-class DiT(nn.Module):
-    """A diffusion transformer over the patches of a noisy image."""
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        self.x_embedder = nn.Conv2d(3, width, 8, stride=8)
-        self.pos_embed = nn.Parameter(torch.randn(1, 16, width) / 4)
-        self.t_embedder = nn.Linear(16, width)
-        self.blocks = nn.ModuleList(DiTBlock(width) for _ in range(2))
-        self.final_layer = nn.Linear(width, 3 * 64)
-
-    def forward(self, sample: Tensor, timesteps: Tensor) -> Tensor:
-        x = self.x_embedder(sample).flatten(2).transpose(1, 2) + self.pos_embed
-        c = self.t_embedder(timestep(timesteps, 16))
-        for block in self.blocks:
-            x = block(x, c)
-        return self.final_layer(x)
+def dit() -> nn.Module:
+    """A diffusion transformer, whose norms and branches are scaled by timestep and class."""
+    return diffusers.DiTTransformer2DModel(
+        num_attention_heads=4,
+        attention_head_dim=8,
+        in_channels=3,
+        num_layers=2,
+        sample_size=32,
+        patch_size=8,
+        num_embeds_ada_norm=10,
+        norm_num_groups=8,
+    ).eval()
