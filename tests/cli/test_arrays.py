@@ -139,6 +139,12 @@ def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays):
         assert "Traceback" not in ran.err
 
 
+def test_an_unknown_estimator_is_a_wrong_argument(repsim_command, arrays):
+    ran = repsim_command("measure", "x.npy", "y.npy", "--estimator", "nope")
+    assert ran.code == 2
+    assert "'unbiased', 'biased'" in ran.err
+
+
 def test_debug_shows_where(repsim_command, arrays):
     ran = repsim_command("measure", "x.npy", "missing.npy", "--debug")
     assert ran.code == 2

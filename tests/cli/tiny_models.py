@@ -170,3 +170,44 @@ def changing() -> nn.Module:
     with torch.no_grad():
         model[0].weight.mul_(float(os.environ.get("FACTOR", 1)))
     return model
+
+
+NAMES = ("\x1b]0;X\x07\x1b[31mred", "line\nline", "\udcff", "\u202eright", "caf\u00e9", "\x7f\x9b")
+
+
+class Strange(nn.Module):
+    """Layers whose names a terminal would obey."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in NAMES:
+            self._modules[name] = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self._modules.values():
+            x = layer(x)
+        return x
+
+
+def strange() -> nn.Module:
+    return Strange()
+
+
+def constant() -> nn.Module:
+    """A layer without variance, with a name that a terminal would obey."""
+    model = Strange()
+    nn.init.zeros_(model._modules[NAMES[0]].weight)
+    return model
+
+
+def ending() -> nn.Module:
+    raise SystemExit(7)
+
+
+class Ending(Strange):
+    def forward(self, x: Tensor) -> Tensor:
+        raise SystemExit
+
+
+def ending_late() -> nn.Module:
+    return Ending()

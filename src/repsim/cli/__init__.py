@@ -5,6 +5,7 @@ Importing this loads neither torch nor typer; a command imports what it needs wh
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -42,12 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    with _terminated_as_interrupted():
+    with _terminated_as_interrupted(), _any_encoding():
         try:
             app(args=None if argv is None else list(argv), prog_name="repsim")
         except SystemExit as end:
             return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
+
+
+@contextmanager
+def _any_encoding() -> Iterator[None]:
+    """Escape characters that the encoding of the terminal lacks, such as é in ASCII."""
+    streams = [each for each in (sys.stdout, sys.stderr) if isinstance(each, io.TextIOWrapper)]
+    before = [each.errors for each in streams]
+    for each in streams:
+        each.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for each, errors in zip(streams, before, strict=True):
+            each.reconfigure(errors=errors)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from repsim._version import __version__
-from repsim.cli._outcome import reporting
+from repsim.cli._outcome import escape_usage, reporting
 from repsim.cli._session import Session
 from repsim.cli.commands._analyse import analyse
 from repsim.cli.commands._attention import attention
@@ -26,7 +26,11 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.obj = Session(list(args))
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            escape_usage(error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         session: Session = ctx.obj

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -12,9 +11,19 @@ from contextlib import contextmanager
 import typer
 
 from repsim._errors import RepsimError, RepsimWarning
+from repsim._shown import shown_lines
 from repsim.cli._session import Session
 
-__all__ = ["FAILED", "INTERRUPTED", "USAGE", "DataError", "Interrupted", "UsageError", "reporting"]
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "USAGE",
+    "DataError",
+    "Interrupted",
+    "UsageError",
+    "escape_usage",
+    "reporting",
+]
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -46,11 +55,18 @@ def reporting(session: Session) -> Iterator[None]:
         except (KeyboardInterrupt, Interrupted) as end:
             session.note(_interrupted(session, str(end)))
             raise typer.Exit(INTERRUPTED) from end
+        except SystemExit as end:  # of a model or its package: typer ends by errors of its own
+            session.note(
+                f"error: the code of a model ended the program with SystemExit({end.code!r}).\n"
+                f"  Remove the call of exit or sys.exit from it."
+            )
+            raise typer.Exit(FAILED) from end
         except Exception as error:
             if _is_typers(error):
+                escape_usage(error)
                 raise
             if session.debug:
-                traceback.print_exc(file=sys.stderr)
+                session.note(_indented("".join(traceback.format_exception(error)).rstrip()))
             session.note(f"error: {_message(error)}")
             raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED) from error
 
@@ -79,4 +95,16 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}{notes}"
-    return f"{type(error).__name__}: {error}{notes}\n  --debug shows where."
+    return f"{type(error).__name__}: {_indented(str(error))}{notes}\n  --debug shows where."
+
+
+def escape_usage(error: Exception) -> None:
+    """Escape what was typed in an error of typer, which typer writes itself."""
+    for name in ("message", "option_name", "param_hint"):
+        if isinstance(text := getattr(error, name, None), str):
+            setattr(error, name, shown_lines(_indented(text)))
+
+
+def _indented(text: str) -> str:
+    """Return a text of other packages with its lines indented as ours are."""
+    return "\n  ".join(text.splitlines())

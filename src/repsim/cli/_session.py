@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from repsim._shown import shown, shown_lines
+
 __all__ = ["Session", "plain"]
 
 WIDE = 160
@@ -62,32 +64,40 @@ class Session:
         self._stack.close()
 
     def note(self, text: str) -> None:
-        """Write a message to standard error, above a progress bar if there is one."""
+        """Write a message to standard error, above a progress bar if there is one.
+
+        Lines after the first begin with two spaces; other line breaks belong to names.
+        """
         from tqdm import tqdm  # not for --help, because it takes a moment to import
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(shown_lines(text), file=sys.stderr)
 
     def emit(self, value: Any) -> None:
         """Write the result as JSON."""
-        print(json.dumps(plain(value), allow_nan=False), file=self._json_to or sys.stdout)
+        text = json.dumps(plain(value), allow_nan=False).replace("\x7f", "\\u007f")
+        print(text, file=self._json_to or sys.stdout)
 
     def line(self, text: str) -> None:
         """Write a line of text of the result."""
-        print(text)
+        print(shown(text))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write a table of the result, numbers aligned right and names left."""
         table = Table()
         for at, column in enumerate(columns):
             numeric = bool(rows) and all(isinstance(row[at], int | float) for row in rows)
-            table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+            table.add_column(
+                Text(shown(column)), justify="right" if numeric else "left", overflow="fold"
+            )
         for row in rows:
-            table.add_row(*(Text(_cell(value)) for value in row))
+            table.add_row(*(Text(shown(_cell(value))) for value in row))
         # Made here because standard output may have been replaced before.
         console = Console()
         if not console.is_terminal:
             console.width = WIDE
-        console.print(Text(title))  # not the title of the table, which would wrap at its width
+        console.print(
+            Text(shown(title))
+        )  # not the title of the table, which would wrap at its width
         console.print(table)
 
 

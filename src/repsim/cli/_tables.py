@@ -34,6 +34,7 @@ def show_result(session: Session, dataset: Any) -> None:
     """Show the table of the kind of a result; show an unknown kind as xarray does."""
     kind = kind_of(dataset)
     if kind is None:
-        session.line(str(dataset))
+        for line in str(dataset).splitlines():
+            session.line(line)
         return
     session.table(*kind.table(dataset))

@@ -15,6 +15,7 @@ from typing import Any
 import xarray as xr
 
 from repsim._errors import InputError
+from repsim._shown import shown
 from repsim._version import __version__
 from repsim.report._blocks import Section
 from repsim.report._run import as_dataset
@@ -35,7 +36,7 @@ def write_report(
     title: str | None = None,
     command: str | Sequence[str] | None = None,
 ) -> Path:
-    """Write one HTML page that shows results: interactive maps, curves and findings.
+    r"""Write one HTML page that shows results: interactive maps, curves and findings.
 
     >>> import tempfile, xarray, repsim.report
     >>> cka = xarray.DataArray(
@@ -89,7 +90,7 @@ def write_report(
     a map of L layers; a map of 150 by 150 with its standard errors and z-scores takes 0.45 MB.
 
     Names in a result may contain any characters. The page treats them as text, never as markup, and
-    forbids all scripts except its own.
+    forbids all scripts except its own. Control characters are shown escaped, as ``\x1b``.
 
     References
     ----------
@@ -116,7 +117,7 @@ def write_report(
         versions=_versions(datasets),
     )
     path = Path(path)
-    write_whole(path, lambda file: file.write(html.encode("utf-8", errors="replace")))
+    write_whole(path, lambda file: file.write(html.encode()))
     return path
 
 
@@ -137,13 +138,17 @@ def _render(sections: list[Section], **values: Any) -> str:
     pictures = [picture for section in sections for picture in section.pictures]
     # In a script element only "<" could start its end tag.
     data = json.dumps(
-        [picture.data() for picture in pictures],
+        _all_shown([picture.data() for picture in pictures]),
         separators=(",", ":"),
         ensure_ascii=False,
         allow_nan=False,
     ).replace("<", "\\u003c")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,
     )
     return environment.from_string(template).render(
         sections=sections,
@@ -155,6 +160,15 @@ def _render(sections: list[Section], **values: Any) -> str:
         version=__version__,
         **values,
     )
+
+
+def _all_shown(value: Any) -> Any:
+    """Escape every text of nested values."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, Mapping):
+        return {_all_shown(key): _all_shown(each) for key, each in value.items()}
+    return [_all_shown(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _hash(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,6 +17,13 @@ __all__ = ["measure"]
 
 TEST = "Test"
 """The panel of the help for tests."""
+
+
+class Estimator(StrEnum):
+    """The estimators of HSIC."""
+
+    UNBIASED = "unbiased"
+    BIASED = "biased"
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,9 @@ class MeasureOptions:
         ),
     ] = None
     estimator: Annotated[
-        str | None,
+        Estimator | None,
         typer.Option(
             "--estimator",
-            metavar="unbiased|biased",
             rich_help_panel=MEASURE,
             show_default="unbiased",
             help="The estimator, for measures that have one.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,7 +57,7 @@ class BadSamples:
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of a result about them."""
-        return {"n_bad_images": len(self.reasons), "bad_images": sorted(self.reasons)}
+        return {"n_bad_images": len(self.reasons), "bad_images": json.dumps(sorted(self.reasons))}
 
     def tell(self, session: Session) -> None:
         """Report them at the end."""

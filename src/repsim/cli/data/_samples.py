@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,7 +89,8 @@ class Images:
         self._image = need("PIL.Image", "a folder of images")
         state = hashlib.sha256()
         for path in self.paths:
-            state.update(f"{path.as_posix()}\0{(folder / path).stat().st_size}\0".encode())
+            state.update(os.fsencode(path.as_posix()))  # not all names are UTF-8
+            state.update(f"\0{(folder / path).stat().st_size}\0".encode())
         self.digest = state.hexdigest()[:16]
 
     def __len__(self) -> int:

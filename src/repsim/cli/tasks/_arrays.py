@@ -87,7 +87,7 @@ def _choice(asked: MeasureOptions) -> _Choice:
     if asked.kernel is not None:
         given["kernel"] = read_kernel(asked.kernel)
     if asked.estimator is not None:
-        given["estimator"] = asked.estimator
+        given["estimator"] = asked.estimator.value
     try:
         known = measure.options("measure", given)
     except InputError as error:

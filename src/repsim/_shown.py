@@ -1,0 +1,39 @@
+"""Text from outside, as it is shown: names of layers and of files may hold any characters."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["shown", "shown_lines"]
+
+HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # controls: a terminal obeys them
+    "\u2028\u2029"  # line breaks
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # directions of writing, which reorder a line
+    "\ud800-\udfff\ufeff]"  # bytes that are not UTF-8, and no character at all
+)
+
+
+def shown(text: str) -> str:
+    r"""Return a text in one line, with each character escaped that would not be seen.
+
+    >>> print(shown("\x1b[31mred\n"), shown("caf\u00e9"))
+    \x1b[31mred\n café
+    """
+    return HIDDEN.sub(_escape, text)
+
+
+def shown_lines(text: str) -> str:
+    r"""Return a message in its lines; every line after the first is indented by two spaces.
+
+    >>> print(shown_lines("cka: one.\n  got a\nb"))
+    cka: one.
+      got a\nb
+
+    A line break without the two spaces belongs to a name in the message, and is escaped.
+    """
+    return "\n".join(map(shown, re.split("\n(?=  )", text)))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")
