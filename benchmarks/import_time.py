@@ -32,10 +32,7 @@ SCRIPTS = {
     ),
     "numpy, scipy.spatial and scipy.optimize": "import numpy, scipy.spatial, scipy.optimize",
     "repsim, and every measure and test": (
-        "import repsim\n"
-        "for name in repsim.__all__:\n"
-        "    if repsim._LAZY.get(name) in ('repsim.measures', 'repsim.inference'):\n"
-        "        getattr(repsim, name)"
+        "import repsim; repsim.measures.MEASURES; repsim.inference.permutation_test"
     ),
 }
 FLOOR = "numpy"

@@ -30,10 +30,11 @@ import xarray  # noqa: F401 - so that the size of a library does not count
 import repsim
 from _markers import write_between
 from _measure import cores, forget_peak, peak_mib
-from repsim.streaming.exact import _plan
 
 START, END = "<!-- scale:start -->", "<!-- scale:end -->"
 BUSY = 1.5
+TILE, BLOCK = 2048, 1024
+"""Columns of a tile of features and rows of a block of a Gram, as large as in cka_matrix."""
 
 
 def write_layers(folder: Path, n: int, layers: int, p: int) -> None:
@@ -59,13 +60,13 @@ def floor(form: str, n: int, layers: int, p: int) -> float:
     """
     rng = np.random.default_rng(0)
     if form == "features":
-        width = min(_plan.WIDTH, layers * p)
+        width = min(TILE, layers * p)
         a = rng.standard_normal((min(n, 2048), width), dtype=np.float32)
         b = rng.standard_normal((min(n, 2048), width), dtype=np.float32)
         # A tile by itself is half of a pair of tiles.
         count = (layers * p / width) ** 2 / 2 * n / len(a)
         return fastest(lambda: a.T @ b) * count
-    block = min(n, _plan.BLOCK)
+    block = min(n, BLOCK)
     a = rng.standard_normal((block, p), dtype=np.float32)
     b = rng.standard_normal((block, p), dtype=np.float32)
     flat = rng.standard_normal((layers, block * block), dtype=np.float32)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
+from drawn import drawn_rows
 from reference import inference as reference
 from reference import kernels as grams
 from reference.data import oracle, related
@@ -151,16 +152,17 @@ def test_level_of_dependent_samples_needs_groups():
 
 @given(images=st.integers(2, 6), each=st.integers(1, 4), seed=st.integers(0, 10**6))
 def test_groups_stay_whole(images, each, seed):
-    rng = np.random.default_rng(seed)
+    rng, n = np.random.default_rng(seed), images * each
     labels = rng.permutation(np.repeat(np.arange(images), each))
-    places = repsim.inference._groups.resolve_groups("f", labels, images * each).same_size("f")
-    order = repsim.inference._draws.random_order(rng, images * each, places)
-    assert sorted(order) == list(range(images * each))
-    for group in range(images):
-        to = np.flatnonzero(labels == group)
-        came = labels[order[to]]
-        assert len(set(came)) == 1  # all of one group, and each to the place of its rank
-        np.testing.assert_array_equal(order[to], np.flatnonzero(labels == came[0]))
+    orders = drawn_rows(permutation_test, n, "y", groups=labels, permutations=3, seed=seed)
+    assert len(orders) == 3
+    for order in orders:
+        assert sorted(order) == list(range(n))
+        for group in range(images):
+            to = np.flatnonzero(labels == group)
+            came = labels[order[to]]
+            assert len(set(came)) == 1  # all of one group, and each to the place of its rank
+            np.testing.assert_array_equal(order[to], np.flatnonzero(labels == came[0]))
 
 
 def test_groups_are_permuted_as_wholes():
@@ -221,16 +223,15 @@ def test_stops_as_soon_as_it_is_certain(level):
 @pytest.mark.parametrize("m", [99, 28])
 def test_levels_that_a_p_value_can_equal(m):
     # .29 * 100 is 28.999999999999996, and 29/100 is .29: the comparison must be that of p.
-    from repsim.inference._permutation import decided_after, p_value_of
-
     rng = np.random.default_rng(0)
-    for k in range(1, m + 1):
-        level = k / (m + 1)
-        for b in (k - 2, k - 1, k):
-            above = rng.permutation(np.arange(m) < b)
-            p = (int(above.sum()) + 1) / (m + 1)
-            end = decided_after(above, m, level) or m
-            assert (p_value_of(int(above[:end].sum()), end, m, level) <= level) == (p <= level)
+    x, y = rng.standard_normal((2, 8, 2))
+    for seed in range(40):
+        full = permutation_test(x, y, permutations=m, seed=seed)
+        for k in (-1, 0, 1):
+            level = round(full.p_value * (m + 1) + k) / (m + 1)
+            if 0 < level < 1:
+                early = permutation_test(x, y, permutations=m, seed=seed, stop_at=level)
+                assert (early.p_value <= level) == (full.p_value <= level)
 
 
 def test_stopping_early_keeps_the_level():

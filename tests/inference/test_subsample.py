@@ -6,30 +6,24 @@ import numpy as np
 import pytest
 
 import repsim
+from drawn import drawn_rows
 from reference.data import oracle, related
 from repsim import DegenerateWarning, InputError, jackknife
 from repsim.inference import subsample
-from repsim.inference._draws import half
-from repsim.inference._groups import resolve_groups
 
 
 @pytest.mark.parametrize("n", [8, 9])
 def test_a_half_has_no_sample_twice(n):
-    rng = np.random.default_rng(0)
     seen = set()
-    for _ in range(60):
-        rows = half(rng, n, None).tolist()
-        assert len(set(rows)) == len(rows) == n // 2
-        seen |= set(rows)
+    for rows in drawn_rows(subsample, n, "x", draws=60):
+        assert len(set(rows.tolist())) == len(rows) == n // 2
+        seen |= set(rows.tolist())
     assert seen == set(range(n))
 
 
 def test_a_half_has_whole_groups():
     labels = np.array([0, 1, 2, 0, 3, 2, 1, 2, 4])
-    groups = resolve_groups("f", labels, 9)
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        rows = half(rng, 9, groups)
+    for rows in drawn_rows(subsample, 9, "x", groups=labels, draws=30):
         assert len(set(labels[rows])) == 2
         assert sorted(rows) == np.flatnonzero(np.isin(labels, labels[rows])).tolist()
 

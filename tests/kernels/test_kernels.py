@@ -22,8 +22,8 @@ from repsim.kernels import (
     Polynomial,
     centre_features,
     resolve_kernel,
+    squared_distances,
 )
-from repsim.kernels._products import squared_distances
 
 CASES = [
     (Linear(), lambda x: reference.linear(reference.centred(x))),

@@ -1,7 +1,7 @@
 """docs/measures.md says what the registry says, of every measure."""
 
 from measures.measures_table import NAMES, PAGE, page
-from repsim.measures._registry import INVARIANCES
+from repsim.measures import INVARIANCES
 
 
 def test_the_page_is_that_of_the_registry():

@@ -80,47 +80,55 @@ def test_twins_are_at_angle_zero(alpha, dtype, eager):
     assert float(repsim.angular_cka(x, 3 * x - 1)) == pytest.approx(0, abs=2e-3)
 
 
-@given(
-    cosine=st.sampled_from([-1.0, -0.5, 0.0, 0.3, 0.9, 1 - 1e-6, 1 - 1e-10, 1 - 1e-13]),
-)
-def test_the_angle_is_the_arccosine(cosine):
-    from repsim.measures.parts._geometry import angle, chord
+def at_angle(angle):
+    """Two representations of one feature each, at this angle."""
+    z = np.random.default_rng(0).standard_normal((12, 2))
+    u, v = np.linalg.qr(z - z.mean(0))[0].T
+    return u[:, None] + 7, (math.cos(angle) * u + math.sin(angle) * v)[:, None] - 3
 
-    assert float(angle(np, np.asarray(cosine))) == pytest.approx(math.acos(cosine), rel=1e-12)
-    assert float(chord(np, np.asarray(cosine))) == pytest.approx(math.sqrt(2 - 2 * cosine))
+
+@each("angle", [1e-5, 1e-3, 0.3, 1.0, 1.5, math.pi / 2])
+def test_the_angle_of_single_features(angle):
+    x, y = at_angle(angle)
+    rel = 1e-4 if angle == 1e-5 else 1e-8  # what the rounding of 1 - cosine leaves
+    assert float(repsim.shape_distance(x, y)) == pytest.approx(angle, rel=rel)
+    chord = 2 * math.sin(angle / 2)
+    assert float(repsim.procrustes(x, y, norm="unit")) == pytest.approx(chord, rel=rel)
+    expected = math.acos(math.cos(angle) ** 2)
+    assert float(repsim.angular_cka(x, y)) == pytest.approx(expected, rel=rel)
 
 
 def test_rounding_above_one_is_an_angle_of_zero():
-    from repsim.measures.parts._geometry import angle, chord
+    functions = (
+        repsim.shape_distance,
+        repsim.angular_cka,
+        lambda x, y: repsim.procrustes(x, y, norm="unit"),
+    )
+    for seed in range(20):
+        x = related(9, 3, 3, seed)[0] * 10.0 ** (seed - 10)
+        for function in functions:
+            assert float(function(x, x.copy())) == 0
+            assert float(function(x, 2 * x)) == 0
 
-    for cosine in (1.0, 1 + 1e-15, 1 - 1e-15):
-        assert float(angle(np, np.asarray(cosine))) == 0
-        assert float(chord(np, np.asarray(cosine))) == 0
-    assert np.isnan(angle(np, np.asarray(np.nan)))
 
-
-def test_the_root_has_a_derivative_at_zero():
-    from repsim.measures.parts._geometry import root
-
+@each(
+    "function",
+    [repsim.procrustes, repsim.soft_matching, repsim.shape_distance, repsim.angular_cka],
+)
+def test_the_derivative_at_equal_representations_is_zero(function):
     torch = pytest.importorskip("torch")
-    squares = torch.tensor([0.0, 4.0], requires_grad=True)
-    roots = root(torch, squares)
-    (gradient,) = torch.autograd.grad(roots.sum(), squares)
-    assert roots.tolist() == [0.0, 2.0]
-    assert gradient.tolist() == [0.0, 0.25]
+    x = torch.tensor(related(9, 3, 3)[0], requires_grad=True)
+    function(x, x.detach().clone()).backward()
+    assert not x.grad.any()
 
 
-def test_contrasts_are_the_centred_samples_in_another_basis():
-    from repsim.measures.parts._geometry import contrasts
-
-    for n, p in ((2, 3), (3, 1), (9, 4), (5, 12)):
-        x = related(n, p, p)[0] + 7
-        z, scale = contrasts(np, x)
-        assert z.shape == (n - 1, p)
-        centred = x - x.mean(0)
-        np.testing.assert_allclose(scale**2 * z.T @ z, centred.T @ centred, atol=1e-12)
-        constant, _ = contrasts(np, np.full((n, p), 0.1))
-        np.testing.assert_array_equal(constant, 0)
+def test_two_samples_are_at_no_angle():
+    """Two centred samples span one direction, on which all features agree up to the sign."""
+    x, y = related(2, 3, 4)
+    assert float(repsim.shape_distance(x, y)) == pytest.approx(0, abs=1e-7)
+    u, v = (np.diff(z, axis=0).ravel() for z in (x, y))
+    lengths = (np.linalg.norm(u) - np.linalg.norm(v)) / math.sqrt(2)
+    assert float(repsim.procrustes(x + 7, y - 5)) == pytest.approx(abs(lengths), rel=1e-9)
 
 
 @each("alpha", ALPHAS)

@@ -8,8 +8,6 @@ from cases import each
 from measures.checks import half, lives_with_its_inputs, refuses, undefined
 from reference import matching as reference
 from reference.data import oracle, related
-from repsim.measures.parts import _transport
-from repsim.measures.parts._transport import transport_plan
 
 SCORES = {"distance": reference.distance, "correlation": reference.correlation}
 
@@ -30,25 +28,31 @@ def test_values(eager, score, dtype, shape):
     lives_with_its_inputs(eager, repsim.soft_matching, x, y, expected, rtol, score=score)
 
 
-@each("shape", [(2, 3), (3, 5), (4, 6), (7, 4), (1, 5), (5, 5)])
-def test_assignment_and_linear_programme_agree(shape, monkeypatch):
-    gain = np.random.default_rng(0).standard_normal(shape)
-    plans = [transport_plan(gain)]
-    monkeypatch.setattr(_transport, "COPIES", 0)
-    plans.append(transport_plan(gain))
-    for plan in plans:
-        assert (plan >= -1e-12).all()
-        np.testing.assert_allclose(plan.sum(axis=1), 1 / shape[0], rtol=1e-9)
-        np.testing.assert_allclose(plan.sum(axis=0), 1 / shape[1], rtol=1e-9)
-    assert (plans[0] * gain).sum() == pytest.approx((plans[1] * gain).sum(), rel=1e-9)
+def copied(x, y):
+    """Copies of the features, as many of x as of y, so that the plan is an assignment."""
+    p, q = x.shape[1], y.shape[1]
+    return np.repeat(x, q, axis=1), np.repeat(y, p, axis=1)
 
 
-@each("scale", [1e-12, 1e12])
+@each("score", SCORES)
+@each("shape", [(5, 6), (6, 5), (7, 8), (11, 13)])
+def test_assignment_and_linear_programme_agree(shape, score):
+    """The linear programme is used where lcm(p, q) is larger than 4 max(p, q)."""
+    x, y = related(20, *shape)
+    out = float(repsim.soft_matching(x, y, score=score))
+    assert out == pytest.approx(float(repsim.soft_matching(*copied(x, y), score=score)), rel=1e-9)
+
+
+@each("scale", [1e-9, 1e-4, 1.0])
 def test_the_linear_programme_at_any_scale(scale):
-    """The solver's tolerances are absolute: 1e-12 is nothing to it."""
-    gain = np.random.default_rng(0).standard_normal((11, 13))
-    best = (transport_plan(gain) * gain).sum()
-    assert (transport_plan(scale * gain) * gain).sum() == pytest.approx(best, rel=1e-9)
+    """The solver's tolerances are absolute, and all correlations here are of this size."""
+    a, b = related(20, 11, 13)
+    a, b = a - a.mean(0), b - b.mean(0)
+    x, y = np.concatenate([a, scale * a[:, ::-1]]), np.concatenate([scale * b, b])
+    out = float(repsim.soft_matching(x, y, score="correlation"))
+    wanted = float(repsim.soft_matching(*copied(x, y), score="correlation"))
+    assert abs(wanted) > scale / 10
+    assert out == pytest.approx(wanted, rel=1e-5)
 
 
 @each("score", SCORES)

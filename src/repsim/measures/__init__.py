@@ -12,7 +12,15 @@ from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_co
 from repsim.measures._pairwise import pairwise
 from repsim.measures._procrustes import nbs, procrustes
 from repsim.measures._rdm import rdm, rsa_from_rdm
-from repsim.measures._registry import MEASURES, Measure, register, resolve_measure
+from repsim.measures._registry import (
+    INVARIANCES,
+    MEASURES,
+    Measure,
+    evaluate,
+    register,
+    resolve_measure,
+    undefined,
+)
 from repsim.measures._regression import linear_regression_r2
 from repsim.measures._rsa import rsa
 from repsim.measures._shape import shape_distance
@@ -21,6 +29,7 @@ from repsim.measures.parts._kernel_item import KernelItem
 from repsim.results import layer_map, layer_names, measure_label, model_name
 
 __all__ = [
+    "INVARIANCES",
     "LOWER_HALF",
     "MEASURES",
     "KernelItem",
@@ -32,6 +41,7 @@ __all__ = [
     "cka_from_gram",
     "cknna",
     "distance_correlation",
+    "evaluate",
     "hsic",
     "jaccard_knn",
     "layer_map",
@@ -54,4 +64,5 @@ __all__ = [
     "shape_distance",
     "soft_matching",
     "svcca",
+    "undefined",
 ]
