@@ -1,5 +1,6 @@
 """The permutation test: its value, its level, its groups, and when it stops."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from reference import kernels as grams
 from reference.data import oracle, related
 from repsim import DegenerateWarning, InputError, permutation_test
 from repsim.inference import null_moments
+from repsim.measures import MEASURES
 
 
 def tokens(images, each, seed, shared=1.0):
@@ -220,18 +222,30 @@ def test_stops_as_soon_as_it_is_certain(level):
     assert early.p_value == 51 / (last + 2)
 
 
+def result_of(above, **options):
+    """The test of a measure that is .5 for the data, and then 1 where ``above`` is true, or 0."""
+    values = iter([0.5, *map(float, above)])
+    measure = dataclasses.replace(
+        MEASURES["nbs"],
+        name="given",
+        prepare=lambda operation, x, *, name: x,
+        compare=lambda x, y: np.asarray(next(values)),
+    )
+    x = np.arange(8.0)[:, None]
+    return permutation_test(x, x, measure=measure, permutations=len(above), **options)
+
+
 @pytest.mark.parametrize("m", [99, 28])
 def test_levels_that_a_p_value_can_equal(m):
     # .29 * 100 is 28.999999999999996, and 29/100 is .29: the comparison must be that of p.
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((2, 8, 2))
-    for seed in range(40):
-        full = permutation_test(x, y, permutations=m, seed=seed)
-        for k in (-1, 0, 1):
-            level = round(full.p_value * (m + 1) + k) / (m + 1)
-            if 0 < level < 1:
-                early = permutation_test(x, y, permutations=m, seed=seed, stop_at=level)
-                assert (early.p_value <= level) == (full.p_value <= level)
+    for k in range(1, m + 1):
+        level = k / (m + 1)
+        for b in (k - 2, k - 1, k):
+            above = rng.permutation(np.arange(m) < b)
+            p = (int(above.sum()) + 1) / (m + 1)
+            early = result_of(above, stop_at=level)
+            assert (early.p_value <= level) == (p <= level)
 
 
 def test_stopping_early_keeps_the_level():

@@ -213,8 +213,33 @@ def resolve_measure(operation: str, measure: str | Measure) -> Measure:
 def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
     """Check two arrays, prepare and compare them: the body of every public measure.
 
-    ``options`` are all keyword options of the function. The result is a 0-d array in the inputs'
-    namespace and on their device, of the dtype that ``paired`` brings them to.
+    >>> import numpy as np
+    >>> from repsim.measures import evaluate
+    >>> x = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 3.0]])
+    >>> round(float(evaluate("nbs", x, 2 * x)), 6)
+    1.0
+
+    Parameters
+    ----------
+    name : str
+        The key of the measure in :data:`MEASURES`, and the first word of errors and warnings.
+    x, y : array, shapes (n, ...)
+        As the user passed them.
+    **options
+        All keyword options of the function.
+
+    Returns
+    -------
+    array, 0-d
+        In the namespace and on the device of the inputs.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Different n, fewer samples than the measure needs, empty input, NaN or infinity
+        (``NonFiniteError``).
     """
     measure = MEASURES[name]
     fewest, why = measure.fewest(**options)
@@ -226,7 +251,26 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
 
 
 def undefined(operation: str, name: str, condition: Array | bool, why: str) -> None:
-    """Warn that ``name`` makes the value NaN if ``condition`` is true and can be read."""
+    """Warn that an array makes the value NaN, if the condition is true and can be read.
+
+    >>> undefined("mine", "x", False, "is constant over the samples")
+
+    Parameters
+    ----------
+    operation : str
+        The caller, the first word of the warning.
+    name : str
+        The name of the array in the call.
+    condition : bool or array, 0-d
+        Nothing is warned of while ``jax.jit`` traces it.
+    why : str
+        What is wrong with the array: the words after its name.
+
+    Warns
+    -----
+    DegenerateWarning
+        The condition is true.
+    """
     if known(condition):
         warn(
             f"{operation}: {name} {why}, so the value is undefined and NaN is returned.",
