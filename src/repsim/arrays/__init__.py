@@ -19,13 +19,11 @@ from repsim.arrays._matmul import PRECISIONS, require_precision, row_products
 from repsim.arrays._namespace import (
     device_type,
     host_resident,
-    known,
     namespace,
-    numbers,
     same_home,
-    to_numpy,
 )
 from repsim.arrays._ordinary import describe
+from repsim.arrays._readable import known, numbers, recorded, to_numpy, transformed
 from repsim.arrays._scale import unit_scale
 from repsim.arrays._validate import (
     as_samples,
@@ -58,6 +56,7 @@ __all__ = [
     "numbers",
     "paired",
     "promote",
+    "recorded",
     "require_precision",
     "require_square",
     "row_dtype",
@@ -66,6 +65,7 @@ __all__ = [
     "same_labels",
     "scalar",
     "to_numpy",
+    "transformed",
     "unit_scale",
     "unlabelled",
     "unlabelled_sides",

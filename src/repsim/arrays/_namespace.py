@@ -1,8 +1,6 @@
-"""Which framework an array belongs to, where it lives, and whether its values can be read."""
+"""Which framework an array belongs to, and where it lives."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
@@ -14,11 +12,8 @@ from repsim.arrays._ordinary import describe, require_ordinary, require_values
 __all__ = [
     "device_type",
     "host_resident",
-    "known",
     "namespace",
-    "numbers",
     "same_home",
-    "to_numpy",
 ]
 
 
@@ -60,30 +55,6 @@ def same_home(x: Array, like: Array) -> bool:
     return array_namespace(x) is array_namespace(like) and str(device(x)) == str(device(like))
 
 
-def known(flag: Array | bool) -> bool | None:
-    """Read a truth value; return ``None`` if it is traced (``jax.jit``, ``jax.grad``).
-
-    A traced value has no truth value yet; jax then raises a subclass of ``TypeError``.
-    """
-    try:
-        return bool(flag)
-    except TypeError:
-        return None
-
-
-def numbers(x: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
-    """Read the values of an array in main memory; return ``None`` if operations on it are recorded.
-
-    torch's autograd and ``torch.func`` and the transformations of jax record or trace operations.
-    """
-    if getattr(x, "requires_grad", False):
-        return None
-    try:
-        return to_numpy(x)
-    except (TypeError, RuntimeError):  # tracers of jax and wrappers of torch.func have no values
-        return None
-
-
 def device_type(x: Array) -> str:
     """Return the kind of device of an array: "cpu", "cuda", "mps", ..."""
     if isinstance(x, np.ndarray):
@@ -95,12 +66,3 @@ def device_type(x: Array) -> str:
 def host_resident(x: Array) -> bool:
     """Whether values of ``x`` can be read without waiting for an accelerator."""
     return "cpu" in device_type(x)
-
-
-def to_numpy(x: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    """Copy an array of any framework and device into a NumPy array (waits for an accelerator)."""
-    if hasattr(x, "detach"):
-        x = x.detach().cpu()
-    if hasattr(x, "get") and not isinstance(x, np.ndarray):  # cupy raises on implicit copies
-        x = x.get()
-    return np.asarray(x)

@@ -12,8 +12,9 @@ from repsim._typing import Array, Namespace
 from repsim.arrays._dtype import compute_dtype, promote
 from repsim.arrays._labelled import unlabelled
 from repsim.arrays._layout import flatten_features
-from repsim.arrays._namespace import known, namespace
+from repsim.arrays._namespace import namespace
 from repsim.arrays._ordinary import describe, number_kind, require_ordinary, require_values
+from repsim.arrays._readable import known
 
 __all__ = [
     "as_samples",
@@ -95,7 +96,7 @@ def require_square(operation: str, k: Array, name: str) -> None:
 
 
 def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
-    """Raise on NaN and infinity if the values can be read (not inside ``jax.jit``)."""
+    """Raise on NaN and infinity if the values can be read (not inside a compiler)."""
     if known(xp.all(xp.isfinite(x))) is False:
         bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int32)))
         row = int(xp.argmax(xp.astype(xp.any(~xp.isfinite(x), axis=1), xp.int32)))

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import device, is_numpy_array, is_torch_array
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, to_numpy
+from repsim.arrays import accumulator_dtype, to_numpy, transformed
 
 __all__ = ["ROWS", "CentredRows", "blockwise", "row_parts", "sum_of_products"]
 
@@ -101,7 +101,7 @@ def blockwise(x: Array) -> bool:
 
     A compiler that traces would unroll loops over blocks, and it chooses blocks itself.
     """
-    return bool(is_numpy_array(x) or is_torch_array(x))
+    return bool(is_numpy_array(x) or (is_torch_array(x) and not transformed(x)))
 
 
 def row_parts(x: Array) -> list[slice]:

@@ -17,6 +17,7 @@ from repsim.arrays import (
     host_resident,
     numbers,
     promote,
+    recorded,
     row_products,
 )
 from repsim.kernels._centre import centre_features, double_centre
@@ -62,7 +63,7 @@ def centred_products(xp: Namespace, x: Array, precision: str = "highest") -> Arr
     last: Origin = _median_of_three(xp)
     if host_resident(x):
         as_they_are = precision == "highest" and x.shape[0] * x.shape[1] > MANY
-        if not getattr(x, "requires_grad", False):  # a derivative must not depend on the answer
+        if not recorded(x):  # a derivative must not depend on the answer
             tries = (None, last) if as_they_are else (last,)
         last = _mean(xp)
     entries = np.float32 if dtype == xp.float32 else np.float64

@@ -129,8 +129,9 @@ def cka(
     features of a network, there is nothing to correct. The bias from few *samples* is a different
     one; ``estimator="unbiased"`` removes it.
 
-    Non-finite values raise an error. Under ``jax.jit`` values cannot be read, so there the result
-    is NaN without errors about values or warnings.
+    Non-finite values raise an error. Under ``jax.jit``, ``torch.compile`` and ``torch.vmap`` values
+    cannot be read, so there the result is NaN without errors about values or warnings. The
+    transforms of ``torch.func`` and forward mode differentiate as ``backward()`` does.
 
     References
     ----------

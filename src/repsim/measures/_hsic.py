@@ -67,6 +67,10 @@ def hsic(
     translation of either input (except for polynomial and cosine kernels) and to a common
     permutation of the samples.
 
+    Non-finite values raise an error. Under ``jax.jit``, ``torch.compile`` and ``torch.vmap`` values
+    cannot be read, so there the result is NaN without errors about values or warnings. The
+    transforms of ``torch.func`` and forward mode differentiate as ``backward()`` does.
+
     References
     ----------
     Gretton et al. 2005, "Measuring statistical dependence with Hilbert-Schmidt norms".

@@ -8,7 +8,7 @@ from array_api_compat import array_namespace, device
 
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, describe, to_numpy, unit_scale
+from repsim.arrays import accumulator_dtype, describe, to_numpy, transformed, unit_scale
 from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import require_choice
@@ -61,7 +61,8 @@ def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
     ------
     ArrayTypeError
         Not arrays, or arrays of different frameworks or devices; arrays whose values cannot be read
-        (inside ``jax.jit`` and ``jax.grad``), because the pairing is computed on the CPU.
+        (inside ``jax.jit``, ``jax.grad``, ``torch.compile`` and the transforms of ``torch.func``),
+        because the pairing is computed on the CPU.
     InputError
         Different n, fewer than 2 samples, one-dimensional or empty input, NaN or infinity
         (``NonFiniteError``), unknown score.
@@ -149,13 +150,16 @@ def _compare(x: _Columns, y: _Columns, *, score: str) -> Array:
 
 def _plan(xp: Namespace, item: _Columns, products: Array) -> Array:
     try:
-        gain = to_numpy(products)
-    except TypeError as error:  # jax raises for a traced value
+        gain = None if transformed(products) else to_numpy(products)
+    except TypeError:  # jax raises for a traced value
+        gain = None
+    if gain is None:
         raise ArrayTypeError(
             f"{item.operation}: {item.name} must have values that can be read.\n"
-            f"  {describe(item.name, item.features)}, still being traced\n"
-            f"  Call it outside jax.jit and jax.grad: the pairing is found on the host."
-        ) from error
+            f"  {describe(item.name, item.features)}, still being traced or transformed\n"
+            f"  Call it outside jax.jit, jax.grad, torch.compile and the transforms of torch.func: "
+            f"the pairing is found on the host. backward() works."
+        )
     plan = transport_plan(gain.astype("float64"))
     out: Array = xp.asarray(plan, dtype=products.dtype, device=device(products))
     return out

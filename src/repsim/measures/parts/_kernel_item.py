@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_torch_array
 
 from repsim._errors import NonFiniteError
 from repsim._typing import Array
@@ -99,7 +101,7 @@ class KernelItem:
             return None
         if self._kernel.precision != "highest":
             return None
-        if not blockwise(self._x):
+        if not (blockwise(self._x) and blockwise(other._x)):
             return None
         products, scale = block_products(
             self.xp, self._x, other._x, self.estimator, self_products=self_products
@@ -133,7 +135,9 @@ class KernelItem:
             x, size = unit_scale(xp, x)
         else:
             size = xp.ones_like(x[0, 0])
-        with np.errstate(all="ignore"):  # non-finite values are an error, or NaN with a reason
+        # Non-finite values are an error, or NaN with a reason. torch does not warn of them, and its
+        # compiler does not know NumPy's setting.
+        with nullcontext() if is_torch_array(x) else np.errstate(all="ignore"):
             gram = kernel.gram(x)
         if known(xp.any(xp.isinf(gram))):
             raise NonFiniteError(
