@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from array_api_compat import array_namespace
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +15,18 @@ import repsim
 from reference import hsic as reference
 from reference import kernels as grams
 from reference.data import related, rounding
-from repsim.estimators import _blocks, _centred, blocks_of_features
+from repsim.estimators import (
+    ESTIMATORS,
+    BlockSizes,
+    alignment,
+    block_products,
+    blocks_of_features,
+)
 
-ESTIMATORS = ("biased", "unbiased")
-FORMS = ("_from_features", "_from_grams")
+FEATURES = pytest.mark.parametrize("features", [True, False], ids=["features", "grams"])
+BOTH = pytest.mark.parametrize("estimator", ESTIMATORS)
+SMALL = BlockSizes(rows=7, panel=5, group=11)
+"""A test has many such blocks, the last ones ragged."""
 
 
 @pytest.fixture(params=["numpy", "torch"])
@@ -27,36 +36,39 @@ def framework(request):
     return pytest.importorskip("torch").tensor
 
 
-@pytest.fixture
-def many_blocks(monkeypatch):
-    """Blocks so small that a test has many, the last ones ragged."""
-    for module, name, size in (
-        (_centred, "ROWS", 7),
-        (_blocks, "PANEL", 5),
-        (_blocks, "GROUP", 11),
-    ):
-        monkeypatch.setattr(module, name, size)
+def products(x, y, estimator, features, sizes=SMALL, **options):
+    options = {"self_products": True, **options}
+    return block_products(
+        array_namespace(x), x, y, ESTIMATORS[estimator], features=features, sizes=sizes, **options
+    )
 
 
-def take(monkeypatch, form):
-    monkeypatch.setattr(_blocks, "blocks_of_features", lambda *a, **k: form == "_from_features")
+def cka(x, y, estimator, features, sizes=SMALL):
+    return alignment(array_namespace(x), products(x, y, estimator, features, sizes)[0])
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("form", FORMS)
+def hsic(x, y, estimator, features, sizes=SMALL):
+    found, scale = products(x, y, estimator, features, sizes, self_products=False)
+    return found.xy * scale / ESTIMATORS[estimator].divisor(len(x))
+
+
+@BOTH
+@FEATURES
 @pytest.mark.parametrize("shape", [(5, 3, 4), (7, 5, 5), (40, 9, 23), (38, 60, 41)])
-def test_any_number_of_blocks(framework, shape, form, estimator, many_blocks, monkeypatch):
-    take(monkeypatch, form)
+def test_any_number_of_blocks(framework, shape, features, estimator):
     x, y = (z + 3 for z in related(*shape))
     k, l = (grams.linear(grams.centred(z)) for z in (x, y))  # noqa: E741
     arrays = framework(x), framework(y)
+    for sizes in (SMALL, BlockSizes()):
+        out = float(cka(*arrays, estimator, features, sizes))
+        assert out == pytest.approx(reference.cka(k, l, estimator), rel=1e-10)
+        out = float(hsic(*arrays, estimator, features, sizes))
+        assert out == pytest.approx(reference.HSIC[estimator](k, l), rel=1e-10)
     out = float(repsim.cka(*arrays, estimator=estimator))
     assert out == pytest.approx(reference.cka(k, l, estimator), rel=1e-10)
-    out = float(repsim.hsic(*arrays, estimator=estimator))
-    assert out == pytest.approx(reference.HSIC[estimator](k, l), rel=1e-10)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@FEATURES
 @given(
     n=st.integers(4, 40),
     p=st.integers(1, 30),
@@ -65,139 +77,128 @@ def test_any_number_of_blocks(framework, shape, form, estimator, many_blocks, mo
     exponent=st.integers(-20, 20),
     mean=st.sampled_from([0.0, 1.0, 1e3]),
 )
-def test_the_value_of_whole_grams(form, n, p, q, seed, exponent, mean):
+def test_the_value_of_whole_grams(features, n, p, q, seed, exponent, mean):
     x, y = related(n, p, q, seed)
     x = (x + mean) * 10.0**exponent
-    with pytest.MonkeyPatch.context() as patch:
-        take(patch, form)
-        patch.setattr(_centred, "ROWS", 9)
-        patch.setattr(_blocks, "PANEL", 8)
-        for estimator in ESTIMATORS:
-            centred = [grams.linear(grams.centred(z)) for z in (x / 10.0**exponent, y)]
-            expected = reference.HSIC[estimator](*centred)
-            unit = np.sqrt(reference.HSIC["biased"](centred[0], centred[0]))
-            unit *= np.sqrt(reference.HSIC["biased"](centred[1], centred[1]))
-            out = float(repsim.hsic(x, y, estimator=estimator)) / 100.0**exponent
-            assert out == pytest.approx(expected, abs=1e-9 * unit)
+    for estimator in ESTIMATORS:
+        centred = [grams.linear(grams.centred(z)) for z in (x / 10.0**exponent, y)]
+        expected = reference.HSIC[estimator](*centred)
+        unit = np.sqrt(reference.HSIC["biased"](centred[0], centred[0]))
+        unit *= np.sqrt(reference.HSIC["biased"](centred[1], centred[1]))
+        out = float(hsic(x, y, estimator, features)) / 100.0**exponent
+        assert out == pytest.approx(expected, abs=1e-9 * unit)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@FEATURES
+@BOTH
 @pytest.mark.parametrize("factor", [1e-25, 1e-12, 1e12, 1e25])
-def test_squares_that_float32_does_not_hold(
-    framework, form, estimator, factor, many_blocks, monkeypatch
-):
-    take(monkeypatch, form)
+def test_squares_that_float32_does_not_hold(framework, features, estimator, factor):
     x, y = (z.astype(np.float32) for z in related(40, 12, 20))
     expected = reference.cka(
         *(grams.linear(grams.centred(z.astype(float))) for z in (x, y)), estimator
     )
-    out = float(repsim.cka(framework(x * np.float32(factor)), framework(y), estimator=estimator))
+    out = float(cka(framework(x * np.float32(factor)), framework(y), estimator, features))
     assert out == pytest.approx(expected, abs=rounding(2**-23, 40))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@FEATURES
 @pytest.mark.parametrize("outlier", [1e2, 1e4])
-def test_a_sample_far_from_the_others_in_float32(framework, form, outlier, monkeypatch):
+def test_a_sample_far_from_the_others_in_float32(framework, features, outlier):
     """The terms of the unbiased estimator cancel: products of features are made in float64."""
-    take(monkeypatch, form)
     x, y = (z.astype(np.float32) for z in related(200, 12, 20))
     x[17] *= np.float32(outlier)
     expected = reference.cka(
         *(grams.linear(grams.centred(z.astype(float))) for z in (x, y)), "unbiased"
     )
-    out = float(repsim.cka(framework(x), framework(y), estimator="unbiased"))
+    out = float(cka(framework(x), framework(y), "unbiased", features, BlockSizes()))
     assert out == pytest.approx(expected, abs=2e-5)
 
 
-def test_products_are_float32_where_nothing_cancels_and_float64_where_it_does(monkeypatch):
-    dtypes = []
-    original = _blocks._crossed
+def multiplied(function, *arrays, **options):
+    """The dtypes and the shapes of all matrix products of a function of tensors."""
+    torch = pytest.importorskip("torch")
+    from torch.utils._python_dispatch import TorchDispatchMode
 
-    def spy(sides, self_products):
-        dtypes.append(np.dtype(sides[0].dtype).name)
-        return original(sides, self_products)
+    dtypes, shapes = set(), set()
 
-    monkeypatch.setattr(_blocks, "_crossed", spy)
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            out = operation(*args, **(kwargs or {}))
+            if ".mm." in str(operation):
+                dtypes.add(str(out.dtype).removeprefix("torch."))
+                shapes.add(tuple(out.shape))
+            return out
+
+    with Watch():
+        function(*map(torch.tensor, arrays), **options)
+    return dtypes, shapes
+
+
+def test_products_are_float32_where_nothing_cancels_and_float64_where_it_does():
     x, y = (z.astype(np.float32) for z in related(200, 12, 20))
-    repsim.cka(x, y, estimator="unbiased")
-    assert dtypes == ["float32"]
-    dtypes.clear()
+    assert multiplied(repsim.cka, x, y, estimator="unbiased")[0] == {"float32"}
     x[17] *= 1e4
-    repsim.cka(x, y)  # nothing cancels in the biased estimator
-    assert dtypes == ["float32"]
-    dtypes.clear()
-    repsim.cka(x, y, estimator="unbiased")
-    assert dtypes == ["float32", "float64"]
+    # Nothing cancels in the biased estimator.
+    assert multiplied(repsim.cka, x, y)[0] == {"float32"}
+    assert multiplied(repsim.cka, x, y, estimator="unbiased")[0] == {"float32", "float64"}
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@FEATURES
+@BOTH
 @pytest.mark.parametrize("value", [0.1, 7.7, 1e4, 0.0])
-def test_a_constant_is_nothing_in_either_form(
-    framework, form, estimator, value, many_blocks, monkeypatch
-):
-    take(monkeypatch, form)
+def test_a_constant_is_nothing_in_either_form(framework, features, estimator, value):
     x = framework(np.full((40, 6), value, np.float32))
     y = framework(related(40, 3, 4)[1].astype(np.float32))
     for arrays, names in (((x, y), "x"), ((y, x), "y"), ((x, x), "xy")):
+        found, _ = products(*arrays, estimator, features)
+        nothing = [name for name, own in zip("xy", found[1:], strict=True) if float(own) == 0]
+        assert nothing == list(names)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             assert np.isnan(float(repsim.cka(*arrays, estimator=estimator)))
         assert [str(w.message).split()[1] for w in caught] == list(names)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@FEATURES
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_one_distinct_sample_is_nothing_to_the_unbiased_estimator(
-    framework, form, dtype, many_blocks, monkeypatch
-):
-    take(monkeypatch, form)
+def test_one_distinct_sample_is_nothing_to_the_unbiased_estimator(framework, features, dtype):
     x = np.full((40, 6), 0.1, dtype)
     x[11] = related(40, 6, 2)[0][11].astype(dtype)
     y = related(40, 3, 4)[1].astype(dtype)
+    arrays = framework(x), framework(y)
+    assert float(products(*arrays, "unbiased", features)[0].xx) == 0
+    assert 0 < float(cka(*arrays, "biased", features)) < 1
     with pytest.warns(repsim.DegenerateWarning, match=r"cka: x is constant"):
-        assert np.isnan(float(repsim.cka(framework(x), framework(y), estimator="unbiased")))
-    assert 0 < float(repsim.cka(framework(x), framework(y))) < 1
+        assert np.isnan(float(repsim.cka(*arrays, estimator="unbiased")))
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("function", [repsim.cka, repsim.hsic], ids=["cka", "hsic"])
-def test_gradients_go_through_blocks(function, form, estimator, many_blocks, monkeypatch):
+@FEATURES
+@BOTH
+@pytest.mark.parametrize("function", [cka, hsic])
+def test_gradients_go_through_blocks(function, features, estimator):
     torch = pytest.importorskip("torch")
-    take(monkeypatch, form)
     x, y = (torch.tensor(z, requires_grad=True) for z in related(16, 7, 6, 2))
-    assert torch.autograd.gradcheck(lambda a, b: function(a, b, estimator=estimator), (x, y))
+    assert torch.autograd.gradcheck(lambda a, b: function(a, b, estimator, features), (x, y))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_inputs_are_not_written_to(framework, form, many_blocks, monkeypatch):
-    take(monkeypatch, form)
+@FEATURES
+def test_inputs_are_not_written_to(framework, features):
     x, y = related(20, 7, 6)
     a, b = framework(x.copy()), framework(y.copy())
     for estimator in ESTIMATORS:
+        cka(a, b, estimator, features)
         repsim.cka(a, b, estimator=estimator)
     np.testing.assert_array_equal(np.asarray(a), x)
     np.testing.assert_array_equal(np.asarray(b), y)
 
 
-def test_the_form_follows_the_shape(monkeypatch):
-    taken = []
-    for form in FORMS:
-        original = getattr(_blocks, form)
-
-        def spy(*args, form=form, original=original):
-            taken.append(form)
-            return original(*args)
-
-        monkeypatch.setattr(_blocks, form, spy)
+def test_the_form_follows_the_shape():
     for shape in [(100, 5, 5), (100, 120, 20), (100, 400, 20), (50, 400, 300)]:
+        n = shape[0]
         for function, self_products in ((repsim.cka, True), (repsim.hsic, False)):
-            function(*related(*shape))
+            _, shapes = multiplied(function, *related(*shape))
             features = blocks_of_features(*shape, self_products=self_products)
-            assert taken == ["_from_features" if features else "_from_grams"]
-            taken.clear()
+            assert ((n, n) in shapes) != features
 
 
 def test_the_crossover():
@@ -208,19 +209,18 @@ def test_the_crossover():
     assert not blocks_of_features(10_000, 9_100, 9_100, self_products=False)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("form", FORMS)
-def test_memory_is_a_few_blocks(form, estimator, monkeypatch):
+@BOTH
+@FEATURES
+def test_memory_is_a_few_blocks(features, estimator):
     """Neither an n×n matrix nor a copy of the features."""
-    take(monkeypatch, form)
-    monkeypatch.setattr(_centred, "ROWS", 128)
     rng = np.random.default_rng(0)
     n, p = 4096, 256
     x, y = (rng.standard_normal((n, p), dtype=np.float32) for _ in range(2))
-    repsim.cka(x[:64], y[:64], estimator=estimator)
+    sizes = BlockSizes(rows=128)
+    cka(x[:64], y[:64], estimator, features, sizes)
     tracemalloc.start()
     try:
-        repsim.cka(x, y, estimator=estimator)
+        cka(x, y, estimator, features, sizes)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

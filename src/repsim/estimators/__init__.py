@@ -1,6 +1,6 @@
 """HSIC estimators: each has a centring map and a scale, from Grams or from features."""
 
-from repsim.estimators._blocks import block_products, blocks_of_features
+from repsim.estimators._blocks import BlockSizes, block_products, blocks_of_features
 from repsim.estimators._centred import blockwise
 from repsim.estimators._centring import double_centre, off_diagonal, u_centre
 from repsim.estimators._correction import above_rounding, unbiased_product
@@ -19,6 +19,7 @@ from repsim.estimators._subsampled import between_features, within_features
 
 __all__ = [
     "ESTIMATORS",
+    "BlockSizes",
     "Estimator",
     "Products",
     "above_rounding",

@@ -13,13 +13,7 @@ from repsim.estimators._correction import above_rounding, unbiased_product
 from repsim.estimators._estimator import Estimator
 from repsim.estimators._products import Products
 
-__all__ = ["block_products", "blocks_of_features"]
-
-PANEL = 512
-"""Columns of features in one product; mirrored products are computed once."""
-
-GROUP = 2048
-"""Columns whose products with all columns are in memory at a time."""
+__all__ = ["BlockSizes", "block_products", "blocks_of_features"]
 
 PANELS = 1.1
 """Time of a multiplication of panels relative to one of blocks of rows.
@@ -29,6 +23,27 @@ Measured with NumPy for n = 4000: both forms take equally long at p = q = 1800, 
 
 KEPT = 0.1
 """Least share of ‖XᵀX‖² after the unbiased correction; below it, float64 is used."""
+
+
+class BlockSizes(NamedTuple):
+    """How much is computed at a time; the value does not depend on it.
+
+    Parameters
+    ----------
+    rows : int, optional
+        Rows of a block, by default as many as suit the device.
+    panel : int
+        Columns of features in one product; mirrored products are computed once.
+    group : int
+        Columns whose products with all columns are in memory at a time.
+    """
+
+    rows: int | None = None
+    panel: int = 512
+    group: int = 2048
+
+
+SIZES = BlockSizes()
 
 
 class _Panel(NamedTuple):
@@ -46,7 +61,14 @@ def blocks_of_features(n: int, p: int, q: int, *, self_products: bool) -> bool:
 
 
 def block_products(
-    xp: Namespace, x: Array, y: Array, estimator: Estimator, *, self_products: bool
+    xp: Namespace,
+    x: Array,
+    y: Array,
+    estimator: Estimator,
+    *,
+    self_products: bool,
+    features: bool | None = None,
+    sizes: BlockSizes = SIZES,
 ) -> tuple[Products, float]:
     """Return the scaled inner products of two representations, and the scale of ``xy``.
 
@@ -69,6 +91,10 @@ def block_products(
         Biased or unbiased.
     self_products : bool
         Compute ``xx`` and ``yy`` too; otherwise they are copies of ``xy`` without meaning.
+    features : bool, optional
+        Compute cross products of features, or blocks of Grams; by default the cheaper form.
+    sizes : BlockSizes
+        How much is computed at a time.
 
     Returns
     -------
@@ -78,26 +104,28 @@ def block_products(
         The divisor of ``products.xy``.
     """
     n, p, q = x.shape[0], x.shape[1], y.shape[1]
-    sides = CentredRows(xp, x, x.dtype), CentredRows(xp, y, y.dtype)
+    sides = CentredRows(xp, x, x.dtype, sizes.rows), CentredRows(xp, y, y.dtype, sizes.rows)
     unbiased = estimator.name == "unbiased"
-    if not blocks_of_features(n, p, q, self_products=self_products):
+    if features is None:
+        features = blocks_of_features(n, p, q, self_products=self_products)
+    if not features:
         products = _from_grams(sides, unbiased, self_products)
     else:
-        products, enough = _from_features(sides, unbiased, self_products)
+        products, enough = _from_features(sides, unbiased, self_products, sizes)
         wide = accumulator_dtype(xp, x)
         if not enough and x.dtype != wide:
             # If few samples are far from all others, the terms cancel.
-            sides = CentredRows(xp, x, wide), CentredRows(xp, y, wide)
-            products, _ = _from_features(sides, unbiased, self_products)
+            sides = CentredRows(xp, x, wide, sizes.rows), CentredRows(xp, y, wide, sizes.rows)
+            products, _ = _from_features(sides, unbiased, self_products, sizes)
     return products, (sides[0].scale * sides[1].scale) ** 2
 
 
 def _from_features(
-    sides: tuple[CentredRows, CentredRows], unbiased: bool, self_products: bool
+    sides: tuple[CentredRows, CentredRows], unbiased: bool, self_products: bool, sizes: BlockSizes
 ) -> tuple[Products, bool]:
     """Return the products, and whether each is large enough relative to its terms."""
     xp, n = sides[0].xp, sides[0].n
-    totals = _crossed(sides, self_products)
+    totals = _crossed(sides, self_products, sizes)
     if not self_products:
         totals = {(0, 1): totals[0, 1]} | {(s, s): totals[0, 1] for s in (0, 1)}
     if not unbiased:
@@ -116,17 +144,17 @@ def _from_features(
 
 
 def _crossed(
-    sides: tuple[CentredRows, CentredRows], self_products: bool
+    sides: tuple[CentredRows, CentredRows], self_products: bool, sizes: BlockSizes
 ) -> dict[tuple[int, int], Array]:
     """Return ‖XᵀY‖²_F, and ‖XᵀX‖²_F and ‖YᵀY‖²_F if requested."""
     xp = sides[0].xp
     panels = [
-        _Panel(side, slice(start, min(start + PANEL, rows.p)))
+        _Panel(side, slice(start, min(start + sizes.panel, rows.p)))
         for side, rows in enumerate(sides)
-        for start in range(0, rows.p, PANEL)
+        for start in range(0, rows.p, sizes.panel)
     ]
     out: dict[tuple[int, int], Array] = {}
-    for group in _groups(panels):
+    for group in _groups(panels, sizes.group):
         pairs = [
             (i, j)
             for i in group
@@ -151,12 +179,12 @@ def _crossed(
     return out
 
 
-def _groups(panels: list[_Panel]) -> Iterator[range]:
-    """Cut the list of panels into runs of at most ``GROUP`` columns."""
+def _groups(panels: list[_Panel], most: int) -> Iterator[range]:
+    """Cut the list of panels into runs of at most ``most`` columns."""
     start = width = 0
     for index, panel in enumerate(panels):
         own = panel.columns.stop - panel.columns.start
-        if width + own > GROUP:
+        if width + own > most:
             yield range(start, index)
             start, width = index, 0
         width += own
