@@ -1,0 +1,24 @@
+"""SIGKILL at random moments in ``repsim compare --out``: the next command finishes, same bits."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from kills import kill_until_done
+
+KILLS = 30
+
+
+@pytest.mark.slow
+def test_killed_thirty_times(tmp_path):
+    seed = time.time_ns()  # other moments every time
+    print(f"seed {seed}")
+    counts = kill_until_done("cli.killed:compare_out", tmp_path, KILLS, seed)
+    assert sum(counts) >= KILLS
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.npy")}
+    assert whole
+    for place in range(len(counts)):
+        found = {path.name: path.read_bytes() for path in (tmp_path / str(place)).glob("*.npy")}
+        assert found == whole, f"{counts[place]} kills in {place}"
