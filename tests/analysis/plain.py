@@ -93,6 +93,12 @@ def of_loops(x: list[np.ndarray], y: list[np.ndarray]) -> float:
     return minibatch.minibatch_cka(x, y, lambda v: kernels.linear(kernels.centred(v)))
 
 
+def without_versions(model, batch):
+    """A forward whose tensors count no changes in place, so no two layers share a Gram."""
+    with torch.inference_mode():
+        return model(batch)
+
+
 def agrees(result: Any, labels_x: list[str], labels_y: list[str], values: Any, atol=1e-6) -> None:
     """The result has exactly these labels, in this order, and these values."""
     assert result.layer_x.values.tolist() == labels_x

@@ -11,7 +11,6 @@ import repsim
 from analysis.plain import Shuffled, activations, images, inputs, net, reference, state
 from packages import torchvision
 from repsim import MinibatchCKA, compare
-from repsim.analysis.maps._gram_buffer import BLOCK_BYTES
 
 quiet = {"progress": False}
 
@@ -316,5 +315,6 @@ def test_memory_of_large_feature_maps(monkeypatch):
     compare(x, data=images(), **quiet)
     (first, blocks), second = kept
     assert first == 2 * 8 * 8 * 4
-    assert list(blocks.values()) == [BLOCK_BYTES]  # side by side, and there again in each batch
-    assert second == (first, blocks)
+    assert len(blocks) == 1  # side by side
+    assert max(blocks.values()) <= 1 << 22
+    assert second == (first, blocks)  # and in the same memory in each batch

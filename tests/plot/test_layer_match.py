@@ -7,9 +7,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+import repsim
 from repsim import InputError
 from repsim.plot import layer_match
-from repsim.plot._layer_match import best_match
 
 
 def draw(ax):
@@ -37,7 +37,7 @@ def note_of(ax):
 
 class TestBestMatch:
     def test_known_matches_and_depths(self):
-        best = best_match(known([0, 2, 1, 4], 5))
+        best = repsim.layer_match(known([0, 2, 1, 4], 5))
         assert best["match"].values.tolist() == ["block.0", "block.2", "block.1", "block.4"]
         assert best["layer_x"].values.tolist() == ["conv.0", "conv.1", "conv.2", "conv.3"]
         np.testing.assert_allclose(best["depth_x"], [0, 1 / 3, 2 / 3, 1])
@@ -47,25 +47,25 @@ class TestBestMatch:
     def test_names_follow_the_values(self):
         result = known([0, 2, 1, 4], 5)
         shuffled = result.isel(layer_y=[3, 1, 4, 0, 2])
-        assert best_match(shuffled)["match"].equals(best_match(result)["match"])
-        np.testing.assert_allclose(best_match(shuffled)["depth_y"], [0.75, 1, 0.25, 0.5])
+        assert repsim.layer_match(shuffled)["match"].equals(repsim.layer_match(result)["match"])
+        np.testing.assert_allclose(repsim.layer_match(shuffled)["depth_y"], [0.75, 1, 0.25, 0.5])
 
     def test_undefined_entries_are_passed_over(self):
         result = known([0, 2], 3)
         result["cka"][0] = [np.nan, 0.1, -0.3]
-        assert best_match(result)["match"].values.tolist() == ["block.1", "block.2"]
+        assert repsim.layer_match(result)["match"].values.tolist() == ["block.1", "block.2"]
 
     def test_negative_is_better_than_undefined(self):
         result = known([0], 3)
         result["cka"][0] = [np.nan, -0.2, -0.1]
-        best = best_match(result)
+        best = repsim.layer_match(result)
         assert best["match"].values.tolist() == ["block.2"]
         assert best["cka"].values.tolist() == [-0.1]
 
     def test_layers_without_a_match_keep_the_depths_of_the_rest(self):
         result = known([0, 1, 2], 3)
         result["cka"][1] = np.nan
-        best = best_match(result)
+        best = repsim.layer_match(result)
         assert best["layer_x"].values.tolist() == ["conv.0", "conv.2"]
         assert best["depth_x"].values.tolist() == [0.0, 1.0]
         assert best.attrs["left_out"] == "conv.1"
@@ -73,10 +73,10 @@ class TestBestMatch:
     def test_the_lowest_of_equals(self):
         result = known([0], 4)
         result["cka"][0] = [0.1, 0.7, 0.7, 0.2]
-        assert best_match(result)["match"].values.tolist() == ["block.1"]
+        assert repsim.layer_match(result)["match"].values.tolist() == ["block.1"]
 
     def test_one_layer(self):
-        best = best_match(known([0], 1))
+        best = repsim.layer_match(known([0], 1))
         assert (best["depth_x"].item(), best["depth_y"].item()) == (0.0, 0.0)
 
 
