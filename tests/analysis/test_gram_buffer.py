@@ -63,9 +63,9 @@ def apart(grams):
 def test_values_hold_until_the_batch_is_counted(kept):
     """Of 19 Grams of 256 samples, 16 fit into one block of 4 MiB; one of 1100 does not."""
     for layers, n in ((19, 256), (2, 1100)):
-        found, expected = compared(Wide(layers), batches(n))
+        found, expected = compared(Wide(layers), batches(n, n))
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        (grams,) = kept
+        grams = kept[0]
         assert len(grams) == layers
         assert apart(grams)
         kept.clear()

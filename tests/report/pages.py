@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
+
+from repsim.report import write_report
+from repsim.results import Finding
 
 HOSTILE = "</script><img src=x onerror='window.broken=1'>\"&{{ 7*7 }}"
 
@@ -68,6 +77,74 @@ def with_itself(m=12, seed=0, **attrs):
         coords={"layer_x": names, "layer_y": names},
         attrs={"model_x": "untrained ViT", "model_y": "untrained ViT", "n_samples": 512, **attrs},
     )
+
+
+@dataclass
+class Section:
+    """What the page says of one result, without its markup."""
+
+    kind: str
+    findings: list
+    cautions: list
+    pictures: list
+    table: tuple | None
+
+
+def section_of(name, result):
+    """Write the page of one result, and read its section again."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = write_report({name: result}, Path(folder) / "report.html").read_text("utf-8")
+    top, _, body = page.partition('<section class="result"')
+    body = body.partition("</section>")[0]
+    findings = re.findall(
+        r'<tr><th scope="row">(.*?)</th><td class="value">(.*?)</td><td class="where">(.*?)</td>',
+        top,
+    )
+    pictures = json.loads(re.search(r'id="pictures">(.*?)</script>', page, re.DOTALL).group(1))
+    figures = re.findall(r'<figure.*?data-alt="(.*?)">(.*?)</figure>', body, re.DOTALL)
+    for picture, (alt, figure) in zip(pictures, figures, strict=True):
+        note = re.search("<figcaption>(.*?)</figcaption>", figure)
+        picture |= {"alt": html.unescape(alt), "note": note.group(1) if note else ""}
+    table = re.search(
+        'aria-label="Variables of.*?<thead>(.*?)</thead>(.*?)</table>', body, re.DOTALL
+    )
+    return Section(
+        kind=re.search('<p class="kind">(.*?)</p>', body).group(1),
+        findings=[Finding(*map(html.unescape, each)) for each in findings],
+        cautions=[html.unescape(each) for each in re.findall("<li>(.*?)</li>", body)],
+        pictures=pictures,
+        table=table
+        and (
+            cells_of(table.group(1)),
+            [cells_of(row) for row in re.findall("<tr>(.*?)</tr>", table.group(2))],
+        ),
+    )
+
+
+def cells_of(row):
+    return [html.unescape(cell) for cell in re.findall("<t[hd][^>]*>(.*?)</t[hd]>", row)]
+
+
+def values_of(picture, tile):
+    """The values of a tile, which the page holds in 255 steps between the ends of the scale."""
+    tile = picture["tiles"][tile]
+    steps = np.frombuffer(base64.b64decode(tile["values"]), np.uint8)
+    share = (steps.reshape(tile["rows"], tile["columns"]) - 1.0) / 254
+    low, high = picture["low"], picture["high"]
+    if picture["log"]:
+        return low * (high / low) ** share
+    return low + (high - low) * share
+
+
+def orders_of(values):
+    """Rows and columns of a map in each of the orders that the page offers, by name."""
+    m, n = values.shape
+    result = xr.Dataset(
+        {"cka": (("layer_x", "layer_y"), values)},
+        coords={"layer_x": [f"x{i}" for i in range(m)], "layer_y": [f"y{i}" for i in range(n)]},
+    )
+    (picture, *_) = section_of("map", result).pictures
+    return {each["label"]: (each["rows"], each["columns"]) for each in picture["orders"]}
 
 
 def shown(value, digits=4):

@@ -11,9 +11,17 @@ import xarray as xr
 from matplotlib.colors import to_rgb
 
 from plot import results as made
-from report.pages import HOSTILE, compared, place_of, position, shown, shuffled, with_itself
+from report.pages import (
+    HOSTILE,
+    compared,
+    orders_of,
+    place_of,
+    position,
+    shown,
+    shuffled,
+    with_itself,
+)
 from repsim.measures import layer_match
-from repsim.report.kinds._order import axis_order, cluster_order
 
 pytestmark = pytest.mark.slow
 
@@ -36,12 +44,7 @@ EVERY = {
 
 
 def orders(result):
-    m, n = result.cka.shape
-    return [
-        (np.arange(m), np.arange(n)),
-        cluster_order(result.cka.values),
-        axis_order(result.cka.values),
-    ]
+    return list(orders_of(result.cka.values).values())
 
 
 def assert_says(page, canvas, result, rows, columns, i, j):
@@ -125,7 +128,7 @@ def test_colours_are_those_of_the_values_when_sorted_and_zoomed(show):
     r0, r1, c0, c1 = view(canvas)
     assert r1 - r0 < 15
     page.mouse.move(1, 1)
-    rows, columns = cluster_order(result.cka.values)
+    _, (rows, columns), _ = orders(result)
     checked = 0
     for i in range(int(np.ceil(r0)), int(r1)):
         for j in range(int(np.ceil(c0)), int(c1), 2):
@@ -208,7 +211,7 @@ def test_zooming_by_dragging_buttons_wheel_and_keys(show):
     assert inside[1] - inside[0] == pytest.approx(30 / 1.6)
     page.get_by_label("Order").select_option(index=1)  # keeps the zoom
     assert view(canvas) == inside
-    rows, columns = cluster_order(result.cka.values)
+    _, (rows, columns), _ = orders(result)
     assert_says(page, canvas, result, rows, columns, 15, 12)
     page.get_by_label("Zoom out").click()
     assert view(canvas) == pytest.approx(whole)
@@ -308,7 +311,7 @@ def test_a_finger_taps_pinches_and_moves(show):
 def test_the_table_has_every_value_in_the_order_of_the_map(show):
     result = with_itself(m=6)
     page = show({"map": result})
-    rows, columns = cluster_order(result.cka.values)
+    _, (rows, columns), _ = orders(result)
     figure = page.locator("figure").first
     figure.locator("summary").click()
     for order, (i, j) in {0: (range(6), range(6)), 1: (rows, columns)}.items():

@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from report.pages import compared, with_itself
-from repsim.report.kinds._order import axis_order, cluster_order
+from report.pages import compared, orders_of, with_itself
 
-BOTH = pytest.mark.parametrize("order", [cluster_order, axis_order])
+CLUSTERS, AXIS = "clusters of similar layers", "first principal axis"
+BOTH = pytest.mark.parametrize("order", [CLUSTERS, AXIS])
+
+
+def rows_and_columns(order, values):
+    return (np.array(each) for each in orders_of(values)[order])
 
 
 @BOTH
 def test_kinds_of_layers_that_alternate_are_parted(order):
-    rows, columns = order(with_itself(m=12).cka.values)
+    rows, columns = rows_and_columns(order, with_itself(m=12).cka.values)
     for each in (rows, columns):
         kinds = (each % 2).tolist()
         assert kinds == sorted(kinds)
@@ -26,16 +30,16 @@ def test_orders_are_permutations_whatever_is_undefined(order):
     values[:, 3] = np.nan
     values[4, 1:] = np.nan
     values[5, :2] = np.nan
-    rows, columns = order(values)
+    rows, columns = rows_and_columns(order, values)
     assert sorted(rows.tolist()) == list(range(9))
     assert sorted(columns.tolist()) == list(range(7))
-    nothing = order(np.full((3, 2), np.nan))
+    nothing = rows_and_columns(order, np.full((3, 2), np.nan))
     assert [sorted(each.tolist()) for each in nothing] == [[0, 1, 2], [0, 1]]
-    assert [each.tolist() for each in order(np.ones((1, 1)))] == [[0], [0]]
+    assert [each.tolist() for each in rows_and_columns(order, np.ones((1, 1)))] == [[0], [0]]
 
 
 def test_undefined_layers_come_last_among_clusters():
-    rows, _ = cluster_order(compared().cka.values)
+    rows, _ = rows_and_columns(CLUSTERS, compared().cka.values)
     assert rows[-1] == 2
 
 
@@ -44,7 +48,7 @@ def test_a_band_is_found_again():
     rng = np.random.default_rng(0)
     depth = rng.permutation(np.linspace(0, 1, 20))
     values = np.exp(-np.abs(depth[:, None] - depth))
-    steps = np.diff(depth[cluster_order(values)[0]])
+    steps = np.diff(depth[next(rows_and_columns(CLUSTERS, values))])
     assert (steps > 0).all() or (steps < 0).all()
     # On a single axis the ends of the chain bend back, by a layer or two.
-    assert abs(np.corrcoef(depth[axis_order(values)[0]], np.arange(20))[0, 1]) > 0.98
+    assert abs(np.corrcoef(depth[next(rows_and_columns(AXIS, values))], np.arange(20))[0, 1]) > 0.98
