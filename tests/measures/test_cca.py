@@ -296,6 +296,82 @@ def test_options_are_checked():
         repsim.svcca(x, y, variance=0.5, directions=2)
 
 
+def gradients(function, x, y, **options):
+    torch = pytest.importorskip("torch")
+    a, b = (torch.tensor(z, requires_grad=True) for z in (x, y))
+    value = function(a, b, **options)
+    return float(value.detach()), *(g.numpy() for g in torch.autograd.grad(value, (a, b)))
+
+
+def test_no_gradient_where_there_is_no_value():
+    """It was 0, as at a maximum."""
+    x, y = related(10, 3, 2)
+    wide = related(10, 12, 12)[0]
+    for function in FUNCTIONS:
+        options = {"variance": 1.0} if function is repsim.svcca else {}
+        for a, b in ((wide, y), (y, wide), (np.ones_like(x), y), (x, np.ones_like(y))):
+            with pytest.warns(repsim.DegenerateWarning):
+                value, *both = gradients(function, a, b, **options)
+            assert np.isnan(value)
+            assert all(np.isnan(g).all() for g in both)
+
+
+@each("function", FUNCTIONS)
+def test_gradients_where_everything_is_shared(function):
+    """The value is 1, its maximum; the gradient of pwcca(x, x) was NaN for some x."""
+    x = related(12, 4, 2)[0]
+    turn = np.random.default_rng(1).standard_normal((4, 4))
+    for y in (x, 3 * x + 1, x[:, ::-1].copy(), x[:, :2].copy(), x @ turn):
+        for a, b in ((x, y), (y, x)):
+            value, *both = gradients(function, a, b)
+            if value == pytest.approx(1, abs=1e-12):
+                np.testing.assert_allclose(both[0], 0, atol=1e-9)
+                np.testing.assert_allclose(both[1], 0, atol=1e-9)
+
+
+def whitened(n=9, p=3, q=2):
+    x, y = related(n, p, q, 2)
+    return np.linalg.qr(x - x.mean(0))[0], y
+
+
+def test_gradients_of_whitened_features():
+    """Their singular values are equal, and the span has a derivative all the same: it was NaN."""
+    for x, y in (whitened(), whitened()[::-1]):
+        for options in ({}, {"statistic": "mean_rho_squared"}):
+            right_gradient(repsim.cca, x, y, **options)
+        right_gradient(repsim.pwcca, x, y)
+    # Of svcca, which keeps single directions, there is none.
+    assert np.isnan(gradients(repsim.svcca, *whitened(), directions=2)[1]).all()
+
+
+def test_second_derivatives():
+    torch = pytest.importorskip("torch")
+    x, y = (torch.tensor(z, requires_grad=True) for z in whitened(7, 2, 2))
+    for function in (repsim.cca, repsim.pwcca):
+        assert torch.autograd.gradgradcheck(lambda a, f=function: f(a, y.detach()), (x,))
+
+
+def test_weights_of_some_equal_correlations_have_no_derivative():
+    x, y = related(12, 4, 2)
+    y = np.concatenate([x[:, :2], y], axis=1)
+    value, *both = gradients(repsim.pwcca, x, y)
+    assert value == pytest.approx(float(repsim.pwcca(x, y)), abs=1e-14)
+    assert all(np.isnan(g).all() for g in both)
+    assert all(np.isfinite(g).all() for g in gradients(repsim.cca, x, y)[1:])
+
+
+@pytest.mark.slow
+def test_the_same_in_jax():
+    jax = pytest.importorskip("jax")
+    x, y = whitened()
+    with jax.enable_x64(True):
+        for function in (repsim.cca, repsim.pwcca):
+            gradient = jax.jit(jax.grad(function))
+            np.testing.assert_allclose(gradient(x, y), gradients(function, x, y)[1], atol=1e-9)
+            np.testing.assert_allclose(gradient(x, x), 0, atol=1e-9)
+            assert np.isnan(gradient(np.ones_like(x), y)).all()
+
+
 GRADIENTS = [
     (repsim.cca, {}, (9, 3, 2)),
     (repsim.cca, {"statistic": "mean_rho_squared"}, (9, 3, 2)),

@@ -246,3 +246,21 @@ def test_pairwise_names_what_explains_anything():
     assert float(out.sel(layer_x="wide", layer_y="narrow")) == float(
         repsim.linear_regression_r2(y, x)
     )
+
+
+def test_gradients_of_whitened_predictors_and_where_there_is_no_value():
+    """Singular values that are equal gave NaN, and a value of NaN the gradient 0."""
+    torch = pytest.importorskip("torch")
+    x, y = related(9, 3, 2, 2)
+    white = np.linalg.qr(y - y.mean(0))[0]
+    right_gradient(repsim.linear_regression_r2, x, white)
+    right_gradient(repsim.linear_regression_r2, white, x)
+    wide, constant = related(9, 12, 3)[0], np.ones_like(y)
+    for a, b in ((x, wide), (x, constant), (constant, x)):
+        for options in ({}, {"ridge": 0.1}, {"folds": 3}):
+            if options and b is wide:
+                continue
+            leaves = [torch.tensor(z, requires_grad=True) for z in (a, b)]
+            with pytest.warns(repsim.DegenerateWarning):
+                value = repsim.linear_regression_r2(*leaves, **options)
+            assert all(torch.isnan(g).all() for g in torch.autograd.grad(value, leaves))

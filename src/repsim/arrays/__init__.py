@@ -23,7 +23,7 @@ from repsim.arrays._namespace import (
     same_home,
 )
 from repsim.arrays._ordinary import describe
-from repsim.arrays._readable import known, numbers, recorded, to_numpy, transformed
+from repsim.arrays._readable import detached, known, numbers, recorded, to_numpy, transformed
 from repsim.arrays._scale import unit_scale
 from repsim.arrays._validate import (
     as_samples,
@@ -46,6 +46,7 @@ __all__ = [
     "column_blocks",
     "compute_dtype",
     "describe",
+    "detached",
     "device_type",
     "flatten_features",
     "host_resident",

@@ -6,11 +6,11 @@ import sys
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_torch_array
+from array_api_compat import is_jax_array, is_torch_array
 
 from repsim._typing import Array
 
-__all__ = ["known", "numbers", "recorded", "to_numpy", "transformed"]
+__all__ = ["detached", "known", "numbers", "recorded", "to_numpy", "transformed"]
 
 
 def known(flag: Array | bool) -> bool | None:
@@ -57,6 +57,15 @@ def transformed(x: Array) -> bool:
         return False
     torch: Any = sys.modules["torch"]
     return bool(torch.compiler.is_compiling()) or torch.func.debug_unwrap(x, recurse=False) is not x
+
+
+def detached(x: Any) -> Any:
+    """Return the values without a derivative; ``x`` itself if nothing records operations on it."""
+    if is_torch_array(x):
+        return x.detach() if recorded(x) else x
+    if is_jax_array(x):
+        return sys.modules["jax"].lax.stop_gradient(x)
+    return x
 
 
 def to_numpy(x: Any) -> np.ndarray[Any, np.dtype[Any]]:

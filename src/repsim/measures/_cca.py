@@ -74,9 +74,9 @@ def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
     average. If p + q exceeds n − 1, then p + q − (n − 1) of the correlations are 1 for any data.
     Use many more samples than features, or use :func:`svcca`.
 
-    Computed in float64 where the device has it. Differentiable where the singular values of the
-    columns are distinct. Cost: one SVD of each input, O(n p min(n, p)), then O(n p q + p q min(p,
-    q)).
+    Computed in float64 where the device has it. Differentiable where the columns are linearly
+    independent; the derivative is NaN where the value is. Cost: one SVD of each input, O(n p min(n,
+    p)), then O(n p q + p q min(p, q)).
 
     References
     ----------
@@ -152,8 +152,9 @@ def svcca(
     average.
 
     When the variance crosses the threshold, the number of directions jumps, and so does the value.
-    Between jumps it is differentiable where the singular values are distinct. Computed in float64
-    where the device has it. Cost: one SVD of each input, O(n p min(n, p)), then O(n k_x k_y).
+    Between jumps it is differentiable where the singular values are distinct; where two are equal,
+    as those of whitened features, the derivative is NaN. Computed in float64 where the device has
+    it. Cost: one SVD of each input, O(n p min(n, p)), then O(n k_x k_y).
 
     References
     ----------
@@ -217,8 +218,9 @@ def pwcca(x: Array, y: Array) -> Array:
     Equal correlations are common: each direction that x and y share has ρ = 1. Correlations count
     as equal if they differ by less than 8 ε √n, with ε the rounding unit of the inputs' dtype.
 
-    Computed in float64 where the device has it. Differentiable where the correlations, and the
-    singular values of the columns, are distinct. Cost as :func:`cca`.
+    Computed in float64 where the device has it. Differentiable where the columns are linearly
+    independent and the correlations are distinct, or all equal as for x = y. If only some are
+    equal, the value jumps for small changes of x, and the derivative is NaN. Cost as :func:`cca`.
 
     References
     ----------

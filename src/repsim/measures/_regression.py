@@ -14,7 +14,12 @@ from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import contrasts
 from repsim.measures.parts._ridge_folds import Fold, fold_errors, training_spectrum
-from repsim.measures.parts._subspace import contrast_spectrum, unit_columns
+from repsim.measures.parts._subspace import (
+    contrast_spectrum,
+    unit_columns,
+    where_defined,
+    whole_span,
+)
 
 __all__ = ["linear_regression_r2"]
 
@@ -95,7 +100,8 @@ def linear_regression_r2(
 
     With linearly dependent columns and folds, the smallest B is used. Columns of y count as
     linearly dependent up to the rounding of its dtype. Computed in float64 where the device has it.
-    Differentiable where the columns of y are linearly independent and its singular values distinct.
+    Differentiable where the columns of y are linearly independent and, with ridge or folds, its
+    singular values distinct; where two are equal, the derivative is NaN.
     Cost: O(n q min(n, q)) once for each array and fold, O(n p min(n, q)) for a pair, once for each
     penalty.
 
@@ -133,7 +139,8 @@ class _Item:
         xp = self.xp
         if (plain, 0) not in self._spectra:
             z = unit_columns(xp, self.centred) if plain else self.centred
-            spectrum = contrast_spectrum(xp, z, self.resolution)
+            decompose = whole_span if plain else contrast_spectrum
+            spectrum = decompose(xp, z, self.resolution)
             if plain:
                 undefined(
                     self._operation,
@@ -186,8 +193,7 @@ def _compare(x: _Item, y: _Item, *, ridge: object, folds: int | None) -> Array:
             )
             errors, scale = errors + error, scale + spread
         value = 1 - errors / xp.where(scale > 0, scale, xp.ones_like(scale))
-    out: Array = xp.where(defined, value, xp.full_like(value, float("nan")))
-    return out
+    return where_defined(xp, value, defined)
 
 
 def _penalties(operation: str, ridge: object, folds: int | None) -> tuple[float, ...]:

@@ -9,7 +9,14 @@ from array_api_compat import array_namespace, device
 
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
-from repsim.measures.parts._subspace import Subspace, require_share, subspace
+from repsim.measures.parts._subspace import (
+    Subspace,
+    one_without_derivative,
+    require_share,
+    subspace,
+    tied,
+    where_defined,
+)
 
 __all__ = [
     "correlate",
@@ -89,15 +96,30 @@ def correlate_weighted(x: Weighted, y: Weighted) -> Array:
     """Return the mean correlation, weighted by how much of the columns of x each describes."""
     xp = array_namespace(x.columns)
     cross = xp.matrix_transpose(x.span.basis) @ y.span.basis
-    turn, rho, _ = xp.linalg.svd(cross, full_matrices=False)
+    rho = xp.linalg.svdvals(cross)
     tie = 8 * max(x.resolution, y.resolution) * math.sqrt(x.columns.shape[0])
-    weights = _weights(xp, x, x.span.basis @ turn, rho, tie)
     # Under jit the columns beyond the rank remain, at the end.
     order = xp.arange(rho.shape[0], dtype=rho.dtype, device=device(rho))
-    weights = xp.where(
-        order < xp.minimum(x.span.rank, y.span.rank), weights, xp.zeros_like(weights)
-    )
+    counted = order < xp.minimum(x.span.rank, y.span.rank)
+    # If all correlations are equal, as for x = y, so are all weights, and the mean is the value. It
+    # has a derivative there, and the single variates have none.
+    equal = xp.all((rho[:-1] - rho[1:] <= tie) | ~counted[1:])
+    turn, _, _ = xp.linalg.svd(xp.where(equal, _distinct(xp, cross), cross), full_matrices=False)
+    weights = _weights(xp, x, x.span.basis @ turn, rho, tie)
+    weights = xp.where(equal, xp.ones_like(weights), weights)
+    weights = xp.where(counted, weights, xp.zeros_like(weights))
+    # If only some are equal, a small change of x decides their variates, and the value jumps.
+    weights = weights * one_without_derivative(xp, rho, tied(xp, rho, counted) & ~equal)
     return _quotient(xp, x.span, y.span, xp.sum(weights * rho), xp.sum(weights))
+
+
+def _distinct(xp: Namespace, like: Array) -> Array:
+    """Return a matrix of this shape whose singular values are distinct."""
+    rows = xp.arange(like.shape[0], dtype=like.dtype, device=device(like))
+    columns = xp.arange(like.shape[1], dtype=like.dtype, device=device(like))
+    diagonal = rows[:, None] == columns[None, :]
+    out: Array = xp.where(diagonal, 1 + rows[:, None], xp.zeros_like(like))
+    return out
 
 
 def _weights(xp: Namespace, x: Weighted, variates: Array, rho: Array, tie: float) -> Array:
@@ -139,9 +161,4 @@ def _mean_cosine(d: int) -> float:
 
 def _quotient(xp: Namespace, x: Subspace, y: Subspace, above: Array, below: Array) -> Array:
     defined = x.defined & y.defined
-    out: Array = xp.where(
-        defined,
-        above / xp.where(defined, below, xp.ones_like(below)),
-        xp.full_like(above, float("nan")),
-    )
-    return out
+    return where_defined(xp, above / xp.where(defined, below, xp.ones_like(below)), defined)

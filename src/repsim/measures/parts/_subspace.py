@@ -9,7 +9,7 @@ from array_api_compat import array_namespace, device
 
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
-from repsim.arrays import known, unit_scale
+from repsim.arrays import detached, known, unit_scale
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import contrasts
 
@@ -18,10 +18,17 @@ __all__ = [
     "Subspace",
     "contrast_spectrum",
     "leading",
+    "one_without_derivative",
     "require_share",
     "subspace",
+    "tied",
     "unit_columns",
+    "where_defined",
+    "whole_span",
 ]
+
+EQUAL = 2.0**-40
+"""Singular values that differ by less, relative to the largest, are equal up to rounding."""
 
 
 class Spectrum(NamedTuple):
@@ -52,9 +59,53 @@ def contrast_spectrum(xp: Namespace, z: Array, resolution: float) -> Spectrum:
     float64.
     """
     vectors, values, _ = xp.linalg.svd(z, full_matrices=False)
+    counts = _above_rounding(values, z, resolution)
+    # The vectors of equal values are fixed only up to a rotation.
+    one = one_without_derivative(xp, values, tied(xp, values, counts))
+    return Spectrum(vectors * one, values, counts)
+
+
+def whole_span(xp: Namespace, z: Array, resolution: float) -> Spectrum:
+    """Return an orthonormal basis of all columns of contrasts, for functions of their span alone.
+
+    As :func:`contrast_spectrum`, but the derivative is that of the span. It exists where singular
+    values are equal, as those of whitened features are. The values have no derivative.
+    """
+    fixed = detached(z)
+    vectors, values, right = xp.linalg.svd(fixed, full_matrices=False)
+    counts = _above_rounding(values, z, resolution)
+    if fixed is z:  # no derivatives
+        return Spectrum(vectors, values, counts)
+    # Q = Z A is orthonormal, and with the same A it is a basis of the span of any Z nearby, which
+    # Q chol(QᵀQ)^(−ᵀ) makes orthonormal. Only the derivatives of this are used.
+    inverse = xp.where(counts, 1 / xp.where(counts, values, xp.ones_like(values)), 0 * values)
+    q = z @ (xp.matrix_transpose(right) * inverse)
+    left_out = xp.where(counts, xp.zeros_like(values), xp.ones_like(values))
+    square = xp.matrix_transpose(q) @ q
+    square = square + left_out * xp.eye(values.shape[0], dtype=square.dtype, device=device(square))
+    turned = xp.linalg.solve(xp.linalg.cholesky(square), xp.matrix_transpose(q))
+    moving = xp.matrix_transpose(turned)
+    return Spectrum(vectors + (moving - detached(moving)), values, counts)
+
+
+def _above_rounding(values: Array, z: Array, resolution: float) -> Array:
     # Rounding errors of the entries sum like a random walk along the longer side.
     floor = 8 * resolution * math.sqrt(max(z.shape)) * values[:1]
-    return Spectrum(vectors, values, (values > floor) & (values > 0))
+    return (values > floor) & (values > 0)
+
+
+def tied(xp: Namespace, values: Array, counts: Array) -> Array:
+    """Whether two neighbours of descending ``values`` (r,), both of which count, are equal."""
+    out: Array = xp.any((values[:-1] - values[1:] <= EQUAL * values[:1]) & counts[1:])
+    return out
+
+
+def one_without_derivative(xp: Namespace, like: Array, condition: Array) -> Array:
+    """Return 1 (0-d); the derivative of what is multiplied by it is NaN if the condition holds."""
+    nothing = 0 * xp.sum(like)
+    root = xp.sqrt(xp.where(condition, nothing, xp.ones_like(nothing)))
+    out: Array = root + xp.where(condition, xp.ones_like(nothing), xp.zeros_like(nothing))
+    return out
 
 
 def subspace(
@@ -75,8 +126,11 @@ def subspace(
     n = x.shape[0]
     z, _ = contrasts(xp, x)
     whole = variance is None and directions is None
-    vectors, values, keep = contrast_spectrum(
-        xp, unit_columns(xp, z) if whole else z, float(xp.finfo(x.dtype).eps)
+    resolution = float(xp.finfo(x.dtype).eps)
+    vectors, values, keep = (
+        whole_span(xp, unit_columns(xp, z), resolution)
+        if whole
+        else contrast_spectrum(xp, z, resolution)
     )
     power = xp.where(keep, values * values, xp.zeros_like(values))
     if variance is not None and variance < 1:
@@ -120,4 +174,14 @@ def unit_columns(xp: Namespace, z: Array) -> Array:
     z, _ = unit_scale(xp, z, axis=0)  # because the square of 1e-30 is zero in float32
     norm = xp.linalg.vector_norm(z, axis=0)
     out: Array = z / xp.where(norm > 0, norm, xp.ones_like(norm))
+    return out
+
+
+def where_defined(xp: Namespace, value: Array, defined: Array) -> Array:
+    """Return a finite value, or NaN where it is undefined; the derivative there is NaN too.
+
+    The derivative of ``where(defined, value, nan)`` would be zero, as at a maximum.
+    """
+    one = xp.ones_like(value)
+    out: Array = value * xp.where(defined, one, xp.full_like(one, float("nan")))
     return out
