@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 
 import numpy as np
 import pytest
@@ -135,8 +136,64 @@ def test_ranks_make_one_result():
             same_bits(again, result[name])
             assert again[2] == result[name][2]
         same_bits(result["alone"], summary(compared(shares[rank])))
-        assert "passes must be the same" in result["passes"]
+        assert "passes: 1 on rank 0; 2 on rank 1; 3 on rank 2; 4 on rank 3" in result["passes"]
         assert "one bandwidth" in result["pilot"]
+
+
+def disagreeing(rank, size):
+    """Rank 1 alone has another model or option; what each rank was told."""
+    odd = rank == 1
+    here = net(7 if odd else 0)
+    moved = net()
+    if odd:
+        moved[2].bias.data[1] += 1e-9
+
+    def refused(model=None, **options):
+        try:
+            repsim.compare(
+                model or net(), net(1), share(rank, size), progress=False, group="world", **options
+            )
+        except repsim.RepsimError as error:
+            return f"{type(error).__name__}: {error}"
+        return "nothing was raised"
+
+    told = {
+        "weights of model_x": refused(here),
+        "weights of model_x, by one bias": refused(moved),
+        "kernel": refused(kernel="cosine" if odd else "linear"),
+        "z_scores": refused(z_scores=odd),
+        "transform": refused(transform="mean" if odd else None),
+        "layers": refused(layers="0" if odd else "*"),
+        "seed": refused(samples="tokens", seed=rank % 2, max_samples=3),
+        "batch_size": refused(batch_size=6 if odd else None),
+        "unknown": refused(kernel="rbff" if odd else "linear"),
+        "ids": refused(sample_ids=3 if odd else None),
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compared(share(rank, size))
+    return told, [str(each.message) for each in caught]
+
+
+@pytest.mark.slow
+def test_ranks_that_disagree_are_an_error_on_each_of_them():
+    results = run_ranks("analysis.test_ranks:disagreeing", 3)
+    for rank, (told, caught) in enumerate(results):
+        for what in ("unknown", "ids"):
+            message = told.pop(what)
+            if rank == 1:
+                assert message.startswith("InputError: compare: "), message
+            else:
+                assert "1 of 3 ranks failed" in message
+                assert "rank 1: InputError: compare: " in message
+        for what, message in told.items():
+            name = what.partition(",")[0]
+            assert "all ranks of a group must have the same models and options" in message, what
+            assert f"\n  {name}: " in message, (what, message)
+            assert " on ranks 0, 2; " in message, message
+            assert " on rank 1\n" in message, message
+        alone = "torch.distributed has 3 ranks, and group= is not given"
+        assert any(alone in message for message in caught)
 
 
 def failing(rank, size):

@@ -2,7 +2,7 @@
 
 from repsim.streaming._blocks import BlockSums, Sums
 from repsim.streaming._covariance import StreamingLinearCKA
-from repsim.streaming._distributed import gather, group_size, tell_failure
+from repsim.streaming._distributed import RankError, gather, group_size, tell_failure
 from repsim.streaming._minibatch import MinibatchCKA
 from repsim.streaming._minibatch_results import MIN_BATCH
 from repsim.streaming._pairs import CHUNK, pair_products, self_products
@@ -18,6 +18,7 @@ __all__ = [
     "LinearClassifier",
     "MinibatchCKA",
     "PilotKernels",
+    "RankError",
     "RidgePath",
     "RidgeStatistics",
     "Source",

@@ -6,7 +6,7 @@ from typing import Any
 
 from repsim._errors import StateError
 
-__all__ = ["gather", "group_size", "tell_failure"]
+__all__ = ["RankError", "gather", "group_size", "tell_failure"]
 
 
 class RankError(StateError):

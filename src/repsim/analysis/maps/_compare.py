@@ -203,14 +203,16 @@ def compare(
         before it.
     StateError
         The checkpoint is damaged, cannot be written, or belongs to other models, options or data; a
-        rank died, failed, or did not answer within the time limit of its group.
+        rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
         Layers found by a glob return no batch, or NaN or infinity in the first one; short batches
         were skipped; all passes saw the same batches; an interrupt (with a checkpoint); a
-        checkpoint could not be written during the run; the samples could not be found (see Notes).
+        checkpoint could not be written during the run; the samples could not be found (see Notes);
+        torch.distributed has several ranks, but ``group`` is not given.
     DegenerateWarning
         A layer is constant; its CKA is NaN.
 
@@ -233,49 +235,53 @@ def compare(
     ----------
     Nguyen, Raghu, Kornblith 2021, arXiv:2010.15327. Raghu et al. 2021, arXiv:2108.08810.
     """
-    _check(model_x, model_y, passes, names)
-    resolved = _resolved(kernel, precision)
-    ranks = Ranks(group, sample_ids, resolved)
-    tokens = token_samples(
-        "compare", samples, max_samples, skip_first, seed, transform, transform_y, pairs=pairs
-    )
-    _check_z_scores(z_scores, tokens)
-    side = partial(
-        RecordedSide,
-        "compare",
-        kernel=resolved,
-        tokens=tokens,
-        forward=forward,
-        batch_size=batch_size,
-        least=MIN_BATCH if group is None else 1,
-    )
-    of_x = SideOptions(transform, mask, select, batch_dim)
-    of_y = of_x.with_given(
-        transform=transform_y, mask=mask_y, select=select_y, batch_dim=batch_dim_y
-    )
-    sides = Sides.of(side, (model_x, layers, of_x, prepare_x), (model_y, layers_y, of_y, prepare_y))
-
-    labels = {
-        "model_x": model_label(model_x, names and names[0]),
-        "model_y": model_label(sides.model_y, names and names[1]),
-        "transform": transform_label(transform),
-    }
-    if of_y.transform is not of_x.transform:
-        labels["transform_y"] = transform_label(of_y.transform)
-    options = {
-        "prepare_x": prepare_x,
-        "prepare_y": prepare_y,
-        "forward": forward,
-        "batch_size": batch_size,
-        "sample_ids": sample_ids,
-    }
-    more = {"kernel": repr(resolved), "passes": passes, "rank": str(ranks)}
-    if tokens is not None:
-        more |= {"samples": samples, "pairs": pairs, **tokens.options()}
-    fingerprint = partial(_fingerprint, sides, options, **labels, **more)
-    result = partial(cka_map, origin={**labels, **versions()}, z_scores=z_scores)
+    ranks = Ranks(group)
     with ranks.raise_on_all_ranks():
-        run = Run(ranks, resolved, sides.kernels, tokens, checkpoint, fingerprint)
+        _check(model_x, model_y, passes, names)
+        resolved = _resolved(kernel, precision)
+        ranks.share(sample_ids, resolved)
+        tokens = token_samples(
+            "compare", samples, max_samples, skip_first, seed, transform, transform_y, pairs=pairs
+        )
+        _check_z_scores(z_scores, tokens)
+        side = partial(
+            RecordedSide,
+            "compare",
+            kernel=resolved,
+            tokens=tokens,
+            forward=forward,
+            batch_size=batch_size,
+            least=MIN_BATCH if group is None else 1,
+        )
+        of_x = SideOptions(transform, mask, select, batch_dim)
+        of_y = of_x.with_given(
+            transform=transform_y, mask=mask_y, select=select_y, batch_dim=batch_dim_y
+        )
+        sides = Sides.of(
+            side, (model_x, layers, of_x, prepare_x), (model_y, layers_y, of_y, prepare_y)
+        )
+        labels = {
+            "model_x": model_label(model_x, names and names[0]),
+            "model_y": model_label(sides.model_y, names and names[1]),
+            "transform": transform_label(transform),
+        }
+        if of_y.transform is not of_x.transform:
+            labels["transform_y"] = transform_label(of_y.transform)
+        options = {
+            "prepare_x": prepare_x,
+            "prepare_y": prepare_y,
+            "forward": forward,
+            "batch_size": batch_size,
+            "sample_ids": sample_ids,
+        }
+        more = {"kernel": repr(resolved), "passes": passes}
+        if tokens is not None:
+            more |= {"samples": samples, "pairs": pairs, **tokens.options()}
+        fingerprint = partial(_fingerprint, sides, options, **labels, **more)
+        ranks.agree(partial(fingerprint, with_shards=False, z_scores=z_scores))
+        result = partial(cka_map, origin={**labels, **versions()}, z_scores=z_scores)
+        of_rank = partial(fingerprint, rank=str(ranks))
+        run = Run(ranks, resolved, sides.kernels, tokens, checkpoint, of_rank)
         with as_found(model_x, sides.model_y), sides.in_place(), run.saving(result):
             for batch, new in run.batches(data, passes, progress=progress):
                 run.count(sides.grams(batch), new)
@@ -315,13 +321,18 @@ def _resolved(kernel: str | Kernel, precision: Precision | None) -> Kernel:
     return resolved if precision is None else with_precision("compare", resolved, precision)
 
 
-def _fingerprint(sides: Sides, options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the values that must be equal to resume a run from a checkpoint."""
+def _fingerprint(
+    sides: Sides, options: Mapping[str, Any], *, with_shards: bool = True, **more: Any
+) -> dict[str, Any]:
+    """Return the values that must be equal to resume a run from a checkpoint.
+
+    Without shards, they are also those that must be equal on all ranks.
+    """
     x, y = sides.x, sides.y
     return {
         **more,
-        "weights of model_x": model_digest(x.model),
-        "weights of model_y": model_digest(sides.model_y),
+        "weights of model_x": model_digest(x.model, with_shards=with_shards),
+        "weights of model_y": model_digest(sides.model_y, with_shards=with_shards),
         "layers": x.chosen,
         "layers_y": "as layers" if y is None else y.chosen,
         "options of x": _label_of_side(x.options),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -12,14 +12,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repsim._errors import InputError, StateError
+from repsim._errors import InputError, StateError, warn
 from repsim.analysis.run._drive import Batch, each_pass
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids, ids_of
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.kernels import Kernel
-from repsim.streaming import MinibatchCKA, gather, group_size, tell_failure
+from repsim.streaming import MinibatchCKA, RankError, gather, group_size, tell_failure
 
 __all__ = ["NewSamples", "Ranks"]
+
+
+LONGEST = 200
+"""Characters of a value in a message; a longer one is cut."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,44 @@ class Ranks:
     ----------
     group : None, "world" or torch.distributed.ProcessGroup
         With None only this process counts, even if there are others.
-    sample_ids : callable, optional
-        As in :func:`repsim.compare`.
-    kernel : Kernel
-        With a group, a kernel whose bandwidth would differ between ranks raises.
+
+    Warns
+    -----
+    RepsimWarning
+        There are other ranks, but no group is given.
     """
 
-    def __init__(self, group: Any, sample_ids: SampleIds | None, kernel: Kernel) -> None:
-        if isinstance(group, str) and group != "world":
+    def __init__(self, group: Any) -> None:
+        if group is not None and group != "world" and not isinstance(group, dist.ProcessGroup):
             raise InputError(
                 f"compare: group must be 'world' or a torch.distributed.ProcessGroup.\n"
                 f"  got {group!r}"
             )
-        check_sample_ids("compare", sample_ids)
         self.alone = group is None
         self.duplicates = 0
         self._group = None if isinstance(group, str) else group
         self._size = 1 if self.alone else group_size("compare", self._group)
         self._rank = 0 if self.alone else dist.get_rank(self._group)
+        self._sample_ids: SampleIds | None = None
+        others = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        if self.alone and others > 1:
+            warn(
+                f"compare: the result is of the data of this rank alone.\n"
+                f"  torch.distributed has {others} ranks, and group= is not given\n"
+                f"  Pass group='world' on every rank to combine their batches."
+            )
+
+    def share(self, sample_ids: SampleIds | None, kernel: Kernel) -> None:
+        """Check and set what all ranks use.
+
+        Parameters
+        ----------
+        sample_ids : callable, optional
+            As in :func:`repsim.compare`.
+        kernel : Kernel
+            With a group, a kernel whose bandwidth would differ between ranks raises.
+        """
+        check_sample_ids("compare", sample_ids)
         self._sample_ids = sample_ids
         if self._size > 1 and getattr(kernel, "sigma", 0.0) is None:
             raise InputError(
@@ -94,6 +118,28 @@ class Ranks:
     def own_path(self, path: str | PathLike[str]) -> str:
         """Return the file for the state of this rank."""
         return fspath(path) if self.alone else f"{fspath(path)}.rank{self._rank}of{self._size}"
+
+    def agree(self, described: Callable[[], Mapping[str, Any]]) -> None:
+        """Raise on every rank if the ranks have other models or options than each other.
+
+        Parameters
+        ----------
+        described : callable
+            Returns models and options of this rank by name, as texts. It is not called for a
+            process alone.
+        """
+        if self._size == 1:
+            return
+        everyone = gather("compare", dict(described()), self._group)
+        names = dict.fromkeys(name for each in everyone for name in each)
+        values = {name: [each.get(name, "not given") for each in everyone] for name in names}
+        unlike = {name: each for name, each in values.items() if any(x != each[0] for x in each)}
+        if unlike:
+            lines = "".join(f"  {name}: {_by_rank(each)}\n" for name, each in unlike.items())
+            raise RankError(
+                f"compare: all ranks of a group must have the same models and options.\n{lines}"
+                f"  Load the same weights on every rank, and pass the same options."
+            )
 
     @contextmanager
     def raise_on_all_ranks(self) -> Iterator[None]:
@@ -157,3 +203,16 @@ class Ranks:
                     mine = rows
             if batch is not None and ids is not None:
                 yield batch, NewSamples(mine, len(ids))
+
+
+def _by_rank(values: list[Any]) -> str:
+    """Return which ranks have which value: "'rbf' on rank 0, 'linear' on ranks 1 and 2"."""
+    ranks: dict[str, list[str]] = {}
+    for rank, value in enumerate(values):
+        text = str(value)
+        text = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+        ranks.setdefault(text, []).append(str(rank))
+    return "; ".join(
+        f"{value} on rank{'s' if len(on) > 1 else ''} {', '.join(on)}"
+        for value, on in ranks.items()
+    )

@@ -33,10 +33,20 @@ def digest(value: Any) -> str:
     return state.hexdigest()
 
 
-def model_digest(model: nn.Module) -> str:
-    """Return the digest of a model's parameters and buffers, with their names."""
+def model_digest(model: nn.Module, *, with_shards: bool = True) -> str:
+    """Return the digest of a model's parameters and buffers, with their names.
+
+    Without shards it is the same on every rank: of a parameter of which each rank holds a part,
+    only the dtype counts.
+    """
     root = unwrap(model)
-    return digest({**dict(root.named_parameters()), **dict(root.named_buffers())})
+    weights = {**dict(root.named_parameters()), **dict(root.named_buffers())}
+    if not with_shards:
+        weights = {
+            name: str(x.dtype) if "_flat_param" in name or hasattr(x, "placements") else x
+            for name, x in weights.items()
+        }
+    return digest(weights)
 
 
 def label_of(value: Any) -> str:
