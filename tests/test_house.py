@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from collections import Counter
 from pathlib import Path
@@ -66,6 +67,56 @@ def test_no_folder_has_more_than_14_files():
     counts = Counter(path.parent.relative_to(SOURCE).as_posix() for path in FILES)
     many = {folder: n for folder, n in counts.items() if n > 14 and folder != "measures"}
     assert not many
+
+
+IN_TEXT = re.compile(r"from (repsim[\w.]*) import (\w+)|(repsim(?:\.\w+)+)")
+PRIVATE = re.compile(r"repsim(\.\w+)*\._[a-z]")
+
+
+def private_names(text: str) -> list[str]:
+    """The names of repsim beginning with an underscore that a file imports, asks for or patches."""
+    tree, here, found = ast.parse(text), {"repsim": "repsim"}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            here |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            found += [each.name for each in node.names]
+    found += here.values()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            root, _, rest = ast.unparse(node).partition(".")
+            found.append(f"{here.get(root)}.{rest}")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += [whole or f"{a}.{b}" for a, b, whole in IN_TEXT.findall(node.value)]
+    return sorted({name for name in found if PRIVATE.match(name)})
+
+
+def test_what_counts_as_private():
+    for text in (
+        "from repsim.storage._journal import Journal",
+        "from repsim.storage import _journal",
+        "import repsim.storage._journal",
+        "repsim.inference._groups.resolve_groups(3)",
+        "from repsim import inference as tests\ntests._groups.resolve_groups(3)",
+        "monkeypatch.setattr('repsim.streaming._pairs.CHUNK', 3)",
+        "subprocess.run('from repsim.storage import _journal')",
+    ):
+        assert private_names(text), text
+    assert not private_names("from repsim import __version__\nself._repsim = repsim.cka")
+
+
+def test_no_test_and_no_benchmark_knows_a_private_name():
+    """Except the tests of the tree itself, which name its files."""
+    root = SOURCE.parents[1]
+    files = [path for folder in ("tests", "benchmarks") for path in (root / folder).rglob("*.py")]
+    about_the_tree = {"test_house.py", "test_imports.py"}
+    assert len(files) > 200
+    known = {
+        path.name: names
+        for path in files
+        if path.name not in about_the_tree and (names := private_names(path.read_text()))
+    }
+    assert not known
 
 
 def test_no_folder_has_the_name_of_a_public_function():

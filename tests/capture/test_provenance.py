@@ -9,10 +9,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from repsim.capture.residual._provenance import Provenance
+from repsim import RepsimWarning, without_residual
+from repsim.capture import SiteFinder
 
 A, B, C, D, E = (torch.randn(4, 4, generator=torch.Generator().manual_seed(i)) for i in range(5))
 X = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(9))
+
+
+class Plain(nn.Module):
+    """A model whose forward is a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
 
 
 def joins(function, *inputs):
@@ -20,13 +32,12 @@ def joins(function, *inputs):
     inputs = inputs or (X.clone(),)
     found = []
 
-    def keep(join):
+    def keep(site, call, join):
         found.append((join.kind, join.skip.clone(), join.branch.clone()))
 
-    mode = Provenance(keep)
-    mode.begin(inputs)
-    with mode:
-        function(*inputs)
+    model = Plain(function)
+    with SiteFinder(model, keep):
+        model(*inputs)
     return found
 
 
@@ -164,8 +175,12 @@ def test_projection_after_a_common_weight():
 def test_parallel_branches():
     found = joins(lambda x: x + f(x) + g(x) + F.linear(x, E))
     assert [kind for kind, _, _ in found] == ["identity", "parallel", "parallel"]
-    torch.testing.assert_close(found[1][1], X + f(X))  # the running sum
+    torch.testing.assert_close(found[1][1], X)  # the skip of all branches
     torch.testing.assert_close(found[1][2], g(X))
+    sums, model = [], Plain(lambda x: x + f(x) + g(x))
+    with SiteFinder(model, lambda site, call, join: sums.append(join.summands[0].clone())):
+        model(X.clone())
+    torch.testing.assert_close(sums[1], X + f(X))
     assert kinds(lambda x: g(x) + (x + f(x))) == ["identity", "parallel"]
 
 
@@ -274,47 +289,40 @@ def test_tensors_are_not_kept_alive():
 
 
 def test_nothing_is_left_behind():
-    x = X.clone()
-    mode = Provenance(lambda join: None)
-    mode.begin(x)
-    with mode:
-        y = x + f(x)
+    x, model = X.clone(), Plain(lambda x: x + f(x))
+    with SiteFinder(model):
+        y = model(x)
     assert not vars(x)
     assert not vars(y)
-    before = weakref.getweakrefcount(y)
-    mode.reset()
-    assert before == 1
     assert weakref.getweakrefcount(y) == 0
 
 
 def test_stand_ins_take_the_place_of_the_sum():
-    seen = []
+    """Without its residual connections a block returns what its branches do, in every form."""
 
-    def branch(join):
-        seen.append(join)
-        return join.branch
+    class Block(nn.Module):
+        def forward(self, x):
+            y = f(x)
+            assert (x + y) is y
+            assert y.add(x) is y
+            z = x * A[0]
+            before = z.data_ptr()
+            fz = f(z)
+            z += fz
+            assert torch.equal(z, fz)
+            assert z.data_ptr() == before  # in place is in place
+            out = torch.empty_like(x)
+            assert torch.add(x, y, out=out) is out
+            assert torch.equal(out, y)
+            half = f(x).bfloat16()
+            assert (x + half).dtype == torch.float32
+            assert torch.equal(x + half, half.float())
+            assert torch.equal(torch.add(x, y, alpha=2), 2 * y)
+            return x + y
 
-    x = X.clone()
-    mode = Provenance(branch)
-    mode.begin(x)
-    with mode:
-        y = f(x)
-        assert (x + y) is y
-        assert y.add(x) is y
-        z = x * A[0]
-        before = z.data_ptr()
-        fz = f(z)
-        z += fz
-        assert torch.equal(z, fz)
-        assert z.data_ptr() == before  # in place is in place
-        out = torch.empty_like(x)
-        assert torch.add(x, y, out=out) is out
-        assert torch.equal(out, y)
-        half = f(x).bfloat16()
-        assert (x + half).dtype == torch.float32
-        assert torch.equal(x + half, half.float())
-        assert torch.equal(torch.add(x, y, alpha=2), 2 * y)
-    assert len(seen) == 7
+    model = nn.Sequential(Block())
+    with without_residual(model, "0"):
+        assert torch.equal(model(X), f(X))
 
 
 def scripted(function):
@@ -336,18 +344,20 @@ def test_a_module_that_computes_out_of_sight():
         def forward(self, x):
             return self.product(x, self.weight)
 
-    suspects, found = [], []
-    mode = Provenance(lambda j: found.append(j.kind), lambda inside, what: suspects.append(what))
-    dark, x = Dark(), X.clone()
-    mode.begin(x)
-    with mode:
-        y = dark(x)
-        x + y  # y could be anything
-        assert found == []
-        mode.returned(dark, (x,), y)
-        x + y
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dark = Dark()
+
+        def forward(self, x):
+            return x + self.dark(x)
+
+    model, found = Outer(), []
+    with SiteFinder(model, lambda site, call, join: found.append(join.kind)) as finder:
+        model(X.clone())
     assert found == ["identity"]
-    assert suspects == ["its output was computed out of sight"]
+    with pytest.warns(RepsimWarning, match="dark: its output was computed out of sight"):
+        finder.warn("test")
 
 
 def test_a_module_that_returns_a_constant():
@@ -364,18 +374,20 @@ def test_a_module_that_returns_a_constant():
             table = self.table
             return (table, self.weight.mean() * table, torch.ones(2, 3, 4), self.cached)[which]
 
-    module, found = Positions(), []
-    mode = Provenance(lambda j: found.append(j.kind))
-    x = X.clone()
-    mode.begin(x)
-    with mode:
-        for which in range(3):
-            y = module(x, which)
-            mode.returned(module, (x, which), y)
-            x + y
-        y = module(None, 3)
-        mode.returned(module, (None, 3), y)  # given no tensor, it has computed nothing from one
-        x + y
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.positions = Positions()
+
+        def forward(self, x):
+            for which in range(3):
+                x + self.positions(x, which)
+            # Given no tensor, a module has computed nothing from one.
+            return x + self.positions(None, 3)
+
+    model, found = Outer(), []
+    with SiteFinder(model, lambda site, call, join: found.append(join.kind)):
+        model(X.clone())
     assert found == []
 
 
@@ -397,13 +409,14 @@ def test_what_looks_residual():
         lambda x: x * f(x),
     ]
     for what, forward in [*cases.items(), *((None, each) for each in innocent)]:
-        suspects = []
-        mode = Provenance(lambda join: None, lambda inside, what: suspects.append(what))
-        x = X.clone()
-        mode.begin(x)
-        with mode:
-            forward(x)
-        assert suspects == ([] if what is None else [what])
+        model = Plain(forward)
+        with SiteFinder(model) as finder:
+            model(X.clone())
+        if what is None:
+            finder.warn("test")  # warnings are errors
+        else:
+            with pytest.warns(RepsimWarning, match=f"the model itself: {what}"):
+                finder.warn("test")
 
 
 LAYOUTS = {
@@ -437,13 +450,15 @@ def conv(x):
 def test_the_feature_axis_is_followed_where_all_axes_are_alike(name):
     make, axis = LAYOUTS[name]
     found = []
-    mode = Provenance(lambda join: found.append(join.channels))
-    x = torch.randn(2, 4, 4, 4)
-    mode.begin(x)
-    with mode:
+
+    def forward(x):
         z = make(x)
         # A branch that mixes tokens must not decide.
-        z + torch.einsum("...c,cd->...d", z, torch.ones(z.shape[-1], z.shape[-1]))
+        return z + torch.einsum("...c,cd->...d", z, torch.ones(z.shape[-1], z.shape[-1]))
+
+    model = Plain(forward)
+    with SiteFinder(model, lambda site, call, join: found.append(join.channels)):
+        model(torch.randn(2, 4, 4, 4))
     assert found == [axis]
 
 
@@ -456,21 +471,19 @@ def test_module_backward_hooks_hand_on_views():
 
     block, x = Block(), X.clone().requires_grad_()
     block.register_full_backward_hook(lambda *_: None)
-    mode = Provenance(lambda join: seen.append(join.kind))
-    mode.begin(x)
-    with mode:
-        block(x)
+    model = nn.Sequential(block)
+    with SiteFinder(model, lambda site, call, join: seen.append(join.kind)):
+        model(x)
     assert seen == ["identity"]
 
 
 def test_a_tensor_where_a_number_was():
     """An id that is used again for another tensor says nothing."""
+
+    def forward(x):
+        for _ in range(200):
+            f(x)  # dies at once
+            x + torch.from_numpy(X.numpy().copy())
+
     with torch.no_grad():
-        mode = Provenance(lambda join: None)
-        x = X.clone()
-        mode.begin(x)
-        with mode:
-            for _ in range(200):
-                f(x)  # dies at once
-                fresh = torch.from_numpy(X.numpy().copy())
-                assert mode._find(fresh) is None or not mode._find(fresh).bit
+        assert kinds(forward) == []

@@ -698,15 +698,18 @@ def test_hooks_that_raise_before_ours(unchanged):
 
 def test_nothing_is_tracked_outside_the_block():
     model, x = small(), x_small()
-    depths = []
+    depths, outputs = [], []
+
+    def note(_module, _inputs, output):
+        depths.append(torch.overrides._len_torch_function_stack())
+        outputs.append(output)
+
     for block in model:
-        block.mlp.register_forward_hook(
-            lambda *_: depths.append(torch.overrides._len_torch_function_stack())
-        )
+        block.mlp.register_forward_hook(note)
     with without_residual(model, "1"):
         y = model(x)
         assert torch.overrides._len_torch_function_stack() == 0
-        assert weakref.getweakrefcount(y) == 0
+        assert [weakref.getweakrefcount(each) for each in outputs] == [0, 0, 0]
     assert depths == [0, 1, 0]
     assert not vars(y)
 
