@@ -260,7 +260,7 @@ def compare(
         sides = Sides.of(
             side, (model_x, layers, of_x, prepare_x), (model_y, layers_y, of_y, prepare_y)
         )
-        labels = {
+        labels: dict[str, Any] = {
             "model_x": model_label(model_x, names and names[0]),
             "model_y": model_label(sides.model_y, names and names[1]),
             "transform": transform_label(transform),
@@ -274,7 +274,7 @@ def compare(
             "batch_size": batch_size,
             "sample_ids": sample_ids,
         }
-        more = {"kernel": repr(resolved), "passes": passes}
+        more: dict[str, Any] = {"kernel": repr(resolved), "passes": passes}
         if tokens is not None:
             more |= {"samples": samples, "pairs": pairs, **tokens.options()}
         fingerprint = partial(_fingerprint, sides, options, **labels, **more)

@@ -40,7 +40,7 @@ def model_digest(model: nn.Module, *, with_shards: bool = True) -> str:
     only the dtype counts.
     """
     root = unwrap(model)
-    weights = {**dict(root.named_parameters()), **dict(root.named_buffers())}
+    weights: dict[str, Any] = {**dict(root.named_parameters()), **dict(root.named_buffers())}
     if not with_shards:
         weights = {
             name: str(x.dtype) if "_flat_param" in name or hasattr(x, "placements") else x
