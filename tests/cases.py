@@ -1,4 +1,4 @@
-"""Cases that are one thought run as one test."""
+"""Run related cases as one test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 def each(names: str | tuple[str, ...], values: Iterable[Any]) -> Callable[..., Any]:
     """Run a test for every value in turn: ``pytest.mark.parametrize`` as a loop inside one test.
 
-    Use it for cases that nobody wants to see apart. Every case runs, whatever became of those
-    before it, and an error names its case::
+    Use it for cases that need no separate test. Every case runs, even if an earlier one failed,
+    and an error names its case::
 
         @each("estimator", ["biased", "unbiased"])
         @each(("n", "p"), [(20, 3), (8, 30)])

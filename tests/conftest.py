@@ -25,8 +25,8 @@ settings.load_profile("repsim")
 def pytest_configure(config: pytest.Config) -> None:
     """Let jax compile quickly and once, because compiling is most of what its tests do.
 
-    What XLA does to the program stays on. What these flags leave out makes machine code faster,
-    which does not matter to arrays this small. An empty ``XLA_FLAGS`` tests with XLA's defaults.
+    XLA still transforms the program. The flags turn off what makes machine code faster, which does
+    not matter for arrays this small. An empty ``XLA_FLAGS`` tests with XLA's defaults.
     The compiled operations are kept, for the other workers and for the next run.
     """
     if "XLA_FLAGS" not in os.environ:
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Backend:
-    """A framework: arrays from NumPy, a function applied to them, and the result examined."""
+    """A framework: makes its arrays from NumPy's, applies functions, and reads results."""
 
     name = "numpy"
     compiled = False

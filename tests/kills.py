@@ -1,12 +1,12 @@
-"""A computation that is killed at random moments and begun again, until it is done.
+"""Kill a computation at random moments and start it again, until it finishes.
 
     python tests/kills.py MODULE:FUNCTION FOLDER KILLS SEED
 
-FUNCTION(folder) computes something resumable in a folder. It is run once in peace, in FOLDER/whole;
-then in FOLDER/0, FOLDER/1, ... by children that are sent SIGKILL, each folder until a child comes
-to its end, and as many folders as it takes to have killed KILLS children at work. The children are
-forked from this process, which has imported everything and has no threads: they are at work at
-once, and not importing.
+FUNCTION(folder) computes something resumable in a folder. It first runs once without a kill, in
+FOLDER/whole. Then children run it in FOLDER/0, FOLDER/1, ..., and SIGKILL ends them. Each folder is
+used until a child finishes, and new folders until KILLS children were killed. The children are
+forked from this process, which has imported everything and has no threads, so they start to work
+at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 
 
 def kill_until_done(function: str, folder: Path, kills: int, seed: int) -> dict[str, list[int]]:
-    """Run the above in a process of its own; return the number of kills in each folder."""
+    """Run this script in a new process; return the number of kills in each folder."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     run = subprocess.run(
         [sys.executable, __file__, function, str(folder), str(kills), str(seed)],
@@ -72,8 +72,8 @@ def main() -> None:
         place.mkdir()
         while True:
             pid = child(work, place)
-            # Late enough that something has been done: a child that is always killed at its
-            # beginning would never come to an end.
+            # Late enough that something has been done, because a child that is always killed at
+            # its beginning would never finish.
             if counts[-1] < 8:
                 time.sleep(moment.uniform(0, seconds))
                 os.kill(pid, signal.SIGKILL)

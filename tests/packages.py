@@ -1,4 +1,4 @@
-"""Packages of models, imported when a test first uses them: collecting needs none of them."""
+"""Packages of models, imported when a test first uses them and not during collection."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 
 
 class Package:
-    """A package whose attributes are looked up in the package, which that imports."""
+    """A package that is imported when an attribute is first looked up."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("_"):  # asked of everything in a module, by whoever collects tests
+        if attribute.startswith(
+            "_"
+        ):  # pytest looks this up on every object while it collects tests
             raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 

@@ -1,4 +1,4 @@
-"""Several processes of one process group, and what each of them returned."""
+"""Run the processes of one group, and collect the result of each."""
 
 from __future__ import annotations
 

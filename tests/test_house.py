@@ -1,4 +1,4 @@
-"""The size of rooms: files, functions and folders that a reader can hold in mind."""
+"""Limits for files, functions and folders, and no private names in tests."""
 
 from __future__ import annotations
 

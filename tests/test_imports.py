@@ -1,4 +1,4 @@
-"""What ``import repsim`` loads, and a check of the check."""
+"""What ``import repsim`` loads; the checks themselves are checked too."""
 
 import importlib
 import pkgutil

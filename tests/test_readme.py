@@ -1,4 +1,4 @@
-"""The README's Python, run as a reader would run it: every block by itself, in an empty folder."""
+"""Every Python block of the README runs separately, in an empty folder."""
 
 from __future__ import annotations
 

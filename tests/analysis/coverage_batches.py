@@ -50,7 +50,7 @@ def masked_images(seed: int, fill: int) -> Batch:
 
 
 def questions(seed: int, fill: int) -> Batch:
-    """An image of 16 tokens, and then a text."""
+    """An image of 16 tokens, followed by a text."""
     ids, mask = padded(fill=fill, seed=seed)
     ids = torch.cat([torch.full((N, 16), models.VOCABULARY - 1), ids], 1)
     mask = torch.cat([torch.ones(N, 16, dtype=torch.long), mask], 1)

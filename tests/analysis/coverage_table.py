@@ -1,4 +1,4 @@
-"""Which analysis runs on which family of models, found by running each: docs/coverage.md.
+"""The table of docs/coverage.md: which analysis runs on which family of models.
 
 ``python tests/analysis/coverage_table.py`` writes the page, with ``tests`` and ``src`` on the path;
 ``test_coverage.py`` runs every cell again and compares. ``coverage_text.py`` holds the families of
@@ -46,7 +46,9 @@ class Family:
     blocks: Any  # two layers to look at
     size: int = 32
     text: bool = False
-    hints: Mapping[str, Any] = field(default_factory=dict)  # what a caller has to say of tokens
+    hints: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the options about tokens that a caller must pass
 
 
 def small(name: str, **options: Any) -> Callable[[], nn.Module]:
@@ -239,7 +241,7 @@ HEADS = [f"`{name}`" for name in ANALYSES]
 
 
 def outcome(family: Family, analysis: str) -> tuple[str, str]:
-    """Run a cell; what the table says, and why where it is not a plain yes."""
+    """Run a cell; return its text in the table, and the reason unless it is a plain yes."""
     torch.manual_seed(0)
     model = spread(family.build())
     with torch.no_grad():  # some begin with branches that are switched off
@@ -263,7 +265,7 @@ def outcome(family: Family, analysis: str) -> tuple[str, str]:
 
 
 def row(name: str) -> tuple[str, dict[str, str]]:
-    """Return the table's row of a family, and the reasons of its blanks."""
+    """Return the row of a family in the table, and the reasons for its blank cells."""
     cells, reasons = [], {}
     for analysis in ANALYSES:
         with warnings.catch_warnings():

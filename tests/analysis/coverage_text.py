@@ -1,4 +1,4 @@
-"""Which analysis runs on which family of text, speech and multimodal models, found by running it.
+"""Which analysis runs on which family of text, speech and multimodal models.
 
 ``coverage_table.py`` writes both tables of docs/coverage.md.
 """
@@ -43,7 +43,7 @@ from capture.attention_models import spread
 START, END = "<!-- text:start -->", "<!-- text:end -->"
 YES, HINTED = "yes", "yes ¹"
 
-REASONS = {  # what an error says, and what the table says of it
+REASONS = {  # the words of an error, and its entry in the table
     "no attention was seen": "no attention",
     "the grid of layer": "refused: no grid",
     "this takes tokens": "refused: maps",
@@ -66,7 +66,7 @@ class Family:
 
     @property
     def padded(self) -> bool:
-        """Whether the batches have padding, with something in it that must not count."""
+        """Whether the batches have padding whose contents must not count."""
         return not self.hears_padding and self.batch not in (masked_images, noisy, prompts)
 
 
@@ -139,7 +139,7 @@ FAMILIES: dict[str, Family] = {
 
 
 class LeftOut(Exception):
-    """A result lacks blocks of its family, or padding counts in it."""
+    """Raised if a result lacks blocks of its family, or if padding counts in it."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def built(family: Family) -> nn.Module:
 
 
 def value(model: nn.Module, family: Family, analysis: str, fill: int, hinted: bool) -> Any:
-    """Run an analysis on a model of a family; ``fill`` is what stands at the padding."""
+    """Run an analysis on a model of a family; ``fill`` is the value of padding."""
     data = [family.batch(seed, fill) for seed in (1, 2)]
     found = np.asarray(ANALYSES[analysis](Run(model, family, data, hinted)))
     assert np.isfinite(found).any(), f"{analysis} returned no number"
@@ -293,7 +293,7 @@ def value(model: nn.Module, family: Family, analysis: str, fill: int, hinted: bo
 
 
 def outcome(model: nn.Module, family: Family, analysis: str) -> tuple[str, str]:
-    """Run a cell; what the table says, and why where it is not a plain yes."""
+    """Run a cell; return its text in the table, and the reason unless it is a plain yes."""
     why = ""
     for hinted in (False, True) if family.mask or family.hints else (False,):
         try:
@@ -315,7 +315,7 @@ def short(why: str) -> str:
 
 
 def row(name: str) -> tuple[str, dict[str, str]]:
-    """Return the table's row of a family, and the reasons of cells that are no plain yes."""
+    """Return the row of a family in the table, and the reasons unless a cell is a plain yes."""
     family = FAMILIES[name]
     model = built(family)  # one for all cells: every analysis leaves it as found
     cells, reasons = [], {}

@@ -1,4 +1,4 @@
-"""Resumable computations on little data, for tests/kills.py: state after every step, no waiting."""
+"""Resumable computations for tests/kills.py, on little data, that save after every step."""
 
 from __future__ import annotations
 

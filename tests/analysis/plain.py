@@ -1,4 +1,4 @@
-"""What anyone would write to compare two models, in float64: hooks that clone, then the loops."""
+"""A plain comparison of two models in float64: hooks that clone, then loops."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def images(count: int = 2, n: int = 8, size: int = 32, seed: int = 1) -> list[Te
 
 
 class Counted(nn.Module):
-    """Counts the forwards of what it wraps around: a model of its own."""
+    """Wraps a model and counts its forwards."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ quiet = {"progress": False}
 
 
 def mixed(seed=0):
-    """A training model with frozen parts, hooks of its own, and a parameter without gradient."""
+    """A model in training mode with frozen parts, hooks, and a parameter without gradient."""
     model = net(seed=seed)
     model.train()
     model[1].eval()
@@ -78,7 +78,7 @@ def test_the_mode_of_the_model_does_not_change_the_values():
 
 
 def test_random_states():
-    """torch's is restored; what the forward and the loader draw leaves no trace."""
+    """The random state of torch is restored after the forward and the loader have drawn from it."""
 
     class Noisy(nn.Module):
         def __init__(self):

@@ -158,7 +158,7 @@ def test_a_head_that_looks_at_cls():
 
 
 def test_patches_that_attend_to_no_patch():
-    """They count as 0, and are left out of the renormalised mean; a head of these alone is NaN."""
+    """They count as 0, and the renormalised mean leaves them out; a head with no others is NaN."""
     n = 5
     rows = torch.rand(2, n, n)
     rows[:, :, 0] = 0
@@ -493,7 +493,7 @@ class TestUnknownPlaces:
         assert result.patch_height.item() == 4
 
     def test_tokens_or_channels(self):
-        """16 patches, 16 channels, one head, copied values: nothing tells them apart."""
+        """16 patches, 16 channels, one head, copied values: patches and channels look the same."""
 
         class Copied(nn.Module):
             def __init__(self):

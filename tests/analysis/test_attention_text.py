@@ -1,4 +1,4 @@
-"""Attention distances of text: over real tokens, in tokens, whichever kernel and padding."""
+"""Attention distances of text, in tokens and over real tokens, for every kernel and padding."""
 
 from __future__ import annotations
 

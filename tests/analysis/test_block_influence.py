@@ -238,7 +238,7 @@ def test_the_blocks_of_families():
         expected = [pattern.format(i) for pattern in patterns for i in range(depth)]
         assert result.block.values.tolist() == expected, case
         assert result.sizes["span"] == depth, case
-        # A span ends with its stack, also where another stack has the same shape.
+        # A span ends with its stack, even if another stack has the same shape.
         known = [[s < depth - i for s in range(depth)] for _ in patterns for i in range(depth)]
         np.testing.assert_array_equal(np.isfinite(result.angular), known, err_msg=case)
 
@@ -384,7 +384,7 @@ def test_in_place_blocks_half_precision_and_one_sample():
 
 
 class Across(nn.Module):
-    """Blocks on tokens before samples, which the model makes of samples before tokens."""
+    """The model puts samples first, and its blocks get tokens first."""
 
     def __init__(self, *blocks):
         super().__init__()

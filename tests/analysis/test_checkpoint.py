@@ -1,4 +1,4 @@
-"""compare(checkpoint=...): killed, interrupted, refused; and gone on with to the same bits."""
+"""compare(checkpoint=...): killed and interrupted runs resume to the same bits, or are refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_run_that_failed_goes_on_to_the_same_bits(tmp_path, kernel, after):
             net(), net(1), stopping(data(), after, OSError("disk")), checkpoint=file, **options
         )
     model = Counting(net())
-    # The wrapper has other layer names: the same model again, and one that counts its forwards.
+    # The layers of a wrapper have other names, so the same model is used, once counting forwards.
     same(repsim.compare(net(), net(1), data(), checkpoint=file, **options), whole)
     assert "interrupted" not in whole.attrs
     with pytest.raises(repsim.StateError, match="model_x"):

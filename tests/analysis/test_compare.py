@@ -391,7 +391,7 @@ def test_the_result_is_a_file_like_any_other(tmp_path):
 
 
 def test_tokens_are_not_compared_as_samples():
-    """A sequence-first encoder: an error that says so, or the declared axis."""
+    """A sequence-first encoder raises an error that says so, unless the axis is declared."""
     encoder = nn.TransformerEncoder(
         nn.TransformerEncoderLayer(8, 2, 16), 2, enable_nested_tensor=False
     )

@@ -1,4 +1,4 @@
-"""What ``compare`` takes for data: any batches, every one of them, in one iteration a pass."""
+"""``compare`` takes any iterable of batches, and reads all of it once in each pass."""
 
 import copy
 
@@ -125,7 +125,7 @@ def test_prepare_comes_before_forward():
 
 
 def test_prepare_y_without_a_second_model():
-    """The same model on two inputs, such as clean and noisy ones: not silently on one."""
+    """The same model on two inputs, such as clean and noisy ones; it must not run on one alone."""
     x, data = net(), inputs()
     result = compare(x, data=data, prepare_y=torch.flipud, **quiet)
     agrees(result, *reference(x, x, data, call_y=lambda m, b: m(torch.flipud(b))))
@@ -296,7 +296,7 @@ def test_a_later_pass_without_batches():
 
 
 def test_data_are_left_at_once_when_an_analysis_fails(tmp_path):
-    """Or a loader's workers would live as long as somebody keeps the error."""
+    """Otherwise the workers of a loader would live as long as the error is kept."""
 
     class Stream:
         def __init__(self):

@@ -1,4 +1,4 @@
-"""extract: what is stored is what the layers returned; stopped anywhere, gone on with, refused."""
+"""extract stores what the layers return; a run that was stopped anywhere is resumed or refused."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_run_that_failed_goes_on_and_runs_no_batch_twice(tmp_path, chunks, aft
         repsim.extract(model, longer, out=out, **layers),
         expected(net_of(model), longer, layers["layers"]),
     )
-    assert model.calls == 7  # and goes on where there are more batches
+    assert model.calls == 7  # and resumes if there are more batches
 
 
 def net_of(model):

@@ -1,4 +1,4 @@
-"""One geometry for every analysis: the same grid, prefix and step, whichever of them asks."""
+"""Every analysis finds the same grid, prefix and step."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TestAllAnalyses:
 
 
 def measured(model, size, layers="*"):
-    """Attention distances of one image of a size, NaN-free, warnings about other layers aside."""
+    """Attention distances of one image: no NaN, and only warnings of left-out layers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", repsim.RepsimWarning)
         return repsim.attention_distance(model, [images(1, size)], layers=layers, **QUIET)

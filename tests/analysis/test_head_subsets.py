@@ -123,7 +123,7 @@ def test_the_result():
 
 
 def test_a_model_with_itself():
-    """All heads together are what the projection is given, whatever shares its modules."""
+    """All heads together are the input of the projection, even if modules are shared."""
     model, batches = vit(), images()
     result = head_subset_cka(
         model,
@@ -238,7 +238,7 @@ def test_errors_name_the_operation():
 
 
 def test_padding_of_texts_does_not_count():
-    """What stands at the padding decides nothing under "mean" and "last"; "flatten" warns."""
+    """Padding changes nothing under "mean" and "last"; "flatten" warns."""
     from analysis.text_models import language_model, texts
 
     model = language_model("llama")

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, and the same call again: the same bits, nothing lost or twice."""
+"""After SIGKILL at random moments, the same call returns the bits of a run without a kill."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_the_same_model_on_two_inputs(kernel):
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_models_that_share_submodules(kernel):
-    """Each sees only its own forward, whoever's module it is."""
+    """Each recorder sees only the forward of its model, even if modules are shared."""
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
     x = nn.Sequential(backbone, nn.Linear(6, 3))

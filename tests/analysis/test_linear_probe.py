@@ -175,7 +175,7 @@ def test_each_token_and_each_position():
         ridges=RIDGES, **quiet,
     )  # fmt: skip
     assert result.token.values.tolist() == ["cls", "0", "1", "2", "3", "4"]
-    # Before CLS is added there are four tokens, of which none is CLS; after, it is the first.
+    # Before CLS is added there are four tokens and no CLS; afterwards CLS is the first token.
     before = result.accuracy.sel(layer="patch_embed").values
     assert np.isnan(before).tolist() == [True, False, False, False, False, True]
     for layer in ("blocks.0", "norm"):
@@ -452,7 +452,7 @@ class TestStreams:
         self.same(self.probe(data, test, labels=lambda batch: batch[1]["class"]), want)
 
     def test_the_model_does_not_get_the_labels(self):
-        """A Hugging Face model would compute a loss of them, a bare encoder refuse."""
+        """Given labels, a Hugging Face model computes a loss and a bare encoder raises."""
         seen = []
 
         def forward(model, batch):
@@ -528,7 +528,7 @@ class TestStreams:
         assert got.ridge.item() == want[1]
 
     def test_the_held_out_samples_are_trained_on_in_the_end(self):
-        """What is tested is the fit on all of train."""
+        """The test accuracy is that of the fit on all of train."""
         test = [(torch.randn(500, 6), torch.randint(0, 3, (500,)))]
         x = activations(self.model, self.train(), "0").numpy()
         new, labels = activations(self.model, test, "0").numpy(), self.labels[:60].numpy()

@@ -26,7 +26,7 @@ def localize(model, data, layers, **options):
 
 
 def noise(count=2, n=8, size=16, channels=3, seed=1):
-    """Images whose pixels are independent, so that patches are."""
+    """Images whose pixels, and therefore patches, are independent."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(n, channels, size, size, generator=generator) for _ in range(count)]
 
@@ -181,7 +181,7 @@ def test_globally_mixed_tokens_are_at_chance():
         result = localize(Prefixed(mixing=orthogonal), noise(1, 48, seed=seed), "mixed")
         rates.append(result.hit_rate.item())
         distances.append(result.argmax_distance.item())
-    # 320 tokens, of which chance finds 20 ± 4.3.
+    # By chance 20 ± 4.3 of the 320 tokens hit.
     assert np.mean(rates) == pytest.approx(1 / 16, abs=3 * 4.3 / 320)
     assert np.mean(distances) == pytest.approx(result.chance_distance.item(), rel=0.1)
 
@@ -292,7 +292,7 @@ def test_short_batches_are_skipped_and_reported():
 
 
 def test_a_batch_counts_for_its_products():
-    # One batch repeated is that batch; of two, each counts for what it knows.
+    # Repeating a batch changes nothing; two batches are weighted by their samples.
     net, (a, b) = embedding(), noise(2, 8)
     one, twice = (localize(net, batches, "0").cka for batches in ([a], [a, a]))
     np.testing.assert_allclose(one, twice, atol=1e-12)
@@ -487,7 +487,7 @@ def test_half_precision(dtype):
     assert result.cka.dtype == np.float64
     np.testing.assert_allclose(result.cka, exact.cka, atol=0.02)
     assert result.hit_rate.item() == 1
-    # What is half is the activation; what is made of it is not.
+    # The activation is in half precision; the result is not.
     few = data[0][:8].to(dtype)
     values = loops.cka(tokens_of(net, [few], "joined"), [few.double().numpy()], 4, 4)
     result = localize(net, [few], "joined").isel(layer=0)

@@ -1,4 +1,4 @@
-"""What goes wrong in other packages when models are compared, one defect a test."""
+"""Each test is a defect that other packages have when they compare models."""
 
 import copy
 
@@ -22,7 +22,7 @@ def resnet():
 
 
 class Branches(nn.Module):
-    """Two representations given as such: what goes in comes out."""
+    """A model that returns its two inputs, which are the representations."""
 
     def __init__(self):
         super().__init__()
@@ -116,7 +116,7 @@ def test_an_in_place_relu_overwrites_the_batch_norm(resnet):
 
 
 def test_rows_in_execution_order_labels_in_registration_order():
-    """Every value stands at the labels of its layers, however they are registered."""
+    """Every value has the labels of its layers, in any order of registration."""
 
     class Reversed(nn.Module):
         def __init__(self):
@@ -245,7 +245,7 @@ def test_hooks_stay_and_modes_change():
 
 
 def test_tokens_are_compared_as_samples():
-    """A sequence-first layer has its samples on axis 1: said, not silently wrong."""
+    """A sequence-first layer has its samples on axis 1: an error says so."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0)
     data = [torch.randn(5, 8, 6) for _ in range(2)]
@@ -279,7 +279,7 @@ def test_rbf_of_an_absolute_bandwidth_is_one_for_independent_data():
 
 @pytest.mark.parametrize("wrong", ["names", "samples"])
 def test_the_error_message_itself_raises(wrong):
-    """Elsewhere: its formatting does. Here every number it names is there."""
+    """Elsewhere the formatting of the message raises. Here the message has every number."""
     if wrong == "names":
         with pytest.raises(repsim.LayerNotFoundError) as caught:
             compare(net(), data=inputs(), layers=["{0}", "%s"], **quiet)
@@ -292,7 +292,7 @@ def test_the_error_message_itself_raises(wrong):
 
 
 def test_similarity_or_distance_and_which_axis():
-    """What users ask: the result says it."""
+    """The result answers a common question of users."""
     result = compare(net(), net(seed=1), data=inputs(), layers="0", layers_y=["2", "4"], **quiet)
     assert result.cka.dims == ("layer_x", "layer_y")
     assert result.cka.shape == (1, 2)
@@ -300,7 +300,7 @@ def test_similarity_or_distance_and_which_axis():
 
 
 def test_memory_of_large_feature_maps(monkeypatch):
-    """Elsewhere activations are kept. Here a layer costs n², whatever its features."""
+    """Elsewhere activations are kept. Here a layer costs n² for any number of features."""
     kept = []
     original = MinibatchCKA.update_grams
 

@@ -48,7 +48,7 @@ def test_maps_of_a_swin_transformer():
 
 
 def test_maps_of_other_models():
-    """The module, its neighbours or the image tell, in one to three dimensions."""
+    """The module, its neighbours or the image show the axes, in one to three dimensions."""
     torch.manual_seed(0)
     to_last = nn.Sequential(nn.Conv2d(3, 6, 2, 2), Permute(0, 2, 3, 1), nn.ReLU(), nn.Linear(6, 4))
     video = nn.Sequential(nn.Conv3d(3, 6, 2, 2), nn.BatchNorm3d(6), nn.ReLU())
@@ -71,14 +71,14 @@ def test_maps_of_other_models():
             first = number < n_first
             axes = tuple(range(2, y.ndim)) if first else tuple(range(1, y.ndim - 1))
             torch.testing.assert_close(found[name], y.mean(axes), msg=f"{model} {name}")
-    # Without modules that tell, the aspect of the image does.
+    # If no module shows the axes, the aspect ratio of the image does.
     plain = nn.Sequential(nn.AvgPool2d(2), Permute(0, 2, 3, 1), nn.Identity())
     found, whole = means(plain, torch.randn(2, 5, 8, 8))
     torch.testing.assert_close(found["2"], whole["2"].mean((1, 2)))
 
 
 def test_a_head_as_wide_as_the_map():
-    """The image comes before modules far away: four classes are no four channels."""
+    """The size of the image decides before distant modules: four classes are not four channels."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 2, 2), Permute(0, 2, 3, 1), nn.Linear(6, 10), Permute(0, 3, 1, 2),
@@ -90,7 +90,7 @@ def test_a_head_as_wide_as_the_map():
 
 
 def test_channels_that_nothing_tells():
-    """By name an error, under a glob left out: the map is as wide as it has channels."""
+    """A map as wide as it has channels: an error if requested by name, left out under a glob."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 2, 2), Permute(0, 2, 3, 1), nn.LayerNorm(4)).eval()
     x = torch.randn(5, 3, 8, 8)

@@ -1,4 +1,4 @@
-"""compare(group=...) over gloo processes, with shares as a DistributedSampler makes them."""
+"""compare(group=...) over gloo processes, each with the share of a DistributedSampler."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_ranks_make_one_result():
 
 
 def disagreeing(rank, size):
-    """Rank 1 alone has another model or option; what each rank was told."""
+    """Only rank 1 has another model or option; return the error of each rank."""
     odd = rank == 1
     here = net(7 if odd else 0)
     moved = net()
@@ -205,7 +205,7 @@ def failing(rank, size):
                 os._exit(7)
             yield batch
 
-    if rank == 1:  # what it was told is lost with it, so it is checked here
+    if rank == 1:  # its error is lost with the process, so it is checked here
         assert all("the disk of this rank" in message for message in told)
     return [*told, refusal(data=dying(), group="world", sample_ids=ids_of)]
 

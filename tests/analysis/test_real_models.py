@@ -130,7 +130,7 @@ def test_a_language_model_with_its_attention_mask(bert, texts, by_keywords):
 
 
 def test_without_the_mask_the_values_are_others(bert, texts, by_keywords):
-    """The test above would notice a mask that was dropped on the way."""
+    """The test above would notice a dropped mask."""
     ignored = [{"input_ids": b["input_ids"]} for b in texts]
     with pytest.warns(repsim.DegenerateWarning, match="token_type_embeddings"):
         result = compare(bert, data=ignored, progress=False)
@@ -144,7 +144,7 @@ def test_without_the_mask_the_values_are_others(bert, texts, by_keywords):
 
 @pytest.mark.parametrize("model", ["resnet", "vit"])
 def test_twins_are_one(model, request):
-    """In-place activations, shared tensors and all: elsewhere .861."""
+    """In-place activations and shared tensors; elsewhere the value is .861."""
     model = request.getfixturevalue(model)
     result = compare(model, copy.deepcopy(model), data=images(), progress=False)
     np.testing.assert_allclose(np.diagonal(result.cka.values), 1, rtol=0, atol=1e-6)

@@ -227,7 +227,7 @@ def test_after_a_layer_norm_the_sum_is_noise_and_probes_are_not():
     reach[4:16, 4:16] = True
     assert (probes.field.sel(layer="norm").values[reach] > 0).all()
     np.testing.assert_allclose(probes.field.sel(layer="norm").values[~reach], 0, atol=1e-12)
-    # The norm divides by a number of each unit: probes keep the scale, of the sum nothing is left.
+    # The norm divides by a number for each unit: probes keep the scale, and the sum vanishes.
     assert 0.3 < float(probes.mass[1] / probes.mass[0] / (sums.mass[0] / sums.mass[0])) < 30
     assert float(sums.mass[1]) < 1e-4 * float(probes.mass[1])
     # It still looks like a map, but in double precision it is another one.
@@ -480,7 +480,7 @@ def test_calls_of_one_module_are_layers():
 
 
 class Forked(nn.Module):
-    """One layer that is dead, one that is cut off, one that is a constant, and one that works."""
+    """A dead layer, one cut off from the input, a constant layer, and one that works."""
 
     def __init__(self):
         super().__init__()
@@ -570,7 +570,7 @@ def test_outputs_without_positions():
 
 
 class Unfolded(nn.Module):
-    """Patches without a convolution, so that nothing tells their grid; one extra token."""
+    """Patches without a convolution, so their grid is unknown; one extra token."""
 
     def __init__(self):
         super().__init__()

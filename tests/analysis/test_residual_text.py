@@ -1,4 +1,4 @@
-"""Residual ratios of text: over real tokens, whichever padding and batches."""
+"""Residual ratios of text, over real tokens, for any padding and batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labelled result, its errors and what is said while it is computed."""
+"""The labelled result, its errors, and the progress and warnings during a run."""
 
 import re
 

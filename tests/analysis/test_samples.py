@@ -79,7 +79,7 @@ class TestWhatFollowsNoSample:
         assert layers_of(result) == ["wte", "out"]
         with pytest.raises(CaptureError, match="layer 'wpe' follows no sample"):
             compare(Text(), data=tokens(64, 64), layers=["wte", "wpe"], **quiet)
-        # Who insists gets it.
+        # An explicit option is followed.
         result = compare(
             Text(), data=tokens(64, 64), layers=["wte", "wpe"], batch_dim={"wpe": 0}, **quiet
         )
@@ -135,7 +135,7 @@ class TestRowsOfASample:
             compare(net, data=data, transform="first", **quiet)
 
     def test_tokens_on_the_axis_of_the_samples_in_texts_of_any_length(self):
-        """As in the gate of Mixtral, which gets the tokens of all texts one below the other."""
+        """As in the gate of Mixtral, whose rows are the tokens of all texts."""
 
         class Gated(nn.Module):
             def __init__(self):
@@ -264,7 +264,7 @@ class TestBatchesOfAnyForm:
         with pytest.raises(CaptureError, match=r"differ in size"):
             uneven = torch.tensor([[1, 4, 4]] * 10 + [[1, 4, 2], [1, 4, 6]])
             compare(Packed(), data=[*data, {**data[0], "grid_thw": uneven}], **quiet)
-        # Images of different sizes cannot be features of one length.
+        # Images of different sizes have different numbers of features.
         uneven = torch.tensor([[1, 4, 4]] * 10 + [[1, 4, 2], [1, 4, 6]])
         data = [{"pixel_values": x, "grid_thw": uneven} for x in rows(192, 6)]
         with pytest.warns(RepsimWarning, match=r"patches \(192, 5\)"):
@@ -348,7 +348,7 @@ class TestBatchesOfAnyForm:
 
 
 class TestEveryAnalysisAsks:
-    """`wpe` has as many rows as the batch, and is taken by none."""
+    """The table `wpe` has as many rows as the batch, but it is not taken for samples."""
 
     def test_all_of_them(self, tmp_path):
         data, net = tokens(64, 64, batches=2), Text()

@@ -74,7 +74,7 @@ def clip():
 
 
 def test_a_decoder_has_its_own_mask_where_lengths_are_equal(t5, bart):
-    """It had been given the encoder's."""
+    """It had been given the mask of the encoder."""
     for model, layers in ((t5, LAYERS), (bart, ["encoder.layers.0", "decoder.layers.0"])):
         for target in (9, 7):
             data = pairs(9, target)
@@ -217,7 +217,7 @@ def test_a_tower_without_the_masked_text_is_left_out(clip):
 
 
 def test_the_recorder_alone_asks_where_lengths_are_equal(t5):
-    """It runs no forward of its own, so there is no evidence."""
+    """It runs no additional forward, so there is no evidence."""
     batch = pairs(batches=1)[0]
     with (
         pytest.raises(repsim.CaptureError, match="has the length of both sequences"),

@@ -74,7 +74,7 @@ def test_sharing_grams_changes_no_value(kernel):
 
 
 def test_grams_are_in_fact_shared(monkeypatch):
-    """The tests of sharing would mean nothing if nothing were shared."""
+    """Without this the tests of sharing could pass although nothing is shared."""
     made = []
     original = repsim.kernels.Linear.gram
     monkeypatch.setattr(
@@ -142,7 +142,7 @@ def test_no_activation_outlives_its_batch():
 
     compare(Watch(), data=data(), layers="layers.*", **quiet)
     assert len(alive) == 5 * (2 + 3)  # two forwards find the samples
-    # One is current and its predecessor has just been replaced; nobody holds the others.
+    # The current one and its predecessor, which has just been replaced; the others are freed.
     assert max(largest) <= 2
 
 

@@ -30,7 +30,7 @@ def test_one_row_per_token(tmp_path):
     assert stored.sample.values.tolist() == list(range(sum(lengths)))
     assert stored.attrs["n_sequences"] == 27
     assert repsim.cka_matrix(stored).sizes == {"layer_x": 2, "layer_y": 2}
-    # A probe of positions needs no more than the coordinates.
+    # A probe of positions needs only the coordinates.
     late = (stored.position.values >= 3).astype(int)
     probe = repsim.probe_activations(stored, late, stored, late)
     assert probe.accuracy.sizes["layer"] == 2

@@ -123,7 +123,7 @@ def test_half_of_the_tokens_in_one_text_and_too_few_texts():
 
 
 def test_independent_texts_of_equal_lengths(llama):
-    """Pairs of tokens within a text make them alike; those between texts do not."""
+    """Pairs of tokens within a text raise the similarity; pairs between texts do not."""
     torch.manual_seed(5)
     other, means = type(llama)(llama.config).eval(), {}
     for seed in range(8):
@@ -236,7 +236,7 @@ def test_heads_of_a_text_are_features():
 
 
 def test_tokens_in_windows_are_in_another_order():
-    """Windows hold the tokens of a map, not row by row: as many tokens are not the same tokens."""
+    """Windows hold the tokens of a map in another order, so equal numbers are not equal tokens."""
 
     class Windows(nn.Module):
         """A map (n, 4, 4, D) in four windows, and back."""

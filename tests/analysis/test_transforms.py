@@ -1,4 +1,4 @@
-"""What of a layer's output is compared."""
+"""Which part of a layer's output is compared."""
 
 import numpy as np
 import pytest

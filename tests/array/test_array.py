@@ -1,4 +1,4 @@
-"""The array layer by itself: scales, dtypes, layout, homes of arrays."""
+"""repsim.arrays: scales, dtypes, layout, frameworks and devices."""
 
 import math
 

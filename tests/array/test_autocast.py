@@ -24,7 +24,7 @@ def pair(dtype, mean, n=20):
 
 
 def same_inside(call):
-    """The value outside, which must be that inside bit by bit."""
+    """The value outside of autocast; inside, all bits must be the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", repsim.DegenerateWarning)
         outside = call()
@@ -47,7 +47,7 @@ def flat(value):
 @each("mean", [0, 30])
 @each("dtype", ["float32", "float64", "bfloat16"])
 def test_every_measure(dtype, mean):
-    """Linear CKA of two float32 tensors was 0 or NaN for .999: products were rounded to 8 bits."""
+    """Linear CKA of two float32 tensors was 0 or NaN instead of .999, from products in 8 bits."""
     for measure in MEASURES.values():
         x, y = pair(dtype, mean)
         same_inside(lambda m=measure, x=x, y=y: m.function(x, y, **m.preset))

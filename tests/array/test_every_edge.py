@@ -1,7 +1,7 @@
 """Every function that takes arrays treats a kind of array as all others do.
 
-One table of kinds and one of functions: what is refused is refused by all, with an error of ours
-that names the function and the argument; what is taken gives the value of the plain array.
+The tests cross a table of kinds with a table of functions. All functions refuse a kind with an
+error of ours that names the function and the argument, or all return the value of the plain array.
 """
 
 import inspect
@@ -67,7 +67,7 @@ def few(measure):
 
 
 class Unknown:
-    """As Dask's arrays of which rows were selected by a condition."""
+    """As an array of Dask whose rows were selected by a condition."""
 
     shape, ndim, dtype = (float("nan"), 3), 2, np.dtype(float)
 
@@ -89,7 +89,7 @@ def masked(x):
     return hidden
 
 
-REFUSED = {  # kind: what is made of x, and the words that say why it is refused
+REFUSED = {  # kind: a function of x, and words of the refusal
     "masked": (masked, "hides some values"),
     "matrix": (lambda x: np.asmatrix(x), r"numpy\.asarray"),
     "scipy sparse": (scipy.sparse.csr_array, "todense|sparse"),
@@ -128,7 +128,7 @@ PAIRED = ("fewer samples", "other samples")
 UNRELATED = {("other samples", "probe_activations"), *((k, "rdm") for k in PAIRED)}
 """The samples of train and of test differ, and an RDM has one array."""
 
-TAKEN = {  # kind: what is made of x, and the plain array of the same numbers
+TAKEN = {  # kind: a function of x, and the plain array of the same numbers
     "big-endian": (lambda x: x.astype(">f8"), lambda x: x),
     "big-endian single": (lambda x: x.astype(">f4"), lambda x: x.astype("f4")),
     "big-endian half": (lambda x: x.astype(">f2"), lambda x: x.astype("f2")),

@@ -1,4 +1,4 @@
-"""Labelled arrays: their values where they name the same samples, an error where they do not."""
+"""Labelled arrays count as their values; labels of different samples are an error."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_a_coordinate_of_another_axis_or_none_is_not_asked():
 
 
 def test_labels_that_are_no_index_must_agree():
-    """`stimulus_id` along the samples, in reversed order: .2154 for the same data."""
+    """`stimulus_id` in reversed order had given .2154 for the same data."""
     ids = xarray.DataArray(list("abcd"), dims="presentation")
     x = array(range(4), dim="presentation").drop_vars("presentation")
     x = x.assign_coords(stimulus_id=ids, repetition=("presentation", [0.0, 1.0, np.nan, 0.0]))

@@ -1,4 +1,4 @@
-"""Products of rows with rows: every framework, every precision, and nobody's settings changed."""
+"""Products of rows with rows in every framework and precision; settings stay unchanged."""
 
 import contextlib
 
@@ -42,7 +42,7 @@ def test_rounding_survives_a_compiler(backend, precision):
     x = sample().astype(np.float32)
     expected = row_products(np, x, precision)
     np.testing.assert_allclose(backend.numpy(backend.call(products, x)), expected, rtol=1e-4)
-    assert np.abs(expected - x @ x.T).max() > 1e-4  # which is not what rounding leaves alone
+    assert np.abs(expected - x @ x.T).max() > 1e-4  # so rounding does change the products
 
 
 def test_bfloat16_is_torchs_own():
@@ -200,7 +200,7 @@ def test_a_setting_lasts_for_one_product(torch, how, where, precision, fails):
     wanted = {"ieee", "none"} if precision == "highest" or rounds_itself else {"tf32"}
     assert during in wanted
     assert settings(torch) == before
-    if how == "all backends":  # and still follows what stands above it
+    if how == "all backends":  # and it still follows the more general setting
         torch.backends.fp32_precision = "none"
         assert settings(torch) == ["none"] * 3
 
@@ -218,7 +218,7 @@ def test_bfloat16_factors_with_a_float32_result(torch):
 
 
 def test_bfloat16_before_torch_could_return_float32(torch, monkeypatch):
-    """Rounded by arithmetic: slower, and the same numbers."""
+    """Arithmetic rounds the factors: slower, with the same numbers."""
     wanted = row_products(np, sample().astype(np.float32), "bf16")
     monkeypatch.setattr(type(torch.ops.aten.mm), "overloads", lambda _: ["default", "out"])
     x = torch.tensor(sample(), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Every framework: the same numbers, which live where the weights do, and their gradients."""
+"""In every framework the numbers and gradients are the same, on the device of the weights."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is refused, and that the message says which argument, what came and what to do."""
+"""Refusals: each message names the argument, what was passed and the repair."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What holds for every attention map."""
+"""Properties of every attention map."""
 
 import numpy as np
 from hypothesis import given
@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**16)
 
 @st.composite
 def maps(draw, images=1):
-    """So many stacks of maps on one grid; sharp and flat heads, and weights of exactly 0."""
+    """This number of stacks of maps on one grid, with sharp and flat heads and weights of 0."""
     grid, step, prefix = (draw(sides), draw(sides)), (draw(steps), draw(steps)), draw(sides) - 1
     rng = np.random.default_rng(draw(seeds))
     tokens = grid[0] * grid[1] + prefix

@@ -1,4 +1,4 @@
-"""The simulation's populations have the CKA that they claim, and its tables hold what was found."""
+"""The populations have the CKA that the simulation states, and its tables hold the results."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The plan of a large run: what it says of a model whose numbers are known by hand."""
+"""The plan of a large run, for a model whose numbers are computed by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The paper end to end: its images, its arithmetic on closed forms, and the whole at tiny size."""
+"""The paper end to end: its images, its arithmetic on closed forms, and a tiny complete run."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def test_digests_follow_settings_and_files(tmp_path: Path) -> None:
     assert first != steps.digest({"a": [file], "b": 1})
 
 
-# Findings: numbers that can be told without a model
+# Findings: numbers that need no model
 
 
 def test_verdicts() -> None:
@@ -575,7 +575,7 @@ def test_mistakes_are_named(
         (tmp_path / name / "a").mkdir(parents=True)
         for i in range(count):
             Image.new("RGB", (40, 40)).save(tmp_path / name / "a" / f"{i}.png")
-    if "test_vit" in arguments:  # enough images, so that the model's name is what is wrong
+    if "test_vit" in arguments:  # enough images, so the error is about the model's name
         for i in range(20):
             Image.new("RGB", (40, 40)).save(tmp_path / "few" / "a" / f"more{i}.png")
     from raghu2021.__main__ import main

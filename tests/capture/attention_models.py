@@ -22,7 +22,7 @@ def images(n: int = 2, size: int | tuple[int, int] = SIZE) -> Tensor:
 
 
 def spread(model: nn.Module, factor: float = 4.0) -> nn.Module:
-    """Make attention uneven: with fresh weights it is all but uniform."""
+    """Make attention uneven, because with fresh weights it is nearly uniform."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim >= 2 and any(
@@ -128,7 +128,7 @@ def padding(n: int = 2, length: int = 7) -> Tensor:
 
 
 class Taken(dict[str, dict[str, Any]]):
-    """What a recorder handed out in a forward, whole and cloned."""
+    """Everything that a recorder returned in a forward, cloned."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ def softmaxes() -> Iterator[list[Tensor]]:
 
 
 def fused(model: nn.Module, flag: bool = True) -> nn.Module:
-    """Timm's attention as a kernel, which some of its models leave to an option, or written out."""
+    """Turn attention of timm into a kernel call or the written form; some models have an option."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = flag

@@ -1,4 +1,4 @@
-"""What every test of capturing needs: a model that must come back as it was."""
+"""Fixtures for capturing: a model must come back unchanged."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_hugging_face_text(kind, unchanged):
 
 
 def test_a_causal_language_model_without_padding():
-    """Then the kernel is told is_causal, and there is no mask to go by."""
+    """Then the kernel gets is_causal and no mask."""
     kernel, eager = (spread(hugging_face("llama", how)) for how in ("sdpa", "eager"))
     found = taken(kernel, lambda m: m(ids()))
     with torch.no_grad():
@@ -236,7 +236,7 @@ def test_transformer_encoder(mask, norm_first, unchanged):
         found = taken(model, lambda m: m(x, **options))
     assert torch.equal(found.result, slow)
     if mask == "float":
-        plain = slow  # the fast path takes every number but 0 for a ban, and is all NaN
+        plain = slow  # the fast path treats every number but 0 as masked, and returns only NaN
     real = padding(3, 6).bool() if mask == "padding" else torch.ones(3, 6, dtype=torch.bool)
     torch.testing.assert_close(found.result[real], plain[real], rtol=0, atol=1e-5)
     consistent(found)
@@ -328,7 +328,7 @@ def test_transformer_with_decoder():
 
 
 class TestChannelAttention:
-    """Its queries are channels, whatever the numbers are."""
+    """Its queries are channels for any sizes."""
 
     @pytest.mark.parametrize("kernel", [True, False])
     @pytest.mark.parametrize("tokens", [16, 64])  # 16 channels a head: the shapes say nothing

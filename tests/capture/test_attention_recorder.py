@@ -58,7 +58,7 @@ def scores(q, k):
 
 
 class Bare(nn.Module):
-    """A kernel call with every option, given from outside."""
+    """A kernel call whose options are arguments of the test."""
 
     def forward(self, q, k, v, **options):
         return functional.scaled_dot_product_attention(q, k, v, **options)
@@ -421,7 +421,7 @@ def test_part_of_a_model_unmatched_is_a_warning_once_and_an_error_by_name():
     assert handed == ["0.attn"] * 2
     with pytest.raises(LayerNotFoundError, match=r"no attention was seen in '1\.attn'"):
         taken(model, lambda m: m(X), ["0.attn", "1.attn"])
-    taken(model, lambda m: m(X), "0.*")  # what is not chosen is nobody's business
+    taken(model, lambda m: m(X), "0.*")  # layers that are not selected raise nothing
 
 
 def test_softmaxes_that_are_no_attention_are_passed_over():

@@ -1,4 +1,4 @@
-"""Attention of language models as it is written: sinks, replaced NaN, shared heads, packed text."""
+"""Attention of language models: sinks, replaced NaN, shared heads, packed text."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_flex_attention():
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
 def test_language_models_with_flex_attention():
-    """The numbers of other kernels, padded or not."""
+    """The same weights as with other kernels, with and without padding."""
     transformers = pytest.importorskip("transformers")
     mask = torch.ones(2, 3, 7, dtype=torch.long)
     mask[0, 0, 4:] = mask[1, 1, :3] = 0
@@ -226,7 +226,7 @@ def test_language_models_with_flex_attention():
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
 def test_flex_attention_with_learned_sinks_is_refused():
-    """They are applied to the output of the kernel, so its weights are not those of the model."""
+    """Sinks are applied to the output of the kernel, so its weights are not those of the model."""
     from torch.nn.attention.flex_attention import flex_attention
 
     class Flex(nn.Module):

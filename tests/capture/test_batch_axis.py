@@ -203,7 +203,7 @@ class TestBatchDim:
             net(torch.ones(5, 3, 4))
 
     def test_is_trusted(self):
-        """Five images (3, 8, 8): the model stacks them, and only the caller knows."""
+        """The model stacks five images (3, 8, 8), and only the caller knows that."""
         net = Shapes(a=(5, 4), b=(5, 7))
         with Recorder(net, batch_dim=0) as rec:
             net([torch.ones(3, 8, 8)] * 5)
@@ -253,7 +253,7 @@ class TestSequenceFirstModels:
 
     def test_without_the_check_tokens_would_be_samples(self):
         net = encoder()
-        with Recorder(net, "layers.0", batch_dim=0) as rec:  # what the caller insists on, it gets
+        with Recorder(net, "layers.0", batch_dim=0) as rec:  # an explicit axis is followed
             net(torch.randn(5, 3, 8))
         assert rec["layers.0"].shape == (5, 3, 8)
 
@@ -323,7 +323,7 @@ class Vision(nn.Module):
 
 
 class TestSequenceFirstBlocksInABatchFirstModel:
-    """16 tokens; only the blocks' axis is wrong, whatever the batch size."""
+    """16 tokens; only the axis of the blocks is wrong, for every batch size."""
 
     @pytest.mark.parametrize("n", [3, 5, 16])
     def test_what_is_batch_first_is_recorded(self, n):

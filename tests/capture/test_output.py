@@ -1,4 +1,4 @@
-"""From whatever a module returned to one tensor, and to memory of its own."""
+"""The output of a module is reduced to one tensor, which is copied."""
 
 from collections import OrderedDict, namedtuple
 
@@ -18,7 +18,7 @@ LOSS = torch.tensor(0.5)
 
 
 class Gives(nn.Module):
-    """Returns the same thing whatever it is given."""
+    """Returns the same object for every input."""
 
     def __init__(self, output):
         super().__init__()
@@ -86,7 +86,7 @@ def test_without_one_the_error_names_module_and_type():
         assert "layer 'layer' gave no tensor" in str(caught.value), shown
         assert f"it returned: {shown}\n" in str(caught.value)
         assert "select=" in str(caught.value), shown
-        # A glob leaves it out without a word: warnings are errors here.
+        # A glob leaves it out without a warning: warnings are errors here.
         assert list(recorded(output, "*")) == ["batch"], shown
 
 

@@ -1,4 +1,4 @@
-"""Which additions are residual connections, and which are not: the rule, on small forwards."""
+"""Small forwards show which additions are residual connections and which are not."""
 
 import gc
 import warnings
@@ -267,7 +267,7 @@ def test_two_inputs_have_nothing_in_common():
 
 
 def test_inputs_that_are_no_input():
-    """What was not handed over is a constant: a table, a mask."""
+    """A tensor that is not an input is a constant: a table, a mask."""
     other = torch.randn(2, 3, 4)
     assert kinds(lambda x: other + F.linear(other, A) + 0 * x) == []
 
@@ -361,7 +361,7 @@ def test_a_module_that_computes_out_of_sight():
 
 
 def test_a_module_that_returns_a_constant():
-    """As position embeddings do that take x for its dtype alone."""
+    """As position embeddings that use only the dtype of x."""
 
     class Positions(nn.Module):
         def __init__(self):
@@ -478,7 +478,7 @@ def test_module_backward_hooks_hand_on_views():
 
 
 def test_a_tensor_where_a_number_was():
-    """An id that is used again for another tensor says nothing."""
+    """The id of a freed tensor, used again for another one, means nothing."""
 
     def forward(x):
         for _ in range(200):

@@ -22,7 +22,7 @@ CONVOLUTIONAL = {
 
 
 def plain_hooks(model: nn.Module, keep) -> tuple[dict[str, torch.Tensor], list]:
-    """What anyone would write: a hook per module, a list of what they saw."""
+    """A plain reference: a hook per module, and a list of their outputs."""
     seen, calls = {}, Counter()
 
     def hook(name):

@@ -598,7 +598,7 @@ class TestWrappedModels:
         torch.testing.assert_close(model(X), y)
 
     def test_a_hook_on_a_compiled_model_is_silently_never_called(self):
-        """The reason for forcing eager execution: if torch changes this, so can the recorder."""
+        """Why the recorder forces eager execution; if torch changes this, so can the recorder."""
         torch.compiler.reset()
         net = nn.Sequential(nn.Linear(4, 4))
         model = torch.compile(net, backend="eager")

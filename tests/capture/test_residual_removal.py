@@ -504,7 +504,7 @@ def test_with_a_recorder():
     assert torch.equal(rec["2"], y)
 
 
-# -- what must not pass in silence ----------------------------------------------------------------
+# -- errors and warnings --------------------------------------------------------------------------
 
 
 def test_unknown_blocks(unchanged):
@@ -556,7 +556,7 @@ def test_a_block_without_a_skip(unchanged):
 
 
 def test_listing_the_sites_leaves_no_trace():
-    """It takes another forward, in evaluation mode: batch norm counts the first alone."""
+    """It takes another forward in evaluation mode, so batch norm counts only the first."""
     model, twin = resnet(), resnet()
     with pytest.raises(CaptureError, match="layer4.1.conv2"), without_residual(model, "conv1"):
         model(IMAGES)
@@ -621,7 +621,7 @@ def test_a_block_that_does_not_run():
 
 
 class Moody(nn.Module):
-    """Adds in sight only sometimes."""
+    """Its addition is visible in some calls only."""
 
     def __init__(self):
         super().__init__()
@@ -715,7 +715,7 @@ def test_nothing_is_tracked_outside_the_block():
 
 
 def test_a_copy_of_the_model():
-    """Averaged weights are kept in one: it runs as its original, and whole again afterwards."""
+    """Averaged weights are kept in a copy: it runs like the original, and afterwards unchanged."""
     model, x = small(), x_small()
     expected, whole = by_hand(model, x, [1]), model(x)
     with without_residual(model, "1"):
@@ -728,7 +728,7 @@ def test_a_copy_of_the_model():
 
 
 def test_training_without_a_skip():
-    """What the paper did: the model learns without it, the same steps as one edited by hand."""
+    """As in the paper: a model learns without the skip, in the same steps as one edited by hand."""
     model, edited = small(), small()
     edited[1].forward = lambda x: edited[1].mlp(edited[1].norm(x))
     x, target = x_small().detach(), torch.ones(5, 4)

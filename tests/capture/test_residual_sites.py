@@ -1,4 +1,4 @@
-"""The residual connections that are found in models that people use, and what they are called."""
+"""The residual connections found in models that people use, and their labels."""
 
 import warnings
 from collections import Counter
@@ -39,7 +39,7 @@ def vit(**options):
 
 
 def vit_of(block):
-    """A ViT of another kind of block, which timm calls by this name."""
+    """A ViT with the kind of block that timm calls by this name."""
     return lambda: vit(block_fn=getattr(timm.models.vision_transformer, block))()
 
 
@@ -48,7 +48,7 @@ def of_torchvision(name, **options):
 
 
 def torchvision_convnext():
-    """As many blocks as convnext_tiny, narrower."""
+    """convnext_tiny with narrower blocks."""
     setting = torchvision.models.convnext.CNBlockConfig
     widths = [8, 16, 24, 32, None]
     return torchvision.models.ConvNeXt(
@@ -88,7 +88,7 @@ MODELS = {
         IMAGES,
         4,
     ),
-    # The class token is a constant until it has met the image: its first skip is none.
+    # The class token is a constant until it is mixed with the image: its first skip is none.
     "timm CaiT": (create("cait_xxs24_224", **SMALL), IMAGES, 7),
     "timm Swin": (lambda: timm.models.SwinTransformer(**SWIN), IMAGES, 8),
     "timm Swin v2": (lambda: timm.models.swin_transformer_v2.SwinTransformerV2(**SWIN), IMAGES, 8),

@@ -1,4 +1,4 @@
-"""Which modules a string, an expression, a type or a predicate means."""
+"""The modules that a string, an expression, a type or a predicate selects."""
 
 import re
 
@@ -239,7 +239,7 @@ class TestScriptModules:
 
 
 def test_weights_of_parametrised_modules_are_not_layers():
-    """A batch as large as the weight is tall: 64 rows are no 64 samples."""
+    """A batch of 64 and a weight of 64 rows: the rows are not samples."""
     spectral_norm = torch.nn.utils.parametrizations.spectral_norm
     net = nn.Sequential(
         nn.Flatten(), spectral_norm(nn.Linear(48, 64)), nn.ReLU(), spectral_norm(nn.Linear(64, 64))

@@ -17,7 +17,7 @@ from repsim.cli import main
 
 @dataclass
 class Ran:
-    """What a command left behind."""
+    """The exit code, the output and the files of a command."""
 
     code: int
     out: str
@@ -108,7 +108,7 @@ def greys(tmp_path) -> Path:
 def seen(repsim_command, tmp_path, monkeypatch):
     """A function that runs ``repsim compare`` on models that keep what they get.
 
-    It returns what the command left behind, and the inputs in the order of the forwards.
+    It returns the outcome of the command, and the inputs in the order of the forwards.
     """
     monkeypatch.setenv("SEEN", "seen")
 

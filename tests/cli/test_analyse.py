@@ -133,7 +133,7 @@ def test_an_analysis_that_fails_does_not_stop_the_others(repsim_command, inputs)
     assert analyses["layer_map"]["status"] == "failed"
     assert "must be finite" in analyses["layer_map"]["reason"]
     assert len(analyses) == len(ALL)
-    # What failed is tried again by the next call, what was skipped is not.
+    # The next call tries again what failed, and skips again what was skipped.
     again = repsim_command(*argv)
     assert again.code == 1
     assert "layer_map ..." in again.err

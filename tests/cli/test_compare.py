@@ -1,4 +1,4 @@
-"""``repsim compare MODEL MODEL``: the map, where it comes from, and what is wrong."""
+"""``repsim compare MODEL MODEL``: the map, its provenance, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--data``: what is read, in which order, and what happens to images that cannot be read."""
+"""``--data``: which files are read, in which order, and what happens to unreadable images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AS_THEY_ARE = ("--size", 8, "--normalise", "none")
 
 
 def numbers(batches):
-    """The numbers of the images of ``greys`` in each batch, whose pixels tell them."""
+    """The numbers of the images of ``greys`` in each batch, read from their pixels."""
     return [[round(25.5 * image.mean().item()) for image in x] for x, _ in batches]
 
 
@@ -182,7 +182,7 @@ def test_the_digits_ship_with_scikit_learn(seen, repsim_command):
     assert x.max() == 1
     order = np.random.default_rng(0).permutation(1797)[:20]
     expected = sklearn.load_digits().images[order].mean((1, 2)) / 16
-    # The picture is enlarged to nine pixels, of which the middle eight are kept.
+    # The picture is enlarged to nine pixels, and the middle eight are kept.
     np.testing.assert_allclose(x.mean((1, 2, 3)), expected, atol=0.1)
 
 

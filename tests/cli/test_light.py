@@ -1,4 +1,4 @@
-"""What the command loads, and how it does without what is not installed."""
+"""What the command loads, and how it runs if optional packages are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models by name: their weights, their images, and what is said where there is no such thing."""
+"""Models by name: their weights, their images, and the errors for unknown names."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_a_text_model_takes_no_images(repsim_command, few):
 
 
 def test_published_weights_without_network(repsim_command, monkeypatch):
-    """The download fails; the message says what else to do."""
+    """The download fails, and the message names the alternatives."""
 
     def offline(*_, **__):
         raise ConnectionError("Name or service not known")

@@ -1,4 +1,4 @@
-"""``measure`` and ``compare`` point to each other where the operands are the other's."""
+"""``measure`` and ``compare`` refer to each other for operands of the other kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``docs/command-line.md``: every command on it is run, and says what the page says."""
+"""Every command of ``docs/command-line.md`` is run, and its output is that of the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def commands():
 
 
 def lines(text):
-    """The lines without what may differ from one machine to another: digits, widths of columns."""
+    """The lines without digits and widths of columns, which differ between machines."""
     text = re.sub(r"-?\d[\d.]*(e-?\d+)?", "#", text)
     text = re.sub(r"[─━]+", "─", text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]

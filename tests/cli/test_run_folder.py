@@ -1,4 +1,4 @@
-"""``--out``: what a run folder holds, to whom it belongs, and going on after an interrupt."""
+"""``--out``: the contents of a run folder, its lock, and resuming after an interrupt."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_two_commands_at_once_are_refused(repsim_command, inputs):
 
 @pytest.fixture
 def sigterm():
-    """What SIGTERM does outside the command, which has to put it back."""
+    """The handler of SIGTERM outside the command, which must be restored."""
 
     def fail(*_):
         pytest.fail("the command did not take the signal")
@@ -136,7 +136,7 @@ def test_an_interrupt_without_a_folder_says_what_would_have_kept_it(
 
 
 def started(counted, until):
-    """The command in a process of its own, in which that many forwards have begun."""
+    """Start the command in a new process, and wait until this number of forwards has begun."""
     here = [Path(__file__).parents[1], Path(repsim.__file__).parents[1]]
     process = subprocess.Popen(
         [sys.executable, "-m", "repsim.cli", *COUNTED, "--out", "run", "--json"],

@@ -1,4 +1,4 @@
-"""Models that a command line can name, ``cli.tiny_models:vit``: small, and one or two strange."""
+"""Small models that a command line can name, as in ``cli.tiny_models:vit``; some are odd."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def torchvision_swin() -> nn.Module:
 
 
 def cnn() -> nn.Module:
-    """No attention, no skip, and no word about the size of its images."""
+    """No attention, no skip, and no stated image size."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2),
         nn.ReLU(),
@@ -89,7 +89,7 @@ def bert() -> nn.Module:
 
 
 def encoder() -> nn.Module:
-    """Attention between rows that nothing says a place of."""
+    """Attention between rows whose places are unknown."""
     return nn.TransformerEncoderLayer(8, 2, 16, dropout=0, batch_first=True)
 
 
@@ -165,7 +165,7 @@ def raising() -> nn.Module:
 
 
 def changing() -> nn.Module:
-    """The same name, other weights: what a checkpoint must notice."""
+    """The same name with other weights, which a checkpoint must notice."""
     model = mlp()
     with torch.no_grad():
         model[0].weight.mul_(float(os.environ.get("FACTOR", 1)))
@@ -176,7 +176,7 @@ NAMES = ("\x1b]0;X\x07\x1b[31mred", "line\nline", "\udcff", "\u202eright", "caf\
 
 
 class Strange(nn.Module):
-    """Layers whose names a terminal would obey."""
+    """Layers whose names contain control sequences of a terminal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ def strange() -> nn.Module:
 
 
 def constant() -> nn.Module:
-    """A layer without variance, with a name that a terminal would obey."""
+    """A layer without variance, whose name contains control sequences of a terminal."""
     model = Strange()
     nn.init.zeros_(model._modules[NAMES[0]].weight)
     return model

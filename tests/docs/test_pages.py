@@ -25,7 +25,7 @@ SYBIL = Sybil(parsers=[PythonCodeBlockParser()], path=str(DOCS))
 
 
 def with_python() -> list[str]:
-    """The pages that hold Python, those that another change adds included."""
+    """All pages that hold Python, new ones included."""
     names = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
     return [
         name
@@ -57,7 +57,7 @@ def test_page_runs(name, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_several_ranks(tmp_path):
-    """The page on several ranks, with two of them, as it says."""
+    """The page on several ranks, run with two ranks as it describes."""
     (example,) = SYBIL.parse(DOCS / "howto" / "ddp.md").examples()
     (tmp_path / "ranks.py").write_text(str(example.parsed))
     run = subprocess.run(
@@ -81,7 +81,7 @@ def test_several_ranks(tmp_path):
 
 
 def test_the_run_over_imagenet_is_called_as_it_could_be(monkeypatch):
-    """Its page needs eight GPUs: here, its names and the options that it passes."""
+    """The page needs eight GPUs, so only its names and its options are checked."""
     (example,) = SYBIL.parse(DOCS / "imagenet-scale.md").examples()
     code = str(example.parsed)
     compile(code, "imagenet-scale.md", "exec")

@@ -1,4 +1,4 @@
-"""The reference is whole: every public name on one page, every docstring in house form."""
+"""Every public name is on one page of the reference, and every docstring has the house's form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = public_names.all_names()
 DOCUMENTED = re.compile(r"^\.\. (?:auto(?:function|class|exception)|py:data):: (\S+)$", re.M)
 
 LEFT_OUT = {
-    "ES01",  # a second paragraph where one sentence says it
+    "ES01",  # a second paragraph may be missing if one sentence is enough
     "SA01",  # cross-references stand in the text
     "PR04",  # "prefix : as in attention_distance" has its type there
     "PR08",  # descriptions may begin with a symbol: "m ≥ 1."

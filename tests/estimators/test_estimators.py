@@ -87,7 +87,7 @@ def test_feature_form_is_gram_form(estimator, n, p, q, seed, exponent):
     x = x * 10.0**exponent + 3 * 10.0**exponent
     features, scale = feature_products(xp, x, y, estimator)
     from_grams, gram_scale = gram_products(xp, Linear().gram(x), Linear().gram(y), estimator)
-    # Each term is at most the biased one, so that is the unit of their rounding.
+    # Each term is at most the biased one, which is therefore the unit of the rounding.
     unit = float(np.sqrt(repsim.hsic(x, x)) * np.sqrt(repsim.hsic(y, y))) * (n - 1) ** 2
     np.testing.assert_allclose(
         float(features.xy) * float(scale),
@@ -104,7 +104,7 @@ def test_feature_form_is_gram_form(estimator, n, p, q, seed, exponent):
 @pytest.mark.parametrize("estimator", ["biased", "unbiased"])
 @pytest.mark.parametrize("self_products", [True, False])
 def test_both_sides_of_the_crossover(estimator, self_products, monkeypatch):
-    """Items that serve many pairs take the cheaper form, and no one can tell from the value."""
+    """Items that serve many pairs take the cheaper form, and the value is the same."""
     function = "cka" if self_products else "hsic"
     n, made = 30, []
     gram = repsim.kernels.Linear.gram

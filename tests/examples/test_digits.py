@@ -1,4 +1,4 @@
-"""The demo, run as a user would, and the page it writes held against the results it saves."""
+"""The demo is run as a user would, and its page is compared with the saved results."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_page_shows_what_the_results_say(page: Page, results: dict[str, xr.Datas
 
 
 def stage_contrast(result: xr.Dataset) -> float:
-    """Same stage less other stage, at equal distances: pair by pair."""
+    """The CKA of pairs in one stage minus that of pairs in two stages, at equal distances."""
     names = [str(name) for name in result.layer_x.values]
     cells: dict[int, tuple[list[float], list[float]]] = {}
     for i, one in enumerate(names):

@@ -1,4 +1,4 @@
-"""What biased CKA is by chance, and the score above that."""
+"""The biased CKA by chance, and the score above it."""
 
 import math
 
@@ -113,7 +113,7 @@ def test_score_of_a_constant():
 
 
 def test_score_where_every_order_is_as_good():
-    # Two groups of samples that are all alike: whichever takes whose place, the CKA is 1.
+    # Two groups of equal samples: after any permutation the CKA is 1.
     x = np.repeat([[0.0], [1.0]], 4, axis=0)
     with pytest.warns(DegenerateWarning, match="permuted samples reach the greatest value"):
         found = calibrated_score(

@@ -1,4 +1,4 @@
-"""The jackknife against deleting samples one by one, and what its interval promises."""
+"""The jackknife against deleting samples one by one, and the coverage of its interval."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_groups_of_one_are_no_groups():
 
 
 def test_copies_within_groups_need_groups():
-    # 20 samples, five times each, with a little noise: no more is known than from 20.
+    # 20 samples, five times each with a little noise, carry the information of 20 samples.
     rng = np.random.default_rng(0)
     x, y = (np.repeat(z, 5, axis=0) for z in related(20, 4, 4))
     x, y = (z + 0.01 * rng.standard_normal(z.shape) for z in (x, y))
@@ -143,7 +143,7 @@ def test_constant():
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_nothing_left_without_one_sample(grouped):
-    # Of a single sample that differs from the rest, U-centring leaves nothing either.
+    # U-centring also removes a single sample that differs from the rest.
     x, _ = related(9, 3, 3)
     y = np.full((9, 1), 0.1)
     y[[2, 5]] = [[5.0], [-3.0]]

@@ -26,7 +26,7 @@ def layers(n=16, seed=0):
 
 
 def loops(xs, ys, orders, estimator):
-    """Every pair on its own, in the orders of the permutations."""
+    """Each pair alone, in the orders of the permutations."""
 
     def matrix(order):
         return np.array(

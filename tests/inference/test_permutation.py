@@ -19,7 +19,7 @@ from repsim.measures import MEASURES
 
 
 def tokens(images, each, seed, shared=1.0):
-    """Two representations that share nothing, of the tokens of images that have much in common."""
+    """Two unrelated representations of the tokens of images; tokens of one image are alike."""
     rng = np.random.default_rng(seed)
 
     def side():
@@ -259,7 +259,7 @@ def test_stopping_early_keeps_the_level():
 
 
 def test_equal_values_count():
-    # Samples of two kinds: many orders change nothing, but for the order of the sums.
+    # Samples of two kinds: many permutations change only the order of the sums.
     x = np.repeat([[0.1, 0.7], [0.3, -1.1]], 4, axis=0)
     y = np.repeat([[1.0], [1 / 3]], 4, axis=0)
     found = permutation_test(x, y, permutations=400)
@@ -270,7 +270,7 @@ def test_equal_values_count():
 
 
 def test_values_that_are_zero_but_for_rounding_are_equal():
-    # A cross: x is even and y odd in the second feature, so that the covariance is exactly zero.
+    # A cross: x is even and y odd in the second feature, so the covariance is exactly zero.
     x = np.array([[0.1], [0.1], [-0.3], [-0.3], [0.7], [0.7]])
     y = np.array([[1.0], [-1.0], [1.0], [-1.0], [1.0], [-1.0]]) / 3
     found = permutation_test(x, y, estimator="biased", permutations=50)

@@ -1,4 +1,4 @@
-"""Random halves: what is drawn, and what becomes of it."""
+"""Random halves: the draws, and the standard error from them."""
 
 import math
 

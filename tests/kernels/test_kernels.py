@@ -157,7 +157,7 @@ def test_distances_just_above_rounding_are_kept():
 
 @pytest.mark.parametrize("outlier", [0, 3, 7, 8, 399])
 def test_one_sample_far_away_costs_the_other_products_no_digits(outlier):
-    """Wherever it stands, also among the samples that the products are first formed about."""
+    """The outlier may be one of the samples that the products are first formed about."""
     x = np.random.default_rng(0).standard_normal((400, 20)).astype(np.float32) + np.float32(50)
     x[outlier] += 1000
     rows = x.astype(np.float64) - x.astype(np.float64).mean(0)

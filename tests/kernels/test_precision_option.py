@@ -1,4 +1,4 @@
-"""The precision of a kernel, and when features may be multiplied as they are."""
+"""The precision of a kernel, and when features are multiplied without a shift."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_with_precision():
 @pytest.mark.parametrize(("precision", "most"), [("tf32", 2e-4), ("bf16", 2e-3)])
 @pytest.mark.parametrize("offset", [0, 300])
 def test_rounding_moves_cka_by_little(kind, precision, most, offset, eager):
-    """Also far from the origin, where rounding the features themselves would leave nothing."""
+    """Far from the origin, rounding the features themselves would leave nothing."""
     x, y = (z.astype(np.float32) + np.float32(offset) for z in related(40, 200, 300))
     a, b = eager.array(x), eager.array(y)
     exact = float(repsim.cka(a, b, kernel=kind(), estimator="unbiased"))
@@ -192,7 +192,7 @@ def test_the_bound_grows_with_the_number_of_samples(n, most):
 
 
 def test_sums_beyond_float32_are_infinite_without_a_word(recwarn):
-    """As its own products are; the layer's name is known elsewhere."""
+    """As in torch's products; the caller reports it with the name of the layer."""
     torch = pytest.importorskip("torch")
     out = Linear().gram(torch.tensor(1.5e17 * features(0, n=8, p=40_000)))
     assert not torch.isfinite(out).all()

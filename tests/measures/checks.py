@@ -1,4 +1,4 @@
-"""What every measure owes its callers, in forms that each measure's tests call on their own."""
+"""Checks that hold for every measure; the tests of each measure call them."""
 
 import warnings
 
@@ -40,7 +40,7 @@ def undefined(call, *names, about):
 
 
 def refuses(error, *parts):
-    """An InputError of which the message has all the parts."""
+    """An InputError whose message has all the parts."""
 
     class _Refuses:
         def __enter__(self):

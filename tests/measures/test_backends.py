@@ -1,4 +1,4 @@
-"""Every framework: the same value, and a result that lives where the inputs do."""
+"""Every framework returns the same value, on the device of the inputs."""
 
 import numpy as np
 import pytest

@@ -149,12 +149,12 @@ def test_the_weights_are_those_of_the_columns_of_x():
     assert float(repsim.cca(x, y)) == pytest.approx(0.55, rel=1e-12)
     assert float(repsim.pwcca(x, y)) == pytest.approx((5 * 0.8 + 2 * 0.3) / 7, rel=1e-12)
     assert float(repsim.pwcca(y, x)) == pytest.approx(0.55, rel=1e-12)
-    # A narrower y: one correlation, whatever the other direction of x weighs.
+    # A narrower y: one correlation, for any weight of the other direction of x.
     assert float(repsim.pwcca(x, y[:, 1:])) == pytest.approx(0.3, rel=1e-12)
 
 
 def test_equal_correlations_share_their_weight():
-    """Equal correlations fix no basis of their space: the mean over all of them, c(2) = 2/π."""
+    """Equal correlations determine no basis: the value is the mean over all bases, c(2) = 2/π."""
     q = orthonormal(30, 6)
     x = q[:, :3] * [3.0, 4.0, 2.0]
     third = 0.5 * q[:, 2] + np.sqrt(0.75) * q[:, 3]
@@ -169,7 +169,7 @@ def test_equal_correlations_share_their_weight():
 
 
 def test_columns_that_both_share_make_no_value_arbitrary():
-    """Two shared columns have ρ = 1 twice: the value was one of many, by rounding (.62 to .66)."""
+    """Two shared columns have ρ = 1 twice; rounding had chosen one of many values (.62 to .66)."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     x = rng.standard_normal((30, 7))
@@ -264,7 +264,7 @@ def test_undefined_under_jit():
 
 
 def test_columns_not_kept_weigh_nothing_under_jit():
-    """There the basis keeps its shape, and what is not kept is zero."""
+    """Inside jit the basis keeps its shape, and directions that are not kept are zero."""
     x, y = related(20, 4, 3, 5)
     x = np.concatenate([x, x[:, :2]], axis=1)
     y[:, 1] = 0.3
@@ -335,12 +335,12 @@ def whitened(n=9, p=3, q=2):
 
 
 def test_gradients_of_whitened_features():
-    """Their singular values are equal, and the span has a derivative all the same: it was NaN."""
+    """Their singular values are equal, but the span has a derivative; it was NaN."""
     for x, y in (whitened(), whitened()[::-1]):
         for options in ({}, {"statistic": "mean_rho_squared"}):
             right_gradient(repsim.cca, x, y, **options)
         right_gradient(repsim.pwcca, x, y)
-    # Of svcca, which keeps single directions, there is none.
+    # svcca keeps single directions and has no derivative here.
     assert np.isnan(gradients(repsim.svcca, *whitened(), directions=2)[1]).all()
 
 

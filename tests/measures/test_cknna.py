@@ -1,4 +1,4 @@
-"""CKNNA: the published number, and what its asymmetry and its masks do."""
+"""CKNNA: the published number, its asymmetry and its masks."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def test_samples_in_another_order():
 
 
 def test_ties_share_their_places():
-    """Binary features: no order of the samples, and equal representations are equal."""
+    """Binary features have no order of neighbours; equal representations have the value 1."""
     rng = np.random.default_rng(2)
     x = np.concatenate([np.ones((14, 1)), rng.integers(0, 2, (14, 4))], axis=1)
     y, order = rng.standard_normal((14, 5)), rng.permutation(14)

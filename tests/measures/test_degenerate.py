@@ -91,7 +91,7 @@ def test_constant_gram(n, dtype, constant, estimator):
 
 
 def test_a_gram_with_a_constant_part_is_not_constant():
-    """What is small beside the constant, and large beside its rounding, still counts."""
+    """A spread far below the constant but far above its rounding still counts."""
     x, y = related(50, 3, 4)
     k, l = x @ x.T, y @ y.T  # noqa: E741
     for estimator in ESTIMATORS:
@@ -144,7 +144,7 @@ def test_a_diagonal_gram_is_constant_to_the_unbiased_estimator():
 @each("dtype", ["float32", "float64"])
 @each("n", [4, 37, 100])
 def test_one_distinct_sample(n, dtype, kernel, eager):
-    """To the unbiased estimator one sample against all equal others is a constant."""
+    """For the unbiased estimator, one sample against equal others is a constant."""
     if eager.name == "jax" and (n, dtype) not in [(4, "float64"), (37, "float32")]:
         pytest.skip("every size is compiled again")
     x = np.tile(np.asarray([0.1, 0.3, 0.7], dtype), (n, 1))
@@ -208,7 +208,7 @@ def test_the_gradient_of_nothing_is_not_a_number_elsewhere():
 
 
 def test_two_samples():
-    # Any two pairs of different samples are alike, to the biased estimator.
+    # For the biased estimator, all pairs of different samples are alike.
     x, y = np.array([[0.0], [1.0]]), np.array([[5.0, 1.0], [2.0, 2.0]])
     assert float(repsim.cka(x, y)) == pytest.approx(1)
     assert float(repsim.hsic(x, x)) == pytest.approx(0.25)

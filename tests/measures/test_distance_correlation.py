@@ -1,4 +1,4 @@
-"""Distance correlation: values of two references, dependence that correlation does not see."""
+"""Distance correlation: values of two references, and dependence without correlation."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_it_sees_what_is_not_linear():
 
 
 def test_mean_over_independent_data():
-    """Unbiased: around zero, on both sides of it. Biased: far above, where features are many."""
+    """Unbiased values lie on both sides of zero; with many features biased values are far above."""
     rng = np.random.default_rng(0)
     values = {estimator: [] for estimator in ESTIMATORS}
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""What cannot be computed is refused, in words: operation, argument, what came, the repair."""
+"""Each error names the operation, the argument, what was passed and the repair."""
 
 import contextlib
 

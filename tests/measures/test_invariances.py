@@ -1,4 +1,4 @@
-"""What a similarity must not see, and what it must see: the invariance table, both ways."""
+"""The invariance table: which changes must not move a similarity, and which must."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ CHANGE = {name: globals()[name] for name in CHANGES}
 
 @st.composite
 def pairs(draw, min_samples=6):
-    """Two related representations of n samples, and a generator for whatever else is random."""
+    """Two related representations of n samples, and a generator for other random numbers."""
     n = draw(st.integers(min_samples, 24))
     # From two features on: the cosine of one feature is a sign, and often the same everywhere.
     p, q = draw(st.integers(2, 30)), draw(st.integers(2, 30))

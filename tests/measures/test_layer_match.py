@@ -1,4 +1,4 @@
-"""The best match of every layer, as numbers; its picture is tested with the plots."""
+"""The best match of every layer as numbers; tests/plot tests its picture."""
 
 import numpy as np
 import pytest

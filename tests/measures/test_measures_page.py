@@ -1,4 +1,4 @@
-"""docs/measures.md says what the registry says, of every measure."""
+"""docs/measures.md agrees with the registry."""
 
 from measures.measures_table import NAMES, PAGE, page
 from repsim.measures import INVARIANCES

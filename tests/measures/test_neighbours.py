@@ -1,4 +1,4 @@
-"""Neighbour measures: loops over sets, ties that have no order, lists that say nothing."""
+"""Neighbour measures: loops over sets, ties, and lists that carry no information."""
 
 import itertools
 
@@ -60,7 +60,7 @@ def test_every_k(name, k, p):
 
 
 def test_all_neighbours():
-    """k = n − 1 compares all cosines, and says nothing about sets."""
+    """k = n − 1 compares all cosines, but sets of all other samples carry no information."""
     x, y = related(8, 4, 5)
     out = repsim.second_order_cosine(x, y, k=7)
     assert float(out) == pytest.approx(reference.second_order(x, y, 7), abs=1e-12)
@@ -81,7 +81,7 @@ def test_independent_data_agree_by_chance():
 
 
 def orders(distances, k):
-    """Every list of the k nearest that some order of equally far samples gives."""
+    """All lists of the k nearest, one for each order of equally far samples."""
     edge = sorted(distances.values())[k - 1]
     nearer = {j for j, d in distances.items() if d < edge}
     tied = [j for j, d in distances.items() if d == edge]
@@ -90,7 +90,7 @@ def orders(distances, k):
 
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 4))
 def test_ties(seed, k):
-    """Against all orders of equally far samples, where one side has ties and the other none."""
+    """The mean over all orders of equally far samples, if one side has ties."""
     rng = np.random.default_rng(seed)
     x, y = rng.integers(0, 3, (7, 3)).astype(float), rng.standard_normal((7, 3))
     if len(np.unique(x, axis=0)) < 3:
@@ -131,7 +131,7 @@ def test_ties_do_not_depend_on_the_order_of_samples(name, kind):
 
 
 def test_directions_that_are_equal_but_for_the_rounding_of_float32():
-    """Four samples on each ray: which of the three others is nearest, no rounding may say."""
+    """Four samples on each ray: rounding must not decide which of the others is nearest."""
     rng = np.random.default_rng(0)
     rays = rng.standard_normal((4, 1, 5))
     x = (rays * rng.uniform(0.1, 9, (4, 4, 1))).reshape(16, 5).astype(np.float32)

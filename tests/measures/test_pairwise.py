@@ -73,7 +73,7 @@ def test_a_kernel_item_makes_each_form_once():
 @each("estimator", ["biased", "unbiased"])
 @each("measure", ["cka", "hsic"])
 def test_narrow_and_wide_layers_mix(measure, estimator):
-    """The form of a linear product depends on both widths; so does that of the function."""
+    """The form of a linear product depends on both widths, as in the function itself."""
     xs = layers(n=10, widths=(2, 60, 7, 300))
     result = repsim.pairwise(xs, measure=measure, estimator=estimator)
     for a, x in xs.items():

@@ -1,4 +1,4 @@
-"""Partial CKA: the formula of partial correlations, and what is left when nothing is left."""
+"""Partial CKA: the formula of partial correlations, and undefined values."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Each thing that goes wrong in another package is a test here (those that concern arrays)."""
+"""Each test is a defect of another package that concerns arrays."""
 
 import numpy as np
 import pytest
@@ -154,7 +154,7 @@ def test_three_samples_are_an_error_and_not_nan(n):
 
 
 def test_nan_is_named_where_it_arises():
-    """torch-cka: whatever went wrong surfaced as "HSIC computation resulted in NANs"."""
+    """torch-cka: every error was reported as "HSIC computation resulted in NANs"."""
     x, y = related(10, 3, 4)
     y[6, 1] = np.nan
     with pytest.raises(repsim.NonFiniteError, match=r"y must be finite[\s\S]*row 6"):

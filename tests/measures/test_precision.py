@@ -1,4 +1,4 @@
-"""Right to the digits that the input has: against float64 loops on the same rounded values."""
+"""Values are right to the digits of the input: against float64 loops on the rounded values."""
 
 import numpy as np
 import pytest
@@ -133,7 +133,7 @@ def test_float64_with_a_large_mean(mean, shape, estimator):
     x, y = (z + mean for z in related(*shape))
     out = float(repsim.cka(x, y, estimator=estimator))
     tolerance = rounding(EPS["float64"], max(shape))
-    # The reference itself subtracts a rounded mean: in twice the digits, then.
+    # The reference subtracts a rounded mean, so it computes with twice the digits.
     x, y = (
         (z.astype(np.longdouble) - z.astype(np.longdouble).mean(0)).astype(float) for z in (x, y)
     )
@@ -224,7 +224,7 @@ def test_hsic_scales(dtype, factor, estimator, eager):
 
 @each("kernel", ["linear", "rbf"])
 def test_independent_data_are_around_zero(kernel):
-    """Unbiased CKA has variance 2/(n(n-3)) there; its negatives belong to its mean."""
+    """Unbiased CKA has variance 2/(n(n-3)) there; negative values are needed for its mean."""
     rng = np.random.default_rng(0)
     n, draws = 20, 200
     values = np.array(
@@ -270,7 +270,7 @@ def test_duplicated_samples(kernel, estimator):
 @each("size", [1e2, 1e3, 1e4])
 @each("shape", [(200, 10, 8), (40, 60, 60)])
 def test_one_sample_far_from_the_others(shape, size, estimator):
-    """A massive activation: what the unbiased estimator sees is size, what cancels is size²."""
+    """A massive activation: the unbiased estimate is of its size, and terms of size² cancel."""
     x, y = related(*shape)
     x[0] *= size
     y[0] *= size
@@ -283,10 +283,10 @@ def test_one_sample_far_from_the_others(shape, size, estimator):
 
 @each("estimator", ESTIMATORS)
 def test_grams_of_a_large_constant_part_in_float32(estimator):
-    # Kernels between 0 and 1 have a mean near their spread: centring must not lose to it.
+    # Kernels between 0 and 1 have a mean near their spread; centring must keep the digits.
     x, y = (z.astype(np.float32) for z in related(300, 4, 5))
     kernel = RBF(sigma=20.0)
     out = float(repsim.cka(x, y, kernel=kernel, estimator=estimator))
     wanted = expected(x, y, estimator, lambda z: grams.rbf_fixed(z, 20.0))
-    # Entries near 1, of which the distances are the 1/100 below: their rounding counts 100 times.
+    # Entries near 1 with distances of 1/100: the rounding of the entries counts 100 times.
     assert out == pytest.approx(wanted, abs=100 * rounding(EPS["float32"], 4))

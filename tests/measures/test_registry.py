@@ -1,4 +1,4 @@
-"""What the registry says of each measure, put to the test for each measure on each framework."""
+"""Tests of the properties that the registry states, for each measure and framework."""
 
 import dataclasses
 import inspect
@@ -19,8 +19,8 @@ from repsim.measures import INVARIANCES, MEASURES, Measure, register, resolve_me
 SIDES = ("x", "y")
 seeds = st.integers(0, 2**32 - 1)
 
-# One shape: jax compiles every operation for every shape. More samples than features, and than
-# the neighbours that are asked for; at least two features, of one of which a cosine is a sign.
+# One shape, because jax compiles every operation for every shape. More samples than features and
+# than neighbours; at least two features, because the cosine of one feature is only a sign.
 N, P, Q = 24, 3, 4
 
 
@@ -91,7 +91,7 @@ def test_it_does_not_see(name, seed):
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_it_sees(name):
-    """What is not claimed does not hold."""
+    """Invariances that are not stated do not hold."""
     measure = MEASURES[name]
     pairs = [pair(seed) for seed in range(5)]
     before = [value(measure, x, y) for x, y, _ in pairs]
@@ -153,7 +153,7 @@ def test_triangle_inequality(name, seed, widths):
     assert measure.symmetric
     assert not measure.similarity
     x, y, rng = pair(seed, p=widths[0], q=widths[1])
-    # Between the two, so that the inequality is not far from an equality.
+    # Between the two, so the inequality is near an equality.
     z = np.pad(x, ((0, 0), (0, 3)))[:, :5] + np.pad(y, ((0, 0), (0, 3)))[:, :5]
     z = z[:, : widths[2]] + 0.1 * rng.standard_normal((N, widths[2]))
     sides = value(measure, x, z), value(measure, z, y), value(measure, x, y)
@@ -290,7 +290,7 @@ CASES = {case: (x, y) for case, x, y in degenerate_cases()}
 @each("case", CASES)
 @pytest.mark.parametrize("name", MEASURES)
 def test_never_a_number_without_a_meaning(name, case):
-    """A value in its range, or NaN and a warning that names the side, or an error in words."""
+    """A value in its range, or NaN and a warning that names the side, or an error of ours."""
     measure = MEASURES[name]
     for side in SIDES:
         x, y = CASES[case] if side == "x" else CASES[case][::-1]
@@ -327,7 +327,7 @@ def test_what_it_says_of_scale_holds_at_extreme_scales(name):
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_means_of_float32(name):
-    """Values of the float32 data, whatever is lost when they were rounded."""
+    """The values of the data after their rounding to float32."""
     measure = MEASURES[name]
     if "translation" not in measure.invariances:
         pytest.skip("it depends on the mean")
@@ -410,7 +410,7 @@ assert "width: y is larger than a million, so" in str(caught[0].message)
 def test_a_new_measure():
     """The steps of CONTRIBUTING.md, for the difference in the number of features.
 
-    A process of its own, because a measure that is registered stays registered.
+    It runs in a new process, because a registered measure stays registered.
     """
     run = subprocess.run([sys.executable, "-c", OWN], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
@@ -434,7 +434,7 @@ def test_a_name_is_taken_once():
     with pytest.raises(TypeError):
         MEASURES["new"] = MEASURES["cka"]
     assert MEASURES["cka"].function is repsim.cka
-    # A module that is loaded again brings its entry again.
+    # A module that is loaded again registers its entry again.
     assert register(MEASURES["cka"]) is MEASURES["cka"]
 
 

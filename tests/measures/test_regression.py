@@ -1,4 +1,4 @@
-"""Linear regression: refits in plain NumPy and scikit-learn, folds, penalties, no answer."""
+"""Linear regression: refits in plain NumPy and scikit-learn, folds, penalties, undefined values."""
 
 import numpy as np
 import pytest
@@ -197,7 +197,7 @@ def test_predictors_that_explain_anything(eager, q, dtype):
     x, y = (z.astype(dtype) for z in related(10, 3, q))
     a, b = eager.array(x), eager.array(y)
     undefined(lambda: repsim.linear_regression_r2(a, b), "y", about="explains anything")
-    # As what is predicted it is as good as any other.
+    # It can be predicted like any other.
     assert 0 < float(repsim.linear_regression_r2(b, a)) < 1
     assert 0 < float(repsim.linear_regression_r2(a, b, ridge=0.1)) < 1
 

@@ -1,4 +1,4 @@
-"""RSA: the published values, ties, rows without a direction, RDMs that say nothing."""
+"""RSA: the published values, ties, rows without a direction, constant RDMs."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_trailing_axes_are_features(rdm, comparison):
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(4, 14), levels=st.integers(2, 4))
 def test_equal_distances_have_equal_ranks(seed, n, levels):
-    """Small integers have many equal distances, which no rounding may order."""
+    """Small integers have many equal distances; rounding must not order them."""
     rng = np.random.default_rng(seed)
     x, y = rng.integers(0, levels, (n, 5)), rng.integers(0, levels, (n, 6))
     a, b = (np.round(pdist(z, "sqeuclidean")) for z in (x, y))
@@ -67,7 +67,7 @@ def test_equal_distances_have_equal_ranks(seed, n, levels):
         return
     expected = spearmanr(a, b)[0]
     for dtype in ("float32", "float64"):
-        # Tenths are not exact, and in float32 no tie is left of them.
+        # Tenths are not exact, so in float32 they have no ties.
         for factor in (1.0, 2.0**-20, *([0.1, 1e-6] if dtype == "float64" else [])):
             out = repsim.rsa((factor * x).astype(dtype), y.astype(dtype))
             assert float(out) == pytest.approx(expected, abs=1e-6)

@@ -90,7 +90,7 @@ def at_angle(angle):
 @each("angle", [1e-5, 1e-3, 0.3, 1.0, 1.5, math.pi / 2])
 def test_the_angle_of_single_features(angle):
     x, y = at_angle(angle)
-    rel = 1e-4 if angle == 1e-5 else 1e-8  # what the rounding of 1 - cosine leaves
+    rel = 1e-4 if angle == 1e-5 else 1e-8  # the digits that the rounding of 1 - cosine leaves
     assert float(repsim.shape_distance(x, y)) == pytest.approx(angle, rel=rel)
     chord = 2 * math.sin(angle / 2)
     assert float(repsim.procrustes(x, y, norm="unit")) == pytest.approx(chord, rel=rel)

@@ -1,4 +1,4 @@
-"""Soft matching: all pairings of few features, copies, and a plan that is a constant."""
+"""Soft matching: all pairings of few features, copies, and derivatives at a fixed plan."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_values(eager, score, dtype, shape):
 
 
 def copied(x, y):
-    """Copies of the features, as many of x as of y, so that the plan is an assignment."""
+    """Equal numbers of copied features of x and y, so the plan is an assignment."""
     p, q = x.shape[1], y.shape[1]
     return np.repeat(x, q, axis=1), np.repeat(y, p, axis=1)
 

@@ -1,4 +1,4 @@
-"""CKA of sampled features: the mean over pairs of features, and the population that it is of."""
+"""CKA of sampled features: the mean over pairs of features, and the value of the population."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ ESTIMATORS = ("biased", "unbiased")
 
 
 def related(n, p, q, seed=0):
-    """Features of one signal of few directions, which different features have in common."""
+    """Features of one signal of few directions."""
     rng = np.random.default_rng(seed)
     signal = rng.standard_normal((n, 2))
     x, y = (signal @ rng.standard_normal((2, r)) for r in (p, q))
@@ -69,7 +69,7 @@ def test_the_mean_over_samples_is_the_population():
     spread = np.std(corrected) / np.sqrt(150)
     assert spread < 0.02
     assert np.mean(plain) < whole - 0.1
-    # A ratio of unbiased estimates has a bias of its own, of order 1/p.
+    # A ratio of unbiased estimates has a bias of order 1/p.
     assert np.mean(corrected) == pytest.approx(whole, abs=4 * spread + 0.02)
 
 
@@ -132,7 +132,7 @@ def test_gradients():
 
 
 def test_features_with_nothing_in_common():
-    """Different features have no product, or one below zero: there is nothing to divide by."""
+    """The products of different features are zero or negative, so CKA is undefined."""
     orthogonal = np.zeros((12, 3))
     orthogonal[:4, 0], orthogonal[4:8, 1], orthogonal[8:, 2] = ([1, -1, 1, -1] for _ in range(3))
     noise = next(

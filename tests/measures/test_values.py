@@ -150,7 +150,7 @@ def test_trailing_axes_are_features():
 
 
 def test_a_users_kernel_with_a_parameter_called_sigma():
-    """Its None need not mean what it means in RBF: a kernel gets the features as they are."""
+    """Another kernel may use None differently from RBF, so it gets the unscaled features."""
 
     class Offset:
         sigma = None

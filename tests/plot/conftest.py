@@ -21,7 +21,7 @@ def make_result() -> Callable[..., xr.Dataset]:
         rng = np.random.default_rng(seed)
         values = rng.permutation(np.linspace(0.01, 0.99, n_x * n_y)).reshape(n_x, n_y)
         names = [f"model.blocks.{i}.{NAMES[i % len(NAMES)]}" for i in range(n_x + n_y)]
-        rng.shuffle(names)  # so that neither order nor number gives the right label away
+        rng.shuffle(names)  # so neither order nor number reveals the right label
         return xr.Dataset(
             {
                 "cka": (("layer_x", "layer_y"), values),

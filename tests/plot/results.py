@@ -128,7 +128,7 @@ def influences(blocks=12, seed=0):
 
 
 def localized(layers=2, grid=(14, 14), patches=None, prefix=1, seed=0):
-    """Each token most similar to its own patch in the first layer, ever less above."""
+    """Tokens are most similar to their own patches in the first layer, and less so above."""
     rng = np.random.default_rng(seed)
     patches = patches or grid
     token_row, token_column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])

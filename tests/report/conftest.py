@@ -1,4 +1,4 @@
-"""A browser for the report's pages, and a way of opening one that hears its complaints."""
+"""A browser for the report's pages; its errors and requests are recorded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUIET = [
 
 
 def missing(what):
-    """Skip on a machine without a browser, but never in CI: there the pages have to be seen."""
+    """Skip on a machine without a browser; in CI a missing browser is an error."""
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(f"the report's pages are not tested: {what}")
     pytest.skip(f"{what}; apt-get install chromium, pip install playwright")
@@ -47,21 +47,21 @@ def browser():
 
 @pytest.fixture
 def screenshots(tmp_path):
-    """The folder named by REPSIM_SCREENSHOTS, to look at afterwards, or one that is forgotten."""
+    """The folder named by REPSIM_SCREENSHOTS, or a temporary one."""
     folder = Path(os.environ.get("REPSIM_SCREENSHOTS") or tmp_path / "screenshots")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def heard(told, complaints):
-    """Keep what the console is told, but for advice on how often the tests read pixels."""
+    """Keep the messages of the console, except advice about reading pixels."""
     if told.type in ("error", "warning") and "willReadFrequently" not in told.text:
         complaints.append(told.text)
 
 
 @pytest.fixture
 def show(browser, tmp_path):
-    """Write a report and open it; whatever the browser complains of or asks for is an error."""
+    """Write a report and open it; every message and request of the browser is an error."""
     contexts, complaints, requests = [], [], []
 
     def open_page(results, *, width=1440, height=900, scheme="light", touch=False, **options):

@@ -1,4 +1,4 @@
-"""Writing results and pages, for tests/kills.py; each start checks what was there."""
+"""Write results and pages, for tests/kills.py; each start checks the files of the last one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROUNDS = 5
 
 
 def result(version: int, size: int = 60) -> xr.Dataset:
-    """A map whose every value tells its version."""
+    """A map in which every value is the number of its version."""
     return xr.Dataset(
         {"cka": (("layer_x", "layer_y"), np.full((size, size), float(version)))},
         {"layer_x": list(map(str, range(size))), "layer_y": list(map(str, range(size)))},

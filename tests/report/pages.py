@@ -1,4 +1,4 @@
-"""Results of every kind as the report gets them, and where on the screen a cell of a map is."""
+"""Results for the report, its page read back, and places of map cells on the screen."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def compared(m=30, n=24, seed=0, names=("blocks.{}.mlp.fc1", "layer{}.conv2"), *
 
 
 def shuffled(result, seed=1):
-    """The same map with its layers in no order."""
+    """The same map with its layers shuffled."""
     rng = np.random.default_rng(seed)
     return result.isel(
         layer_x=rng.permutation(result.sizes["layer_x"]),
@@ -65,7 +65,7 @@ def shuffled(result, seed=1):
 
 
 def with_itself(m=12, seed=0, **attrs):
-    """A symmetric map of one model, whose layers come in two kinds that alternate."""
+    """A symmetric map of one model with two alternating kinds of layers."""
     rng = np.random.default_rng(seed)
     kind = np.arange(m) % 2
     cka = np.where(kind[:, None] == kind, 0.8, 0.2) + 0.02 * rng.standard_normal((m, m))
@@ -81,7 +81,7 @@ def with_itself(m=12, seed=0, **attrs):
 
 @dataclass
 class Section:
-    """What the page says of one result, without its markup."""
+    """The section of one result on the page, without markup."""
 
     kind: str
     findings: list
@@ -156,7 +156,7 @@ def shown(value, digits=4):
 
 
 def place_of(canvas):
-    """What the page says about where the cells of a map are: its frame, and what is in view."""
+    """The place of a map on the page: its frame, and the cells in view."""
     return json.loads(canvas.get_attribute("data-place"))
 
 

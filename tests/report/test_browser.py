@@ -1,4 +1,4 @@
-"""The page in a browser: what it says when pointed at, on any screen, and that it does no harm."""
+"""The page in a browser: pointing, zooming, screens of any size, and hostile names."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_hovering_shows_the_pair_and_its_values_in_every_order(show, order):
 
 
 def assert_coloured(canvas, value, i, j):
-    """Look at the colour of a cell; return on which side of the scale its value lies."""
+    """Check the colour of a cell; return on which side of the scale its value lies."""
     kind = "below" if value < 0 else "above" if value > 1 else "in"
     beyond = {"below": to_rgb("#4f9dac"), "above": to_rgb("#5aae61")}
     expected = beyond.get(kind, matplotlib.colormaps["magma"](value)[:3])
@@ -405,7 +405,7 @@ def test_every_kind_is_drawn_at_any_width_in_either_scheme(show, screenshots, wi
 
 
 def odd():
-    """Results at the edge of what can be drawn."""
+    """Results that are hard to draw."""
     infinite = compared(4, 5)
     infinite.cka[0, 0], infinite.cka[1, 1] = np.inf, -np.inf
     return {

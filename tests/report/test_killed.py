@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: nothing that was complete is lost, and the next call finishes."""
+"""After SIGKILL at random moments, complete files are intact and the next call finishes."""
 
 from __future__ import annotations
 

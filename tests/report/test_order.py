@@ -1,4 +1,4 @@
-"""Orders in which layers that are alike stand together."""
+"""Orders of layers that put similar layers together."""
 
 from __future__ import annotations
 

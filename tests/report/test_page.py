@@ -1,4 +1,4 @@
-"""The page as text: which kind a result is, what is found in it, what is said of trusting it."""
+"""The page as text: the kind of a result, its findings and its cautions."""
 
 from __future__ import annotations
 

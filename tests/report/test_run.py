@@ -1,4 +1,4 @@
-"""The run folder: what is saved comes back, and what is not whole is refused."""
+"""The run folder: saved results come back, and damaged files are refused."""
 
 from __future__ import annotations
 

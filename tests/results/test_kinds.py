@@ -1,4 +1,4 @@
-"""Each kind of result is recognised, described and summed up from one place."""
+"""One table recognises, describes and summarises every kind of result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file is replaced as a whole and for good, or stays as it was."""
+"""A file is replaced completely and durably, or stays unchanged."""
 
 import os
 

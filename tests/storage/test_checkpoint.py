@@ -1,4 +1,4 @@
-"""A checkpoint is whole or refused, whatever happens to the disk, the file or the process."""
+"""After any failure of disk, file or process, a checkpoint is complete or refused."""
 
 import itertools
 import os
@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     path = tmp_path / "x.npz"
     file = made(path)
     file.save(ARRAYS)
-    if os.geteuid() == 0:  # to whom no folder is read-only
+    if os.geteuid() == 0:  # root may write to read-only folders
 
         def refuse(*_):
             raise PermissionError(13, "Permission denied")

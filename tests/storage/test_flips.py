@@ -1,4 +1,4 @@
-"""One bit of a file is changed: it is refused by name, or the same bits come back."""
+"""If one bit of a file changes, the file is refused by name, or the same data come back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLIPS = 200
 
 
 def flips(folder: Path, count: int, seed: int):
-    """Change one bit of one file after another; every file is as likely as any other."""
+    """Change one random bit of a random file at a time."""
     rng = np.random.default_rng(seed)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for _ in range(count):

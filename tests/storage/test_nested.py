@@ -1,4 +1,4 @@
-"""Nested states come back from flat arrays, whatever their keys are."""
+"""Nested states come back from flat arrays, for keys of any text."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Batches of named activations, and what the plain loops make of them."""
+"""Batches of named activations, and their CKA by plain loops."""
 
 from __future__ import annotations
 

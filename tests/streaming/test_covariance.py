@@ -1,4 +1,4 @@
-"""StreamingLinearCKA: the value of all samples at once, whatever the batches."""
+"""StreamingLinearCKA: the value of all samples at once, for any batches."""
 
 import numpy as np
 import pytest

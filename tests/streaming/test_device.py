@@ -118,7 +118,7 @@ def test_the_first_bad_batch_is_remembered_over_merging(accelerator):
 
 @pytest.mark.parametrize("bad", [False, True], ids=["finite", "not finite"])
 def test_a_state_goes_on_on_an_accelerator(accelerator, bad):
-    """A checkpoint resumed: what it remembers lives on the host, the new batches do not."""
+    """After resuming a checkpoint, its sums are on the host and new batches on the accelerator."""
     xs, ys = far_batches(4)
     if bad:
         xs[1]["fc"].near[0, 0] = float("nan")
@@ -169,7 +169,7 @@ def test_cuda_and_cpu_batches_do_not_mix():
 
 
 def test_short_batches_around_the_bad_one_do_not_shift_its_number(accelerator):
-    """A short batch before it counts, as on the host; the short last one does not."""
+    """As on the host, a short batch before the bad one counts, and a short last one does not."""
     xs, _ = far_batches(3)
     xs[1]["fc"].near[0, 0] = float("nan")
     short = {name: x[:2] for name, x in xs[0].items()}

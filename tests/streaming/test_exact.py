@@ -84,7 +84,9 @@ def test_float32(kernel, estimator, p):
     rng = np.random.default_rng(1)
     xs = {"a": rng.standard_normal((120, p)), "b": rng.standard_normal((120, p))}
     xs["b"][:, :3] += 2 * xs["a"][:, :3]
-    if kernel != "polynomial" and kernel != "cosine":  # those depend on the mean: others do not
+    if (
+        kernel != "polynomial" and kernel != "cosine"
+    ):  # these kernels depend on the mean; the others do not
         xs["a"] += 300
         xs["b"][:, 0] += 3000
     narrow = {name: x.astype(np.float32) for name, x in xs.items()}
@@ -182,7 +184,7 @@ def test_half_precision_and_integers():
 
 
 class OnlyRows:
-    """Records what is asked of it; gives rows and nothing else."""
+    """Supports only slices of rows, and records their largest size."""
 
     def __init__(self, x):
         self.x, self.shape, self.dtype, self.most = x, x.shape, x.dtype, 0

@@ -1,4 +1,4 @@
-"""What is refused, what is left out and said, and that neither disturbs what is there already."""
+"""Refused and skipped batches; neither changes the sums so far."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ class TestMappings:
         return acc
 
     def sides(self, n=8):
-        """Square, so that both methods take them."""
+        """Square arrays, which both methods take."""
         rng = np.random.default_rng(0)
         k, l, m = (v @ v.T for v in rng.standard_normal((3, n, 4)))  # noqa: E741
         return {"a": k, "b": l}, {"c": m}
@@ -157,7 +157,7 @@ def test_unknown_kernels(kernel):
 
 
 def test_a_refused_first_batch_leaves_no_trace():
-    """Neither its layers nor its bandwidths may bind the batches that come after."""
+    """A skipped batch must fix neither the layers nor the bandwidths."""
     xs, ys = data(8)
     for kernel in KERNELS:
         expected = accumulate([ys], kernel=kernel).compute()
@@ -279,7 +279,7 @@ def test_half_precision_that_overflowed():
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_no_stray_warnings_come_with_the_error(kernel):
-    """filterwarnings is "error": a RuntimeWarning of the framework would come instead."""
+    """Warnings are errors here, so a RuntimeWarning of the framework would fail the test."""
     x = data(8)[0]["conv"].copy()
     x[0, 0] = np.inf
     with pytest.raises(NonFiniteError):

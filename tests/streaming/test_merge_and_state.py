@@ -146,7 +146,7 @@ def test_spawned_accumulators_merge(kernel):
 @pytest.mark.parametrize("there", ["torch", "jax"])
 @pytest.mark.parametrize("kernel", ["rbf", "laplacian"])
 def test_spawn_for_a_worker_with_another_framework(kernel, there):
-    """A bandwidth is a number; it must not tie the worker to the pilot's framework or device."""
+    """A bandwidth is a plain number, so a worker may use another framework or device."""
     torch = pytest.importorskip("torch")
     other = torch.tensor if there == "torch" else pytest.importorskip("jax").numpy.asarray
     mine = np.asarray if there == "torch" else torch.tensor
@@ -198,7 +198,7 @@ def through_pickle(state):
 
 
 def through_npz(state):
-    """Arrays to .npz, the rest to JSON: a state holds nothing that neither can take."""
+    """A state holds only arrays for .npz and values for JSON."""
     leaves = flat(state)
     arrays = {k: v for k, v in leaves.items() if isinstance(v, np.ndarray)}
     rest = json.loads(json.dumps({k: v for k, v in leaves.items() if k not in arrays}))
@@ -236,7 +236,7 @@ def test_state_round_trip(through, kernel, y):
     np.testing.assert_array_equal(back.standard_error().values, acc.standard_error().values)
     assert same_state(back.state_dict(), acc.state_dict())
 
-    for each in (acc, back):  # and both go on alike
+    for each in (acc, back):  # and both continue in the same way
         each.update(xs[3], ys[3] if y else None)
     with pytest.warns(repsim.RepsimWarning):
         np.testing.assert_array_equal(back.compute().values, acc.compute().values)
@@ -290,7 +290,7 @@ def test_a_state_goes_on_in_another_framework(eager, kernel):
         acc.update(named(eager.array, x), named(eager.array, y))
     assert_same(acc, expected, rtol=1e-11)
 
-    # and back: what this framework began goes on in NumPy
+    # and back: NumPy continues what this framework began
     began = accumulate(xs[:1], ys[:1], kernel, eager.array)
     acc = MinibatchCKA.from_state_dict(through_pickle(began.state_dict()))
     for x, y in zip(xs[1:], ys[1:], strict=True):
@@ -333,14 +333,14 @@ def test_a_state_with_parts_missing():
 
 
 def test_a_state_is_not_continued_with_another_kernel():
-    """Its sums are of one kernel; the next would be of another."""
+    """The sums belong to one kernel, and another kernel must not continue them."""
     state = accumulate([data(8)[0]]).state_dict()
     with pytest.raises(StateError, match="kernel"):
         MinibatchCKA.from_state_dict(state, kernel=RBF())
 
 
 class Quadratic:
-    """A kernel of the user's own."""
+    """A kernel that the user wrote."""
 
     def gram(self, x):
         return (x @ x.T + 1) ** 2

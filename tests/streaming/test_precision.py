@@ -1,4 +1,4 @@
-"""Offsets, scales and dtypes: where the sums of others cancel, overflow or vanish."""
+"""Offsets, scales and dtypes for which sums in other packages cancel, overflow or vanish."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The labelled result: its dimensions, what it says about itself, and that it can be saved."""
+"""The labelled result: its dimensions, its attributes, and saving it."""
 
 import numpy as np
 import pytest

@@ -63,7 +63,7 @@ def test_orthogonal_features():
 
 
 def test_dual_is_primal():
-    """The same samples: folded into sums, or kept as features because constants are added."""
+    """The same samples, folded into sums, or kept because constant features are added."""
     x, labels = data(20, 18, 4, offset=3.0)
     primal = statistics(x, labels, (6, 11))
     dual = statistics(np.pad(x, ((0, 0), (0, 12)), constant_values=2.0), labels, (6, 11))
@@ -192,7 +192,7 @@ def test_a_constant_feature_weighs_nothing(n, dtype):
 
 @pytest.mark.parametrize("n", [40, 6])
 def test_rounding_noise_is_constant_too(n):
-    """What wobbles in its last digit would become a feature of unit variance."""
+    """A feature that varies only by rounding would become one of unit variance."""
     x, labels = data(n, 8, 3)
     noise = np.float32(100.0) * (1 + np.float32(1e-7) * (np.arange(n) % 2))
     weights, _ = solution(statistics(np.column_stack([x, noise]).astype(np.float32), labels), 1.0)
@@ -212,7 +212,7 @@ def test_merging_keeps_the_precision_of_the_input():
 
 @pytest.mark.parametrize("cuts", [(), (10,), (7, 20, 30)])
 def test_merging_sums_about_different_shifts(cuts):
-    """Each part's first batch is far from the rest of it, so that nothing vanishes."""
+    """The first batch of each part is far from the rest, so no term vanishes."""
     x, labels = data(60, 5, 3)
     x[:5] += 20
     x[35:40] -= 30

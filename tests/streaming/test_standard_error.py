@@ -1,4 +1,4 @@
-"""The jackknife over batches: exact while there are few, in bounded blocks when there are many."""
+"""The jackknife over batches: exact for few batches, over a bounded number of blocks for many."""
 
 import math
 
@@ -118,7 +118,7 @@ def test_the_value_of_1000_batches_does_not_depend_on_the_blocks():
 
 @pytest.mark.parametrize("workers", [3, 40, 1000])
 def test_after_merging_the_error_is_that_of_equal_blocks(workers):
-    """Whatever the workers brought: no block may hold most of the data."""
+    """No block may hold most of the data, for any shares of the workers."""
     xs, ys = pairs(1000, mix=0.7)
     total = MinibatchCKA()
     for part in np.array_split(np.arange(1000), workers):

@@ -1,4 +1,4 @@
-"""The value: against the papers' sums in plain loops, for any cut of the data into batches."""
+"""The value against the papers' sums in plain loops, for any batches."""
 
 import numpy as np
 import pytest
@@ -201,7 +201,7 @@ def test_updates_and_grams_may_alternate():
 
 
 def test_one_gram_under_several_names(eager):
-    """Layers that share a tensor: as if each had brought an equal Gram of its own."""
+    """Layers that share a tensor have the values of layers with equal Grams."""
     shared, own = MinibatchCKA(), MinibatchCKA()
     for seed in range(3):
         xs, ys = ({name: v @ v.T for name, v in side.items()} for side in data(8, seed))
@@ -350,7 +350,7 @@ def test_inputs_are_not_written_to(eager):
 
 @pytest.mark.slow
 def test_jax_without_float64():
-    """Its default: the sums of one batch are float32, those over batches float64 on the host."""
+    """By default jax sums a batch in float32; sums over batches are float64 on the host."""
     jax = pytest.importorskip("jax")
     xs, ys = (split(side, [8, 8]) for side in data(16, dtype="float32"))
     acc = accumulate(xs, ys, "linear", jax.numpy.asarray)

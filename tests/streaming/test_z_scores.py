@@ -1,4 +1,4 @@
-"""z under permutation within batches: every permutation there is, and how it adds up."""
+"""z under permutation within batches: all permutations, and sums over batches."""
 
 import math
 
@@ -81,7 +81,7 @@ def test_survives_merging_and_saving():
 
 
 def test_joined_blocks_keep_it():
-    # More batches than blocks are kept: variances of batches cannot be had from sums of blocks.
+    # There are more batches than blocks, and sums of blocks do not give variances of batches.
     sizes = [4] * 150
     xs, ys = (split(side, sizes) for side in data(600))
     halves = [accumulate(xs[:75], ys[:75]), accumulate(xs[75:], ys[75:])]
