@@ -1,8 +1,8 @@
-"""The comparisons that every package is given, and what their answer should be.
+"""The comparisons that every package runs, and their reference values.
 
 A case is a pair of models with seeded random weights and a few batches of seeded random images.
-The reference is written out on its own, in float64, from nothing but forward hooks and the formula
-of the paper; it shares no code with repsim.
+The reference is computed in float64 from forward hooks and the formula of the paper. It shares no
+code with repsim.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Case:
 
 
 def _twins() -> tuple[nn.Module, nn.Module]:
-    # Two instances, so that no package can save a forward pass by seeing that they are one.
+    # Two instances, so no package can save a forward pass by recognising one model.
     model = torchvision.models.resnet18()
     return model, copy.deepcopy(model)
 
@@ -107,7 +107,7 @@ class Reference:
     yy: np.ndarray  # (batch, layer_y)
 
     def cka(self, n_batches: int) -> np.ndarray:
-        """Minibatch CKA over the first `n_batches` (all of one size, so the weights are equal)."""
+        """Minibatch CKA over the first `n_batches`, which have equal sizes and weights."""
         xy, xx, yy = (h[:n_batches].sum(0) for h in (self.xy, self.xx, self.yy))
         return xy / (np.sqrt(xx)[:, None] * np.sqrt(yy)[None, :])
 
@@ -163,12 +163,12 @@ def reference(case: Case, n_batches: int) -> Reference:
 
 
 def names_that_ran(keys: list[Key]) -> list[str]:
-    """Names of the sub-modules that a forward calls, the model itself left out."""
+    """Names of the submodules that a forward calls, without the model itself."""
     return list(dict.fromkeys(key.name for key in keys if key.name))
 
 
 def locate(labels: list[str], keys: list[Key]) -> list[int]:
-    """Where each label stands in `keys`.
+    """The position of each label in `keys`.
 
     `name:k` is the k-th call. A bare `name` is the module's last call: packages that keep one
     output per module keep that one, whichever they may have meant.

@@ -1,4 +1,4 @@
-"""Tables that live in pages, between two comments that only the script that made them rewrites."""
+"""Tables in pages, between two comments; only the script that made a table rewrites it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["write_between"]
 
 
 def write_between(path: Path, start: str, end: str, text: str) -> None:
-    """Replace what stands between the two comments of a page."""
+    """Replace the text between the two comments of a page."""
     page = path.read_text(encoding="utf-8")
     if page.count(start) != 1 or page.count(end) != 1:
         sys.exit(f"{path}: expected one {start} and one {end} to write between.")

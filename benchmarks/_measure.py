@@ -1,7 +1,7 @@
-"""One package in a process of its own (memory, matrix), and all of them in turn in one (time).
+"""One package in a new process (memory, matrix), and all packages in turn in one process (time).
 
-`python benchmarks/_measure.py FOLDER` is the process of its own: it reads the task from
-`FOLDER/task.json` and leaves what it found there.
+`python benchmarks/_measure.py FOLDER` is the new process: it reads the task from
+`FOLDER/task.json` and writes its results beside it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Run:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held at once, since `forget_peak` where it works."""
+    """The peak memory of this process, since `forget_peak` if the system supports it."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -56,7 +56,7 @@ def forget_peak() -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all packages of a case have in common."""
+    """The arguments that all packages of a case share."""
 
     case: str
     layers: Layers
@@ -109,7 +109,7 @@ def _worker(folder: Path) -> None:
     start = time.perf_counter()
     try:
         matrix = call(task["name"], task["how"], models, batches, Layers(*task["layers"]))
-    except Exception as error:  # what a package raises is a finding
+    except Exception as error:  # an error of a package is a result
         raised = f"{type(error).__name__}: {error}"
     found = {
         "seconds": time.perf_counter() - start,
@@ -124,7 +124,7 @@ def _worker(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a package is timed: which way of calling it, on how many batches, how many times."""
+    """How a package is timed: the way of calling it, and the numbers of batches and repeats."""
 
     how: str
     batches: int
@@ -136,12 +136,12 @@ def interleaved(
 ) -> Iterator[tuple[str, int, float]]:
     """Seconds per batch as (package, round, seconds): A B C … A B C …, not A A … B B ….
 
-    A drift of the machine's speed then meets every package alike. Each call gets fresh copies of
+    A drift of the machine's speed then affects all packages equally. Each call gets fresh copies of
     the models, because some packages leave their hooks behind.
     """
     original = case.build()
     batches = case.batches(max(plan.batches for plan in plans.values()))
-    for name, plan in plans.items():  # a first, untimed call of whatever is quick
+    for name, plan in plans.items():  # a first, untimed call of the quick packages
         if plan.repeats > 1:
             call(name, plan.how, _copies(original), batches[:1], layers)
     for turn in range(max(plan.repeats for plan in plans.values())):

@@ -1,4 +1,4 @@
-"""How each package is called, as its own documentation has it.
+"""How each package is called, according to its documentation.
 
 Every caller takes the two models, the batches and the names of the modules that run, and returns
 the package's matrix under the package's own labels. A package that raises when it is given all
@@ -32,7 +32,7 @@ class Layers(NamedTuple):
 
 
 class Batches(Dataset[Any]):
-    """A data set whose items are whole batches: no package pays for collating."""
+    """A data set whose items are whole batches, so no time goes into collating."""
 
     def __init__(self, items: Sequence[Any]) -> None:
         self.items = items
@@ -128,7 +128,7 @@ def _torch_cka(
     with torch.no_grad():  # it does not do so itself; without, every activation keeps its graph
         try:
             cka.compare(data, data)
-        except AssertionError:  # its last line; the matrix is there
+        except AssertionError:  # its last line raises, but the matrix is complete
             if not allow_nan:
                 raise
     result = cka.export()
@@ -278,7 +278,7 @@ PACKAGES = {
 
 
 def callers(name: str, *, by_name: bool) -> list[str]:
-    """The ways to call a package, in order; all layers are not asked for where some are chosen."""
+    """The ways to call a package, in order; if layers are chosen, none asks for all."""
     ways = list(PACKAGES[name].callers)
     return [way for way in ways if way != ALL or len(ways) == 1] if by_name else ways
 

@@ -29,7 +29,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # here and in every process started 
 import numpy as np
 import timm
 import torch
-import xarray  # noqa: F401 - so that the size of a library does not count
+import xarray  # noqa: F401 - so the size of a library does not count
 from torch import Tensor, nn
 
 import repsim
@@ -73,7 +73,7 @@ def distances(model: nn.Module, data: list[Tensor]) -> np.ndarray:
 
 
 def keeping(model: nn.Module, data: list[Tensor]) -> np.ndarray:
-    """What the same numbers take without: eager attention, and hooks that keep its weights."""
+    """The same numbers from eager attention and hooks that keep its weights."""
     kept: list[Tensor] = []
     handles = []
     for block in model.blocks:
@@ -106,7 +106,7 @@ FLOOR = next(iter(WAYS))
 
 
 def interleaved(args: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds per batch of every way, A B C … A B C …, so that a drift meets all alike."""
+    """Seconds per batch of every way, A B C … A B C …, so a drift affects all equally."""
     data = images(args.batches)
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     for turn in range(args.repeats + 1):  # the first is not counted
@@ -134,7 +134,7 @@ def peak(name: str, args: argparse.Namespace) -> float:
 
 def worker(args: argparse.Namespace) -> None:
     model, data = build(), images(args.batches)
-    # First use of each kernel, and of what is imported late: not the way's own memory.
+    # First use of each kernel and late imports, which are not memory of the way itself.
     WAYS[args.worker](build(), [data[0][:1]])
     gc.collect()
     forget_peak()

@@ -11,7 +11,7 @@ memory above theirs, the largest difference from minibatch CKA in float64, and f
 (what the call takes beyond the forward passes) how much of the machine it uses: the bytes of the
 activations over the time, against a measured copy, and the operations of the Grams, against a
 measured product of the same precision. A row that runs out of memory is tried with half the batch,
-beside forward passes of that batch. After --budget seconds no further round is begun.
+beside forward passes of that batch. After --budget seconds no further round starts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Models = tuple[nn.Module, nn.Module]
 
 @dataclass
 class Work:
-    """What the Gram stage of one batch has to do."""
+    """The work of the Gram stage for one batch."""
 
     bytes: int  # of activations, each read once
     operations: int  # multiplications and additions of their products
@@ -76,7 +76,7 @@ class Row:
 
 
 class Bench:
-    """Two models, their batches, and everything that is measured of them."""
+    """Two models, their batches, and all measurements."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.device = args, torch.device(args.device)
@@ -140,7 +140,7 @@ class Bench:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def largest(self, name: str) -> int | None:
-        """The largest batch, halved from what was asked for, that fits in memory."""
+        """The largest batch that fits in memory, found by halving the requested one."""
         size = self.args.batch
         while size >= 4:
             try:
@@ -183,7 +183,7 @@ def wide_gram(out: Tensor) -> Tensor:
     total = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
     for block in x.split(1 << 16, dim=1):
         wide = block.double()
-        wide = wide - wide[:1]  # so that a constant is exactly zero
+        wide = wide - wide[:1]  # so a constant is exactly zero
         wide = wide - wide.mean(0)  # moves HSIC₁ only by rounding
         total += wide @ wide.T
     return total.fill_diagonal_(0).flatten()
@@ -197,7 +197,7 @@ def hsics(k: Tensor, l: Tensor, n: int) -> Tensor:  # noqa: E741
 
 
 def reference(models: Models, batches: list[Tensor]) -> tuple[list[list[Key]], np.ndarray]:
-    """Minibatch CKA in float64 of every call of every module, apart from repsim's own code."""
+    """Minibatch CKA in float64 of every call of every module, without code of repsim."""
     xy: Any = 0
     xx: Any = 0
     yy: Any = 0
@@ -242,7 +242,7 @@ def pytorch_cka(
 
 
 def work(bench: Bench, size: int) -> Work:
-    """The Grams that a call makes of one batch: layers that share a tensor are one."""
+    """The Grams that a call makes for one batch; layers that share a tensor share a Gram."""
     found = Work(0, 0)
     original = repsim.kernels.Linear.gram
 

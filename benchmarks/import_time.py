@@ -1,10 +1,10 @@
-"""What ``import repsim`` costs beside ``import numpy``, and what the first use of a name adds.
+"""The time of ``import repsim`` beside that of ``import numpy``, and of the first use of a name.
 
     python benchmarks/import_time.py                             # print the table
     python benchmarks/import_time.py --write benchmarks/README.md
 
-Fresh interpreters take turns, A B C … A B C …, each importing one thing; the time is the process's
-own, from before the import to after it, so that starting Python does not count. Medians over the
+Fresh interpreters take turns, A B C … A B C …, each importing one thing. The process itself
+measures the time of the import, so starting Python does not count. Medians over the
 rounds; ratios are taken within a round.
 """
 

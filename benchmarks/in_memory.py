@@ -7,8 +7,8 @@
 
 Linear CKA of two float32 arrays of n samples and p features each. For each size and way: the time
 as a ratio to the bare products, the peak memory beside the inputs, and the error against the same
-quantity in float64. Cases that are in the JSON file already are kept, so that long ones can be
-measured apart. benchmarks/README.md says how each is measured.
+quantity in float64. Cases that are in the JSON file already are kept, so long ones can be
+measured separately. benchmarks/README.md says how each is measured.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Way = Callable[[np.ndarray, np.ndarray], float]
 
 
 def bare(x: np.ndarray, y: np.ndarray) -> float:
-    """The floor: the products of one form and nothing else, those that take fewer operations."""
+    """The floor: only the matrix products of the form that takes fewer operations."""
     n, p = x.shape
     # NumPy makes half of a product of a matrix with itself.
     products = [x.T @ x, x.T @ y, y.T @ y] if 2 * p < n else [x @ x.T, y @ y.T]
@@ -125,14 +125,14 @@ def truth(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def worker(args: argparse.Namespace) -> None:
-    """One way in a fresh process, once: its peak memory beside what was there before."""
+    """One way once in a fresh process: its peak memory above that before the call."""
     (case,) = args.cases
     n, p = map(int, case.split("x"))
     way, _ = WAYS[args.worker]
     way(*arrays(64, 8))
     x, y = arrays(n, p)
     gc.collect()
-    # What the making of the inputs has freed must not be there to be taken again.
+    # Memory that was freed while the inputs were made must not be reused.
     ctypes.CDLL(None).malloc_trim(0)
     before = resident_mib()
     forget_peak()
@@ -166,7 +166,7 @@ def measure(case: str, args: argparse.Namespace) -> dict:
     repeats = max(1, min(args.repeats, int(args.budget / max(total, 1e-3))))
     for turn in range(-1, repeats):
         if turn < 0 and total > args.budget / 3:
-            continue  # no first call that is not counted
+            continue  # the first call counts
         for name in turns:
             gc.collect()
             start = time.perf_counter()

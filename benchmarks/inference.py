@@ -1,4 +1,4 @@
-"""How often intervals contain the truth, and how often tests find what is not there.
+"""How often intervals contain the true value, and how often tests reject a true null hypothesis.
 
     pip install -e .
     python benchmarks/inference.py                               # print the tables
@@ -89,7 +89,7 @@ class Population:
         return x, y
 
     def labels(self) -> Array | None:
-        """Which group each sample is of, if any."""
+        """The group of each sample, if there are groups."""
         if self.per_group == 1:
             return None
         return np.repeat(np.arange(self.n // self.per_group), self.per_group)
@@ -165,7 +165,7 @@ def cosine(a: Array, b: Array) -> float:
 
 
 def bootstrap(column: int) -> Callable[..., Interval]:
-    """Percentiles of CKA over rows drawn with replacement: what repsim does not offer."""
+    """Percentiles of CKA over rows drawn with replacement, which repsim does not offer."""
 
     def interval(x: Array, y: Array, groups: Any, rng: np.random.Generator) -> Interval:
         values = resampled(x, y, groups, rng, draws=200)[:, column]
@@ -217,7 +217,7 @@ def heavy(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def tokens(rng: np.random.Generator) -> tuple[Array, Array]:
-    """16 images of 5 tokens: x and y share nothing, but the tokens of an image have much."""
+    """16 images of 5 tokens: x and y are unrelated, but the tokens of an image are alike."""
 
     def side() -> Array:
         image = np.repeat(rng.standard_normal((16, 10)), 5, axis=0)
@@ -266,7 +266,7 @@ def family(datasets: int, seed: int) -> dict[str, float]:
 
 
 def layers(rng: np.random.Generator) -> Iterator[Array]:
-    """Eight layers of a network, each the one before with something new in it."""
+    """Eight layers of a network; each adds something new to the one before."""
     x = rng.standard_normal((30, 10))
     for _ in range(8):
         x = 0.8 * x + 0.6 * rng.standard_normal((30, 10))

@@ -6,9 +6,9 @@
     python benchmarks/peers.py --json peers.json --write benchmarks/README.md
 
 All layers of one model against all layers of the other; in case c, 120 by name. For each package:
-its time as a ratio to the two forward passes that no method can do without, its peak memory above
-theirs, and how far its numbers are from a float64 reference. benchmarks/README.md says how each is
-measured.
+its time as a ratio to the two forward passes that every method needs, its peak memory above
+theirs, and the error of its numbers against a float64 reference. benchmarks/README.md says how each
+is measured.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ START, END = "<!-- peers:start -->", "<!-- peers:end -->"
 
 @dataclass
 class Row:
-    """What was found out about one package in one case."""
+    """The results of one package in one case."""
 
     package: str
     version: str | None
@@ -86,7 +86,7 @@ def measure(case: str, names: list[str], args: argparse.Namespace) -> list[Row]:
         how, trial = first_that_returns(run, row, by_name=CASES[case].layers is not None)
         if trial is None:
             continue
-        # Where more than one batch cannot be afforded, the trial is the measurement.
+        # If there is time for only one batch, the trial is the measurement.
         plan = affordable(name, how, trial.seconds, args)
         runs = [trial]
         if plan.batches > 1:
@@ -113,7 +113,7 @@ def measure(case: str, names: list[str], args: argparse.Namespace) -> list[Row]:
         rows[name].seconds_per_batch.append(seconds)
     floor = rows[FLOORS[0]].seconds_per_batch
     for name, row in rows.items():
-        # Each round has its own floor; what took no turn is set against their median.
+        # Each round has its own floor; packages timed elsewhere are compared with the median.
         per_round = floor if name in plans else [statistics.median(floor)]
         row.ratios = [s / f for s, f in zip(row.seconds_per_batch, per_round, strict=False)]
         if name in plans and (plans[name].batches, plans[name].repeats) != (
@@ -144,7 +144,7 @@ def first_that_returns(
 
 
 def affordable(name: str, how: str, seconds: float, args: argparse.Namespace) -> Plan:
-    """As much as fits in `--budget` at `seconds` a batch; fewer repeats first, then batches."""
+    """The plan that fits in `--budget` at `seconds` a batch: fewer repeats, then fewer batches."""
     if name in FLOORS:
         return Plan(how, args.batches, args.repeats)
     batches = int(min(args.batches, max(1, args.budget // seconds)))
@@ -233,7 +233,7 @@ def report(found: dict[str, list[Row]], machine: dict[str, str | int]) -> str:
 
 
 def check(names: list[str]) -> None:
-    """Stop unless every package is there: a table with a package missing looks complete."""
+    """Stop unless every package is installed, because a table without one looks complete."""
     missing = []
     for name in names:
         try:

@@ -1,14 +1,14 @@
-"""What a comparison over a large data set takes: bytes, operations and time per layer, planned.
+"""A plan of a comparison over a large data set: bytes, operations and time per layer.
 
     python benchmarks/plan.py                                        # print the tables
     python benchmarks/plan.py --device cuda --processes 8            # for eight of this GPU
     python benchmarks/plan.py --x torchvision:resnet18 --y timm:vit_tiny_patch16_224 --batch 256
     python benchmarks/plan.py --json plan.json --write docs/imagenet-scale.md
 
-Bytes and operations follow from the shapes of the layers, which one forward of two images tells.
-Times are those operations over rates that are measured here: images a second of each model, Grams
-of several widths, products of all layer pairs, and the disk. docs/imagenet-scale.md says how to
-read the tables. Rates count only on a machine that does nothing else.
+Bytes and operations follow from the shapes of the layers in one forward of two images. Times are
+these operations divided by rates that are measured here: images a second of each model, Grams of
+several widths, products of all layer pairs, and the disk. docs/imagenet-scale.md says how to read
+the tables. Rates count only on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WIDTHS = (1_000, 10_000, 100_000)
 
 @dataclass(frozen=True)
 class Layer:
-    """One output: its numbers for one image, and which tensor it is, for layers share some."""
+    """One output: its numbers for one image, and its tensor, which layers may share."""
 
     name: str
     features: int
@@ -51,7 +51,7 @@ class Layer:
 
 @dataclass
 class Rates:
-    """What the machine does, measured."""
+    """The measured rates of the machine."""
 
     images: dict[str, float]  # by model, a second
     gram: dict[int, float]  # by width, multiply-adds a second
@@ -82,7 +82,7 @@ def build(name: str) -> nn.Module:
 def layers_of(model: nn.Module, images: Tensor, pattern: str) -> list[Layer]:
     """The outputs of one forward in execution order."""
     seen: dict[tuple[int, int], int] = {}
-    keep: list[Tensor] = []  # alive, so that no address is used twice
+    keep: list[Tensor] = []  # alive, so no address is used twice
 
     def shape(tensor: Tensor) -> Tensor:
         where = (tensor.data_ptr(), tensor._version)
@@ -133,7 +133,7 @@ def pair_rate(rows: int, batch: int, device: str) -> float:
 
 
 def disk(size: int = 1 << 28) -> tuple[float, float]:
-    """Bytes a second that extract writes, synced, and that a block of rows is read with."""
+    """Bytes a second of synced writing by extract, and of reading blocks of rows."""
     features, n = 4096, size // (4 * 4096)
     with tempfile.TemporaryDirectory() as folder:
         model = nn.Identity()
@@ -155,7 +155,7 @@ def plan(
 ) -> dict:
     """Totals, and seconds of every layer, for one of these processes."""
     batches = samples / processes / batch
-    # A tensor that several layers return is worked on once.
+    # A tensor that several layers return is processed once.
     each = [list({layer.tensor: layer for layer in side}.values()) for side in layers.values()]
     own = [layer for side in each for layer in side]
     x, y = map(len, each)

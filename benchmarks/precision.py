@@ -1,4 +1,4 @@
-"""What the precision of a Gram costs CKA: errors by precision, samples, features and mean.
+"""Errors of CKA by the precision of its Grams, samples, features and mean.
 
     python benchmarks/precision.py                              # print the table
     python benchmarks/precision.py --write docs/precision.md
@@ -6,8 +6,8 @@
 Two representations of p features each, whose means are a multiple of their standard deviations:
 independent ones, and ones that share half of their variance. For each, the largest difference
 between unbiased CKA and the same in float64 over a few draws. Runs on a processor: factors are
-rounded by arithmetic and products are added up in float32, which is what tensor cores do but for
-the order of the sums (and for TF32 the way in which the hardware drops digits).
+rounded by arithmetic and products are summed in float32. Tensor cores do the same except for the
+order of the sums (and, for TF32, the way in which the hardware drops digits).
 """
 
 from __future__ import annotations

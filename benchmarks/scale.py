@@ -5,8 +5,8 @@
     python benchmarks/scale.py --json scale.json --write benchmarks/README.md
 
 All pairs of 24 layers of 384 features in float32, for 5 000 to 40 000 samples. For each kernel and
-size, in a process of its own: the time of the whole call as a ratio to the floor, the same matrix
-products on arrays in memory and nothing else, and the peak of memory above that before the call.
+size, in a new process: the time of the whole call as a ratio to the floor, which is the same matrix
+products on arrays in memory, and the peak of memory above that before the call.
 benchmarks/README.md says how each is measured. Seconds count only on a machine that does nothing
 else: --write refuses to write them where the load average is above 1.5.
 """
@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import xarray  # noqa: F401 - so that the size of a library does not count
+import xarray  # noqa: F401 - so the size of a library does not count
 
 import repsim
 from _markers import write_between
@@ -54,7 +54,7 @@ def write_layers(folder: Path, n: int, layers: int, p: int) -> None:
 
 
 def floor(form: str, n: int, layers: int, p: int) -> float:
-    """Seconds of the bare matrix products: of one pair of blocks, times how many there are.
+    """Seconds of the bare matrix products: those of one pair of blocks times the number of pairs.
 
     Each is timed three times after a first, and the fastest counts.
     """
@@ -86,7 +86,7 @@ def fastest(function) -> float:
 
 
 def worker(folder: Path) -> None:
-    """One call in a fresh process; resident pages of the memory maps are counted apart."""
+    """One call in a fresh process; resident pages of the memory maps are counted separately."""
     task = json.loads((folder / "task.json").read_text())
     xs = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
     rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@
     python -m raghu2021 --models timm:vit_base_patch32_224 timm:resnet50 --data imagenet/val
                         --device cuda --out paper-imagenet
 
-What is done is on disk and is not done again: run the same command to go on after a break.
+Finished steps are on disk and do not run again: run the same command to resume.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ MODELS_EFFORT = Effort(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run what is asked for; return the exit status."""
+    """Run the requested experiments; return the exit status."""
     options = parse(argv)
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -138,7 +138,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def embedded(options: argparse.Namespace) -> list[Lab]:
-    """Train the models, as far as they are not there, on the images that come with packages."""
+    """Train the missing models on images that come with packages."""
     size, effort = (QUICK, QUICK_EFFORT) if options.quick else (FULL, Effort())
     steps, later = [], []
     for name in options.images:

@@ -1,7 +1,7 @@
 """Images that need no download: crops of the photographs inside two packages, and the digits.
 
-Which photograph a crop is from is its class. A photograph is cut into blocks like a chequerboard:
-the black ones give crops to train on, the white ones crops to test on, so that no pixel is in both.
+The class of a crop is its photograph. A photograph is cut into blocks like a chequerboard. Black
+blocks give training crops and white blocks give test crops, so no pixel is in both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PHOTOGRAPHS = {
 second views of the same scene are left out."""
 
 AREA = 512 * 512
-"""Pixels each photograph is resized to, so that none shows much more or less in a crop."""
+"""Pixels of each resized photograph, so crops of all photographs show similar areas."""
 
 BLOCK = 96
 """About how many pixels a side of a block measures."""
@@ -79,7 +79,7 @@ class Images:
     """Test accuracy of the nearest neighbour by a crop's mean and spread of grey alone."""
 
     def fraction(self, part: float) -> int:
-        """Return how many tiles are that part of all: one of each class at the least."""
+        """Return the number of tiles of this part of all, at least one of each class."""
         return max(round(part * len(self.tiles)), len(self.classes))
 
     def crops(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -165,7 +165,7 @@ def chequerboard(height: int, width: int) -> tuple[list[tuple[int, int]], ...]:
 
 
 def inner_side(height: int, width: int) -> int:
-    """Return how many pixels a side of every block has within its margins."""
+    """Return the number of pixels of a side of every block within its margins."""
     rows, columns = round(height / BLOCK), round(width / BLOCK)
     return min(height // rows, width // columns) - 2 * MARGIN
 
@@ -173,8 +173,8 @@ def inner_side(height: int, width: int) -> int:
 def cut(photograph: NDArray[np.float32], blocks: int) -> tuple[NDArray[np.float32], ...]:
     """Return training tiles (n, TILE, TILE) and test crops (m, SIDE, SIDE) of a photograph.
 
-    Four tiles of a training block and nine crops of a test block, evenly spaced; the blocks are
-    drawn once and for all, so that tiles of all blocks come early in the order.
+    Four tiles of a training block and nine crops of a test block, evenly spaced. The
+    blocks are drawn once, so tiles of all blocks come early in the order.
     """
     height, width = photograph.shape
     train, test = chequerboard(height, width)
@@ -208,7 +208,7 @@ def _images(
 ) -> Images:
     tiles = np.concatenate(train)
     labels = np.repeat(np.arange(len(classes)), [len(each) for each in train])
-    # Rank within the class first, so that every start of the order is balanced over the classes.
+    # Rank within the class first, so every start of the order is balanced over the classes.
     rank = np.concatenate([np.arange(len(each)) for each in train])
     order = np.lexsort((np.random.default_rng(1).permutation(len(labels)), rank))
     mean, std = tiles.mean(), tiles.std()

@@ -1,4 +1,4 @@
-"""What an experiment is given: models by their part in it, images, and how much to spend."""
+"""The inputs of an experiment: models by their part in it, images, and the effort."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Subject:
 
 
 class Stream(Protocol):
-    """Batches of images with labels; in another order each time where it is shuffled."""
+    """Batches of images with labels, in a new order each time if shuffled."""
 
     def __iter__(self) -> Iterator[Any]: ...
 
 
 class Data(Protocol):
-    """Labelled images: many to look at, and a few of each class for a probe to learn from."""
+    """Labelled images: many for measurements, and a few of each class for training a probe."""
 
     name: str
     classes: tuple[str, ...]
@@ -52,7 +52,7 @@ class Data(Protocol):
     side: int
 
     def stream(self, n: int, size: int) -> Stream:
-        """So many test images, in batches of a size; shuffled alike for every model."""
+        """This number of test images in batches, in the same shuffled order for all models."""
         ...
 
     def shots(self, n: int, size: int) -> Stream:
@@ -93,20 +93,20 @@ class Lab:
     device: str = "cpu"
 
     def has(self, *roles: str) -> bool:
-        """Whether there are models for all of these parts."""
+        """Whether all of these parts have models."""
         return all(role in self.subjects for role in roles)
 
     def roles(self, *wanted: str) -> list[str]:
-        """Those of these parts that there are models for."""
+        """The parts among these for which there are models."""
         return [role for role in wanted if role in self.subjects]
 
     def whole(self) -> list[str]:
-        """Models of the whole data with all skips, other seeds and controls among them."""
+        """Models trained on all data with all skips, including other seeds and controls."""
         apart = {"vit-no-skips", *self.parts().values()}
         return [role for role in self.subjects if role not in apart]
 
     def shown(self) -> list[str]:
-        """The same without other seeds: what fits into a picture."""
+        """The same without other seeds, to fit into a picture."""
         return [role for role in self.whole() if not role.endswith("-2")]
 
     def seeds(self, role: str) -> list[str]:
@@ -119,7 +119,7 @@ class Lab:
         return {s.about["part"]: s.role for s in sorted(found, key=lambda s: s.about["part"])}
 
     def label(self, role: str) -> str:
-        """What pictures call the model."""
+        """The name of the model in pictures."""
         return self.subjects[role].label
 
     def model(self, role: str) -> nn.Module:
@@ -147,7 +147,7 @@ class Lab:
             )
 
     def as_trained(self, role: str, model: nn.Module) -> AbstractContextManager[object]:
-        """Run a model as it was trained: without the skips of a block, if that is how."""
+        """Run a model as it was trained, perhaps without the skips of a block."""
         block = self.subjects[role].about.get("without_block")
         return nullcontext() if block is None else repsim.without_residual(model, f"blocks.{block}")
 
@@ -186,7 +186,7 @@ class Shuffled(Iterable[tuple[Tensor, Tensor]], Sized):
         self._images, self._labels = images, labels
         self._n, self._size = min(n, len(images)), size
         self._generator = torch.Generator().manual_seed(0)
-        # A fixed choice first, so that every pass is over the same images.
+        # A fixed choice first, so every pass is over the same images.
         self._chosen = torch.randperm(len(images), generator=self._generator)[: self._n]
 
     def __len__(self) -> int:
@@ -203,9 +203,9 @@ INNER = re.compile(r"(^|\.)(patch_embed|mlp|attn_drop|norm_pre|fc_norm|global_po
 
 
 def is_layer(name: str, module: nn.Module) -> bool:
-    """Whether a module is a layer of its own, norms and activations included.
+    """Whether a module is a separate layer; norms and activations are.
 
-    Not so a module that returns what another did: containers, identities, idle drop-out.
+    A module that returns the output of another is not: containers, identities, idle dropout.
     """
     idle = isinstance(module, PASSES_ON) or type(module).__name__ in {"DropPath", "Dropout2d"}
     return not idle and (not INNER.search(name) or not list(module.children()))

@@ -42,13 +42,13 @@ def build(kind: str, images: Images, size: Size, seed: int) -> nn.Module:
         # Xavier, as in the paper: the usual 0.02 is for layers ten times as wide.
         weight_init="moco",
     )
-    # As large as the patches: from the usual 0.02, so few images do not teach positions.
+    # As large as the patches, because few images teach no positions from the usual 0.02.
     nn.init.normal_(model.pos_embed, std=0.5)
     return model
 
 
 class ConvBlock(nn.Module):
-    """Residual block of two convolutions; a 1×1 convolution is its shortcut where it must be."""
+    """Residual block of two convolutions; if shapes differ, a 1×1 convolution is its shortcut."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()

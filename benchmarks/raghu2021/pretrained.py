@@ -63,11 +63,11 @@ class Folder:
             )
 
     def stream(self, n: int, size: int) -> Stream:
-        """Shuffled images that no probe learns from."""
+        """Shuffled images that are not used to train probes."""
         return self._loader(self._rest[:n], size)
 
     def shots(self, n: int, size: int) -> Stream:
-        """What the probes learn from: n of each class were kept for them."""
+        """The training images of probes, n of each class."""
         return self._loader(self._few, size)
 
     def _loader(self, files: Sequence[tuple[Path, int]], size: int) -> Stream:
@@ -104,8 +104,8 @@ class _Decoded(Dataset[tuple[Tensor, int]]):
 def subjects(names: Sequence[str], *, random: bool, controls: bool = True) -> dict[str, Subject]:
     """Return the models of these names, "timm:…" or "torchvision:…", by their part.
 
-    The first with attention is the paper's ViT, the first without its CNN; both come with an
-    untrained copy of themselves as a control. The others are shown beside them.
+    The first model with attention is the paper's ViT, and the first without it is its CNN. Both
+    come with an untrained copy as a control. The others are shown beside them.
     """
     out: dict[str, Subject] = {}
     for name in names:
@@ -153,7 +153,7 @@ def _create(name: str, *, pretrained: bool) -> nn.Module:
 
 
 def _normalise(name: str) -> Callable[[Any], Any]:
-    """Return what turns images from 0 to 1 into what a model was trained on."""
+    """Return the normalisation from images in 0 to 1 to the inputs of a model."""
     source, _, short = name.partition(":")
     mean, std, size = *IMAGENET, None
     if source == "timm":

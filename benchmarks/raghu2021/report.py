@@ -16,7 +16,7 @@ TITLE = "Do vision transformers see like convolutional networks? The paper's fin
 
 @dataclass(frozen=True)
 class Shown:
-    """What there is to show of one kind of images."""
+    """The results for one kind of images."""
 
     name: str
     about: str
@@ -42,7 +42,7 @@ def _tally(findings: Sequence[Finding]) -> str:
 
 
 def markdown(shown: Sequence[Shown], details: Mapping[str, str]) -> str:
-    """Return the table of findings, with what it was measured on."""
+    """Return the table of findings, with its models and images."""
     lines = [f"# {TITLE}", ""]
     for each in shown:
         lines += [f"## {each.name}", "", each.about, "", f"Verdicts: {_tally(each.findings)}.", ""]

@@ -37,13 +37,13 @@ def measuring(lab: Lab) -> list[Step]:
 def _step(lab: Lab, experiment: Experiment, measurement: Measurement) -> Step:
     models = [lab.subjects[role].key for role in measurement.roles]
     measure = getattr(experiment, "_measure", experiment.measurements)
-    # The code that measures, not that which draws and judges: a better picture is no new result.
+    # Only the measuring code, because a better picture or verdict needs no new result.
     code = [*SOURCES, inspect.getsource(experiment.measurements), inspect.getsource(measure)]
     key = digest(
         measurement.name, models, lab.data.key, lab.effort.settings, repsim.__version__, code
     )
     file = _file(lab, measurement)
-    # No closure: it may have to travel to another process.
+    # No closure, because it may be pickled for another process.
     make = partial(_make, file, key, measurement.measure)
     return Step(f"{lab.data.name}: {measurement.name}", file, key, make)
 
@@ -53,8 +53,8 @@ def _file(lab: Lab, measurement: Measurement) -> Path:
 
 
 def _make(file: Path, key: str, measure: Callable[[], xr.Dataset]) -> None:
-    """Measure and write what was found, with what was warned of."""
-    # What the library warns of belongs to the result, and would tear the progress bar.
+    """Measure, and write the result with its warnings."""
+    # Warnings of the library belong to the result, and would break the progress bar.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RepsimWarning)
         result = measure()

@@ -1,4 +1,4 @@
-"""Work in steps that are done once: what is on disk and was made the same way is not made again."""
+"""Work in steps that run once: a file that was made with the same settings is not made again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = "made_from"
 
 @dataclass(frozen=True)
 class Step:
-    """One file to be made: what for, where, from which settings, and how.
+    """One file to make: its purpose, place, settings and function.
 
     ``make`` writes `file`; it is called only where `file` does not hold `key` already.
     """
@@ -55,10 +55,10 @@ def _plain(value: Any) -> str:
 def run_steps(
     steps: Sequence[Step], *, progress: bool = True, workers: int = 1
 ) -> dict[str, float]:
-    """Make what is missing under one bar; return the seconds of what was made.
+    """Make the missing files under one bar; return the seconds of each.
 
-    In order, or with several workers side by side, in processes of one thread each: small networks
-    lose by sharing threads. Then what makes a step has to be a function that can be pickled.
+    In order, or with several workers in processes of one thread each, because small networks are
+    slower with shared threads. For workers, the function of a step must be picklable.
     """
     missing = [step for step in steps if not is_done(step.file, step.key)]
     with tqdm(total=len(steps), unit="step", disable=not progress, dynamic_ncols=True) as bar:
@@ -77,7 +77,7 @@ def run_steps(
 
 def _side_by_side(missing: Sequence[Step], workers: int, bar: tqdm[Any]) -> dict[str, float]:
     seconds = {}
-    # Spawned, not forked: a copy of a process with threads of its own may hang.
+    # Spawned, not forked, because a forked copy of a process with threads may hang.
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin) as pool:
         running = {pool.submit(_timed, step.make): step.name for step in missing}
         try:
@@ -93,13 +93,13 @@ def _side_by_side(missing: Sequence[Step], workers: int, bar: tqdm[Any]) -> dict
 
 
 def _begin() -> None:
-    """Get a worker ready: one thread, and an end with the process that started it."""
+    """Prepare a worker: one thread; it ends with the process that started it."""
     parent = parent_process()
     assert parent is not None
 
     def watch() -> None:
         parent.join()
-        os._exit(1)  # nobody waits for this step any more
+        os._exit(1)  # no process waits for this step any more
 
     Thread(target=watch, daemon=True).start()
     torch.set_num_threads(1)
@@ -126,7 +126,7 @@ def is_done(file: Path, key: str) -> bool:
 def save_weights(
     file: Path, key: str, weights: Mapping[str, Tensor], about: Mapping[str, Any]
 ) -> None:
-    """Write the weights of a model, with what there is to say about it."""
+    """Write the weights of a model with a description."""
     metadata = {name: json.dumps(value) for name, value in about.items()} | {KEY: key}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     _replace(file, lambda path: save_file(tensors, path, metadata))
@@ -161,7 +161,7 @@ def _attribute(value: Any) -> Any:
 
 
 def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file and move it into place: there is never half a file."""
+    """Write beside the file and move it into place, so no file is incomplete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""Training: AdamW, one warm-up and a cosine, random crops; the same steps whatever the data."""
+"""Training: AdamW, one warm-up and a cosine, random crops; the same steps for any data."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def train(model: nn.Module, images: Images, recipe: Recipe, *, progress: bool) -
     losses = []
     model.train()
     for _ in tqdm(range(recipe.steps), unit="step", leave=False, disable=not progress):
-        while len(waiting) < recipe.batch:  # an epoch after another, whatever the batch size
+        while len(waiting) < recipe.batch:  # one epoch after another, for any batch size
             waiting = torch.cat([waiting, torch.randperm(n, generator=generator)])
         chosen, waiting = waiting[: recipe.batch], waiting[recipe.batch :]
         loss = nn.functional.cross_entropy(
@@ -81,14 +81,14 @@ def train(model: nn.Module, images: Images, recipe: Recipe, *, progress: bool) -
 
 
 def jitter(crops: Tensor, generator: torch.Generator) -> Tensor:
-    """Change brightness and contrast at random, so that grey alone tells less."""
+    """Change brightness and contrast at random, so the mean grey is less informative."""
     gain, shift = torch.randn((2, len(crops), 1, 1, 1), generator=generator)
     return crops * (0.2 * gain).exp() + 0.3 * shift
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Images) -> float:
-    """Return the part of the test images that a model classifies right."""
+    """Return the share of test images that a model classifies correctly."""
     model.eval()
     right = [
         (model(crops).argmax(dim=1) == labels)

@@ -1,4 +1,4 @@
-"""The models that are trained here, each a file that is made once."""
+"""The models that are trained here; each is a file that is made once."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PARTS = (0.03, 0.1, 0.3)
 
 
 def cast(size: Size, steps: int) -> dict[str, tuple[str, Recipe]]:
-    """Return every part there is, what pictures call it, and how it is trained."""
+    """Return all parts with their names in pictures and their training."""
     middle = size["depth"] // 2
-    # What makes a CNN about as good as the ViT: convolutions need not learn what is near.
+    # So the CNN is about as good as the ViT, because convolutions need not learn neighbourhoods.
     quick_learner = {"steps": max(2 * steps // 5, 1), "learning_rate": 2e-3}
 
     def recipe(kind: str, **options: Any) -> Recipe:
@@ -60,7 +60,7 @@ def training(
     out = []
     for role, (label, recipe) in cast(size, steps).items():
         file, key = _file(folder, role), _key(data_key, size, recipe)
-        # No closure: it may have to travel to another process.
+        # No closure, because it may be pickled for another process.
         make = partial(_train, images, file, key, size, recipe, progress)
         out.append(Step(f"{images.name}: train {label}", file, key, make))
     return out
@@ -69,7 +69,7 @@ def training(
 def subjects(
     images: Images, data_key: str, folder: Path, size: Size, steps: int
 ) -> dict[str, Subject]:
-    """Return every model; those whose file is there already know their accuracy."""
+    """Return every model; the accuracy is known if its file exists."""
     out = {}
     for role, (label, recipe) in cast(size, steps).items():
         file, key = _file(folder, role), _key(data_key, size, recipe)

@@ -232,7 +232,7 @@ def test_only_the_layers_that_are_not_finite_are_named():
     assert np.isfinite(result.cka.values).all()
 
 
-def test_nan_in_the_second_model_is_said_to_be_there():
+def test_nan_in_the_second_model_is_located_there():
     x, y = net(), net(seed=1)
     with pytest.raises(NonFiniteError, match="  y, batch 0"):
         compare(x, y, data=inputs(), prepare_y=lambda b: b / 0, **quiet)

@@ -403,7 +403,7 @@ def test_a_single_window():
 
 
 class TestDeclared:
-    def test_it_goes_before_what_is_found(self):
+    def test_it_takes_precedence_over_evidence(self):
         model, x = spread(timm_vit()), images(2)
         result = measure(model, [x], grid=(2, 8), patch_size=(3, 5), progress=False)
         assert set(result.grid_height.values) == {2}

@@ -54,7 +54,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 @pytest.mark.parametrize("after", [1, 4])
-def test_a_run_that_failed_goes_on_to_the_same_bits(tmp_path, kernel, after):
+def test_a_failed_run_resumes_to_the_same_bits(tmp_path, kernel, after):
     file, options = tmp_path / "run.npz", {"kernel": kernel, "progress": False}
     whole = repsim.compare(net(), net(1), data(), **options)
     with pytest.raises(OSError, match="disk"):
@@ -104,7 +104,7 @@ def test_several_passes_go_on_in_the_second(tmp_path):
     same(repsim.compare(net(), data=Reshuffled(False), **options), whole)
 
 
-def test_a_pass_that_was_over_and_goes_on_is_refused(tmp_path):
+def test_more_batches_in_a_finished_pass_are_refused(tmp_path):
     class Passes:
         def __init__(self, *passes):
             self.passes = list(passes)
@@ -196,7 +196,7 @@ def test_ctrl_c_waits_until_a_batch_is_counted():
         ({"data": data()[:5]}, "ended after 5 batches; 7"),
     ],
 )
-def test_a_foreign_state_is_refused_saying_what_differs(tmp_path, change, says):
+def test_a_foreign_state_is_refused_with_the_differences(tmp_path, change, says):
     file = tmp_path / "run.npz"
     options = {"model_x": net(), "data": data(), "checkpoint": file, "progress": False}
     repsim.compare(**options)

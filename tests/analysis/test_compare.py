@@ -237,7 +237,7 @@ def test_one_model_with_two_lists_of_layers_runs_once():
     np.testing.assert_allclose(result.cka, whole.cka[:1, 1:], atol=1e-12)
 
 
-def test_models_that_share_submodules_do_not_hear_each_other():
+def test_models_that_share_submodules_do_not_record_each_other():
     body = nn.Linear(6, 5)
     x, y = nn.Sequential(body, nn.ReLU()), nn.Sequential(nn.Tanh(), body)
     data = [torch.randn(12, 6) for _ in range(2)]

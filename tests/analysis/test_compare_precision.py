@@ -34,7 +34,7 @@ def images(count=3, n=8):
 
 @pytest.mark.parametrize(("precision", "most"), [("tf32", 1e-3), ("bf16", 1e-2)])
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_precision_is_used_and_said(kernel, precision, most):
+def test_precision_is_used_and_reported(kernel, precision, most):
     plain = compare(net(), net(1), data=images(), kernel=kernel, **quiet)
     rounded = compare(net(), net(1), data=images(), kernel=kernel, precision=precision, **quiet)
     assert plain.attrs["precision"] == "highest"
@@ -146,7 +146,7 @@ def test_a_permutation_shares_its_gram(monkeypatch):
     np.testing.assert_allclose(result.cka, 1, atol=1e-6)
 
 
-def test_a_kernel_of_ones_own_gets_features_in_their_order():
+def test_a_users_kernel_gets_features_in_their_order():
     class First:
         """Only the first half of the features."""
 

@@ -84,7 +84,7 @@ def test_one_pass_and_one_forward_of_each():
     assert result.attrs["n_samples"] == 32
 
 
-def test_models_that_share_modules_do_not_hear_each_other(monkeypatch):
+def test_models_that_share_modules_do_not_record_each_other(monkeypatch):
     made = []
     gram = repsim.kernels.Linear.gram
     monkeypatch.setattr(

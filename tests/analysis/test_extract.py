@@ -83,7 +83,7 @@ def test_what_is_stored_is_what_the_layers_returned(tmp_path, chunks):
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
-def test_a_run_that_failed_goes_on_and_runs_no_batch_twice(tmp_path, chunks, after):
+def test_a_failed_run_resumes_and_runs_no_batch_twice(tmp_path, chunks, after):
     out, model = tmp_path / "run.zarr", Counting(net())
     layers = {"layers": ["inner.0", "inner.1", "inner.2"], **chunks}
     with pytest.raises(OSError, match="loader"):
@@ -106,7 +106,7 @@ def net_of(model):
     return Counting(model.inner)
 
 
-def test_an_interrupt_keeps_what_is_there(tmp_path):
+def test_an_interrupt_keeps_the_rows_so_far(tmp_path):
     out = tmp_path / "run.zarr"
     with pytest.raises(KeyboardInterrupt):
         repsim.extract(net(), stopping(data(), 3, KeyboardInterrupt()), out=out, progress=False)
@@ -349,7 +349,7 @@ def test_one_writer_at_a_time(tmp_path):
     repsim.extract(net(), data(), out=out, progress=False)
 
 
-def test_a_store_that_was_deleted_is_begun_anew(tmp_path):
+def test_a_deleted_store_starts_again(tmp_path):
     out = tmp_path / "run.zarr"
     repsim.extract(net(), data(), out=out, progress=False)
     for path in sorted(out.rglob("*"), reverse=True):
@@ -396,7 +396,7 @@ def test_damage_is_found(tmp_path, damage, says):
             repsim.open_activations(out).load()
 
 
-def test_what_is_damaged_while_it_is_open_is_refused(tmp_path):
+def test_damage_to_an_open_store_is_refused(tmp_path):
     stored = repsim.extract(net(), data((7, 7)), out=tmp_path / "run.zarr", progress=False)
     (tmp_path / "run.zarr" / "2" / "c.0.0").unlink()
     with pytest.raises(repsim.StateError, match=r"run\.zarr, layer '2': 2/c\.0\.0 is missing"):
@@ -434,7 +434,7 @@ class Disk:
 
 
 @pytest.mark.parametrize("where", ["chunk", "journal"])
-def test_a_full_disk_is_an_error_and_what_was_there_stays(tmp_path, monkeypatch, where):
+def test_a_full_disk_is_an_error_and_saved_rows_stay(tmp_path, monkeypatch, where):
     out, journal = tmp_path / "run.zarr", tmp_path / "run.zarr.journal"
     monkeypatch.setattr(os, "fsync", Disk(40) if where == "chunk" else Disk(5, journal))
     with pytest.raises(repsim.CheckpointError, match="No space left") as caught:

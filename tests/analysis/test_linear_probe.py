@@ -272,7 +272,7 @@ class TestCLS:
             want = expected((x, labels_of(train)), (new, labels_of(test)), TOKENS[token])
             assert result.accuracy.sel(layer="norm", token=token).item() == pytest.approx(want[0])
 
-    def test_tokens_that_cannot_be_told_are_reported(self):
+    def test_unknown_tokens_are_reported(self):
         class Odd(nn.Module):
             """CLS, four patches, and two more tokens somewhere."""
 
@@ -357,7 +357,7 @@ class TestMaps:
             got = result.sel(layer=layer, token="mean")
             assert (got.accuracy.item(), got.ridge.item()) == (pytest.approx(want[0]), want[1])
 
-    def test_what_cannot_be_told_is_an_error(self):
+    def test_unknown_axes_are_an_error(self):
         vit = tiny_vit()
         with pytest.raises(repsim.CaptureError, match=r"'blocks.0.attn.q_norm'.*\n.*positions"):
             linear_probe(vit, stream(), stream(), layers=["blocks.0.attn.q_norm"], **quiet)

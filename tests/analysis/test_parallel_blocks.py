@@ -186,7 +186,7 @@ def test_the_order_of_the_additions_does_not_matter():
     np.testing.assert_allclose(result.ratio.sel(site="b"), expected, rtol=1e-5)
 
 
-def test_what_is_no_pair_of_parallel_branches():
+def test_branches_that_are_not_parallel():
     class Adapter(nn.Module):
         """x + W h + B A h: a low-rank adapter is part of its branch."""
 

@@ -174,7 +174,7 @@ def test_the_row_of_the_layer_that_changed_moves(resnet):
     assert moved[first:].all()
 
 
-def test_same_values_whatever_the_shared_grams(resnet, vit):
+def test_shared_grams_change_no_value(resnet, vit):
     options = {"data": images(), "progress": False}
     for kernel in ("linear", "rbf"):
         shared = compare(resnet, vit, kernel=kernel, **options)

@@ -581,7 +581,7 @@ class Unfolded(nn.Module):
         return self.embed(torch.cat([x.mean(1, keepdim=True), x], 1))
 
 
-def test_a_grid_that_must_be_said():
+def test_a_grid_that_must_be_passed():
     net, data = Unfolded(), [torch.randn(2, 3, 8, 16)]
     with pytest.raises(repsim.CaptureError, match=r"9 tokens fit no patch grid \(no convolution"):
         erf(net, data, "embed")

@@ -495,7 +495,7 @@ def test_no_residual_connection():
         residual_ratios(nn.Linear(2, 2), [U], **quiet)
 
 
-def test_what_is_left_out_is_reported():
+def test_left_out_layers_are_reported():
     class Stacked(Scale):
         def forward(self, x):
             return torch.stack([x, self.mlp(x)]).sum(0)

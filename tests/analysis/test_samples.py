@@ -325,7 +325,7 @@ class TestBatchesOfAnyForm:
         with pytest.raises(InputError, match=r"at least 4 samples(.|\n)*batch_size="):
             compare(Text(), data=tokens(1, 60, batches=9), layers=["wte", "out"], **quiet)
 
-    def test_a_model_that_refuses_few_samples_is_said_to(self):
+    def test_a_model_that_refuses_few_samples_is_named(self):
         class Contrasting(nn.Sequential):
             def forward(self, x):
                 if len(x) < 4:
@@ -478,7 +478,7 @@ class TestLayersThatChange:
 
 
 class TestTooFewSamples:
-    def test_are_said_at_the_first_batches(self):
+    def test_are_reported_at_the_first_batches(self):
         seen = []
 
         def short():

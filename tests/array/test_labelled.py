@@ -29,7 +29,7 @@ def test_a_third_representation_may_be_labelled():
     assert repsim.cka(x, y, given=z) == repsim.cka(x.values, y.values, given=z.values)
 
 
-def test_what_is_inside_may_be_of_another_framework():
+def test_labelled_values_may_be_of_another_framework():
     inside = torch.ones(3, 2)
     labelled = xarray.DataArray(inside.numpy(), dims=("sample", "p"))
     assert isinstance(unlabelled("f", {"x": labelled})[0], np.ndarray)

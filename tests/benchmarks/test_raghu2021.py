@@ -513,7 +513,7 @@ def test_page_stands_alone(paper: tuple[Path, str]) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_done_is_not_done_again(paper: tuple[Path, str], tmp_path: Path) -> None:
+def test_finished_steps_do_not_run_again(paper: tuple[Path, str], tmp_path: Path) -> None:
     out = shutil.copytree(paper[0], tmp_path / "out", copy_function=shutil.copy2)
     files = [f for f in (out / "photographs").rglob("*") if f.suffix in {".nc", ".safetensors"}]
     before = {file: file.stat().st_mtime_ns for file in files}

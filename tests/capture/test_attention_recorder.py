@@ -179,7 +179,7 @@ def test_heads_that_are_not_the_last_leading_axis():
     torch.testing.assert_close(each["weights"], expected)
 
 
-def test_heads_that_cannot_be_told_from_the_batch():
+def test_heads_that_look_like_the_batch():
     q = torch.randn(6, 4, 2)
     net = nn.Linear(2, 2)
 
@@ -399,7 +399,7 @@ UNMATCHED = {
 
 
 @pytest.mark.parametrize("spelling", UNMATCHED)
-def test_what_is_no_product_of_weights_and_values_is_listed(spelling, unchanged):
+def test_calls_without_a_product_of_weights_and_values_are_listed(spelling, unchanged):
     model = model_of(UNMATCHED[spelling])
     with (
         unchanged(model),

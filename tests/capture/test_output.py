@@ -69,7 +69,7 @@ def test_the_first_float_tensor_depth_first():
         assert torch.equal(recorded(output)["layer"], A), output
 
 
-def test_a_tensor_is_itself_whatever_its_dtype():
+def test_a_tensor_of_any_dtype_is_returned_itself():
     assert torch.equal(recorded(IDS)["layer"], IDS)
 
 
@@ -96,7 +96,7 @@ def test_a_number():
     assert list(recorded(LOSS, "*")) == ["batch"]
 
 
-def test_select_takes_what_is_asked_for():
+def test_select_takes_the_requested_tensor():
     for output, select in (
         ((B, A), 1),
         ([B, A], -1),
@@ -183,7 +183,7 @@ def test_what_shares_memory_with_an_output_is_copied():
         assert str(kept) == str(expected)
 
 
-def test_what_shares_none_is_kept_as_it_is():
+def test_arrays_without_common_labels_stay_unchanged():
     elsewhere = np.ones(3)
     for compute in (lambda t: t @ t.T, lambda t: (t + 1).numpy(), lambda t: 3, lambda t: elsewhere):
         made = []

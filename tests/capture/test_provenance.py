@@ -127,7 +127,7 @@ def test_identity(name, gradients):
 
 
 @pytest.mark.parametrize(("first", "alpha"), [(True, 1), (False, 1), (True, 3), (False, 3)])
-def test_skip_and_branch_are_told_apart(first, alpha):
+def test_skip_and_branch_are_distinguished(first, alpha):
     def forward(x):
         return torch.add(*((x, f(x)) if first else (f(x), x)), alpha=alpha)
 

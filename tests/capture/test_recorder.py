@@ -221,7 +221,7 @@ class TestTransform:
         with pytest.raises(InputError, match="transform"):
             Recorder(net, transform=transform)
 
-    def test_it_gets_the_very_tensor_that_goes_on(self):
+    def test_it_gets_the_tensor_that_the_model_uses_next(self):
         net = nn.Sequential(nn.Linear(4, 4), nn.Identity(), nn.ReLU(inplace=True))
         seen = []
         with Recorder(net, transform=lambda t: seen.append((t, t._version))):

@@ -105,7 +105,7 @@ class TestMistakes:
             select_layers(net, [good, "haed"])
 
     @pytest.mark.parametrize("name", ["", "head.", ".head", "blocks..0", "stem.weight"])
-    def test_what_is_no_name(self, net, name):
+    def test_an_argument_that_is_not_a_name(self, net, name):
         with pytest.raises(LayerNotFoundError):
             select_layers(net, name)
 

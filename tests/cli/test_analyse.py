@@ -88,7 +88,7 @@ def test_data_without_labels_have_no_probe(repsim_command, folder):
     assert ran.json["files"]["report"] is None
 
 
-def test_a_folder_grows_by_what_is_asked_for_later(repsim_command, folder):
+def test_a_folder_grows_by_later_requests(repsim_command, folder):
     """Without ``--out`` it is named after the model."""
     one, other = ("--only", "residual_ratios"), ("--only", "layer_map")
     assert repsim_command("analyse", *VIT, *one).code == 0
@@ -108,7 +108,7 @@ def test_a_folder_grows_by_what_is_asked_for_later(repsim_command, folder):
     assert page.read_text() == before
 
 
-def test_after_an_interrupt_it_goes_on_with_the_next(repsim_command, inputs, counted, monkeypatch):
+def test_after_an_interrupt_the_next_one_runs(repsim_command, inputs, counted, monkeypatch):
     argv = ("analyse", "cli.tiny_models:counted", "--data", inputs, "--out", "run")
     names = ("layer_map", "attention_distance", "linear_probe")
     options = [word for name in names for word in ("--only", name)]
@@ -165,7 +165,7 @@ def test_attention_is_that_of_the_library(repsim_command, tmp_path, tiny):
     assert "farthest head" in shown.out
 
 
-def test_where_tokens_lie_can_be_said(repsim_command, tmp_path):
+def test_the_places_of_tokens_can_be_passed(repsim_command, tmp_path):
     values = np.random.default_rng(0).standard_normal((16, 7, 8))
     np.savez(tmp_path / "rows.npz", inputs=values.astype(np.float32))
     argv = ("attention", "cli.tiny_models:encoder", "--data", "rows.npz", "--no-progress")

@@ -220,7 +220,7 @@ def test_published_weights_without_network(repsim_command, monkeypatch):
             assert said in ran.err
 
 
-def test_nobody_publishes_these_weights(repsim_command, inputs):
+def test_unpublished_weights(repsim_command, inputs):
     for argv in (
         ("layers", "transformers:vit"),
         ("analyse", "cli.tiny_models:vit", "--data", "inputs.npz"),
@@ -239,7 +239,7 @@ def test_a_device_that_is_not_there(repsim_command):
         assert f"--device: the model cannot be moved there.\n  got {device}" in ran.err
 
 
-def test_a_function_that_raises_is_told_in_a_line(repsim_command):
+def test_the_error_of_a_function_is_one_line(repsim_command):
     ran = repsim_command("layers", "cli.tiny_models:raising")
     assert ran.code == 1
     assert "ZeroDivisionError: no such luck" in ran.err

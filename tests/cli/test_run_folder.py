@@ -99,7 +99,7 @@ def sigterm():
     signal.signal(signal.SIGTERM, before)
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(
+def test_an_interrupted_run_resumes_where_it_stopped(
     repsim_command, inputs, counted, monkeypatch, sigterm
 ):
     whole = repsim_command(*COUNTED, "--json")

@@ -80,7 +80,7 @@ def test_several_ranks(tmp_path):
     assert "250 samples, 2 ranks" in run.stdout
 
 
-def test_the_run_over_imagenet_is_called_as_it_could_be(monkeypatch):
+def test_the_call_over_imagenet_is_valid(monkeypatch):
     """The page needs eight GPUs, so only its names and its options are checked."""
     (example,) = SYBIL.parse(DOCS / "imagenet-scale.md").examples()
     code = str(example.parsed)

@@ -22,7 +22,7 @@ class TestRefuses:
             function(X, Y, groups=np.zeros(12))
 
     @pytest.mark.parametrize("groups", ["abcdefghijkl", 12, {0: 1}.items])
-    def test_what_is_no_list_of_labels(self, function, groups):
+    def test_labels_that_are_not_a_list(self, function, groups):
         with pytest.raises(InputError, match="one label for each sample"):
             function(X, Y, groups=groups)
 

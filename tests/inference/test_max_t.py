@@ -87,7 +87,7 @@ def test_adjusted_is_never_smaller(groups, seed):
     assert (found.max_z.values >= -10).all()
 
 
-def test_finds_what_is_there_and_no_more():
+def test_finds_all_and_nothing_else():
     found = max_t(*layers(24), permutations=199)
     assert (found.p_adjusted.sel(layer_x="conv", layer_y=["embed", "norm"]) <= 0.01).all()
     assert (found.p_adjusted.sel(layer_x="fc") > 0.05).all()

@@ -167,7 +167,7 @@ def test_groups_stay_whole(images, each, seed):
             np.testing.assert_array_equal(order[to], np.flatnonzero(labels == came[0]))
 
 
-def test_groups_are_permuted_as_wholes():
+def test_whole_groups_are_permuted():
     x, y = related(12, 3, 3)
     labels = np.tile(np.arange(4), 3)
     found = permutation_test(x, y, groups=labels, permutations=7, seed=1)

@@ -98,7 +98,7 @@ def test_fit_fixes_the_bandwidth(kernel, eager):
 
 
 @pytest.mark.parametrize("kernel", [Linear(), Polynomial(), Cosine(), RBF(sigma=1.0)], ids=repr)
-def test_fit_of_what_is_fixed_already(kernel):
+def test_fit_of_a_kernel_without_a_bandwidth_to_find(kernel):
     assert kernel.fit(oracle()[0]) is kernel
 
 

@@ -191,7 +191,7 @@ def test_the_bound_grows_with_the_number_of_samples(n, most):
         assert seen[-1][0] == wanted
 
 
-def test_sums_beyond_float32_are_infinite_without_a_word(recwarn):
+def test_sums_beyond_float32_are_infinite_without_a_warning(recwarn):
     """As in torch's products; the caller reports it with the name of the layer."""
     torch = pytest.importorskip("torch")
     out = Linear().gram(torch.tensor(1.5e17 * features(0, n=8, p=40_000)))
@@ -248,7 +248,7 @@ def test_without_the_bound_the_error_is_seen():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_stays_so(bad):
+def test_non_finite_values_stay_non_finite(bad):
     x = features(0, p=17_000)
     x[3, 16_000] = bad
     with np.errstate(all="ignore"):

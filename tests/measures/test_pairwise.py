@@ -186,7 +186,7 @@ class TestRefused:
         for word in words:
             assert word in str(caught.value)
 
-    def test_what_is_no_mapping(self):
+    def test_an_argument_that_is_not_a_mapping(self):
         refuse = self.refuse
         refuse(repsim.InputError, "pairwise: xs must be a mapping", "list", xs=[np.ones((4, 2))])
         refuse(repsim.InputError, "pairwise: xs must be a mapping", "ndarray", xs=np.ones((4, 2)))

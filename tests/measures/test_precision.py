@@ -190,7 +190,7 @@ def test_scales(kernel, gram, dtype, factor, estimator, eager):
 @each("estimator", ESTIMATORS)
 @each("kernel", ["linear", "rbf", "laplacian", "cosine"])
 @each("factor", [1e-25, 1e25])
-def test_whatever_float32_can_hold(kernel, factor, estimator):
+def test_scales_up_to_the_range_of_float32(kernel, factor, estimator):
     """The squares of these features do not fit into float32; their similarity does."""
     for shape in [(40, 5, 6), (10, 30, 20)]:
         x, y = (z.astype(np.float32) for z in related(*shape))

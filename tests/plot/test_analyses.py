@@ -82,7 +82,7 @@ def test_draws_half_precision_and_integers(name):
         FigureCanvasAgg(draw(result).figure).draw()
 
 
-def test_draws_what_is_undefined(name):
+def test_undefined_cells_are_drawn(name):
     draw, make, variable = PICTURES[name]
     result = make()
     result[variable][...] = np.where(

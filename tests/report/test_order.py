@@ -25,7 +25,7 @@ def test_kinds_of_layers_that_alternate_are_parted(order):
 
 
 @BOTH
-def test_orders_are_permutations_whatever_is_undefined(order):
+def test_orders_with_undefined_values_are_permutations(order):
     values = compared(9, 7).cka.values
     values[:, 3] = np.nan
     values[4, 1:] = np.nan

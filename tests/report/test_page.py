@@ -82,7 +82,7 @@ def test_results_of_the_real_functions_are_known():
         assert section_of("it", dataset).kind == "Layer map"
 
 
-def test_what_is_largest_and_smallest_is_found_off_the_diagonal():
+def test_the_largest_and_smallest_are_off_the_diagonal():
     result = with_itself(m=8)
     result.cka[2, 5] = result.cka[5, 2] = 0.97
     result.cka[1, 6] = result.cka[6, 1] = -0.05
@@ -201,7 +201,7 @@ def written(results, tmp_path, **options):
     return write_report(results, tmp_path / "report.html", **options).read_text(encoding="utf-8")
 
 
-def test_what_is_missing_among_the_results_is_said(tmp_path):
+def test_missing_results_are_named(tmp_path):
     control, chance = "No untrained control", "No test against chance"
     page = written({"map": compared()}, tmp_path)
     assert control in page
@@ -328,7 +328,7 @@ def test_numbers_as_text():
         ({"a": 3}, "must be an xarray.Dataset or DataArray"),
     ],
 )
-def test_what_is_no_result_is_refused(results, match, tmp_path):
+def test_an_argument_that_is_not_a_result_is_refused(results, match, tmp_path):
     with pytest.raises(InputError, match=match):
         write_report(results, tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []

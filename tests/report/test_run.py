@@ -244,7 +244,7 @@ def test_what_is_not_netcdf_is_refused_by_name(tmp_path):
         (xr.Dataset(attrs={"model": object()}), "attribute 'model' of 'it'"),
     ],
 )
-def test_what_a_file_cannot_hold_is_said(tmp_path, result, match):
+def test_attributes_that_a_file_cannot_hold_are_reported(tmp_path, result, match):
     with pytest.raises(InputError, match=match):
         save_result(tmp_path, "it", result)
     assert list(tmp_path.iterdir()) == []

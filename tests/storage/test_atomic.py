@@ -34,7 +34,7 @@ def test_file_and_folder_are_synced_around_the_renaming(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_what_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch, call):
+def test_a_failed_write_leaves_the_file_unchanged(tmp_path, monkeypatch, call):
     path = tmp_path / "x"
     path.write_bytes(b"before")
 

@@ -64,7 +64,7 @@ def test_merging(cut, two, estimator):
 
 
 @pytest.mark.parametrize("two", [False, True])
-def test_state_goes_on_to_the_same_bits(two):
+def test_state_continues_to_the_same_bits(two):
     xs, ys = data(30)
     ys = ys if two else None
     sizes = [9, 21]

@@ -83,7 +83,7 @@ def test_no_merge_reads_a_value(accelerator):
 
 @pytest.mark.parametrize("kernel", ["linear", "polynomial", "rbf", "laplacian"])
 @pytest.mark.parametrize("side", ["x", "y"])
-def test_non_finite_is_said_by_compute(accelerator, kernel, side):
+def test_compute_reports_non_finite_layers(accelerator, kernel, side):
     xs, ys = far_batches(5)
     bad = (xs if side == "x" else ys)[2]
     layer = "norm" if side == "x" else "block"
@@ -117,7 +117,7 @@ def test_the_first_bad_batch_is_remembered_over_merging(accelerator):
 
 
 @pytest.mark.parametrize("bad", [False, True], ids=["finite", "not finite"])
-def test_a_state_goes_on_on_an_accelerator(accelerator, bad):
+def test_a_state_continues_on_an_accelerator(accelerator, bad):
     """After resuming a checkpoint, its sums are on the host and new batches on the accelerator."""
     xs, ys = far_batches(4)
     if bad:

@@ -198,7 +198,7 @@ class OnlyRows:
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_memory_bounds_what_is_read(kernel):
+def test_memory_limits_the_rows_that_are_read(kernel):
     rng = np.random.default_rng(0)
     x = OnlyRows(rng.standard_normal((400, 50)).astype(np.float32))
     y = OnlyRows(rng.standard_normal((400, 500)).astype(np.float32))
@@ -256,7 +256,7 @@ def test_a_constant_layer_is_nan_with_its_name(kernel, estimator, dtype):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_named_with_its_rows(bad):
+def test_non_finite_values_are_named_with_their_rows(bad):
     xs, _ = data(30)
     xs["norm"][[4, 17], 2] = bad
     with pytest.raises(repsim.NonFiniteError, match=r"xs\['norm'\](.|\n)*rows 4, 17 \(of 30"):

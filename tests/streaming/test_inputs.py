@@ -173,7 +173,7 @@ def test_a_refused_first_batch_leaves_no_trace():
 
 
 @pytest.mark.parametrize("method", ["update", "update_grams"])
-def test_short_batches_are_counted_left_out_and_said_once(method):
+def test_short_batches_are_left_out_counted_and_reported_once(method):
     xs, ys = (split(side, [6, 3, 7, 1, 2]) for side in data(19))
     if method == "update_grams":
         xs, ys = ([{k: v @ v.T for k, v in b.items()} for b in side] for side in (xs, ys))

@@ -50,7 +50,7 @@ def test_merging_in_any_order_and_grouping(order, cut, y):
     )
 
 
-def test_merging_leaves_the_other_as_it_was():
+def test_merging_does_not_change_the_other():
     each, _ = parts_of(3)
     before = each[1].state_dict()
     each[0].merge(each[1])
@@ -281,7 +281,7 @@ def test_an_empty_state():
 
 
 @pytest.mark.parametrize("kernel", ["linear", "rbf", "laplacian"])
-def test_a_state_goes_on_in_another_framework(eager, kernel):
+def test_a_state_continues_in_another_framework(eager, kernel):
     xs, ys = (split(side, [8, 8, 8]) for side in data(24))
     expected = accumulate(xs, ys, kernel)
     began = accumulate(xs[:1], ys[:1], kernel)
@@ -320,7 +320,7 @@ def test_frameworks_may_change_from_batch_to_batch(kernel):
 
 
 @pytest.mark.parametrize("state", [None, 3, "repsim.MinibatchCKA/1", {}, {"format": "other/1"}])
-def test_what_is_no_state(state):
+def test_an_argument_that_is_not_a_state(state):
     with pytest.raises(StateError, match="not a state"):
         MinibatchCKA.from_state_dict(state)
 
@@ -354,7 +354,7 @@ class Quadratic:
     __hash__ = None
 
 
-def test_a_kernel_of_ones_own():
+def test_a_users_kernel():
     xs = split(data(13)[0], [6, 7])
     acc = accumulate(xs, kernel=Quadratic())
     np.testing.assert_allclose(

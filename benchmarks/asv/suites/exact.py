@@ -30,7 +30,7 @@ class Matrix:
         self._matrix()
 
     def track_ratio_to_products(self, layers: int, n: int, p: int, kernel: str) -> float:
-        """To one product of all features with all, the fewest that the linear kernel can do with.
+        """Relative to one product of all features with all, the least work of the linear kernel.
 
         Of other kernels, which need Grams, to a Gram for each layer.
         """

@@ -18,7 +18,7 @@ def forward(model: nn.Module, batches: list[Tensor]) -> None:
 
 
 class _Vit:
-    """timm's vit_tiny on images of 64×64 pixels: depth is what grows."""
+    """timm's vit_tiny on images of 64×64 pixels, with more and more blocks."""
 
     param_names = ("depth", "batch")
     params = ([1, 4, 12], [8, 32])

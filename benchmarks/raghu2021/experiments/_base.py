@@ -1,4 +1,4 @@
-"""What an experiment consists of: measurements, pictures of them, findings held against them."""
+"""The parts of an experiment: measurements, their pictures, and findings."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure, the name of its file, what it is, and what it shows, in words."""
+    """A drawn figure, the name of its file, its caption, and its description."""
 
     name: str
     figure: Figure
@@ -58,10 +58,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim of the paper, and what became of it here.
+    """A claim of the paper, and its verdict here.
 
-    The criterion is stated before anything is measured; with several seeds it has to be met by
-    each of them, and is met in part where some seeds or some of its conditions meet it.
+    The criterion is stated before anything is measured; with several seeds each of them
+    must meet it, and it is met in part if some seeds or some of its conditions meet it.
     """
 
     figure: str
@@ -79,7 +79,7 @@ class Experiment(Protocol):
     """A module with these functions."""
 
     def measurements(self, lab: Lab) -> Iterable[Measurement]:
-        """What to measure with the models there are."""
+        """The measurements for the available models."""
         ...
 
     def pictures(self, lab: Lab, results: Results) -> Iterable[Picture]:
@@ -87,12 +87,12 @@ class Experiment(Protocol):
         ...
 
     def findings(self, lab: Lab, results: Results) -> Iterable[Finding]:
-        """Hold the paper's claims against it, those that the models allow to be tested."""
+        """Judge the claims of the paper that the models can test."""
         ...
 
 
 def verdict(met: Iterable[bool], *numbers: float) -> str:
-    """Return the verdict on conditions; what rests on an undefined number is undefined."""
+    """Return the verdict on conditions; it is undefined if a number is undefined."""
     met = list(met)
     if not met or any(math.isnan(value) for value in numbers):
         return UNDEFINED

@@ -1,4 +1,4 @@
-"""Figure 2: CKA of all layers of a CNN with all layers of a ViT, and who matches whom."""
+"""Figure 2: CKA of all layers of a CNN with all layers of a ViT, and their best matches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAIRS = (
 
 
 def pairs(lab: Lab) -> list[tuple[str, str]]:
-    """The pairs there are models for; a further model goes with the first of the other kind."""
+    """The pairs of available models; a further model is paired with the first of the other kind."""
     other = [role for role in lab.subjects if role.startswith("other")]
     further = [("cnn", r) if lab.subjects[r].family == "vit" else (r, "vit") for r in other]
     return [pair for pair in (*PAIRS, *further) if lab.has(*pair)]

@@ -1,4 +1,4 @@
-"""Figures 3 and 4: how far heads attend, and what becomes of it with less data."""
+"""Figures 3 and 4: how far heads attend, also after training on less data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure 5: the local heads of low blocks see like the low layers of a CNN."""
+"""Figure 5: the local heads of low blocks resemble the low layers of a CNN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure 7: how much of a residual sum is the skip and how much the branch."""
+"""Figure 7: the norms of the skip and of the branch in every residual sum."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
 def median(result: xr.Dataset) -> float:
     """Median over the residual sums of the ratio of their spatial tokens."""
     values = result.ratio_spatial.values
-    # No ratio where branches are zero, as before training in networks that begin as identities.
+    # No ratio if branches are zero, as in untrained networks that begin as identities.
     return float("nan") if np.isnan(values).all() else float(np.nanmedian(values))
 
 

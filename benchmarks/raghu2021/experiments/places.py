@@ -1,4 +1,4 @@
-"""Figure 9: does a token still know which patch it came from."""
+"""Figure 9: whether a token is most similar to its own patch."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
 
 
 def _there(result: xr.Dataset) -> xr.Dataset:
-    """Leave out the tokens that a model does not have, and a mean that leaves out none of them."""
+    """Leave out tokens that a model lacks, and a spatial mean that is over all tokens."""
     has = ~np.isnan(result.accuracy).all("layer")
     if not bool(has.sel(token="cls")):
         has.loc[{"token": "mean_without_cls"}] = False
@@ -166,7 +166,7 @@ def single(result: xr.Dataset) -> float:
     accuracy = result.accuracy[-1]
     tokens = [str(t) for t in result.token.values if str(t).isdecimal()]
     values = accuracy.sel(token=tokens).values
-    # Token 0 is CLS where there is one.
+    # Token 0 is CLS if there is one.
     if not np.isnan(float(accuracy.sel(token="cls"))):
         values = values[1:]
     return float(np.nanmean(values))

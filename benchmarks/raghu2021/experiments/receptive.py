@@ -137,7 +137,7 @@ def middle(result: xr.Dataset) -> float:
 
 
 def shares(result: xr.Dataset) -> np.ndarray:
-    """What each patch has of the field of each block: (layer, rows, columns)."""
+    """The share of each patch in the field of each block: (layer, rows, columns)."""
     out = []
     for layer in range(result.sizes["layer"]):
         rows = int(result.grid_height.values[layer])
@@ -150,14 +150,14 @@ def shares(result: xr.Dataset) -> np.ndarray:
 
 
 def own(result: xr.Dataset) -> np.ndarray:
-    """What the unit's own patch has, in even shares, block by block."""
+    """The share of the unit's own patch for each block, in units of an even share."""
     patches = shares(result)
     rows, columns = result.unit_row.values.astype(int), result.unit_column.values.astype(int)
     return patches[np.arange(len(patches)), rows, columns] * patches[0].size
 
 
 def leads(result: xr.Dataset) -> float:
-    """In what part of the blocks no patch has more than the unit's own."""
+    """The share of blocks in which the unit's own patch has the largest part."""
     patches = shares(result)
     most = patches.reshape(len(patches), -1).max(1) * patches[0].size
     return float((own(result) >= most).mean())

@@ -133,9 +133,9 @@ def spread(result: xr.Dataset) -> float:
 
 
 def stages(result: xr.Dataset) -> tuple[float, float] | None:
-    """Same stage less other stage at equal distances, with a bound for its standard error.
+    """CKA within stages minus CKA between stages at equal distances, with a bound for its error.
 
-    None where the names of the layers tell of no stages.
+    None if the names of the layers show no stages.
     """
     found = [re.match(r"(?:stage|layer|stages\.)\d+", str(name)) for name in result.layer_x.values]
     stage = np.asarray([match.group() if match else "" for match in found])
