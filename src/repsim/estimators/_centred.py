@@ -11,7 +11,7 @@ from array_api_compat import device, is_numpy_array, is_torch_array
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, to_numpy, transformed
 
-__all__ = ["CentredRows", "blockwise", "row_parts", "sum_of_products"]
+__all__ = ["CentredRows", "blockwise", "sum_of_products"]
 
 ROWS = 1024
 """Rows of a block on a CPU: products run at full speed, and a block of a Gram is 4 MiB."""
@@ -49,7 +49,7 @@ class CentredRows:
     def __init__(self, xp: Namespace, x: Array, dtype: Any, rows: int | None = None) -> None:
         self.xp, self._x, self.dtype = xp, x, dtype
         self.n, self.p = x.shape
-        self.parts = row_parts(x, rows)
+        self.parts = _row_parts(x, rows)
         self._first = xp.astype(x[:1, :], dtype, copy=False)
         total, size = xp.zeros_like(self._first), 0.0
         for part in self.parts:
@@ -106,7 +106,7 @@ def blockwise(x: Array) -> bool:
     return bool(is_numpy_array(x) or (is_torch_array(x) and not transformed(x)))
 
 
-def row_parts(x: Array, rows: int | None = None) -> list[slice]:
+def _row_parts(x: Array, rows: int | None = None) -> list[slice]:
     """Cut the rows of ``x`` (n, p) into blocks of nearly the same size."""
     n = x.shape[0]
     where = device(x)

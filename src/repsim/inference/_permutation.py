@@ -229,11 +229,11 @@ def run_test(
             drawn = np.asarray(to_numpy(rearranged.values(orders)), dtype=np.float64)
             null = np.concatenate([null, drawn])
             above = sign * null >= sign * value - slack
-            if stop_at is not None and (end := decided_after(above, m, stop_at)) is not None:
+            if stop_at is not None and (end := _decided_after(above, m, stop_at)) is not None:
                 null = null[:end]
                 break
         exceedances = int(np.sum(sign * null >= sign * value - slack))
-        p_value = p_value_of(exceedances, len(null), m, stop_at)
+        p_value = _p_value_of(exceedances, len(null), m, stop_at)
     else:
         exceedances, p_value = 0, math.nan
     mean, sd, exact = _moments(rearranged, null, grouped=whole is not None)
@@ -266,7 +266,7 @@ def _check_level(operation: str, level: float | None, m: int) -> None:
         )
 
 
-def decided_after(above: np.ndarray[Any, np.dtype[np.bool_]], m: int, level: float) -> int | None:
+def _decided_after(above: np.ndarray[Any, np.dtype[np.bool_]], m: int, level: float) -> int | None:
     """Return the number of permutations after which (b + 1)/(m + 1) ≤ α is decided, if any."""
     so_far = np.cumsum(above)
     left = m - np.arange(1, len(above) + 1)
@@ -275,12 +275,12 @@ def decided_after(above: np.ndarray[Any, np.dtype[np.bool_]], m: int, level: flo
     return first + 1 if settled[first] else None
 
 
-def p_value_of(exceedances: int, drawn: int, m: int, level: float | None) -> float:
+def _p_value_of(exceedances: int, drawn: int, m: int, level: float | None) -> float:
+    """Return (b + 1)/(m + 1); after early stopping, a bound on the same side of the level."""
+    so_far = (exceedances + 1) / (m + 1)
     if drawn == m or level is None:
-        return (exceedances + 1) / (m + 1)
-    if (exceedances + 1) / (
-        m + 1
-    ) > level:  # it can only grow: an estimate from the drawn ones, at least α
+        return so_far
+    if so_far > level:  # it can only grow, so the estimate from the drawn ones is above the level
         return (exceedances + 1) / (drawn + 1)
     return (exceedances + m - drawn + 1) / (m + 1)
 

@@ -11,7 +11,7 @@ from repsim.arrays import accumulator_dtype, promote, same_home
 from repsim.estimators import ESTIMATORS, centred
 from repsim.streaming._blocks import Sums
 
-__all__ = ["LayerProducts", "distinct", "flat_centred", "pair_products", "self_products"]
+__all__ = ["LayerProducts", "pair_products", "self_products"]
 
 GROUP_BYTES = 1 << 26
 """Grams centred together: enough for full speed, few compared with all Grams."""
@@ -32,15 +32,15 @@ class LayerProducts:
 
     def of(self, xs: Sequence[Array], ys: Sequence[Array] | None) -> Sums:
         """Return the sums of one batch from Grams (n, n); without ``ys`` of x with itself."""
-        unique_x, index_x = distinct(xs)
+        unique_x, index_x = _distinct(xs)
         xp = array_namespace(unique_x[0])
-        a = flat_centred(xp, unique_x)
+        a = _flat_centred(xp, unique_x)
         if ys is None:
             xy = self._expand(xp, pair_products(xp, a, a), index_x, index_x)
             xx = xp.linalg.diagonal(xy)
             return Sums(xy, xx, xx, 1)
-        unique_y, index_y = distinct(ys)
-        b = flat_centred(xp, unique_y)
+        unique_y, index_y = _distinct(ys)
+        b = _flat_centred(xp, unique_y)
         return Sums(
             self._expand(xp, pair_products(xp, a, b), index_x, index_y),
             self._expand(xp, self_products(xp, a), index_x),
@@ -61,7 +61,7 @@ class LayerProducts:
         return values
 
 
-def distinct(grams: Sequence[Array]) -> tuple[list[Array], tuple[int, ...]]:
+def _distinct(grams: Sequence[Array]) -> tuple[list[Array], tuple[int, ...]]:
     """Return the distinct arrays among ``grams``, and the index of each Gram in them."""
     places: dict[int, int] = {}
     unique: list[Array] = []
@@ -72,7 +72,7 @@ def distinct(grams: Sequence[Array]) -> tuple[list[Array], tuple[int, ...]]:
     return unique, tuple(places[id(gram)] for gram in grams)
 
 
-def flat_centred(xp: Namespace, grams: Sequence[Array]) -> Array:
+def _flat_centred(xp: Namespace, grams: Sequence[Array]) -> Array:
     """U-centre the Grams of L layers (n, n) and return them as rows of (L, n²)."""
     n = grams[0].shape[0]
     grams = [promote(xp, k) for k in grams]

@@ -71,7 +71,7 @@ class LayerGrams:
         if self._tokens is not None and self._tokens.surveying:
             return self._tokens.rows(self._transform, tensor, layer, call)
         inner = tensor if self._reduce or not self._any_order else _as_in_memory(tensor)
-        if not self._sharing or not inner.is_contiguous() or not knows_versions(tensor):
+        if not self._sharing or not inner.is_contiguous() or not _knows_versions(tensor):
             return self._gram(tensor, layer, call)
         # Without a reducer, a map and its flattening have the same Gram; with one they may differ.
         shape = tensor.shape if self._reduce else (tensor.shape[0], tensor.numel())
@@ -111,7 +111,7 @@ def _as_in_memory(tensor: Tensor) -> Tensor:
     return tensor.permute(0, *sorted(range(1, tensor.dim()), key=lambda axis: -strides[axis]))
 
 
-def knows_versions(tensor: Tensor) -> bool:
+def _knows_versions(tensor: Tensor) -> bool:
     """Whether the same memory and version mean the same values."""
     return (
         tensor.layout == torch.strided

@@ -17,7 +17,6 @@ __all__ = [
     "Spectrum",
     "Subspace",
     "contrast_spectrum",
-    "leading",
     "one_without_derivative",
     "require_share",
     "subspace",
@@ -134,7 +133,7 @@ def subspace(
     )
     power = xp.where(keep, values * values, xp.zeros_like(values))
     if variance is not None and variance < 1:
-        keep = keep & leading(xp, power, variance)
+        keep = keep & _leading(xp, power, variance)
     if directions is not None:
         keep = keep & (xp.arange(values.shape[0], device=device(values)) < directions)
     rank = xp.sum(xp.astype(keep, values.dtype))
@@ -152,7 +151,7 @@ def subspace(
     return Subspace(basis, rank, (rank > 0) & (rank < n - 1)), z
 
 
-def leading(xp: Namespace, power: Array, share: float) -> Array:
+def _leading(xp: Namespace, power: Array, share: float) -> Array:
     """Mark the first entries of a descending ``power`` (r,) that hold this share of the sum."""
     before = xp.cumulative_sum(power) - power
     # Rounding of the sums must not decide whether an exact share is reached.
