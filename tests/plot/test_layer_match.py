@@ -63,11 +63,11 @@ class TestBestMatch:
         assert best["cka"].values.tolist() == [-0.1]
 
     def test_layers_without_a_match_keep_the_depths_of_the_rest(self):
-        result = known([0, 1, 2], 3)
+        result = known([0, 1, 2, 3, 4], 5)
         result["cka"][1] = np.nan
         best = repsim.layer_match(result)
-        assert best["layer_x"].values.tolist() == ["conv.0", "conv.2"]
-        assert best["depth_x"].values.tolist() == [0.0, 1.0]
+        assert best["layer_x"].values.tolist() == ["conv.0", "conv.2", "conv.3", "conv.4"]
+        assert best["depth_x"].values.tolist() == [0.0, 0.5, 0.75, 1.0]
         assert best.attrs["left_out"] == "conv.1"
 
     def test_the_lowest_of_equals(self):
