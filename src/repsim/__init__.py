@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from repsim._errors import (
     ArrayTypeError,
     CaptureError,
+    ChanceWarning,
     CheckpointError,
     DegenerateWarning,
     InputError,
@@ -142,6 +143,7 @@ _LAZY = {
 __all__ = [
     "ArrayTypeError",
     "CaptureError",
+    "ChanceWarning",
     "CheckpointError",
     "DegenerateWarning",
     "InputError",

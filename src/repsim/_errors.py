@@ -68,6 +68,10 @@ class DegenerateWarning(RepsimWarning):
     """A similarity is undefined (a constant representation) and NaN was returned."""
 
 
+class ChanceWarning(RepsimWarning):
+    """A similarity is little above what independent data would have, because samples are few."""
+
+
 def warn(message: str, category: type[RepsimWarning] = RepsimWarning) -> None:
     """Issue a warning that points at the line of the caller outside repsim.
 

@@ -167,6 +167,7 @@ def test_an_undefined_array_is_named_once():
     for measure in ("cka", "nbs", "shape_distance", "cca", "angular_cka"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            warnings.simplefilter("ignore", repsim.ChanceWarning)
             result = repsim.pairwise(xs, measure=measure)
         (warning,) = caught
         assert str(warning.message).startswith(f"pairwise({measure!r}): xs['dead'] is constant")

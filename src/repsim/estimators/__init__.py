@@ -1,6 +1,15 @@
 """HSIC estimators: each has a centring map and a scale, from Grams or from features."""
 
 from repsim.estimators._blocks import BlockSizes, block_products, blocks_of_features
+from repsim.estimators._by_chance import (
+    BIASED_CKA,
+    HIGH_FLOOR,
+    ChanceWords,
+    high_floor,
+    mean_by_chance,
+    warn_of_chance,
+    warn_of_matrix,
+)
 from repsim.estimators._centred import blockwise
 from repsim.estimators._centring import double_centre, off_diagonal, u_centre
 from repsim.estimators._correction import above_rounding, unbiased_product
@@ -18,8 +27,11 @@ from repsim.estimators._products import Products, alignment, inner
 from repsim.estimators._subsampled import between_features, within_features
 
 __all__ = [
+    "BIASED_CKA",
     "ESTIMATORS",
+    "HIGH_FLOOR",
     "BlockSizes",
+    "ChanceWords",
     "Estimator",
     "Products",
     "above_rounding",
@@ -35,7 +47,9 @@ __all__ = [
     "feature_self_product",
     "features_are_cheaper",
     "gram_products",
+    "high_floor",
     "inner",
+    "mean_by_chance",
     "off_diagonal",
     "permutation_variance",
     "resolve_estimator",
@@ -43,5 +57,7 @@ __all__ = [
     "scaled_gram",
     "u_centre",
     "unbiased_product",
+    "warn_of_chance",
+    "warn_of_matrix",
     "within_features",
 ]

@@ -117,6 +117,7 @@ def block_products(
             # If few samples are far from all others, the terms cancel.
             sides = CentredRows(xp, x, wide, sizes.rows), CentredRows(xp, y, wide, sizes.rows)
             products, _ = _from_features(sides, unbiased, self_products, sizes)
+    products = products._replace(traces=(sides[0].trace(), sides[1].trace()))
     return products, (sides[0].scale * sides[1].scale) ** 2
 
 

@@ -58,7 +58,7 @@ class CentredRows:
             total += ones @ block
             with np.errstate(over="ignore"):  # an overflow shows a scale out of range
                 size += float(to_numpy(sum_of_products(xp, block, block)))
-        self._mean = total / self.n
+        self._mean, self._size = total / self.n, size
         self.scale = 1.0
         if not 1 / USUAL <= size / (self.n * self.p) <= USUAL:
             self.scale = self._power_of_two()
@@ -70,6 +70,13 @@ class CentredRows:
         if self._only is not None:
             return self._only[:, columns]
         return self._centre(self._shifted(part, columns), columns)
+
+    def trace(self) -> Array:
+        """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums of the first reading."""
+        mean = self.xp.astype(self._mean, accumulator_dtype(self.xp, self._x), copy=False)
+        about_first = self._size / self.n - self.xp.sum(mean * mean)
+        out: Array = about_first * (self.n / self.scale**2)
+        return out
 
     def squares(self) -> Array:
         """Return ‖x_i − x̄‖²/scale² of every row, (n,), in float64 if the device has it."""

@@ -44,7 +44,9 @@ def gram_products(
     """Return the scaled inner products of two Grams (n, n), and the scale s_x s_y of ``xy``."""
     a, scale_x = scaled_gram(xp, k, estimator)
     b, scale_y = scaled_gram(xp, l, estimator)
-    return Products(inner(xp, a, b), inner(xp, a, a), inner(xp, b, b)), scale_x * scale_y
+    traces = xp.linalg.trace(a), xp.linalg.trace(b)
+    products = Products(inner(xp, a, b), inner(xp, a, a), inner(xp, b, b), traces)
+    return products, scale_x * scale_y
 
 
 def scaled_gram(xp: Namespace, k: Array, estimator: Estimator) -> tuple[Array, Array]:

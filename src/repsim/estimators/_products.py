@@ -20,6 +20,8 @@ class Products(NamedTuple):
     xy: Array
     xx: Array
     yy: Array
+    traces: tuple[Array, Array] | None = None
+    """tr A/s_x and tr B/s_y, where they cost nothing."""
 
 
 def inner(xp: Namespace, a: Array, b: Array) -> Array:

@@ -132,7 +132,9 @@ def jackknife(
         _without_each(u, v) if whole is None else _without_groups(u, v, whole)
         for u, v in ((first, second), (first, first), (second, second))
     ]
-    without = np.asarray(to_numpy(alignment(xp, _defined(xp, Products(*left), items))))
+    without = np.asarray(
+        to_numpy(alignment(xp, _defined(xp, Products(left[0], left[1], left[2]), items)))
+    )
     sizes = np.ones(n) if whole is None else np.asarray(whole.sizes)
     error = _standard_error(value, without, sizes)
     with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite: see `interval`

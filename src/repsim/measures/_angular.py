@@ -10,8 +10,9 @@ from array_api_compat import array_namespace
 
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype
+from repsim.estimators import BIASED_CKA
 from repsim.kernels import Kernel
-from repsim.measures._cka import alignment_once, kernel_alignment
+from repsim.measures._cka import alignment_once, floor_by_chance, kernel_alignment
 from repsim.measures._hsic import kernel_item, samples_needed
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._geometry import angle
@@ -66,6 +67,8 @@ def angular_cka(
     -----
     DegenerateWarning
         If a representation is constant: NaN is returned.
+    ChanceWarning
+        If the biased CKA of independent data would be above 0.1, with this number.
 
     Notes
     -----
@@ -117,5 +120,7 @@ register(
         compare_once=_compare_once,
         needs=partial(samples_needed, operation="angular_cka"),
         units="rad",
+        floor=floor_by_chance,
+        floor_words=BIASED_CKA,
     )
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from repsim._typing import Array
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._canonical import (
+    CANONICAL_WORDS,
     correlate,
     correlate_weighted,
+    floor_by_chance,
     leading_directions,
     spanned_directions,
     weighted_directions,
@@ -63,6 +65,9 @@ def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
         If a representation is constant, or if it spans all n − 1 dimensions of the centred samples,
         which happens with as many features as samples. Every correlation would then be 1, and NaN
         is returned.
+    ChanceWarning
+        If the mean squared correlation of independent data would be above 0.5; or above 0.1, and
+        that of x and y is less than three standard deviations above it.
 
     Notes
     -----
@@ -143,6 +148,8 @@ def svcca(
     DegenerateWarning
         If a representation is constant, or if all n − 1 possible directions are kept: NaN is
         returned.
+    ChanceWarning
+        As :func:`cca`, for the directions that are kept.
 
     Notes
     -----
@@ -208,6 +215,8 @@ def pwcca(x: Array, y: Array) -> Array:
     -----
     DegenerateWarning
         As :func:`cca`: NaN is returned.
+    ChanceWarning
+        As :func:`cca`.
 
     Notes
     -----
@@ -248,6 +257,8 @@ register(
         reference="Kornblith et al. 2019, Table 1",
         prepare=spanned_directions,
         compare=correlate,
+        floor=floor_by_chance,
+        floor_words=CANONICAL_WORDS,
     )
 )
 register(
@@ -265,6 +276,8 @@ register(
         reference="Raghu et al. 2017",
         prepare=leading_directions,
         compare=correlate,
+        floor=floor_by_chance,
+        floor_words=CANONICAL_WORDS,
     )
 )
 register(
@@ -283,5 +296,7 @@ register(
         reference="Morcos et al. 2018",
         prepare=weighted_directions,
         compare=correlate_weighted,
+        floor=floor_by_chance,
+        floor_words=CANONICAL_WORDS,
     )
 )

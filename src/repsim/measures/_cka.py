@@ -16,7 +16,16 @@ from repsim.arrays import (
     unlabelled,
     without_autocast,
 )
-from repsim.estimators import Products, alignment, gram_products, resolve_estimator
+from repsim.estimators import (
+    BIASED_CKA,
+    Products,
+    alignment,
+    gram_products,
+    high_floor,
+    mean_by_chance,
+    resolve_estimator,
+    warn_of_chance,
+)
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures._hsic import kernel_item, samples_needed
 from repsim.measures._partial import PartialItem
@@ -25,7 +34,7 @@ from repsim.measures.parts._dissimilarity import require_choice
 from repsim.measures.parts._kernel_item import KernelItem
 from repsim.measures.parts._sampled_item import SampledItem
 
-__all__ = ["alignment_once", "cka", "cka_from_gram", "kernel_alignment"]
+__all__ = ["alignment_once", "cka", "cka_from_gram", "floor_by_chance", "kernel_alignment"]
 
 FEATURES = ("all", "sampled")
 
@@ -105,6 +114,8 @@ def cka(
     DegenerateWarning
         If a representation is constant, if ``given`` explains all of one, or if sampled features
         have nothing in common: CKA is undefined and NaN is returned.
+    ChanceWarning
+        If the biased CKA of independent data would be above 0.1, with this number.
 
     Notes
     -----
@@ -188,6 +199,8 @@ def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  #
     -----
     DegenerateWarning
         If a Gram is constant to the rounding of its entries: NaN is returned.
+    ChanceWarning
+        If the biased CKA of independent data would be above 0.1, with this number.
 
     Notes
     -----
@@ -221,6 +234,11 @@ def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  #
             known(product > 0) is False,
             "is constant over the samples (its HSIC with itself is zero)",
         )
+    if resolved.name == "biased" and products.traces is not None:
+        squares = products.xx, products.yy
+        floor = high_floor(mean_by_chance(xp, a.shape[0], products.traces, squares))
+        if floor is not None:
+            warn_of_chance("cka_from_gram", BIASED_CKA, floor)
     return scalar(xp, alignment(xp, products), dtype)
 
 
@@ -255,6 +273,15 @@ def kernel_alignment(x: KernelItem, y: KernelItem, **_: Any) -> Array:
     return alignment(x.xp, products)
 
 
+def floor_by_chance(
+    x: KernelItem, y: KernelItem, *, given: Array | None = None, **_: Any
+) -> Array | None:
+    """Return the mean of biased CKA over permutations of y; that of unbiased CKA is zero."""
+    if x.estimator.name != "biased" or given is not None:
+        return None
+    return x.mean_by_chance(y)
+
+
 def alignment_once(x: KernelItem, y: KernelItem, **_: Any) -> Array:
     """Return CKA of two representations that are compared only once."""
     found = x.once(y, self_products=True)
@@ -278,5 +305,7 @@ register(
         compare=kernel_alignment,
         compare_once=alignment_once,
         needs=partial(samples_needed, operation="cka"),
+        floor=floor_by_chance,
+        floor_words=BIASED_CKA,
     )
 )

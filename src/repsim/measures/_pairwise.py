@@ -20,6 +20,7 @@ from repsim.arrays import (
     unlabelled_sides,
     without_autocast,
 )
+from repsim.estimators import HIGH_FLOOR, warn_of_chance
 from repsim.measures._registry import Item, Measure, resolve_measure
 from repsim.results import attribute, map_of_layers
 
@@ -96,6 +97,8 @@ def pairwise(
     -----
     DegenerateWarning
         Once for each array for which the measure is undefined; its row and column are NaN.
+    ChanceWarning
+        Once, of the pair with the highest value by chance, if the measure's function warns of it.
 
     Notes
     -----
@@ -125,6 +128,7 @@ def pairwise(
         for j, b in enumerate(sides[other]):
             # The mirrored entry is known already, and the same up to rounding.
             values[a, b] = values[b, a] if half and j < i else items.compare(a, other, b)
+    items.warn_of_chance()
     shape = len(sides["xs"]), len(sides[other])
     return map_of_layers(
         np.reshape(_to_host(xp, list(values.values())), shape),
@@ -168,15 +172,30 @@ class _Items:
                 check_finite(self._operation, xp, checked, label)
                 self._arrays[side, name] = checked
         self._made: dict[tuple[str, str, object], Item] = {}
+        self._floors: dict[str, Array] = {}
 
     def compare(self, name_x: str, side_y: str, name_y: str) -> Array:
         xp = self._xp
         x, y = self._arrays["xs", name_x], self._arrays[side_y, name_y]
         dtype = xp.result_type(x.dtype, y.dtype)
-        value = self._measure.compare(
-            self._item("xs", name_x, dtype), self._item(side_y, name_y, dtype), **self._settings
-        )
+        pair = self._item("xs", name_x, dtype), self._item(side_y, name_y, dtype)
+        value = self._measure.compare(*pair, **self._settings)
+        if self._measure.floor is not None and pair[0] is not pair[1]:
+            floor = self._measure.floor(*pair, **self._settings)
+            if floor is not None:
+                self._floors[f"xs[{name_x!r}] with {side_y}[{name_y!r}]"] = floor
         return scalar(xp, value, dtype)
+
+    def warn_of_chance(self) -> None:
+        """Warn once of the pair that independent data would make most alike."""
+        words = self._measure.floor_words
+        if words is None or not self._floors:
+            return
+        floors = np.nan_to_num(_to_host(self._xp, list(self._floors.values())))
+        worst = int(np.argmax(floors))
+        if floors[worst] > HIGH_FLOOR:
+            where = f" for {list(self._floors)[worst]}"
+            warn_of_chance(self._operation, words, float(floors[worst]), where)
 
     def _item(self, side: str, name: str, dtype: Any) -> Item:
         key = side, name, str(dtype)

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
 from repsim.arrays import known, paired, scalar, without_autocast
+from repsim.estimators import ChanceWords, high_floor, warn_of_chance
 
 __all__ = [
     "INVARIANCES",
@@ -87,6 +88,11 @@ class Measure:
         The options of ``function`` in this row.
     needs : callable, optional
         ``needs(**options)`` → (fewest samples, what needs them), if options change that number.
+    floor : callable, optional
+        ``floor(item_x, item_y, **options)`` → the mean value of independent data (0-d), or ``None``
+        if it is low or unknown. The function and :func:`repsim.pairwise` warn if it is above 0.1.
+    floor_words : ChanceWords, optional
+        What the warning says; with ``floor``.
     """
 
     name: str
@@ -110,6 +116,8 @@ class Measure:
     units: str = "1"
     preset: Mapping[str, object] = field(default_factory=dict)
     needs: Callable[..., tuple[int, str]] | None = None
+    floor: Callable[..., Array | None] | None = None
+    floor_words: ChanceWords | None = None
 
     def __post_init__(self) -> None:
         for claimed in (self.invariances, self.invariances_y or frozenset()):
@@ -247,7 +255,12 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
     item_x = measure.prepare(name, a, name="x", **options)
     item_y = measure.prepare(name, b, name="y", **options)
     compare = measure.compare_once or measure.compare
-    return scalar(xp, compare(item_x, item_y, **options), a.dtype)
+    value = scalar(xp, compare(item_x, item_y, **options), a.dtype)
+    if measure.floor is not None and measure.floor_words is not None:
+        floor = high_floor(measure.floor(item_x, item_y, **options))
+        if floor is not None:
+            warn_of_chance(name, measure.floor_words, floor)
+    return value
 
 
 def undefined(operation: str, name: str, condition: Array | bool, why: str) -> None:

@@ -13,7 +13,7 @@ from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateE
 from repsim._typing import Array
 from repsim._version import __version__
 from repsim.arrays import accumulator_dtype, same_home, to_numpy, unlabelled_sides, without_autocast
-from repsim.estimators import Products, above_rounding, alignment, resolve_estimator
+from repsim.estimators import Products, above_rounding, alignment, resolve_estimator, warn_of_matrix
 from repsim.results import map_of_layers
 from repsim.streaming._checks import batch_size, named_samples, require_state
 from repsim.streaming._covariance_sums import Cuts, Moments, column_means, column_slices
@@ -206,6 +206,8 @@ class StreamingLinearCKA:
         -----
         DegenerateWarning
             If a layer is constant: its row is NaN.
+        ChanceWarning
+            If biased CKA of independent data would be above 0.1; once.
         """
         least = self._estimator.min_samples
         if self.n_samples < least:
@@ -213,11 +215,9 @@ class StreamingLinearCKA:
                 f"StreamingLinearCKA.compute: estimator={self.estimator!r} needs at least {least} "
                 f"samples.\n  accumulated: {self.n_samples}\n  Call update with more of them first."
             )
-        unbiased = self.estimator == "unbiased"
-        found = [
-            moments.products(cuts, unbiased=unbiased)
-            for moments, cuts in zip(self._moments, self._cuts(), strict=True)
-        ]
+        unbiased, cuts = self.estimator == "unbiased", self._cuts()
+        both = zip(self._moments, cuts, strict=True)
+        found = [moments.products(cut, unbiased=unbiased) for moments, cut in both]
         lx = len(self.layers_x)
         xy = found[0]
         if self.layers_y is None:
@@ -236,6 +236,10 @@ class StreamingLinearCKA:
                 f"{', '.join(constant)}.",
                 DegenerateWarning,
             )
+        if not unbiased:
+            spread = Moments.all_traces(own, cuts[-len(own) :])
+            x, y = names[:lx], names[lx:] or None
+            warn_of_matrix("StreamingLinearCKA", self.n_samples, spread, selves, x, y)
         return map_of_layers(
             to_numpy(alignment(np, Products(xy, xx[:, None], yy[None, :]))),
             self.layers_x,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -103,6 +103,16 @@ class Moments:
         return Moments(
             self.n, *(to_numpy(getattr(self, f.name)) for f in fields(self) if f.name != "n")
         )
+
+    def traces(self, cuts: Cuts) -> np.ndarray[Any, Any]:
+        """Return Σ ‖z − z̄‖² of every layer, (Lz,)."""
+        here = self.on_host()
+        return to_numpy(here.a - _by_layer(here.z * here.z, cuts.z) / here.n)
+
+    @staticmethod
+    def all_traces(moments: Sequence[Moments], cuts: Sequence[Cuts]) -> np.ndarray[Any, Any]:
+        """Return the traces of several, one after the other."""
+        return np.concatenate([one.traces(c) for one, c in zip(moments, cuts, strict=True)])
 
     def products(self, cuts: Cuts, *, unbiased: bool) -> np.ndarray[Any, Any]:
         """Return ⟨A, B⟩ of the centred Grams of all layer pairs, (Lz, Lw)."""

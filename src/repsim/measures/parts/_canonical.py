@@ -9,6 +9,8 @@ from array_api_compat import array_namespace, device
 
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
+from repsim.arrays import known
+from repsim.estimators import HIGH_FLOOR, ChanceWords
 from repsim.measures.parts._subspace import (
     Subspace,
     one_without_derivative,
@@ -19,14 +21,19 @@ from repsim.measures.parts._subspace import (
 )
 
 __all__ = [
+    "CANONICAL_WORDS",
     "correlate",
     "correlate_weighted",
+    "floor_by_chance",
     "leading_directions",
     "spanned_directions",
     "weighted_directions",
 ]
 
 STATISTICS = ("mean_rho", "mean_rho_squared")
+
+HALF, SIGMAS = 0.5, 3.0
+"""A floor is high above HALF, or if the value is not SIGMAS standard deviations above it."""
 
 
 class Weighted(NamedTuple):
@@ -113,6 +120,28 @@ def correlate_weighted(x: Weighted, y: Weighted) -> Array:
     return _quotient(xp, x.span, y.span, xp.sum(weights * rho), xp.sum(weights))
 
 
+def floor_by_chance(x: Subspace | Weighted, y: Subspace | Weighted, **_: Any) -> Array | None:
+    """Return the mean squared correlation of independent data, if the value is hardly above it.
+
+    With k and l directions in N = n − 1 dimensions, V = Σρ² of independent data has the mean kl/N
+    and the variance 2kl(N − k)(N − l)/(N²(N − 1)(N + 2)) (Pillai's trace). The floor is high if it
+    is more than half of what is possible, or if V is not significantly above its mean.
+    """
+    a, b = (item.span if isinstance(item, Weighted) else item for item in (x, y))
+    xp, dimensions = array_namespace(a.basis), a.basis.shape[0]
+    mean = xp.maximum(a.rank, b.rank) / dimensions
+    defined = a.defined & b.defined
+    if not known(defined & (mean > HIGH_FLOOR)):
+        return None
+    product = a.rank * b.rank
+    free = (dimensions - a.rank) * (dimensions - b.rank)
+    below = dimensions**2 * (dimensions - 1) * (dimensions + 2)
+    most = product / dimensions + SIGMAS * xp.sqrt(2 * product * free / below)
+    cross = xp.matrix_transpose(a.basis) @ b.basis
+    low: Array = (mean > HALF) | (xp.sum(cross * cross) < most)
+    return mean if known(low) else None
+
+
 def _distinct(xp: Namespace, like: Array) -> Array:
     """Return a matrix of this shape whose singular values are distinct."""
     rows = xp.arange(like.shape[0], dtype=like.dtype, device=device(like))
@@ -162,3 +191,10 @@ def _mean_cosine(d: int) -> float:
 def _quotient(xp: Namespace, x: Subspace, y: Subspace, above: Array, below: Array) -> Array:
     defined = x.defined & y.defined
     return where_defined(xp, above / xp.where(defined, below, xp.ones_like(below)), defined)
+
+
+CANONICAL_WORDS = ChanceWords(
+    "the mean squared canonical correlation",
+    "Bring more samples, keep fewer directions (svcca with directions= or a smaller variance=), or "
+    "test the value with repsim.permutation_test.",
+)

@@ -19,6 +19,7 @@ from repsim.estimators import (
     feature_self_product,
     features_are_cheaper,
     inner,
+    mean_by_chance,
     scaled_features,
     scaled_gram,
 )
@@ -57,6 +58,7 @@ class KernelItem:
         self._operation, self._name = operation, name
         self._forms: dict[bool, tuple[Array, Array]] = {}
         self._self_products: dict[bool, Array] = {}
+        self._in_blocks: tuple[Array, Array] | None = None  # trace and self-product of `once`
 
     def from_features(self, other: KernelItem, *, self_products: bool) -> bool:
         """Whether the pair is cheaper from features than from Grams."""
@@ -109,7 +111,27 @@ class KernelItem:
         if self_products:
             self._warn_of_constant(products.xx)
             other._warn_of_constant(products.yy)
+            if products.traces is not None:
+                self._in_blocks = products.traces[0], products.xx
+                other._in_blocks = products.traces[1], products.yy
         return products, scale
+
+    def mean_by_chance(self, other: KernelItem) -> Array:
+        """Return the mean biased CKA over all permutations of the samples of the other side.
+
+        Cost O(n), or O(n p) from features, after the products of the pair.
+        """
+        sides = [self._in_blocks, other._in_blocks]
+        if None in sides:
+            features = self.from_features(other, self_products=True)
+            sides = [(item.trace(features), item.self_product(features)) for item in (self, other)]
+        traces, squares = zip(*sides, strict=True)
+        return mean_by_chance(self.xp, self.n, traces, squares)
+
+    def trace(self, features: bool) -> Array:
+        """Return tr A of the centred Gram, divided by its scale."""
+        a, _ = self.form(features)
+        return inner(self.xp, a, a) if features else self.xp.linalg.trace(a)
 
     def _warn_of_constant(self, product: Array) -> None:
         if known(product > 0) is False:

@@ -109,6 +109,10 @@ class FeatureTiles:
             )
         return out
 
+    def traces(self) -> Floats:
+        """Return tr(Kc) of every layer, (L,), in the units of ``products``."""
+        return np.array([one.squares.sum() for one in self.stats])
+
     def products(self) -> Floats:
         """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for pairs that were not requested."""
         if not self.unbiased:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from repsim._errors import NonFiniteError
-from repsim.kernels import Linear
+from repsim.kernels import RBF, Cosine, Laplacian, Linear
 from repsim.streaming.exact._kernels import LayerKernel, Rows
 from repsim.streaming.exact._sources import Floats, pick, row_slices
 
@@ -142,6 +142,17 @@ class GramBlocks:
                 f"  A row of zeros has no cosine; large features overflow a power: divide them by "
                 f"their size first."
             )
+
+    def traces(self) -> Floats:
+        """Return tr(Kc) of every layer, (L,), in the units of ``products``; NaN if unknown."""
+        kernels = [layer.kernel for layer in self.layers]
+        linear = [isinstance(kernel, Linear) for kernel in kernels]
+        of_features = np.array([layer.stats.squares.sum() for layer in self.layers])
+        # tr(HKH) = ΣK_ii − ΣK/n; only of these kernels is the diagonal known: it is 1.
+        known = [isinstance(kernel, RBF | Laplacian | Cosine) for kernel in kernels]
+        total = self.row_sums.sum(axis=1) + 2 * self.n * self.means.sum(axis=1)
+        of_grams = np.where(known, self.n / self.scales - total / self.n, np.nan)
+        return np.where(linear, of_features, of_grams)
 
     def products(self) -> Floats:
         """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for pairs that were not requested."""

@@ -11,7 +11,12 @@ import numpy as np
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._version import __version__
 from repsim.arrays import check_same_samples, without_autocast
-from repsim.estimators import Products, alignment, resolve_estimator
+from repsim.estimators import (
+    Products,
+    alignment,
+    resolve_estimator,
+    warn_of_matrix,
+)
 from repsim.kernels import Kernel, Linear, resolve_kernel
 from repsim.results import map_of_layers
 from repsim.storage import Checkpoint
@@ -124,6 +129,9 @@ def cka_matrix(
     -----
     DegenerateWarning
         A layer is constant over the samples: its row is NaN.
+    ChanceWarning
+        If biased CKA of independent data would be above 0.1 for two layers; once. The polynomial
+        kernel is not checked.
 
     Notes
     -----
@@ -189,7 +197,8 @@ def cka_matrix(
         fingerprint |= {"layers_x": list(xs), "layers_y": None if ys is None else list(ys)}
         saved = Checkpoint(checkpoint, operation=OPERATION, fingerprint=fingerprint)
     run_tasks(OPERATION, form, pilot, reading, saved, progress)
-    values = _values(form.products(), layers, stats, len(layers_x), ys is None)
+    traces = form.traces() if estimator == "biased" else None
+    values = _values(form.products(), layers, stats, len(layers_x), ys is None, traces)
     return map_of_layers(values, xs, xs if ys is None else ys, "cka", attrs)
 
 
@@ -278,6 +287,7 @@ def _values(
     stats: Sequence[ColumnStats],
     lx: int,
     alone: bool,
+    traces: np.ndarray[Any, Any] | None,
 ) -> np.ndarray[Any, Any]:
     selves = np.where([one.constant for one in stats], 0.0, np.diagonal(products))
     empty = [source.label for source, own in zip(layers, selves, strict=True) if own <= 0]
@@ -288,5 +298,9 @@ def _values(
             DegenerateWarning,
         )
     start = 0 if alone else lx
+    if traces is not None:
+        labels = [source.label for source in layers]
+        names_y = None if alone else labels[lx:]
+        warn_of_matrix(OPERATION, layers[0].n, traces, selves, labels[:lx], names_y)
     shared = Products(products[:lx, start:], selves[:lx, None], selves[None, start:])
     return np.asarray(alignment(np, shared))
