@@ -65,6 +65,15 @@ def test_the_floor_of_blocks(n, p, q, dtype):
     assert floors(lambda: repsim.cka(x, y)) == [expected]
 
 
+@each("scale", [1e-200, 1e-20, 1e20, 1e150])
+def test_the_floor_does_not_depend_on_the_scale(scale):
+    x, y = noise(50, 500, 30)
+    assert floors(lambda: repsim.cka(scale * x, y)) == [rounded(x, y)]
+    outlier = y.copy()
+    outlier[0] *= 1e3
+    assert floors(lambda: repsim.cka(x, outlier)) == [rounded(x, outlier)]
+
+
 def test_grams_and_sampled_features():
     x, y = noise(50, 500, 30)
     assert floors(lambda: repsim.cka_from_gram(x @ x.T, y @ y.T)) == [rounded(x, y)]

@@ -72,10 +72,12 @@ class CentredRows:
         return self._centre(self._shifted(part, columns), columns)
 
     def trace(self) -> Array:
-        """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums of the first reading."""
+        """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums of the first reading if they are whole."""
+        if self.scale != 1.0:  # their squares may have overflowed
+            out: Array = self.xp.sum(self.squares())
+            return out
         mean = self.xp.astype(self._mean, accumulator_dtype(self.xp, self._x), copy=False)
-        about_first = self._size / self.n - self.xp.sum(mean * mean)
-        out: Array = about_first * (self.n / self.scale**2)
+        out = self._size - self.n * self.xp.sum(mean * mean)
         return out
 
     def squares(self) -> Array:
