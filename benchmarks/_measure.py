@@ -68,9 +68,9 @@ class Setting:
 def alone(name: str, how: str, batches: int, setting: Setting) -> Run:
     """Run `how` of package `name` once in a fresh process.
 
-    Every such process imports the same modules first, those of all packages, so that a difference
-    of two peaks is memory used by a comparison and never the size of a library. VmHWM and not
-    ru_maxrss: the latter is inherited from the parent at fork.
+    Every such process imports the same modules first, those of all packages, so a difference
+    of two peaks is memory used by a comparison and never the size of a library. VmHWM is used
+    because ru_maxrss is inherited from the parent at fork.
     """
     with tempfile.TemporaryDirectory() as folder:
         task = {"name": name, "how": how, "batches": batches, **asdict(setting)}

@@ -176,6 +176,6 @@ def backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=_parameters(eager=True))
 def eager(request: pytest.FixtureRequest) -> Any:
-    """Each framework whose values can be read, so that errors and warnings are possible."""
+    """Each framework whose values can be read, so errors and warnings are possible."""
     with double_precision(BACKENDS[request.param]()) as out:
         yield out

@@ -27,7 +27,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Folder:
     """The images below a folder: those of ``FOLDER/name/…`` are of the class "name".
 
-    An image is resized so that its shorter side fits, and cut to the square in its middle: (3,
+    An image is resized to fit its shorter side, and cut to the square in its middle: (3,
     side, side), 0 to 1; each model's own normalisation comes later. The first images of each
     class, in a shuffled order, are kept for probes to learn from.
     """

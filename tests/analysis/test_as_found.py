@@ -1,4 +1,4 @@
-"""The models and the random state come back as they were, whatever happened."""
+"""Models and random state are unchanged after every call, also after errors."""
 
 import random
 from contextlib import nullcontext

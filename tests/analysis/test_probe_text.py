@@ -121,7 +121,7 @@ def test_the_prefix_is_among_real_tokens():
         assert told.accuracy.sel(token=token).item() == pytest.approx(want[0]), token
 
 
-# -- tokens with labels of their own --------------------------------------------------------------
+# -- one label per token --------------------------------------------------------------------------
 
 
 def of_tokens(side, seed, ignored=True):

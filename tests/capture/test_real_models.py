@@ -135,7 +135,7 @@ def test_bert(bert, unchanged):
     ids = torch.randint(0, 30, (3, 7))
     mask = torch.ones(3, 7, dtype=torch.long)
     mask[0, 4:] = 0
-    # The library places hooks of its own on the first call that asks for hidden states.
+    # The library places hooks on the first call that asks for hidden states.
     bert(input_ids=ids, attention_mask=mask, output_hidden_states=True)
     with unchanged(bert), torch.no_grad(), Recorder(bert) as rec:
         out = bert(input_ids=ids, attention_mask=mask, output_hidden_states=True)

@@ -101,7 +101,7 @@ def vit_block_attention_only(self, x, **_):
 
 def basic_block(self, x):
     if self.downsample is not None:
-        self.downsample(x)  # it still runs: its batch norm goes on counting
+        self.downsample(x)  # it still runs, because its batch norm keeps counting
     out = self.relu(self.bn1(self.conv1(x)))
     return self.relu(self.bn2(self.conv2(out)))
 
@@ -672,7 +672,7 @@ def test_a_forward_that_raises(error, unchanged):
             with pytest.raises(type(error)):
                 model(x)
             model[0].error = None
-            y = model(x)  # and goes on
+            y = model(x)  # and the next call works
             assert torch.overrides._get_current_function_mode() is None
         assert torch.overrides._get_current_function_mode() is None
     inner = model[0].block

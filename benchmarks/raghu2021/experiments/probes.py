@@ -50,7 +50,7 @@ def _measure(lab: Lab, role: str) -> xr.Dataset:
 
 
 EACH = ("vit", "vit-2", "vit-gap", "vit-gap-2", "cnn", "cnn-2", "vit-untrained")
-"""Models of which every single token is probed, too."""
+"""Models for which every single token is probed too."""
 
 
 def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
