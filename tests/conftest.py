@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     not matter for arrays this small. An empty ``XLA_FLAGS`` tests with XLA's defaults.
     The compiled operations are kept, for the other workers and for the next run.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts background jobs in this way, but tests interrupt themselves.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "XLA_FLAGS" not in os.environ:
         os.environ["XLA_FLAGS"] = " ".join(
             ("--xla_cpu_use_fusion_emitters=false", "--xla_backend_optimization_level=0")
