@@ -7,7 +7,14 @@ BIN := $(VENV)/bin
 # modules are kept even where the environment forbids it: each process would compile them again.
 TESTING := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo paper docs test quick check bench asv format clean help
+# Old and new releases warn of each other: of what will be removed, not of wrong values.
+BOUNDS := -W ignore::DeprecationWarning -W ignore::FutureWarning \
+	-W "ignore:Guards may run slower:RuntimeWarning" -m "not slow" $(addprefix tests/,\
+	array measures kernels estimators attention inference streaming storage results plot \
+	cli/test_arrays.py cli/test_operands.py cli/test_run_folder.py cli/test_data.py)
+NEWEST ?= $(shell .ci/newest-python)
+
+.PHONY: demo paper docs test quick lowest newest check bench asv format clean help
 
 help:            ## Show this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  +##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +34,12 @@ test: $(VENV)/.test  ## Run the whole test suite
 
 quick: $(VENV)/.test  ## Run the tests that take a moment each
 	$(TESTING) $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+lowest: $(VENV)-lowest/.bounds  ## Run the tests of the core with the lowest versions that are declared
+	$(TESTING) $(VENV)-lowest/bin/python -m pytest -n auto --dist worksteal $(BOUNDS)
+
+newest: $(VENV)-newest/.bounds  ## Run them with the newest Python that is installed
+	$(TESTING) $(VENV)-newest/bin/python -m pytest -n auto --dist worksteal $(BOUNDS)
 
 check: $(VENV)/.check  ## Lint, formatting, types and the import contract
 	$(BIN)/ruff check .
@@ -52,5 +65,17 @@ $(ENVIRONMENTS:%=$(VENV)/.%) $(VENV)-bench/.bench: pyproject.toml
 	$(@D)/bin/python -m pip install --quiet --editable '.[$(patsubst .%,%,$(@F))]'
 	touch $@
 
+$(VENV)-lowest/.bounds: pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet uv
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --resolution lowest-direct --editable '.[bounds]'
+	touch $@
+
+$(VENV)-newest/.bounds: pyproject.toml
+	test -x $(@D)/bin/python || $(NEWEST) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --editable '.[bounds]'
+	touch $@
+
 clean:           ## Remove environments and everything generated
-	rm -rf $(VENV) $(VENV)-bench demo-output paper-output docs/_build docs/auto_gallery docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-lowest $(VENV)-newest demo-output paper-output docs/_build docs/auto_gallery docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis

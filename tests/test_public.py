@@ -61,4 +61,4 @@ def test_options_are_keyword_only_with_the_documented_defaults(function):
     assert defaults["estimator"] == "biased"
     assert defaults.get("kernel", "linear") == "linear"
     for section in ("Parameters", "Returns", "Raises", "Notes", "References"):
-        assert f"\n    {section}\n" in function.__doc__
+        assert f"\n{section}\n" in inspect.getdoc(function)

@@ -107,7 +107,12 @@ def test_coordinates_that_no_longer_agree_are_dropped():
 
 
 @each(
-    "ids", [np.arange(12), np.arange(12) / 4, np.arange("2020-01-01", "2020-01-13", dtype="M8[D]")]
+    "ids",
+    [
+        np.arange(12),
+        np.arange(12) / 4,
+        np.arange("2020-01-01", "2020-01-13", dtype="M8[D]").astype("M8[ns]"),
+    ],
 )
 def test_labels_of_every_type(ids):
     a, b = repsim.align(labelled(X, id=ids), labelled(Y[ORDER], id=ids[ORDER]), by="id")

@@ -365,7 +365,7 @@ def test_the_entry(name):
     assert [p.name for p in parameters[:2]] == ["x", "y"]
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters[2:])
     for section in ("Parameters", "Returns", "Raises", "Notes", "References"):
-        assert f"\n    {section}\n    {'-' * len(section)}\n" in function.__doc__, section
+        assert f"\n{section}\n{'-' * len(section)}\n" in inspect.getdoc(function), section
 
 
 OWN = """

@@ -13,6 +13,7 @@ from reference.data import related
 from repsim.measures import MEASURES
 
 torch = pytest.importorskip("torch")
+RELEASE = tuple(int(part) for part in torch.__version__.split(".")[:2])
 FUNCTIONS = (repsim.cka, repsim.hsic)
 
 pytestmark = pytest.mark.filterwarnings(  # of torch, about array_api_compat and about itself
@@ -90,6 +91,7 @@ def test_second_derivatives():
     near(torch.func.hessian(lambda a: repsim.cka(a, y))(x), expected)
 
 
+@pytest.mark.skipif(RELEASE < (2, 9), reason="vmap of torch 2.9 takes more operations")
 def test_other_measures_under_transforms():
     x, y = tensors(14, 5, 4)
     for measure in MEASURES.values():
@@ -124,6 +126,7 @@ def test_values_are_checked_where_they_can_be_read():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(RELEASE < (2, 14), reason="older compilers break the graph")
 @each(("kernel", "shape"), CASES)
 def test_compile_without_a_graph_break(kernel, shape):
     compiles(*tensors(*shape), kernel)
@@ -145,6 +148,7 @@ def compiles(x, y, kernel):
     return run
 
 
+@pytest.mark.skipif(RELEASE < (2, 14), reason="older compilers break the graph")
 def test_compiled_values_that_are_undefined_are_nan():
     x, y = tensors(9, 2, 2)
     run = compiles(x, y, "linear")

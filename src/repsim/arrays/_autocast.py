@@ -52,5 +52,4 @@ def active_autocast(torch: Any, kinds: Iterable[str] = KINDS) -> list[str]:
     -------
     list of str
     """
-    available, enabled = torch.amp.is_autocast_available, torch.is_autocast_enabled
-    return [kind for kind in kinds if available(kind) and enabled(kind)]
+    return [kind for kind in kinds if torch.is_autocast_enabled(kind)]

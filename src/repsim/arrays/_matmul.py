@@ -122,6 +122,9 @@ def _on_tensor_cores(xp: Namespace, x: Array, where: str | None, precision: str)
 def _float32_products(xp: Namespace, where: str, wanted: str) -> Iterator[None]:
     """Set the precision of torch's float32 products, and restore the setting afterwards."""
     setting = _float32_setting(xp, where)
+    if setting is None:
+        yield
+        return
     if hasattr(setting, "fp32_precision"):
         now = setting.fp32_precision
         setting.fp32_precision = wanted
@@ -150,5 +153,6 @@ def _is_set(xp: Namespace, where: str, wanted: str) -> bool:
 
 
 def _float32_setting(xp: Namespace, where: str) -> Any:
+    """Return the object that has the setting; None on a CPU before torch 2.9, which has none."""
     backends = xp.backends
-    return backends.cuda.matmul if where == "cuda" else backends.mkldnn.matmul
+    return backends.cuda.matmul if where == "cuda" else getattr(backends.mkldnn, "matmul", None)

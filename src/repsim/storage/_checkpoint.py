@@ -81,7 +81,8 @@ class Checkpoint:
         packed = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
         contents = {HEADER: packed, **arrays}
         try:
-            write_whole(self.path, lambda file: np.savez(file, allow_pickle=False, **contents))
+            # NumPy types what follows as its own options, which are none of these names.
+            write_whole(self.path, lambda file: np.savez(file, **contents))  # type: ignore[arg-type]
         except OSError as error:
             before = (
                 "the state saved before is still there, whole"

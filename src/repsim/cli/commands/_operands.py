@@ -31,7 +31,8 @@ class _Operands(TyperCommand):
         if read is not None:
             values, given = read
             operands = [values[name] for name in ("x", "y") if isinstance(values.get(name), str)]
-            if operands and not values.get("help"):
+            asks_for_help = any(word in ctx.help_option_names for word in args)
+            if operands and not asks_for_help:
                 self._check_operands(operands)
                 if _kind(operands[0], self.takes) != self.takes:
                     self._point_to(other, ctx, operands, values, given)

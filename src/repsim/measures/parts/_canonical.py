@@ -178,7 +178,7 @@ def _weights(xp: Namespace, x: Weighted, variates: Array, rho: Array, tie: float
     lengths = xp.sum(xp.where(positive, lengths, xp.zeros_like(lengths)), axis=1)
     most = max(2, x.span.basis.shape[1])
     means = xp.asarray([_mean_cosine(d) for d in range(most + 1)], dtype=dtype, device=where)
-    index = xp.astype(xp.clip(size, 0, most), xp.int32)
+    index = xp.astype(xp.clip(size, 0.0, float(most)), xp.int32)
     out: Array = lengths * xp.take(means, index, axis=0)
     return out
 
