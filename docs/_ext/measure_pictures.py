@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+import repsim
 from repsim.measures import MEASURES, Measure
 
 __all__ = ["draw"]
@@ -18,6 +21,7 @@ COLOURS = ("#8a2b68", "#d98a1f", "#3a7ca5")
 
 def draw(measures: list[Measure]) -> Figure:
     """Draw the rows of one function: its value by noise, and after changes of features."""
+    warnings.simplefilter("ignore", repsim.ChanceWarning)  # the dashed line shows it
     rng = np.random.default_rng(0)
     # Unequal variances and a mean, as in activations; without them some changes have no effect.
     x = rng.standard_normal((N, P)) * np.geomspace(1, 0.3, P) + rng.standard_normal(P)

@@ -6,11 +6,14 @@ Minibatch CKA estimates the value of the whole data set from batches. Its memory
 their number. The average of the CKAs of batches is a different quantity.
 """
 
+import warnings
+
 import numpy as np
 from matplotlib.figure import Figure
 
 import repsim
 
+warnings.simplefilter("ignore", repsim.ChanceWarning)  # of biased CKA, which this page shows
 rng = np.random.default_rng(0)
 cause = rng.standard_normal((1024, 8))
 x = cause @ rng.standard_normal((8, 100)) + 4 * rng.standard_normal((1024, 100))

@@ -41,6 +41,10 @@ PAGES = [
 ]
 
 
+# As in the build of the pages, where a warning is an error.
+pytestmark = pytest.mark.filterwarnings("error::repsim.ChanceWarning")
+
+
 def test_the_pages_are_found():
     assert OWN_TEST | QUICK | {"tutorial.md", "howto/vit-resnet.md"} <= set(with_python())
 

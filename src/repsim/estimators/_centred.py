@@ -72,12 +72,11 @@ class CentredRows:
         return self._centre(self._shifted(part, columns), columns)
 
     def trace(self) -> Array:
-        """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums of the first reading if they are whole."""
-        if self.scale != 1.0:  # their squares may have overflowed
-            out: Array = self.xp.sum(self.squares())
-            return out
-        mean = self.xp.astype(self._mean, accumulator_dtype(self.xp, self._x), copy=False)
-        out = self._size - self.n * self.xp.sum(mean * mean)
+        """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums of the first reading."""
+        xp = self.xp
+        mean = xp.astype(self._mean, accumulator_dtype(xp, self._x), copy=False)
+        whole = self.scale == 1.0  # otherwise these sums may have overflowed
+        out: Array = self._size - self.n * xp.sum(mean * mean) if whole else xp.sum(self.squares())
         return out
 
     def squares(self) -> Array:
