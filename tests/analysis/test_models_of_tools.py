@@ -28,6 +28,17 @@ def data() -> list[torch.Tensor]:
     return [torch.randn(16, 6, generator=generator) for _ in range(3)]
 
 
+def test_weights_that_accelerate_offloads():
+    accelerate = pytest.importorskip("accelerate")
+    plain = net()
+    model = accelerate.cpu_offload(net(), execution_device=torch.device("cpu"))
+    assert next(model.parameters()).is_meta
+    found = compare(model, plain, data=data(), **quiet)
+    expected = compare(net(), plain, data=data(), **quiet)
+    np.testing.assert_array_equal(found.cka, expected.cka)
+    assert next(model.parameters()).is_meta
+
+
 def test_offloaded_weights(tmp_path):
     """As accelerate leaves them: on the meta device between forwards."""
     model, plain = net(), net()
