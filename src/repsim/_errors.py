@@ -38,6 +38,24 @@ class NonFiniteError(InputError):
     partial: xarray.Dataset | None = None
 
 
+class BandwidthError(InputError):
+    """The median distance of samples is zero although they differ, so no bandwidth follows."""
+
+    def __init__(
+        self, n: int, convention: str, operation: str = "kernel bandwidth", name: str = "samples"
+    ) -> None:
+        self._n, self._convention = n, convention
+        super().__init__(
+            f"{operation}: the median distance of {name} is zero (median={convention!r}).\n"
+            f"  n={n}, more than half of the pairs are duplicates\n"
+            f"  Remove duplicated samples, or fix the bandwidth: RBF(sigma=...)."
+        )
+
+    def named(self, operation: str, name: str) -> BandwidthError:
+        """Return the same error where the operation and the array are known."""
+        return BandwidthError(self._n, self._convention, operation, name)
+
+
 class StateError(RepsimError, ValueError):
     """Accumulator states that do not belong together, or that are not states at all."""
 

@@ -266,3 +266,21 @@ def test_one_sample_far_away_does_not_make_the_others_duplicates(kernel):
     x[0] += 1e5
     expected = kernel.gram(x.astype(np.float64))
     np.testing.assert_allclose(kernel.gram(x), expected, atol=1e-5)
+
+
+def test_a_bandwidth_that_does_not_follow_names_the_array():
+    """More than half of the pairs are duplicates, so the median distance is zero."""
+    x, y = related(40, 5, 5)
+    x[:30] = x[0]
+    streamed = repsim.MinibatchCKA(kernel="rbf")
+    for call, named in (
+        (lambda: repsim.cka(x, y, kernel="rbf"), "cka: the median distance of x is zero"),
+        (lambda: repsim.hsic(y, x, kernel="laplacian"), "hsic: the median distance of y is zero"),
+        (lambda: repsim.pairwise({"a": y, "b": x}, kernel="rbf"), r"of xs\['b'\] is zero"),
+        (lambda: repsim.cka_matrix({"a": y, "b": x}, kernel="rbf"), r"cka_matrix: .*xs\['b'\]"),
+        (lambda: streamed.update({"a": y, "b": x}), "of layer 'b' is zero"),
+    ):
+        with pytest.raises(repsim.InputError, match=named) as caught:
+            call()
+        assert "n=40, more than half of the pairs are duplicates" in str(caught.value)
+        assert "RBF(sigma=...)" in str(caught.value)

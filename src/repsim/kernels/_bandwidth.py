@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repsim._errors import InputError
+from repsim._errors import BandwidthError
 from repsim._typing import Array, Namespace
 from repsim.arrays import known
 
@@ -32,7 +32,7 @@ def median_of(xp: Namespace, distances: Array, convention: str) -> Array:
 
     Raises
     ------
-    InputError
+    BandwidthError
         The median is zero although the samples differ: more than half of the pairs are duplicates,
         so no bandwidth follows from the median.
     """
@@ -45,10 +45,6 @@ def median_of(xp: Namespace, distances: Array, convention: str) -> Array:
     median = (ordered[(size - 1) // 2] + ordered[size // 2]) / 2
     same = ordered[-1] == 0
     if known((median == 0) & ~same):
-        raise InputError(
-            f"kernel bandwidth: the median distance of samples is zero (median={convention!r}).\n"
-            f"  n={distances.shape[0]}, more than half of the pairs are duplicates\n"
-            f"  Remove duplicated samples, or fix the bandwidth: RBF(sigma=...)."
-        )
+        raise BandwidthError(distances.shape[0], convention)
     out: Array = xp.where(same, xp.ones_like(median), median)
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from repsim._errors import StateError
+from repsim._errors import BandwidthError, StateError
 from repsim._typing import Array
 from repsim.arrays import same_home, to_numpy
 from repsim.kernels import Kernel
@@ -28,11 +28,17 @@ class PilotKernels:
         """Return the Gram (n, n) of ``x`` (n, p); the first batch fixes the layer's kernel."""
         kernel = self.fitted.get(layer)
         if kernel is None:
-            kernel = self.fitted[layer] = self.kernel.fit(x)
+            kernel = self.fitted[layer] = self._fit(layer, x)
         sigma = getattr(kernel, "sigma", None)
         if sigma is not None and not isinstance(sigma, int | float) and not same_home(sigma, x):
             kernel = self.fitted[layer] = replace(kernel, sigma=float(to_numpy(sigma)))  # type: ignore[type-var]
         return kernel.gram(x)
+
+    def _fit(self, layer: str, x: Array) -> Kernel:
+        try:
+            return self.kernel.fit(x)
+        except BandwidthError as error:
+            raise error.named("kernel bandwidth", f"layer {layer!r}") from None
 
     def bandwidths(self) -> dict[str, float]:
         """Return the bandwidths fixed so far, by layer; empty for kernels without one."""

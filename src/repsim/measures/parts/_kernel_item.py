@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
-from repsim._errors import NonFiniteError
+from repsim._errors import BandwidthError, NonFiniteError
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, known, unit_scale
 from repsim.estimators import (
@@ -149,6 +149,12 @@ class KernelItem:
         a, scale = scaled_features(self.xp, self._x, self.estimator)
         return a, self.xp.astype(scale, accumulator_dtype(self.xp, a)) ** 2
 
+    def _of_kernel(self, x: Array) -> Array:
+        try:
+            return self._kernel.gram(x)
+        except BandwidthError as error:
+            raise error.named(self._operation, self._name) from None
+
     def _gram(self) -> tuple[Array, Array]:
         xp, kernel, x = self.xp, self._kernel, self._x
         linear = isinstance(kernel, Linear)
@@ -160,7 +166,7 @@ class KernelItem:
         # Non-finite values are an error, or NaN with a reason. torch does not warn of them, and its
         # compiler does not know NumPy's setting.
         with nullcontext() if is_torch_array(x) else np.errstate(all="ignore"):
-            gram = kernel.gram(x)
+            gram = self._of_kernel(x)
         if known(xp.any(xp.isinf(gram))):
             raise NonFiniteError(
                 f"{self._operation}: the Gram matrix of {self._name} overflows {gram.dtype}.\n"

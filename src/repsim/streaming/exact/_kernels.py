@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from repsim._errors import InputError
+from repsim._errors import BandwidthError, InputError
 from repsim.arrays import to_numpy
 from repsim.kernels import RBF, Cosine, Kernel, Laplacian, Linear, Polynomial
 from repsim.streaming.exact._columns import ColumnStats, scaled_about
@@ -77,7 +77,11 @@ class LayerKernel:
 
     def fit(self, rows: Floats) -> None:
         """Compute the bandwidth from these rows (m, p), as ``repsim.cka`` does from all rows."""
-        self.sigma = float(to_numpy(self.kernel.fit(rows).sigma))  # type: ignore[attr-defined]
+        try:
+            fitted: Any = self.kernel.fit(rows)
+        except BandwidthError as error:
+            raise error.named("cka_matrix", self.source.label) from None
+        self.sigma = float(to_numpy(fitted.sigma))
 
     def rows(self, part: slice) -> Rows:
         """Read rows and prepare them once for all blocks that they are multiplied with."""
