@@ -9,6 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from repsim._errors import InputError
+from repsim._options import got
+
+MOST = 2**26
+"""Tokens along one side, at most: more than any image or text has."""
 
 __all__ = [
     "Grid",
@@ -39,11 +43,11 @@ VideoPatchSize: TypeAlias = PatchSize | tuple[float, float, float]
 def as_grid(operation: str, grid: Any, argument: str = "grid") -> tuple[int, int]:
     """Return (rows, columns), or raise an error that says what a grid is."""
     pair = _pair(grid)
-    if len(pair) != 2 or not all(_is_whole(side) and side >= 1 for side in pair):
+    if len(pair) != 2 or not all(_is_whole(side) and 1 <= side <= MOST for side in pair):
         raise InputError(
             f"{operation}: {argument} must be the number of patches along height and width, each "
             f"at least 1.\n"
-            f"  {argument}: {grid!r}\n"
+            f"  {argument}: {got(grid)}\n"
             f"  For 224×224 images in patches of 16×16 it is (14, 14)."
         )
     return int(pair[0]), int(pair[1])
@@ -69,11 +73,11 @@ def as_video_patch_size(operation: str, patch_size: Any) -> tuple[float, ...]:
 def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:
     """Return (height, width) in pixels, or raise an error that says what a patch size is."""
     pair = _pair(patch_size)
-    if len(pair) != 2 or not all(_is_number(side) and 0 < side < math.inf for side in pair):
+    if len(pair) != 2 or not all(_is_number(side) and 0 < _float(side) < math.inf for side in pair):
         raise InputError(
             f"{operation}: patch_size must be positive, in pixels: one number, or height and "
             f"width.\n"
-            f"  patch_size: {patch_size!r}\n"
+            f"  patch_size: {got(patch_size)}\n"
             f"  For a model of patches of 16×16 pixels it is 16."
         )
     return float(pair[0]), float(pair[1])
@@ -81,11 +85,11 @@ def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:
 
 def as_prefix(operation: str, prefix: Any) -> int:
     """Return the number of tokens before the patches, or raise an error that says what it is."""
-    if not _is_whole(prefix) or prefix < 0:
+    if not _is_whole(prefix) or not 0 <= prefix <= MOST:
         raise InputError(
             f"{operation}: prefix must be a whole number of at least 0, the tokens before the "
             f"patches.\n"
-            f"  prefix: {prefix!r}\n"
+            f"  prefix: {got(prefix)}\n"
             f"  With one CLS token it is 1, with CLS and four registers 5."
         )
     return int(prefix)
@@ -93,11 +97,11 @@ def as_prefix(operation: str, prefix: Any) -> int:
 
 def as_cell(operation: str, argument: str, value: Any) -> tuple[int, int]:
     """Return (row, column), counted from 0, or raise an error that says what a position is."""
-    pair = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
+    pair = _pair(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
     if len(pair) != 2 or not all(_is_whole(side) and side >= 0 for side in pair):
         raise InputError(
             f"{operation}: {argument} must be two integers of at least 0, (row, column).\n"
-            f"  got {value!r}"
+            f"  got {got(value)}"
         )
     return int(pair[0]), int(pair[1])
 
@@ -109,6 +113,13 @@ def _pair(value: Any) -> tuple[Any, ...]:
 
 def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond every float
+        return math.inf
 
 
 def _is_whole(value: Any) -> bool:

@@ -308,11 +308,11 @@ def test_every_sequence_has_its_own_mask():
 def test_errors():
     net, data = nn.Sequential(Turn(60), Turn(30)), [plane(4, 3)]
     for options, message in (
-        ({"span": 0}, "span must be a number of blocks of at least 1"),
-        ({"span": []}, "span must be a number of blocks"),
-        ({"span": True}, "span must be a number of blocks"),
+        ({"span": 0}, "span must be a positive integer"),
+        ({"span": []}, "span must have at least one number"),
+        ({"span": True}, "span must be a positive integer"),
         ({"span": 3}, "span=3, and no stack has more than 2 blocks"),
-        ({"tokens": "first"}, "tokens must be 'all' or 'last'"),
+        ({"tokens": "first"}, "unknown tokens"),
     ):
         with pytest.raises(InputError, match=message):
             block_influence(net, data, **options, **QUIET)

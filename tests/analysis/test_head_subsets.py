@@ -177,8 +177,8 @@ def test_short_batches_are_skipped_and_reported():
     ("options", "error", "message"),
     [
         ({"subsets": "shrinking"}, InputError, "'growing', 'sliding'"),
-        ({"subsets": []}, InputError, "one or more"),
-        ({"width": 0}, InputError, "at least one head"),
+        ({"subsets": []}, InputError, "unknown subsets"),
+        ({"width": 0}, InputError, "width must be a positive integer"),
         ({"width": 5}, InputError, "width: 5    heads: 4"),
         ({"layer": ["blocks.0.attn"]}, InputError, "name of one module"),
         ({"layer": "blocks.9.attn"}, LayerNotFoundError, "blocks.9.attn"),

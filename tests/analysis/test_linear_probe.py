@@ -605,8 +605,8 @@ class TestErrors:
         ("options", "message"),
         [
             ({"ridges": []}, "ridges must be"),
-            ({"ridges": [0.0, 1.0]}, "ridges must be"),
-            ({"ridges": [float("nan")]}, "ridges must be"),
+            ({"ridges": [0.0, 1.0]}, r"ridges\[0\] must be"),
+            ({"ridges": [float("nan")]}, r"ridges\[0\] must be"),
             ({"holdout": 0.0}, "holdout must be"),
             ({"holdout": 1.0}, "holdout must be"),
             ({"holdout": -0.1}, "holdout must be"),

@@ -371,7 +371,7 @@ def test_too_little_memory_says_how_much():
     net, data = embedding(), noise(1, 64)
     with pytest.raises(repsim.InputError, match=r"memory must hold two Gram.*\n  n=64: 0\.344 MiB"):
         localize(net, data, "0", memory=100_000)
-    with pytest.raises(repsim.InputError, match="memory must be a number of bytes"):
+    with pytest.raises(repsim.InputError, match="memory must be a positive integer"):
         localize(net, data, "0", memory="1GB")
     fine = nn.Sequential(nn.Identity())
     with pytest.raises(repsim.InputError, match="the result must fit into memory"):

@@ -307,13 +307,13 @@ def test_a_resumed_run_draws_the_same_tokens(tmp_path):
 def test_options_that_do_not_fit():
     model, data = encoder(0), texts("right", 8)
     for options, message in (
-        ({"samples": "rows"}, "samples must be 'inputs' or 'tokens'"),
-        ({"samples": "tokens", "max_samples": 0}, "max_samples must be at least 1"),
-        ({"samples": "tokens", "skip_first": 1.0}, "skip_first must be an integer"),
+        ({"samples": "rows"}, "unknown samples"),
+        ({"samples": "tokens", "max_samples": 0}, "max_samples must be a positive integer"),
+        ({"samples": "tokens", "skip_first": 1.0}, "skip_first must be an integer of at least 0"),
         ({"max_samples": 5}, "max_samples, skip_first and pairs choose among tokens"),
         ({"samples": "tokens", "transform": "mean"}, "transform='mean' leaves one vector"),
         ({"samples": "tokens", "transform_y": repsim.capture.token(1)}, r"transform='token\(1\)'"),
-        ({"samples": "tokens", "pairs": "both"}, "pairs must be 'between' or 'all'"),
+        ({"samples": "tokens", "pairs": "both"}, "unknown pairs"),
         ({"samples": "tokens", "z_scores": True}, "z_scores need samples that can be exchanged"),
     ):
         with pytest.raises(InputError, match=message):

@@ -141,7 +141,9 @@ class TestShape:
             rollout(iter([]))
 
     def test_unknown_heads(self, weights):
-        with pytest.raises(InputError, match=r"(?s)'mean', 'max', 'min'.*heads: 'median'"):
+        with pytest.raises(
+            InputError, match=r"(?s)unknown heads.*'mean', 'max', 'min'.*got 'median'"
+        ):
             rollout([weights], heads="median")
 
 

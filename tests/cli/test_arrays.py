@@ -122,7 +122,7 @@ def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays):
         (2, "Did you mean procrustes", ["x.npy", "y.npy", "--measure", "procrusts"]),
         (2, "Did you mean rbf", ["x.npy", "y.npy", "--kernel", "rbff"]),
         (2, "Did you mean fraction", ["x.npy", "y.npy", "--kernel", "rbf(frction=2)"]),
-        (2, "fraction must be positive", ["x.npy", "y.npy", "--kernel", "rbf(fraction=-1)"]),
+        (2, "fraction must be a positive", ["x.npy", "y.npy", "--kernel", "rbf(fraction=-1)"]),
         (2, "cannot be read", ["x.npy", "y.npy", "--kernel", "__import__('os')"]),
         (2, "unknown options", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k=3"]),
         (2, "NAME=VALUE", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k"]),

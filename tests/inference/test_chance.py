@@ -132,5 +132,5 @@ def test_score_refuses():
     with pytest.raises(InputError, match=r"no quantile for alpha=0.05.\n  Ask for at least 19"):
         calibrated_score(x, y, permutations=18)
     for alpha in (0, 1.0, -0.1, "low"):
-        with pytest.raises(InputError, match="alpha must be a level"):
+        with pytest.raises(InputError, match="alpha must be a finite number above 0 and below 1"):
             calibrated_score(x, y, alpha=alpha)

@@ -163,7 +163,7 @@ def test_refuses():
     with pytest.raises(InputError, match="without any group at least 4 samples must be left"):
         jackknife(x, y, groups=[0, 0, 1, 2, 3])
     for level in (95, 0.0, 1.0, "high"):
-        with pytest.raises(InputError, match="level must be a probability"):
+        with pytest.raises(InputError, match="level must be a finite number above 0 and below 1"):
             jackknife(x, y, level=level)
     with pytest.raises(repsim.NonFiniteError, match="jackknife: x must be finite"):
         jackknife(x * np.nan, y)

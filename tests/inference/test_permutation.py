@@ -345,10 +345,10 @@ def test_refuses():
         with pytest.raises(InputError, match="permutations must be a positive integer"):
             permutation_test(x, y, permutations=count)
     for seed in (None, -1, 1.5, "random", np.random.RandomState(0)):
-        with pytest.raises(InputError, match="seed must be a non-negative integer"):
+        with pytest.raises(InputError, match="seed must be an integer from 0"):
             permutation_test(x, y, seed=seed)
     for level in (0.0, 1.0, 5, "low"):
-        with pytest.raises(InputError, match="stop_at must be a level"):
+        with pytest.raises(InputError, match="stop_at must be a finite number"):
             permutation_test(x, y, stop_at=level)
     with pytest.raises(InputError, match=r"cannot give a p-value of 0.01.*\n.*\n.*at least 99"):
         permutation_test(x, y, permutations=98, stop_at=0.01)

@@ -225,11 +225,11 @@ def test_a_degree_from_a_sweep(degree):
         (lambda: RBF(sigma=-1), ["RBF", "sigma", "-1"]),
         (lambda: Laplacian(sigma=0), ["Laplacian", "sigma", "0"]),
         (lambda: Laplacian(sigma=float("nan")), ["Laplacian", "sigma", "nan"]),
-        (lambda: Polynomial(degree=0), ["Polynomial", "degree", "at least 1", "0"]),
+        (lambda: Polynomial(degree=0), ["Polynomial", "degree", "positive integer", "0"]),
         (lambda: Polynomial(degree=1.5), ["Polynomial", "degree", "integer", "1.5"]),
         (lambda: Polynomial(gamma=0.0), ["Polynomial", "gamma", "positive", "0.0"]),
         (lambda: Polynomial(gamma=-2), ["Polynomial", "gamma", "-2"]),
-        (lambda: Polynomial(coef0=-0.1), ["Polynomial", "coef0", "negative", "-0.1"]),
+        (lambda: Polynomial(coef0=-0.1), ["Polynomial", "coef0", "at least 0", "-0.1"]),
         (lambda: Polynomial(coef0=float("nan")), ["Polynomial", "coef0", "nan"]),
     ],
 )

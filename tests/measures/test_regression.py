@@ -218,7 +218,7 @@ def test_undefined_under_jit():
 
 @each("ridge", [-1.0, float("nan"), float("inf"), "1", None, [], [0.1, -1], True])
 def test_bad_penalties(ridge):
-    with refuses(repsim.InputError, "linear_regression_r2: ridge must be", repr(ridge)):
+    with refuses(repsim.InputError, "linear_regression_r2: ridge", "must be", "got"):
         repsim.linear_regression_r2(*related(9, 3, 2), ridge=ridge, folds=3)
 
 

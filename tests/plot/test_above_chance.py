@@ -136,7 +136,10 @@ def test_refuses(result):
     ):
         heatmap(result.drop_vars("z"), above_chance=3.0)
     for bad in (True, "3", result.z.values > 3):
-        with pytest.raises(InputError, match="must be a z-score or a DataArray of booleans"):
+        with pytest.raises(
+            InputError,
+            match="above_chance must be a finite number(.|\n)*Or a DataArray of booleans",
+        ):
             heatmap(result, above_chance=bad)
     with pytest.raises(InputError, match="must be booleans, or one z-score"):
         heatmap(result, above_chance=result.z)

@@ -142,9 +142,11 @@ class TestErrors:
             attention_distance(attention(), layers=layers)
 
     def test_unknown_options(self):
-        with pytest.raises(InputError, match=r"kind must be one of 'heads', 'layers'"):
+        with pytest.raises(InputError, match=r"unknown kind(.|\n)*one of 'heads', 'layers'"):
             attention_distance(attention(), kind="curves")
-        with pytest.raises(InputError, match=r"variable must be one of 'distance', 'renormal"):
+        with pytest.raises(
+            InputError, match=r"unknown variable(.|\n)*one of 'distance', 'renormal"
+        ):
             attention_distance(attention(), variable="entropy")
 
     def test_without_the_uniform_distance(self):

@@ -49,7 +49,7 @@ def test_cells_that_are_undefined_are_hatched():
 
 
 def test_errors():
-    with pytest.raises(InputError, match="block_influence: kind"):
+    with pytest.raises(InputError, match="block_influence: unknown kind"):
         block_influence(influences(), kind="bars")
     with pytest.raises(InputError, match="no variable 'angular'"):
         block_influence(influences().drop_vars("angular"), kind="map")

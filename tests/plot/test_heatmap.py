@@ -344,7 +344,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("ends", [(1.0, 0.0), (0.5, 0.5), (np.nan, 1.0)])
     def test_scale_the_wrong_way_round(self, make_result, ends):
-        with pytest.raises(InputError, match="vmin must be less than vmax"):
+        with pytest.raises(InputError, match=r"vmin must be (less than vmax|a finite number)"):
             heatmap(make_result(3, 3), vmin=ends[0], vmax=ends[1])
 
     def test_an_error_leaves_the_axes_empty(self, make_result):

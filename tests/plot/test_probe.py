@@ -103,5 +103,7 @@ def test_names_are_readable(assert_readable, layers):
 
 
 def test_unknown_variable():
-    with pytest.raises(InputError, match=r"^probe: variable must be one of 'accuracy', 'holdout"):
+    with pytest.raises(
+        InputError, match=r"^probe: unknown variable(.|\n)*one of 'accuracy', 'holdout"
+    ):
         probe(probes(), variable="ridge")

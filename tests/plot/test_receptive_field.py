@@ -154,7 +154,7 @@ class TestErrors:
             receptive_field(result)
 
     def test_options(self):
-        with pytest.raises(InputError, match=r"scale must be one of 'log', 'linear'"):
+        with pytest.raises(InputError, match=r"unknown scale(.|\n)*one of 'log', 'linear'"):
             receptive_field(fields(), scale="sqrt")
         with pytest.raises(InputError, match=r"columns must be at least 1"):
             receptive_field(fields(), columns=0)

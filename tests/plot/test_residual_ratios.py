@@ -166,5 +166,7 @@ class TestMap:
 
 
 def test_unknown_kind():
-    with pytest.raises(InputError, match=r"^residual_ratios: kind must be one of 'lines', 'map'"):
+    with pytest.raises(
+        InputError, match=r"^residual_ratios: unknown kind(.|\n)*one of 'lines', 'map'"
+    ):
         residual_ratios(ratios(), kind="heatmap")

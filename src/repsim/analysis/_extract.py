@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from repsim._errors import CheckpointError, InputError
+from repsim._errors import CheckpointError
+from repsim._options import as_count, as_path, require_choice
 from repsim.analysis._extract_rows import DTYPES, LayerRows, Seen, ToHost, rows_of, same_layers
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
@@ -27,7 +29,6 @@ from repsim.capture import (
     Recorder,
     Select,
     Transform,
-    kind_of,
     select_layers,
 )
 from repsim.storage import ActivationStore, open_activations
@@ -167,7 +168,18 @@ def extract(
     ----------
     The store is Zarr, version 3: https://zarr-specs.readthedocs.io; each chunk has a checksum.
     """
-    _check(model, dtype, memory)
+    check_arguments(
+        "extract",
+        name=name,
+        progress=progress,
+        models={"model": model},
+        prepare=prepare,
+        forward=forward,
+    )
+    as_path("extract", "out", out)
+    memory = as_count("extract", "memory", memory)
+    if dtype is not None:
+        require_choice("extract", "dtype", dtype, DTYPES)
     check_sample_ids("extract", sample_ids)
     masks = Masks("extract", mask)
     tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
@@ -220,18 +232,6 @@ def extract(
     finally:
         store.close()
     return open_activations(out)
-
-
-def _check(model: object, dtype: str | None, memory: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"extract: model must be a torch.nn.Module.\n  got {kind_of(model)}")
-    if dtype is not None and dtype not in DTYPES:
-        raise InputError(
-            f"extract: dtype must be one of {', '.join(map(repr, DTYPES))}, or None.\n"
-            f"  got {dtype!r}"
-        )
-    if not isinstance(memory, int) or memory < 1:
-        raise InputError(f"extract: memory must be a positive number of bytes.\n  got {memory!r}")
 
 
 def _fill(

@@ -8,7 +8,7 @@ from typing import Any
 
 from array_api_compat import is_jax_array, is_torch_array
 
-from repsim._errors import InputError
+from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays._namespace import device_type
 
@@ -28,12 +28,7 @@ _PARTIAL_BYTES = 1 << 24
 
 def require_precision(operation: str, precision: str) -> None:
     """Raise if the precision is not one of :data:`PRECISIONS`."""
-    if not (isinstance(precision, str) and precision in PRECISIONS):
-        raise InputError(
-            f"{operation}: unknown precision.\n"
-            f"  expected one of {', '.join(map(repr, PRECISIONS))}\n"
-            f"  got {precision!r}"
-        )
+    require_choice(operation, "precision", precision, PRECISIONS)
 
 
 def row_products(xp: Namespace, x: Array, precision: str = "highest", dtype: Any = None) -> Array:

@@ -6,6 +6,7 @@ from array_api_compat import device
 
 from repsim._errors import DegenerateWarning, warn
 from repsim._grid_options import Grid, PatchSize, as_grid, as_patch_size
+from repsim._options import require_bool
 from repsim._typing import Array, Namespace
 from repsim.arrays import known, without_autocast
 from repsim.attention._grid import grid_distances
@@ -99,6 +100,7 @@ def mean_distance(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 3. Dosovitskiy et al. 2021, arXiv:2010.11929,
     App. D.7.
     """
+    require_bool("mean_distance", "renormalize", renormalize)
     shape, step = as_grid("mean_distance", grid), as_patch_size("mean_distance", patch_size)
     xp, a, extra = as_weights("mean_distance", weights, prefix)
     require_tokens("mean_distance", weights, shape, extra)

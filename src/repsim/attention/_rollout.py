@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from array_api_compat import array_namespace, device
 
 from repsim._errors import ArrayTypeError, InputError
+from repsim._options import as_count, got, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import describe, same_home, without_autocast
 from repsim.attention._weights import as_weights
@@ -86,11 +87,12 @@ def rollout(layers: Iterable[Array], *, heads: str = "mean", samples: int | None
     ----------
     Abnar & Zuidema 2020, "Quantifying attention flow in transformers", arXiv:2005.00928, Sec. 3.
     """
-    if heads not in HEADS:
+    require_choice("rollout", "heads", heads, HEADS)
+    if samples is not None:
+        samples = as_count("rollout", "samples", samples)
+    if not isinstance(layers, Iterable) or getattr(layers, "ndim", 1) == 0:
         raise InputError(
-            f"rollout: heads must be one of {', '.join(map(repr, HEADS))}.\n"
-            f"  heads: {heads!r}\n"
-            f'  The paper takes the mean: heads="mean".'
+            f"rollout: layers must be a list of arrays of weights.\n  got {got(layers)}"
         )
     out: Array | None = None
     for index, weights in enumerate(layers):

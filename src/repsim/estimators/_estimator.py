@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from repsim._errors import InputError
+from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.estimators._centring import double_centre, u_centre
 
@@ -34,10 +34,5 @@ ESTIMATORS: dict[str, Estimator] = {
 
 def resolve_estimator(operation: str, estimator: str) -> Estimator:
     """Return the estimator of a name, or raise an error that lists the names."""
-    if isinstance(estimator, str) and estimator in ESTIMATORS:
-        return ESTIMATORS[estimator]
-    raise InputError(
-        f"{operation}: unknown estimator.\n"
-        f"  expected one of {', '.join(map(repr, ESTIMATORS))}\n"
-        f"  got {estimator!r}"
-    )
+    require_choice(operation, "estimator", estimator, ESTIMATORS)
+    return ESTIMATORS[estimator]

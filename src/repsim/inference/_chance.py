@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import DegenerateWarning, InputError, warn
+from repsim._options import as_count, as_number
 from repsim._typing import Array
 from repsim.arrays import paired, scalar, without_autocast
-from repsim.inference._draws import positive
 from repsim.inference._null_moments import expected_by_chance
 from repsim.inference._permutation import run_test
 from repsim.kernels import Kernel
@@ -197,14 +197,13 @@ def calibrated_score(
             f"range {chosen.range}\n"
             f"  Use repsim.permutation_test, which takes any."
         )
-    if not (isinstance(alpha, float) and 0 < alpha < 1):
-        raise InputError(f"{operation}: alpha must be a level in (0, 1).\n  got {alpha!r}")
-    positive(operation, "permutations", permutations)
+    as_number(operation, "alpha", alpha, above=0, below=1)
+    as_count(operation, "permutations", permutations)
     rank = math.ceil(round((1 - alpha) * (permutations + 1), 9))
     if rank > permutations:
         raise InputError(
             f"{operation}: {permutations} permutations have no quantile for alpha={alpha}.\n"
-            f"  Ask for at least {math.ceil(1 / alpha) - 1}."
+            f"  Ask for at least {1 / alpha - 1:.0f}."
         )
     test = run_test(
         operation,

@@ -6,30 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from repsim._errors import InputError
+from repsim._options import as_seed
 from repsim.inference._groups import Groups, Indices
 
-__all__ = ["half", "positive", "random_order", "resolve_seed"]
+__all__ = ["half", "random_order", "resolve_seed"]
 
 
 def resolve_seed(operation: str, seed: int | np.random.Generator) -> np.random.Generator:
     """Return the generator of a seed, or the generator itself, whose state the draws advance."""
     if isinstance(seed, np.random.Generator):
         return seed
-    if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and seed >= 0:
-        return np.random.default_rng(int(seed))
-    raise InputError(
-        f"{operation}: seed must be a non-negative integer or a numpy.random.Generator.\n"
-        f"  got {seed!r}\n"
-        f"  There is no unseeded draw: pass numpy.random.default_rng() for one."
-    )
-
-
-def positive(operation: str, name: str, value: Any) -> int:
-    """Return a count of at least one, or raise."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1:
-        return int(value)
-    raise InputError(f"{operation}: {name} must be a positive integer.\n  got {value!r}")
+    # There is no unseeded draw.
+    return np.random.default_rng(as_seed(operation, seed, also=", or a numpy.random.Generator"))
 
 
 def random_order(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from repsim._errors import InputError
+from repsim._options import as_number
 
 __all__ = ["Interval", "check_level", "interval"]
 
@@ -62,12 +62,7 @@ class Interval:
 
 def check_level(operation: str, level: float) -> float:
     """Return the level of an interval, or raise if it is none."""
-    if isinstance(level, float) and 0 < level < 1:
-        return level
-    raise InputError(
-        f"{operation}: level must be a probability in (0, 1).\n  got {level!r}\n"
-        f"  For 95 %: level=0.95."
-    )
+    return as_number(operation, "level", level, above=0, below=1, hint="For 95 %: level=0.95.")
 
 
 def interval(

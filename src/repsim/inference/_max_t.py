@@ -9,6 +9,7 @@ import numpy as np
 from array_api_compat import device
 
 from repsim._errors import InputError
+from repsim._options import as_count
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
 from repsim.arrays import (
@@ -21,7 +22,7 @@ from repsim.arrays import (
     without_autocast,
 )
 from repsim.estimators import Products, alignment, resolve_estimator
-from repsim.inference._draws import positive, random_order, resolve_seed
+from repsim.inference._draws import random_order, resolve_seed
 from repsim.inference._groups import resolve_groups
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.kernels import Kernel, resolve_kernel
@@ -128,7 +129,7 @@ def max_t(
     """
     operation = "max_t"
     resolved = resolve_kernel(operation, kernel), resolve_estimator(operation, estimator)
-    m = positive(operation, "permutations", permutations)
+    m = as_count(operation, "permutations", permutations)
     sides = {"xs": xs} if ys is None else {"xs": xs, "ys": ys}
     xp, n, arrays = _checked(operation, sides)
     whole = resolve_groups(operation, groups, n)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import InputError
+from repsim._options import as_count, as_number
 from repsim._typing import Array
 from repsim.arrays import paired, to_numpy, without_autocast
-from repsim.inference._draws import positive, random_order, resolve_seed
+from repsim.inference._draws import random_order, resolve_seed
 from repsim.inference._groups import resolve_groups
 from repsim.inference._options import settings_for
 from repsim.inference._rearranged import Rearranged, rounding_of
@@ -209,7 +210,7 @@ def run_test(
 ) -> PermutationTest:
     """Run the test for the function of this name, which its errors begin with."""
     settings = settings_for(operation, measure, options)
-    m = positive(operation, "permutations", permutations)
+    m = as_count(operation, "permutations", permutations)
     _check_level(operation, stop_at, m)
     fewest, why = measure.fewest(**settings)
     xp, a, b = paired(operation, x, y, min_samples=fewest, why=why)
@@ -256,13 +257,12 @@ def run_test(
 def _check_level(operation: str, level: float | None, m: int) -> None:
     if level is None:
         return
-    if not (isinstance(level, float) and 0 < level < 1):
-        raise InputError(f"{operation}: stop_at must be a level in (0, 1).\n  got {level!r}")
+    level = as_number(operation, "stop_at", level, above=0, below=1)
     if 1 / (m + 1) > level:
         raise InputError(
             f"{operation}: {m} permutations cannot give a p-value of {level}.\n"
             f"  the smallest is 1/{m + 1}\n"
-            f"  Ask for at least {math.ceil(1 / level) - 1}."
+            f"  Ask for at least {1 / level - 1:.0f}."
         )
 
 

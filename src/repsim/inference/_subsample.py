@@ -9,9 +9,10 @@ import numpy as np
 from array_api_compat import device
 
 from repsim._errors import InputError
+from repsim._options import as_count
 from repsim._typing import Array
 from repsim.arrays import paired, to_numpy, without_autocast
-from repsim.inference._draws import half, positive, resolve_seed
+from repsim.inference._draws import half, resolve_seed
 from repsim.inference._groups import Groups, resolve_groups
 from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference._options import settings_for
@@ -113,7 +114,7 @@ def subsample(
     check_level(operation, level)
     chosen = resolve_measure(operation, measure)
     settings = settings_for(operation, chosen, options)
-    count = positive(operation, "draws", draws)
+    count = as_count(operation, "draws", draws)
     if count < 2:
         raise InputError(f"{operation}: one draw has no spread.\n  got draws={draws}")
     fewest, why = chosen.fewest(**settings)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from array_api_compat import array_namespace
 
-from repsim._errors import InputError
+from repsim._options import as_count, as_number
 from repsim._typing import Array
 from repsim.arrays import promote, require_precision, row_products, without_autocast
 from repsim.kernels._precision import Precision, repr_of
@@ -90,19 +90,11 @@ class Polynomial:
     coef0: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (hasattr(self.degree, "__index__") and self.degree >= 1):
-            raise InputError(
-                f"Polynomial: degree must be an integer of at least 1.\n  got {self.degree!r}"
-            )
-        if self.gamma is not None and not self.gamma > 0:
-            raise InputError(
-                f"Polynomial: gamma must be positive, or None for 1/p.\n  got {self.gamma!r}"
-            )
-        if not self.coef0 >= 0:
-            raise InputError(
-                f"Polynomial: coef0 must not be negative, the kernel would not be positive "
-                f"semi-definite.\n  got {self.coef0!r}"
-            )
+        as_count("Polynomial", "degree", self.degree)
+        if self.gamma is not None:
+            as_number("Polynomial", "gamma", self.gamma, above=0, hint="None is 1/p.")
+        semidefinite = "Below 0 the kernel would not be positive semi-definite."
+        as_number("Polynomial", "coef0", self.coef0, least=0, hint=semidefinite)
 
     @without_autocast
     def gram(self, x: Array) -> Array:

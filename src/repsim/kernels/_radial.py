@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from array_api_compat import array_namespace
+import numpy as np
+from array_api_compat import array_namespace, is_array_api_obj
 
 from repsim._errors import InputError
+from repsim._options import as_number, got, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import known, require_precision, without_autocast
 from repsim.kernels._bandwidth import MEDIANS, median_of
@@ -55,18 +57,15 @@ class RBF:
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
-        if not self.fraction > 0:
-            raise InputError(f"RBF: fraction must be positive.\n  got {self.fraction!r}")
-        if self.median not in MEDIANS:
-            raise InputError(f"RBF: median must be one of {MEDIANS}.\n  got {self.median!r}")
-        if self.sigma is not None and not _positive(self.sigma):
-            raise InputError(f"RBF: sigma must be positive, or None.\n  got {self.sigma!r}")
+        as_number("RBF", "fraction", self.fraction, above=0)
+        require_choice("RBF", "median", self.median, MEDIANS)
+        _require_bandwidth("RBF", self.sigma)
         require_precision("RBF", self.precision)
 
     def _variance(self, xp: Namespace, squared: Array) -> Array | float:
         if self.sigma is None:
-            return median_of(xp, squared, self.median) * self.fraction**2
-        return self.sigma**2
+            return median_of(xp, squared, self.median) * (self.fraction * self.fraction)
+        return self.sigma * self.sigma  # a power of a large float is an error to Python
 
     @without_autocast
     def gram(self, x: Array) -> Array:
@@ -111,8 +110,7 @@ class Laplacian:
     __repr__ = repr_of
 
     def __post_init__(self) -> None:
-        if self.sigma is not None and not _positive(self.sigma):
-            raise InputError(f"Laplacian: sigma must be positive, or None.\n  got {self.sigma!r}")
+        _require_bandwidth("Laplacian", self.sigma)
         require_precision("Laplacian", self.precision)
 
     def _scale(self, xp: Namespace, distances: Array) -> Array | float:
@@ -135,11 +133,21 @@ class Laplacian:
         return replace(self, sigma=xp.asarray(scale)[...])
 
 
-def _positive(sigma: float | Array) -> bool:
-    if isinstance(sigma, int | float):
-        return sigma > 0
-    # Fitted to data, so it may be traced or NaN. NaN raises where the Gram and its layer are known.
-    return known(sigma <= 0) is not True
+def _require_bandwidth(operation: str, sigma: float | Array | None) -> None:
+    if sigma is None:
+        return
+    # Scalars of NumPy are numbers.
+    array: Any = sigma if is_array_api_obj(sigma) and not isinstance(sigma, np.generic) else None
+    if array is not None and array.shape == ():
+        real = array_namespace(array).isdtype(array.dtype, "real floating")
+        # Fitted to data, so it may be traced or NaN. NaN raises where the Gram and its layer are
+        # known.
+        if real and known(array <= 0) is not True:
+            return
+    else:
+        as_number(operation, "sigma", sigma, above=0)
+        return
+    raise InputError(f"{operation}: sigma must be a positive number, or None.\n  got {got(sigma)}")
 
 
 def _root(xp: Namespace, squared: Array) -> Array:

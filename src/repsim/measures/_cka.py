@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from repsim._errors import InputError
+from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import (
     as_square,
@@ -30,7 +31,6 @@ from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures._hsic import kernel_item, samples_needed
 from repsim.measures._partial import PartialItem
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._dissimilarity import require_choice
 from repsim.measures.parts._kernel_item import KernelItem
 from repsim.measures.parts._sampled_item import SampledItem
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
+from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import known
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._dissimilarity import dissimilarities, require_choice
+from repsim.measures.parts._dissimilarity import dissimilarities
 from repsim.measures.parts._neighbour_weights import (
     neighbour_weights,
     neighbours_need,

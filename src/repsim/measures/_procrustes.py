@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from repsim._errors import InputError
+from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import chord, contrasts, nonnegative, root
@@ -180,12 +180,7 @@ def procrustes(x: Array, y: Array, *, norm: str = "none") -> Array:
 
 
 def _prepare(operation: str, x: Array, *, name: str, norm: str = "unit") -> Configuration:
-    if norm not in NORMS:
-        raise InputError(
-            f"{operation}: unknown norm.\n"
-            f"  expected one of {', '.join(map(repr, NORMS))}\n"
-            f"  got {norm!r}"
-        )
+    require_choice(operation, "norm", norm, NORMS)
     xp = array_namespace(x)
     item = configuration(xp, *contrasts(xp, x))
     if norm == "unit":

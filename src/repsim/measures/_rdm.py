@@ -8,6 +8,7 @@ from typing import Any
 from array_api_compat import device
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, warn
+from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import (
     accumulator_dtype,
@@ -27,7 +28,6 @@ from repsim.measures.parts._dissimilarity import (
     DISSIMILARITIES,
     NO_DIRECTION,
     angular,
-    require_choice,
     squared_euclidean,
 )
 from repsim.measures.parts._geometry import root

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from array_api_compat import array_namespace
 
 from repsim._errors import InputError
+from repsim._options import as_number, as_numbers
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import centre_features
@@ -197,17 +198,10 @@ def _compare(x: _Item, y: _Item, *, ridge: object, folds: int | None) -> Array:
 
 
 def _penalties(operation: str, ridge: object, folds: int | None) -> tuple[float, ...]:
-    given = (ridge,) if isinstance(ridge, int | float) else ridge
-    ok = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0
-    if not ok or not all(
-        isinstance(r, int | float) and not isinstance(r, bool) and 0 <= r < float("inf")
-        for r in given  # type: ignore[attr-defined]
-    ):
-        raise InputError(
-            f"{operation}: ridge must be a number of at least 0, or a sequence of them.\n"
-            f"  got {ridge!r}"
-        )
-    penalties = tuple(float(r) for r in given)  # type: ignore[attr-defined]
+    if isinstance(ridge, Iterable) and getattr(ridge, "ndim", 1) != 0:
+        penalties = as_numbers(operation, "ridge", ridge, least=0)
+    else:
+        penalties = (as_number(operation, "ridge", ridge, least=0),)
     if len(penalties) > 1 and folds is None:
         raise InputError(
             f"{operation}: several penalties need held-out samples to choose by.\n"

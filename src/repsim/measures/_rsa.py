@@ -5,10 +5,11 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from repsim._errors import InputError
+from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import describe
 from repsim.measures._registry import Measure, evaluate, register
-from repsim.measures.parts._dissimilarity import DISSIMILARITIES, dissimilarities, require_choice
+from repsim.measures.parts._dissimilarity import DISSIMILARITIES, dissimilarities
 from repsim.measures.parts._geometry import root
 from repsim.measures.parts._rdm_entries import (
     COMPARISONS,

@@ -7,7 +7,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from repsim._errors import InputError
+from repsim._options import as_number
 from repsim._typing import Array
 from repsim.arrays import known
 from repsim.measures._procrustes import Configuration, configuration, similarity
@@ -90,8 +90,7 @@ def shape_distance(x: Array, y: Array, *, alpha: float = 1.0) -> Array:
 
 
 def _prepare(operation: str, x: Array, *, name: str, alpha: float) -> Configuration:
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha <= 1:
-        raise InputError(f"{operation}: alpha must be a number in [0, 1].\n  got {alpha!r}")
+    alpha = as_number(operation, "alpha", alpha, least=0, most=1)
     xp = array_namespace(x)
     if alpha == 0:  # any basis of the span works, and the scales of the columns do not matter
         span, _ = subspace(operation, name, x)
@@ -111,6 +110,7 @@ def _prepare(operation: str, x: Array, *, name: str, alpha: float) -> Configurat
 
 
 def _needs(*, alpha: float) -> tuple[int, str]:
+    alpha = as_number("shape_distance", "alpha", alpha, least=0, most=1)
     return (3, "whitening") if alpha == 0 else (2, "an angle between shapes")
 
 

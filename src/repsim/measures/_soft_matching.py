@@ -7,11 +7,11 @@ from typing import NamedTuple
 from array_api_compat import array_namespace, device
 
 from repsim._errors import ArrayTypeError
+from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, describe, to_numpy, transformed, unit_scale
 from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._dissimilarity import require_choice
 from repsim.measures.parts._geometry import nonnegative, root
 from repsim.measures.parts._transport import transport_plan
 

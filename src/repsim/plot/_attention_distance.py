@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import (
     FEW,
     REFERENCE,
@@ -92,6 +92,7 @@ def attention_distance(
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 3.
     """
+    require_axes("attention_distance", ax)
     choose("attention_distance", "kind", kind, KINDS)
     choose("attention_distance", "variable", variable, VARIABLES)
     result = ATTENTION_DISTANCE.require(result, "attention_distance", variable, "uniform_distance")

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from repsim.plot._heatmap import UNDEFINED
 from repsim.plot.parts._beside import add_colour_bar, make_room
-from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, frame_lines, width_for
 from repsim.plot.parts._result import choose
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
@@ -70,6 +70,7 @@ def block_influence(result: xr.Dataset, ax: Axes | None = None, *, kind: str = "
     ----------
     Gromov et al. (2024), "The Unreasonable Ineffectiveness of the Deeper Layers".
     """
+    require_axes("block_influence", ax)
     choose("block_influence", "kind", kind, KINDS)
     if kind == "lines":
         error = "influence_standard_error"

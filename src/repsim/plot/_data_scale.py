@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import CONTROLS, add_key, frame_lines, in_order, width_for
 from repsim.plot.parts._ticks import name_layers
 from repsim.results import DATA_SCALE, names_of, part_label
@@ -65,6 +65,7 @@ def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 7.
     """
+    require_axes("data_scale", ax)
     optional = ("standard_error", "control_cka", "control_standard_error")
     result = DATA_SCALE.require(result, "data_scale", "cka", optional=optional)
     names = names_of(result, "layer")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import (
     FEW,
     Colour,
@@ -88,6 +88,7 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 4.
     """
+    require_axes("head_subsets", ax)
     if isinstance(result, xr.Dataset):  # along subset, as a coordinate or as a variable
         result = result.reset_coords(
             [name for name in ("mean_distance", "kind") if name in result.coords]

@@ -13,10 +13,11 @@ from matplotlib.legend import Legend
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.transforms import ScaledTranslation
 
+from repsim._options import require_bool, require_text
 from repsim.plot.parts._beside import PAD, add_colour_bar, make_room
 from repsim.plot.parts._chance import by_chance
 from repsim.plot.parts._colours import colour_scale, least_like
-from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 
@@ -116,6 +117,10 @@ def heatmap(
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 1.
     """
+    require_axes("heatmap", ax)
+    require_bool("heatmap", "labels", labels)
+    require_bool("heatmap", "colorbar", colorbar)
+    require_text("heatmap", title=title)
     array = layer_map(result, "heatmap")
     names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")
     undefined = np.isnan(array.values)

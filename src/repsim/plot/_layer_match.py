@@ -12,7 +12,7 @@ from repsim.measures import LOWER_HALF
 from repsim.measures import layer_match as best_match
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import colour_scale
-from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 
@@ -83,6 +83,7 @@ def layer_match(
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 3:
     the lower half of a ResNet's layers resembles about the lowest quarter of a ViT's.
     """
+    require_axes("layer_match", ax)
     array = layer_map(result, "layer_match", variable)
     matches = best_match(array)
     scale = colour_scale(

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from repsim._errors import InputError
 from repsim.plot.parts._beside import add_colour_bar, make_room
-from repsim.plot.parts._figure import new_axes
+from repsim.plot.parts._figure import new_axes, require_axes
 from repsim.plot.parts._lines import plain
 from repsim.plot.parts._ticks import NAME_SIZE
 from repsim.plot.parts._tiles import TileName, add_tile, frame_tiles
@@ -108,6 +108,7 @@ def localization(
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
     """
+    require_axes("localization", ax)
     result = TOKEN_LOCALIZATION.require(result, "localization", "cka", "hit_rate")
     one = _one_layer(result, layer)
     tokens = _tokens(one, every)

@@ -8,7 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from repsim.plot.parts._figure import new_axes, text_width
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
 from repsim.plot.parts._result import choose
 from repsim.plot.parts._ticks import name_layers
@@ -68,6 +68,7 @@ def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accura
     ----------
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
     """
+    require_axes("probe", ax)
     choose("probe", "variable", variable, VARIABLES)
     # The standard error is that of the accuracy only.
     optional = ("standard_error",) if variable == "accuracy" else ()

@@ -15,6 +15,7 @@ from typing import Any
 import xarray as xr
 
 from repsim._errors import InputError
+from repsim._options import require_text
 from repsim._shown import shown
 from repsim._version import __version__
 from repsim.report._blocks import Section
@@ -107,7 +108,13 @@ def write_report(
     sections = [section_of(name, dataset) for name, dataset in datasets.items()]
     if title is None:
         title = next(iter(datasets)) if len(datasets) == 1 else "Representation similarity"
+    require_text("write_report", title=title)
     if command is not None and not isinstance(command, str):
+        if not isinstance(command, list | tuple) or not all(isinstance(x, str) for x in command):
+            raise InputError(
+                f"write_report: command must be a string or a list of strings.\n"
+                f"  command: {type(command).__name__}"
+            )
         command = shlex.join(command)
     html = _render(
         title=title,

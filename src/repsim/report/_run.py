@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import xarray as xr
 
 from repsim._errors import InputError, StateError
+from repsim._options import as_path
 from repsim.results import UnstorableError, decode, encode
 from repsim.storage import LONGEST, safe_name, write_whole
 
@@ -76,7 +77,7 @@ def save_result(
     part. Cost: three times the size of the result in memory, because the file is read back and
     compared before it is written.
     """
-    path = Path(folder) / (_file_name(name) + SUFFIX)
+    path = Path(as_path("save_result", "folder", folder)) / (_file_name(name) + SUFFIX)
     dataset = as_dataset("save_result", result)
     try:
         data = encode(dataset, saved=time.time_ns())
@@ -129,7 +130,7 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     Cost: the size of all results. See :func:`save_result` for an example. NetCDF-4 files of other
     writers need h5netcdf or netCDF4.
     """
-    folder = Path(folder)
+    folder = Path(as_path("load_results", "folder", folder))
     if not folder.is_dir():
         raise InputError(
             f"load_results: there is no such folder.\n  folder: {folder}\n"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from repsim._errors import InputError, StateError
+from repsim._errors import StateError
+from repsim._options import as_path, require_choice
 from repsim.storage._chunks import SAMPLE, absent_chunk, unlike
 from repsim.storage._journal import read_journal
 from repsim.storage._names import folders_of
@@ -76,13 +77,9 @@ def open_activations(path: str | PathLike[str], *, transform: str | None = None)
     """
     from repsim.storage._pooled import POOLED
 
-    if transform is not None and transform not in POOLED:
-        raise InputError(
-            f"open_activations: unknown transform.\n"
-            f"  expected one of {', '.join(map(repr, POOLED))}, or None\n"
-            f"  got {transform!r}"
-        )
-    operation, folder = "open_activations", Path(fspath(path))
+    if transform is not None:
+        require_choice("open_activations", "transform", transform, POOLED)
+    operation, folder = "open_activations", Path(as_path("open_activations", "path", path))
     journal = journal_of(folder)
     entries = read_journal(journal, operation=operation) if journal.exists() else []
     if not folder.is_dir():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from repsim.analysis.attention._sums import AttentionDistances
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
@@ -166,6 +167,14 @@ def attention_distance(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 3. Dosovitskiy et al. 2021, arXiv:2010.11929,
     App. D.7.
     """
+    check_arguments(
+        "attention_distance",
+        name=name,
+        progress=progress,
+        models={"model": model},
+        prepare=prepare,
+        forward=forward,
+    )
     masks = Masks("attention_distance", mask)
     options = TokenOptions("attention_distance", grid, patch_size, prefix, with_time=True)
     total = AttentionDistances(options, masks)

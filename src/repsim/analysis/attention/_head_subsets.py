@@ -9,8 +9,10 @@ import numpy as np
 from torch import nn
 
 from repsim._errors import InputError, warn
+from repsim._options import as_count, got, require_choice
 from repsim.analysis.attention._head_grams import HeadGrams
 from repsim.analysis.maps._grams import LayerGrams
+from repsim.analysis.run._arguments import check_arguments, check_names
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
@@ -172,17 +174,28 @@ def head_subset_cka(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 5: subsets of local heads resemble the lower
     layers of a ResNet more than subsets of global ones.
     """
+    check_arguments(
+        "head_subset_cka",
+        progress=progress,
+        models={"model_x": model_x, "model_y": model_y},
+        prepare_x=prepare_x,
+        prepare_y=prepare_y,
+        forward=forward,
+    )
+    check_names("head_subset_cka", names)
     kinds = _kinds(subsets)
     if not isinstance(layer, str):
         raise InputError(
             f"head_subset_cka: layer must be the name of one module with attention.\n"
-            f"  got {layer!r}"
+            f"  got {got(layer)}"
         )
-    if width is not None and (not isinstance(width, int) or isinstance(width, bool) or width < 1):
-        raise InputError(f"head_subset_cka: width must be at least one head.\n  got {width!r}")
+    if width is not None:
+        width = as_count("head_subset_cka", "width", width)
     options = TokenOptions("head_subset_cka", grid, patch_size, prefix)
     masks = Masks("head_subset_cka", mask)
-    bound_x = BoundTransform("head_subset_cka", transform_x or "flatten", model_x, masks)
+    bound_x = BoundTransform(
+        "head_subset_cka", "flatten" if transform_x is None else transform_x, model_x, masks
+    )
     heads = HeadGrams(options, bound_x, width)
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
     bound = BoundTransform("head_subset_cka", transform, model_y, Masks("head_subset_cka", mask))
@@ -234,13 +247,9 @@ def head_subset_cka(
 
 
 def _kinds(subsets: str | Sequence[str]) -> list[str]:
-    kinds = [subsets] if isinstance(subsets, str) else list(subsets)
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown or not kinds:
-        raise InputError(
-            f"head_subset_cka: subsets must be one or more of {', '.join(map(repr, KINDS))}.\n"
-            f"  got {subsets!r}"
-        )
+    kinds: list[Any] = list(subsets) if isinstance(subsets, list | tuple) and subsets else [subsets]
+    for kind in kinds:
+        require_choice("head_subset_cka", "subsets", kind, KINDS)
     return kinds
 
 

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from repsim._errors import InputError, StateError, warn
+from repsim._errors import StateError, warn
 from repsim._grid_options import VideoGrid, as_video_grid
+from repsim._options import as_count
 from repsim.analysis.images._batch import image_of
 from repsim.analysis.images._localization_result import localization_result
 from repsim.analysis.images._localization_sums import TokenPatchSums
 from repsim.analysis.images._positions import LayerGrids
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import SampleFinder
-from repsim.capture import Layers, Recorder, Select, kind_of
+from repsim.capture import Layers, Recorder, Select
 from repsim.capture.tokens import PrefixOption, TokenOptions, VideoGridOption
 from repsim.streaming import MIN_BATCH
 
@@ -162,10 +164,15 @@ def token_localization(
     arXiv:2010.15327, Eq. 3.
     """
     operation = "token_localization"
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{operation}: model must be a torch.nn.Module.\n  got {kind_of(model)}")
-    if not isinstance(memory, int) or memory < 1:
-        raise InputError(f"{operation}: memory must be a number of bytes.\n  got {memory!r}")
+    check_arguments(
+        operation,
+        name=name,
+        progress=progress,
+        models={"model": model},
+        prepare=prepare,
+        forward=forward,
+    )
+    memory = as_count(operation, "memory", memory)
     options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
     grids = LayerGrids(options, model, layers, channels_last=channels_last)
     cut = None if patches is None else as_video_grid(operation, patches, "patches")

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from repsim._errors import InputError
 from repsim._grid_options import as_cell
+from repsim._options import as_count, as_seed, require_choice
 from repsim.analysis.images._batch import image_of, with_image
 from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import SampleFinder
-from repsim.capture import Layers, Recorder, Select, kind_of
+from repsim.capture import Layers, Recorder, Select
 from repsim.capture.tokens import PrefixOption, TokenGrid, TokenOptions, VideoGridOption
 from repsim.results import attribute
 
@@ -164,7 +166,16 @@ def effective_receptive_field(
     Luo, Li, Urtasun, Zemel 2016, arXiv:1701.04128. Raghu et al. 2021, arXiv:2108.08810.
     """
     operation = "effective_receptive_field"
-    _check(operation, model, mode, n_probes, seed)
+    check_arguments(
+        operation,
+        name=name,
+        progress=progress,
+        models={"model": model},
+        prepare=prepare,
+        forward=forward,
+    )
+    require_choice(operation, "mode", mode, MODES)
+    n_probes, seed = as_count(operation, "n_probes", n_probes), as_seed(operation, seed)
     place = None if position is None else _place(operation, position)
     probes = Probes(n_probes if mode == "rademacher" else None, seed)
     options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
@@ -276,17 +287,3 @@ def _without_parameter_gradients(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-
-
-def _check(operation: str, model: object, mode: str, n_probes: int, seed: int) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{operation}: model must be a torch.nn.Module.\n  got {kind_of(model)}")
-    if mode not in MODES:
-        raise InputError(
-            f"{operation}: unknown mode.\n  expected one of {', '.join(map(repr, MODES))}\n"
-            f"  got {mode!r}"
-        )
-    if not isinstance(n_probes, int) or n_probes < 1:
-        raise InputError(f"{operation}: n_probes must be a positive integer.\n  got {n_probes!r}")
-    if not isinstance(seed, int):
-        raise InputError(f"{operation}: seed must be an integer.\n  got {seed!r}")

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from repsim._errors import InputError
+from repsim._options import as_count, require_bool
 from repsim.analysis.maps._cka_map import cka_map, finished
 from repsim.analysis.maps._ranks import Ranks
 from repsim.analysis.maps._run import Run
 from repsim.analysis.maps._side import AS_X, AsX, RecordedSide, SideOptions, Sides
+from repsim.analysis.run._arguments import check_arguments, check_names
 from repsim.analysis.run._drive import Forward, Prepare, as_found
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._sample_ids import SampleIds
 from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples, token_samples
-from repsim.capture import Layers, MaskOption, Select, Transform, kind_of
+from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
 from repsim.streaming import MIN_BATCH
 
@@ -237,7 +239,17 @@ def compare(
     """
     ranks = Ranks(group)
     with ranks.raise_on_all_ranks():
-        _check(model_x, model_y, passes, names)
+        check_arguments(
+            "compare",
+            progress=progress,
+            models={"model_x": model_x, "model_y": model_x if model_y is None else model_y},
+            prepare_x=prepare_x,
+            prepare_y=prepare_y,
+            forward=forward,
+        )
+        check_names("compare", names)
+        passes = as_count("compare", "passes", passes)
+        require_bool("compare", "z_scores", z_scores)
         resolved = _resolved(kernel, precision)
         ranks.share(sample_ids, resolved)
         tokens = token_samples(
@@ -288,23 +300,6 @@ def compare(
             sides.check_used()
     attrs = {} if tokens is None else tokens.report()
     return finished(run, ranks, partial(result, **attrs))
-
-
-def _check(model_x: object, model_y: object, passes: object, names: object) -> None:
-    if not isinstance(passes, int) or passes < 1:
-        raise InputError(f"compare: passes must be a positive integer.\n  got {passes!r}")
-    for name, model in (("model_x", model_x), ("model_y", model_y)):
-        if not isinstance(model, nn.Module) and not (name == "model_y" and model is None):
-            raise InputError(
-                f"compare: {name} must be a torch.nn.Module.\n  got {kind_of(model)}\n"
-                f"  The data go by keyword: compare(model_x, model_y, data=batches)."
-            )
-    if names is not None and not (
-        isinstance(names, tuple | list) and [type(name) for name in names] == [str, str]
-    ):
-        raise InputError(
-            f"compare: names must be two strings, for model_x and model_y.\n  got {names!r}"
-        )
 
 
 def _check_z_scores(z_scores: bool, tokens: TokenSamples | None) -> None:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
 from repsim.analysis.maps._side import RecordedSide, SideOptions
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._token_samples import Pairs, Samples, token_samples
-from repsim.capture import Layers, MaskOption, Select, Transform, kind_of
+from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import DATA_SCALE
 from repsim.streaming import MinibatchCKA
@@ -140,7 +141,14 @@ def data_scale(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 7: lower layers are learned from little data, higher
     layers are not. Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327, Eq. 3.
     """
-    _check(models, full, controls)
+    check_arguments(
+        "data_scale",
+        name=name,
+        progress=progress,
+        models=_named(models, full, controls),
+        prepare=prepare,
+        forward=forward,
+    )
     tokens = token_samples(
         "data_scale", samples, max_samples, skip_first, seed, transform, pairs=pairs
     )
@@ -267,7 +275,8 @@ def _values(others: Sequence[_Scaled], names: Sequence[str]) -> tuple[Any, Any]:
     return values[0], values[1]
 
 
-def _check(models: object, full: object, controls: object) -> None:
+def _named(models: object, full: object, controls: object) -> dict[str, object]:
+    """Return all models by argument, or raise if the mappings are unusable."""
     if not isinstance(models, Mapping) or not models:
         raise InputError(
             "data_scale: models must map fractions of the training data to models, one or more.\n"
@@ -286,12 +295,7 @@ def _check(models: object, full: object, controls: object) -> None:
             f"data_scale: controls must map names to models.\n  got {type(controls).__name__}"
         )
     named = {"full": full, **{f"models[{key}]": model for key, model in models.items()}}
-    named |= {f"controls[{key!r}]": model for key, model in (controls or {}).items()}
-    for which, model in named.items():
-        if not isinstance(model, nn.Module):
-            raise InputError(
-                f"data_scale: {which} must be a torch.nn.Module.\n  got {kind_of(model)}"
-            )
+    return named | {f"controls[{key!r}]": model for key, model in (controls or {}).items()}
 
 
 def _dataset(

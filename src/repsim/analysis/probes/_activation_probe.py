@@ -11,10 +11,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from repsim._errors import InputError, NonFiniteError
+from repsim._options import require_bool
 from repsim._version import __version__
 from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, class_numbers
 from repsim.analysis.probes._result import probe_result
-from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
+from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_probe
 from repsim.arrays import check_same_samples, without_autocast
 from repsim.streaming import Source, row_slices, sources_of
 
@@ -113,12 +114,8 @@ def probe_activations(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 6. Dosovitskiy et al. 2021, arXiv:2010.11929,
     Sec. 4.1: regularised least squares to {−1, 1} targets.
     """
-    for what, number, least in (("n_classes", n_classes, 2), ("shots", shots, 1)):
-        if number is not None and (type(number) is not int or number < least):
-            raise InputError(
-                f"{OPERATION}: {what} must be an integer of at least {least}.\n  got {number!r}"
-            )
-    check_ridges(OPERATION, ridges, holdout)
+    ridges = check_probe(OPERATION, n_classes, shots, ridges, holdout, standardize)
+    require_bool(OPERATION, "progress", progress)
     fitted, tested = sources_of(OPERATION, "train", train), sources_of(OPERATION, "test", test)
     if list(train) != list(test) or [s.p for s in fitted] != [s.p for s in tested]:
         raise InputError(
@@ -160,7 +157,7 @@ def probe_activations(
         chance=float(counts.max() / len(answers)),
         shots="all" if shots is None else shots,
         holdout=holdout,
-        ridges=[float(ridge) for ridge in ridges],
+        ridges=list(ridges),
         standardize=int(standardize),
         repsim_version=__version__,
     )

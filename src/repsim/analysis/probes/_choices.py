@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError
+from repsim._options import got
 from repsim.capture import Masks, UnusableOutput, unwrap
 from repsim.capture.tokens import (
     Convolution,
@@ -244,7 +245,7 @@ def _real_mean(sequence: Tensor, skipped: int, mask: Tensor, wide: torch.dtype) 
 
 def _resolved(operation: str, tokens: Tokens) -> tuple[tuple[str, ...], bool]:
     """Return the named and numbered choices, once and in order, and whether "each" is one."""
-    wanted = [tokens] if isinstance(tokens, str | int) else list(tokens)
+    wanted: list[Any] = list(tokens) if isinstance(tokens, list | tuple) else [tokens]
     names = [str(token) for token in wanted if not isinstance(token, bool)]
     if names == [ALL]:
         return (ALL,), False
@@ -254,7 +255,7 @@ def _resolved(operation: str, tokens: Tokens) -> tuple[tuple[str, ...], bool]:
             f"{operation}: tokens must be names or positions of tokens.\n"
             f"  one or more of: {', '.join(map(repr, NAMED))}, 'each', 0, 1, 2, ...;\n"
             f"  or 'all' alone\n"
-            f"  got {tokens!r}"
+            f"  got {got(tokens)}"
         )
     each = "each" in known
     # "each" includes all positions.

@@ -92,7 +92,12 @@ def class_numbers(
     operation: str, found: Any, n_classes: int | None, source: str, *, of_tokens: bool = False
 ) -> IntArray:
     """Return labels as int64, or raise if they are not one class number per sample or token."""
-    labels = to_numpy(found) if isinstance(found, Tensor) else np.asarray(found)
+    try:
+        labels = to_numpy(found) if isinstance(found, Tensor) else np.asarray(found)
+    except (TypeError, ValueError) as error:  # a Dataset, or lists of several lengths
+        raise InputError(
+            f"{operation}: labels must be an array of class numbers.\n  {source}: {error}"
+        ) from error
     if labels.ndim != 1 + of_tokens or labels.dtype.kind not in "iub" or labels.size == 0:
         raise InputError(
             f"{operation}: labels must be one class number for each "

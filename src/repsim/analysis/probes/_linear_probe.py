@@ -12,12 +12,13 @@ from repsim._errors import InputError, warn
 from repsim.analysis.probes._choices import TokenChoices, Tokens
 from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, LabelsOf
 from repsim.analysis.probes._result import probe_result
-from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_ridges
+from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_probe
 from repsim.analysis.probes._vectors import Vectors
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
-from repsim.capture import Layers, MaskOption, Masks, Recorder, Select, kind_of
+from repsim.capture import Layers, MaskOption, Masks, Recorder, Select
 from repsim.capture.tokens import PrefixOption, TokenOptions
 
 if TYPE_CHECKING:
@@ -176,7 +177,16 @@ def linear_probe(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 6: 10-shot probes by layer and token. Dosovitskiy et
     al. 2021, arXiv:2010.11929, Sec. 4.1: regularised least squares to {−1, 1} targets.
     """
-    _check(model, n_classes, ridges, shots, holdout)
+    check_arguments(
+        "linear_probe",
+        name=name,
+        progress=progress,
+        models={"model": model},
+        prepare=prepare,
+        forward=forward,
+        labels=labels,
+    )
+    ridges = check_probe("linear_probe", n_classes, shots, ridges, holdout, standardize)
     options = TokenOptions("linear_probe", prefix=prefix)
     choices = TokenChoices(options, model, tokens, Masks("linear_probe", mask))
     recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
@@ -206,7 +216,7 @@ def linear_probe(
         chance=float(counts.max() / n_test),
         shots="all" if shots is None else shots,
         holdout=holdout,
-        ridges=[float(ridge) for ridge in ridges],
+        ridges=list(ridges),
         standardize=int(standardize),
         **versions(),
     )
@@ -258,22 +268,3 @@ def _check_any(names: Mapping[str, tuple[str, ...]], tokens: Tokens) -> None:
             f"  layers: {', '.join(map(repr, list(names)[:8]))}\n"
             '  Networks without a CLS token have tokens="mean"; prefix=1 says that there is one.'
         )
-
-
-def _check(
-    model: object,
-    n_classes: int | None,
-    ridges: Sequence[float],
-    shots: int | None,
-    holdout: float,
-) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError(f"linear_probe: model must be a torch.nn.Module.\n  got {kind_of(model)}")
-    for what, number, least in (("n_classes", n_classes, 2), ("shots", shots, 1)):
-        if number is not None and (
-            not isinstance(number, int) or isinstance(number, bool) or number < least
-        ):
-            raise InputError(
-                f"linear_probe: {what} must be an integer of at least {least}.\n  got {number!r}"
-            )
-    check_ridges("linear_probe", ridges, holdout)

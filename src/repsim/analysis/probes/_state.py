@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim._options import as_count, as_number, as_numbers, require_bool
 from repsim.analysis.probes._labelled import IntArray
 from repsim.analysis.run._sequence_means import SequenceMeans
 from repsim.arrays import to_numpy
 from repsim.streaming import LinearClassifier, RidgeStatistics
 
-__all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_ridges"]
+__all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_probe"]
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Hits: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
@@ -119,16 +119,27 @@ def _rows(values: Tensor, rows: IntArray) -> Tensor:
     return values[:, torch.from_numpy(rows).to(values.device)]
 
 
-def check_ridges(operation: str, ridges: Sequence[float], holdout: float) -> None:
-    """Raise if values of λ cannot be used, or if none can be chosen."""
-    if not len(ridges) or not all(0 < ridge < math.inf for ridge in ridges):
+def check_probe(
+    operation: str,
+    n_classes: int | None,
+    shots: int | None,
+    ridges: Sequence[float],
+    holdout: float,
+    standardize: bool,
+) -> tuple[float, ...]:
+    """Return the values of λ, or raise if an option of a probe cannot be used."""
+    if n_classes is not None:
+        as_count(operation, "n_classes", n_classes, least=2)
+    if shots is not None:
+        as_count(operation, "shots", shots)
+    require_bool(operation, "standardize", standardize)
+    # Without a ridge the solution is not unique with fewer samples than features.
+    values = as_numbers(operation, "ridges", ridges, above=0)
+    as_number(operation, "holdout", holdout, least=0, below=1)
+    if holdout == 0 and len(values) > 1:
         raise InputError(
-            f"{operation}: ridges must be one or more numbers above zero.\n  got {ridges!r}\n"
-            "  The solution without a ridge is not unique with fewer samples than features."
-        )
-    if not 0 <= holdout < 1 or (holdout == 0 and len(ridges) > 1):
-        raise InputError(
-            f"{operation}: holdout must be a part in [0, 1), above 0 unless there is one ridge.\n"
-            f"  holdout={holdout!r}, {len(ridges)} ridges\n"
+            f"{operation}: holdout must be above 0 unless there is one ridge.\n"
+            f"  holdout={holdout!r}, {len(values)} ridges\n"
             "  λ has to be chosen on samples that were not fitted; test is not for that."
         )
+    return values

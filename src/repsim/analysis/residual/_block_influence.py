@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from repsim._errors import InputError
+from repsim._options import as_count, require_choice
 from repsim.analysis.residual._found_blocks import FOUND, Block, found_blocks
 from repsim.analysis.residual._influence_sums import InfluenceSums
 from repsim.analysis.residual._layout import StreamAxes
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
@@ -146,12 +148,15 @@ def block_influence(
     Men et al. 2024, arXiv:2403.03853 (block influence). Gromov et al. 2024, arXiv:2403.17887
     (angular distance).
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"block_influence: model must be a torch.nn.Module.\n  got {type(model).__name__}"
-        )
-    if tokens not in TOKENS:
-        raise InputError(f"block_influence: tokens must be 'all' or 'last'.\n  got {tokens!r}")
+    check_arguments(
+        "block_influence",
+        name=name,
+        progress=progress,
+        models={"model": model},
+        prepare=prepare,
+        forward=forward,
+    )
+    require_choice("block_influence", "tokens", tokens, TOKENS)
     wanted, masks = _spans(span), Masks("block_influence", mask)
     axes = StreamAxes("block_influence", "block", batch_dim, channel_dim)
     total: InfluenceSums | None = None
@@ -180,13 +185,10 @@ def _spans(span: int | Sequence[int] | None) -> list[int] | None:
     """Return the spans in increasing order; None for all."""
     if span is None:
         return None
-    spans = [span] if isinstance(span, int) else list(span)
-    if not spans or not all(type(each) is int and each >= 1 for each in spans):
-        raise InputError(
-            "block_influence: span must be a number of blocks of at least 1, or several.\n"
-            f"  got {span!r}"
-        )
-    return sorted(set(spans))
+    spans: list[Any] = list(span) if isinstance(span, list | tuple | range) else [span]
+    if not spans:
+        raise InputError("block_influence: span must have at least one number.\n  got none")
+    return sorted({as_count("block_influence", "span", each) for each in spans})
 
 
 def _within(spans: list[int] | None, blocks: Sequence[Block]) -> list[int]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from repsim._errors import InputError
 from repsim.analysis.residual._layout import Layouts
 from repsim.analysis.residual._ratio_sums import RatioSums
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
@@ -142,10 +142,14 @@ def residual_ratios(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, section 5, figure 7.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"residual_ratios: model must be a torch.nn.Module.\n  got {type(model).__name__}"
-        )
+    check_arguments(
+        "residual_ratios",
+        name=name,
+        progress=progress,
+        models={"model": model},
+        prepare=prepare,
+        forward=forward,
+    )
     options = TokenOptions("residual_ratios", prefix=prefix)
     masks = Masks("residual_ratios", mask)
     layouts = Layouts(model, options, batch_dim, channel_dim)

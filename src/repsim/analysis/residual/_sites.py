@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from repsim._errors import InputError
+from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, as_found, call_model
 from repsim.capture import ResidualSites, SiteFinder
 
@@ -87,10 +87,7 @@ def residual_sites(
     ----------
     He et al. 2016, arXiv:1512.03385, equations 1 (identity) and 2 (projection).
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"residual_sites: model must be a torch.nn.Module.\n  got {type(model).__name__}"
-        )
+    check_arguments("residual_sites", models={"model": model}, prepare=prepare, forward=forward)
     with as_found(model), SiteFinder(model) as finder:
         call_model("residual_sites", model, example, prepare, forward)
     finder.warn("residual_sites")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from repsim._errors import InputError
+from repsim._options import require_bool
 
 __all__ = [
     "Batch",
@@ -196,7 +197,9 @@ def each_pass(
         If ``data`` is a single tensor or mapping, is empty, or can be iterated only once although
         several passes are requested.
     """
-    if isinstance(data, Tensor | Mapping | str) or not isinstance(data, Iterable):
+    require_bool(operation, "progress", progress)
+    no_batches = isinstance(data, Tensor | Mapping | str) or getattr(data, "ndim", 1) == 0
+    if no_batches or not isinstance(data, Iterable):
         raise InputError(
             f"{operation}: data must be an iterable of batches.\n  got {type(data).__name__}\n"
             f"  Pass a DataLoader, or a list: data=[batch] for a single batch."

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim._options import as_count, as_seed, require_choice
 from repsim.analysis.run._between_inputs import between_inputs
 from repsim.capture import BoundTransform, Reducer, UnusableOutput
 from repsim.streaming import MIN_BATCH
@@ -37,23 +38,12 @@ def token_samples(
     pairs: Pairs = "between",
 ) -> TokenSamples | None:
     """Check the options of a caller about samples; return None if inputs are the samples."""
-    if samples not in ("inputs", "tokens"):
-        raise InputError(
-            f"{operation}: samples must be 'inputs' or 'tokens'.\n  got {samples!r}\n"
-            f"  'tokens' makes every real token, or position of a map, a sample."
-        )
-    if pairs not in ("between", "all"):
-        raise InputError(
-            f"{operation}: pairs must be 'between' or 'all'.\n  got {pairs!r}\n"
-            f"  'between' counts pairs of tokens of different inputs."
-        )
-    numbers = {"max_samples": (max_samples, 1), "skip_first": (skip_first, 0), "seed": (seed, 0)}
-    for name, (value, least) in numbers.items():
-        optional = name == "max_samples" and value is None
-        if not optional and (not isinstance(value, int) or isinstance(value, bool)):
-            raise InputError(f"{operation}: {name} must be an integer.\n  got {value!r}")
-        if value is not None and value < least:
-            raise InputError(f"{operation}: {name} must be at least {least}.\n  got {value}")
+    require_choice(operation, "samples", samples, ("inputs", "tokens"))
+    require_choice(operation, "pairs", pairs, ("between", "all"))
+    if max_samples is not None:
+        max_samples = as_count(operation, "max_samples", max_samples)
+    skip_first = as_count(operation, "skip_first", skip_first, least=0)
+    seed = as_seed(operation, seed)
     if samples == "inputs":
         if max_samples is not None or skip_first or pairs == "all":
             raise InputError(

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from repsim._errors import InputError, LayerNotFoundError
+from repsim._options import got
 
 __all__ = ["BatchDim", "declared_axes"]
 
@@ -27,6 +28,11 @@ def declared_axes(batch_dim: BatchDim, names: tuple[str, ...]) -> dict[str, int]
         )
     declared: dict[str, int] = {}
     for pattern, axis in batch_dim.items():
+        if not isinstance(pattern, str) or isinstance(axis, bool) or not isinstance(axis, int):
+            raise InputError(
+                "Recorder: batch_dim must map names or globs of layers to axes.\n"
+                f"  got {got(pattern)}: {got(axis)}"
+            )
         meant = [pattern] if pattern in names else [n for n in names if fnmatchcase(n, pattern)]
         if not meant:
             raise LayerNotFoundError(

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace, device
 
 from repsim._errors import InputError
+from repsim._options import as_number, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import known
 from repsim.estimators import HIGH_FLOOR, ChanceWords
 from repsim.measures.parts._subspace import (
     Subspace,
     one_without_derivative,
-    require_share,
     subspace,
     tied,
     where_defined,
@@ -45,12 +45,7 @@ class Weighted(NamedTuple):
 
 
 def _check_statistic(operation: str, statistic: str) -> None:
-    if statistic not in STATISTICS:
-        raise InputError(
-            f"{operation}: unknown statistic.\n"
-            f"  expected one of {', '.join(map(repr, STATISTICS))}\n"
-            f"  got {statistic!r}"
-        )
+    require_choice(operation, "statistic", statistic, STATISTICS)
 
 
 def spanned_directions(operation: str, x: Array, *, name: str, statistic: str) -> Subspace:
@@ -77,7 +72,7 @@ def leading_directions(
         )
     if directions is None:
         variance = 0.99 if variance is None else variance
-        require_share(operation, "variance", variance)
+        as_number(operation, "variance", variance, above=0, most=1)
     elif isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
         raise InputError(
             f"{operation}: directions must be an integer of at least 1.\n  got {directions!r}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array_api_compat import array_namespace
 
-from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import squared_distances
@@ -15,7 +14,6 @@ __all__ = [
     "NO_DIRECTION",
     "angular",
     "dissimilarities",
-    "require_choice",
     "squared_euclidean",
 ]
 
@@ -92,13 +90,3 @@ def angular(x: Array, kind: str) -> tuple[Array, Array]:
 def _wide(xp: Namespace, x: Array) -> Array:
     out: Array = xp.astype(x, accumulator_dtype(xp, x), copy=False)
     return out
-
-
-def require_choice(operation: str, name: str, choice: object, choices: tuple[str, ...]) -> None:
-    """Raise if the value is not one of the choices, and list them."""
-    if choice not in choices:
-        raise InputError(
-            f"{operation}: unknown {name}.\n"
-            f"  expected one of {', '.join(map(repr, choices))}\n"
-            f"  got {choice!r}"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array_api_compat import device
 
-from repsim._errors import InputError
+from repsim._options import as_count
 from repsim._typing import Array, Namespace
 
 __all__ = ["neighbour_weights", "neighbours_need", "uninformative"]
@@ -53,6 +53,5 @@ def neighbours_need(
     *, k: object, operation: str, beyond: int, fewest: int = 3, **_: object
 ) -> tuple[int, str]:
     """Return how many samples k neighbours need, including the sample itself."""
-    if isinstance(k, bool) or not hasattr(k, "__index__") or k.__index__() < 1:
-        raise InputError(f"{operation}: k must be an integer of at least 1.\n  got {k!r}")
-    return max(fewest, k.__index__() + beyond), f"k={k!r}"
+    count = as_count(operation, "k", k)
+    return max(fewest, count + beyond), f"k={count}"

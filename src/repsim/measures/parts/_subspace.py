@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from repsim._errors import InputError
 from repsim._typing import Array, Namespace
 from repsim.arrays import detached, known, unit_scale
 from repsim.measures._registry import undefined
@@ -18,7 +17,6 @@ __all__ = [
     "Subspace",
     "contrast_spectrum",
     "one_without_derivative",
-    "require_share",
     "subspace",
     "tied",
     "unit_columns",
@@ -158,14 +156,6 @@ def _leading(xp: Namespace, power: Array, share: float) -> Array:
     rounding = 8 * float(xp.finfo(power.dtype).eps)
     out: Array = before < (share - rounding) * xp.sum(power)
     return out
-
-
-def require_share(operation: str, name: str, share: object) -> None:
-    """Raise if the value is not a number in (0, 1]."""
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise InputError(
-            f"{operation}: {name} must be a number above 0 and up to 1.\n  got {share!r}"
-        )
 
 
 def unit_columns(xp: Namespace, z: Array) -> Array:

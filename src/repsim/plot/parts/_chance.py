@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from repsim._errors import InputError
+from repsim._options import as_number
 from repsim.plot.parts._layer_map import layer_map, layer_names
 
 __all__ = ["by_chance"]
@@ -38,12 +39,8 @@ def by_chance(result: Any, array: xr.DataArray, above: Any, operation: str) -> M
         return np.zeros(array.shape, dtype=np.bool_)
     if isinstance(above, xr.DataArray):
         return ~_mask(array, above, operation)
-    if isinstance(above, bool) or not isinstance(above, int | float | np.number):
-        raise InputError(
-            f"{operation}: above_chance must be a z-score or a DataArray of booleans.\n"
-            f"  above_chance: {type(above).__name__}\n"
-            f"  For a bare mask: result.cka.copy(data=mask)."
-        )
+    hint = "Or a DataArray of booleans; for a bare mask: result.cka.copy(data=mask)."
+    above = as_number(operation, "above_chance", above, hint=hint)
     if not isinstance(result, xr.Dataset) or "z" not in result.data_vars:
         raise InputError(
             f"{operation}: above_chance={above:g} is a z-score, and result has none.\n"

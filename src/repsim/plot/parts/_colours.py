@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.colors import Colormap, Normalize, to_rgba
 
 from repsim._errors import InputError
+from repsim._options import as_number, got, require_choice
 
 __all__ = ["Scale", "colour_scale", "least_like"]
 
@@ -44,6 +45,13 @@ def colour_scale(
     If a colormap sets no colour for values below (above) the scale, a distinct colour is set. NaN
     stays transparent.
     """
+    vmin, vmax = as_number(operation, "vmin", vmin), as_number(operation, "vmax", vmax)
+    if isinstance(cmap, str):
+        require_choice(operation, "cmap", cmap, matplotlib.colormaps)
+    elif not isinstance(cmap, Colormap):
+        raise InputError(
+            f"{operation}: cmap must be a name or a matplotlib Colormap.\n  got {got(cmap)}"
+        )
     if not vmin < vmax:
         raise InputError(
             f"{operation}: vmin must be less than vmax.\n"

@@ -8,15 +8,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
+from repsim._errors import InputError
+from repsim._options import got
 from repsim.plot.parts._ticks import NAME_SIZE
 
-__all__ = ["new_axes", "text_width"]
+__all__ = ["new_axes", "require_axes", "text_width"]
 
 
 def text_width(names: Sequence[str]) -> float:
     """Return the approximate length of the longest of `names` as a tick label, in inches."""
     longest = max(names, key=len).replace("$", r"\$")
     return float(TextPath((0, 0), longest or " ", size=NAME_SIZE).get_extents().width) / 72
+
+
+def require_axes(operation: str, ax: object) -> None:
+    """Raise if the place of a picture is given and is not Axes."""
+    if ax is not None and not isinstance(ax, Axes):
+        raise InputError(
+            f"{operation}: ax must be matplotlib Axes, or None for a new figure.\n  got {got(ax)}\n"
+            f"  matplotlib.pyplot.subplots() returns a figure and its Axes."
+        )
 
 
 def new_axes(width: float, height: float, *, beside: float, below: float) -> Axes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import xarray as xr
 
 from repsim._errors import InputError
+from repsim._options import got, require_choice
 from repsim.results import names_of
 
 __all__ = ["choose", "select_layers"]
@@ -18,6 +19,10 @@ def select_layers(
     """Return the part of `result` for `layers`, in the order of the result; all for ``None``."""
     if layers is None:
         return result
+    if not isinstance(layers, str) and not isinstance(layers, Iterable):
+        raise InputError(
+            f"{operation}: layers must be names of layers, or None for all.\n  got {got(layers)}"
+        )
     wanted = [layers] if isinstance(layers, str) else [str(name) for name in layers]
     present = names_of(result, dim)
     unknown = [name for name in wanted if name not in present]
@@ -32,9 +37,4 @@ def select_layers(
 
 def choose(operation: str, argument: str, value: str, allowed: Sequence[str]) -> None:
     """Raise if a value is not one of those allowed, and list them."""
-    if value not in allowed:
-        raise InputError(
-            f"{operation}: {argument} must be one of {', '.join(map(repr, allowed))}.\n"
-            f"  {argument}: {value!r}\n"
-            f"  Leave it out for {allowed[0]!r}."
-        )
+    require_choice(operation, argument, value, allowed)

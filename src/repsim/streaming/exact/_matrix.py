@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repsim._errors import DegenerateWarning, InputError, warn
+from repsim._options import as_count, as_path, require_bool, require_choice
 from repsim._version import __version__
 from repsim.arrays import check_same_samples, without_autocast
 from repsim.estimators import (
@@ -167,7 +168,7 @@ def cka_matrix(
     layers_y = None if ys is None else sources_of(OPERATION, "ys", ys)
     layers = [*layers_x, *(layers_y or [])]
     check_same_samples(OPERATION, {source.label: source.array for source in layers})
-    _check(layers, resolved.min_samples, estimator, memory, block_size, dtype)
+    _check(layers, resolved.min_samples, estimator, memory, block_size, dtype, progress)
     block_dtype = np.result_type(*(s.dtype for s in layers)) if dtype is None else np.dtype(dtype)
     plan = make_plan(
         OPERATION,
@@ -193,6 +194,7 @@ def cka_matrix(
     }
     saved = None
     if checkpoint is not None:
+        checkpoint = as_path(OPERATION, "checkpoint", checkpoint)
         fingerprint = _fingerprint(attrs, plan, layers, stats)
         fingerprint |= {"layers_x": list(xs), "layers_y": None if ys is None else list(ys)}
         saved = Checkpoint(checkpoint, operation=OPERATION, fingerprint=fingerprint)
@@ -209,6 +211,7 @@ def _check(
     memory: int,
     block_size: int | None,
     dtype: str | None,
+    progress: bool,
 ) -> None:
     first = layers[0]
     for other in layers:
@@ -225,17 +228,12 @@ def _check(
             f"  {first.label}: {tuple(first.array.shape)} → n={first.n}\n"
             f"  Is axis 0 the sample axis? Otherwise bring more samples."
         )
-    for name, value in (("memory", memory), ("block_size", block_size)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise InputError(
-                f"{OPERATION}: {name} must be a positive integer.\n  got {value!r}\n"
-                f"  It counts {'bytes' if name == 'memory' else 'rows'}."
-            )
-    if dtype not in (None, "float32", "float64"):
-        raise InputError(
-            f"{OPERATION}: dtype must be 'float32', 'float64' or None.\n  got {dtype!r}\n"
-            f"  Leave it out to compute in that of the layers."
-        )
+    as_count(OPERATION, "memory", memory)
+    require_bool(OPERATION, "progress", progress)
+    if block_size is not None:
+        as_count(OPERATION, "block_size", block_size)
+    if dtype is not None:
+        require_choice(OPERATION, "dtype", dtype, ("float32", "float64"))
 
 
 def _form(

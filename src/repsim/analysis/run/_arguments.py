@@ -1,0 +1,54 @@
+"""The arguments that all analyses share: models, functions of the caller, names, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from repsim._errors import InputError
+from repsim._options import got, require_bool, require_callable, require_text
+from repsim.capture import kind_of
+
+__all__ = ["check_arguments", "check_names"]
+
+
+def check_arguments(
+    operation: str,
+    *,
+    name: object = None,
+    progress: object = False,
+    models: dict[str, object],
+    **functions: Callable[..., object] | None,
+) -> None:
+    """Raise if one of them has another type.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    name, progress : object
+        As the caller got them.
+    models : dict of str to object
+        The models, by argument.
+    **functions : callable or None
+        Functions of the caller, by argument.
+    """
+    for argument, model in models.items():
+        if not isinstance(model, nn.Module):
+            hint = "\n  The data go by keyword: data=batches." if argument == "model_y" else ""
+            raise InputError(
+                f"{operation}: {argument} must be a torch.nn.Module.\n  got {kind_of(model)}{hint}"
+            )
+    require_callable(operation, **functions)
+    require_text(operation, name=name)
+    require_bool(operation, "progress", progress)
+
+
+def check_names(operation: str, names: object) -> None:
+    """Raise if the names of two models are not two strings."""
+    two = isinstance(names, tuple | list) and [type(name) for name in names] == [str, str]
+    if names is not None and not two:
+        raise InputError(
+            f"{operation}: names must be two strings, for model_x and model_y.\n  got {got(names)}"
+        )

@@ -1,0 +1,88 @@
+"""One check for each kind of option: what is expected and what came, never an error of Python."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from repsim import kernels
+
+X = np.random.default_rng(0).standard_normal((12, 4))
+Y = X @ np.ones((4, 3)) + np.random.default_rng(1).standard_normal((12, 3))
+
+
+def models():
+    torch.manual_seed(0)
+    return {"model_x": nn.Linear(4, 3), "data": [torch.randn(6, 4)], "progress": False}
+
+
+def probed(**options):
+    labels = np.arange(12) % 2
+    return repsim.probe_activations({"x": X}, labels, {"x": X}, labels, **options)
+
+
+REFUSED = {
+    "permutations must be a positive integer": [
+        lambda: repsim.permutation_test(X, Y, permutations="99"),
+        lambda: repsim.permutation_test(X, Y, permutations=np.array([9, 9])),
+        lambda: repsim.permutation_test(X, Y, permutations=True),
+        lambda: repsim.permutation_test(X, Y, permutations=2**70),
+    ],
+    "k must be a positive integer": [
+        lambda: repsim.mutual_knn(X, Y, k=np.array([3, 4])),
+        lambda: repsim.mutual_knn(X, Y, k=0),
+        lambda: repsim.mutual_knn(X, Y, k=None),
+    ],
+    "ridges must be a list of numbers": [lambda: probed(ridges=1.0), lambda: probed(ridges="1")],
+    r"ridges\[1\] must be a positive finite number": [lambda: probed(ridges=[1.0, np.nan])],
+    "holdout must be a finite number": [lambda: probed(holdout="0.2"), lambda: probed(holdout=[1])],
+    "standardize must be True or False": [lambda: probed(standardize="no")],
+    "sigma must be a positive finite number": [
+        lambda: kernels.RBF(sigma="1"),
+        lambda: kernels.RBF(sigma=float("nan")),
+        lambda: kernels.Laplacian(sigma=[1.0]),
+    ],
+    "seed must be an integer from 0": [
+        lambda: repsim.permutation_test(X, Y, seed=-1),
+        lambda: repsim.compare(**models(), samples="tokens", seed=-1),
+        lambda: repsim.compare(**models(), samples="tokens", seed="0"),
+    ],
+    "z_scores must be True or False": [lambda: repsim.compare(**models(), z_scores="yes")],
+    "progress must be True or False": [lambda: repsim.compare(**models() | {"progress": "no"})],
+    "passes must be a positive integer": [lambda: repsim.compare(**models(), passes=1.5)],
+    "prepare_x must be a function": [lambda: repsim.compare(**models(), prepare_x="resize")],
+    "unknown cmap": [lambda: heatmap(cmap="nope")],
+    "vmin must be a finite number": [lambda: heatmap(vmin="0"), lambda: heatmap(vmin=None)],
+    "ax must be matplotlib Axes": [lambda: heatmap(ax=3)],
+    "unknown estimator": [
+        lambda: repsim.cka(X, Y, estimator="unbiasd"),
+        lambda: repsim.cka(X, Y, estimator=np.array(["biased", "unbiased"])),
+    ],
+    "unknown statistic": [lambda: repsim.cca(X, Y, statistic=["mean_rho"])],
+    "must be a path": [lambda: repsim.open_activations(3), lambda: repsim.open_activations("a\0")],
+}
+
+
+def heatmap(**options):
+    maps = repsim.cka_matrix({"a": X, "b": Y})
+    return repsim.plot.heatmap(maps, **options)
+
+
+@pytest.mark.parametrize("says", REFUSED)
+def test_an_option_of_another_kind_is_refused_by_name(says):
+    for call in REFUSED[says]:
+        with pytest.raises(repsim.InputError, match=says) as caught:
+            call()
+        assert "\n  got " in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    a = repsim.mutual_knn(X, Y, k=np.int64(3))
+    assert a == repsim.mutual_knn(X, Y, k=3)
+    test = repsim.permutation_test(X, Y, permutations=np.int32(9), seed=np.int64(1))
+    assert test.p_value == repsim.permutation_test(X, Y, permutations=9, seed=1).p_value
+    wide = kernels.RBF(sigma=np.float32(2.0))
+    np.testing.assert_allclose(wide.gram(X), kernels.RBF(sigma=2.0).gram(X), rtol=1e-6)
