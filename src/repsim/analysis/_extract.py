@@ -13,8 +13,8 @@ from torch import nn
 
 from repsim._errors import CheckpointError
 from repsim._options import as_count, as_path, require_choice
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis._extract_rows import DTYPES, LayerRows, Seen, ToHost, rows_of, same_layers
-from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
@@ -168,14 +168,7 @@ def extract(
     ----------
     The store is Zarr, version 3: https://zarr-specs.readthedocs.io; each chunk has a checksum.
     """
-    check_arguments(
-        "extract",
-        name=name,
-        progress=progress,
-        models={"model": model},
-        prepare=prepare,
-        forward=forward,
-    )
+    check_arguments("extract", {"model": model}, name, progress, prepare=prepare, forward=forward)
     as_path("extract", "out", out)
     memory = as_count("extract", "memory", memory)
     if dtype is not None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.attention._sums import AttentionDistances
-from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
@@ -168,12 +168,7 @@ def attention_distance(
     App. D.7.
     """
     check_arguments(
-        "attention_distance",
-        name=name,
-        progress=progress,
-        models={"model": model},
-        prepare=prepare,
-        forward=forward,
+        "attention_distance", {"model": model}, name, progress, prepare=prepare, forward=forward
     )
     masks = Masks("attention_distance", mask)
     options = TokenOptions("attention_distance", grid, patch_size, prefix, with_time=True)

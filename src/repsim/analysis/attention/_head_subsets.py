@@ -10,9 +10,9 @@ from torch import nn
 
 from repsim._errors import InputError, warn
 from repsim._options import as_count, got, require_choice
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.attention._head_grams import HeadGrams
 from repsim.analysis.maps._grams import LayerGrams
-from repsim.analysis.run._arguments import check_arguments, check_names
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
@@ -174,23 +174,16 @@ def head_subset_cka(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 5: subsets of local heads resemble the lower
     layers of a ResNet more than subsets of global ones.
     """
-    check_arguments(
-        "head_subset_cka",
-        progress=progress,
-        models={"model_x": model_x, "model_y": model_y},
-        prepare_x=prepare_x,
-        prepare_y=prepare_y,
-        forward=forward,
-    )
-    check_names("head_subset_cka", names)
+    models = {"model_x": model_x, "model_y": model_y}
+    functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}
+    check_arguments("head_subset_cka", models, names, progress, **functions)
     kinds = _kinds(subsets)
     if not isinstance(layer, str):
         raise InputError(
             f"head_subset_cka: layer must be the name of one module with attention.\n"
             f"  got {got(layer)}"
         )
-    if width is not None:
-        width = as_count("head_subset_cka", "width", width)
+    width = None if width is None else as_count("head_subset_cka", "width", width)
     options = TokenOptions("head_subset_cka", grid, patch_size, prefix)
     masks = Masks("head_subset_cka", mask)
     bound_x = BoundTransform(
@@ -199,11 +192,7 @@ def head_subset_cka(
     heads = HeadGrams(options, bound_x, width)
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
     bound = BoundTransform("head_subset_cka", transform, model_y, Masks("head_subset_cka", mask))
-    grams = LayerGrams(
-        PilotKernels(Linear()),
-        bound,
-        operation="head_subset_cka",
-    )
+    grams = LayerGrams(PilotKernels(Linear()), bound, operation="head_subset_cka")
     recorder = Recorder(model_y, layers_y, transform=grams, select=select, batch_dim=batch_dim)
     acc = MinibatchCKA(kernel="linear")
     samples = SampleFinder("head_subset_cka", batch_size, least=MIN_BATCH)

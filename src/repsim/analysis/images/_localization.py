@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from repsim._errors import StateError, warn
 from repsim._grid_options import VideoGrid, as_video_grid
 from repsim._options import as_count
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.images._batch import image_of
 from repsim.analysis.images._localization_result import localization_result
 from repsim.analysis.images._localization_sums import TokenPatchSums
 from repsim.analysis.images._positions import LayerGrids
-from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import SampleFinder
@@ -164,14 +164,7 @@ def token_localization(
     arXiv:2010.15327, Eq. 3.
     """
     operation = "token_localization"
-    check_arguments(
-        operation,
-        name=name,
-        progress=progress,
-        models={"model": model},
-        prepare=prepare,
-        forward=forward,
-    )
+    check_arguments(operation, {"model": model}, name, progress, prepare=prepare, forward=forward)
     memory = as_count(operation, "memory", memory)
     options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
     grids = LayerGrids(options, model, layers, channels_last=channels_last)

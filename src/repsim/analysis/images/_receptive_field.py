@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from repsim._errors import InputError
 from repsim._grid_options import as_cell
 from repsim._options import as_count, as_seed, require_choice
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.images._batch import image_of, with_image
 from repsim.analysis.images._positions import LayerGrids
 from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
-from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import SampleFinder
@@ -166,14 +166,7 @@ def effective_receptive_field(
     Luo, Li, Urtasun, Zemel 2016, arXiv:1701.04128. Raghu et al. 2021, arXiv:2108.08810.
     """
     operation = "effective_receptive_field"
-    check_arguments(
-        operation,
-        name=name,
-        progress=progress,
-        models={"model": model},
-        prepare=prepare,
-        forward=forward,
-    )
+    check_arguments(operation, {"model": model}, name, progress, prepare=prepare, forward=forward)
     require_choice(operation, "mode", mode, MODES)
     n_probes, seed = as_count(operation, "n_probes", n_probes), as_seed(operation, seed)
     place = None if position is None else _place(operation, position)

@@ -11,11 +11,11 @@ from torch import nn
 
 from repsim._errors import InputError
 from repsim._options import as_count, require_bool
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.maps._cka_map import cka_map, finished
 from repsim.analysis.maps._ranks import Ranks
 from repsim.analysis.maps._run import Run
 from repsim.analysis.maps._side import AS_X, AsX, RecordedSide, SideOptions, Sides
-from repsim.analysis.run._arguments import check_arguments, check_names
 from repsim.analysis.run._drive import Forward, Prepare, as_found
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
@@ -239,17 +239,10 @@ def compare(
     """
     ranks = Ranks(group)
     with ranks.raise_on_all_ranks():
-        check_arguments(
-            "compare",
-            progress=progress,
-            models={"model_x": model_x, "model_y": model_x if model_y is None else model_y},
-            prepare_x=prepare_x,
-            prepare_y=prepare_y,
-            forward=forward,
-        )
-        check_names("compare", names)
+        models = {"model_x": model_x, "model_y": model_x if model_y is None else model_y}
+        functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}
+        check_arguments("compare", models, names, progress, **functions)
         passes = as_count("compare", "passes", passes)
-        require_bool("compare", "z_scores", z_scores)
         resolved = _resolved(kernel, precision)
         ranks.share(sample_ids, resolved)
         tokens = token_samples(
@@ -279,13 +272,7 @@ def compare(
         }
         if of_y.transform is not of_x.transform:
             labels["transform_y"] = transform_label(of_y.transform)
-        options = {
-            "prepare_x": prepare_x,
-            "prepare_y": prepare_y,
-            "forward": forward,
-            "batch_size": batch_size,
-            "sample_ids": sample_ids,
-        }
+        options = {**functions, "batch_size": batch_size, "sample_ids": sample_ids}
         more: dict[str, Any] = {"kernel": repr(resolved), "passes": passes}
         if tokens is not None:
             more |= {"samples": samples, "pairs": pairs, **tokens.options()}
@@ -303,6 +290,7 @@ def compare(
 
 
 def _check_z_scores(z_scores: bool, tokens: TokenSamples | None) -> None:
+    require_bool("compare", "z_scores", z_scores)
     if z_scores and tokens is not None:
         raise InputError(
             "compare: z_scores need samples that can be exchanged.\n"

@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.maps._side import RecordedSide, SideOptions
-from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
@@ -143,9 +143,9 @@ def data_scale(
     """
     check_arguments(
         "data_scale",
-        name=name,
-        progress=progress,
-        models=_named(models, full, controls),
+        _named(models, full, controls),
+        name,
+        progress,
         prepare=prepare,
         forward=forward,
     )

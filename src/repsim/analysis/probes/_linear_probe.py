@@ -9,12 +9,12 @@ import numpy as np
 from torch import nn
 
 from repsim._errors import InputError, warn
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.probes._choices import TokenChoices, Tokens
 from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, LabelsOf
 from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_probe
 from repsim.analysis.probes._vectors import Vectors
-from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
@@ -179,9 +179,9 @@ def linear_probe(
     """
     check_arguments(
         "linear_probe",
-        name=name,
-        progress=progress,
-        models={"model": model},
+        {"model": model},
+        name,
+        progress,
         prepare=prepare,
         forward=forward,
         labels=labels,

@@ -11,10 +11,10 @@ from torch import nn
 
 from repsim._errors import InputError
 from repsim._options import as_count, require_choice
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.residual._found_blocks import FOUND, Block, found_blocks
 from repsim.analysis.residual._influence_sums import InfluenceSums
 from repsim.analysis.residual._layout import StreamAxes
-from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
@@ -149,12 +149,7 @@ def block_influence(
     (angular distance).
     """
     check_arguments(
-        "block_influence",
-        name=name,
-        progress=progress,
-        models={"model": model},
-        prepare=prepare,
-        forward=forward,
+        "block_influence", {"model": model}, name, progress, prepare=prepare, forward=forward
     )
     require_choice("block_influence", "tokens", tokens, TOKENS)
     wanted, masks = _spans(span), Masks("block_influence", mask)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.residual._layout import Layouts
 from repsim.analysis.residual._ratio_sums import RatioSums
-from repsim.analysis.run._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
@@ -143,12 +143,7 @@ def residual_ratios(
     Raghu et al. 2021, arXiv:2108.08810, section 5, figure 7.
     """
     check_arguments(
-        "residual_ratios",
-        name=name,
-        progress=progress,
-        models={"model": model},
-        prepare=prepare,
-        forward=forward,
+        "residual_ratios", {"model": model}, name, progress, prepare=prepare, forward=forward
     )
     options = TokenOptions("residual_ratios", prefix=prefix)
     masks = Masks("residual_ratios", mask)

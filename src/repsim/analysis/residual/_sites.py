@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from repsim.analysis.run._arguments import check_arguments
+from repsim.analysis._arguments import check_arguments
 from repsim.analysis.run._drive import Forward, Prepare, as_found, call_model
 from repsim.capture import ResidualSites, SiteFinder
 
@@ -87,7 +87,9 @@ def residual_sites(
     ----------
     He et al. 2016, arXiv:1512.03385, equations 1 (identity) and 2 (projection).
     """
-    check_arguments("residual_sites", models={"model": model}, prepare=prepare, forward=forward)
+    check_arguments(
+        "residual_sites", {"model": model}, None, False, prepare=prepare, forward=forward
+    )
     with as_found(model), SiteFinder(model) as finder:
         call_model("residual_sites", model, example, prepare, forward)
     finder.warn("residual_sites")

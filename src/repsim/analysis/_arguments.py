@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -10,15 +10,14 @@ from repsim._errors import InputError
 from repsim._options import got, require_bool, require_callable, require_text
 from repsim.capture import kind_of
 
-__all__ = ["check_arguments", "check_names"]
+__all__ = ["check_arguments"]
 
 
 def check_arguments(
     operation: str,
-    *,
-    name: object = None,
-    progress: object = False,
-    models: dict[str, object],
+    models: Mapping[str, object],
+    name: object,
+    progress: object,
     **functions: Callable[..., object] | None,
 ) -> None:
     """Raise if one of them has another type.
@@ -27,10 +26,12 @@ def check_arguments(
     ----------
     operation : str
         The caller's name, for errors.
-    name, progress : object
-        As the caller got them.
-    models : dict of str to object
+    models : mapping of str to object
         The models, by argument.
+    name : object
+        A name, or the names of two models; None if there are none.
+    progress : object
+        Whether to show a progress bar.
     **functions : callable or None
         Functions of the caller, by argument.
     """
@@ -41,14 +42,17 @@ def check_arguments(
                 f"{operation}: {argument} must be a torch.nn.Module.\n  got {kind_of(model)}{hint}"
             )
     require_callable(operation, **functions)
-    require_text(operation, name=name)
+    if name is not None and "model_y" in models:
+        _check_names(operation, name)
+    else:
+        require_text(operation, name=name)
     require_bool(operation, "progress", progress)
 
 
-def check_names(operation: str, names: object) -> None:
-    """Raise if the names of two models are not two strings."""
+def _check_names(operation: str, names: object) -> None:
+    """Raise if the names of two models are not two texts."""
     two = isinstance(names, tuple | list) and [type(name) for name in names] == [str, str]
-    if names is not None and not two:
+    if not two:
         raise InputError(
             f"{operation}: names must be two strings, for model_x and model_y.\n  got {got(names)}"
         )
