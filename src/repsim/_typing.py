@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Array", "Namespace"]
+__all__ = ["Array", "EstimatorName", "KernelName", "Namespace"]
 
 Namespace: TypeAlias = Any
 """A module of array functions that follows the array API standard (2022.12 or newer)."""
+
+EstimatorName: TypeAlias = Literal["biased", "unbiased"]
+"""The estimators of HSIC."""
+
+KernelName: TypeAlias = Literal["linear", "rbf", "laplacian", "polynomial", "cosine"]
+"""The kernels that have a name, with their default parameters."""
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def extract(
     out: str | PathLike[str],
     transform: Transform = None,
     mask: MaskOption = "auto",
-    dtype: str | None = None,
+    dtype: Literal["float16", "float32", "float64"] | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
     batch_size: BatchSize = None,

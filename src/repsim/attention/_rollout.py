@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from array_api_compat import array_namespace, device
 
@@ -24,7 +25,12 @@ HEADS: dict[str, Callable[[Namespace, Array], Array]] = {
 
 
 @without_autocast
-def rollout(layers: Iterable[Array], *, heads: str = "mean", samples: int | None = None) -> Array:
+def rollout(
+    layers: Iterable[Array],
+    *,
+    heads: Literal["mean", "max", "min"] = "mean",
+    samples: int | None = None,
+) -> Array:
     """Attention rollout: the attention of all layers multiplied into one map over the input.
 
     >>> import numpy as np

@@ -10,7 +10,7 @@ import numpy as np
 
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._options import as_count, as_number
-from repsim._typing import Array
+from repsim._typing import Array, KernelName
 from repsim.arrays import paired, scalar, without_autocast
 from repsim.inference._null_moments import expected_by_chance
 from repsim.inference._permutation import run_test
@@ -21,7 +21,7 @@ __all__ = ["CalibratedScore", "calibrated_score", "chance_floor"]
 
 
 @without_autocast
-def chance_floor(x: Array, y: Array, *, kernel: str | Kernel = "linear") -> Array:
+def chance_floor(x: Array, y: Array, *, kernel: KernelName | Kernel = "linear") -> Array:
     """Biased CKA of these representations by chance; print it beside the value.
 
     >>> import numpy as np, repsim

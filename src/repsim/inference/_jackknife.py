@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from repsim._errors import InputError
-from repsim._typing import Array, Namespace
+from repsim._typing import Array, KernelName, Namespace
 from repsim.arrays import accumulator_dtype, paired, to_numpy, without_autocast
 from repsim.estimators import Products, alignment
 from repsim.inference._groups import Groups, resolve_groups
@@ -27,7 +27,7 @@ def jackknife(
     x: Array,
     y: Array,
     *,
-    kernel: str | Kernel = "linear",
+    kernel: KernelName | Kernel = "linear",
     groups: Any = None,
     level: float = 0.95,
 ) -> Interval:

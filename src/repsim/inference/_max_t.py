@@ -10,7 +10,7 @@ from array_api_compat import device
 
 from repsim._errors import InputError
 from repsim._options import as_count
-from repsim._typing import Array, Namespace
+from repsim._typing import Array, EstimatorName, KernelName, Namespace
 from repsim._version import __version__
 from repsim.arrays import (
     accumulator_dtype,
@@ -42,8 +42,8 @@ def max_t(
     xs: Mapping[str, Array],
     ys: Mapping[str, Array] | None = None,
     *,
-    kernel: str | Kernel = "linear",
-    estimator: str = "unbiased",
+    kernel: KernelName | Kernel = "linear",
+    estimator: EstimatorName = "unbiased",
     permutations: int = 999,
     groups: Any = None,
     seed: int | np.random.Generator = 0,

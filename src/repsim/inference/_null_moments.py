@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-from repsim._typing import Array, Namespace
+from repsim._typing import Array, EstimatorName, KernelName, Namespace
 from repsim.arrays import paired, scalar, without_autocast
 from repsim.estimators import Products, alignment, permutation_variance, resolve_estimator
 from repsim.kernels import Kernel
@@ -41,7 +41,11 @@ class NullMoments:
 
 @without_autocast
 def null_moments(
-    x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str = "unbiased"
+    x: Array,
+    y: Array,
+    *,
+    kernel: KernelName | Kernel = "linear",
+    estimator: EstimatorName = "unbiased",
 ) -> NullMoments:
     """Exact mean and variance of CKA over all permutations of y's samples.
 

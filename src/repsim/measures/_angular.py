@@ -8,7 +8,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from repsim._typing import Array
+from repsim._typing import Array, EstimatorName, KernelName
 from repsim.arrays import accumulator_dtype
 from repsim.estimators import BIASED_CKA
 from repsim.kernels import Kernel
@@ -22,7 +22,11 @@ __all__ = ["angular_cka"]
 
 
 def angular_cka(
-    x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str = "biased"
+    x: Array,
+    y: Array,
+    *,
+    kernel: KernelName | Kernel = "linear",
+    estimator: EstimatorName = "biased",
 ) -> Array:
     """Angular CKA: the angle between two centred Gram matrices.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from repsim._typing import Array
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._canonical import (
@@ -17,7 +19,9 @@ from repsim.measures.parts._canonical import (
 __all__ = ["cca", "pwcca", "svcca"]
 
 
-def cca(x: Array, y: Array, *, statistic: str = "mean_rho") -> Array:
+def cca(
+    x: Array, y: Array, *, statistic: Literal["mean_rho", "mean_rho_squared"] = "mean_rho"
+) -> Array:
     """Canonical correlation analysis: how well the best directions of x and y correlate.
 
     >>> import numpy as np, repsim
@@ -96,7 +100,7 @@ def svcca(
     *,
     variance: float | None = None,
     directions: int | None = None,
-    statistic: str = "mean_rho",
+    statistic: Literal["mean_rho", "mean_rho_squared"] = "mean_rho",
 ) -> Array:
     """Singular vector canonical correlation: CCA of the leading principal directions.
 

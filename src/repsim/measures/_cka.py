@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from repsim._errors import InputError
 from repsim._options import require_choice
-from repsim._typing import Array
+from repsim._typing import Array, EstimatorName, KernelName
 from repsim.arrays import (
     as_square,
     check_same_samples,
@@ -43,10 +43,10 @@ def cka(
     x: Array,
     y: Array,
     *,
-    kernel: str | Kernel = "linear",
-    estimator: str = "biased",
+    kernel: KernelName | Kernel = "linear",
+    estimator: EstimatorName = "biased",
     given: Array | None = None,
-    features: str = "all",
+    features: Literal["all", "sampled"] = "all",
 ) -> Array:
     """Centred kernel alignment: how similar two representations of the same samples are.
 
@@ -158,7 +158,7 @@ def cka(
 
 
 @without_autocast
-def cka_from_gram(k: Array, l: Array, *, estimator: str = "biased") -> Array:  # noqa: E741
+def cka_from_gram(k: Array, l: Array, *, estimator: EstimatorName = "biased") -> Array:  # noqa: E741
     """Centred kernel alignment of two Gram matrices of the same samples.
 
     >>> import numpy as np, repsim

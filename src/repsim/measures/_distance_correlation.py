@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace
 
-from repsim._typing import Array
+from repsim._typing import Array, EstimatorName
 from repsim.estimators import Products, alignment, inner, resolve_estimator, scaled_gram
 from repsim.measures._hsic import samples_needed
 from repsim.measures._registry import Measure, evaluate, register, undefined
@@ -17,7 +17,7 @@ from repsim.measures.parts._geometry import root
 __all__ = ["distance_correlation"]
 
 
-def distance_correlation(x: Array, y: Array, *, estimator: str = "biased") -> Array:
+def distance_correlation(x: Array, y: Array, *, estimator: EstimatorName = "biased") -> Array:
     """Squared distance correlation: whether the distances between samples vary together.
 
     >>> import numpy as np, repsim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from repsim._typing import Array
+from repsim._typing import Array, EstimatorName, KernelName
 from repsim.estimators import resolve_estimator
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures._registry import Measure, evaluate, register
@@ -14,7 +14,11 @@ __all__ = ["hsic", "kernel_item", "samples_needed"]
 
 
 def hsic(
-    x: Array, y: Array, *, kernel: str | Kernel = "linear", estimator: str = "biased"
+    x: Array,
+    y: Array,
+    *,
+    kernel: KernelName | Kernel = "linear",
+    estimator: EstimatorName = "biased",
 ) -> Array:
     """Hilbert-Schmidt independence criterion between two representations of the same samples.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from array_api_compat import array_namespace
 
@@ -23,7 +23,9 @@ __all__ = ["jaccard_knn", "mutual_knn", "second_order_cosine"]
 METRICS = ("cosine", "euclidean")
 
 
-def mutual_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Array:
+def mutual_knn(
+    x: Array, y: Array, *, k: int = 10, metric: Literal["cosine", "euclidean"] = "cosine"
+) -> Array:
     """Mutual k-nearest neighbours: the share of neighbours that two representations agree on.
 
     >>> import numpy as np, repsim
@@ -93,7 +95,9 @@ def mutual_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Ar
     return evaluate("mutual_knn", x, y, k=k, metric=metric)
 
 
-def jaccard_knn(x: Array, y: Array, *, k: int = 10, metric: str = "cosine") -> Array:
+def jaccard_knn(
+    x: Array, y: Array, *, k: int = 10, metric: Literal["cosine", "euclidean"] = "cosine"
+) -> Array:
     """Jaccard similarity of the k-nearest neighbours of each sample in two representations.
 
     >>> import numpy as np, repsim

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from array_api_compat import array_namespace
 
@@ -110,7 +110,7 @@ def nbs(x: Array, y: Array) -> Array:
     return evaluate("nbs", x, y)
 
 
-def procrustes(x: Array, y: Array, *, norm: str = "none") -> Array:
+def procrustes(x: Array, y: Array, *, norm: Literal["none", "unit"] = "none") -> Array:
     """Procrustes distance: the distance between two representations after the best rotation.
 
     >>> import numpy as np, repsim

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from array_api_compat import device
 
@@ -49,7 +49,7 @@ FEWEST = 3
 
 
 @without_autocast
-def rdm(x: Array, kind: str = "euclidean") -> Array:
+def rdm(x: Array, kind: Literal["euclidean", "correlation", "cosine"] = "euclidean") -> Array:
     """Representational dissimilarity matrix: how far every two samples are from each other.
 
     >>> import numpy as np, repsim
@@ -136,7 +136,13 @@ def rdm(x: Array, kind: str = "euclidean") -> Array:
 
 
 @without_autocast
-def rsa_from_rdm(a: Array, b: Array, *, comparison: str = "spearman", nan: str = "raise") -> Array:
+def rsa_from_rdm(
+    a: Array,
+    b: Array,
+    *,
+    comparison: Literal["spearman", "pearson", "cosine"] = "spearman",
+    nan: Literal["raise", "omit"] = "raise",
+) -> Array:
     """Representational similarity analysis of two ready dissimilarity matrices.
 
     >>> import numpy as np, repsim

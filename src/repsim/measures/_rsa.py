@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from array_api_compat import array_namespace
 
 from repsim._errors import InputError
@@ -23,7 +25,13 @@ from repsim.measures.parts._rdm_entries import (
 __all__ = ["rsa"]
 
 
-def rsa(x: Array, y: Array, *, rdm: str = "euclidean", comparison: str = "spearman") -> Array:
+def rsa(
+    x: Array,
+    y: Array,
+    *,
+    rdm: Literal["euclidean", "correlation", "cosine"] = "euclidean",
+    comparison: Literal["spearman", "pearson", "cosine"] = "spearman",
+) -> Array:
     """Representational similarity analysis: the agreement of two dissimilarity matrices.
 
     >>> import numpy as np, repsim

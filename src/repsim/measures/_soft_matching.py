@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from array_api_compat import array_namespace, device
 
@@ -20,7 +20,9 @@ __all__ = ["soft_matching"]
 SCORES = ("distance", "correlation")
 
 
-def soft_matching(x: Array, y: Array, *, score: str = "distance") -> Array:
+def soft_matching(
+    x: Array, y: Array, *, score: Literal["distance", "correlation"] = "distance"
+) -> Array:
     """Soft matching: how alike two representations are, feature by feature, in the best pairing.
 
     >>> import numpy as np, repsim

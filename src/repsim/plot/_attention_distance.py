@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -39,7 +40,7 @@ def attention_distance(
     ax: Axes | None = None,
     layers: Sequence[str] | None = None,
     *,
-    kind: str = "heads",
+    kind: Literal["heads", "layers"] = "heads",
     variable: str = "distance",
 ) -> Axes:
     """Draw the mean attention distance of all heads, sorted within each layer.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -26,7 +26,9 @@ PER_BLOCK, SHORTEST, LONGEST = 0.2, 1.8, 8.0
 """Inches: the height of the lines; a cell of the map, and the limits of its sides."""
 
 
-def block_influence(result: xr.Dataset, ax: Axes | None = None, *, kind: str = "lines") -> Axes:
+def block_influence(
+    result: xr.Dataset, ax: Axes | None = None, *, kind: Literal["lines", "map"] = "lines"
+) -> Axes:
     """Draw the influence of every block, or the angular distance of every span of blocks.
 
     >>> import xarray as xr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
@@ -24,7 +26,12 @@ SINGLE = "0.45"
 """Colour of the single tokens."""
 
 
-def probe(result: xr.Dataset, ax: Axes | None = None, *, variable: str = "accuracy") -> Axes:
+def probe(
+    result: xr.Dataset,
+    ax: Axes | None = None,
+    *,
+    variable: Literal["accuracy", "holdout_accuracy"] = "accuracy",
+) -> Axes:
     r"""Draw the accuracy of linear probes by layer, one line per choice of tokens.
 
     >>> import xarray as xr

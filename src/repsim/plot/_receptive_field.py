@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -33,7 +34,7 @@ def receptive_field(
     ax: Axes | None = None,
     layers: Sequence[str] | None = None,
     *,
-    scale: str = "log",
+    scale: Literal["log", "linear"] = "log",
     columns: int | None = None,
 ) -> Axes:
     """Draw the effective receptive field of each layer as a map of the input.

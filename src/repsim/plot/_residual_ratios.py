@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -51,7 +51,7 @@ def residual_ratios(
     result: xr.Dataset,
     ax: Axes | None = None,
     *,
-    kind: str = "lines",
+    kind: Literal["lines", "map"] = "lines",
 ) -> Axes:
     """Draw the ratio of the norms of skip and branch, ‖z‖/‖f(z)‖, of every residual connection.
 

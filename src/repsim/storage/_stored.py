@@ -27,7 +27,9 @@ SEAL = "repsim_attributes_sha256"
 """The attribute of a store with the checksum of all others."""
 
 
-def open_activations(path: str | PathLike[str], *, transform: str | None = None) -> xarray.Dataset:
+def open_activations(
+    path: str | PathLike[str], *, transform: Literal["mean", "first", "last"] | None = None
+) -> xarray.Dataset:
     """Open the activations that :func:`repsim.extract` stored, without reading them.
 
     >>> import tempfile, torch, repsim

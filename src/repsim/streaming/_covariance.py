@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateError, warn
-from repsim._typing import Array
+from repsim._typing import Array, EstimatorName
 from repsim._version import __version__
 from repsim.arrays import accumulator_dtype, same_home, to_numpy, unlabelled_sides, without_autocast
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator, warn_of_matrix
@@ -75,7 +75,7 @@ class StreamingLinearCKA:
     1983, "Algorithms for computing the sample variance", for sums about a shift.
     """
 
-    def __init__(self, *, estimator: str = "unbiased") -> None:
+    def __init__(self, *, estimator: EstimatorName = "unbiased") -> None:
         self._estimator = resolve_estimator("StreamingLinearCKA", estimator)
         self.reset()
 

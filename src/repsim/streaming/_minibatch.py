@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from repsim._errors import StateError
-from repsim._typing import Array
+from repsim._typing import Array, KernelName
 from repsim._version import __version__
 from repsim.arrays import (
     accumulator_dtype,
@@ -90,7 +90,7 @@ class MinibatchCKA(MinibatchResults):
     or on the CPU if the device has no float64.
     """
 
-    def __init__(self, *, kernel: str | Kernel = "linear") -> None:
+    def __init__(self, *, kernel: KernelName | Kernel = "linear") -> None:
         self.kernel = resolve_kernel("MinibatchCKA", kernel)
         self.reset()
 

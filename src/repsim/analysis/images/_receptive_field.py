@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def effective_receptive_field(
     data: Iterable[Any],
     layers: Layers,
     *,
-    mode: str = "rademacher",
+    mode: Literal["rademacher", "sum"] = "rademacher",
     n_probes: int = 16,
     position: tuple[int, ...] | None = None,
     seed: int = 0,

@@ -11,6 +11,7 @@ from torch import nn
 
 from repsim._errors import InputError
 from repsim._options import as_count, require_bool
+from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.maps._cka_map import cka_map, finished
 from repsim.analysis.maps._ranks import Ranks
@@ -39,7 +40,7 @@ def compare(
     *,
     layers: Layers = "*",
     layers_y: Layers | None = None,
-    kernel: str | Kernel = "linear",
+    kernel: KernelName | Kernel = "linear",
     precision: Precision | None = None,
     passes: int = 1,
     transform: Transform = None,

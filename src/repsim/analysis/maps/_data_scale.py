@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
+from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.maps._side import RecordedSide, SideOptions
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
@@ -37,7 +38,7 @@ def data_scale(
     *,
     layers: Layers,
     controls: Mapping[str, nn.Module] | None = None,
-    kernel: str | Kernel = "linear",
+    kernel: KernelName | Kernel = "linear",
     transform: Transform = None,
     mask: MaskOption = "auto",
     select: Select | None = None,

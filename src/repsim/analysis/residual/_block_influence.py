@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -34,7 +34,7 @@ def block_influence(
     *,
     blocks: Layers = FOUND,
     span: int | Sequence[int] | None = None,
-    tokens: str = "all",
+    tokens: Literal["all", "last"] = "all",
     mask: MaskOption = "auto",
     batch_dim: int | None = None,
     channel_dim: int | None = None,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._options import as_count, as_path, require_bool, require_choice
+from repsim._typing import EstimatorName, KernelName
 from repsim._version import __version__
 from repsim.arrays import check_same_samples, without_autocast
 from repsim.estimators import (
@@ -47,11 +48,11 @@ def cka_matrix(
     xs: Mapping[str, Any],
     ys: Mapping[str, Any] | None = None,
     *,
-    kernel: str | Kernel = "linear",
-    estimator: str = "unbiased",
+    kernel: KernelName | Kernel = "linear",
+    estimator: EstimatorName = "unbiased",
     memory: int = 1 << 30,
     block_size: int | None = None,
-    dtype: str | None = None,
+    dtype: Literal["float32", "float64"] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> xarray.DataArray:
