@@ -37,8 +37,9 @@ def backends_page() -> str:
         + "\n\nThe tests run the same on numpy, torch, jax (with and without `jit`) and the strict "
         "implementation of the array standard, in float32 and float64. CuPy arrays go through the "
         "same lines; the tests do not run them. Under `jax.jit` *yes* is that the measure can be "
-        "traced; a dash, that SciPy solves a part of it. A dash under the gradient: counts and "
-        "ranks have no derivative.\n"
+        "traced; a dash, that SciPy solves a part of it. The same measures take the transforms of "
+        "`torch.func`, `torch.vmap` and `torch.compile(fullgraph=True)`. A dash under the "
+        "gradient: counts and ranks have no derivative.\n"
     )
 
 

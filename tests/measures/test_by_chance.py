@@ -102,6 +102,14 @@ def test_gradients_and_transforms_do_not_read_the_floor():
     assert floors(lambda: repsim.cka(x.requires_grad_(), y)) == expected
 
 
+def test_a_gradient_of_jax():
+    """Its numbers can be read one by one, and are no arrays."""
+    jax = pytest.importorskip("jax")
+    x, y = map(jax.numpy.asarray, noise(20, 9, 8))
+    with pytest.warns(repsim.ChanceWarning):
+        assert np.isfinite(jax.grad(repsim.cka)(x, y)).all()
+
+
 def test_matrices_warn_once_of_the_worst_pair():
     x, y, z = noise(50, 500, 30, 3)
 

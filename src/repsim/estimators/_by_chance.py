@@ -10,7 +10,7 @@ import numpy as np
 
 from repsim._errors import ChanceWarning, warn
 from repsim._typing import Array, Namespace
-from repsim.arrays import known, to_numpy, transformed
+from repsim.arrays import detached, known, transformed
 from repsim.estimators._products import Products, alignment
 
 __all__ = [
@@ -65,7 +65,7 @@ def high_floor(floor: Array | None) -> float | None:
     """Read a floor; return it if it is above :data:`HIGH_FLOOR`, ``None`` if it cannot be read."""
     if floor is None or transformed(floor) or not known(floor > HIGH_FLOOR):
         return None
-    return float(to_numpy(floor))
+    return float(detached(floor))  # jax.grad has a number and no array
 
 
 def warn_of_chance(operation: str, words: ChanceWords, floor: float, where: str = "") -> None:
