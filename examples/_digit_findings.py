@@ -84,9 +84,10 @@ def findings(n: Mapping[str, float]) -> list[Finding]:
 def _claims(n: Mapping[str, float]) -> list[Finding]:
     return [
         Finding(
-            "The ViT is alike from bottom to top, more so than the CNN.",
-            "CKA of two different layers, and of the lowest with the highest quarter of the "
-            "layers: both means higher in the ViT, by more than two standard errors.",
+            "The layers of the ViT are more alike, from lowest to highest, than those of the CNN.",
+            "The mean CKA of two different layers is higher in the ViT, and the mean CKA of the "
+            "lowest with the highest quarter of the layers is too, both by more than two "
+            "standard errors.",
             "different layers: ViT {mean_vit}, CNN {mean_cnn}; lowest with highest quarter: "
             "ViT {ends_vit}, CNN {ends_cnn}",
             _verdict(
@@ -97,19 +98,20 @@ def _claims(n: Mapping[str, float]) -> list[Finding]:
             ),
         ),
         Finding(
-            "The CNN falls into stages.",
-            "At the same distance in depth, two layers of one stage are more similar than two of "
-            "different stages, on average by more than two standard errors.",
+            "The layers of the CNN fall into stages.",
+            "At the same distance in depth, two layers of one stage are more similar than two "
+            "layers of different stages, on average by more than two standard errors.",
             "difference {stages_cnn}; before training {stages_untrained_cnn}",
             _verdict(n, "stages_cnn", n["stages_cnn"] > 2 * n["stages_cnn_error"]),
         ),
         Finding(
             "The lower half of the CNN is like the lowest quarter of the ViT.",
-            "Nine in ten layers of the lower half of the CNN find their best match in the lowest "
-            "quarter of the ViT; in part, if half of them do.",
-            "nine in ten up to {match_reach} of the ViT's depth, half of them up to "
-            "{match_lower}; the best match beats the best in the lowest quarter by {margin_match} "
-            "(median); upper half of the CNN, median: {match_upper}",
+            "Nine in ten layers of the lower half of the CNN find their best match in the "
+            "lowest quarter of the ViT. The claim holds in part if only half of them do.",
+            "nine in ten layers match within the lowest {match_reach} of the ViT's depth, half "
+            "of them within {match_lower}; the best match beats the best match in the lowest "
+            "quarter by {margin_match} (median); the median of the upper half of the CNN is "
+            "{match_upper}",
             _verdict(n, "match", n["match_lower"] <= 0.25, n["match_reach"] <= 0.25),
         ),
     ]
@@ -118,7 +120,7 @@ def _claims(n: Mapping[str, float]) -> list[Finding]:
 def _controls(n: Mapping[str, float]) -> list[Finding]:
     return [
         Finding(
-            "Control: it is training that makes the ViT alike from bottom to top.",
+            "Control: training makes the lowest and the highest layers of the ViT alike.",
             "The first criterion, with the untrained ViT in place of the CNN, and the same for the "
             "outputs of two different blocks.",
             "different layers: trained {mean_vit}, untrained {mean_untrained_vit}; lowest with "
@@ -133,9 +135,10 @@ def _controls(n: Mapping[str, float]) -> list[Finding]:
             ),
         ),
         Finding(
-            "Control: the match of lower half and lowest quarter comes with training.",
-            "The third criterion holds better after training than before: fewer of the ViT's "
-            "layers cover nine in ten of the matches, and half of them.",
+            "Control: training makes the lower half of the CNN match the lowest quarter of the "
+            "ViT.",
+            "The third criterion holds better after training than before. Nine in ten of the "
+            "matches, and half of them, lie in fewer of the ViT's layers.",
             "nine in ten: trained {match_reach}, untrained {match_untrained_reach}; half: "
             "trained {match_lower}, untrained {match_untrained_lower}",
             _verdict(

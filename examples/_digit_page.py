@@ -100,8 +100,8 @@ def _lead(n: Mapping[str, float], shown: Mapping[str, str], digits: str, both: x
     warnings = "".join(f'<p class="warning">{line}</p>' for line in _unlearned(n))
     return f"""<header>
 <h1>Does a vision transformer see handwritten digits like a convolutional network?</h1>
-<p class="lead">A small ViT and a small residual CNN learned to read the same digits. Of the
-held-out images the ViT reads {shown["accuracy_vit"]} correctly and the CNN
+<p class="lead">A small ViT and a small residual CNN learned to read the same digits. The ViT
+reads {shown["accuracy_vit"]} of the held-out images correctly, and the CNN
 {shown["accuracy_cnn"]}. Below, CKA compares each of the {layers_vit} layers of the ViT with each of
 the {layers_cnn} layers of the CNN. Raghu et al. (2021) made the claims for large models and
 photographs. The numbers decide whether they hold here, by the criterion beside each claim.</p>
@@ -164,9 +164,9 @@ def _method(shown: Mapping[str, str], details: Mapping[str, str]) -> str:
 <h2>How it was made</h2>
 <p>CKA is linear, with the unbiased minibatch estimator of Nguyen, Raghu and Kornblith (2021),
 arXiv:2010.15327. 1 means the same up to rotation and scale; about 0 means unrelated. The largest
-standard error of any pair of layers is {shown["error_largest"]}. A map shows every layer, also
-norms and activations, from the input (lower left) to the output. The claims are from Raghu,
-Unterthiner, Kornblith, Zhang and Dosovitskiy (2021), arXiv:2108.08810. The images are the
+standard error of any pair of layers is {shown["error_largest"]}. A map shows every layer,
+including norms and activations, from the input (lower left) to the output. The claims are from
+Raghu, Unterthiner, Kornblith, Zhang and Dosovitskiy (2021), arXiv:2108.08810. The images are the
 handwritten digits that come with scikit-learn.</p>
 <dl>{about}</dl>
 </section>
@@ -177,7 +177,10 @@ def _unlearned(n: Mapping[str, float]) -> list[str]:
     """Return a warning, unless both models can read digits."""
     if min(n["accuracy_vit"], n["accuracy_cnn"]) >= LEARNED:
         return []
-    return [f"Not both models read {LEARNED:.0%} of the digits: no verdict on them counts yet."]
+    return [
+        f"A model reads fewer than {LEARNED:.0%} of the digits, so no verdict on the models "
+        "counts yet."
+    ]
 
 
 def _text(name: str, n: Mapping[str, float]) -> str:

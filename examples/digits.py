@@ -116,7 +116,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="epochs of training (20)")
     parser.add_argument("--passes", type=int, help="passes over the held-out images (3)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (1)")
-    parser.add_argument("--quick", action="store_true", help="tiny models, one epoch, one pass")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="train tiny models for one epoch, and compare in one pass",
+    )
     options = parser.parse_args(argv)
     for name, full in (("epochs", 20), ("passes", 3)):
         value = getattr(options, name)
@@ -211,7 +215,7 @@ def compare_all(
             progress=sys.stderr.isatty(),
         )
         result.attrs.update(model_x=x, model_y=y or x)
-        kind = ", each image with another" if prepare_y else ""
+        kind = ", each image paired with another image" if prepare_y else ""
         layers = f"{result.sizes['layer_x']} × {result.sizes['layer_y']} layers"
         print(f"     {x} with {y or 'itself'}{kind}: {layers}, {time.perf_counter() - began:.1f} s")
         return result
@@ -250,8 +254,8 @@ def draw_all(results: dict[str, xr.Dataset], digits: Digits) -> list[Picture]:
         return Picture(
             name,
             figure,
-            f"For each layer of the {attrs['model_x']}, the depth of the most similar layer of "
-            f"the {attrs['model_y']}: {values(key)}",
+            f"For each layer of the {attrs['model_x']}: the depth of the most similar layer of "
+            f"the {attrs['model_y']}; {values(key)}",
         )
 
     return [
@@ -261,7 +265,7 @@ def draw_all(results: dict[str, xr.Dataset], digits: Digits) -> list[Picture]:
         cka_map("cnn-vit", "CNN with ViT"),
         match("cnn-vit", "layer-match", "Best match of each CNN layer"),
         cka_map("untrained-vit", "Control: untrained ViT with itself"),
-        cka_map("vit-untrained-vit", "Control: ViT with itself before training"),
+        cka_map("vit-untrained-vit", "Control: trained ViT with untrained ViT"),
         match(
             "untrained-cnn-untrained-vit",
             "layer-match-untrained",

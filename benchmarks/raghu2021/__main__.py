@@ -108,29 +108,38 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=Path("paper-output"), help="folder to write to")
     add("--images", nargs="+", choices=("photographs", "digits"), default=["photographs", "digits"],
-        help="what to train on and look at (both)")  # fmt: skip
-    add("--quick", action="store_true", help="tiny models that learn nothing: a test of the code")
+        help="images to train on and to measure (both)")  # fmt: skip
+    add("--quick", action="store_true", help="tiny models that learn nothing, to test the code")
     add(
         "--threads",
         type=int,
         default=os.cpu_count() or 1,
-        help="models trained at a time, and threads to measure (all)",
+        help="number of steps that run at the same time (all processors)",
     )
-    add("--no-progress", dest="progress", action="store_false", help="no progress bar")
-    add("--no-pictures", dest="pictures", action="store_false", help="results and findings alone")
-    given = parser.add_argument_group("models by name, on images of your own, without training")
+    add("--no-progress", dest="progress", action="store_false", help="show no progress bar")
+    add(
+        "--no-pictures",
+        dest="pictures",
+        action="store_false",
+        help="write results and findings, but no pictures",
+    )
+    given = parser.add_argument_group("models by name, on your own images, without training")
     add = given.add_argument
     add("--models", nargs="+", metavar="NAME", help="timm:NAME or torchvision:NAME")
     add("--data", type=Path, metavar="FOLDER", help="one folder of images per class")
-    add("--random", action="store_true", help="random weights: nothing is downloaded")
-    add("--side", type=int, default=224, help="pixels a side of the images are cut to (224)")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for the models")
+    add("--random", action="store_true", help="use random weights and download nothing")
+    add("--side", type=int, default=224, help="height and width of the images in pixels (224)")
+    add(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device that the models run on",
+    )
     add("--workers", type=int, default=0, help="processes that decode images (0)")
     options = parser.parse_args(argv)
     if bool(options.models) != (options.data is not None):
-        parser.error("--models and --data go together")
+        parser.error("--models and --data need each other")
     if options.data is not None and not options.data.is_dir():
-        parser.error(f"--data {options.data} is no folder")
+        parser.error(f"--data {options.data} is not a folder")
     for name in ("threads", "side"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")

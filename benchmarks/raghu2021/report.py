@@ -88,19 +88,18 @@ def page(shown: Sequence[Shown], details: Mapping[str, str]) -> str:
 <header>
 <h1>{escape(TITLE)}</h1>
 <p class="lead">Every experiment of Raghu, Unterthiner, Kornblith, Zhang and Dosovitskiy (2021),
-arXiv:2108.08810, on models and images of a size for an ordinary computer. A finding of theirs that
-does not hold here is no refutation: these models are small, and so are the data. What the
-numbers show is which findings come with large models and much data, and which are there from the
-start.</p>
+arXiv:2108.08810, on models and images that fit an ordinary computer. A finding that does not hold
+here is not refuted, because these models and data are small. The numbers show which findings need
+large models and much data, and which appear without them.</p>
 <nav>{"".join(f'<a href="#{_anchor(each.name)}">{escape(each.name)}</a>' for each in shown)}</nav>
 </header>
 {"".join(_section(each) for each in shown)}
 <section>
 <h2>How it was made</h2>
-<p>Criteria were fixed before anything was measured. A finding holds where every one of its
-conditions is met, with every seed; in part, where some are. ± is a standard error: over batches of
-images for CKA (jackknife; of a mean over layers the mean of their errors, a bound), binomial for
-accuracies. It does not cover chance in training, for which there is the other seed.</p>
+<p>Criteria were fixed before anything was measured. A finding holds if all its conditions are met
+with every seed, and holds in part if some are. ± is a standard error: a jackknife over batches of
+images for CKA, and binomial for accuracies. For a mean over layers it is the mean of their errors,
+which is an upper bound. It does not cover chance in training; the other seed shows that.</p>
 <dl>{about}</dl>
 </section>
 </main>

@@ -115,7 +115,8 @@ def _about(lab: Lab) -> str:
     if images is None:
         return words
     return (
-        f"{words} {len(images.tiles)} pieces to draw training crops from, {len(images.test)} test "
-        f"crops from elsewhere. Mean and spread of grey alone tell {images.grey_alone:.1%} of "
-        "the test images' classes (nearest neighbour): what a model must beat to have looked."
+        f"{words} Training crops are drawn from {len(images.tiles)} tiles; {len(images.test)} "
+        "test crops come from other places. A nearest-neighbour classifier that sees only the "
+        f"mean and the spread of grey is right on {images.grey_alone:.1%} of the test images. A "
+        "model must do better to show that it uses shapes."
     )

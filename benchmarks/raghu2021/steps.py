@@ -49,7 +49,7 @@ def digest(*settings: Any) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, Path):
         return hashlib.sha256(value.read_bytes()).hexdigest()
-    raise TypeError(f"no setting: {type(value).__name__}")
+    raise TypeError(f"not a setting: {type(value).__name__}")
 
 
 def run_steps(

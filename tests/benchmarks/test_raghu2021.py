@@ -561,8 +561,8 @@ def test_models_by_name_on_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--models", "timm:test_vit"], "--models and --data go together"),
-        (["--models", "timm:test_vit", "--data", "nowhere"], "--data nowhere is no folder"),
+        (["--models", "timm:test_vit"], "--models and --data need each other"),
+        (["--models", "timm:test_vit", "--data", "nowhere"], "--data nowhere is not a folder"),
         (["--models", "test_vit", "--data", "{few}"], "timm:NAME or torchvision:NAME"),
         (["--models", "timm:test_vit", "--data", "{none}"], "has no images"),
         (["--models", "timm:test_vit", "--data", "{few}", "--side", "32"], "has too few images"),

@@ -61,7 +61,7 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
     yield Picture(
         "fig02-across",
         figure,
-        f"{FIGURE}. CKA across models; and controls: before training, and with another seed.",
+        f"{FIGURE}. CKA across models. Controls: models before training, and with another seed.",
         f"CKA maps across models, mean over all pairs of layers: {means}.",
     )
     crossed = [p for p in shown if [lab.subjects[r].family for r in p] == ["cnn", "vit"]]
@@ -89,15 +89,15 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         FIGURE,
         "The lower half of a CNN's layers is like the lowest quarter of a ViT's.",
         "About the lower half of the ResNet's layers resemble the lowest quarter of the ViT's.",
-        "Of the CNN's lower half, nine in ten layers, and half of them, find their best match in "
-        "the lowest quarter of the ViT; in part, if only half of them do.",
-        f"nine in ten up to {by_seed((m['lower_half_reach'] for m in matches), digits=2)} of the "
-        f"ViT's depth, half of them up to "
-        f"{by_seed((m['lower_half_median'] for m in matches), digits=2)}",
+        "Nine in ten of the layers in the CNN's lower half find their best match in the lowest "
+        "quarter of the ViT. The finding holds in part if only half of these layers do.",
+        "nine in ten layers match within the lowest "
+        f"{by_seed((m['lower_half_reach'] for m in matches), digits=2)} of the ViT's depth, half "
+        f"of them within {by_seed((m['lower_half_median'] for m in matches), digits=2)}",
         ""
         if untrained is None
-        else f"untrained: nine in ten up to {number(untrained['lower_half_reach'], digits=2)}, "
-        f"half up to {number(untrained['lower_half_median'], digits=2)}",
+        else f"untrained: nine in ten within {number(untrained['lower_half_reach'], digits=2)}, "
+        f"half within {number(untrained['lower_half_median'], digits=2)}",
         verdict(
             [m[f"lower_half_{name}"] <= 0.25 for m in matches for name in ("reach", "median")],
             *(m["lower_half_reach"] for m in matches),
@@ -108,8 +108,9 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         FIGURE,
         "The highest layers of a ViT are unlike all layers of a CNN.",
         "The final third of the ViT is less similar to all ResNet layers.",
-        "The CKA of a ViT layer with the CNN layer that is most like it, averaged over the highest "
-        "third of the ViT: lower than over the rest by more than two standard errors.",
+        "Take the CKA of each ViT layer with its most similar CNN layer. The mean over the "
+        "highest third of the ViT is lower than the mean over its other layers, by more than "
+        "two standard errors.",
         f"highest third {by_seed([x[0] for x in last], [x[2] for x in last])}, rest "
         f"{by_seed([x[1] for x in last], [x[3] for x in last])}",
         ""

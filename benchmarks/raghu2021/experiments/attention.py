@@ -56,7 +56,8 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
             results,
             trained,
             "fig03-attention-distance",
-            "Fig. 3. Mean attention distance of each head, sorted, a line for each block.",
+            "Fig. 3. Mean attention distance of each head. Each line is a block; its heads are "
+            "sorted.",
         )
     if parts and "vit" in trained:
         yield _picture(
@@ -108,8 +109,9 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         "Fig. 3",
         "The lowest blocks of a ViT have both local and global heads.",
         "Even in the lowest layers, heads attend both locally and globally.",
-        f"In the two lowest blocks, the most local head below {LOCAL:g} of the distance of uniform "
-        f"attention, and the most global one above {GLOBAL:g}.",
+        f"In the two lowest blocks, the most local head has less than {LOCAL:g} times the "
+        f"distance of uniform attention, and the most global head has more than {GLOBAL:g} times "
+        "that distance.",
         f"most local {by_seed((lowest(s).min() for s in seeds), digits=2)}, most global "
         f"{by_seed((lowest(s).max() for s in seeds), digits=2)}",
         ""
@@ -122,8 +124,8 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         "Fig. 3",
         "The highest blocks of a ViT have global heads only.",
         "At the highest layers, all heads attend globally.",
-        f"In the two highest blocks, every head above {GLOBAL:g} of the distance of uniform "
-        "attention.",
+        f"In the two highest blocks, every head has more than {GLOBAL:g} times the distance of "
+        "uniform attention.",
         f"most local {by_seed((highest(s).min() for s in seeds), digits=2)}, most global "
         f"{by_seed((highest(s).max() for s in seeds), digits=2)}",
         ""
@@ -142,9 +144,9 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
             "With too little data, the lowest blocks do not learn local heads.",
             "Trained on ImageNet alone, ViT-L/16 and H/14 lack the local heads that they have "
             "after JFT-300M.",
-            "The most local quarter of the heads in the two lowest blocks attends farther in the "
-            "model with the least data than in every one with all data, by more than the seeds of "
-            "the latter differ.",
+            "Take the most local quarter of the heads in the two lowest blocks. They attend "
+            "farther in the model with the least data than in every model with all data. The "
+            "gap is larger than the gap between the seeds with all data.",
             f"{lab.label(role)} {number(few, digits=2)}, all data {by_seed(full, digits=2)} of the "
             "distance of uniform attention",
             "" if before is None else f"untrained {number(lowest(before).min(), digits=2)}",

@@ -63,7 +63,8 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
         "fig11-data-scale",
         figure,
         f"{FIGURE}. CKA of each block with the same block of the ViT that was trained on all data.",
-        f"CKA with the model of all data, from the first block to the last: {ends}.",
+        "CKA with the model that was trained on all data, from the first block to the last: "
+        f"{ends}.",
     )
 
 
@@ -83,12 +84,13 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
     error = max((e for _, e in other), default=0.0)
     yield Finding(
         FIGURE,
-        "Lower layers are learned from little data, higher layers need much.",
+        "Lower layers need little data; higher layers need much.",
         "Lower layers of models trained on a part of the data are similar to those of the full "
-        "model, higher layers are not.",
-        "CKA with the full model, mean over the lowest third of the blocks less that over the "
-        "highest: above zero for each part of the data, and above what another seed with all "
-        "data shows, both by more than two standard errors.",
+        "model; higher layers are not.",
+        "Take the mean CKA with the full model over the lowest third of the blocks, minus the "
+        "mean over the highest third. For each part of the data this difference is above zero, "
+        "and above the same difference for another seed with all data, both by more than two "
+        "standard errors.",
         "; ".join(
             f"{float(part):.0%}: {number(*value)}"
             for part, value in zip(result.fraction.values, falls, strict=True)

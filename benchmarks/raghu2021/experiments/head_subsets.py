@@ -107,13 +107,13 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
     rank = {b: [order(results[f"head-subsets/{r}.{b}"]) for r in roles] for b in BLOCKS}
     yield Finding(
         FIGURE,
-        "The more local the heads of a low ViT block, the more they are like a low CNN layer.",
+        "Local heads of a low ViT block are more like low CNN layers than global heads are.",
         "CKA with lower ResNet layers falls monotonically with the mean attention distance of the "
         "heads, from about 0.55 to 0.28.",
-        "Heads in groups of a quarter, from local to global; CKA with the lowest third of the "
-        "CNN's blocks, mean over these: the most local group above the most global by more than "
-        "two standard errors of each, and a rank correlation of CKA and distance of at most −0.5; "
-        "in the first and in the second block.",
+        "Each group is a quarter of the heads, from local to global. CKA is the mean over the "
+        "lowest third of the CNN's blocks. The most local group has a higher CKA than the most "
+        "global group, by more than two standard errors of each. The rank correlation of CKA "
+        "and distance is at most −0.5. Both hold in the first and in the second block.",
         "; ".join(
             f"block {block}: local {by_seed((e[0] for e in at[block]), digits=2)}, global "
             f"{by_seed((e[1] for e in at[block]), digits=2)}, rank correlation "

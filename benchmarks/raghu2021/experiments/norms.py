@@ -61,7 +61,7 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
         yield Picture(
             "fig07-norm-ratios-tokens",
             figure,
-            f"{FIGURE}. {lab.label('vit')}: the ratio for every token, CLS apart.",
+            f"{FIGURE}. {lab.label('vit')}: the ratio for every token. CLS is drawn apart.",
             "Ratio of the norms of skip and branch for every residual sum and token of "
             f"{lab.label('vit')}.",
         )
@@ -77,8 +77,8 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
             FIGURE,
             "Skip connections carry much more in a ViT than in a CNN.",
             "Ratios of norms are much higher in ViT than in ResNet.",
-            "Median over all residual sums of ‖skip‖/‖branch‖ of the spatial tokens: more than "
-            "twice that of the CNN.",
+            "Take the median of ‖skip‖/‖branch‖ of the spatial tokens over all residual sums. "
+            "The ViT's median is more than twice the CNN's.",
             f"ViT {by_seed(map(median, vits), digits=2)}, "
             f"CNN {by_seed(map(median, cnns), digits=2)}",
             ", ".join(f"{lab.label(r)} {number(median(b), digits=2)}" for r, b in before.items()),
@@ -88,11 +88,12 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         at = [halves(vit) for vit in vits]
         yield Finding(
             FIGURE,
-            "The skip carries CLS in the first half of the ViT, the other tokens in the second.",
-            "A phase transition: the ratio is high for CLS in the first half, for spatial tokens "
-            "in the second.",
-            "log(ratio of CLS / ratio of spatial tokens), mean over the residual sums: above zero "
-            "in the first half of the blocks, below in the second.",
+            "The skip carries CLS in the first half of the ViT, and the other tokens in the "
+            "second half.",
+            "A phase transition: the ratio is high for CLS in the first half, and for spatial "
+            "tokens in the second half.",
+            "Take log(ratio of CLS / ratio of spatial tokens). Its mean over the residual sums "
+            "is above zero in the first half of the blocks and below zero in the second half.",
             f"first half {by_seed((first for first, _ in at), digits=2)}, second "
             f"{by_seed((second for _, second in at), digits=2)}",
             "untrained {}, {}".format(

@@ -60,7 +60,7 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
         figure,
         f"{FIGURE}. CKA of each token of the last block with each patch of the image; a token's "
         "own patch is framed.",
-        "Maps of the CKA of tokens with patches in the last block; part of the tokens that are "
+        "Maps of the CKA of tokens with patches in the last block. Share of the tokens that are "
         f"most similar to their own patch: {'; '.join(words)}.",
     )
 
@@ -76,12 +76,14 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
     if vits and cnns:
         yield Finding(
             FIGURE,
-            "In its last block a ViT's tokens still stand for their own patch, a CNN's do not.",
+            "In the last block, the tokens of a ViT still represent their own patch; those of a "
+            "CNN do not.",
             "ViT tokens at the highest layers are most similar to the patch at their place; "
             "ResNet's localisation is much weaker.",
-            "(hit rate − chance)/(1 − chance), the hit rate being the part of the tokens of the "
-            "last block that are most similar to their own patch: at least 0.5 in the ViT, and "
-            "larger than in the CNN, whose patches are those of its own last map.",
+            "The score is (hit rate − chance)/(1 − chance). The hit rate is the share of the "
+            "tokens of the last block that are most similar to their own patch. The ViT scores "
+            "at least 0.5, and more than the CNN. The CNN's patches are the places of its own "
+            "last map.",
             f"ViT {by_seed(map(last, vits), digits=2)}, CNN {by_seed(map(last, cnns), digits=2)}",
             untrained,
             verdict(
@@ -96,9 +98,10 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
     if vits and gaps:
         yield Finding(
             FIGURE,
-            "A ViT that classifies by the mean of its tokens localises less than by CLS.",
+            "A ViT that classifies by the mean of its tokens localises less than one that "
+            "classifies by CLS.",
             "Localisation is weaker in ViT trained with global average pooling.",
-            "The same number, last block: lower in the GAP-ViT than in every CLS-ViT.",
+            "The same score is lower in the GAP-ViT than in every CLS-ViT.",
             f"CLS {by_seed(map(last, vits), digits=2)}, GAP {by_seed(map(last, gaps), digits=2)}",
             untrained,
             verdict((last(gap) < min(map(last, vits)) for gap in gaps), *map(last, [*vits, *gaps])),

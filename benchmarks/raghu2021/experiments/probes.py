@@ -67,8 +67,8 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
     yield Picture(
         "fig10-probes",
         figure,
-        f"Fig. 10. Test accuracy of a {lab.effort.probe_shots}-shot linear probe after each block, "
-        "by the tokens that it reads.",
+        f"Fig. 10. Test accuracy of a {lab.effort.probe_shots}-shot linear probe after each "
+        "block, for each choice of tokens.",
         f"Accuracy of linear probes along the blocks; best of each model: {best}.",
     )
     scaled = [role for role in lab.parts().values() if f"probes/{role}" in results]
@@ -120,11 +120,11 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         singles = [(single(v), single(g)) for v, g in zip(vits, gaps, strict=False)]
         yield Finding(
             "Fig. 10",
-            "Single tokens of a CLS-ViT tell little of the class, those of a GAP-ViT much.",
+            "Single tokens tell little about the class in a CLS-ViT, and much in a GAP-ViT.",
             "Probes on individual spatial tokens: poor at the high layers of CLS-ViT, high for "
             "GAP-ViT and ResNet.",
-            "Probe accuracy of single spatial tokens, mean over the tokens, last block: at least "
-            "0.1 higher in the GAP-ViT.",
+            "In the last block, the mean probe accuracy of single spatial tokens is at least "
+            "0.1 higher in the GAP-ViT than in the CLS-ViT.",
             f"CLS {by_seed((s[0] for s in singles), digits=2)}, "
             f"GAP {by_seed((s[1] for s in singles), digits=2)}",
             "" if before is None else f"untrained {number(single(before), digits=2)}",
@@ -134,7 +134,8 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
             "Fig. 10",
             "A single token of a GAP-ViT is nearly as good as all of them pooled.",
             "With GAP, individual tokens do about as well as the pooled representation.",
-            "Last block of the GAP-ViT: single tokens within 0.05 of the mean token.",
+            "In the last block of the GAP-ViT, the accuracy of single tokens is within 0.05 of "
+            "that of the mean token.",
             f"single {by_seed(map(single, gaps), digits=2)}, pooled "
             f"{by_seed((pooled(g) for g in gaps), digits=2)}",
             ""
@@ -150,10 +151,11 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         error = float(few.standard_error.max())
         yield Finding(
             "Fig. 12",
-            "More training data make the intermediate layers of a ViT better to read from.",
+            "With more training data, linear probes read more from the middle layers of a ViT.",
             "ViT's middle layers give much better probes pretrained on JFT-300M than on ImageNet.",
-            "Probe accuracy of the mean spatial token at the middle block: with all data higher "
-            "than with the least, by more than two standard errors of the difference (binomial).",
+            "At the middle block, the probe accuracy of the mean spatial token is higher with "
+            "all data than with the least data, by more than two standard errors of the "
+            "difference (binomial).",
             f"all data {by_seed(full, digits=2)}, least {number(middle(few), digits=2)} ± "
             f"{error:.2f}",
             "" if before is None else f"untrained {number(middle(before), digits=2)}",

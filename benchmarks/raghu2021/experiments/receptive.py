@@ -79,8 +79,8 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         FIGURE,
         "The lower layers of a ViT see more of the image than those of a CNN.",
         "Lower layers of ViT have larger effective receptive fields than in ResNet.",
-        "Root mean square radius of the field, mean over the lowest third of the blocks, over that "
-        "of a field that is even over the image: larger in the ViT.",
+        "Divide the root mean square radius of the field by that of a field that is even over "
+        "the image. The mean of this over the lowest third of the blocks is larger in the ViT.",
         f"ViT {by_seed((low(v) for v in vits), digits=2)}, "
         f"CNN {by_seed((low(c) for c in cnns), digits=2)}",
         ", ".join(f"{lab.label(r)} {number(low(b), digits=2)}" for r, b in before.items()),
@@ -88,10 +88,10 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
     )
     yield Finding(
         FIGURE,
-        "A ViT's field is global by the middle of its depth, a CNN's grows to the end.",
+        "The field of a ViT is global by the middle of its depth; that of a CNN grows to the end.",
         "ResNet's fields grow gradually; ViT's become global midway through the network.",
-        "Radius at the middle block over the largest of all blocks: at least 0.9 in the ViT, less "
-        "in the CNN.",
+        "Divide the radius at the middle block by the largest radius of all blocks. The result "
+        "is at least 0.9 in the ViT, and less than 0.9 in the CNN.",
         f"ViT {by_seed((middle(v) for v in vits), digits=2)}, "
         f"CNN {by_seed((middle(c) for c in cnns), digits=2)}",
         ", ".join(f"{lab.label(r)} {number(middle(b), digits=2)}" for r, b in before.items()),
@@ -106,14 +106,15 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
     yield Finding(
         FIGURE,
         "A ViT's token depends most on its own patch, in every block.",
-        "A strong dependence on the centre patch throughout, owing to the residual connections.",
-        "In every block the patch of the unit has more of the field than any other patch.",
-        f"the centre patch leads in {by_seed((leads(v) for v in vits), digits=2)} of the "
-        f"blocks; in the last it has {by_seed((own(v)[-1] for v in vits), digits=1)} times its "
-        "even share",
-        f"{lab.label('vit-untrained')} leads in "
-        f"{number(leads(before['vit-untrained']), digits=2)}, last "
-        f"{number(own(before['vit-untrained'])[-1], digits=1)} times"
+        "A strong dependence on the centre patch throughout, because of the residual connections.",
+        "In every block, the unit's own patch has a larger share of the field than any other "
+        "patch.",
+        f"the centre patch leads in {by_seed((leads(v) for v in vits), digits=2)} of the blocks; "
+        f"in the last block it has {by_seed((own(v)[-1] for v in vits), digits=1)} times an even "
+        "share",
+        f"{lab.label('vit-untrained')}: it leads in "
+        f"{number(leads(before['vit-untrained']), digits=2)} of the blocks, and has "
+        f"{number(own(before['vit-untrained'])[-1], digits=1)} times an even share in the last"
         if "vit-untrained" in before
         else "",
         verdict(leads(v) == 1 for v in vits),

@@ -45,8 +45,9 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
         figure,
         f"{FIGURE}. CKA within the ViT, and within one that was trained without the skip "
         f"connections of block {block}.",
-        f"CKA map of the ViT, across block {block} {across(results['within/vit'], block)[0]:.2f}, "
-        f"and of one without its skips, {across(results[f'skips/{ROLE}'], block)[0]:.2f}.",
+        f"CKA maps of the ViT and of one that was trained without the skips of block {block}. "
+        f"The mean CKA across this block is {across(results['within/vit'], block)[0]:.2f} with "
+        f"skips and {across(results[f'skips/{ROLE}'], block)[0]:.2f} without.",
     )
 
 
@@ -62,10 +63,12 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
     apart = max(value for value, _ in seeds) - least
     yield Finding(
         FIGURE,
-        "Without the skip connections of one block, the layers below and above it part.",
-        "The map falls into two parts, before and after the block, unlike with skips.",
-        "Mean CKA of the layers below the block with those above it, in a model trained without "
-        "its skips: lower than in every model with them, by more than these differ.",
+        "Without the skip connections of one block, the layers below it become unlike those "
+        "above it.",
+        "The map falls into two parts, before and after the block. With skips it does not.",
+        "Take the mean CKA of the layers below the block with those above it. It is lower in "
+        "the model without the skips of the block than in every model with them, by more than "
+        "these models differ.",
         f"without {number(*without)}, with {by_seed(*zip(*seeds, strict=True))}",
         "" if before is None else f"untrained, with skips {number(*across(before, block))}",
         verdict([least - without[0] > apart]),
@@ -77,9 +80,9 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
     yield Finding(
         FIGURE,
         "Training without the skips of a middle block costs accuracy.",
-        "4 % lower at a middle block.",
-        "Test accuracy lower than that of the worst seed with skips, by more than two standard "
-        "errors of the difference (binomial).",
+        "Accuracy is 4 % lower without the skips of a middle block.",
+        "Test accuracy is lower than that of the worst seed with skips, by more than two "
+        "standard errors of the difference (binomial).",
         f"without {accuracy:.1%}, with {', '.join(f'{other:.1%}' for other in others)}: "
         f"{-100 * drop:+.1f} ± {100 * error:.1f} points".replace("+-", "−").replace(" -", " −"),
         "",

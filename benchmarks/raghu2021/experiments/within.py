@@ -68,10 +68,10 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
 
     yield Finding(
         FIGURE,
-        "The lowest and the highest layers of a ViT are more alike than those of a CNN.",
+        "The lowest and the highest layers are more alike in a ViT than in a CNN.",
         "Large similarity between lower and higher layers in ViT, much smaller in ResNet.",
-        "Mean CKA of the lowest with the highest quarter of the layers: higher in the ViT, by more "
-        "than two standard errors of each.",
+        "The mean CKA of the lowest with the highest quarter of the layers is higher in the ViT, "
+        "by more than two standard errors of each.",
         f"ViT {text(ends, vits)}, CNN {text(ends, cnns)}",
         control(ends),
         verdict(
@@ -83,8 +83,8 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         FIGURE,
         "The map of a ViT is more uniform than that of a CNN.",
         "A uniform grid for ViT, clear stages for ResNet.",
-        "Standard deviation of CKA over all pairs of different layers: smaller in the ViT. (It has "
-        "no standard error here; the seeds show its spread.)",
+        "The standard deviation of CKA over all pairs of different layers is smaller in the "
+        "ViT. (It has no standard error here; the seeds show its spread.)",
         f"ViT {by_seed(map(spread, vits))}, CNN {by_seed(map(spread, cnns))}",
         ", ".join(f"{lab.label(r)} {number(spread(each))}" for r, each in untrained.items()),
         verdict(spread(vit) < spread(cnn) for vit, cnn in zip(vits, cnns, strict=True)),
@@ -94,10 +94,11 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         before = stages(untrained["cnn-untrained"]) if "cnn-untrained" in untrained else None
         yield Finding(
             FIGURE,
-            "A CNN falls into stages.",
+            "The layers of a CNN fall into stages.",
             "Clear blocks in the ResNet's map, one per stage.",
-            "At the same distance in depth, two layers of one stage are more alike than two of "
-            "different stages, on average over distances, by more than two standard errors.",
+            "Compare pairs of layers at the same distance in depth. On average over distances, "
+            "two layers of one stage are more alike than two layers of different stages, by "
+            "more than two standard errors.",
             f"difference {by_seed(*zip(*contrasts, strict=True))}",
             "" if before is None else f"untrained {number(*before)}",
             verdict(contrast > 2 * error for contrast, error in contrasts),
@@ -108,7 +109,7 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
             FIGURE,
             "Control: training, not architecture, makes the ViT's ends alike.",
             "No such control in the paper.",
-            "The first criterion with the untrained ViT in the CNN's place.",
+            "The first criterion, with the untrained ViT in place of the CNN.",
             f"trained {text(ends, vits)}",
             f"untrained {number(*ends(before))}",
             verdict(
