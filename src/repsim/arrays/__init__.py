@@ -24,7 +24,7 @@ from repsim.arrays._namespace import (
 )
 from repsim.arrays._ordinary import describe
 from repsim.arrays._readable import detached, known, numbers, recorded, to_numpy, transformed
-from repsim.arrays._scale import unit_scale
+from repsim.arrays._scale import square, unit_scale
 from repsim.arrays._validate import (
     as_samples,
     as_square,
@@ -65,6 +65,7 @@ __all__ = [
     "same_home",
     "same_labels",
     "scalar",
+    "square",
     "to_numpy",
     "transformed",
     "unit_scale",

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import numpy as np
+from array_api_compat import is_torch_array
+
 from repsim._typing import Array, Namespace
 
-__all__ = ["unit_scale"]
+__all__ = ["square", "unit_scale"]
+
+
+def square(x: Array) -> Array:
+    """Return ``x`` · ``x``, infinite without a warning of NumPy where that is out of range."""
+    # torch does not warn, and its compiler does not know NumPy's setting.
+    with nullcontext() if is_torch_array(x) else np.errstate(over="ignore"):
+        out: Array = x * x
+    return out
 
 
 def unit_scale(xp: Namespace, x: Array, *, axis: int | None = None) -> tuple[Array, Array]:

@@ -95,17 +95,35 @@ def require_square(operation: str, k: Array, name: str) -> None:
     number_kind(operation, k, name)
 
 
+SUMMED = 2.0**24
+"""Largest number of entries that can be summed without overflow."""
+
+
 def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
-    """Raise on NaN and infinity if the values can be read (not inside a compiler)."""
-    if known(xp.all(xp.isfinite(x))) is False:
-        bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int32)))
-        row = int(xp.argmax(xp.astype(xp.any(~xp.isfinite(x), axis=1), xp.int32)))
+    """Raise on NaN, infinity and numbers too large to be summed, if the values can be read.
+
+    They cannot be read inside a compiler.
+    """
+    limit = float(xp.finfo(x.dtype).max) / SUMMED
+    low, high = xp.min(x), xp.max(x)
+    # NaN is neither above nor below the limits.
+    if known((low >= -limit) & (high <= limit)) is not False:
+        return
+    if known(xp.isfinite(low) & xp.isfinite(high)):
         raise NonFiniteError(
-            f"{operation}: {name} must be finite.\n"
-            f"  {describe(name, x)}: {bad} entries are NaN or infinite, the first in row {row}\n"
-            f"  Find where they arise (half precision overflows at 65504) or drop those rows from "
-            f"both arrays."
+            f"{operation}: the sums of {name} must be finite.\n"
+            f"  {describe(name, x)}: entries from {float(low):.3g} to {float(high):.3g}, expected "
+            f"at most {limit:.3g}\n"
+            f"  Divide {name} by a power of two, for example {name} / 2**100."
         )
+    bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int32)))
+    row = int(xp.argmax(xp.astype(xp.any(~xp.isfinite(x), axis=1), xp.int32)))
+    raise NonFiniteError(
+        f"{operation}: {name} must be finite.\n"
+        f"  {describe(name, x)}: {bad} entries are NaN or infinite, the first in row {row}\n"
+        f"  Find where they arise (half precision overflows at 65504) or drop those rows from "
+        f"both arrays."
+    )
 
 
 def paired(

@@ -118,7 +118,8 @@ def block_products(
             sides = CentredRows(xp, x, wide, sizes.rows), CentredRows(xp, y, wide, sizes.rows)
             products, _ = _from_features(sides, unbiased, self_products, sizes)
     products = products._replace(traces=(sides[0].trace(), sides[1].trace()))
-    return products, (sides[0].scale * sides[1].scale) ** 2
+    scale = sides[0].scale * sides[1].scale
+    return products, scale * scale  # infinite beyond float64, where ** raises
 
 
 def _from_features(

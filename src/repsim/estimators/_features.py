@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, unit_scale
+from repsim.arrays import accumulator_dtype, square, unit_scale
 from repsim.estimators._correction import above_rounding, unbiased_product
 from repsim.estimators._estimator import Estimator
 from repsim.estimators._products import Products, inner
@@ -60,8 +60,7 @@ def feature_products(
         feature_self_product(xp, a, estimator),
         feature_self_product(xp, b, estimator),
     )
-    scale: Array = xp.astype(scale_x, wide) ** 2 * xp.astype(scale_y, wide) ** 2
-    return products, scale
+    return products, square(xp.astype(scale_x, wide) * xp.astype(scale_y, wide))
 
 
 def scaled_features(xp: Namespace, x: Array, estimator: Estimator) -> tuple[Array, Array]:

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
+
+import numpy as np
+from array_api_compat import is_numpy_array
 
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
@@ -252,10 +256,19 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
     measure = MEASURES[name]
     fewest, why = measure.fewest(**options)
     xp, a, b = paired(name, x, y, min_samples=fewest, why=why)
-    item_x = measure.prepare(name, a, name="x", **options)
-    item_y = measure.prepare(name, b, name="y", **options)
-    compare = measure.compare_once or measure.compare
-    value = scalar(xp, compare(item_x, item_y, **options), a.dtype)
+    # What overflows is reported below, for every framework.
+    with np.errstate(over="ignore") if is_numpy_array(a) else nullcontext():
+        item_x = measure.prepare(name, a, name="x", **options)
+        item_y = measure.prepare(name, b, name="y", **options)
+        compare = measure.compare_once or measure.compare
+        value = scalar(xp, compare(item_x, item_y, **options), a.dtype)
+    if known(xp.isinf(value)):
+        warn(
+            f"{name}: the value is larger than {a.dtype} can hold, so NaN is returned. Divide x or "
+            f"y by a power of two.",
+            DegenerateWarning,
+        )
+        value = scalar(xp, xp.full_like(value, xp.nan), a.dtype)
     if measure.floor is not None and measure.floor_words is not None:
         floor = high_floor(measure.floor(item_x, item_y, **options))
         if floor is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from array_api_compat import array_namespace
+
 from repsim._errors import InputError, NonFiniteError, StateError
 from repsim._typing import Array
 from repsim.arrays import namespace, require_square, unpromoted_samples
@@ -14,6 +16,7 @@ __all__ = [
     "named_grams",
     "named_samples",
     "not_finite",
+    "require_fourth_powers",
     "require_layers",
     "require_state",
 ]
@@ -98,6 +101,23 @@ def require_layers(
             f"{operation}: {side} must have the layers of the first batch.\n"
             f"  missing: {missing[:8]}    new: {extra[:8]}\n"
             f"  A layer that runs in some batches only cannot be compared over all."
+        )
+
+
+LARGEST = 2.0**200
+"""The largest entry whose products of four factors can be summed in float64."""
+
+
+def require_fourth_powers(operation: str, label: str, x: Array, batch: int) -> None:
+    """Raise if sums of products of four entries of an array may not be finite."""
+    xp = array_namespace(x)
+    low, high = float(xp.min(x)), float(xp.max(x))
+    if not (low >= -LARGEST and high <= LARGEST):  # NaN is neither
+        raise NonFiniteError(
+            f"{operation}: activations must be finite, and so must the sums of products of four of "
+            f"them.\n"
+            f"  {label}, batch {batch} (counted from 0): entries from {low:.3g} to {high:.3g}\n"
+            f"  Half precision overflows at 65504. The batches before are kept."
         )
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._errors import DegenerateWarning, InputError, NonFiniteError, StateError, warn
+from repsim._errors import DegenerateWarning, InputError, StateError, warn
 from repsim._typing import Array, EstimatorName
 from repsim._version import __version__
 from repsim.arrays import accumulator_dtype, same_home, to_numpy, unlabelled_sides, without_autocast
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator, warn_of_matrix
 from repsim.results import map_of_layers
-from repsim.streaming._checks import batch_size, named_samples, require_state
+from repsim.streaming._checks import batch_size, named_samples, require_fourth_powers, require_state
 from repsim.streaming._covariance_sums import Cuts, Moments, column_means, column_slices
 
 if TYPE_CHECKING:
@@ -136,13 +136,7 @@ class StreamingLinearCKA:
         batch_size(operation, xs, ys)
         for side, arrays in (("xs", x), ("ys", y or {})):
             for name, v in arrays.items():
-                xp = array_namespace(v)
-                if not bool(xp.all(xp.isfinite(v))):
-                    raise NonFiniteError(
-                        f"{operation}: activations must be finite.\n"
-                        f"  {side}[{name!r}], batch {self.n_batches} (counted from 0)\n"
-                        f"  Half precision overflows at 65504. The batches before are kept."
-                    )
+                require_fourth_powers(operation, f"{side}[{name!r}]", v, self.n_batches)
         if not self.n_batches:
             self.layers_x, self.layers_y = widths_x, widths_y
         self._add(x, y)

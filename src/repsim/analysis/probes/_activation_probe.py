@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["probe_activations"]
 
 OPERATION = "probe_activations"
+LARGEST = 2.0**480
+"""The largest number whose squares can be summed in float64; those of 1/LARGEST are not yet 0."""
+
 BLOCK = 1024
 """Rows read at a time, as in a chunk of :func:`repsim.extract`."""
 
@@ -174,14 +177,23 @@ def _sequences(layers: Mapping[str, Any]) -> IntArray | None:
 
 def _blocks(source: Source) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of rows with their values, (1, b, p)."""
+    limit = min(LARGEST, float(np.finfo(source.dtype).max))
     for part in row_slices(source.n, BLOCK):
         values = source.raw(part).astype(source.dtype, copy=True)
-        bad = part.start + np.flatnonzero(~np.isfinite(values).all(axis=1))
+        with np.errstate(invalid="ignore"):  # NaN is not within the limit
+            bad = part.start + np.flatnonzero(~(np.abs(values) <= limit).all(axis=1))
         if len(bad):
             raise NonFiniteError(
-                f"{OPERATION}: {source.label} must be finite.\n"
-                f"  NaN or infinity in rows {bad[:8].tolist()} (of {source.n})\n"
+                f"{OPERATION}: {source.label} must be finite, and so must sums of squares.\n"
+                f"  NaN, infinity or numbers above {limit:.0e} in rows {bad[:8].tolist()} (of "
+                f"{source.n})\n"
                 f"  Find where they arise (half precision overflows at 65504), or drop those rows."
+            )
+        if 0 < np.abs(values).max() < 1 / LARGEST:
+            raise InputError(
+                f"{OPERATION}: the squares of {source.label} must not vanish.\n"
+                f"  all numbers of rows {part.start} to {part.stop - 1}: below {1 / LARGEST:.0e}\n"
+                f"  Multiply them by a power of two, for example by 2.0**500."
             )
         yield part, torch.from_numpy(values)[None]
 

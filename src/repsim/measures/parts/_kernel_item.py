@@ -9,7 +9,7 @@ from array_api_compat import array_namespace, is_torch_array
 
 from repsim._errors import BandwidthError, NonFiniteError
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, known, unit_scale
+from repsim.arrays import accumulator_dtype, known, square, unit_scale
 from repsim.estimators import (
     Estimator,
     Products,
@@ -147,7 +147,7 @@ class KernelItem:
 
     def _features(self) -> tuple[Array, Array]:
         a, scale = scaled_features(self.xp, self._x, self.estimator)
-        return a, self.xp.astype(scale, accumulator_dtype(self.xp, a)) ** 2
+        return a, square(self.xp.astype(scale, accumulator_dtype(self.xp, a)))
 
     def _of_kernel(self, x: Array) -> Array:
         try:
@@ -174,4 +174,4 @@ class KernelItem:
                 f"  Standardise the features of {self._name}, or pass them as float64."
             )
         a, scale = scaled_gram(xp, gram, self.estimator)
-        return a, scale * xp.astype(size, scale.dtype) ** 2 if linear else scale
+        return a, scale * square(xp.astype(size, scale.dtype)) if linear else scale

@@ -41,7 +41,11 @@ def scaled_about(
     """Return ((block − shift) − rest) / scale as a new array of ``dtype``."""
     out = np.subtract(block, shift, dtype=dtype)
     out -= rest.astype(dtype, copy=False)
-    out *= dtype.type(1 / scale)
+    inverse = 1 / scale
+    if inverse <= float(np.finfo(dtype).max):
+        out *= dtype.type(inverse)
+    else:  # numbers so small that only the quotient is in range; slower
+        out /= dtype.type(scale)
     return out
 
 
@@ -56,7 +60,7 @@ def column_stats(source: Source, dtype: np.dtype[Any], rows: int) -> ColumnStats
             shifted = np.subtract(raw, first, dtype=np.float64)
             total += shifted.sum(axis=0)
             size = max(float(shifted.max()), -float(shifted.min()))
-        if not np.isfinite(size):
+        if not (np.isfinite(size) and np.isfinite(total).all()):
             _not_finite(source, raw, part.start)
         largest = max(largest, size)
     mean_shifted = total / source.n
@@ -77,7 +81,7 @@ def column_stats(source: Source, dtype: np.dtype[Any], rows: int) -> ColumnStats
 def _not_finite(source: Source, raw: Floats, start: int) -> None:
     bad = start + np.flatnonzero(~np.isfinite(raw).all(axis=1))
     some = ", ".join(map(str, bad[:8].tolist())) + (", ..." if len(bad) > 8 else "")
-    where = f"rows {some}" if len(bad) else f"rows from {start}: differences overflow float64"
+    where = f"rows {some}" if len(bad) else f"rows from {start}: sums overflow float64"
     raise NonFiniteError(
         f"{source.operation}: {source.label} must be finite.\n"
         f"  NaN or infinity in {where} (of {source.n}, {source.p} features)\n"
