@@ -268,8 +268,9 @@ def shown(value: Any) -> str:
 def attempt(case: Case, option: str, value: Any) -> Fault | None:
     """Call once; return what came out if it is neither a value nor an error of repsim."""
     try:
-        with limited(SECONDS):
-            case.call(**{**case.given(), option: value})
+        with limited(SECONDS), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            returned = case.call(**{**case.given(), option: value})
     except repsim.RepsimError:
         return None
     except Exception as error:
@@ -278,7 +279,26 @@ def attempt(case: Case, option: str, value: Any) -> Fault | None:
         place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
         said = f"{type(error).__name__}: {error}".partition("\n")[0][:100]
         return Fault(case.name, option, shown(value), said, place)
+    if undefined(returned) and not any(is_ours(each.category) for each in caught):
+        return Fault(case.name, option, shown(value), f"{returned} without a warning", "?")
+    foreign = [each for each in caught if issubclass(each.category, RuntimeWarning)]
+    if foreign:
+        place = f"{Path(foreign[0].filename).name}:{foreign[0].lineno}"
+        said = f"RuntimeWarning: {foreign[0].message}"
+        return Fault(case.name, option, shown(value), said, place)
     return None
+
+
+def is_ours(category: type[Warning]) -> bool:
+    return issubclass(category, repsim.RepsimWarning)
+
+
+def undefined(returned: object) -> bool:
+    """Whether a single number came out that is not finite."""
+    if isinstance(returned, float | np.ndarray | np.generic | xr.DataArray):
+        values = np.asarray(returned)
+        return values.dtype.kind == "f" and values.ndim == 0 and not bool(np.isfinite(values))
+    return False
 
 
 def fuzz(tries: int, seed: int = 0) -> tuple[collections.Counter[str], list[Fault]]:

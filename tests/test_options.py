@@ -84,5 +84,7 @@ def test_numbers_of_numpy_are_numbers():
     assert a == repsim.mutual_knn(X, Y, k=3)
     test = repsim.permutation_test(X, Y, permutations=np.int32(9), seed=np.int64(1))
     assert test.p_value == repsim.permutation_test(X, Y, permutations=9, seed=1).p_value
+    assert repsim.cka(X, Y, estimator=np.str_("unbiased")) == repsim.cka(X, Y, estimator="unbiased")
+    assert "z" in repsim.compare(**models() | {"z_scores": np.bool_(True)})
     wide = kernels.RBF(sigma=np.float32(2.0))
     np.testing.assert_allclose(wide.gram(X), kernels.RBF(sigma=2.0).gram(X), rtol=1e-6)

@@ -12,7 +12,7 @@ from repsim._errors import InputError
 from repsim._options import got
 
 MOST = 2**26
-"""Tokens along one side, at most: more than any image or text has."""
+"""Tokens or pixels along one side, at most: more than any image or text has."""
 
 __all__ = [
     "Grid",
@@ -73,7 +73,7 @@ def as_video_patch_size(operation: str, patch_size: Any) -> tuple[float, ...]:
 def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:
     """Return (height, width) in pixels, or raise an error that says what a patch size is."""
     pair = _pair(patch_size)
-    if len(pair) != 2 or not all(_is_number(side) and 0 < _float(side) < math.inf for side in pair):
+    if len(pair) != 2 or not all(_is_number(side) and 0 < _float(side) <= MOST for side in pair):
         raise InputError(
             f"{operation}: patch_size must be positive, in pixels: one number, or height and "
             f"width.\n"

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from repsim._errors import InputError
 
 __all__ = [
@@ -133,7 +135,8 @@ def as_numbers(
 def require_choice(operation: str, name: str, choice: object, choices: Collection[Any]) -> None:
     """Raise if the value is not one of the choices, and list them."""
     listed = list(choices)
-    if any(type(choice) is type(each) and choice == each for each in listed):
+    # Not "in", because an array has no truth value. Texts of NumPy are texts.
+    if any(isinstance(choice, type(each)) and choice == each for each in listed):
         return
     raise InputError(
         f"{operation}: unknown {name}.\n"
@@ -144,7 +147,7 @@ def require_choice(operation: str, name: str, choice: object, choices: Collectio
 
 def require_bool(operation: str, name: str, value: object) -> None:
     """Raise if the value is not True or False."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise InputError(f"{operation}: {name} must be True or False.\n  got {got(value)}")
 
 

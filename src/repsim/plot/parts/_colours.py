@@ -26,6 +26,10 @@ Without it, a diagonal of CKA = 1 + 1e-7 would be drawn as out of range.
 Extend = Literal["neither", "min", "max", "both"]
 
 
+LARGEST = 1e100
+"""An end of a scale, at most: matplotlib computes differences and products of them."""
+
+
 class Scale(NamedTuple):
     """The mapping from values to colours."""
 
@@ -45,7 +49,8 @@ def colour_scale(
     If a colormap sets no colour for values below (above) the scale, a distinct colour is set. NaN
     stays transparent.
     """
-    vmin, vmax = as_number(operation, "vmin", vmin), as_number(operation, "vmax", vmax)
+    vmin = as_number(operation, "vmin", vmin, least=-LARGEST, most=LARGEST)
+    vmax = as_number(operation, "vmax", vmax, least=-LARGEST, most=LARGEST)
     if isinstance(cmap, str):
         require_choice(operation, "cmap", cmap, matplotlib.colormaps)
     elif not isinstance(cmap, Colormap):
