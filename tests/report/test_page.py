@@ -100,7 +100,7 @@ def test_two_models_are_matched_and_their_errors_shown():
         "blocks.29.mlp.fc1 · layer23.conv2",
     )
     match = repsim.layer_match(result)
-    assert found(result, "depth of ResNet-18 below")[0] == f"{match.lower_half_reach:.0%}"
+    assert found(result, "depth of ResNet-18 that contains")[0] == f"{match.lower_half_reach:.0%}"
     assert found(result, "median depth")[0] == f"{match.lower_half_median:.0%}"
     assert found(result, "largest standard error")[0] == number(float(result.standard_error.max()))
 
@@ -136,7 +136,7 @@ def test_findings_of_the_other_measurements():
     assert found(result, "mean attention distance, last")[0] == number(mean[-1], 1) + " px"
     assert found(result, "attention to prefix tokens, mean of heads, first")[0] == "0.100"
     below = int((result.distance[0] < result.uniform_distance[0] / 2).sum())
-    assert found(result, "heads of the first layer below half")[0] == f"{below} of 4"
+    assert found(result, "heads of the first layer with less")[0] == f"{below} of 4"
 
     result = made.ratios()
     assert found(result, "‖skip‖ / ‖branch‖, prefix tokens (CLS), first")[0] == "6.00"
@@ -202,7 +202,7 @@ def written(results, tmp_path, **options):
 
 
 def test_missing_results_are_named(tmp_path):
-    control, chance = "No untrained control", "No test against chance"
+    control, chance = "no untrained control", "test against chance. compare"
     page = written({"map": compared()}, tmp_path)
     assert control in page
     assert chance not in page
@@ -285,7 +285,7 @@ def test_colours_are_those_of_the_pictures():
 def test_maps_of_many_tokens_are_thinned():
     result = made.localized(layers=4, grid=(28, 28))  # 4 × 785 × 784 values
     (tiles,) = (each for each in section_of("it", result).pictures if each["type"] == "tiles")
-    assert "Every third token" in tiles["note"]
+    assert "every third token" in tiles["note"]
     assert sum(tile["rows"] * tile["columns"] for tile in tiles["tiles"]) < 600_000
     height, width = tiles["cell"]
     token, patch = (3, 6), (4, 9)  # the second and third of those that are kept

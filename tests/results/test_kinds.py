@@ -95,7 +95,7 @@ def test_maps_of_several_tests_say_which_cells_are_above_chance():
     result = compared()
     found = {each.what: each.value for each in KINDS["compare"].findings(result)}
     share = float((result.z >= 3).sum() / np.isfinite(result.cka).sum())
-    assert found["pairs above chance, z ≥ 3 each on its own"] == f"{share:.1%}"
+    assert found["pairs above chance, z ≥ 3 each tested alone"] == f"{share:.1%}"
     stricter = result.assign(p_adjusted=result.z * 0 + 0.5)
     found = {each.what: each.value for each in KINDS["compare"].findings(stricter)}
-    assert found["pairs above chance, p ≤ 0.05 adjusted for all of them"] == "0.0%"
+    assert found["pairs above chance, p ≤ 0.05 adjusted for all pairs"] == "0.0%"

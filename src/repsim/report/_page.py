@@ -195,12 +195,12 @@ def _cautions(datasets: Mapping[str, xr.Dataset], sections: list[Section]) -> li
     out = []
     if not any(word in called for word in UNTRAINED):
         out.append(
-            "No untrained control among the results (none is called so). Two untrained networks "
+            "The results have no untrained control (none is named so). Two untrained networks "
             "can score high because they see the same images."
         )
     if not any(key in datasets[name] for name in maps for key in ("z", "p_adjusted", "p_value")):
         out.append(
-            "No test against chance among the maps: compare(z_scores=True) or max_t say which "
+            "No map has a test against chance. compare(z_scores=True) and max_t show which "
             "cells are above chance."
         )
     return out

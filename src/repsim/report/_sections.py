@@ -80,7 +80,9 @@ def section_of(name: str, result: xr.Dataset) -> Section:
     if isinstance(skipped, int | np.integer) and skipped > 0:
         section.cautions.append(f"{skipped} batches of fewer than 4 samples were left out.")
     if "interrupted" in result.attrs:
-        section.cautions.append(f"Interrupted {result.attrs['interrupted']}: the result so far.")
+        section.cautions.append(
+            f"Interrupted {result.attrs['interrupted']}: this is the result so far."
+        )
     return section
 
 

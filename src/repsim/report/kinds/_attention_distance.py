@@ -25,7 +25,9 @@ __all__ = ["attention_section"]
 def attention_section(name: str, result: xr.Dataset) -> Section:
     """Mean attention distance, layer by layer and head by head."""
     section = Section(
-        name, ATTENTION_DISTANCE.title, f"how far the heads of {model_of(result)} look"
+        name,
+        ATTENTION_DISTANCE.title,
+        f"mean attention distance of the heads of {model_of(result)}",
     )
     section.pictures = [_distances(result)]
     mass = optional_values(result, "prefix_mass", "layer", "head")
@@ -55,8 +57,8 @@ def _distances(result: xr.Dataset) -> Chart:
     at, which_head = np.nonzero(known)
     return Chart(
         "Mean attention distance of every head",
-        f"{int(known.sum())} heads in {len(layers)} layers, by their mean attention distance; "
-        f"the mean of a layer's heads goes from {number(float(mean[0]), 1)} to "
+        f"Mean attention distance of {int(known.sum())} heads in {len(layers)} layers. The mean "
+        f"over the heads of a layer goes from {number(float(mean[0]), 1)} to "
         f"{number(float(mean[-1]), 1)} {unit_of(result['distance'], 'pixels')}.",
         "layer",
         ATTENTION_DISTANCE.label(result, "distance"),
@@ -76,16 +78,17 @@ def _distances(result: xr.Dataset) -> Chart:
             *references,
         ],
         categories=layers,
-        note="A head below the dashed line looks less far than one that attends to all tokens "
-        "alike. Attention to prefix tokens (CLS) counts as distance 0.",
+        note="A head below the dashed line attends at shorter distances than a head that "
+        "attends to all tokens equally. Attention to prefix tokens (CLS) counts as "
+        "distance 0.",
     )
 
 
 def _prefix_mass(layers: list[str], mass: np.ndarray) -> Chart:
     return Chart(
         "Attention to prefix tokens",
-        f"Share of attention that goes to prefix tokens (CLS), mean of the heads of each of "
-        f"{len(layers)} layers.",
+        "Share of attention that goes to prefix tokens (CLS), as the mean over the heads of "
+        f"each of {len(layers)} layers.",
         "layer",
         "share of attention",
         [Series("mean of the heads", np.arange(len(layers)), mass)],

@@ -32,12 +32,12 @@ def influence_section(name: str, result: xr.Dataset) -> Section:
             "influence",
             [Series("influence", np.arange(len(blocks)), values, low, high)],
             categories=blocks,
-            note="" if low is None else "The band is one standard error, by sequence.",
+            note="" if low is None else "The band is one standard error over sequences.",
         ),
         LayerMap(
             title="Angular distance of spans of blocks",
-            alt=f"Map of the angular distance, {len(starts)} first blocks upwards by {len(spans)} "
-            "lengths of spans to the right.",
+            alt=f"Map of the angular distance. Upwards: {len(starts)} first blocks. To the "
+            f"right: {len(spans)} lengths of spans.",
             rows=starts,
             columns=spans,
             row_title="first block",

@@ -48,13 +48,13 @@ def data_scale_section(name: str, result: xr.Dataset) -> Section:
             series.append(Series(f"control: {control}", at, row, dashed=True))
     else:
         section.cautions.append(
-            "No control: what another seed on all data scores is what “the same” means here."
+            "No control: a second seed on all data would show which score counts as “the same”."
         )
     section.pictures = [
         Chart(
             "Similarity to the model trained on all data",
-            f"CKA of each of {len(layers)} layers with the same layer of the model trained on all "
-            f"data, one line for each of: {', '.join(each.name for each in series)}.",
+            f"CKA of each of {len(layers)} layers with the same layer of the model trained on "
+            f"all data. Lines: {', '.join(each.name for each in series)}.",
             "layer",
             "CKA with the full-data model",
             series,

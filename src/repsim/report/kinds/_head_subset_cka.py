@@ -52,9 +52,9 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
     section.pictures = [
         Chart(
             "CKA of subsets of heads",
-            f"{len(order)} subsets of heads by their mean attention distance, from "
-            f"{number(float(along.min()), 1)} to {number(float(along.max()), 1)} pixels; one line "
-            f"for each of {len(layers)} layers of {model_y}.",
+            f"CKA of {len(order)} subsets of heads, whose mean attention distance goes from "
+            f"{number(float(along.min()), 1)} to {number(float(along.max()), 1)} pixels. Each of "
+            f"{len(layers)} layers of {model_y} has a line.",
             f"{ALONG_DISTANCE} (pixels)",
             f"CKA with layers of {model_y}",
             series,

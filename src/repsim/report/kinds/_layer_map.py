@@ -85,8 +85,8 @@ def _picture(result: xr.Dataset, array: xr.DataArray, label: str) -> LayerMap:
     model_x, model_y = model_name(array, "x"), model_name(array, "y")
     return LayerMap(
         title=label,
-        alt=f"Map of {label}, {m} layers of {model_x} upwards by {n} layers of {model_y} to the "
-        f"right: {spread}.",
+        alt=f"Map of {label}. Upwards: {m} layers of {model_x}. To the right: {n} layers of "
+        f"{model_y}. Here: {spread}.",
         rows=names[0],
         columns=names[1],
         row_title=f"{model_x} layer",
@@ -125,8 +125,8 @@ def _profiles(array: xr.DataArray, label: str) -> Chart:
     places = [("first", 0), ("middle", m // 2), ("last", m - 1)]
     return Chart(
         title="Similarity to three of the layers",
-        alt=f"{label} of each of {m} layers with the first, {names[0]}, the middle, "
-        f"{names[m // 2]}, and the last, {names[-1]}.",
+        alt=f"{label} of each of {m} layers with the first layer ({names[0]}), the middle one "
+        f"({names[m // 2]}) and the last ({names[-1]}).",
         x_label="layer",
         y_label=label,
         series=[
@@ -154,7 +154,7 @@ def _cautions(result: xr.Dataset, array: xr.DataArray) -> list[str]:
         )
     n = attrs.get("n_samples")
     if isinstance(n, int | np.integer) and n < FEW_SAMPLES:
-        out.append(f"Only {n} samples: small differences between cells may be due to them.")
+        out.append(f"Only {n} samples: small differences between cells may be sampling errors.")
     batches = attrs.get("n_batches")
     if "standard_error" in result and isinstance(batches, int | np.integer):
         if batches < 2:
@@ -169,6 +169,6 @@ def _cautions(result: xr.Dataset, array: xr.DataArray) -> list[str]:
     if int(attrs.get("passes", 1) or 1) > 1 and "standard_error" in result:
         out.append(
             f"{attrs['passes']} passes over the same samples: the standard error is that of one "
-            "pass, an upper bound."
+            "pass, which is an upper bound."
         )
     return out

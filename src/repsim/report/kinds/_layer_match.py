@@ -28,8 +28,8 @@ def match_chart(match: xr.Dataset) -> Chart:
     values = None if key is None else [number(float(v)) for v in match[key].values]
     return Chart(
         title="Best match in depth",
-        alt=f"For each of {len(names)} layers of {model_x}, by its depth, the depth of the most "
-        f"similar layer of {model_y}. On the diagonal both are equally deep.",
+        alt=f"Each of {len(names)} layers of {model_x} is a point: its own depth, and the depth "
+        f"of the most similar layer of {model_y}. On the diagonal both are equal.",
         x_label=f"depth in {model_x}",
         y_label=f"depth of the most similar layer of {model_y}",
         series=[
@@ -44,6 +44,7 @@ def match_chart(match: xr.Dataset) -> Chart:
         ],
         percent=True,
         diagonal=True,
-        note="0% is the first layer, 100% the last; dashed: equally deep. The best "
-        "match may be poor; among layers of one residual stream small differences decide.",
+        note="0% is the first layer, and 100% is the last. On the dashed line both layers are "
+        "equally deep. The best match may be poor. Layers of one residual stream differ "
+        "little, so small differences decide.",
     )

@@ -44,7 +44,7 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
     n_test = result.attrs.get("n_test")
     if isinstance(n_test, int | np.integer) and n_test < FEW_TESTED:
         section.cautions.append(
-            f"Only {n_test} test samples: the standard error of an accuracy of a half is "
+            f"Only {n_test} test samples: an accuracy of one half has a standard error of "
             f"{0.5 / n_test**0.5:.1%}."
         )
     references = []
@@ -53,7 +53,7 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
     section.pictures = [
         Chart(
             "Accuracy by layer",
-            f"Test accuracy of linear probes on {len(layers)} layers, one line for each of: "
+            f"Test accuracy of linear probes on {len(layers)} layers. Lines: "
             f"{', '.join(each.name for each in series)}.",
             "layer",
             "test accuracy",

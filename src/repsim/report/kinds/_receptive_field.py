@@ -29,7 +29,7 @@ def field_section(name: str, result: xr.Dataset) -> Section:
     layers = names_of(result, "layer")
     fields = values_of(result, "field", "layer", "row", "column")
     section = Section(
-        name, RECEPTIVE_FIELD.title, f"which pixels the units of {model_of(result)} depend on"
+        name, RECEPTIVE_FIELD.title, f"pixels that the units of {model_of(result)} depend on"
     )
     texts = [""] * len(layers)
     sigma = optional_values(result, "sigma", "layer")
@@ -41,8 +41,8 @@ def field_section(name: str, result: xr.Dataset) -> Section:
         section.pictures.append(
             Tiles(
                 "Effective receptive fields",
-                f"One map of the input for each of {len(layers)} layers, in one logarithmic scale "
-                f"of {DECADES} decades"
+                f"One map of the input for each of {len(layers)} layers, on one logarithmic "
+                f"scale of {DECADES} decades"
                 + (f"; σ from {texts[0][4:]} to {texts[-1][4:]}." if texts[0] else "."),
                 [Tile(n, v, t) for n, v, t in zip(layers, small, texts, strict=True)],
                 "part of the field per pixel",

@@ -28,7 +28,7 @@ def ratio_section(name: str, result: xr.Dataset) -> Section:
             categories=sites,
             references=[(1.0, "equal norms")],
             log=True,
-            note="Above 1 the skip is larger than what the branch adds.",
+            note="Above 1, the skip is larger than the output of the branch.",
         )
     ]
     return section

@@ -87,15 +87,15 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
     (cell,) = cells
     return [
         Tiles(
-            "Each token, as a map of the patches",
-            f"For each of {len(tiles)} layers a grid of tokens; at the place of each token stands "
-            f"the map of its CKA with all patches, from {number(low)} to {number(high)}.",
+            "Each token as a map of the patches",
+            f"Each of {len(tiles)} layers is a grid of tokens. The place of a token shows the "
+            f"map of its CKA with all patches, from {number(low)} to {number(high)}.",
             tiles,
             "CKA of token and patch",
             low,
             high,
             cell=cell,
             words=("token", "patch"),
-            note=f"Every {ordinal(every)} token of a row and column." if every > 1 else "",
+            note=f"Shown: every {ordinal(every)} token of a row and column." if every > 1 else "",
         )
     ]

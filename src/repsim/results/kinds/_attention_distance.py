@@ -94,7 +94,7 @@ def _local_heads(layers: list[str], distance: Any, uniform: Any) -> list[Finding
         heads = distance[i][np.isfinite(distance[i])]
         if heads.size and np.isfinite(uniform[i]):
             local = int((heads < uniform[i] / 2).sum())
-            what = f"heads of the {which} layer below half of uniform attention"
+            what = f"heads of the {which} layer with less than half the uniform distance"
             found.append(Finding(what, f"{local} of {heads.size}", layers[i]))
     return found
 

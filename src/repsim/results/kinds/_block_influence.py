@@ -53,7 +53,7 @@ def findings(result: xarray.Dataset) -> list[Finding]:
     found = extreme("least influence", names, values, most=False)
     found += extreme("largest influence", names, values, most=True)
     for span, (start, distance) in list(closest_spans(result).items())[:4]:
-        what = f"least angular distance, {span} block{'s' if span > 1 else ''} on"
+        what = f"least angular distance over {span} block{('s' if span > 1 else '')}"
         found.append(Finding(what, number(distance, 3), f"from {start}"))
     return found
 

@@ -16,7 +16,7 @@ __all__ = ["DATA_SCALE", "part_label"]
 
 MODELS, CONTROLS = ("fraction", "layer"), ("control", "layer")
 
-SAME = "of a layer with the same layer of the model of all data"
+SAME = "of a layer with the same layer of the model trained on all data"
 JACKKNIFE = "delete-one-batch jackknife"
 
 VARIABLES = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ALONG_DISTANCE", "HEAD_SUBSET_CKA", "subset_order"]
 
 SUBSETS = ("subset", "layer_y")
-CKA = "unbiased minibatch CKA of what a subset of heads puts out"
+CKA = "unbiased minibatch CKA of the output of a subset of heads"
 
 ALONG_DISTANCE = "mean attention distance of the heads"
 """The axis along which subsets are drawn."""

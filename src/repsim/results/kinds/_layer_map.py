@@ -100,10 +100,10 @@ def chance_threshold(result: xarray.Dataset) -> Threshold | None:
     """Return the test against chance that a result has, the stricter one if it has two."""
     maps = map_variables(result)
     if "p_adjusted" in maps:
-        level, scope = MOST_P, "adjusted for all of them"
+        level, scope = MOST_P, "adjusted for all pairs"
         return Threshold("p_adjusted", "most", level, f"p ≤ {level}", f"p > {level}", scope)
     if "z" in maps:
-        level, scope = LEAST_Z, "each on its own"
+        level, scope = LEAST_Z, "each tested alone"
         return Threshold("z", "least", level, f"z ≥ {level:g}", f"z < {level:g}", scope)
     return None
 
@@ -201,7 +201,7 @@ def _matches(title: str, array: xarray.DataArray, errors: Any) -> Table:
     columns = ["layer of x", "layer of y", str(array.attrs.get("long_name", array.name))]
     if errors is not None:
         columns.append("standard error")
-    return Table(f"{title}: the most alike", columns, rows)
+    return Table(f"{title}: most similar layers", columns, rows)
 
 
 class _LayerMap(Kind):

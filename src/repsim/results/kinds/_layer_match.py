@@ -32,8 +32,8 @@ def findings(result: xarray.Dataset) -> list[Finding]:
     """Return how deep in y the lower half of x finds its matches."""
     model_x, model_y = model_of(result, "x"), model_of(result, "y")
     what = {
-        "lower_half_reach": f"depth of {model_y} below which 90% of the lower half of {model_x} "
-        "have their best match",
+        "lower_half_reach": f"depth of {model_y} that contains the best matches of 90% of the "
+        f"lower half of {model_x}",
         "lower_half_median": f"median depth in {model_y} of the best matches of the lower half of "
         f"{model_x}",
     }
