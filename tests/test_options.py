@@ -16,7 +16,8 @@ Y = X @ np.ones((4, 3)) + np.random.default_rng(1).standard_normal((12, 3))
 
 def models():
     torch.manual_seed(0)
-    return {"model_x": nn.Linear(4, 3), "data": [torch.randn(6, 4)], "progress": False}
+    net = nn.Sequential(nn.Linear(4, 3))
+    return {"model_x": net, "data": [torch.randn(6, 4), torch.randn(6, 4)], "progress": False}
 
 
 def probed(**options):
