@@ -56,10 +56,10 @@ class Folder:
             (self._few if kept else self._rest).append((files[at], self.classes.index(names[at])))
         if len(self._rest) < 4 or (len(self.classes) > 1 and min(seen.values()) < shots):
             raise SystemExit(
-                f"raghu2021: --data {folder} has too few images.\n  It has {len(files)} images "
-                f"of {len(self.classes)} classes. Probes learn from {shots} images of each "
-                f"class, so {len(self._rest)} are left to measure.\n  Add images, or put them "
-                "all into one folder to go without probes."
+                f"raghu2021: --data {folder} has too few images.\n"
+                f"  It has {len(files)} images of {len(self.classes)} classes. Probes learn from "
+                f"{shots} images of each class, so {len(self._rest)} are left to measure.\n"
+                "  Add images, or put them all into one folder to go without probes."
             )
 
     def stream(self, n: int, size: int) -> Stream:

@@ -91,7 +91,7 @@ def test_a_matrix_is_tested_under_one_error_rate(repsim_command, layers):
     np.testing.assert_array_equal(found, expected.p_adjusted.values)
     refused = repsim_command("measure", "layers.npz", "--test", "--measure", "nbs")
     assert refused.code == 2
-    assert "only CKA is tested" in refused.err
+    assert "only CKA can be tested" in refused.err
 
 
 def test_an_undefined_value_is_null(repsim_command, tmp_path, arrays):
@@ -111,7 +111,7 @@ def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays):
         (tmp_path / name).write_text("neither")
     for code, said, argv in (
         (2, "no such file", ["x.npy", "missing.npy"]),
-        (2, "nothing to be compared with", ["x.npy"]),
+        (2, "needs another one to be compared with", ["x.npy"]),
         (1, "n=39", ["x.npy", "short.npy"]),
         (1, "garbage.npy", ["x.npy", "garbage.npy"]),
         (1, "garbage.npz", ["x.npy", "garbage.npz"]),

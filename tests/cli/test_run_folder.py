@@ -111,7 +111,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(
         stopped = repsim_command(*COUNTED, "--out", run, "--json")
         assert stopped.code == 130
         assert stopped.out == ""
-        assert "To go on, run the same command again" in stopped.err
+        assert "To resume, run the same command again" in stopped.err
         assert "repsim compare cli.tiny_models:counted" in stopped.err
         assert files(run) == ["run.json", "state.npz"]
         assert signal.getsignal(signal.SIGTERM) is sigterm
@@ -162,7 +162,7 @@ def test_after_a_signal_from_outside_and_a_kill_the_same_command_finishes(
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert out == ""
-    assert "To go on, run the same command again" in err
+    assert "To resume, run the same command again" in err
     assert "Traceback" not in err
     assert files() == ["run.json", "state.npz"]
     stopped = forwards(counted)
@@ -232,7 +232,7 @@ def test_folders_that_cannot_be_a_run(repsim_command, inputs, tmp_path):
     assert "must be a folder" in repsim_command(*TWO, "--out", "file").err
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mine.nc").write_text("")
-    assert "results of something else" in repsim_command(*TWO, "--out", "results").err
+    assert "results that no command of repsim made" in repsim_command(*TWO, "--out", "results").err
     (tmp_path / "run").mkdir()
     for record in ("{", "{}", "[]"):
         (tmp_path / "run" / "run.json").write_text(record)

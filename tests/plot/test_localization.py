@@ -74,7 +74,7 @@ def test_title():
     result = localized(grid=(4, 4))
     assert localization(result, layer="blocks.1").get_title().splitlines() == [
         "blocks.1",
-        "own patch the most similar: 50.0% of tokens",
+        "own patch most similar: 50.0% of tokens",
         "(by chance 6.2%)",
     ]
     result["hit_rate"][1] = np.nan
@@ -172,7 +172,7 @@ class TestErrors:
             localization(localized(), layer=layer)
 
     def test_places_are_missing(self):
-        with pytest.raises(InputError, match=r"(?s)must say where.*missing: token_row"):
+        with pytest.raises(InputError, match=r"(?s)must have the places.*missing: token_row"):
             localization(localized(layers=1).drop_vars("token_row"))
 
     def test_a_pooled_layer(self):

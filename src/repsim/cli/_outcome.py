@@ -80,8 +80,8 @@ def _is_typers(error: Exception) -> bool:
 def _interrupted(session: Session, what: str) -> str:
     first = f"interrupted: {what}" if what else "interrupted."
     if session.resume is None:
-        return f"{first}\n  Nothing was kept; with --out FOLDER the next call goes on from there."
-    return f"{first}\n  What is done is kept. To go on, run the same command again:\n" + (
+        return f"{first}\n  Nothing was saved. With --out FOLDER, the next call resumes the work."
+    return f"{first}\n  Finished work is saved. To resume, run the same command again:\n" + (
         f"  {session.resume}"
     )
 
@@ -91,11 +91,14 @@ def _message(error: Exception) -> str:
     if isinstance(error, RepsimError):
         return f"{error}{notes}"
     if isinstance(error, ModuleNotFoundError):
-        return f"{error}.{notes}\n  Install it, or the extras of repsim that bring it: '.[all]'."
+        return (
+            f"{error}.{notes}\n"
+            "  Install it, or install the extras of repsim that contain it: '.[all]'."
+        )
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}{notes}"
-    return f"{type(error).__name__}: {_indented(str(error))}{notes}\n  --debug shows where."
+    return f"{type(error).__name__}: {_indented(str(error))}{notes}\n  Add --debug to see where."
 
 
 def escape_usage(error: Exception) -> None:

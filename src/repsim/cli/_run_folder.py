@@ -75,8 +75,9 @@ class RunFolder:
             self._go_on()
         elif any(path.glob("*.nc")):
             raise UsageError(
-                f"--out: the folder holds results of something else.\n  got {path}\n"
-                f"  Name another folder, or show them: repsim report {path}"
+                "--out: the folder holds results that no command of repsim made.\n"
+                f"  got {path}\n"
+                f"  Name another folder, or show these results: repsim report {path}"
             )
 
     @property
@@ -142,9 +143,10 @@ class RunFolder:
         changed = [name for name, now in digests.items() if before.get(name, now) != now]
         if changed:
             raise UsageError(
-                f"--out: the folder was begun with other weights of {' and '.join(changed)}.\n"
+                f"--out: the folder was started with other weights of {' and '.join(changed)}.\n"
                 f"  got {self.path}\n"
-                f"  The command is the same, but what it names has changed. Name another folder."
+                "  The command is the same, but the weights that it names have changed. Name "
+                "another folder."
             )
         self._record["weights"] = {**before, **digests}
         self._save()  # an unwritable folder must raise before the work, not after it
@@ -160,8 +162,9 @@ class RunFolder:
             self._session.hold(locked(self.path))
         except BlockingIOError as error:
             raise UsageError(
-                f"--out: another command is at work in the folder.\n  got {self.path}\n"
-                f"  Wait for its end, stop it, or name another folder."
+                "--out: another command is at work in the folder.\n"
+                f"  got {self.path}\n"
+                "  Wait until it ends, stop it, or name another folder."
             ) from error
         self._is_locked = True
 
@@ -187,9 +190,10 @@ class RunFolder:
         if differs:
             listed = "\n  ".join(differs)
             raise UsageError(
-                f"--out: the folder belongs to another command.\n  {self.path} was begun with: "
-                f"{shlex.join(record['command_line'])}\n  {listed}\n"
-                f"  Run that command to go on, name another folder, or delete this one."
+                "--out: the folder belongs to another command.\n"
+                f"  {self.path} was started with: {shlex.join(record['command_line'])}\n"
+                f"  {listed}\n"
+                "  Run that command to resume, name another folder, or delete this one."
             )
         self._record = record
 

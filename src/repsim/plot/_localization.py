@@ -190,16 +190,16 @@ def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
     missing = [name for name in PLACES if name not in one.coords and name not in one]
     if missing:
         raise InputError(
-            f"localization: result must say where tokens and patches are.\n"
+            "localization: result must have the places of tokens and patches.\n"
             f"  missing: {', '.join(missing)}    coordinates: {', '.join(map(str, one.coords))}\n"
-            f"  Pass what repsim.token_localization returned."
+            "  Pass what repsim.token_localization returned."
         )
     tokens = token_maps(one)
     if not tokens.placed.any():
         raise InputError(
-            f"localization: layer must have tokens with a place.\n"
+            "localization: layer must have tokens with a place.\n"
             f"  layer: {one['layer'].item()}    tokens with a row and a column: 0\n"
-            f"  A pooled layer has none: draw one before the pooling."
+            "  A pooled layer has no places: draw a layer before the pooling."
         )
     if every is None:
         every = math.ceil(max(tokens.grid) / MOST)
@@ -237,7 +237,7 @@ def _title(ax: Axes, one: xr.Dataset, tokens: _Tokens) -> None:
     hit = float(one["hit_rate"])
     lines = [plain(str(one["layer"].item())), "no token has a patch of its own"]
     if np.isfinite(hit):
-        lines[1] = f"own patch the most similar: {hit:.1%} of tokens"
+        lines[1] = f"own patch most similar: {hit:.1%} of tokens"
         if "chance" in one:
             lines.append(f"(by chance {float(one['chance']):.1%})")
     if tokens.frame is not None:

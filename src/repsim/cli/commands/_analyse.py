@@ -49,9 +49,9 @@ def analyse(
     """Run every analysis that a model supports, into a run folder with a page.
 
     layer_map, attention_distance, residual_ratios, block_influence, receptive_field, localization,
-    and linear_probe where the data have labels. What a model does not have (attention, a grid,
-    skips) is skipped, with the reason. Each result is kept when it is finished: the same command
-    resumes with the next.
+    and linear_probe if the data have labels. An analysis is skipped, with the reason, if the model
+    lacks what it needs (attention, a grid, skips). Each finished result is saved, and the same
+    command resumes with the next.
     """
     from repsim.cli.tasks._one_model import analyse_model, check_names
 

@@ -110,7 +110,7 @@ class MapOptions:
         typer.Option(
             "--z-scores",
             rich_help_panel=MEASURE,
-            help="Add how many standard deviations each CKA lies above chance.",
+            help="Add a z-score to each CKA: how many standard deviations it lies above chance.",
         ),
     ] = False
 
@@ -129,7 +129,8 @@ def compare(
     y: Annotated[
         str | None,
         typer.Argument(
-            metavar="Y", help="A second model; without it, the layers of X with each other."
+            metavar="Y",
+            help="A second model; without it, the layers of X are compared with each other.",
         ),
     ] = None,
     *,

@@ -95,7 +95,8 @@ def measure(
     y: Annotated[
         str | None,
         typer.Argument(
-            metavar="Y", help="A second file; without it, the layers of X with each other."
+            metavar="Y",
+            help="A second file; without it, the layers of X are compared with each other.",
         ),
     ] = None,
     *,
@@ -111,7 +112,7 @@ def measure(
     """
     if chance.permutations is not None and not chance.test:
         raise UsageError(
-            "--permutations: is for --test, which is not given.\n  Add --test, or leave it out."
+            "--permutations: needs --test.\n  Add --test, or leave --permutations out."
         )
     from repsim.cli.tasks._arrays import measure_arrays
 

@@ -155,7 +155,7 @@ class ModelOptions:
         typer.Option(
             rich_help_panel=MODELS,
             show_default="the model's own, else imagenet",
-            help="Scale of the pixels. imagenet: subtract ImageNet's means, divide by its "
+            help="Scale of the pixels. imagenet: subtract ImageNet's means and divide by its "
             "deviations; half: from -1 to 1; none: from 0 to 1.",
         ),
     ] = None
@@ -218,7 +218,7 @@ class DataOptions:
         if self.data is None:
             raise UsageError(
                 f"{command}: models need data to run on.\n"
-                f"  Name them: --data FOLDER (of images), --data FILE.npz or --data digits."
+                "  Name the data: --data FOLDER (of images), --data FILE.npz or --data digits."
             )
         inputs = Inputs(
             self.data,
@@ -231,8 +231,9 @@ class DataOptions:
         if scale is not None and not inputs.samples.are_images:
             raise UsageError(
                 f"{command}: --normalise is for the pixels of images.\n"
-                f"  got --normalise {scale}; {self.data} holds inputs, which are passed as they "
-                f"are\n  Leave it out."
+                f"  got --normalise {scale}; {self.data} holds inputs, which are passed "
+                "unchanged\n"
+                "  Leave it out."
             )
         return inputs
 
@@ -247,7 +248,7 @@ class TokenOptions:
             metavar="ROWSxCOLUMNS",
             rich_help_panel=MODELS,
             show_default="found",
-            help="Rows and columns of patches, where they cannot be found; for text 1xTOKENS.",
+            help="Rows and columns of patches, if repsim cannot find them; 1xTOKENS for text.",
         ),
     ] = None
     prefix: Annotated[
@@ -265,7 +266,7 @@ class TokenOptions:
             min=0,
             rich_help_panel=MODELS,
             show_default="found",
-            help="Pixels from one patch to the next; for text 1: distances are then in tokens.",
+            help="Pixels from one patch to the next. For text use 1; distances are then in tokens.",
         ),
     ] = None
 

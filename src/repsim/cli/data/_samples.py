@@ -110,7 +110,10 @@ class Images:
                     np.rint(np.asarray(image) / 257).astype(np.uint8)  # 65535 / 255
                 )
             if image.mode in ("I", "F"):
-                raise ValueError(f"pixels of mode {image.mode} have no scale to show them in")
+                raise ValueError(
+                    f"pixels of mode {image.mode} cannot be converted, "
+                    "because their scale is unknown"
+                )
             return image.copy()
 
 
@@ -129,9 +132,10 @@ class Pictures:
         whole = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
         if images.dtype != np.uint8 or not whole or not images.size:
             raise DataError(
-                f"--data: images must be 8-bit integers, (n, height, width) or (n, height, width, "
-                f"1 or 3).\n  {name}: {images.dtype} {images.shape}\n"
-                f"  Arrays that the models get as they are go under the name inputs."
+                "--data: images must be 8-bit integers, (n, height, width) or (n, height, "
+                "width, 1 or 3).\n"
+                f"  {name}: {images.dtype} {images.shape}\n"
+                "  Store arrays that models get unchanged under the name inputs."
             )
         self.name, self.labels, self.classes = name, labels, classes
         self.images = images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
@@ -222,9 +226,9 @@ def _archive(path: Path) -> Samples:
         raise DataError(f"--data: the file cannot be read.\n  {path}: {error}") from error
     if ("images" in arrays) == ("inputs" in arrays):
         raise DataError(
-            f"--data: an .npz must hold either images or inputs.\n"
+            "--data: an .npz must hold either images or inputs.\n"
             f"  {path}: {', '.join(names) or 'nothing'}\n"
-            f"  images: 8-bit, prepared for each model; inputs: passed as they are."
+            "  images: 8-bit, prepared for each model; inputs: passed unchanged."
         )
     found = arrays.get("images", arrays.get("inputs"))
     assert found is not None, "one of the two is there"

@@ -102,7 +102,7 @@ class LoadedModel:
             if wants != "pixel_values":
                 raise UsageError(
                     f"{self.name} takes {wants}, not images.\n"
-                    f"  Give it an .npz with an array inputs: they are passed as they are."
+                    "  Pass an .npz with an array named inputs; the model gets it unchanged."
                 )
             raise UsageError(
                 f"the image size of {self.name} is unknown.\n"
@@ -154,7 +154,7 @@ def chosen_layers(model: LoadedModel, layers: Sequence[str], option: str) -> Non
         message = str(error).removeprefix("select_layers: ")
         raise UsageError(
             f"{option}: {message.rpartition(chr(10))[0]}\n"
-            f"  See them all: repsim layers MODEL. Globs go in quotes: {option} 'blocks.*'"
+            f"  List all layers: repsim layers MODEL. Put globs in quotes: {option} 'blocks.*'"
         ) from error
 
 
@@ -175,8 +175,8 @@ def _build(request: ModelRequest, source: str, rest: str) -> Built:
             raise DataError(
                 f"the published weights of {request.spec} cannot be loaded.\n"
                 f"  {type(error).__name__}: {_first_line(error)}\n"
-                f"  Without network, pass --weights FILE, or leave --pretrained out for random "
-                f"weights."
+                "  Without a network, pass --weights FILE, or leave --pretrained out for random "
+                "weights."
             ) from error
         raise DataError(
             f"{request.spec} cannot be built.\n  {type(error).__name__}: {_first_line(error)}"

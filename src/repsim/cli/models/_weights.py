@@ -84,7 +84,9 @@ def _read(path: Path) -> dict[str, Any]:
         try:
             state: Any = safetensors.load_file(path)
         except Exception as error:  # the error of the format has no public name
-            raise DataError(f"--weights: damaged, or no safetensors.\n  {path}: {error}") from error
+            raise DataError(
+                f"--weights: the file is damaged, or is not a safetensors file.\n  {path}: {error}"
+            ) from error
         return dict(state)
     torch = need("torch", f"--weights {path}")
     try:
@@ -93,10 +95,10 @@ def _read(path: Path) -> dict[str, Any]:
         # A pickle of other objects than tensors could run code, so it is refused.
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"--weights: not a state dict that can be read without running code.\n"
+            "--weights: not a state dict that can be read without running code.\n"
             f"  {path}: {reason}\n"
-            f"  Save it as such: safetensors.torch.save_file(model.state_dict(), path), or "
-            f"torch.save(model.state_dict(), path)."
+            "  Save a plain state dict: safetensors.torch.save_file(model.state_dict(), path), "
+            "or torch.save(model.state_dict(), path)."
         ) from error
     if not isinstance(state, Mapping):
         raise DataError(

@@ -38,8 +38,9 @@ def measure_arrays(
     ys = None if y is None else read_layers(y)
     if ys is None and len(xs) == 1:
         raise UsageError(
-            f"measure: one array has nothing to be compared with.\n  got {x}\n"
-            f"  Name a second file, or an .npz with several layers."
+            "measure: a single array needs another one to be compared with.\n"
+            f"  got {x}\n"
+            "  Name a second file, or an .npz with several layers."
         )
     if ys is not None and len(xs) == len(ys) == 1:
         found = {
@@ -184,9 +185,9 @@ def _matrix(
     if chance.test:
         if not only_cka:
             raise UsageError(
-                f"--test: of several layers only CKA is tested, all pairs under one error rate.\n"
+                "--test: with several layers, only CKA can be tested.\n"
                 f"  got --measure {measure.name}\n"
-                f"  Leave --measure out, or compare two single arrays."
+                "  Leave --measure out, or compare two single arrays."
             )
         permutations = chance.permutations or PERMUTATIONS
         return repsim.max_t(xs, ys, permutations=permutations, seed=chance.seed, **settings)
