@@ -22,7 +22,7 @@ layers = {name: value.numpy() for name, value in recorder.items()}
 
 figure = Figure(figsize=(8, 7), layout="constrained")
 options = {
-    "cka": {"estimator": "unbiased"},
+    "cka": {},
     "mutual_knn": {},
     "svcca": {"variance": 0.9},
     "rsa": {},
@@ -33,11 +33,11 @@ figure
 
 # %%
 # A metric can be embedded. Here classical scaling embeds the angular CKA between layers in two
-# dimensions.
+# dimensions. The estimator is biased, because only then is it a metric.
 
 import numpy as np
 
-angles = repsim.pairwise(layers, measure="angular_cka").values
+angles = repsim.pairwise(layers, measure="angular_cka", estimator="biased").values
 centred = -0.5 * angles**2
 centred = centred - centred.mean(0) - centred.mean(1)[:, None] + centred.mean()
 values, vectors = np.linalg.eigh(centred)

@@ -50,7 +50,8 @@ def test_it_is_the_function_of_every_pair(name):
         assert result.dtype == np.float64
         for a, x in xs.items():
             for b, y in other.items():
-                expected = float(measure.function(x, y, **measure.preset))
+                options = measure.options_of_many("test", {})
+                expected = float(measure.function(x, y, **options))
                 value = float(result.sel(layer_x=a, layer_y=b))
                 assert value == pytest.approx(expected, rel=1e-12, abs=1e-12), (a, b)
     if measure.symmetric:
@@ -145,7 +146,7 @@ def test_precision_of_each_pair_is_that_of_the_function():
     for a, x in xs.items():
         for b, y in xs.items():
             assert float(result.sel(layer_x=a, layer_y=b)) == pytest.approx(
-                float(repsim.angular_cka(x, y)), rel=1e-12
+                float(repsim.angular_cka(x, y, estimator="unbiased")), rel=1e-12
             ), (a, b)
     # In the dtype of the pair: once with the wide ones, once among themselves.
     assert seen["xs['single']"] == seen["xs['half']"] == 2
@@ -157,8 +158,26 @@ def test_feature_maps_and_gradients_are_taken():
     xs = {"map": torch.randn(12, 2, 3, 3), "vector": torch.randn(12, 4, requires_grad=True)}
     result = repsim.pairwise(xs)
     assert float(result.sel(layer_x="map", layer_y="vector")) == pytest.approx(
-        float(repsim.cka(xs["map"], xs["vector"].detach())), rel=1e-6
+        float(repsim.cka(xs["map"], xs["vector"].detach(), estimator="unbiased")), rel=1e-6
     )
+
+
+def test_the_estimator_is_unbiased_wherever_several_pairs_are_compared():
+    rng = np.random.default_rng(0)
+    xs = {"narrow": rng.standard_normal((40, 4)), "wide": rng.standard_normal((40, 300))}
+    expected = float(repsim.cka(xs["narrow"], xs["wide"], estimator="unbiased"))
+    minibatch = repsim.MinibatchCKA()
+    minibatch.update(xs)
+    streaming = repsim.StreamingLinearCKA()
+    streaming.update(xs)
+    for result in (
+        repsim.pairwise(xs), repsim.cka_matrix(xs), minibatch.compute(), streaming.compute(),
+        repsim.max_t(xs, permutations=9).cka,
+    ):  # fmt: skip
+        value = float(result.sel(layer_x="narrow", layer_y="wide"))
+        assert value == pytest.approx(expected, abs=1e-12)
+    for measure in ("hsic", "angular_cka", "distance_correlation"):
+        assert repsim.pairwise(xs, measure=measure).attrs["estimator"] == "unbiased"
 
 
 def test_an_undefined_array_is_named_once():

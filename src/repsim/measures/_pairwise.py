@@ -46,7 +46,7 @@ def pairwise(
     >>> rng = np.random.default_rng(0)
     >>> early = rng.standard_normal((60, 8))
     >>> layers = {"early": early, "late": np.tanh(early @ rng.standard_normal((8, 5)))}
-    >>> result = repsim.pairwise(layers, measure="cka", estimator="unbiased")
+    >>> result = repsim.pairwise(layers, measure="cka")
     >>> result.dims, result.shape, result.attrs["estimator"]
     (('layer_x', 'layer_y'), (2, 2), 'unbiased')
     >>> one = repsim.cka(layers["early"], layers["late"], estimator="unbiased")
@@ -74,7 +74,8 @@ def pairwise(
         Identifiers of each row of ``xs`` and of ``ys``, such as file names. They must be equal and
         in the same order; nothing is reordered. With ``ys``, pass both or neither.
     **options
-        Keyword options of the measure's function, for example ``kernel="rbf"``.
+        Keyword options of the measure's function, for example ``kernel="rbf"``. The estimator is
+        unbiased unless given, as wherever several pairs are compared.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def pairwise(
     """
     chosen = resolve_measure("pairwise", measure)
     xs, ys, plain = unlabelled_sides("pairwise", xs=xs, ys=ys, options=options)
-    settings = chosen.options("pairwise", plain)
+    settings = chosen.options_of_many("pairwise", plain)
     sides = {"xs": _mapping("xs", xs)}
     if ys is not None:
         sides["ys"] = _mapping("ys", ys)

@@ -145,6 +145,18 @@ class Measure:
             )
         return {**defaults, **self.preset, **given}
 
+    def options_of_many(self, operation: str, given: Mapping[str, object]) -> dict[str, object]:
+        """Return all options where several pairs are compared: the estimator is unbiased.
+
+        The functions of two arrays default to the biased estimator, as the papers do. Its value is
+        above zero by chance, by an amount that depends on n and on the widths. So biased values of
+        layers of other widths, or of a part of the samples, cannot be compared with each other.
+        """
+        settings = self.options(operation, given)
+        if "estimator" in settings and "estimator" not in {**given, **self.preset}:
+            settings["estimator"] = "unbiased"
+        return settings
+
     def fewest(self, **options: object) -> tuple[int, str]:
         """Return the fewest samples that these options allow, and what needs them."""
         return self.needs(**options) if self.needs else (self.minimum_samples, self.name)

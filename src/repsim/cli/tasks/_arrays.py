@@ -93,8 +93,8 @@ def _choice(asked: MeasureOptions) -> _Choice:
         known = measure.options("measure", given)
     except InputError as error:
         raise UsageError(str(error)) from error
-    if "estimator" in known and "estimator" not in measure.preset:
-        given.setdefault("estimator", "unbiased")
+    if "estimator" in known:
+        given["estimator"] = measure.options_of_many("measure", given)["estimator"]
     return _Choice(measure, given)
 
 
