@@ -41,7 +41,7 @@ def bodies(text: str) -> dict[str, int]:
     return found
 
 
-def test_what_is_counted():
+def test_lines_of_a_body_are_counted_without_docstring_and_comments():
     head = 'def f(\n    a,\n):\n    """One.\n\n    Two.\n    """\n'
     text = head + "    # why\n    b = (\n        a\n    )\n\n    return b\n"
     assert bodies(text) == {"f, line 1": 4}
@@ -91,7 +91,7 @@ def private_names(text: str) -> list[str]:
     return sorted({name for name in found if PRIVATE.match(name)})
 
 
-def test_what_counts_as_private():
+def test_private_names_are_recognised():
     for text in (
         "from repsim.storage._journal import Journal",
         "from repsim.storage import _journal",

@@ -44,7 +44,7 @@ def test_import_loads_the_errors_alone():
     assert loaded == {"repsim", "repsim._errors", "repsim._version"}
 
 
-def test_a_name_loads_what_it_needs():
+def test_a_name_loads_only_the_modules_that_it_needs():
     loaded = own_modules("import repsim; repsim.cka")
     assert {"numpy", "repsim.measures._cka"} <= loaded
     assert not {"repsim.inference", "repsim.attention", "repsim.streaming"} & loaded
@@ -105,12 +105,12 @@ repsim.jackknife(stored["0"], stored["1"])
 
 
 @pytest.mark.parametrize("name", ["xarray", "matplotlib", "torch"])
-def test_the_check_sees_what_a_script_imports(name):
+def test_the_check_finds_the_imports_of_a_script(name):
     pytest.importorskip(name)
     assert name in loaded_by(f"import repsim; import {name}")
 
 
-def test_the_check_sees_what_a_lazy_name_brings():
+def test_the_check_finds_the_imports_of_a_lazy_name():
     pytest.importorskip("matplotlib")
     assert "matplotlib" in loaded_by("import repsim; repsim.plot.heatmap")
 

@@ -194,7 +194,7 @@ def test_after_a_bad_argument(options, error):
 
 @pytest.mark.parametrize("k", [0, 1, 2, 4])
 @pytest.mark.parametrize("kernel", ["linear", "rbf", "laplacian", "polynomial", "cosine"])
-def test_nan_names_layer_and_batch_and_keeps_what_came_before(k, kernel):
+def test_nan_names_layer_and_batch_and_keeps_earlier_results(k, kernel):
     x, y = mixed(), nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
     if kernel == "cosine":  # a dead sample has no direction
         x[2] = nn.Tanh()

@@ -452,7 +452,7 @@ class TestDeclared:
         "options",
         [{"grid": (5, 4)}, {"grid": 4, "prefix": 2}, {"grid": 4, "prefix": 0}],
     )
-    def test_what_does_not_fit(self, options):
+    def test_grids_that_do_not_fit_are_refused(self, options):
         with pytest.raises(InputError, match=r"grid does not fit layer 'blocks\.0\.attn'"):
             measure(timm_vit(), [images(2)], **options, progress=False)
 
@@ -467,7 +467,7 @@ class TestDeclared:
             ({"prefix": {"*": 0.5}}, "prefix must be"),
         ],
     )
-    def test_what_is_none(self, options, match):
+    def test_invalid_options_are_refused(self, options, match):
         with pytest.raises(InputError, match=f"attention_distance: {match}"):
             measure(timm_vit(), [images(2)], **options, progress=False)
 
@@ -646,7 +646,7 @@ def test_a_module_with_several_calls_has_a_row_for_each():
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_numbers_that_are_none(value):
+def test_non_finite_numbers_are_reported(value):
     model, x = timm_vit(), images(3)
     bad = x.clone()
     bad[1, 0, 0, 0] = value

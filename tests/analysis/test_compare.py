@@ -170,7 +170,7 @@ def test_passes_converge_to_the_full_data_value():
     assert np.mean([error(1, seed) for seed in range(10)]) > 2 * error(60)
 
 
-def test_passes_over_the_same_batches_are_called_out():
+def test_passes_over_the_same_batches_are_reported():
     loader = CountingLoader(torch.randn(32, 6), shuffle=False)
     with pytest.warns(repsim.RepsimWarning, match="saw the same batches"):
         repsim.compare(net(), data=loader, passes=2, progress=False)
@@ -307,7 +307,7 @@ class Poisoned(nn.Module):
         return self.head(self.body(x) * (float("nan") if self.calls == self.at else 1.0))
 
 
-def test_nan_names_layer_and_batch_and_keeps_what_was_computed():
+def test_nan_names_layer_and_batch_and_keeps_earlier_results():
     data = [torch.randn(12, 6) for _ in range(5)]
     model = Poisoned(at=4)
     with pytest.raises(repsim.NonFiniteError, match=r"batch 3 .*'head'") as caught:

@@ -53,7 +53,7 @@ def test_the_kernel_may_bring_its_own():
     assert not np.array_equal(own.cka, plain.cka)
 
 
-def test_what_has_no_choice_says_so():
+def test_kernels_without_a_precision_refuse_one():
     for kernel in ("cosine", "polynomial"):
         with pytest.raises(repsim.InputError, match="compare: this kernel takes no precision"):
             compare(net(), data=images(), kernel=kernel, precision="bf16", **quiet)
@@ -163,7 +163,7 @@ def test_a_users_kernel_gets_features_in_their_order():
     np.testing.assert_allclose(other.cka, plain.cka, atol=1e-4)
 
 
-def test_transforms_get_the_tensor_as_it_is():
+def test_transforms_get_the_unchanged_tensor():
     plain = compare(net(), net(1), data=images(), transform=lambda x: x[:, :2], **quiet)
     model_x, model_y = (m.to(memory_format=torch.channels_last) for m in (net(), net(1)))
     other = compare(model_x, model_y, data=last(images()), transform=lambda x: x[:, :2], **quiet)

@@ -21,7 +21,7 @@ def published(half):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("half", "name"), CELLS)
-def test_what_the_page_says(half, name):
+def test_each_line_of_the_page_is_measured(half, name):
     line, reasons = half.row(name)
     assert line in published(half), "\n".join(f"{a}: {why}" for a, why in reasons.items())
 

@@ -69,7 +69,7 @@ def chunks(request):
     return chunks_of(request.param)
 
 
-def test_what_is_stored_is_what_the_layers_returned(tmp_path, chunks):
+def test_stored_values_are_the_outputs_of_the_layers(tmp_path, chunks):
     stored = repsim.extract(net(), data(), out=tmp_path / "run.zarr", **chunks)
     same(stored, expected(net(), data()))
     assert stored["0"].dims == ("sample", "0[1]")
@@ -167,7 +167,7 @@ def test_samples_go_by_their_ids_and_are_stored_once(tmp_path, chunks, kind):
         ("name", "must be a callable"),
     ],
 )
-def test_ids_that_are_none(tmp_path, ids, says):
+def test_invalid_ids_are_refused(tmp_path, ids, says):
     with pytest.raises(repsim.InputError, match=says):
         repsim.extract(net(), numbered(), out=tmp_path / "run.zarr", sample_ids=ids, progress=False)
 
@@ -256,7 +256,7 @@ def test_a_probe_of_a_store_is_the_probe_of_the_model(tmp_path):
         ({"train": {}}, "at least one"),
     ],
 )
-def test_a_probe_says_what_is_wrong(change, says):
+def test_a_probe_reports_wrong_arguments(change, says):
     rng = np.random.default_rng(0)
     options = {
         "train": {"a": rng.standard_normal((9, 2))},
@@ -513,7 +513,7 @@ def test_a_value_beyond_the_dtype_is_named_and_the_batches_before_are_there(tmp_
         ),
     ],
 )
-def test_what_cannot_be_stored(tmp_path, change, error, says):
+def test_requests_that_cannot_be_stored_are_refused(tmp_path, change, error, says):
     options = {"model": net(), "data": data(), "out": tmp_path / "run.zarr", "progress": False}
     with pytest.raises(error, match=says):
         repsim.extract(**{**options, **change})
@@ -563,7 +563,7 @@ def test_memory_bounds_the_chunk(tmp_path):
     assert plan["chunk"] == 8
 
 
-def test_the_model_comes_back_as_it_was(tmp_path):
+def test_the_model_comes_back_unchanged(tmp_path):
     model = net().train()
     model[1].eval()
     with pytest.raises(OSError, match="loader"):

@@ -367,7 +367,7 @@ def test_memory_is_held_and_moves_no_value(n, part):
         assert live.peak > 20 * n * n * 4  # it counts what is there
 
 
-def test_too_little_memory_says_how_much():
+def test_too_little_memory_is_an_error_with_the_size():
     net, data = embedding(), noise(1, 64)
     with pytest.raises(repsim.InputError, match=r"memory must hold two Gram.*\n  n=64: 0\.344 MiB"):
         localize(net, data, "0", memory=100_000)
@@ -494,7 +494,7 @@ def test_half_precision(dtype):
     np.testing.assert_allclose(result.cka.values, values, atol=1e-5)
 
 
-def test_the_model_comes_back_as_it_was():
+def test_the_model_comes_back_unchanged():
     net = tiny_vit()
     net.train()
     net.blocks[0].eval()

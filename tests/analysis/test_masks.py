@@ -252,7 +252,7 @@ def test_extract_stores_real_tokens(llama, tmp_path):
         )  # fmt: skip
 
 
-def test_texts_without_padding_say_nothing(llama):
+def test_texts_without_padding_give_no_warning(llama):
     batch = {"input_ids": torch.randint(1, 99, (8, 6)), "attention_mask": torch.ones(8, 6)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -291,7 +291,7 @@ def test_the_error_message_itself_raises(wrong):
         assert "n=6" in str(caught.value)
 
 
-def test_similarity_or_distance_and_which_axis():
+def test_a_result_states_its_direction_and_its_axes():
     """The result answers a common question of users."""
     result = compare(net(), net(seed=1), data=inputs(), layers="0", layers_y=["2", "4"], **quiet)
     assert result.cka.dims == ("layer_x", "layer_y")

@@ -89,7 +89,7 @@ def test_a_head_as_wide_as_the_map():
         torch.testing.assert_close(found[name], x.mean((2, 3)), msg=name)
 
 
-def test_channels_that_nothing_tells():
+def test_channels_that_cannot_be_recognised():
     """A map as wide as it has channels: an error if requested by name, left out under a glob."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 2, 2), Permute(0, 2, 3, 1), nn.LayerNorm(4)).eval()

@@ -255,12 +255,12 @@ def test_ids_and_a_checkpoint_together(tmp_path):
         (lambda batch: [object()] * 6, "one number or string per sample"),
     ],
 )
-def test_ids_that_are_none(ids, says):
+def test_invalid_ids_are_refused(ids, says):
     with pytest.raises(repsim.InputError, match=says):
         compared(share(0, 2), sample_ids=ids)
 
 
-def test_a_group_that_is_none():
+def test_an_invalid_group_is_refused():
     with pytest.raises(repsim.InputError, match="'world'"):
         compared(share(0, 2), group="all")
     with pytest.raises(repsim.StateError, match="init_process_group"):

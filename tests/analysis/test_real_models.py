@@ -151,7 +151,7 @@ def test_twins_are_one(model, request):
     np.testing.assert_allclose(result.cka.values, result.cka.values.T, atol=1e-9)
 
 
-def test_what_an_in_place_relu_overwrites_is_kept(resnet):
+def test_outputs_that_an_in_place_relu_overwrites_are_kept(resnet):
     data = images()
     result = compare(resnet, data=data, layers=["bn1", "relu"], progress=False)
     assert result.cka.sel(layer_x="bn1", layer_y="relu").item() < 0.999

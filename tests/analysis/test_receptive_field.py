@@ -68,7 +68,7 @@ def test_two_threes():
     assert result.side.item() == 5  # the corners have 1/9 of the maximum
 
 
-def test_the_side_leaves_out_what_two_sigma_leave_out():
+def test_the_side_covers_the_share_within_two_sigma():
     # 1×1 convolution after a fixed blur whose corners lie above and below the threshold.
     net = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     with torch.no_grad():

@@ -297,7 +297,7 @@ def test_autocast():
     np.testing.assert_allclose(cast.ratio, residual_ratios(model, data, **quiet).ratio, rtol=0.1)
 
 
-def test_the_model_comes_back_as_it_was():
+def test_the_model_comes_back_unchanged():
     model = vit()[0].train()
     model.blocks[0].eval()
     model.blocks[1].attn.qkv.weight.requires_grad_(False)

@@ -86,7 +86,7 @@ def test_padding_makes_no_other_text_undefined():
     assert np.isnan(unmasked.cosine[0]).any()
 
 
-def test_what_padding_holds_does_not_matter():
+def test_values_of_padding_do_not_matter():
     class Block(nn.Module):
         def __init__(self):
             super().__init__()

@@ -339,7 +339,7 @@ class TestBatchesOfAnyForm:
         np.testing.assert_array_equal(result.cka.values, expected.cka.values)
         compare(net, data=rows(16, 6), batch_size=16, **quiet)  # no warning
 
-    def test_a_batch_size_that_is_none(self):
+    def test_an_invalid_batch_size_is_refused(self):
         for wrong in (0, True, "16", 1.5):
             with pytest.raises(InputError, match="batch_size must be"):
                 compare(two_layers(), data=rows(16, 6), batch_size=wrong, **quiet)
@@ -438,7 +438,7 @@ class TestLayersThatAreNotFinite:
         with pytest.raises(repsim.NonFiniteError, match="'scores'"):
             compare(net, data=data, layers=["q", "scores"], **quiet)
 
-    def test_if_all_are_the_error_says_so(self):
+    def test_an_error_is_raised_if_all_are(self):
         with pytest.raises(repsim.NonFiniteError, match="batch 0"):
             compare(two_layers(), data=[x / 0 for x in rows(16, 6)], **quiet)
 
@@ -504,7 +504,7 @@ class TestTooFewSamples:
 
 
 class TestTheModelIsAsFound:
-    def test_random_state_buffers_and_what_forwards_keep(self):
+    def test_random_state_buffers_and_cached_tensors_come_back(self):
         class Stateful(nn.Module):
             """Its state must have as many rows as the batch after."""
 

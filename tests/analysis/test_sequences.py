@@ -142,7 +142,7 @@ def test_a_decoder_that_makes_its_sequence_of_labels(t5):
     np.testing.assert_array_equal(own.cka, keys.cka)
 
 
-def test_labels_of_the_source_are_no_other_sequence():
+def test_labels_of_the_source_belong_to_the_source():
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.BertConfig(vocab_size=50, hidden_size=32, intermediate_size=48,
@@ -158,7 +158,7 @@ def test_labels_of_the_source_are_no_other_sequence():
     np.testing.assert_array_equal(own.cka, expected.cka)
 
 
-def test_what_else_reads_the_mask_of_a_decoder(t5, tmp_path):
+def test_other_analyses_read_the_mask_of_a_decoder(t5, tmp_path):
     data = pairs()
     right = {"mask": KEYS, **QUIET}
     for f, options in (

@@ -146,7 +146,7 @@ def test_no_activation_outlives_its_batch():
     assert max(largest) <= 2
 
 
-def test_what_is_kept_is_n_by_n(monkeypatch):
+def test_kept_arrays_are_n_by_n(monkeypatch):
     shapes = []
     original = repsim.MinibatchCKA.update_grams
 

@@ -130,7 +130,7 @@ def test_a_transform_that_loses_the_samples(layers):
         compare(net(), data=inputs(n=9), layers=layers, transform=lambda x: x.mean(0), **quiet)
 
 
-def test_cls_of_what_has_no_tokens(tokens):
+def test_cls_refuses_layers_without_tokens(tokens):
     model, data = tokens
     with unchanged(model), pytest.raises(repsim.CaptureError, match="cls: layer 'map'"):
         compare(model, data=data, layers=["map"], transform="cls", **quiet)

@@ -285,7 +285,7 @@ def test_localisation_of_videos(transformers):
         np.testing.assert_array_equal(picture.ravel(), seen)
 
 
-def test_localisation_of_videos_asks_for_what_it_cannot_know(transformers):
+def test_localisation_of_videos_requires_the_grid(transformers):
     net, x = nn.Sequential(nn.Conv3d(3, 4, 2, 2)), torch.randn(4, 3, 8, 8, 8)
     with pytest.raises(repsim.InputError, match=r"Pass patches=\(frames, rows, columns\)"):
         repsim.token_localization(net, [x], ["0"], patches=4, **QUIET)

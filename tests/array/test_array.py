@@ -160,7 +160,7 @@ def test_to_numpy_detaches():
     np.testing.assert_array_equal(to_numpy(x), [1, 1])
 
 
-def test_as_samples_names_what_it_was_given():
+def test_as_samples_names_its_argument():
     with pytest.raises(repsim.InputError, match=r"op: layer3 .*\n  layer3: \(5,\)"):
         as_samples("op", np, np.ones(5), "layer3", min_samples=2, why="it")
     with pytest.raises(repsim.InputError, match=r"op: batch 7 needs at least 6 samples"):

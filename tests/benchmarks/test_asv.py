@@ -49,7 +49,7 @@ def test_there_are_suites():
     assert len(names()) >= 5
 
 
-def test_the_settings_name_what_is_there():
+def test_the_settings_name_existing_files():
     settings = json.loads((ASV / "asv.conf.json").read_text())
     assert (ASV / settings["benchmark_dir"] / "__init__.py").is_file()
     assert (ASV / settings["repo"] / "pyproject.toml").is_file()

@@ -61,7 +61,7 @@ def test_the_reference_is_minibatch_cka(gpu):
     assert values[0, 1] == pytest.approx(minibatch.minibatch_cka(xs, ys), abs=1e-7)
 
 
-def test_work_counts_what_is_multiplied(gpu, tiny):
+def test_work_counts_multiplications(gpu, tiny):
     bench = gpu.Bench(gpu.arguments(tiny))
     # conv and relu (one shape), flatten a view of relu, linear; flatten (a copy), linear, identity
     features = [144, 144, 5, 192, 6]

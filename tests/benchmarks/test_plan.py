@@ -12,7 +12,7 @@ def net():
     return nn.Sequential(inner, nn.Flatten(), nn.Linear(4 * 64, 10)).eval()
 
 
-def test_layers_and_what_they_share():
+def test_layers_that_share_a_tensor_are_found():
     layers = plan.layers_of(net(), torch.randn(2, 3, 8, 8), "*")
     assert [(each.name, each.features) for each in layers] == [
         ("0.0", 256),

@@ -590,7 +590,7 @@ def test_mistakes_are_named(
 
 
 @pytest.mark.slow
-def test_missing_package_says_what_to_install(tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_with_the_command_to_install_it(tmp_path: Path) -> None:
     missing = "skimage"
     code = (
         f"import runpy, sys; sys.modules[{missing!r}] = None; "

@@ -481,7 +481,7 @@ def test_choosing_layers(layers, expected):
     assert list(taken(model_of(), lambda m: m(X), layers)) == expected
 
 
-def test_a_container_by_name_is_an_error_that_names_what_is_inside():
+def test_a_container_by_name_is_an_error_that_names_its_modules():
     with pytest.raises(LayerNotFoundError, match=r"(?s)in '0'.*inside.*'0\.attn'"):
         taken(model_of(), lambda m: m(X), "0")
 
@@ -505,7 +505,7 @@ def test_parts_of_a_model_called_by_themselves():
     assert labels == ["1.attn"] * 2
 
 
-def test_what_runs_outside_the_model_is_not_recorded():
+def test_modules_called_outside_the_model_are_not_recorded():
     model, other = model_of(), model_of()
     labels = []
     with AttentionRecorder(model, handle=lambda c: labels.append(c.label)):
@@ -641,7 +641,7 @@ def test_scripted_modules_are_refused(how):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
-def test_scripted_modules_without_attention_are_let_be():
+def test_scripted_modules_without_attention_are_ignored():
     model = nn.Sequential(torch.jit.script(nn.Linear(12, 12)), model_of())
     assert list(taken(model, lambda m: m(X))) == ["1.0.attn", "1.1.attn"]
 

@@ -66,7 +66,7 @@ class TestAxisZeroMustBeTheInputs:
         (line,) = caplog.records
         assert line.getMessage() == "Recorder: returned no batch: 'pos', 'loss', 'none'"
 
-    def test_what_was_left_out_once_stays_out(self):
+    def test_a_layer_left_out_once_stays_out(self):
         net = Shapes(good=(3, 2), pos=(1, 7))
         with Recorder(net) as rec:
             net(torch.ones(3, 5))
@@ -326,7 +326,7 @@ class TestSequenceFirstBlocksInABatchFirstModel:
     """16 tokens; only the axis of the blocks is wrong, for every batch size."""
 
     @pytest.mark.parametrize("n", [3, 5, 16])
-    def test_what_is_batch_first_is_recorded(self, n):
+    def test_batch_first_outputs_are_recorded(self, n):
         net = Vision()
         with Recorder(net, ["patch", "norm", "head"]) as rec:
             net(torch.randn(n, 3, 16, 16))

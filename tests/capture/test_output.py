@@ -108,7 +108,7 @@ def test_select_takes_the_requested_tensor():
         assert torch.equal(recorded(output, select=select)["layer"], A), (output, select)
 
 
-def test_a_select_about_some_layers_returns_the_output_of_others_as_it_is():
+def test_a_select_may_return_an_output_unchanged():
     for output in (A, (A, B), {"x": None, "y": A}):
         found = recorded(output, select=lambda output: output)["layer"]
         assert torch.equal(found, recorded(output)["layer"])
@@ -163,7 +163,7 @@ class Overwritten(nn.Module):
         return self.layer(x.clone()).zero_()
 
 
-def test_what_shares_memory_with_an_output_is_copied():
+def test_values_that_share_memory_with_an_output_are_copied():
     x, net = torch.arange(6.0).reshape(2, 3), Overwritten()
     for view in (
         lambda t: t,

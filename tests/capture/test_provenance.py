@@ -391,7 +391,7 @@ def test_a_module_that_returns_a_constant():
     assert found == []
 
 
-def test_what_looks_residual():
+def test_sums_that_look_residual_are_found():
     cases = {
         "sum of a stack": lambda x: torch.stack([x, f(x)]).sum(0),
         "mean of a stack": lambda x: torch.stack([f(x), x]).mean(0),

@@ -57,7 +57,7 @@ def test_every_layer_of_a_convolutional_model(name, unchanged):
     assert overwritten > len(labels) // 10  # the test would notice records without a copy
 
 
-def test_what_an_in_place_relu_does_to_a_batch_norm():
+def test_an_in_place_relu_does_not_change_the_record_of_a_batch_norm():
     model = torchvision.models.resnet18().eval()
     aliased, handles = plain_hooks(model, lambda output: output.detach())
     with torch.no_grad(), Recorder(model, "bn1") as rec:

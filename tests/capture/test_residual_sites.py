@@ -296,7 +296,7 @@ def test_a_branch_without_a_module():
     assert sites.labels == ("0:0", "0:1")
 
 
-def test_a_module_that_fails_and_is_done_without():
+def test_a_module_that_fails_may_be_skipped_by_its_parent():
     class Fails(nn.Module):
         def forward(self, x):
             raise ValueError
@@ -331,7 +331,7 @@ def test_wrappers(unchanged):
             assert repsim.residual_sites(wrapped, IMAGES) == plain
 
 
-def test_the_model_comes_back_as_it_was(unchanged):
+def test_the_model_comes_back_unchanged(unchanged):
     model = vit(drop_path_rate=0.5)().train()
     model.blocks[0].eval()
     with unchanged(model):
@@ -343,7 +343,7 @@ def test_the_model_comes_back_as_it_was(unchanged):
     assert not vars(y)
 
 
-def test_what_the_model_is_called_with():
+def test_the_model_is_called_with_any_form_of_input():
     model = vit()()
     plain = repsim.residual_sites(model, IMAGES)
     assert repsim.residual_sites(model, (IMAGES, torch.zeros(2))) == plain
@@ -366,7 +366,7 @@ def test_what_the_model_is_called_with():
         (lambda x, f: x - (-f), "sub in place of an addition"),
     ],
 )
-def test_what_looks_residual_is_reported(add, what):
+def test_sums_that_look_residual_are_reported(add, what):
     model = nn.Sequential(Residual(), Residual(add))
     with pytest.warns(repsim.RepsimWarning, match=rf"residual_sites: what looks.*\n  1: {what}"):
         sites = repsim.residual_sites(model, torch.ones(2, 4))

@@ -49,7 +49,7 @@ ALL += ["blocks.1", "blocks.1.0", "blocks.1.1", "head"]
         (("head", "h*", nn.Linear), ["stem", "blocks.0.0", "blocks.1.0", "head"]),
     ],
 )
-def test_what_is_selected(net, layers, names):
+def test_requests_select_these_layers(net, layers, names):
     assert list(select_layers(net, layers).names) == names
 
 

@@ -188,7 +188,7 @@ def test_videos():
     assert between_frames(15, 8) is None
 
 
-def test_which_part_of_a_video_attends():
+def test_the_part_of_a_video_that_attends_is_found():
     grid = (4, 2, 3)
     table = {
         # name: (keys, sequences a sample, grid, prefix) → (part, prefix)

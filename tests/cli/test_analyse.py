@@ -41,7 +41,7 @@ def test_all_of_a_vision_transformer(repsim_command, folder):
     assert "nothing is computed again" in again.err
 
 
-def test_what_a_model_has_not_is_skipped_with_the_reason(repsim_command, folder):
+def test_analyses_that_do_not_fit_a_model_are_skipped_with_the_reason(repsim_command, folder):
     argv = ("analyse", "cli.tiny_models:cnn", "--size", 32, "--data", "photos", "--no-progress")
     ran = repsim_command(*argv, "--out", "run", "--json")
     assert ran.code == 0, ran.err
@@ -237,7 +237,7 @@ def test_modules_that_run_twice_are_labelled_as_in_results(repsim_command, input
     assert [each["name"] for each in found["layers"]] == ["0", "1:0", "2", "1:1"]
 
 
-def test_what_is_wrong_is_said(repsim_command, folder):
+def test_wrong_arguments_are_reported(repsim_command, folder):
     for code, said, argv in (
         (2, "no such folder", ("report", "missing")),
         (1, "no result in the folder", ("report", "photos")),

@@ -102,7 +102,7 @@ def test_an_undefined_value_is_null(repsim_command, tmp_path, arrays):
     assert "warning: cka" in ran.err
 
 
-def test_what_is_wrong_is_said(repsim_command, tmp_path, arrays):
+def test_wrong_arguments_are_reported(repsim_command, tmp_path, arrays):
     x, _ = arrays
     np.save(tmp_path / "short.npy", x[:-1])
     np.save(tmp_path / "few.npy", x[:2])

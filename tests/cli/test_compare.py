@@ -41,7 +41,7 @@ def test_the_map_is_that_of_the_library(repsim_command, inputs, tiny):
         assert "compare:" in ran.err  # the progress bar
 
 
-def test_the_provenance_says_what_was_compared(repsim_command, inputs):
+def test_the_provenance_names_the_data_and_the_models(repsim_command, inputs):
     attrs = repsim_command(*TWO, "--json", "--seed", 5, "--limit", 30).json["attrs"]
     expected = {
         "command": f"repsim compare {ONE} {ONE} --data inputs.npz --json --seed 5 --limit 30",
@@ -98,7 +98,7 @@ def test_a_map_of_a_model_with_itself_is_shown_for_a_person(repsim_command, inpu
     assert "next layer" in ran.out
 
 
-def test_what_models_print_is_kept_out_of_the_json(repsim_command, inputs):
+def test_models_cannot_print_into_the_json(repsim_command, inputs):
     argv = ("compare", "cli.tiny_models:chatty", "--data", "inputs.npz")
     ran = repsim_command(*argv, "--json")
     assert ran.json["command"] == "compare"
@@ -106,7 +106,7 @@ def test_what_models_print_is_kept_out_of_the_json(repsim_command, inputs):
     assert "a line on standard output" in repsim_command(*argv).out
 
 
-def test_what_is_wrong_is_said(repsim_command, inputs):
+def test_wrong_arguments_are_reported(repsim_command, inputs):
     for code, said, argv in (
         (2, "--data FOLDER", TWO[:3]),
         (2, "no such folder or file", (*TWO[:4], "missing")),

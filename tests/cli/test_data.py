@@ -186,7 +186,7 @@ def test_the_digits_ship_with_scikit_learn(seen, repsim_command):
     np.testing.assert_allclose(x.mean((1, 2, 3)), expected, atol=0.1)
 
 
-def test_data_that_are_none_are_refused(repsim_command, tmp_path):
+def test_invalid_data_are_refused(repsim_command, tmp_path):
     for name in ("empty", "bad"):
         (tmp_path / name).mkdir()
     (tmp_path / "bad" / "a.png").write_text("no image")

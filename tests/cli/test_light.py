@@ -66,14 +66,14 @@ def test_importing_the_command_loads_nothing_heavy(found):
     assert found["import"]["loaded"] == []
 
 
-def test_without_the_extra_it_says_so(found):
+def test_a_missing_extra_is_reported(found):
     for name in ("typer", "rich"):
         assert found[name]["code"] == 1
         assert f"needs {name}" in found[name]["err"]
         assert "'.[cli]'" in found[name]["err"]
 
 
-def test_help_and_version_load_what_they_show_and_no_more(found):
+def test_help_and_version_load_only_the_command_line_packages(found):
     for argv in ("--version", "--help", "measure --help", "compare --help"):
         assert found[argv]["code"] == 0
         assert found[argv]["loaded"] == ["typer", "rich"], argv
@@ -84,7 +84,7 @@ def test_arrays_need_no_torch(found):
     assert "p = 0.001" in found["arrays"]["out"]
 
 
-def test_models_say_that_torch_is_missing(found):
+def test_a_missing_torch_is_reported(found):
     assert found["models"]["code"] == 2
     assert "torch, which is not installed" in found["models"]["err"]
     assert "'.[torch]'" in found["models"]["err"]

@@ -127,7 +127,7 @@ class Payload:
         return print, ("code was run",)
 
 
-def test_weights_that_are_none_of_the_model_are_refused(repsim_command, tiny):
+def test_weights_of_another_model_are_refused(repsim_command, tiny):
     torch = pytest.importorskip("torch")
     state = tiny.mlp().state_dict()
     state["0.weight"] = torch.zeros(2, 2)

@@ -43,14 +43,14 @@ def test_options_that_the_other_command_does_not_have_are_named(repsim_command, 
     assert "measure has no --layers, --out." in ran.err
 
 
-def test_models_without_data_are_told_that_compare_needs_them(repsim_command):
+def test_models_without_data_are_reported(repsim_command):
     ran = repsim_command("measure", "timm:resnet18", "timm:resnet34", "--test")
     assert ran.code == 2
     assert "Run: repsim compare timm:resnet18 timm:resnet34 --data DATA" in ran.err
 
 
 @pytest.mark.parametrize("command", ["measure", "compare"])
-def test_an_array_and_a_model_are_no_pair(repsim_command, arrays, command):
+def test_an_array_and_a_model_cannot_be_compared(repsim_command, arrays, command):
     for operands in (("x.npy", "timm:resnet18"), ("timm:resnet18", "x.npy")):
         ran = repsim_command(command, *operands)
         assert ran.code == 2

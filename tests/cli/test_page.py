@@ -34,7 +34,7 @@ def test_the_page_has_every_command():
 
 
 @pytest.mark.slow
-def test_commands_print_what_the_page_says(repsim_command, monkeypatch):
+def test_printed_output_matches_the_page(repsim_command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     (setup,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
     exec(setup, {})

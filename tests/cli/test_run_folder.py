@@ -125,7 +125,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(
         assert finished.json["variables"] == whole.json["variables"]
 
 
-def test_an_interrupt_without_a_folder_says_what_would_have_kept_it(
+def test_an_interrupt_without_a_folder_names_the_option_that_saves_work(
     repsim_command, inputs, counted, monkeypatch
 ):
     monkeypatch.setenv("STOP_AT", "3")

@@ -112,7 +112,7 @@ def test_optional_pages_are_listed_where_they_are(tmp_path, extensions):
     assert without_missing(text, tmp_path) == "```{toctree}\nthere*\nplain\n```\n"
 
 
-def test_an_executed_page_shows_what_its_code_gives_and_stops_at_errors(tmp_path, extensions):
+def test_an_executed_page_shows_its_output_and_stops_at_errors(tmp_path, extensions):
     from sphinx.errors import ExtensionError
 
     import executed_pages

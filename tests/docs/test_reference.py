@@ -76,7 +76,7 @@ def test_docstring_is_in_house_form(public):
         assert any(part.startswith(">>> ") for part in below_summary), "the example is not first"
 
 
-def test_what_is_not_in_house_form_is_seen():
+def test_docstrings_not_in_house_form_are_found():
     codes = {code for code, _ in validate("re.sub")["errors"]}
     assert {"PR01", "RT01"} <= codes
 

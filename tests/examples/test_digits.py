@@ -95,7 +95,7 @@ def results(demo: tuple[Path, str]) -> dict[str, xr.Dataset]:
     }
 
 
-def test_it_says_what_it_found_and_where_it_is(demo: tuple[Path, str]) -> None:
+def test_the_script_prints_verdicts_and_the_path_of_the_page(demo: tuple[Path, str]) -> None:
     out, stdout = demo
     assert str(out / "index.html") in stdout
     verdicts = re.findall(r"^(HOLDS|HOLDS IN PART|DOES NOT HOLD)  +\S", stdout, flags=re.MULTILINE)
@@ -146,7 +146,9 @@ def test_page_stands_alone(demo: tuple[Path, str], page: Page) -> None:
     assert "prefers-color-scheme: dark" in text
 
 
-def test_page_shows_what_the_results_say(page: Page, results: dict[str, xr.Dataset]) -> None:
+def test_the_page_shows_the_numbers_of_the_results(
+    page: Page, results: dict[str, xr.Dataset]
+) -> None:
     def off_diagonal(name: str, variable: str = "cka") -> float:
         values = results[name][variable].values
         return (values.sum() - np.trace(values)) / (values.size - len(values))
@@ -249,7 +251,7 @@ def test_same_seed_same_numbers(demo: tuple[Path, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["sklearn", "torch", "matplotlib"])
-def test_missing_package_says_what_to_install(missing: str) -> None:
+def test_a_missing_package_is_reported_with_the_command_to_install_it(missing: str) -> None:
     code = (
         f"import runpy, sys; sys.modules[{missing!r}] = None; "
         f"sys.path.insert(0, {str(SCRIPT.parent)!r}); "

@@ -332,7 +332,7 @@ def test_few_samples():
         permutation_test(x, y)
 
 
-def test_repr_says_what_was_found():
+def test_repr_shows_the_result():
     found = permutation_test(*oracle())
     assert repr(found) == (
         "PermutationTest(cka=0.690923, p_value=0.001, z=4.088, 999 of 999 permutations)"

@@ -174,7 +174,7 @@ def test_centring_only_where_it_moves_the_result(mean, wanted):
         (5, 40_000, [("as they are", 40_000), ("median", 40_000)]),
     ],
 )
-def test_torch_makes_one_product_of_what_is_not_copied(mean, p, wanted):
+def test_torch_makes_one_product_of_uncopied_features(mean, p, wanted):
     torch = pytest.importorskip("torch")
     x = features(mean, p=p)
     seen, out = torch_forms(torch.tensor(x))

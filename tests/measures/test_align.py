@@ -66,7 +66,7 @@ def test_common_samples_in_the_order_of_the_first():
     assert [z.shape[0] for z in repsim.align(x, y, third, by="id")] == [2, 2, 2]
 
 
-def test_what_agrees_already_is_not_copied():
+def test_arrays_that_already_agree_are_not_copied():
     x, y = labelled(X, id=IDS), labelled(Y, id=IDS)
     a, b = repsim.align(x, y, by="id")
     assert np.shares_memory(a.values, x.values)
@@ -119,7 +119,7 @@ def test_labels_of_every_type(ids):
     assert repsim.cka(a, b) == pytest.approx(repsim.cka(X, Y), abs=1e-14)
 
 
-def test_what_is_refused():
+def test_wrong_arguments_are_refused():
     x, y = labelled(X, id=IDS), labelled(Y, id=IDS)
     again = np.where(np.arange(12) == 4, "a", IDS)
     floats = np.where(np.arange(12) == 4, np.nan, np.arange(12.0))

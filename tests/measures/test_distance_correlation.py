@@ -54,7 +54,7 @@ def test_one_and_many_features(estimator, p):
     assert float(out) == pytest.approx(EXPECTED[estimator](x, y), abs=1e-12)
 
 
-def test_it_sees_what_is_not_linear():
+def test_it_detects_nonlinear_dependence():
     x = np.linspace(-1, 1, 201)[:, None]
     assert abs(float(repsim.cka(x, x**2, estimator="unbiased"))) < 0.01
     assert float(repsim.distance_correlation(x, x**2, estimator="unbiased")) > 0.2

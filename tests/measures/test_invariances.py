@@ -127,7 +127,7 @@ def test_symmetry_range_and_common_permutation(kernel, estimator, pair):
     assert shuffled == pytest.approx(out, abs=1e-8)
 
 
-def test_cka_sees_which_sample_is_which():
+def test_cka_depends_on_the_pairing_of_samples():
     x, y = oracle()
     for estimator in ESTIMATORS:
         assert value(x, y, estimator=estimator) - value(x, y[::-1], estimator=estimator) > 0.1

@@ -72,7 +72,7 @@ def test_the_oracle_given_its_own_columns(estimator):
 
 
 @each("n", [30, 300])
-def test_what_only_the_third_has_is_taken_out(n):
+def test_similarity_that_comes_from_the_third_is_removed(n):
     rng = np.random.default_rng(0)
     z = rng.standard_normal((n, 6))
     x, y = (z + 0.5 * rng.standard_normal((n, 6)) for _ in range(2))

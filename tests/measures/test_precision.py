@@ -199,7 +199,7 @@ def test_scales_up_to_the_range_of_float32(kernel, factor, estimator):
         assert out == pytest.approx(wanted, abs=2 * rounding(EPS["float32"], 40))
 
 
-def test_a_gram_that_overflows_says_so():
+def test_a_gram_that_overflows_is_an_error():
     """A polynomial has no scale to divide by: NonFiniteError, never a guess."""
     x, y = (z.astype(np.float32) for z in related(10, 30, 20))
     with pytest.raises(repsim.NonFiniteError, match=r"cka: .*x"):

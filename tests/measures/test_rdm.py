@@ -140,7 +140,7 @@ def test_missing_pairs_must_be_asked_for():
         repsim.rsa_from_rdm(few, np.arange(10.0), nan="omit")
 
 
-def test_what_is_refused():
+def test_arrays_that_are_not_rdms_are_refused():
     x, y = related(6, 4, 5)
     a, b = repsim.rdm(x), repsim.rdm(y)
     for wrong, words in (
@@ -228,7 +228,7 @@ def test_samples_without_a_direction():
 
 
 @each("comparison", COMPARISONS)
-def test_rdms_that_say_nothing(comparison):
+def test_rdms_without_information_are_undefined(comparison):
     a, nothing = repsim.rdm(related(6, 4, 4)[0]), np.zeros((6, 6))
     undefined(
         lambda: repsim.rsa_from_rdm(a, nothing, comparison=comparison), "b", about="zero for all"

@@ -137,7 +137,7 @@ def test_range_symmetry_and_itself(name, seed):
 
 
 @pytest.mark.parametrize("name", [name for name, m in MEASURES.items() if not m.symmetric])
-def test_what_is_not_symmetric(name):
+def test_asymmetric_measures_depend_on_the_order(name):
     measure = MEASURES[name]
     gaps = [
         abs(value(measure, x, y) - value(measure, y, x)) for x, y, _ in (pair(s) for s in range(5))
@@ -312,7 +312,7 @@ def test_never_a_number_without_a_meaning(name, case):
 
 
 @pytest.mark.parametrize("name", MEASURES)
-def test_what_it_says_of_scale_holds_at_extreme_scales(name):
+def test_declared_invariance_to_scale_holds_at_extreme_scales(name):
     measure = MEASURES[name]
     if "isotropic_scale" not in measure.invariances:
         pytest.skip("it depends on the scale")

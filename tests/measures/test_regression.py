@@ -238,7 +238,7 @@ def test_errors():
         repsim.linear_regression_r2(x[:2], y[:2])
 
 
-def test_pairwise_names_what_explains_anything():
+def test_pairwise_names_predictors_that_explain_anything():
     x, y = related(8, 3, 20)
     with pytest.warns(repsim.DegenerateWarning, match=r"xs\['wide'\] spans all 7 dimensions"):
         out = repsim.pairwise({"narrow": x, "wide": y}, measure="linear_regression_r2")

@@ -101,7 +101,7 @@ def test_undefined_stays_undefined(result):
     assert np.abs(found[1, 2] - GREY).max() > 0.03
 
 
-def test_what_is_grey_needs_no_colour_below_the_scale(result):
+def test_grey_cells_need_no_colour_below_the_scale(result):
     cka = result.cka.values.copy()
     cka[0, 0] = -0.2
     z = result.z.values.copy()

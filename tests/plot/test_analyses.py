@@ -57,7 +57,7 @@ def test_makes_a_figure_that_holds_it(name):
     assert box.y1 <= page.y1 + 1
 
 
-def test_leaves_the_result_as_it_was(name):
+def test_leaves_the_result_unchanged(name):
     draw, make, _ = PICTURES[name]
     result = make()
     draw(result)

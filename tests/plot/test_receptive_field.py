@@ -71,7 +71,7 @@ def test_one_scale_for_all(scale):
     assert bar.ax.get_ylabel() == "part of the field per pixel"
 
 
-def test_what_is_below_the_scale_has_its_lowest_colour():
+def test_values_below_the_scale_have_its_lowest_colour():
     result = fields(layers=1)
     result["field"][0, 0, 0] = 0
     image = receptive_field(result).images[0]

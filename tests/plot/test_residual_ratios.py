@@ -64,7 +64,7 @@ class TestLines:
         (line,) = [x for x in ax.lines if x.get_linestyle() == "--"]
         assert list(line.get_ydata()) == [1.0, 1.0]
 
-    def test_what_a_logarithm_cannot_show_is_a_gap(self):
+    def test_values_without_a_logarithm_are_gaps(self):
         result = ratios(branches=("mlp",))
         result["ratio_spatial"][[2, 5]] = [0.0, np.nan]
         values = solid(residual_ratios(result))[1].get_ydata()

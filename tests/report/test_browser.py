@@ -139,7 +139,7 @@ def test_colours_are_those_of_the_values_when_sorted_and_zoomed(show):
     assert checked > 30
 
 
-def test_what_is_not_above_chance_is_greyed(show):
+def test_cells_not_above_chance_are_greyed(show):
     result = compared()
     page = show({"map": result})
     canvas = page.locator("canvas.map")

@@ -334,7 +334,7 @@ def test_an_argument_that_is_not_a_result_is_refused(results, match, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_jinja2_it_says_what_to_install(monkeypatch, tmp_path):
+def test_a_missing_jinja2_is_reported_with_the_command_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ModuleNotFoundError, match="extra cli"):
         write_report({"a": compared()}, tmp_path / "report.html")

@@ -64,7 +64,7 @@ TAKEN = (
 """Names of attributes that would be followed, or lost."""
 
 
-def test_every_result_comes_back_as_it_was_in_the_order_saved(tmp_path):
+def test_every_result_comes_back_unchanged_in_the_order_saved(tmp_path):
     for name, result in reversed(RESULTS.items()):
         save_result(tmp_path, name, result)
     back = load_results(tmp_path)
@@ -169,7 +169,7 @@ def test_an_array_is_a_dataset_of_one_variable(tmp_path):
     xr.testing.assert_identical(back["unnamed"].value.rename(None), array.rename(None))
 
 
-def test_a_failure_leaves_what_was_saved(tmp_path, monkeypatch):
+def test_a_failure_leaves_saved_results_intact(tmp_path, monkeypatch):
     save_result(tmp_path, "result", compared(2, 2))
 
     def full(handle):
@@ -226,7 +226,7 @@ def test_files_of_other_writers_open_too(tmp_path):
     xr.testing.assert_identical(load_results(tmp_path)["ours"], ours)
 
 
-def test_what_is_not_netcdf_is_refused_by_name(tmp_path):
+def test_files_that_are_not_netcdf_are_refused_by_name(tmp_path):
     for content in (b"", b"no NetCDF", b"CDF\x01 and no more"):
         (tmp_path / "foreign.nc").write_bytes(content)
         with pytest.raises(StateError, match=r"foreign\.nc is damaged, or not a NetCDF file"):
@@ -251,7 +251,7 @@ def test_attributes_that_a_file_cannot_hold_are_reported(tmp_path, result, match
 
 
 @pytest.mark.parametrize("name", ["", "  ", 3, "x" * 300])
-def test_names_that_are_none(tmp_path, name):
+def test_invalid_names_are_refused(tmp_path, name):
     with pytest.raises(InputError, match="name"):
         save_result(tmp_path, name, compared(2, 2))
 

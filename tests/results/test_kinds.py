@@ -68,7 +68,7 @@ def test_distances_are_given_in_the_unit_of_the_result():
         assert ATTENTION_DISTANCE.table(result).title.startswith(f"Attention distance in {long}")
 
 
-def test_require_converts_what_is_there_and_leaves_out_what_is_empty():
+def test_require_converts_variables_and_leaves_out_empty_ones():
     result = made.scales().astype(np.float32)
     empty = result.isel(control=[])
     for given, controls in ((result, True), (empty, False)):
@@ -91,7 +91,7 @@ def test_maps_of_tokens_stand_at_the_places_of_the_patches():
     assert not (tokens.placed & tokens.is_prefix).any()
 
 
-def test_maps_of_several_tests_say_which_cells_are_above_chance():
+def test_maps_mark_the_cells_above_chance_for_each_test():
     result = compared()
     found = {each.what: each.value for each in KINDS["compare"].findings(result)}
     share = float((result.z >= 3).sum() / np.isfinite(result.cka).sum())

@@ -19,7 +19,7 @@ def made(path, operation="sums", **fingerprint):
     return Checkpoint(path, operation=operation, fingerprint=fingerprint)
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_saved_states_come_back(tmp_path):
     file = made(tmp_path / "x.npz", n=3, layers=("a", "b"))
     assert file.load() is None
     file.save(ARRAYS)

@@ -114,7 +114,7 @@ def test_every_rank_gets_the_bits_of_one_process_or_an_error_and_no_hang(size):
             assert says in result[name] if size > 1 else result[name] == "nothing was raised"
 
 
-def test_without_a_process_group_it_says_what_to_do():
+def test_a_missing_process_group_is_reported_with_a_remedy():
     acc = accumulated([0], [1])
     with pytest.raises(repsim.StateError, match="init_process_group"):
         acc.all_reduce()

@@ -105,7 +105,7 @@ def test_merging_with_itself_counts_twice():
         (lambda x, y: accumulate([x], [dict(reversed(y.items()))]), "same layers"),
     ],
 )
-def test_what_does_not_belong_together(other, says):
+def test_accumulators_that_do_not_match_are_refused(other, says):
     x, y = data(8)
     acc = accumulate([x], [y])
     before = acc.state_dict()

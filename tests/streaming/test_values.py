@@ -176,7 +176,7 @@ def test_reshuffled_passes_converge_to_the_value_of_the_whole_data_set():
 # Grams
 
 
-def test_grams_give_what_activations_give():
+def test_grams_and_activations_give_the_same_values():
     xs, ys = (split(side, [6, 5, 9]) for side in data(20))
     expected = accumulate(xs, ys).compute()
     acc = MinibatchCKA()
