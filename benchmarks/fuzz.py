@@ -159,7 +159,11 @@ def kernel_cases() -> Iterator[Case]:
 
         yield Case(f"kernels.{name}", used, dict, tuple(inspect.signature(kind).parameters))
     for name in ("MinibatchCKA", "StreamingLinearCKA"):
-        yield case(name, getattr(repsim, name), dict)
+        kind = getattr(repsim, name)
+        yield case(name, kind, dict)
+        yield case(f"{name}.update", kind().update, layers)
+        yield case(f"{name}.merge", kind().merge, dict)
+        yield case(f"{name}.from_state_dict", kind.from_state_dict, dict, "kernel")
 
 
 def attention_cases() -> Iterator[Case]:
@@ -193,6 +197,15 @@ def result_cases(folder: Path) -> Iterator[Case]:
     yield case("report.save_result", report.save_result, lambda: dict(saved), *WHERE)
     page = {"results": {"it": maps}, "path": folder / "page.html"}
     yield case("report.write_report", report.write_report, lambda: dict(page), *WHERE)
+    yield Case("report.load_results", report.load_results, dict, ("folder",))
+    store = {"path": folder / "none.zarr"}
+    yield case("open_activations", repsim.open_activations, lambda: dict(store))
+    labelled = xr.DataArray(np.eye(3), dims=("sample", "unit"), coords={"sample": list("abc")})
+
+    def aligned(array: Any = labelled, by: Any = "sample") -> Any:
+        return repsim.align(labelled, array, by=by)
+
+    yield case("align", aligned, dict)
 
 
 def model_cases(folder: Path) -> Iterator[Case]:
@@ -221,7 +234,21 @@ def model_cases(folder: Path) -> Iterator[Case]:
     probed = {"train": {"a": both["x"]}, "test": {"a": both["x"]}}
     probed |= {"train_labels": np.arange(14) % 2, "test_labels": np.arange(14) % 2}
     yield case("probe_activations", repsim.probe_activations, lambda: dict(probed))
-    yield case("Recorder", repsim.Recorder, lambda: {"model": net(0)})
+
+    def recorded(**options: Any) -> Any:
+        with repsim.Recorder(**options) as recorder:
+            options["model"](batches()[0])
+        return list(recorder.items())
+
+    options = tuple(inspect.signature(repsim.Recorder).parameters)
+    yield Case("Recorder", recorded, lambda: {"model": net(0)}, options)
+
+    def removed(**options: Any) -> None:
+        with repsim.without_residual(**options):
+            pass
+
+    options = tuple(inspect.signature(repsim.without_residual).parameters)
+    yield Case("without_residual", removed, lambda: {"model": net(0), "block": "0"}, options)
     for name in (
         *("attention_distance", "block_influence", "residual_ratios"),
         *("effective_receptive_field", "token_localization"),

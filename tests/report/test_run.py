@@ -139,7 +139,19 @@ def test_other_programs_read_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["ViT with CNN", "a/b\\c", "..", ".hidden", "é猫", "a%2Fb", HOSTILE, "CON", "x" * 150]
+    "name",
+    [
+        "ViT with CNN",
+        "a/b\\c",
+        "..",
+        ".hidden",
+        "é猫",
+        "a%2Fb",
+        HOSTILE,
+        "CON",
+        "x" * 150,
+        "\udcff",
+    ],
 )
 def test_any_name_is_a_file_of_the_folder(tmp_path, name):
     folder = tmp_path / "run"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim._options import require_bool
 from repsim.arrays import active_autocast
 from repsim.capture._output import owned
 from repsim.capture._reduce import REDUCERS
@@ -48,6 +49,7 @@ class Applied:
     """
 
     def __init__(self, transform: Transform, *, detach: bool) -> None:
+        require_bool("Recorder", "detach", detach)
         self._function = resolve_transform(transform)
         self._wants_layer = getattr(self._function, "wants_layer", False)
         self._detach = detach

@@ -131,7 +131,7 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
     writers need h5netcdf or netCDF4.
     """
     folder = Path(as_path("load_results", "folder", folder))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path, False for a name that is too long
         raise InputError(
             f"load_results: there is no such folder.\n  folder: {folder}\n"
             "  Name the folder that save_result wrote into."
@@ -146,7 +146,7 @@ def load_results(folder: str | os.PathLike[str]) -> dict[str, xr.Dataset]:
                 f"  {path} is {error}\n"
                 f"  Remove it, or save that result again with save_result."
             ) from error
-        name = unquote(path.name.removesuffix(SUFFIX))
+        name = unquote(path.name.removesuffix(SUFFIX), errors="surrogatepass")
         found.append((path.stat().st_mtime_ns if saved is None else saved, name, dataset))
     if not found:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -83,8 +84,8 @@ def open_activations(
         require_choice("open_activations", "transform", transform, POOLED)
     operation, folder = "open_activations", Path(as_path("open_activations", "path", path))
     journal = journal_of(folder)
-    entries = read_journal(journal, operation=operation) if journal.exists() else []
-    if not folder.is_dir():
+    entries = read_journal(journal, operation=operation) if os.path.exists(journal) else []
+    if not os.path.isdir(folder):  # unlike Path, False for a name that is too long
         raise StateError(
             f"{operation}: there is no store of activations here.\n  {folder}\n"
             f"  Pass what was out= in repsim.extract."

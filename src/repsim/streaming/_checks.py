@@ -7,7 +7,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from repsim._errors import InputError, NonFiniteError, StateError
+from repsim._errors import ArrayTypeError, InputError, NonFiniteError, StateError
+from repsim._options import got
 from repsim._typing import Array
 from repsim.arrays import namespace, require_square, unpromoted_samples
 
@@ -16,6 +17,7 @@ __all__ = [
     "named_grams",
     "named_samples",
     "not_finite",
+    "require_alike",
     "require_fourth_powers",
     "require_layers",
     "require_state",
@@ -130,6 +132,13 @@ def not_finite(operation: str, side: str, names: Sequence[str], batch: int) -> N
         f"  Look at the first of them: half precision overflows at 65504, and features above "
         f"1e17 overflow a float32 Gram. The batches before are kept."
     )
+
+
+def require_alike(accumulator: object, other: object) -> None:
+    """Raise if the accumulator to merge is of another class."""
+    if type(other) is not type(accumulator):
+        name = type(accumulator).__name__
+        raise ArrayTypeError(f"{name}.merge: other must be a {name}.\n  got {got(other)}")
 
 
 def require_state(accumulator: str, state: Any, layout: str, keys: set[str]) -> None:

@@ -15,7 +15,13 @@ from repsim._version import __version__
 from repsim.arrays import accumulator_dtype, same_home, to_numpy, unlabelled_sides, without_autocast
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator, warn_of_matrix
 from repsim.results import map_of_layers
-from repsim.streaming._checks import batch_size, named_samples, require_fourth_powers, require_state
+from repsim.streaming._checks import (
+    batch_size,
+    named_samples,
+    require_alike,
+    require_fourth_powers,
+    require_state,
+)
 from repsim.streaming._covariance_sums import Cuts, Moments, column_means, column_slices
 
 if TYPE_CHECKING:
@@ -264,6 +270,7 @@ class StreamingLinearCKA:
         StateError
             If the two do not belong together; the message says what differs.
         """
+        require_alike(self, other)
         if self.estimator != other.estimator:
             raise StateError(
                 f"StreamingLinearCKA.merge: both must have one estimator.\n"

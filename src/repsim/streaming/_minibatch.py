@@ -26,6 +26,7 @@ from repsim.streaming._checks import (
     named_grams,
     named_samples,
     not_finite,
+    require_alike,
     require_layers,
     require_state,
 )
@@ -59,8 +60,7 @@ class MinibatchCKA(MinibatchResults):
 
     with h_b the unbiased HSIC of batch b (Nguyen, Raghu & Kornblith 2021, Eq. 3; Song et al. 2012,
     Eq. 5). With these weights w_b h_b is the inner product of U-centred Grams, and a short last
-    batch has a small weight. Averaging the CKAs of batches estimates a different quantity and is
-    wrong.
+    batch has a small weight. The average of the CKAs of batches estimates another quantity.
 
     Parameters
     ----------
@@ -104,8 +104,7 @@ class MinibatchCKA(MinibatchResults):
     def spawn(self) -> MinibatchCKA:
         """Return an empty accumulator with this kernel and the bandwidths fixed so far.
 
-        Use it for another worker, because accumulators can be merged only if their bandwidths are
-        equal.
+        Use it for another worker: only accumulators with equal bandwidths can be merged.
         """
         other = MinibatchCKA(kernel=self.kernel)
         other._pilot_x.fitted.update(self._pilot_x.fitted)
@@ -245,8 +244,9 @@ class MinibatchCKA(MinibatchResults):
         Raises
         ------
         StateError
-            If the two do not belong together; the message says what differs.
+            The two do not belong together; the message says what differs.
         """
+        require_alike(self, other)
         self._pilot_x.agree(other._pilot_x)
         self._pilot_y.agree(other._pilot_y)
         mine, theirs = self._state, other._state
