@@ -77,3 +77,13 @@ def cka(k, l, estimator="biased"):  # noqa: E741
     """Kornblith et al. 2019, Eq. 5."""
     hsic = HSIC[estimator]
     return hsic(k, l) / (np.sqrt(hsic(k, k)) * np.sqrt(hsic(l, l)))
+
+
+def rv2(x, y):
+    """Smilde et al. 2009, Eq. 8: the RV coefficient of pairs of different samples."""
+    x, y = (np.asarray(z, np.float64) - np.mean(z, axis=0, dtype=float) for z in (x, y))
+    xy = xx = yy = 0.0
+    for i, j in permutations(range(len(x)), 2):
+        k, l = float(x[i] @ x[j]), float(y[i] @ y[j])  # noqa: E741
+        xy, xx, yy = xy + k * l, xx + k * k, yy + l * l
+    return xy / (xx * yy) ** 0.5

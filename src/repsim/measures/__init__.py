@@ -23,6 +23,7 @@ from repsim.measures._registry import (
 )
 from repsim.measures._regression import linear_regression_r2
 from repsim.measures._rsa import rsa
+from repsim.measures._rv2 import rv2
 from repsim.measures._shape import shape_distance
 from repsim.measures._soft_matching import soft_matching
 from repsim.measures.parts._kernel_item import KernelItem
@@ -60,6 +61,7 @@ __all__ = [
     "resolve_measure",
     "rsa",
     "rsa_from_rdm",
+    "rv2",
     "second_order_cosine",
     "shape_distance",
     "soft_matching",

@@ -9,10 +9,9 @@ from array_api_compat import array_namespace, device
 from repsim._errors import ArrayTypeError
 from repsim._options import require_choice
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, describe, to_numpy, transformed, unit_scale
-from repsim.kernels import centre_features
+from repsim.arrays import describe, to_numpy, transformed
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import nonnegative, root
+from repsim.measures.parts._geometry import centred_points, nonnegative, root
 from repsim.measures.parts._transport import transport_plan
 
 __all__ = ["soft_matching"]
@@ -111,8 +110,7 @@ class _Columns(NamedTuple):
 def _prepare(operation: str, x: Array, *, name: str, score: str) -> _Columns:
     require_choice(operation, "score", score, SCORES)
     xp = array_namespace(x)
-    wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
-    features, scale = unit_scale(xp, centre_features(xp, wide))
+    features, scale = centred_points(xp, x)
     defined = xp.all(xp.isfinite(features))
     if score == "correlation":
         largest = xp.max(xp.abs(features), axis=0, keepdims=True)

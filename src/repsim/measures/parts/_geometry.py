@@ -8,10 +8,20 @@ from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import centre_features
 
-__all__ = ["angle", "chord", "contrasts", "nonnegative", "root"]
+__all__ = ["angle", "centred_points", "chord", "contrasts", "nonnegative", "root"]
 
 ROUNDING = 64
 """A difference of sums of squares below this number of rounding units counts as zero."""
+
+
+def centred_points(xp: Namespace, x: Array) -> tuple[Array, Array]:
+    """Return ``x`` (n, p) minus its column means, divided by a power of two, and this scale.
+
+    In float64 where the device has it; the largest entry is in [1, 2), and constant columns are
+    exactly zero.
+    """
+    wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
+    return unit_scale(xp, centre_features(xp, wide))
 
 
 def contrasts(xp: Namespace, x: Array) -> tuple[Array, Array]:
@@ -37,8 +47,7 @@ def contrasts(xp: Namespace, x: Array) -> tuple[Array, Array]:
     scale : array, 0-d
         The power of two that they were divided by.
     """
-    wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
-    centred, scale = unit_scale(xp, centre_features(xp, wide))
+    centred, scale = centred_points(xp, x)
     return centred[1:, :] + centred[:1, :] / (math.sqrt(x.shape[0]) - 1), scale
 
 
