@@ -108,6 +108,23 @@ def test_a_model_that_ends_the_program(repsim_command, inputs):
         assert f"the code of a model ended the program with {said}" in ran.err
 
 
+def test_a_reader_that_ends_early_is_no_error_of_a_model(tmp_path):
+    command = [sys.executable, "-m", "repsim.cli", "measure", "--help"]
+    path = str(Path(repsim.__file__).parents[1])
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    process.stdout.close()
+    assert "error" not in process.stderr.read()
+    process.stderr.close()
+    process.wait()
+
+
 @pytest.mark.slow
 def test_an_output_in_ascii(tmp_path, inputs):
     here = [Path(__file__).parents[1], Path(repsim.__file__).parents[1]]

@@ -51,6 +51,17 @@ def test_a_failed_write_leaves_the_file_unchanged(tmp_path, monkeypatch, call):
     assert os.listdir(tmp_path) == ["x"]
 
 
+def test_what_kills_left_is_removed_when_it_is_old(tmp_path):
+    path = tmp_path / "x[1].npz"
+    names = (".x[1].npz.11.tmp", ".x[1].npz.12.tmp", ".x1.npz.11.tmp", ".x[1].npz.a.tmp")
+    for name in names:
+        (tmp_path / name).write_bytes(b"part")
+    for name in (names[0], *names[2:]):
+        os.utime(tmp_path / name, (0, 0))
+    write_whole(path, lambda file: file.write(b"x"))
+    assert sorted(os.listdir(tmp_path)) == sorted([*names[1:], path.name])
+
+
 def test_differences_name_the_place_and_both_values():
     before = {"n": 3, "model": {"name": "a", "seed": 0}, "same": [1, 2], "gone": True}
     now = {"n": 4, "model": {"name": "a"}, "same": [1, 2], "new": "é" * 100}

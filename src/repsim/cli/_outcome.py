@@ -56,6 +56,8 @@ def reporting(session: Session) -> Iterator[None]:
             session.note(_interrupted(session, str(end)))
             raise typer.Exit(INTERRUPTED) from end
         except SystemExit as end:  # of a model or its package: typer ends by errors of its own
+            if isinstance(end.__context__, BrokenPipeError):  # of rich: the reader of a pipe ended
+                raise
             session.note(
                 f"error: the code of a model ended the program with SystemExit({end.code!r}).\n"
                 f"  Remove the call of exit or sys.exit from it."

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 __all__ = ["differences", "sync_file", "sync_folder", "write_whole"]
+
+OLD = 86_400.0
+"""Seconds after which nobody writes to a file any more."""
 
 LONGEST = 60
 """Characters of a value in a message; a longer one is cut."""
@@ -27,7 +32,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     The new content is written to a file beside `path` and synced, the file is renamed, and the
     folder is synced. After that, a power failure does not undo it. If writing fails, `path` is
-    unchanged, and no file remains beside it.
+    unchanged, and no file remains beside it. A kill leaves the file beside it, which a later call
+    removes when it is a day old.
 
     Parameters
     ----------
@@ -42,6 +48,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         The disk is full, or the folder is missing or read-only.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):
+        _remove_remains(path)
     try:
         with open(aside, "wb") as file:
             write(file)
@@ -53,6 +61,16 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             aside.unlink()
         raise
     sync_folder(path.parent)
+
+
+def _remove_remains(path: Path) -> None:
+    """Remove what kills left beside a file; a younger one may be of a process that still writes."""
+    remains = re.compile(re.escape(f".{path.name}.") + r"\d+\.tmp")
+    with os.scandir(path.parent) as entries:
+        for entry in entries:
+            old = remains.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > OLD
+            if old:
+                os.unlink(entry.path)
 
 
 def sync_file(path: Path) -> None:
