@@ -1,5 +1,7 @@
 """Linear regression by the normal equations and plain refits, in float64."""
 
+import math
+
 import numpy as np
 
 
@@ -57,3 +59,15 @@ def cross_validated(x, y, folds, ridge=(0.0,)):
         error += ((x[held] - y[held] @ weights - intercept) ** 2).sum()
         spread += ((x[held] - train_x.mean(axis=0)) ** 2).sum()
     return 1 - error / spread
+
+
+def gulp(x, y, ridge):
+    """Boix-Adsera et al. 2022, by the covariances; pseudo-inverses for a ridge of zero."""
+    x, y = (np.asarray(z, np.float64) - np.mean(z, axis=0, dtype=float) for z in (x, y))
+    n = len(x)
+    x, y = (z * math.sqrt(n) / np.linalg.norm(z) for z in (x, y))
+    inverses = [np.linalg.pinv(z.T @ z / n + ridge * np.eye(z.shape[1])) for z in (x, y)]
+    a, b = (s @ z.T @ z / n for s, z in zip(inverses, (x, y), strict=True))
+    cross = x.T @ y / n
+    joint = np.trace(inverses[0] @ cross @ inverses[1] @ cross.T)
+    return math.sqrt(float(np.trace(a @ a) + np.trace(b @ b) - 2 * joint))

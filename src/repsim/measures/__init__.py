@@ -6,6 +6,7 @@ from repsim.measures._cca import cca, pwcca, svcca
 from repsim.measures._cka import cka, cka_from_gram
 from repsim.measures._cknna import cknna
 from repsim.measures._distance_correlation import distance_correlation
+from repsim.measures._gulp import gulp
 from repsim.measures._hsic import hsic
 from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
@@ -43,6 +44,7 @@ __all__ = [
     "cknna",
     "distance_correlation",
     "evaluate",
+    "gulp",
     "hsic",
     "jaccard_knn",
     "layer_map",
