@@ -148,7 +148,7 @@ def _controls(figures: Sequence[str]) -> str:
 <section>
 <h2>Controls</h2>
 <p>The layers of an untrained network can score high too, because they see the same images and each
-layer is computed from the one before. A map says something about <em>learning</em> only where it
+layer is computed from the one before. A map says something about <em>learning</em> only if it
 differs from these.</p>
 <div class="figures">
 {"".join(figures)}

@@ -27,14 +27,14 @@ class Subject:
     label: str
     """What pictures call it."""
     family: str
-    """"vit" where there is attention, "cnn" where there is none."""
+    """"vit" if it has attention, "cnn" if not."""
     key: str
     """A digest of all that made it."""
     load: Callable[[], nn.Module]
     prepare: Callable[[Any], Any] | None = None
     """From a batch of the data to what this model wants."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of its training: accuracy, the part of the data, ..."""
+    """Facts about its training: accuracy, the part of the data, ..."""
 
 
 class Stream(Protocol):

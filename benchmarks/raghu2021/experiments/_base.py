@@ -102,7 +102,7 @@ def verdict(met: Iterable[bool], *numbers: float) -> str:
 
 
 def number(value: float, error: float | None = None, digits: int = 3) -> str:
-    """Return a number as text, with its standard error where there is one."""
+    """Return a number as text, with its standard error if it has one."""
     text = f"{value:.{digits}f}"
     if error is not None and not math.isnan(error):
         text += f" ± {error:.{digits}f}"

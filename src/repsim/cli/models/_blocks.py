@@ -19,8 +19,8 @@ def find_blocks(model: nn.Module) -> list[str]:
     ['0', '1']
 
     A block has modules inside and is in a container (``Sequential``, ``ModuleList``,
-    ``ModuleDict``, or a subclass). Blocks are the modules of those classes of which a container
-    holds at least two: ``blocks.3`` of a ViT, ``layer1.0`` of a ResNet. If there are none, they are
+    ``ModuleDict``, or a subclass). Blocks are the modules whose class occurs at least twice in
+    one container: ``blocks.3`` of a ViT, ``layer1.0`` of a ResNet. If there are none, they are
     the modules of classes that occur twice, and if there are none of these, the ``Sequential``
     modules in one container. Of nested blocks (a stage and its blocks) the inner ones count. A
     model without blocks (VGG) has its convolutions and linear layers instead.

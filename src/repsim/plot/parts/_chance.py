@@ -68,6 +68,6 @@ def _mask(array: xr.DataArray, above: xr.DataArray, operation: str) -> Mask:
                 f"{operation}: above_chance must have the layers of result, in the same order.\n"
                 f"  {dim}: {len(got)} in above_chance, {len(wanted)} in result; "
                 f"{', '.join(differ[:4])}\n"
-                f"  Select alike, as in above_chance.sel({dim}=result.{dim})."
+                f"  Select the same layers, as in above_chance.sel({dim}=result.{dim})."
             )
     return mask.values > 0
