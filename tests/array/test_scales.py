@@ -19,7 +19,14 @@ SCALES = {
     np.float32: (1e-40, 1e-38, 1e-30, 1e-19, 1e-12, 1e12, 1e19, 1e30, 1e38),
 }
 
-OF_SCALE = {"hsic hsic", "procrustes procrustes", "soft_matching soft_matching", "rdm"}
+OF_SCALE = {
+    "hsic hsic",
+    "procrustes procrustes",
+    "soft_matching soft_matching",
+    "rsm_norm_difference rsm_norm_difference",
+    "rsm_norm_difference rsm_norm_difference_frobenius",
+    "rdm",
+}
 """Their values grow with the scale."""
 
 

@@ -61,3 +61,10 @@ def variates(x, y):
     (qx, _), (qy, _) = (np.linalg.qr(z - z.mean(0)) for z in (x, y))
     turn, rho, _ = np.linalg.svd(qx.T @ qy, full_matrices=False)
     return qx @ turn, rho
+
+
+def eigenspace_overlap(x, y):
+    """May et al. 2019, Definition 2, by the projections onto the columns, which are independent."""
+    x, y = (np.asarray(z, np.float64) for z in (x, y))
+    p, q = (z @ np.linalg.solve(z.T @ z, z.T) for z in (x, y))
+    return float(np.trace(p @ q)) / max(x.shape[1], y.shape[1])

@@ -93,3 +93,15 @@ def bias_corrected(x, y):
 
     a, b = modified(distances(x)), modified(distances(y))
     return u(a, b) / math.sqrt(u(a, a) * u(b, b))
+
+
+def norm_difference(x, y, norm):
+    """Klabunde et al. 2023, section 3.3; the spectral norm by 3000 steps of the power method."""
+    d = distances(x) - distances(y)
+    if norm == "frobenius":
+        return math.sqrt(sum(float(v) ** 2 for row in d for v in row))
+    v = np.random.default_rng(0).standard_normal(len(d))
+    for _ in range(3000):  # of the square, whose eigenvalues have one sign
+        v = d @ (d @ v)
+        v /= np.linalg.norm(v)
+    return math.sqrt(float(v @ (d @ (d @ v))))

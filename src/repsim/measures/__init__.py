@@ -6,6 +6,7 @@ from repsim.measures._cca import cca, pwcca, svcca
 from repsim.measures._cka import cka, cka_from_gram
 from repsim.measures._cknna import cknna
 from repsim.measures._distance_correlation import distance_correlation
+from repsim.measures._eigenspace import eigenspace_overlap
 from repsim.measures._gulp import gulp
 from repsim.measures._hsic import hsic
 from repsim.measures._layer_match import LOWER_HALF, layer_match
@@ -24,6 +25,7 @@ from repsim.measures._registry import (
 )
 from repsim.measures._regression import linear_regression_r2
 from repsim.measures._rsa import rsa
+from repsim.measures._rsm_norm import rsm_norm_difference
 from repsim.measures._rv2 import rv2
 from repsim.measures._shape import shape_distance
 from repsim.measures._soft_matching import soft_matching
@@ -43,6 +45,7 @@ __all__ = [
     "cka_from_gram",
     "cknna",
     "distance_correlation",
+    "eigenspace_overlap",
     "evaluate",
     "gulp",
     "hsic",
@@ -63,6 +66,7 @@ __all__ = [
     "resolve_measure",
     "rsa",
     "rsa_from_rdm",
+    "rsm_norm_difference",
     "rv2",
     "second_order_cosine",
     "shape_distance",

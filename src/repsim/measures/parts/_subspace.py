@@ -8,7 +8,7 @@ from typing import NamedTuple
 from array_api_compat import array_namespace, device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import detached, known, unit_scale
+from repsim.arrays import accumulator_dtype, detached, known, unit_scale
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import contrasts
 
@@ -112,16 +112,20 @@ def subspace(
     *,
     variance: float | None = None,
     directions: int | None = None,
+    centre: bool = True,
 ) -> tuple[Subspace, Array]:
     """Return the span of the centred columns of ``x`` (n, p), or its leading part, and the columns.
 
-    Columns and basis are contrasts, (n − 1, p) and (n − 1, r). Without ``variance`` and
-    ``directions`` the basis spans all columns. They are scaled to unit norm first, so a small
-    feature is not mistaken for rounding.
+    Columns and basis are contrasts, (n − 1, p) and (n − 1, r); with ``centre=False`` they are those
+    of the samples, (n, p) and (n, r). Without ``variance`` and ``directions`` the basis spans all
+    columns. They are scaled to unit norm first, so a small feature is not mistaken for rounding.
     """
     xp = array_namespace(x)
-    n = x.shape[0]
-    z, _ = contrasts(xp, x)
+    if centre:
+        z, _ = contrasts(xp, x)
+    else:
+        z, _ = unit_scale(xp, xp.astype(x, accumulator_dtype(xp, x), copy=False))
+    dimensions = z.shape[0]
     whole = variance is None and directions is None
     resolution = float(xp.finfo(x.dtype).eps)
     vectors, values, keep = (
@@ -135,18 +139,19 @@ def subspace(
     if directions is not None:
         keep = keep & (xp.arange(values.shape[0], device=device(values)) < directions)
     rank = xp.sum(xp.astype(keep, values.dtype))
-    undefined(operation, name, rank <= 0, "is constant over the samples")
+    undefined(operation, name, rank <= 0, "is constant over the samples" if centre else "is zero")
     undefined(
         operation,
         name,
-        rank >= n - 1,
-        f"spans all {n - 1} dimensions of {n} centred samples, so that every correlation with "
-        f"anything is 1 (bring more samples than features, or keep fewer directions with svcca)",
+        rank >= dimensions,
+        f"spans all {dimensions} dimensions of {x.shape[0]} {'centred ' * centre}samples, so that "
+        f"every direction of anything lies in it (bring more samples than features, or keep fewer "
+        f"directions with svcca)",
     )
     basis = vectors * xp.astype(keep, vectors.dtype)
     if known(rank > 0) is not None:
         basis = basis[:, : max(1, int(rank))]
-    return Subspace(basis, rank, (rank > 0) & (rank < n - 1)), z
+    return Subspace(basis, rank, (rank > 0) & (rank < dimensions)), z
 
 
 def _leading(xp: Namespace, power: Array, share: float) -> Array:
