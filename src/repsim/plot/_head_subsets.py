@@ -20,8 +20,8 @@ from repsim.plot.parts._lines import (
     add_layer_key,
     frame_lines,
     in_order,
-    plain,
 )
+from repsim.plot.parts._plain import plain
 from repsim.results import (
     ALONG_DISTANCE,
     HEAD_SUBSET_CKA,

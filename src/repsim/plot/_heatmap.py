@@ -19,6 +19,7 @@ from repsim.plot.parts._chance import by_chance
 from repsim.plot.parts._colours import colour_scale, least_like
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
+from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 
 __all__ = ["heatmap"]
@@ -143,8 +144,8 @@ def heatmap(
     image = ax.imshow(scale.values, cmap=scale.cmap, norm=scale.norm, **place)
     ax.grid(visible=False)
     ax.spines[:].set_linewidth(0.6)
-    ax.set_ylabel(f"{model_name(array, 'x')} layer")
-    ax.set_xlabel(f"{model_name(array, 'y')} layer")
+    ax.set_ylabel(plain(f"{model_name(array, 'x')} layer"))
+    ax.set_xlabel(plain(f"{model_name(array, 'y')} layer"))
     if title is not None:
         ax.set_title(title)
     if labels:

@@ -14,6 +14,7 @@ from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import colour_scale
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
+from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 
 __all__ = ["layer_match"]
@@ -132,8 +133,8 @@ def _draw_frame(ax: Axes, model_x: str, model_y: str) -> None:
     ax.set_axisbelow(True)
     ax.spines[:].set_linewidth(0.6)
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--", zorder=1.5)
-    ax.set_xlabel(f"depth of the {model_x} layer")
-    ax.set_ylabel(f"depth of its best match in {model_y}")
+    ax.set_xlabel(plain(f"depth of the {model_x} layer"))
+    ax.set_ylabel(plain(f"depth of its best match in {model_y}"))
 
 
 def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, model_y: str) -> None:
@@ -167,7 +168,7 @@ def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, mod
     note = ax.text(
         0.03 if at_left else 0.97,
         0.97 if at_left else 0.03,
-        "\n".join(lines).replace("$", r"\$"),
+        plain("\n".join(lines)),
         transform=ax.transAxes,
         ha="left" if at_left else "right",
         va="top" if at_left else "bottom",

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from repsim._errors import InputError
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._figure import new_axes, require_axes
-from repsim.plot.parts._lines import plain
+from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE
 from repsim.plot.parts._tiles import TileName, add_tile, frame_tiles
 from repsim.results import PLACES, TOKEN_LOCALIZATION, Frame, names_of, ordinal, token_maps

@@ -10,6 +10,8 @@ from matplotlib.textpath import TextPath
 
 from repsim._errors import InputError
 from repsim._options import got
+from repsim._shown import shown
+from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE
 
 __all__ = ["new_axes", "require_axes", "text_width"]
@@ -17,7 +19,7 @@ __all__ = ["new_axes", "require_axes", "text_width"]
 
 def text_width(names: Sequence[str]) -> float:
     """Return the approximate length of the longest of `names` as a tick label, in inches."""
-    longest = max(names, key=len).replace("$", r"\$")
+    longest = plain(max(map(shown, names), key=len))
     return float(TextPath((0, 0), longest or " ", size=NAME_SIZE).get_extents().width) / 72
 
 

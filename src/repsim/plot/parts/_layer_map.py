@@ -6,6 +6,7 @@ from textwrap import wrap
 
 import xarray as xr
 
+from repsim.plot.parts._plain import plain
 from repsim.results import layer_map, layer_names, model_name
 from repsim.results import measure_label as _on_one_line
 
@@ -20,4 +21,4 @@ def measure_label(array: xr.DataArray) -> str:
 
     A long description is broken into lines, because it must not be longer than the colour bar.
     """
-    return "\n".join(wrap(_on_one_line(array), LABEL_WIDTH))
+    return plain("\n".join(wrap(_on_one_line(array), LABEL_WIDTH)))

@@ -18,6 +18,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.transforms import ScaledTranslation
 
 from repsim.plot.parts._beside import PAD, add_colour_bar, make_room
+from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "add_layer_key",
     "frame_lines",
     "in_order",
-    "plain",
     "width_for",
 ]
 
@@ -59,11 +59,6 @@ def in_order(count: int) -> list[Colour]:
 def width_for(layers: int) -> float:
     """Width of a picture with this number of layers along its axis, in inches."""
     return float(np.clip(PER_LAYER * layers, SHORTEST, LONGEST))
-
-
-def plain(text: str) -> str:
-    """Text in which a dollar sign does not start a formula."""
-    return text.replace("$", r"\$")
 
 
 def frame_lines(ax: Axes) -> None:

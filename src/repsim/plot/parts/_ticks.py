@@ -15,6 +15,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import Formatter, Locator
 from numpy.typing import ArrayLike
 
+from repsim._shown import shown
+from repsim.plot.parts._plain import plain
+
 __all__ = ["NAME_SIZE", "name_layers"]
 
 NAME_SIZE = 7.0
@@ -73,8 +76,7 @@ class LayerFormatter(Formatter):
 
     def __init__(self, positions: ArrayLike, names: Sequence[str]) -> None:
         self._positions = np.asarray(positions, dtype=np.float64)
-        # A dollar sign in a name must not start a formula.
-        self._names = [name.replace("$", r"\$") for name in names]
+        self._names = [plain(shown(name)) for name in names]
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         """Return the name of the layer nearest to `x`."""

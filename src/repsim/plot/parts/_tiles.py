@@ -12,8 +12,9 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from repsim._shown import shown
 from repsim.plot._heatmap import UNDEFINED
-from repsim.plot.parts._lines import plain
+from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import LINE, NAME_SIZE
 
 __all__ = ["TileName", "add_tile", "columns_for", "frame_tiles"]
@@ -48,7 +49,7 @@ class TileName(Text):
             linespacing=LINE - 0.1,
             fontsize=NAME_SIZE,
         )
-        self._lines = list(lines)
+        self._lines = list(map(shown, lines))
         self._box = width, height
         self.set_in_layout(False)  # never larger than its box, which the axes contain
 
