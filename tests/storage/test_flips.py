@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,34 @@ def test_a_store(store, count):
 
     refused, unchanged = outcomes(store.parent, load, same, named, count)
     assert refused > unchanged
+
+
+@pytest.mark.slow
+def test_going_on_with_a_damaged_store(tmp_path):
+    """An unfinished run is refused by name, or goes on to the same bits."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    data = [torch.randn(5, 3).double() for _ in range(3)]
+
+    def stopping():
+        yield from data[:2]
+        raise OSError("loader")
+
+    begun = tmp_path / "begun" / "run.zarr"
+    begun.parent.mkdir()
+    with pytest.raises(OSError, match="loader"):
+        repsim.extract(net, stopping(), out=begun, progress=False, memory=512)
+    with torch.no_grad():
+        expected = torch.cat([net(x) for x in data]).numpy()
+    for number, file in enumerate(flips(begun.parent, 60, seed=1)):
+        again = tmp_path / str(number)
+        shutil.copytree(begun.parent, again)
+
+        def load(out=again / "run.zarr"):
+            return repsim.extract(net, data, out=out, progress=False, memory=512).load()
+
+        found, said = attempt(load)
+        if said is None:
+            np.testing.assert_array_equal(found["2"].values, expected)
+        else:
+            assert str(again / "run.zarr") in said, file
