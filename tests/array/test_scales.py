@@ -22,6 +22,7 @@ SCALES = {
 OF_SCALE = {
     "hsic hsic",
     "procrustes procrustes",
+    "permutation_procrustes permutation_procrustes",
     "soft_matching soft_matching",
     "rsm_norm_difference rsm_norm_difference",
     "rsm_norm_difference rsm_norm_difference_frobenius",

@@ -24,6 +24,7 @@ NAMES = {
 BOUNDS = {
     math.inf: "∞",
     -math.inf: "−∞",
+    math.pi: "π",
     math.pi / 2: "π/2",
     math.sqrt(2): "√2",
 }

@@ -5,6 +5,7 @@ from repsim.measures._angular import angular_cka
 from repsim.measures._cca import cca, pwcca, svcca
 from repsim.measures._cka import cka, cka_from_gram
 from repsim.measures._cknna import cknna
+from repsim.measures._correlation_match import correlation_match
 from repsim.measures._distance_correlation import distance_correlation
 from repsim.measures._eigenspace import eigenspace_overlap
 from repsim.measures._gulp import gulp
@@ -12,6 +13,7 @@ from repsim.measures._hsic import hsic
 from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._pairwise import pairwise
+from repsim.measures._permutation_procrustes import permutation_procrustes
 from repsim.measures._procrustes import nbs, procrustes
 from repsim.measures._rdm import rdm, rsa_from_rdm
 from repsim.measures._registry import (
@@ -44,6 +46,7 @@ __all__ = [
     "cka",
     "cka_from_gram",
     "cknna",
+    "correlation_match",
     "distance_correlation",
     "eigenspace_overlap",
     "evaluate",
@@ -59,6 +62,7 @@ __all__ = [
     "mutual_knn",
     "nbs",
     "pairwise",
+    "permutation_procrustes",
     "procrustes",
     "pwcca",
     "rdm",

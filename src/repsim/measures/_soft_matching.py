@@ -6,12 +6,11 @@ from typing import Literal, NamedTuple
 
 from array_api_compat import array_namespace, device
 
-from repsim._errors import ArrayTypeError
 from repsim._options import require_choice
-from repsim._typing import Array, Namespace
-from repsim.arrays import describe, to_numpy, transformed
-from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import centred_points, nonnegative, root
+from repsim._typing import Array
+from repsim.measures._registry import Measure, evaluate, register
+from repsim.measures.parts._columns import Columns, centred_columns, readable, unit_norm_columns
+from repsim.measures.parts._geometry import nonnegative, root
 from repsim.measures.parts._transport import transport_plan
 
 __all__ = ["soft_matching"]
@@ -96,72 +95,38 @@ def soft_matching(
     return evaluate("soft_matching", x, y, score=score)
 
 
-class _Columns(NamedTuple):
-    """Centred features (n, p), divided by ``scale`` or each scaled to norm one."""
+class _Weighed(NamedTuple):
+    """Features, and the mean of their squared norms."""
 
-    features: Array
+    columns: Columns
     mean_square: Array
-    scale: Array
-    defined: Array
-    operation: str
-    name: str
 
 
-def _prepare(operation: str, x: Array, *, name: str, score: str) -> _Columns:
+def _prepare(operation: str, x: Array, *, name: str, score: str) -> _Weighed:
     require_choice(operation, "score", score, SCORES)
     xp = array_namespace(x)
-    features, scale = centred_points(xp, x)
-    defined = xp.all(xp.isfinite(features))
-    if score == "correlation":
-        largest = xp.max(xp.abs(features), axis=0, keepdims=True)
-        constant = largest <= 0
-        # Divide by the largest entry first, because the square of 1e-200 is zero.
-        features = features / xp.where(constant, xp.ones_like(largest), largest)
-        safe = xp.where(constant, xp.ones_like(features), features)
-        features = features / xp.linalg.vector_norm(safe, axis=0, keepdims=True)
-        undefined(
-            operation,
-            name,
-            xp.any(constant),
-            "has a constant feature, which has no correlation with any other",
-        )
-        defined = defined & ~xp.any(constant)
-    mean_square = xp.sum(features * features) / features.shape[1]
-    return _Columns(features, mean_square, scale, defined, operation, name)
+    prepare = unit_norm_columns if score == "correlation" else centred_columns
+    columns = prepare(operation, x, name=name)
+    mean_square = xp.sum(columns.features * columns.features) / columns.features.shape[1]
+    return _Weighed(columns, mean_square)
 
 
-def _compare(x: _Columns, y: _Columns, *, score: str) -> Array:
-    xp = array_namespace(x.features)
-    products = xp.matrix_transpose(x.features) @ y.features
-    plan = _plan(xp, x, products)
-    matched = xp.sum(plan * products)
+def _compare(x: _Weighed, y: _Weighed, *, score: str) -> Array:
+    a, b = x.columns, y.columns
+    xp = array_namespace(a.features)
+    products = xp.matrix_transpose(a.features) @ b.features
+    plan = transport_plan(readable(a, products))
+    matched = xp.sum(xp.asarray(plan, dtype=products.dtype, device=device(products)) * products)
     if score == "correlation":
         nan = xp.full_like(matched, float("nan"))
-        correlation: Array = xp.where(x.defined & y.defined, matched, nan)
+        correlation: Array = xp.where(a.defined & b.defined, matched, nan)
         return correlation
     # In units of the larger scale, because the square of 1e30 is infinite in float32.
-    unit = xp.maximum(x.scale, y.scale)
-    in_x, in_y = x.scale / unit, y.scale / unit
+    unit = xp.maximum(a.scale, b.scale)
+    in_x, in_y = a.scale / unit, b.scale / unit
     squares = x.mean_square * in_x**2 + y.mean_square * in_y**2
     left = nonnegative(xp, squares - 2 * in_x * in_y * matched, squares)
     out: Array = root(xp, left) * unit
-    return out
-
-
-def _plan(xp: Namespace, item: _Columns, products: Array) -> Array:
-    try:
-        gain = None if transformed(products) else to_numpy(products)
-    except TypeError:  # jax raises for a traced value
-        gain = None
-    if gain is None:
-        raise ArrayTypeError(
-            f"{item.operation}: {item.name} must have values that can be read.\n"
-            f"  {describe(item.name, item.features)}, still being traced or transformed\n"
-            f"  Call it outside jax.jit, jax.grad, torch.compile and the transforms of torch.func: "
-            f"the pairing is found on the host. backward() works."
-        )
-    plan = transport_plan(gain.astype("float64"))
-    out: Array = xp.asarray(plan, dtype=products.dtype, device=device(products))
     return out
 
 

@@ -1,4 +1,4 @@
-"""Optimal transport between the features of two representations, all of equal weight."""
+"""Pairings of the features of two representations: one to one, or by optimal transport."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["transport_plan"]
+__all__ = ["pairing", "transport_plan"]
 
 COPIES = 4
 """How many times the larger number of features an assignment may have after copying features."""
+
+
+def pairing(gain: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return ones (p, q) at min(p, q) pairs, one in a row and column, of the largest Σ gain_ij."""
+    from scipy.optimize import linear_sum_assignment
+
+    pairs = np.zeros(gain.shape)
+    pairs[linear_sum_assignment(gain, maximize=True)] = 1.0
+    return pairs
 
 
 def transport_plan(
