@@ -82,3 +82,20 @@ def cknna(x, y, k):
         song_products(masked(z, near), masked(z, near)) for z, near in ((x, near_x), (y, near_y))
     ]
     return both / math.sqrt(own[0] * own[1])
+
+
+def information_imbalance(x, y):
+    """Glielmo et al. 2022, Eq. 3; samples at the same distance share the mean of their ranks."""
+    x, y = (np.asarray(z, np.float64) for z in (x, y))
+    n, total = len(x), 0.0
+    for i in range(n):
+        far_x = {j: math.dist(x[i], x[j]) for j in range(n) if j != i}
+        far_y = {j: math.dist(y[i], y[j]) for j in range(n) if j != i}
+        nearest_ones = [j for j in far_x if far_x[j] == min(far_x.values())]
+        ranks = [
+            sum(d < far_y[j] for d in far_y.values())
+            + (sum(d == far_y[j] for d in far_y.values()) + 1) / 2
+            for j in nearest_ones
+        ]
+        total += sum(ranks) / len(ranks)
+    return 2 * total / n**2

@@ -53,3 +53,15 @@ def shape_distance(x, y, alpha=1.0):
     a, b = turned(partly_whitened(x, alpha), partly_whitened(y, alpha))
     cosine = np.sum(a * b) / (np.linalg.norm(a) * np.linalg.norm(b))
     return float(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def aligned_cosine(x, y):
+    """Hamilton et al. 2016, with the orthogonal polar factor by Newton's iteration."""
+    width = max(x.shape[1], y.shape[1])
+    x, y = (np.pad(np.asarray(z, np.float64), ((0, 0), (0, width - z.shape[1]))) for z in (x, y))
+    # A little of the identity makes the product invertible; what it adds meets only zeros.
+    q = x.T @ y + 1e-9 * np.eye(width)
+    for _ in range(100):
+        q = (q + np.linalg.inv(q).T) / 2
+    a, b = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x @ q, y))
+    return float((a * b).sum()) / len(a)

@@ -1,6 +1,7 @@
 """Measures: two representations in, one number out."""
 
 from repsim.measures._align import align
+from repsim.measures._aligned_cosine import aligned_cosine
 from repsim.measures._angular import angular_cka
 from repsim.measures._cca import cca, pwcca, svcca
 from repsim.measures._cka import cka, cka_from_gram
@@ -10,6 +11,7 @@ from repsim.measures._distance_correlation import distance_correlation
 from repsim.measures._eigenspace import eigenspace_overlap
 from repsim.measures._gulp import gulp
 from repsim.measures._hsic import hsic
+from repsim.measures._information_imbalance import information_imbalance
 from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._pairwise import pairwise
@@ -41,6 +43,7 @@ __all__ = [
     "KernelItem",
     "Measure",
     "align",
+    "aligned_cosine",
     "angular_cka",
     "cca",
     "cka",
@@ -52,6 +55,7 @@ __all__ = [
     "evaluate",
     "gulp",
     "hsic",
+    "information_imbalance",
     "jaccard_knn",
     "layer_map",
     "layer_match",

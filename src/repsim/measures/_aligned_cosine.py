@@ -1,0 +1,140 @@
+"""Aligned cosine: the cosines of the samples after the best rotation."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from array_api_compat import array_namespace
+
+from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, unit_scale
+from repsim.measures._procrustes import configuration
+from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures.parts._dissimilarity import NO_DIRECTION
+from repsim.measures.parts._subspace import where_defined
+
+__all__ = ["aligned_cosine"]
+
+
+def aligned_cosine(x: Array, y: Array) -> Array:
+    """Aligned cosine similarity: the mean cosine of each sample with itself after a rotation.
+
+    >>> import numpy as np, repsim
+    >>> x = np.random.default_rng(0).standard_normal((50, 3))
+    >>> round(float(repsim.aligned_cosine(x, -2 * x[:, ::-1])), 6)
+    1.0
+    >>> bool(repsim.aligned_cosine(x, x * [1.0, 1.0, 9.0]) < 0.9)
+    True
+
+    ::
+
+        mean_i cos(x_i Q, y_i),   Q = argmin ‖x Q − y‖_F over orthogonal Q
+
+    with rows x_i and y_i that are not centred, the narrower side filled up with zeros. With xᵀy =
+    U S Vᵀ, Q = U Vᵀ.
+
+    Parameters
+    ----------
+    x : array, shape (n, p) or (n, ...)
+        Activations of n ≥ 2 samples; trailing axes are flattened.
+    y : array, shape (n, q) or (n, ...)
+        Activations of the same samples in the same order; same framework and device. p and q may
+        differ.
+
+    Returns
+    -------
+    array, 0-d
+        In [−1, 1], without unit; 1 for representations whose rows are equal up to one rotation or
+        reflection and one scale. Same namespace and device as the inputs; float32 for half
+        precision and float32, float64 for float64 and integers.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Different n, fewer than 2 samples, one-dimensional or empty input, NaN or infinity
+        (``NonFiniteError``).
+
+    Warns
+    -----
+    DegenerateWarning
+        If a row of zeros has no direction: NaN is returned.
+
+    Notes
+    -----
+    Symmetric, and invariant to orthogonal maps, isotropic scale and feature permutations of either
+    input; not to translation. A similarity, not a metric. A mean that both sides share raises the
+    value: centre the features first to leave it out.
+
+    Singular values of xᵀy below the rounding of the data fix no rotation, so their directions add
+    nothing to the products of rows. This happens only if some direction of x is orthogonal to all
+    of y. Differentiable where the other singular values are distinct. Computed in float64 where the
+    device has it. Cost: O(n² p) once for each p > n, then O(n p q + p q min(p, q)) with p and q at
+    most n.
+
+    References
+    ----------
+    Hamilton, Leskovec, Jurafsky 2016, "Diachronic word embeddings reveal statistical laws of
+    semantic change", arXiv:1605.09096. Klabunde et al. 2023, arXiv:2305.06329, section 3.2.
+    """
+    return evaluate("aligned_cosine", x, y)
+
+
+class _Rows(NamedTuple):
+    """Samples in the fewest coordinates that hold them, (n, min(n, p)), and as unit vectors."""
+
+    points: Array
+    directions: Array
+    defined: Array
+    resolution: float
+
+
+def _prepare(operation: str, x: Array, *, name: str) -> _Rows:
+    xp = array_namespace(x)
+    wide, scale = unit_scale(xp, xp.astype(x, accumulator_dtype(xp, x), copy=False))
+    points = configuration(xp, wide, scale).points
+    rows, _ = unit_scale(xp, points, axis=1)  # because the square of 1e-200 is zero
+    missing = ~xp.any(xp.abs(rows) > 0, axis=1, keepdims=True)
+    none = xp.any(missing)
+    undefined(operation, name, none, NO_DIRECTION["cosine"])
+    safe = xp.where(missing, xp.ones_like(rows), rows)
+    directions = rows / xp.linalg.vector_norm(safe, axis=1, keepdims=True)
+    return _Rows(points, directions, ~none, float(xp.finfo(x.dtype).eps))
+
+
+def _compare(x: _Rows, y: _Rows) -> Array:
+    xp = array_namespace(x.points)
+    cross = xp.matrix_transpose(x.points) @ y.points
+    turned = x.directions @ _rotation(xp, cross, x.points.shape[0], max(x.resolution, y.resolution))
+    value = xp.mean(xp.sum(turned * y.directions, axis=1))
+    return where_defined(xp, value, x.defined & y.defined)
+
+
+def _rotation(xp: Namespace, cross: Array, n: int, resolution: float) -> Array:
+    """Return UVᵀ (p, q) of a product of features, without directions that are only rounding."""
+    left, values, right = xp.linalg.svd(cross, full_matrices=False)
+    counts = values > 8 * resolution * math.sqrt(max(n, *cross.shape)) * values[:1]
+    out: Array = (left * xp.astype(counts, left.dtype)) @ right
+    return out
+
+
+register(
+    Measure(
+        name="aligned_cosine",
+        family="shape",
+        function=aligned_cosine,
+        range=(-1.0, 1.0),
+        similarity=True,
+        metric=False,
+        symmetric=True,
+        invariances=frozenset({"orthogonal", "permutation", "isotropic_scale"}),
+        minimum_samples=2,
+        cost="item O(n² p) for p > n, pair O(n p q + p q min(p, q)) with p, q at most n",
+        reference="Hamilton et al. 2016; Klabunde et al. 2023",
+        prepare=_prepare,
+        compare=_compare,
+        defined_for_constant=True,
+    )
+)
