@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         cka,
         cka_from_gram,
         cknna,
+        concentricity_difference,
         correlation_match,
         distance_correlation,
         eigenspace_overlap,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         jaccard_knn,
         layer_match,
         linear_regression_r2,
+        magnitude_difference,
         mutual_knn,
         nbs,
         pairwise,
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
         shape_distance,
         soft_matching,
         svcca,
+        uniformity_difference,
     )
     from repsim.storage import open_activations
     from repsim.streaming import (
@@ -110,6 +113,7 @@ _LAZY = {
     "cka_matrix": "repsim.streaming",
     "cknna": "repsim.measures",
     "compare": "repsim.analysis",
+    "concentricity_difference": "repsim.measures",
     "correlation_match": "repsim.measures",
     "data_scale": "repsim.analysis",
     "distance_correlation": "repsim.measures",
@@ -128,6 +132,7 @@ _LAZY = {
     "layer_match": "repsim.measures",
     "linear_probe": "repsim.analysis",
     "linear_regression_r2": "repsim.measures",
+    "magnitude_difference": "repsim.measures",
     "max_t": "repsim.inference",
     "measures": "repsim",
     "mutual_knn": "repsim.measures",
@@ -153,6 +158,7 @@ _LAZY = {
     "soft_matching": "repsim.measures",
     "svcca": "repsim.measures",
     "token_localization": "repsim.analysis",
+    "uniformity_difference": "repsim.measures",
     "without_residual": "repsim.capture",
 }
 
@@ -186,6 +192,7 @@ __all__ = [
     "cka_matrix",
     "cknna",
     "compare",
+    "concentricity_difference",
     "correlation_match",
     "data_scale",
     "distance_correlation",
@@ -203,6 +210,7 @@ __all__ = [
     "layer_match",
     "linear_probe",
     "linear_regression_r2",
+    "magnitude_difference",
     "max_t",
     "mutual_knn",
     "nbs",
@@ -227,6 +235,7 @@ __all__ = [
     "soft_matching",
     "svcca",
     "token_localization",
+    "uniformity_difference",
     "without_residual",
 ]
 

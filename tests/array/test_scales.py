@@ -22,10 +22,12 @@ SCALES = {
 OF_SCALE = {
     "hsic hsic",
     "procrustes procrustes",
+    "magnitude_difference magnitude_difference",
     "permutation_procrustes permutation_procrustes",
     "soft_matching soft_matching",
     "rsm_norm_difference rsm_norm_difference",
     "rsm_norm_difference rsm_norm_difference_frobenius",
+    "uniformity_difference uniformity_difference",
     "rdm",
 }
 """Their values grow with the scale."""

@@ -64,7 +64,7 @@ def variates(x, y):
 
 
 def eigenspace_overlap(x, y):
-    """May et al. 2019, Definition 2, by the projections onto the columns, which are independent."""
+    """May et al. 2019, by the projections onto the columns, which are independent."""
     x, y = (np.asarray(z, np.float64) for z in (x, y))
     p, q = (z @ np.linalg.solve(z.T @ z, z.T) for z in (x, y))
     return float(np.trace(p @ q)) / max(x.shape[1], y.shape[1])

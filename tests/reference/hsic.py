@@ -80,7 +80,7 @@ def cka(k, l, estimator="biased"):  # noqa: E741
 
 
 def rv2(x, y):
-    """Smilde et al. 2009, Eq. 8: the RV coefficient of pairs of different samples."""
+    """Smilde et al. 2009: the RV coefficient of pairs of different samples."""
     x, y = (np.asarray(z, np.float64) - np.mean(z, axis=0, dtype=float) for z in (x, y))
     xy = xx = yy = 0.0
     for i, j in permutations(range(len(x)), 2):

@@ -85,7 +85,7 @@ def cknna(x, y, k):
 
 
 def information_imbalance(x, y):
-    """Glielmo et al. 2022, Eq. 3; samples at the same distance share the mean of their ranks."""
+    """Glielmo et al. 2022; samples at the same distance share the mean of their ranks."""
     x, y = (np.asarray(z, np.float64) for z in (x, y))
     n, total = len(x), 0.0
     for i in range(n):

@@ -96,7 +96,7 @@ def bias_corrected(x, y):
 
 
 def norm_difference(x, y, norm):
-    """Klabunde et al. 2023, section 3.3; the spectral norm by 3000 steps of the power method."""
+    """Klabunde et al. 2023; the spectral norm by 3000 steps of the power method."""
     d = distances(x) - distances(y)
     if norm == "frobenius":
         return math.sqrt(sum(float(v) ** 2 for row in d for v in row))

@@ -6,6 +6,7 @@ from repsim.measures._angular import angular_cka
 from repsim.measures._cca import cca, pwcca, svcca
 from repsim.measures._cka import cka, cka_from_gram
 from repsim.measures._cknna import cknna
+from repsim.measures._concentricity import concentricity_difference
 from repsim.measures._correlation_match import correlation_match
 from repsim.measures._distance_correlation import distance_correlation
 from repsim.measures._eigenspace import eigenspace_overlap
@@ -13,6 +14,7 @@ from repsim.measures._gulp import gulp
 from repsim.measures._hsic import hsic
 from repsim.measures._information_imbalance import information_imbalance
 from repsim.measures._layer_match import LOWER_HALF, layer_match
+from repsim.measures._magnitude import magnitude_difference
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._pairwise import pairwise
 from repsim.measures._permutation_procrustes import permutation_procrustes
@@ -33,6 +35,7 @@ from repsim.measures._rsm_norm import rsm_norm_difference
 from repsim.measures._rv2 import rv2
 from repsim.measures._shape import shape_distance
 from repsim.measures._soft_matching import soft_matching
+from repsim.measures._uniformity import uniformity_difference
 from repsim.measures.parts._kernel_item import KernelItem
 from repsim.results import layer_map, layer_names, measure_label, model_name
 
@@ -49,6 +52,7 @@ __all__ = [
     "cka",
     "cka_from_gram",
     "cknna",
+    "concentricity_difference",
     "correlation_match",
     "distance_correlation",
     "eigenspace_overlap",
@@ -61,6 +65,7 @@ __all__ = [
     "layer_match",
     "layer_names",
     "linear_regression_r2",
+    "magnitude_difference",
     "measure_label",
     "model_name",
     "mutual_knn",
@@ -81,4 +86,5 @@ __all__ = [
     "soft_matching",
     "svcca",
     "undefined",
+    "uniformity_difference",
 ]

@@ -77,7 +77,7 @@ def aligned_cosine(x: Array, y: Array) -> Array:
     References
     ----------
     Hamilton, Leskovec, Jurafsky 2016, "Diachronic word embeddings reveal statistical laws of
-    semantic change", arXiv:1605.09096. Klabunde et al. 2023, arXiv:2305.06329, section 3.2.
+    semantic change", arXiv:1605.09096. Klabunde et al. 2023, arXiv:2305.06329.
     """
     return evaluate("aligned_cosine", x, y)
 

@@ -73,7 +73,7 @@ def eigenspace_overlap(x: Array, y: Array) -> Array:
     References
     ----------
     May, Zhang, Dao, Ré 2019, "On the downstream performance of compressed word embeddings",
-    arXiv:1909.01264, Definition 2.
+    arXiv:1909.01264.
     """
     return evaluate("eigenspace_overlap", x, y)
 

@@ -78,7 +78,7 @@ def information_imbalance(x: Array, y: Array) -> Array:
     References
     ----------
     Glielmo, Zeni, Cheng, Csányi, Laio 2022, "Ranking the information content of distance
-    measures", PNAS Nexus 1, Eq. 3.
+    measures", PNAS Nexus 1.
     """
     return evaluate("information_imbalance", x, y)
 

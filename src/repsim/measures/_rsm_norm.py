@@ -77,8 +77,8 @@ def rsm_norm_difference(
 
     References
     ----------
-    Yin, Shen 2018, "On the dimensionality of word embedding", arXiv:1812.04224. Klabunde et al.
-    2023, arXiv:2305.06329, section 3.3.
+    Klabunde et al. 2023, arXiv:2305.06329. Yin, Shen 2018, "On the dimensionality of word
+    embedding", arXiv:1812.04224, for the same norm of Grams.
     """
     return evaluate("rsm_norm_difference", x, y, norm=norm)
 
