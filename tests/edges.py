@@ -37,6 +37,7 @@ FUNCTIONS = {  # the first word is the function's name
     "calibrated_score": lambda x, y: repsim.calibrated_score(x, y, permutations=19).value,
     "chance_floor": repsim.chance_floor,
     "rdm": lambda x, y: repsim.rsa_from_rdm(repsim.rdm(x), repsim.rdm(y)),
+    "effective_dimension": lambda x, y: repsim.effective_dimension(x),
     "max_t": lambda x, y: repsim.max_t({"a": x}, {"b": y}, permutations=9).cka.item(),
     "null_moments": lambda x, y: repsim.inference.null_moments(x, y).variance,
     "subsample": lambda x, y: repsim.inference.subsample(x, y, draws=5).value,

@@ -81,8 +81,11 @@ UNFIT = {"one axis", "no features", "fewer samples", "NaN", "infinite", "other s
 
 PAIRED = ("fewer samples", "other samples")
 
-UNRELATED = {("other samples", "probe_activations"), *((k, "rdm") for k in PAIRED)}
-"""The samples of train and of test differ, and an RDM has one array."""
+UNRELATED = {
+    ("other samples", "probe_activations"),
+    *((kind, name) for kind in PAIRED for name in ("rdm", "effective_dimension")),
+}
+"""The samples of train and of test differ, and these functions take one array."""
 
 TAKEN = {  # kind: a function of x, and the plain array of the same numbers
     "big-endian": (lambda x: x.astype(">f8"), lambda x: x),

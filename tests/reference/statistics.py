@@ -25,3 +25,9 @@ def concentricity(x):
 def difference(number):
     """The absolute difference of a number of two representations."""
     return lambda x, y, **options: abs(number(x, **options) - number(y, **options))
+
+
+def effective_dimension(x):
+    """By the variances of the principal components."""
+    variances = np.linalg.eigvalsh(np.cov(np.asarray(x, np.float64), rowvar=False))
+    return float(sum(variances)) ** 2 / float(sum(v * v for v in variances))

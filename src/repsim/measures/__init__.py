@@ -9,6 +9,7 @@ from repsim.measures._cknna import cknna
 from repsim.measures._concentricity import concentricity_difference
 from repsim.measures._correlation_match import correlation_match
 from repsim.measures._distance_correlation import distance_correlation
+from repsim.measures._effective_dimension import effective_dimension
 from repsim.measures._eigenspace import eigenspace_overlap
 from repsim.measures._gulp import gulp
 from repsim.measures._hsic import hsic
@@ -55,6 +56,7 @@ __all__ = [
     "concentricity_difference",
     "correlation_match",
     "distance_correlation",
+    "effective_dimension",
     "eigenspace_overlap",
     "evaluate",
     "gulp",
