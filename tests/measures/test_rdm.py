@@ -13,7 +13,7 @@ from reference import rdm as reference
 from reference.data import oracle, related
 
 KINDS = ("euclidean", "correlation", "cosine")
-COMPARISONS = ("spearman", "pearson", "cosine")
+COMPARISONS = ("spearman", "rho_a", "pearson", "cosine")
 
 
 def square(x, kind="euclidean"):

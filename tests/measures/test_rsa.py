@@ -1,5 +1,7 @@
 """RSA: the published values, ties, rows without a direction, constant RDMs."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ from reference import rdm as reference
 from reference.data import oracle, related
 
 RDMS = ("euclidean", "correlation", "cosine")
-COMPARISONS = ("spearman", "pearson", "cosine")
+COMPARISONS = ("spearman", "rho_a", "pearson", "cosine")
 EVERY = [(rdm, comparison) for rdm in RDMS for comparison in COMPARISONS]
 
 
@@ -31,6 +33,8 @@ EVERY = [(rdm, comparison) for rdm in RDMS for comparison in COMPARISONS]
         ({}, 0.55928853754941),
         ({"comparison": "pearson"}, 0.58394514121023),
         ({"rdm": "correlation"}, 0.61620553359684),
+        ({"comparison": "rho_a"}, 0.55928853754941),
+        ({"comparison": "rho_a", "rdm": "correlation"}, 0.61620553359684),
     ],
 )
 def test_oracle(options, expected):
@@ -42,12 +46,33 @@ def test_oracle(options, expected):
 def test_values(backend, rdm, comparison, dtype):
     if backend.name == "jax" and dtype == "float32":
         pytest.skip("every dtype is compiled again; the registry's tests have both")
-    if backend.compiled and (dtype == "float32" or (rdm, comparison) not in EVERY[::4]):
+    if backend.compiled and (dtype == "float32" or (rdm, comparison) not in EVERY[::5]):
         pytest.skip("compiling each takes a second; eager jax covers the rest")
     x, y = (z.astype(dtype) for z in related(12, 5, 7))
     expected = reference.rsa(x, y, rdm, comparison)
     rtol = {"float32": 1e-5, "float64": 1e-11}[dtype]
     lives_with_its_inputs(backend, repsim.rsa, x, y, expected, rtol, rdm=rdm, comparison=comparison)
+
+
+def all_orders(d):
+    """The ranks of d in each order of its equal entries."""
+    groups = [np.flatnonzero(d == value) for value in np.unique(d)]
+    for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
+        ranks = np.empty(len(d))
+        ranks[np.concatenate(orders)] = np.arange(len(d))
+        yield ranks
+
+
+def test_rho_a_is_the_mean_over_all_orders_of_equal_dissimilarities():
+    x, y = np.array([[0.0], [1.0], [3.0], [4.0]]), np.array([[0.0], [2.0], [1.0], [5.0]])
+    a, b = pdist(x), pdist(y)
+    assert len(set(a)) < 6
+    pairs = itertools.product(all_orders(a), all_orders(b))
+    expected = np.mean([np.corrcoef(r, s)[0, 1] for r, s in pairs])
+    assert reference.rsa(x, y, comparison="rho_a") == pytest.approx(expected, abs=1e-12)
+    assert float(repsim.rsa(x, y, comparison="rho_a")) == pytest.approx(expected, abs=1e-12)
+    assert abs(expected - float(repsim.rsa(x, y))) > 0.005
+    assert float(repsim.rsa(x, x, comparison="rho_a")) < 1
 
 
 @each(("rdm", "comparison"), EVERY)

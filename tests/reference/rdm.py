@@ -31,7 +31,15 @@ def pearson(a, b):
     return cosine(a - a.mean(), b - b.mean())
 
 
+def rho_a(a, b):
+    """The mean of Spearman's correlation over all orders of equal entries, term by term."""
+    r, s, m = ranks(a), ranks(b), len(a)
+    middle = (m + 1) / 2
+    return 12 * sum((u - middle) * (v - middle) for u, v in zip(r, s, strict=True)) / (m**3 - m)
+
+
 COMPARISON = {
+    "rho_a": rho_a,
     "pearson": pearson,
     "spearman": lambda a, b: pearson(ranks(a), ranks(b)),
     "cosine": cosine,

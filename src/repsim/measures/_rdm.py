@@ -140,7 +140,7 @@ def rsa_from_rdm(
     a: Array,
     b: Array,
     *,
-    comparison: Literal["spearman", "pearson", "cosine"] = "spearman",
+    comparison: Literal["spearman", "rho_a", "pearson", "cosine"] = "spearman",
     nan: Literal["raise", "omit"] = "raise",
 ) -> Array:
     """Representational similarity analysis of two ready dissimilarity matrices.
@@ -166,7 +166,7 @@ def rsa_from_rdm(
         with a zero diagonal, or its entries above the diagonal row by row, as
         ``scipy.spatial.distance.squareform`` returns them. One framework and device. Entries may be
         negative, as those of crossvalidated distances are.
-    comparison : {"spearman", "pearson", "cosine"}, default "spearman"
+    comparison : {"spearman", "rho_a", "pearson", "cosine"}, default "spearman"
         As in :func:`rsa`.
     nan : {"raise", "omit"}, default "raise"
         What to do with missing dissimilarities (NaN): raise an error, or compare only the pairs of

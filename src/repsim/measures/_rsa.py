@@ -15,6 +15,7 @@ from repsim.measures.parts._dissimilarity import DISSIMILARITIES, dissimilaritie
 from repsim.measures.parts._geometry import root
 from repsim.measures.parts._rdm_entries import (
     COMPARISONS,
+    RANKED,
     RdmEntries,
     compare_entries,
     is_rdm,
@@ -30,7 +31,7 @@ def rsa(
     y: Array,
     *,
     rdm: Literal["euclidean", "correlation", "cosine"] = "euclidean",
-    comparison: Literal["spearman", "pearson", "cosine"] = "spearman",
+    comparison: Literal["spearman", "rho_a", "pearson", "cosine"] = "spearman",
 ) -> Array:
     """Representational similarity analysis: the agreement of two dissimilarity matrices.
 
@@ -59,16 +60,18 @@ def rsa(
         differ.
     rdm : {"euclidean", "correlation", "cosine"}, default "euclidean"
         The dissimilarity of two samples, for both sides.
-    comparison : {"spearman", "pearson", "cosine"}, default "spearman"
+    comparison : {"spearman", "rho_a", "pearson", "cosine"}, default "spearman"
         Rank correlation (equal entries share the mean of their ranks), linear correlation, or the
-        cosine of the two vectors, which are not centred.
+        cosine of the two vectors, which are not centred. ``"rho_a"`` is the mean rank correlation
+        over all orders of equal entries: 12 Σ r_k s_k/(m³ − m) of the m centred ranks. Without
+        equal entries it is ``"spearman"``; with them it does not prefer models that predict ties.
 
     Returns
     -------
     array, 0-d
-        In [−1, 1] (``"cosine"``: [0, 1]), without unit; 1 where the dissimilarities agree. Same
-        namespace and device as the inputs; float32 for half precision and float32, float64 for
-        float64 and integers.
+        In [−1, 1] (``"cosine"``: [0, 1]), without unit; 1 where the dissimilarities agree
+        (``"rho_a"``: and no two are equal). Same namespace and device as the inputs; float32 for
+        half precision and float32, float64 for float64 and integers.
 
     Raises
     ------
@@ -104,7 +107,8 @@ def rsa(
     References
     ----------
     Kriegeskorte, Mur, Bandettini 2008, "Representational similarity analysis", Frontiers in
-    Systems Neuroscience 2:4.
+    Systems Neuroscience 2:4. Schütt, Kipnis, Diedrichsen, Kriegeskorte 2023, "Statistical inference
+    on representational geometries", eLife 12:e82566, for rho_a.
     """
     return evaluate("rsa", x, y, rdm=rdm, comparison=comparison)
 
@@ -122,7 +126,7 @@ def _prepare(operation: str, x: Array, *, name: str, rdm: str, comparison: str) 
         )
     matrix, defined = dissimilarities(operation, name, x, rdm)
     d = upper_entries(xp, matrix)
-    if rdm == "euclidean" and comparison != "spearman":
+    if rdm == "euclidean" and comparison not in RANKED:
         d = root(xp, d)  # which changes no rank
     return rdm_entries(
         operation,

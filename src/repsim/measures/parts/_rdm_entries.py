@@ -12,9 +12,20 @@ from repsim.arrays import known
 from repsim.estimators import Products, alignment, inner
 from repsim.measures._registry import undefined
 
-__all__ = ["COMPARISONS", "RdmEntries", "compare_entries", "is_rdm", "rdm_entries", "upper_entries"]
+__all__ = [
+    "COMPARISONS",
+    "RANKED",
+    "RdmEntries",
+    "compare_entries",
+    "is_rdm",
+    "rdm_entries",
+    "upper_entries",
+]
 
-COMPARISONS = ("spearman", "pearson", "cosine")
+COMPARISONS = ("spearman", "rho_a", "pearson", "cosine")
+
+RANKED = ("spearman", "rho_a")
+"""Comparisons of ranks."""
 
 ASYMMETRY = 1e-3
 """An RDM is symmetric with a zero diagonal up to this share of its largest entry."""
@@ -46,7 +57,7 @@ def rdm_entries(
         For the warnings.
     d : array, shape (m,)
         Finite dissimilarities, scaled so that their squares do not overflow.
-    comparison : {"spearman", "pearson", "cosine"}
+    comparison : {"spearman", "rho_a", "pearson", "cosine"}
         The comparison to prepare for.
     resolution : float
         Relative rounding error of the data from which ``d`` was computed.
@@ -63,10 +74,10 @@ def rdm_entries(
         d = xp.where(present, d, nothing)
     largest = xp.max(xp.abs(d))
     vector = d
-    if comparison == "spearman":
+    count = d.shape[0] if present is None else xp.sum(xp.astype(present, d.dtype))
+    if comparison in RANKED:
         vector = _centred_ranks(xp, _rounded(xp, d, resolution), present)
     elif comparison == "pearson":
-        count = d.shape[0] if present is None else xp.sum(xp.astype(present, d.dtype))
         centred = d - xp.sum(d) / count
         flat = xp.max(xp.abs(centred if present is None else xp.where(present, centred, nothing)))
         vector = xp.where(flat <= 64 * resolution * largest, nothing, centred)
@@ -80,6 +91,9 @@ def rdm_entries(
         defined & (largest > 0) & (square <= 0),
         "has the same dissimilarity between all samples",
     )
+    if comparison == "rho_a":  # the sum of squares of ranks without ties
+        whole = (count**3 - count) / 12 * xp.ones_like(square)
+        square = xp.where(square > 0, whole, square)
     return RdmEntries(vector, xp.where(defined, square, xp.zeros_like(square)))
 
 
