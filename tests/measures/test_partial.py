@@ -167,10 +167,10 @@ def test_nothing_given_is_cka():
 
 def test_pairwise():
     x, y, z = sharing(12)
-    out = repsim.pairwise({"a": x, "b": y}, measure="cka", given=z)
-    assert float(out.sel(layer_x="a", layer_y="b")) == pytest.approx(
-        float(repsim.cka(x, y, given=z)), abs=1e-12
-    )
+    for estimator in ("biased", "unbiased"):
+        out = repsim.pairwise({"a": x, "b": y}, estimator=estimator, given=z)
+        expected = float(repsim.cka(x, y, estimator=estimator, given=z))
+        assert float(out.sel(layer_x="a", layer_y="b")) == pytest.approx(expected, abs=1e-12)
 
 
 def test_errors():

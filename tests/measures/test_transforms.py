@@ -1,6 +1,7 @@
 """Transforms of torch: `torch.func`, `torch.vmap`, forward mode and `torch.compile`."""
 
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from cases import each
 from measures.checks import refuses
 from measures.test_gradients import CASES, ESTIMATORS
 from reference.data import related
+from repsim.kernels import Linear
 from repsim.measures import MEASURES
 
 torch = pytest.importorskip("torch")
@@ -144,10 +146,15 @@ def test_compile_without_a_graph_break(kernel, shape):
 
 
 def compiles(x, y, kernel):
+    # Tracing takes the time. Kernels differ in the Gram alone, so one needs not all combinations.
+    calls = zip(FUNCTIONS, ESTIMATORS, strict=True)
+    if kernel == "linear" or kernel == Linear():
+        calls = product(FUNCTIONS, ESTIMATORS)
+    calls = list(calls)
+
     def values(a, b):
         """Both functions and both estimators in one compilation."""
-        found = [f(a, b, kernel=kernel, estimator=e) for f in FUNCTIONS for e in ESTIMATORS]
-        return torch.stack(found)
+        return torch.stack([f(a, b, kernel=kernel, estimator=e) for f, e in calls])
 
     torch.compiler.reset()
     run = torch.compile(values, fullgraph=True, backend="eager")
