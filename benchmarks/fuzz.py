@@ -2,14 +2,15 @@
 
     python benchmarks/fuzz.py --tries 10000
 
-Each try calls one function with arguments that work, of which one is replaced by a bad value. It
-passes if it returns, or raises an error of repsim. Anything else is a fault.
+Each try takes arguments that work, replaces one of them with a bad value, and calls the function.
+It passes if the function returns, or raises an error of repsim. Anything else is a fault.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import inspect
 import itertools
 import signal
@@ -18,7 +19,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -265,7 +265,7 @@ def model_cases(folder: Path) -> Iterator[Case]:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
     """Raise TimeoutError if the block takes longer, where the system has timers."""
 
@@ -333,7 +333,11 @@ def fuzz(tries: int, seed: int = 0) -> tuple[collections.Counter[str], list[Faul
     rng = np.random.default_rng(seed)
     faults: list[Fault] = []
     counts: collections.Counter[str] = collections.Counter()
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.chdir(folder),  # a bad value such as "99" may name a file
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         every = [
             (case, option, value)

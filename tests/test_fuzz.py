@@ -10,10 +10,12 @@ FEW, MANY = 300, 6000
 
 
 @pytest.mark.parametrize("tries", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_no_other_error_comes_out(tries):
+def test_no_other_error_comes_out(tries, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     counts, faults = fuzz.fuzz(tries, seed=tries)
     assert not faults, "\n".join(map(str, faults[:20]))
     assert sum(counts.values()) == tries
+    assert not list(tmp_path.iterdir()), "a bad value was taken for the name of a file"
 
 
 def test_a_fault_is_found():

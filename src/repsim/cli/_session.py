@@ -95,9 +95,8 @@ class Session:
         console = Console()
         if not console.is_terminal:
             console.width = WIDE
-        console.print(
-            Text(shown(title))
-        )  # not the title of the table, which would wrap at its width
+        # Not as the title of the table, which would wrap at the width of the table.
+        console.print(Text(shown(title)))
         console.print(table)
 
 

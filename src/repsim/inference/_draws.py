@@ -16,7 +16,7 @@ def resolve_seed(operation: str, seed: int | np.random.Generator) -> np.random.G
     """Return the generator of a seed, or the generator itself, whose state the draws advance."""
     if isinstance(seed, np.random.Generator):
         return seed
-    # There is no unseeded draw.
+    # None is refused, because nobody could repeat the draw.
     return np.random.default_rng(as_seed(operation, seed, also=", or a numpy.random.Generator"))
 
 

@@ -153,7 +153,7 @@ def svcca(
         If a representation is constant, or if all n − 1 possible directions are kept: NaN is
         returned.
     ChanceWarning
-        As :func:`cca`, for the directions that are kept.
+        As in :func:`cca`. Only the directions that are kept count.
 
     Notes
     -----

@@ -24,7 +24,7 @@ NO_DIRECTION = {
     "correlation": "has a row that is the same in all features, which has no correlation with any "
     "other",
 }
-"""Why a row of dissimilarities is undefined, for the warning."""
+"""What the warning says of a row whose dissimilarities are undefined."""
 
 
 def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Array, Array]:
