@@ -68,7 +68,7 @@ $(ENVIRONMENTS:%=$(VENV)/.%) $(VENV)-bench/.bench: pyproject.toml
 $(VENV)-lowest/.bounds: pyproject.toml
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet uv
-	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --resolution lowest-direct --editable '.[bounds]'
+	$(@D)/bin/uv pip install --quiet --no-cache --python $(@D)/bin/python --resolution lowest-direct --editable '.[bounds]'
 	touch $@
 
 $(VENV)-newest/.bounds: pyproject.toml
