@@ -200,3 +200,18 @@ def scales(layers=12, fractions=(0.03, 0.1, 0.3), controls=("other seed", "untra
         },
         attrs={"n_samples": 5000},
     )
+
+
+def space(models=6, dim="model", seed=0):
+    """Distances between points of a plane, in two clusters."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(models, 2)) + 4.0 * (np.arange(models)[:, None] % 2)
+    gaps = np.linalg.norm(points[:, None] - points, axis=2)
+    names = [f"net {i}" for i in range(models)]
+    return xr.DataArray(
+        gaps,
+        dims=(f"{dim}_x", f"{dim}_y"),
+        coords={f"{dim}_x": names, f"{dim}_y": names},
+        name="procrustes",
+        attrs={"kind": "dissimilarity"},
+    )

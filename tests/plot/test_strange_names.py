@@ -19,6 +19,8 @@ RESULTS = {
     "attention_distance": made.attention,
     "block_influence": made.influences,
     "data_scale": made.scales,
+    "dendrogram": made.space,
+    "embedding": made.space,
     "head_subsets": made.subsets,
     "localization": made.localized,
     "probe": made.probes,
@@ -31,7 +33,9 @@ RESULTS = {
 def test_any_name_is_drawn(name):
     result = RESULTS[name]()
     for dim, names in result.coords.items():
-        if names.dims == (dim,) and str(dim).startswith(("layer", "site", "block", "control")):
+        if names.dims == (dim,) and str(dim).startswith(
+            ("layer", "model", "site", "block", "control")
+        ):
             strange = [f"{NAMES[at % len(NAMES)]}{at}" for at in range(names.size)]
             result = result.assign_coords({dim: strange})
     for side in ("model", "model_x", "model_y"):

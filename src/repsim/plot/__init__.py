@@ -5,6 +5,8 @@ from __future__ import annotations
 from repsim.plot._attention_distance import attention_distance
 from repsim.plot._block_influence import block_influence
 from repsim.plot._data_scale import data_scale
+from repsim.plot._dendrogram import dendrogram
+from repsim.plot._embedding import embedding
 from repsim.plot._head_subsets import head_subsets
 from repsim.plot._heatmap import heatmap
 from repsim.plot._layer_match import layer_match
@@ -17,6 +19,8 @@ __all__ = [
     "attention_distance",
     "block_influence",
     "data_scale",
+    "dendrogram",
+    "embedding",
     "head_subsets",
     "heatmap",
     "layer_match",
