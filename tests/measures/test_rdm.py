@@ -12,8 +12,9 @@ from measures.checks import refuses, right_gradient, same_gradient, undefined
 from reference import rdm as reference
 from reference.data import oracle, related
 
-KINDS = ("euclidean", "correlation", "cosine")
-COMPARISONS = ("spearman", "rho_a", "pearson", "cosine")
+KINDS = ("euclidean", "sqeuclidean", "correlation", "cosine")
+COMPARISONS = ("spearman", "rho_a", "pearson", "cosine", "whitened")
+NO_GAPS = tuple(c for c in COMPARISONS if c != "whitened")
 
 
 def square(x, kind="euclidean"):
@@ -85,7 +86,7 @@ def test_the_unit_does_not_matter_and_entries_may_be_negative(comparison):
         assert float(out) == pytest.approx(expected, abs=1e-9)
 
 
-@each("comparison", COMPARISONS)
+@each("comparison", NO_GAPS)
 @each("form", ["square", "condensed"])
 def test_missing_pairs_are_left_out_of_both(backend, comparison, form):
     if backend.compiled and form == "square":
@@ -114,7 +115,7 @@ def test_the_reference_of_missing_pairs_is_that_of_scipy():
 
 def test_nothing_missing_is_the_plain_value():
     a, b = (repsim.rdm(z) for z in related(9, 4, 5))
-    for comparison in COMPARISONS:
+    for comparison in NO_GAPS:
         out = repsim.rsa_from_rdm(a, b, comparison=comparison, nan="omit")
         expected = repsim.rsa_from_rdm(a, b, comparison=comparison)
         assert float(out) == pytest.approx(float(expected), abs=1e-14)
@@ -160,6 +161,8 @@ def test_arrays_that_are_not_rdms_are_refused():
             repsim.rsa_from_rdm(wrong, b)
     with refuses(repsim.InputError, "unknown comparison", "'kendall'"):
         repsim.rsa_from_rdm(a, b, comparison="kendall")
+    with refuses(repsim.InputError, "'whitened' needs all pairs", "nan='omit'"):
+        repsim.rsa_from_rdm(a, b, comparison="whitened", nan="omit")
     with refuses(repsim.InputError, "unknown nan", "'omit'", "'propagate'"):
         repsim.rsa_from_rdm(a, b, nan="propagate")
     with refuses(repsim.InputError, "rdm: unknown kind", "'cosine'", "'l1'"):

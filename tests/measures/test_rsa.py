@@ -22,8 +22,8 @@ from measures.checks import (
 from reference import rdm as reference
 from reference.data import oracle, related
 
-RDMS = ("euclidean", "correlation", "cosine")
-COMPARISONS = ("spearman", "rho_a", "pearson", "cosine")
+RDMS = ("euclidean", "sqeuclidean", "correlation", "cosine")
+COMPARISONS = ("spearman", "rho_a", "pearson", "cosine", "whitened")
 EVERY = [(rdm, comparison) for rdm in RDMS for comparison in COMPARISONS]
 
 
@@ -35,6 +35,9 @@ EVERY = [(rdm, comparison) for rdm in RDMS for comparison in COMPARISONS]
         ({"rdm": "correlation"}, 0.61620553359684),
         ({"comparison": "rho_a"}, 0.55928853754941),
         ({"comparison": "rho_a", "rdm": "correlation"}, 0.61620553359684),
+        ({"comparison": "cosine", "rdm": "sqeuclidean"}, 0.8226500472305),
+        ({"comparison": "pearson", "rdm": "sqeuclidean"}, 0.5648409110677),
+        ({"comparison": "whitened", "rdm": "sqeuclidean"}, 0.6379457573457),
     ],
 )
 def test_oracle(options, expected):
@@ -52,6 +55,47 @@ def test_values(backend, rdm, comparison, dtype):
     expected = reference.rsa(x, y, rdm, comparison)
     rtol = {"float32": 1e-5, "float64": 1e-11}[dtype]
     lives_with_its_inputs(backend, repsim.rsa, x, y, expected, rtol, rdm=rdm, comparison=comparison)
+
+
+def test_the_whitened_cosine_of_squared_distances_is_linear_cka():
+    """Which is why there is no other name for it."""
+    x, y = related(9, 4, 5)
+    inner = np.eye(9) - 1 / 9
+    a, b = (-inner @ repsim.rdm(z, "sqeuclidean") @ inner for z in (x, y))
+    expected = (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum())
+    assert float(repsim.cka(x, y)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_whitened_builds_no_matrix_of_pairs():
+    x, y = related(600, 5, 6)  # 179 700 pairs: V would take 258 GB
+    assert 0.1 < float(repsim.rsa(x, y, rdm="sqeuclidean", comparison="whitened")) < 1
+
+
+def test_repeated_measurements(eager):
+    """Without noise that repeats share, the true geometry; the axis of repeats must be there."""
+    x, y = related(9, 4, 5)
+    rng = np.random.default_rng(1)
+    a, b = (z[:, None] + rng.standard_normal((9, 3, z.shape[1])) for z in (x, y))
+    for comparison in COMPARISONS:
+        options = {"rdm": "crossnobis", "repeats": 3, "comparison": comparison}
+        off = np.triu_indices(9, 1)
+        expected = reference.COMPARISON[comparison](
+            *(reference.crossnobis(z, np.eye(z.shape[2]))[off] for z in (a, b))
+        )
+        out = eager.call(repsim.rsa, a, b, **options)
+        assert float(out) == pytest.approx(expected, abs=1e-10)
+        found = repsim.pairwise({"a": a}, {"b": b}, measure="rsa", **options)
+        assert found.item() == pytest.approx(expected, abs=1e-10)
+    with refuses(repsim.InputError, "rsa: 'crossnobis' needs repeated", "repeats="):
+        repsim.rsa(a, b, rdm="crossnobis")
+    with refuses(repsim.InputError, "rsa: x must hold 2 repeats", "(n, 2, p)", "(9, 3, 4)"):
+        repsim.rsa(a, b, rdm="crossnobis", repeats=2)
+    with refuses(repsim.InputError, "xs['a'] must hold 5 repeats"):
+        repsim.pairwise({"a": a}, {"b": b}, measure="rsa", rdm="crossnobis", repeats=5)
+    with refuses(repsim.InputError, "repeats must be an integer of at least 2"):
+        repsim.rsa(a, b, rdm="crossnobis", repeats=1)
+    with refuses(repsim.InputError, "only 'crossnobis' takes repeats"):
+        repsim.rsa(a, b, repeats=3)
 
 
 def all_orders(d):
@@ -114,11 +158,11 @@ def precise(x, rdm):
     x = x.astype(np.longdouble)
     if rdm == "correlation":
         x = x - x.mean(axis=1, keepdims=True)
-    if rdm != "euclidean":
+    if not rdm.endswith("euclidean"):
         x = x / np.sqrt((x * x).sum(axis=1, keepdims=True))
     i, j = np.triu_indices(len(x), 1)
     d = ((x[i] - x[j]) ** 2).sum(axis=1)
-    return np.asarray(np.sqrt(d) if rdm == "euclidean" else d / 2, np.float64)
+    return np.asarray(np.sqrt(d) if rdm == "euclidean" else d, np.float64)
 
 
 @each("rdm", RDMS)
@@ -127,7 +171,7 @@ def test_a_large_mean_in_float32(eager, rdm, mean):
     if eager.name == "jax" and mean == 30:
         pytest.skip("the larger one is harder")
     x, y = ((z + mean).astype(np.float32) for z in related(20, 6, 7))
-    for comparison in ("spearman", "pearson"):
+    for comparison in ("spearman", "pearson", "whitened"):
         expected = reference.COMPARISON[comparison](precise(x, rdm), precise(y, rdm))
         out = repsim.rsa(eager.array(x), eager.array(y), rdm=rdm, comparison=comparison)
         # Data on a grid of 1e-3 have distances that agree to 17 bits, and are not equal.
@@ -164,7 +208,7 @@ def test_half_precision(comparison):
 
 
 @each("rdm", RDMS)
-@each("comparison", ["pearson", "cosine"])
+@each("comparison", ["pearson", "cosine", "whitened"])
 def test_gradients(rdm, comparison):
     options = {"rdm": rdm, "comparison": comparison}
     right_gradient(repsim.rsa, *related(6, 4, 5, 2), **options)
@@ -259,6 +303,8 @@ def test_errors():
     x, y = related(9, 4, 5)
     with refuses(repsim.InputError, "rsa: unknown rdm", "'cosine'", "'manhattan'"):
         repsim.rsa(x, y, rdm="manhattan")
+    with refuses(repsim.InputError, "'mahalanobis' needs the noise covariance", "rsa_from_rdm"):
+        repsim.rsa(x, y, rdm="mahalanobis")
     with refuses(repsim.InputError, "rsa: unknown comparison", "'pearson'", "'kendall'"):
         repsim.rsa(x, y, comparison="kendall")
     with refuses(repsim.InputError, "rsa", "at least 3 samples"):

@@ -1,5 +1,6 @@
 """Dissimilarity matrices, their comparison, and distance correlation, pair by pair, in float64."""
 
+import itertools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ DISSIMILARITY = {
     "euclidean": math.dist,
     "correlation": lambda a, b: 1 - cosine(a - a.mean(), b - b.mean()),
     "cosine": lambda a, b: 1 - cosine(a, b),
+    "sqeuclidean": lambda a, b: math.dist(a, b) ** 2,
 }
 
 
@@ -38,7 +40,33 @@ def rho_a(a, b):
     return 12 * sum((u - middle) * (v - middle) for u, v in zip(r, s, strict=True)) / (m**3 - m)
 
 
+def whitened(a, b):
+    """Diedrichsen et al. 2020 with the whole matrix V of the pairs' covariances."""
+    m = len(a)
+    n = (1 + math.isqrt(1 + 8 * m)) // 2
+    contrasts = np.zeros((m, n))
+    for row, (i, j) in enumerate(itertools.combinations(range(n), 2)):
+        contrasts[row, i], contrasts[row, j] = 1, -1
+    inverse = np.linalg.inv((contrasts @ contrasts.T) ** 2)
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ inverse @ b / math.sqrt((a @ inverse @ a) * (b @ inverse @ b)))
+
+
+def crossnobis(x, precision):
+    """Walther et al. 2016: over all ordered pairs of different repeats, x (n, r, p)."""
+    n, r, p = x.shape
+    out = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            for a in range(r):
+                for b in range(r):
+                    if a != b:
+                        out[i, j] += (x[i, a] - x[j, a]) @ precision @ (x[i, b] - x[j, b])
+    return out / (r * (r - 1) * p)
+
+
 COMPARISON = {
+    "whitened": whitened,
     "rho_a": rho_a,
     "pearson": pearson,
     "spearman": lambda a, b: pearson(ranks(a), ranks(b)),

@@ -20,7 +20,7 @@ from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_co
 from repsim.measures._pairwise import pairwise
 from repsim.measures._permutation_procrustes import permutation_procrustes
 from repsim.measures._procrustes import nbs, procrustes
-from repsim.measures._rdm import rdm, rsa_from_rdm
+from repsim.measures._rdm import rdm
 from repsim.measures._registry import (
     INVARIANCES,
     MEASURES,
@@ -32,6 +32,7 @@ from repsim.measures._registry import (
 )
 from repsim.measures._regression import linear_regression_r2
 from repsim.measures._rsa import rsa
+from repsim.measures._rsa_from_rdm import rsa_from_rdm
 from repsim.measures._rsm_norm import rsm_norm_difference
 from repsim.measures._rv2 import rv2
 from repsim.measures._shape import shape_distance

@@ -1,4 +1,4 @@
-"""Dissimilarity matrices as results, and RSA of ready ones."""
+"""Dissimilarity matrices as results."""
 
 from __future__ import annotations
 
@@ -7,49 +7,66 @@ from typing import Any, Literal
 
 from array_api_compat import device
 
-from repsim._errors import DegenerateWarning, InputError, NonFiniteError, warn
-from repsim._options import require_choice
+from repsim._errors import DegenerateWarning, InputError, warn
+from repsim._options import got, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import (
-    accumulator_dtype,
     as_samples,
     check_finite,
-    describe,
     known,
     labelled_like,
     namespace,
-    promote,
-    scalar,
     unit_scale,
     unlabelled,
     without_autocast,
 )
-from repsim.measures.parts._dissimilarity import (
-    DISSIMILARITIES,
-    NO_DIRECTION,
-    angular,
-    squared_euclidean,
-)
+from repsim.kernels import squared_distances
+from repsim.measures.parts._dissimilarity import NO_DIRECTION, angular, wide
 from repsim.measures.parts._geometry import root
-from repsim.measures.parts._rdm_entries import (
-    ASYMMETRY,
-    COMPARISONS,
-    compare_entries,
-    diagonal,
-    rdm_entries,
-    upper_entries,
+from repsim.measures.parts.rdms._crossnobis import (
+    as_repeats,
+    crossvalidated,
+    require_repeat_axis,
+    require_repeats,
+)
+from repsim.measures.parts.rdms._noise import in_units_of_noise
+
+__all__ = ["rdm"]
+
+RDMS = (
+    "euclidean",
+    "sqeuclidean",
+    "correlation",
+    "cosine",
+    "mahalanobis",
+    "sqmahalanobis",
+    "crossnobis",
 )
 
-__all__ = ["rdm", "rsa_from_rdm"]
+SQUARED = ("sqeuclidean", "sqmahalanobis", "crossnobis")
 
-MISSING = ("raise", "omit")
+ENDS = ("max", "smallest_normal")
 
-FEWEST = 3
-"""Pairs that RSA needs: with two, every correlation is −1 or 1."""
+NOISE = {"mahalanobis": True, "sqmahalanobis": True, "crossnobis": False}
+"""The kinds that take a noise covariance, and whether they need one."""
 
 
 @without_autocast
-def rdm(x: Array, kind: Literal["euclidean", "correlation", "cosine"] = "euclidean") -> Array:
+def rdm(
+    x: Array,
+    kind: Literal[
+        "euclidean",
+        "sqeuclidean",
+        "correlation",
+        "cosine",
+        "mahalanobis",
+        "sqmahalanobis",
+        "crossnobis",
+    ] = "euclidean",
+    *,
+    noise: Array | None = None,
+    repeats: int | None = None,
+) -> Array:
     """Representational dissimilarity matrix: how far every two samples are from each other.
 
     >>> import numpy as np, repsim
@@ -59,279 +76,160 @@ def rdm(x: Array, kind: Literal["euclidean", "correlation", "cosine"] = "euclide
     >>> same = repsim.rsa_from_rdm(repsim.rdm(x), repsim.rdm(y))
     >>> bool(np.isclose(same, repsim.rsa(x, y)))
     True
+    >>> noise = np.random.default_rng(1).standard_normal((200, 2, 50))  # two repeats, no signal
+    >>> biased = repsim.rdm(noise.mean(axis=1), "sqeuclidean") / 50
+    >>> unbiased = repsim.rdm(noise, "crossnobis", repeats=2)
+    >>> bool(biased.mean() > 0.9), bool(abs(unbiased.mean()) < 0.05)
+    (True, True)
 
     ::
 
-        euclidean    D_ij = ‖x_i − x_j‖
-        correlation  D_ij = 1 − r(x_i, x_j), over the features of two samples
-        cosine       D_ij = 1 − x_i·x_j/(‖x_i‖‖x_j‖)
+        euclidean      D_ij = ‖x_i − x_j‖
+        sqeuclidean    D_ij = ‖x_i − x_j‖²
+        correlation    D_ij = 1 − r(x_i, x_j), over the features of two samples
+        cosine         D_ij = 1 − x_i·x_j/(‖x_i‖‖x_j‖)
+        mahalanobis    D_ij = √(δᵀΣ⁻¹δ),   δ = x_i − x_j, Σ the covariance of the noise
+        sqmahalanobis  D_ij = δᵀΣ⁻¹δ
+        crossnobis     D_ij = Σ_{a≠b} δ_aᵀΣ⁻¹δ_b / (r(r − 1)p),   δ_a = x_ia − x_ja of repeat a
 
     Parameters
     ----------
-    x : array, shape (n, p) or (n, ...)
+    x : array, shape (n, p) or (n, ...); "crossnobis": (n, repeats, p) or (n, repeats, ...)
         Activations of n ≥ 2 samples; trailing axes are flattened.
-    kind : {"euclidean", "correlation", "cosine"}, default "euclidean"
-        The dissimilarity of two samples; the names are those of ``rsa(rdm=)``.
+    kind : str, default "euclidean"
+        The dissimilarity of two samples, one of the seven above.
+    noise : array, shape (p, p) or (p,), optional
+        Σ: covariance of the features' noise, or their variances if the noise is independent.
+        "mahalanobis" and "sqmahalanobis" need it; "crossnobis" takes the identity without it; the
+        other kinds do not take it. Same framework and device as ``x``.
+    repeats : int, optional
+        r ≥ 2: how often each sample was measured. Only for "crossnobis", which needs it.
 
     Returns
     -------
     array, shape (n, n)
-        In the units of x ("euclidean"), or without unit in [0, 2]. Symmetric, with a diagonal of
-        exact zeros. Same namespace and device as ``x``, differentiable where it is; float32 for
-        half precision and float32, float64 for float64 and integers. A labelled array (xarray)
-        gives a labelled one: the first dimension has the labels of the samples, which
-        :func:`rsa_from_rdm` compares.
+        In the units of x ("euclidean"), in their square ("sqeuclidean", and "crossnobis" without
+        noise), or without unit. Not negative, except for "crossnobis"; at most 2 for "correlation"
+        and "cosine". Symmetric, with a diagonal of exact zeros. Same namespace and device as ``x``,
+        differentiable where it is; float32 for half precision and float32, float64 for float64 and
+        integers. A labelled array (xarray) gives a labelled one: the first dimension has the labels
+        of the samples, which :func:`rsa_from_rdm` compares.
 
     Raises
     ------
     ArrayTypeError
-        Not an array.
+        Not an array, or ``noise`` of another framework or device.
     InputError
         Fewer than 2 samples, one-dimensional or empty input, NaN or infinity (``NonFiniteError``),
-        unknown kind.
+        unknown kind, a noise covariance that is not symmetric, not positive definite or of another
+        size, fewer than 2 repeats, an axis 1 of another length than ``repeats``.
 
     Warns
     -----
     DegenerateWarning
         If a sample is zero in all features ("cosine") or the same in all ("correlation"): its
-        dissimilarities to others are NaN.
+        dissimilarities to others are NaN. If squares are outside the range of the dtype: these
+        dissimilarities are NaN.
 
     Notes
     -----
     The Euclidean RDM is invariant to orthogonal maps and translation, the cosine RDM to orthogonal
-    maps and scale, the correlation RDM to scale and adding one number to all features. Digits are
-    kept where samples share a large mean or have nearly the same direction. The derivative of a
-    Euclidean distance of zero is set to zero. Computed in float64 where the device has it. Cost
-    O(n² p), memory O(n²).
+    maps and scale, the correlation RDM to scale and adding one number to all features, the
+    Mahalanobis RDM to translation. Measurement noise makes all of these larger. The crossnobis RDM
+    multiplies differences from independent repeats, so noise averages to zero: it is unbiased, its
+    entries may be negative, and zero means that two samples do not differ. Noise must be
+    independent between the repeats. rsatoolbox divides its "euclidean" and "mahalanobis", which are
+    squared, by p too.
+
+    Digits are kept where samples share a large mean or have nearly the same direction. The
+    derivative of a distance of zero is set to zero. Computed in float64 where the device has it.
+    Cost O(n² p), times r + 1 for r repeats, and O(p³) with a covariance; memory O(n²).
 
     References
     ----------
     Kriegeskorte, Mur, Bandettini 2008, "Representational similarity analysis", Frontiers in
-    Systems Neuroscience 2:4.
+    Systems Neuroscience 2:4. Walther, Nili, Ejaz, Alink, Kriegeskorte, Diedrichsen 2016,
+    "Reliability of dissimilarity measures for multi-voxel pattern analysis", NeuroImage 137, for
+    crossnobis.
     """
-    require_choice("rdm", "kind", kind, DISSIMILARITIES)
+    require_choice("rdm", "kind", kind, RDMS)
+    r = require_repeats("rdm", kind, repeats)
     (plain,) = unlabelled("rdm", {"x": x})
-    xp = namespace("rdm", x=plain)
+    covariance = _covariance(kind, noise)
+    arrays = {"x": plain} if covariance is None else {"x": plain, "noise": covariance}
+    xp = namespace("rdm", **arrays)
+    if r > 1:
+        require_repeat_axis("rdm", "x", plain, r)
     a = as_samples("rdm", xp, plain, "x", min_samples=2, why="a dissimilarity matrix")
     check_finite("rdm", xp, a, "x")
-    if kind == "euclidean":
-        d, scale = squared_euclidean(a)
-        d = root(xp, d) * scale
-    else:
-        d, missing = angular(a, kind)
-        if known(xp.any(missing)):
-            warn(
-                f"rdm: x {NO_DIRECTION[kind]}, so its dissimilarities are undefined and NaN is "
-                f"returned for them.",
-                DegenerateWarning,
-            )
-        rows = xp.arange(a.shape[0], device=device(a))
-        other = rows[:, None] != rows[None, :]
-        d = xp.where(
-            other & (missing | xp.matrix_transpose(missing)), xp.full_like(d, float("nan")), d
-        )
+    d = _angular(xp, a, kind) if kind in NO_DIRECTION else _distances(xp, a, kind, r, covariance)
     d = (d + xp.matrix_transpose(d)) / 2  # products may round the two halves in two ways
     out: Array = labelled_like(x, xp.astype(d, a.dtype, copy=False))
     return out
 
 
-@without_autocast
-def rsa_from_rdm(
-    a: Array,
-    b: Array,
-    *,
-    comparison: Literal["spearman", "rho_a", "pearson", "cosine"] = "spearman",
-    nan: Literal["raise", "omit"] = "raise",
-) -> Array:
-    """Representational similarity analysis of two ready dissimilarity matrices.
-
-    >>> import numpy as np, repsim
-    >>> x, y = np.random.default_rng(0).standard_normal((2, 30, 5))
-    >>> a, b = repsim.rdm(x, "correlation"), repsim.rdm(y, "correlation")
-    >>> bool(np.isclose(repsim.rsa_from_rdm(a, b), repsim.rsa(x, y, rdm="correlation")))
-    True
-    >>> judged = b.copy()
-    >>> judged[2, 7] = judged[7, 2] = np.nan  # a pair that nobody has judged
-    >>> bool(np.isclose(repsim.rsa_from_rdm(b, judged, nan="omit"), 1.0))
-    True
-
-    ::
-
-        RSA = compare(d_a, d_b),   d = (D_12, D_13, …, D_{n−1,n})
-
-    Parameters
-    ----------
-    a, b : array, shape (n, n) or (n(n−1)/2,)
-        Dissimilarities of the same n ≥ 3 samples in the same order, in any unit: a symmetric matrix
-        with a zero diagonal, or its entries above the diagonal row by row, as
-        ``scipy.spatial.distance.squareform`` returns them. One framework and device. Entries may be
-        negative, as those of crossvalidated distances are.
-    comparison : {"spearman", "rho_a", "pearson", "cosine"}, default "spearman"
-        As in :func:`rsa`.
-    nan : {"raise", "omit"}, default "raise"
-        What to do with missing dissimilarities (NaN): raise an error, or compare only the pairs of
-        samples that both sides have. Infinity is an error in any case.
-
-    Returns
-    -------
-    array, 0-d
-        In [−1, 1], without unit; 1 where the dissimilarities agree. Same namespace and device as
-        the inputs; float32 for half precision and float32, float64 for float64 and integers.
-        Pearson and cosine are differentiable where the inputs are; ranks have no derivative.
-
-    Raises
-    ------
-    ArrayTypeError
-        Not arrays, or arrays of different frameworks or devices.
-    InputError
-        Not symmetric, a diagonal that is not zero, a number of entries that is not n(n−1)/2,
-        different n, fewer than 3 samples or 3 pairs that both sides have, NaN or infinity
-        (``NonFiniteError``), unknown comparison.
-
-    Warns
-    -----
-    DegenerateWarning
-        If all dissimilarities of a side are equal ("cosine": zero): NaN is returned.
-
-    Notes
-    -----
-    Equal to ``rsa(x, y)`` for the RDMs that :func:`rdm` returns for x and y, up to their rounding.
-    As in :func:`rsa`, dissimilarities get equal ranks if they agree to 17 bits (float32) or 32 bits
-    (float64). Pairwise deletion leaves other pairs to each comparison, so values with other missing
-    pairs are not exactly comparable. :func:`rsa` has no such option: samples with missing features
-    are best dropped from both sides. Cost O(n² log n), memory O(n²).
-
-    References
-    ----------
-    Kriegeskorte, Mur, Bandettini 2008, "Representational similarity analysis", Frontiers in
-    Systems Neuroscience 2:4.
-    """
-    require_choice("rsa_from_rdm", "comparison", comparison, COMPARISONS)
-    require_choice("rsa_from_rdm", "nan", nan, MISSING)
-    a, b = unlabelled("rsa_from_rdm", {"a": a, "b": b})
-    xp = namespace("rsa_from_rdm", a=a, b=b)
-    sides = {name: _checked(xp, d, name, omit=nan == "omit") for name, d in (("a", a), ("b", b))}
-    d_a, d_b = sides.values()
-    if d_a.shape != d_b.shape:
-        n_a, n_b = (_samples(d.shape[0]) for d in (d_a, d_b))
-        raise InputError(
-            f"rsa_from_rdm: a and b must describe the same samples.\n"
-            f"  a: {tuple(a.shape)} → n={n_a}    b: {tuple(b.shape)} → n={n_b}\n"
-            f"  Compute both RDMs from the same rows."
-        )
-    present = _present(xp, d_a, d_b) if nan == "omit" else None
-    prepared = []
-    for name, d in sides.items():
-        wide = xp.astype(d, accumulator_dtype(xp, d), copy=False)
-        if present is not None:
-            wide = xp.where(present, wide, xp.zeros_like(wide))
-        # Inside a compiler these could not be checked before.
-        defined = xp.all(xp.isfinite(wide))
-        if present is not None:
-            defined = defined & (_count(xp, present) >= FEWEST)
-        scaled, _ = unit_scale(xp, wide)
-        prepared.append(
-            rdm_entries(
-                "rsa_from_rdm",
-                name,
-                scaled,
-                comparison=comparison,
-                resolution=float(xp.finfo(d.dtype).eps),
-                zero="is zero for all pairs of samples",
-                defined=defined,
-                present=present,
+def _covariance(kind: str, noise: Any) -> Any:
+    """Return the noise without labels if this kind takes it, or raise."""
+    if noise is None:
+        if NOISE.get(kind):
+            raise InputError(
+                f"rdm: {kind!r} needs the covariance of the noise.\n"
+                f"  got noise=None\n"
+                f"  Pass noise=, (p, p) or (p,), for example the covariance of the residuals of "
+                f"repeated measurements."
             )
-        )
-    return scalar(xp, compare_entries(*prepared), xp.result_type(d_a.dtype, d_b.dtype))
-
-
-def _checked(xp: Namespace, given: Array, name: str, *, omit: bool) -> Array:
-    """Return the entries of an RDM above its diagonal in the dtype to compute in, or raise."""
-    d = promote(xp, given, "rsa_from_rdm", name)
-    square = d.ndim == 2 and d.shape[0] == d.shape[1]
-    if not square and (d.ndim != 1 or _samples(d.shape[0]) is None):
+        return None
+    if kind not in NOISE:
         raise InputError(
-            f"rsa_from_rdm: {name} must be an RDM, (n, n) or (n(n−1)/2,).\n"
-            f"  {describe(name, given)}\n"
-            f"  For activations use rsa, or make their RDM with rdm."
+            f"rdm: {kind!r} takes no noise covariance.\n"
+            f"  got noise={got(noise)}\n"
+            f"  Expected with one of {', '.join(map(repr, NOISE))}."
         )
-    if d.shape[0] < FEWEST:  # samples or pairs: three samples have three pairs
-        raise InputError(
-            f"rsa_from_rdm: RSA needs at least 3 samples.\n"
-            f"  {describe(name, given)}\n"
-            f"  Bring more samples."
+    return unlabelled("rdm", {"noise": noise})[0]
+
+
+def _angular(xp: Namespace, a: Array, kind: str) -> Array:
+    """Return 1 − cos or 1 − r, NaN for rows without a direction."""
+    d, missing = angular(a, kind)
+    if known(xp.any(missing)):
+        warn(
+            f"rdm: x {NO_DIRECTION[kind]}, so its dissimilarities are undefined and NaN is "
+            f"returned for them.",
+            DegenerateWarning,
         )
-    _require_finite(xp, d, given, name, omit=omit)
-    if not square:
-        return d
-    _require_dissimilarities(xp, d, given, name)
-    return upper_entries(xp, d)
+    rows = xp.arange(a.shape[0], device=device(a))
+    other = rows[:, None] != rows[None, :]
+    out: Array = xp.where(
+        other & (missing | xp.matrix_transpose(missing)), xp.full_like(d, float("nan")), d
+    )
+    return out
 
 
-def _samples(pairs: int) -> int | None:
-    """Return n of n(n−1)/2 pairs, or nothing if no n has this number."""
-    n = (1 + math.isqrt(1 + 8 * pairs)) // 2
-    return n if n * (n - 1) // 2 == pairs else None
-
-
-def _require_finite(xp: Namespace, d: Array, given: Array, name: str, *, omit: bool) -> None:
-    bad = ~xp.isfinite(d) & ~xp.isnan(d) if omit else ~xp.isfinite(d)
-    if known(xp.any(bad)):
-        repair = (
-            "Missing dissimilarities are NaN; find where infinity arises."
-            if omit
-            else "If they are missing, pass nan='omit' to compare the pairs that both sides have."
+def _distances(xp: Namespace, a: Array, kind: str, repeats: int, noise: Array | None) -> Array:
+    """Return distances or squared distances, averaged over pairs of repeats where there are any."""
+    z = as_repeats("rdm", xp, wide(xp, a), "x", repeats)
+    r, n, p = z.shape
+    # If the samples share a large mean, only their differences remain.
+    z, scale = unit_scale(xp, z - z[:, :1, :])
+    if noise is not None:
+        flat, factor = in_units_of_noise("rdm", xp, xp.reshape(z, (r * n, p)), noise)
+        z, scale = xp.reshape(flat, (r, n, p)), scale * factor
+    if kind == "crossnobis":
+        d = crossvalidated(xp, z) / (r * (r - 1) * p)
+    else:
+        d = squared_distances(xp, z[0, ...])
+    if kind not in SQUARED:
+        return root(xp, d) * scale
+    there = xp.abs(d) > 0
+    exponent = xp.log2(xp.where(there, xp.abs(d), xp.ones_like(d))) + 2 * xp.log2(scale)
+    most, least = (math.log2(float(getattr(xp.finfo(a.dtype), e))) for e in ENDS)
+    lost = there & ((exponent >= most) | (exponent < least))
+    if known(xp.any(lost)):
+        warn(
+            f"rdm: the squares of distances of x are outside the range of {a.dtype}, so NaN is "
+            f"returned for them. Multiply x by a power of two.",
+            DegenerateWarning,
         )
-        raise NonFiniteError(
-            f"rsa_from_rdm: {name} must be finite.\n"
-            f"  {describe(name, given)}: {int(xp.sum(xp.astype(bad, xp.int32)))} entries are "
-            f"{'infinite' if omit else 'NaN or infinite'}\n"
-            f"  {repair}"
-        )
-
-
-def _require_dissimilarities(xp: Namespace, d: Array, given: Array, name: str) -> None:
-    """Raise if a square matrix is not symmetric or its diagonal is not zero."""
-    absent = xp.isnan(d)
-    # A pair that is missing on one side of the diagonal counts as a difference.
-    filled = xp.where(absent, xp.zeros_like(d), d)
-    largest = xp.max(xp.abs(filled))
-    gap = xp.max(xp.abs(filled - xp.matrix_transpose(filled)))
-    one_sided = xp.any(absent != xp.matrix_transpose(absent))
-    if known((gap > ASYMMETRY * largest) | one_sided):
-        found = (
-            "some entries are NaN on one side of the diagonal alone"
-            if known(one_sided)
-            else f"largest |{name} - {name}ᵀ| = {float(gap):.3g}"
-        )
-        raise InputError(
-            f"rsa_from_rdm: {name} must be symmetric.\n"
-            f"  {describe(name, given)}, {found}\n"
-            f"  An RDM holds the dissimilarity of every sample to every sample. For activations "
-            f"use rsa."
-        )
-    on = xp.max(xp.abs(diagonal(xp, filled)))
-    if known(on > ASYMMETRY * largest):
-        raise InputError(
-            f"rsa_from_rdm: {name} must have a zero diagonal.\n"
-            f"  {describe(name, given)}, largest |diagonal| = {float(on):.3g}\n"
-            f"  Is it a matrix of similarities? Then pass 1 − {name}, or what makes them "
-            f"dissimilarities."
-        )
-
-
-def _present(xp: Namespace, a: Array, b: Array) -> Array:
-    """Return which entries both sides have; raise if they are too few."""
-    present: Array = ~xp.isnan(a) & ~xp.isnan(b)
-    count = _count(xp, present)
-    if known(count < FEWEST):
-        raise InputError(
-            f"rsa_from_rdm: RSA needs at least 3 pairs of samples that both sides have.\n"
-            f"  {int(count)} of {a.shape[0]} pairs are in a and in b\n"
-            f"  Bring RDMs that have more pairs in common."
-        )
-    return present
-
-
-def _count(xp: Namespace, present: Array) -> Any:
-    return xp.sum(xp.astype(present, xp.int32))
+    squared = xp.where(lost, xp.zeros_like(d), d) * scale * scale
+    out: Array = xp.where(lost, xp.full_like(d, float("nan")), squared)
+    return out

@@ -9,9 +9,9 @@ from array_api_compat import array_namespace
 from repsim._errors import InputError
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import describe
+from repsim.arrays import describe, unit_scale
 from repsim.measures._registry import Measure, evaluate, register
-from repsim.measures.parts._dissimilarity import DISSIMILARITIES, dissimilarities
+from repsim.measures.parts._dissimilarity import dissimilarities, wide
 from repsim.measures.parts._geometry import root
 from repsim.measures.parts._rdm_entries import (
     COMPARISONS,
@@ -22,16 +22,25 @@ from repsim.measures.parts._rdm_entries import (
     rdm_entries,
     upper_entries,
 )
+from repsim.measures.parts.rdms._crossnobis import (
+    as_repeats,
+    crossvalidated,
+    require_repeat_axis,
+    require_repeats,
+)
 
 __all__ = ["rsa"]
+
+RDMS = ("euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis")
 
 
 def rsa(
     x: Array,
     y: Array,
     *,
-    rdm: Literal["euclidean", "correlation", "cosine"] = "euclidean",
-    comparison: Literal["spearman", "rho_a", "pearson", "cosine"] = "spearman",
+    rdm: Literal["euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis"] = "euclidean",
+    comparison: Literal["spearman", "rho_a", "pearson", "cosine", "whitened"] = "spearman",
+    repeats: int | None = None,
 ) -> Array:
     """Representational similarity analysis: the agreement of two dissimilarity matrices.
 
@@ -47,24 +56,35 @@ def rsa(
         RSA = compare(d_x, d_y),   d = (D_12, D_13, …, D_{n−1,n}) of a representation's RDM D
 
         euclidean    D_ij = ‖x_i − x_j‖
+        sqeuclidean  D_ij = ‖x_i − x_j‖²
         correlation  D_ij = 1 − r(x_i, x_j), over the features of two samples
         cosine       D_ij = 1 − x_i·x_j/(‖x_i‖‖x_j‖)
+        crossnobis   D_ij = Σ_{a≠b} (x_ia − x_ja)·(x_ib − x_jb), a and b repeats
+
+        whitened     d_xᵀV⁻¹d_y / √(d_xᵀV⁻¹d_x · d_yᵀV⁻¹d_y),   V = (CCᵀ)∘², each d minus its mean
+
+    where C holds the contrasts of all pairs of samples, one row (…, 1, …, −1, …) for each.
 
     Parameters
     ----------
-    x : array, shape (n, p) or (n, ...)
+    x : array, shape (n, p) or (n, ...); "crossnobis": (n, repeats, p) or (n, repeats, ...)
         Activations of n ≥ 3 samples; trailing axes are flattened. For ready RDMs see
         :func:`rsa_from_rdm`.
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device. p and q may
         differ.
-    rdm : {"euclidean", "correlation", "cosine"}, default "euclidean"
-        The dissimilarity of two samples, for both sides.
-    comparison : {"spearman", "rho_a", "pearson", "cosine"}, default "spearman"
+    rdm : {"euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis"}, default "euclidean"
+        The dissimilarity of two samples, for both sides. :func:`rdm` has more, with a noise
+        covariance, and :func:`rsa_from_rdm` compares RDMs of two kinds.
+    comparison : {"spearman", "rho_a", "pearson", "cosine", "whitened"}, default "spearman"
         Rank correlation (equal entries share the mean of their ranks), linear correlation, or the
         cosine of the two vectors, which are not centred. ``"rho_a"`` is the mean rank correlation
         over all orders of equal entries: 12 Σ r_k s_k/(m³ − m) of the m centred ranks. Without
         equal entries it is ``"spearman"``; with them it does not prefer models that predict ties.
+        ``"whitened"`` is a linear correlation that takes into account that the entries of an RDM
+        share samples. V is meant for squared distances, "sqeuclidean" and "crossnobis".
+    repeats : int, optional
+        r ≥ 2: how often each sample was measured. Only for "crossnobis", which needs it.
 
     Returns
     -------
@@ -79,9 +99,9 @@ def rsa(
         Not arrays, or arrays of different frameworks or devices.
     InputError
         Different n, fewer than 3 samples, one-dimensional or empty input, NaN or infinity
-        (``NonFiniteError``), unknown RDM or comparison. An input that looks like an RDM (n = p,
-        symmetric, with a zero diagonal), because taken as activations it gives a number that means
-        nothing: :func:`rsa_from_rdm` takes RDMs.
+        (``NonFiniteError``), unknown RDM or comparison, repeats that do not fit. An input that
+        looks like an RDM (n = p, symmetric, with a zero diagonal), because taken as activations it
+        gives a number that means nothing: :func:`rsa_from_rdm` takes RDMs.
 
     Warns
     -----
@@ -92,6 +112,9 @@ def rsa(
 
     Notes
     -----
+    The whitened cosine of squared Euclidean distances, without subtracting the mean, is linear
+    :func:`cka`, so it has no name here. Ranks of "sqeuclidean" are those of "euclidean".
+
     With the Euclidean RDM and rank or linear correlation, the value is invariant to orthogonal
     maps, isotropic scale, feature permutations and translation of either input. With the cosine RDM
     it is not invariant to translation. With the correlation RDM it is invariant only to isotropic
@@ -100,21 +123,35 @@ def rsa(
     far too small.
 
     Dissimilarities that differ only by rounding get equal ranks: those that agree to 17 bits
-    (float32) or 32 bits (float64). Pearson and cosine are differentiable where the inputs are;
-    ranks have no derivative. Computed in float64 where the device has it. Cost: O(n² p + n² log n)
-    once for each array, O(n²) for a pair; memory O(n²).
+    (float32) or 32 bits (float64). All comparisons but ranks are differentiable where the inputs
+    are. Computed in float64 where the device has it. Cost: O(n² p + n² log n) once for each array,
+    O(n²) for a pair; memory O(n²), also for ``"whitened"``, which does not build V.
 
     References
     ----------
     Kriegeskorte, Mur, Bandettini 2008, "Representational similarity analysis", Frontiers in
     Systems Neuroscience 2:4. Schütt, Kipnis, Diedrichsen, Kriegeskorte 2023, "Statistical inference
-    on representational geometries", eLife 12:e82566, for rho_a.
+    on representational geometries", eLife 12:e82566, for rho_a. Diedrichsen, Berlot, Mur, Schütt,
+    Shahbazi, Kriegeskorte 2020, "Comparing representational geometries using whitened unbiased-
+    distance-matrix similarity", arXiv:2007.02789, for whitened.
     """
-    return evaluate("rsa", x, y, rdm=rdm, comparison=comparison)
+    if rdm == "crossnobis" and repeats is not None:
+        for name, array in (("x", x), ("y", y)):
+            require_repeat_axis("rsa", name, array, require_repeats("rsa", rdm, repeats))
+    return evaluate("rsa", x, y, rdm=rdm, comparison=comparison, repeats=repeats)
 
 
-def _prepare(operation: str, x: Array, *, name: str, rdm: str, comparison: str) -> RdmEntries:
-    require_choice(operation, "rdm", rdm, DISSIMILARITIES)
+def _prepare(
+    operation: str, x: Array, *, name: str, rdm: str, comparison: str, repeats: int | None
+) -> RdmEntries:
+    if rdm in ("mahalanobis", "sqmahalanobis"):
+        raise InputError(
+            f"{operation}: {rdm!r} needs the noise covariance of each side.\n"
+            f"  got rdm={rdm!r}\n"
+            f"  Use rsa_from_rdm(rdm(x, {rdm!r}, noise=...), rdm(y, {rdm!r}, noise=...))."
+        )
+    require_choice(operation, "rdm", rdm, RDMS)
+    r = require_repeats(operation, rdm, repeats)
     require_choice(operation, "comparison", comparison, COMPARISONS)
     xp = array_namespace(x)
     if is_rdm(xp, x):
@@ -124,7 +161,12 @@ def _prepare(operation: str, x: Array, *, name: str, rdm: str, comparison: str) 
             f"  Compare ready RDMs with rsa_from_rdm. If the rows of {name} are meant as "
             f"activations, pass rdm({name}) there."
         )
-    matrix, defined = dissimilarities(operation, name, x, rdm)
+    if rdm == "crossnobis":
+        z = as_repeats(operation, xp, wide(xp, x), name, r)
+        matrix = crossvalidated(xp, unit_scale(xp, z - z[:, :1, :])[0])
+        defined = xp.all(xp.isfinite(x))
+    else:
+        matrix, defined = dissimilarities(operation, name, x, rdm.removeprefix("sq"))
     d = upper_entries(xp, matrix)
     if rdm == "euclidean" and comparison not in RANKED:
         d = root(xp, d)  # which changes no rank
@@ -144,11 +186,13 @@ def _compare(x: RdmEntries, y: RdmEntries, **_: object) -> Array:
 
 
 _RIGID = frozenset({"orthogonal", "permutation", "isotropic_scale"})
-for _name, _rdm, _invariances in (
-    ("rsa", "euclidean", _RIGID | {"translation"}),
-    ("rsa_cosine", "cosine", _RIGID),
-    ("rsa_correlation", "correlation", _RIGID - {"orthogonal"}),
+for _name, _preset, _invariances in (
+    ("rsa", {"rdm": "euclidean"}, _RIGID | {"translation"}),
+    ("rsa_cosine", {"rdm": "cosine"}, _RIGID),
+    ("rsa_correlation", {"rdm": "correlation"}, _RIGID - {"orthogonal"}),
+    ("rsa_whitened", {"rdm": "sqeuclidean", "comparison": "whitened"}, _RIGID | {"translation"}),
 ):
+    _white = "comparison" in _preset
     register(
         Measure(
             name=_name,
@@ -160,11 +204,11 @@ for _name, _rdm, _invariances in (
             symmetric=True,
             invariances=_invariances,
             minimum_samples=3,
-            cost="item O(n² p + n² log n), pair O(n²)",
-            reference="Kriegeskorte et al. 2008",
+            cost="item O(n² p), pair O(n²)" if _white else "item O(n² p + n² log n), pair O(n²)",
+            reference="Diedrichsen et al. 2020" if _white else "Kriegeskorte et al. 2008",
             prepare=_prepare,
             compare=_compare,
-            differentiable=False,
-            preset={"rdm": _rdm},
+            differentiable=_white,
+            preset=_preset,
         )
     )

@@ -10,14 +10,12 @@ from repsim.kernels import squared_distances
 from repsim.measures._registry import undefined
 
 __all__ = [
-    "DISSIMILARITIES",
     "NO_DIRECTION",
     "angular",
     "dissimilarities",
     "squared_euclidean",
+    "wide",
 ]
-
-DISSIMILARITIES = ("euclidean", "correlation", "cosine")
 
 NO_DIRECTION = {
     "cosine": "has a row of zeros, which has no direction for a cosine",
@@ -62,7 +60,7 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
 def squared_euclidean(x: Array) -> tuple[Array, Array]:
     """Return ‖a − b‖²/s² of all rows of ``x`` (n, p), (n, n), and the power of two s (0-d)."""
     xp = array_namespace(x)
-    x = _wide(xp, x)
+    x = wide(xp, x)
     # If the samples share a large mean, only their differences remain. In float64 these lose
     # nothing but the rounding of the input.
     scaled, scale = unit_scale(xp, x - x[:1, :])
@@ -73,7 +71,7 @@ def angular(x: Array, kind: str) -> tuple[Array, Array]:
     """Return 1 − cos or 1 − r of all rows, (n, n), and which rows have no direction, (n, 1)."""
     xp = array_namespace(x)
     resolution = float(xp.finfo(x.dtype).eps)
-    x = _wide(xp, x)
+    x = wide(xp, x)
     if kind == "correlation":
         # Subtract the first feature before the mean, so a constant row is exactly zero.
         x = x - x[:, :1]
@@ -87,6 +85,7 @@ def angular(x: Array, kind: str) -> tuple[Array, Array]:
     return xp.where(d <= 4 * resolution**2, xp.zeros_like(d), d), missing
 
 
-def _wide(xp: Namespace, x: Array) -> Array:
+def wide(xp: Namespace, x: Array) -> Array:
+    """Return ``x`` in float64 where the device has it."""
     out: Array = xp.astype(x, accumulator_dtype(xp, x), copy=False)
     return out

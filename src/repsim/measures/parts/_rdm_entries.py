@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from array_api_compat import array_namespace, device
 from repsim._typing import Array, Namespace
 from repsim.arrays import known
 from repsim.estimators import Products, alignment, inner
+from repsim.kernels import double_centre
 from repsim.measures._registry import undefined
 
 __all__ = [
@@ -19,10 +21,11 @@ __all__ = [
     "compare_entries",
     "is_rdm",
     "rdm_entries",
+    "samples_of",
     "upper_entries",
 ]
 
-COMPARISONS = ("spearman", "rho_a", "pearson", "cosine")
+COMPARISONS = ("spearman", "rho_a", "pearson", "cosine", "whitened")
 
 RANKED = ("spearman", "rho_a")
 """Comparisons of ranks."""
@@ -32,7 +35,10 @@ ASYMMETRY = 1e-3
 
 
 class RdmEntries(NamedTuple):
-    """The entries of an RDM above its diagonal, ready for inner products, and their norm."""
+    """The entries of an RDM, ready for inner products, and the square of their norm.
+
+    Those above its diagonal, (n(n − 1)/2,), or for ``"whitened"`` all of them, (n²,).
+    """
 
     vector: Array
     square: Array
@@ -57,7 +63,7 @@ def rdm_entries(
         For the warnings.
     d : array, shape (m,)
         Finite dissimilarities, scaled so that their squares do not overflow.
-    comparison : {"spearman", "rho_a", "pearson", "cosine"}
+    comparison : {"spearman", "rho_a", "pearson", "cosine", "whitened"}
         The comparison to prepare for.
     resolution : float
         Relative rounding error of the data from which ``d`` was computed.
@@ -77,12 +83,14 @@ def rdm_entries(
     count = d.shape[0] if present is None else xp.sum(xp.astype(present, d.dtype))
     if comparison in RANKED:
         vector = _centred_ranks(xp, _rounded(xp, d, resolution), present)
-    elif comparison == "pearson":
+    elif comparison in ("pearson", "whitened"):
         centred = d - xp.sum(d) / count
         flat = xp.max(xp.abs(centred if present is None else xp.where(present, centred, nothing)))
         vector = xp.where(flat <= 64 * resolution * largest, nothing, centred)
     if present is not None:
         vector = xp.where(present, vector, nothing)
+    if comparison == "whitened":
+        vector = _whitened(xp, vector)
     square = inner(xp, vector, vector)
     undefined(operation, name, defined & (largest <= 0), zero)
     undefined(
@@ -130,6 +138,28 @@ def diagonal(xp: Namespace, d: Array) -> Array:
     where = xp.asarray(np.arange(n) * (n + 1), device=device(d))
     out: Array = xp.take(xp.reshape(d, (n * n,)), where, axis=0)
     return out
+
+
+def _whitened(xp: Namespace, d: Array) -> Array:
+    """Return the entries of HDH, (n²,), whose inner products are dᵀV⁻¹d with V = (CCᵀ)∘² of pairs.
+
+    V is the covariance of squared distances that all estimate zero, up to a factor; C holds the
+    contrasts of all pairs, so that CCᵀ ∘ CCᵀ would have n⁴/4 entries (Diedrichsen et al. 2020).
+    """
+    n = samples_of(d.shape[0])
+    where = np.full((n, n), d.shape[0])
+    rows, columns = np.triu_indices(n, 1)
+    where[rows, columns] = where[columns, rows] = np.arange(d.shape[0])
+    index = xp.asarray(np.reshape(where, (-1,)), device=device(d))
+    with_zero = xp.concat([d, xp.zeros_like(d[:1])])
+    square = xp.reshape(xp.take(with_zero, index, axis=0), (n, n))
+    out: Array = xp.reshape(double_centre(xp, square), (n * n,))
+    return out
+
+
+def samples_of(pairs: int) -> int:
+    """Return n of n(n − 1)/2 pairs; the largest n with no more pairs if no n has this number."""
+    return (1 + math.isqrt(1 + 8 * pairs)) // 2
 
 
 def _rounded(xp: Namespace, d: Array, resolution: float) -> Array:

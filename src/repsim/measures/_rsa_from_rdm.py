@@ -1,0 +1,244 @@
+"""RSA of ready dissimilarity matrices, with and without missing pairs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from repsim._errors import InputError, NonFiniteError
+from repsim._options import require_choice
+from repsim._typing import Array, Namespace
+from repsim.arrays import (
+    accumulator_dtype,
+    describe,
+    known,
+    namespace,
+    promote,
+    scalar,
+    unit_scale,
+    unlabelled,
+    without_autocast,
+)
+from repsim.measures.parts._rdm_entries import (
+    ASYMMETRY,
+    COMPARISONS,
+    compare_entries,
+    diagonal,
+    rdm_entries,
+    samples_of,
+    upper_entries,
+)
+
+__all__ = ["rsa_from_rdm"]
+
+MISSING = ("raise", "omit")
+
+FEWEST = 3
+"""Pairs that RSA needs: with two, every correlation is −1 or 1."""
+
+
+@without_autocast
+def rsa_from_rdm(
+    a: Array,
+    b: Array,
+    *,
+    comparison: Literal["spearman", "rho_a", "pearson", "cosine", "whitened"] = "spearman",
+    nan: Literal["raise", "omit"] = "raise",
+) -> Array:
+    """Representational similarity analysis of two ready dissimilarity matrices.
+
+    >>> import numpy as np, repsim
+    >>> x, y = np.random.default_rng(0).standard_normal((2, 30, 5))
+    >>> a, b = repsim.rdm(x, "correlation"), repsim.rdm(y, "correlation")
+    >>> bool(np.isclose(repsim.rsa_from_rdm(a, b), repsim.rsa(x, y, rdm="correlation")))
+    True
+    >>> judged = b.copy()
+    >>> judged[2, 7] = judged[7, 2] = np.nan  # a pair that nobody has judged
+    >>> bool(np.isclose(repsim.rsa_from_rdm(b, judged, nan="omit"), 1.0))
+    True
+
+    ::
+
+        RSA = compare(d_a, d_b),   d = (D_12, D_13, …, D_{n−1,n})
+
+    Parameters
+    ----------
+    a, b : array, shape (n, n) or (n(n−1)/2,)
+        Dissimilarities of the same n ≥ 3 samples in the same order, in any unit: a symmetric matrix
+        with a zero diagonal, or its entries above the diagonal row by row, as
+        ``scipy.spatial.distance.squareform`` returns them. One framework and device. Entries may be
+        negative, as those of crossvalidated distances are.
+    comparison : {"spearman", "rho_a", "pearson", "cosine", "whitened"}, default "spearman"
+        As in :func:`rsa`. ``"whitened"`` needs all pairs.
+    nan : {"raise", "omit"}, default "raise"
+        What to do with missing dissimilarities (NaN): raise an error, or compare only the pairs of
+        samples that both sides have. Infinity is an error in any case.
+
+    Returns
+    -------
+    array, 0-d
+        In [−1, 1], without unit; 1 where the dissimilarities agree. Same namespace and device as
+        the inputs; float32 for half precision and float32, float64 for float64 and integers.
+        All but ranks are differentiable where the inputs are.
+
+    Raises
+    ------
+    ArrayTypeError
+        Not arrays, or arrays of different frameworks or devices.
+    InputError
+        Not symmetric, a diagonal that is not zero, a number of entries that is not n(n−1)/2,
+        different n, fewer than 3 samples or 3 pairs that both sides have, NaN or infinity
+        (``NonFiniteError``), unknown comparison, ``"whitened"`` with ``nan="omit"``.
+
+    Warns
+    -----
+    DegenerateWarning
+        If all dissimilarities of a side are equal ("cosine": zero): NaN is returned.
+
+    Notes
+    -----
+    Equal to ``rsa(x, y)`` for the RDMs that :func:`rdm` returns for x and y, up to their rounding.
+    As in :func:`rsa`, dissimilarities get equal ranks if they agree to 17 bits (float32) or 32 bits
+    (float64). Pairwise deletion leaves other pairs to each comparison, so values with other missing
+    pairs are not exactly comparable. :func:`rsa` has no such option: samples with missing features
+    are best dropped from both sides. Cost O(n² log n), memory O(n²).
+
+    References
+    ----------
+    Kriegeskorte, Mur, Bandettini 2008, "Representational similarity analysis", Frontiers in
+    Systems Neuroscience 2:4.
+    """
+    require_choice("rsa_from_rdm", "comparison", comparison, COMPARISONS)
+    require_choice("rsa_from_rdm", "nan", nan, MISSING)
+    if comparison == "whitened" and nan == "omit":
+        raise InputError(
+            "rsa_from_rdm: comparison='whitened' needs all pairs of samples.\n"
+            "  got nan='omit'\n"
+            "  Drop the samples that miss a pair, or choose another comparison."
+        )
+    a, b = unlabelled("rsa_from_rdm", {"a": a, "b": b})
+    xp = namespace("rsa_from_rdm", a=a, b=b)
+    sides = {name: _checked(xp, d, name, omit=nan == "omit") for name, d in (("a", a), ("b", b))}
+    d_a, d_b = sides.values()
+    if d_a.shape != d_b.shape:
+        n_a, n_b = (_samples(d.shape[0]) for d in (d_a, d_b))
+        raise InputError(
+            f"rsa_from_rdm: a and b must describe the same samples.\n"
+            f"  a: {tuple(a.shape)} → n={n_a}    b: {tuple(b.shape)} → n={n_b}\n"
+            f"  Compute both RDMs from the same rows."
+        )
+    present = _present(xp, d_a, d_b) if nan == "omit" else None
+    prepared = []
+    for name, d in sides.items():
+        wide = xp.astype(d, accumulator_dtype(xp, d), copy=False)
+        if present is not None:
+            wide = xp.where(present, wide, xp.zeros_like(wide))
+        # Inside a compiler these could not be checked before.
+        defined = xp.all(xp.isfinite(wide))
+        if present is not None:
+            defined = defined & (_count(xp, present) >= FEWEST)
+        scaled, _ = unit_scale(xp, wide)
+        prepared.append(
+            rdm_entries(
+                "rsa_from_rdm",
+                name,
+                scaled,
+                comparison=comparison,
+                resolution=float(xp.finfo(d.dtype).eps),
+                zero="is zero for all pairs of samples",
+                defined=defined,
+                present=present,
+            )
+        )
+    return scalar(xp, compare_entries(*prepared), xp.result_type(d_a.dtype, d_b.dtype))
+
+
+def _checked(xp: Namespace, given: Array, name: str, *, omit: bool) -> Array:
+    """Return the entries of an RDM above its diagonal in the dtype to compute in, or raise."""
+    d = promote(xp, given, "rsa_from_rdm", name)
+    square = d.ndim == 2 and d.shape[0] == d.shape[1]
+    if not square and (d.ndim != 1 or _samples(d.shape[0]) is None):
+        raise InputError(
+            f"rsa_from_rdm: {name} must be an RDM, (n, n) or (n(n−1)/2,).\n"
+            f"  {describe(name, given)}\n"
+            f"  For activations use rsa, or make their RDM with rdm."
+        )
+    if d.shape[0] < FEWEST:  # samples or pairs: three samples have three pairs
+        raise InputError(
+            f"rsa_from_rdm: RSA needs at least 3 samples.\n"
+            f"  {describe(name, given)}\n"
+            f"  Bring more samples."
+        )
+    _require_finite(xp, d, given, name, omit=omit)
+    if not square:
+        return d
+    _require_dissimilarities(xp, d, given, name)
+    return upper_entries(xp, d)
+
+
+def _samples(pairs: int) -> int | None:
+    """Return n of n(n−1)/2 pairs, or nothing if no n has this number."""
+    n = samples_of(pairs)
+    return n if n * (n - 1) // 2 == pairs else None
+
+
+def _require_finite(xp: Namespace, d: Array, given: Array, name: str, *, omit: bool) -> None:
+    bad = ~xp.isfinite(d) & ~xp.isnan(d) if omit else ~xp.isfinite(d)
+    if known(xp.any(bad)):
+        repair = (
+            "Missing dissimilarities are NaN; find where infinity arises."
+            if omit
+            else "If they are missing, pass nan='omit' to compare the pairs that both sides have."
+        )
+        raise NonFiniteError(
+            f"rsa_from_rdm: {name} must be finite.\n"
+            f"  {describe(name, given)}: {int(xp.sum(xp.astype(bad, xp.int32)))} entries are "
+            f"{'infinite' if omit else 'NaN or infinite'}\n"
+            f"  {repair}"
+        )
+
+
+def _require_dissimilarities(xp: Namespace, d: Array, given: Array, name: str) -> None:
+    """Raise if a square matrix is not symmetric or its diagonal is not zero."""
+    absent = xp.isnan(d)
+    # A pair that is missing on one side of the diagonal counts as a difference.
+    filled = xp.where(absent, xp.zeros_like(d), d)
+    largest = xp.max(xp.abs(filled))
+    gap = xp.max(xp.abs(filled - xp.matrix_transpose(filled)))
+    one_sided = xp.any(absent != xp.matrix_transpose(absent))
+    if known((gap > ASYMMETRY * largest) | one_sided):
+        found = (
+            "some entries are NaN on one side of the diagonal alone"
+            if known(one_sided)
+            else f"largest |{name} - {name}ᵀ| = {float(gap):.3g}"
+        )
+        raise InputError(
+            f"rsa_from_rdm: {name} must be symmetric.\n"
+            f"  {describe(name, given)}, {found}\n"
+            f"  An RDM holds the dissimilarity of every sample to every sample. For activations "
+            f"use rsa."
+        )
+    on = xp.max(xp.abs(diagonal(xp, filled)))
+    if known(on > ASYMMETRY * largest):
+        raise InputError(
+            f"rsa_from_rdm: {name} must have a zero diagonal.\n"
+            f"  {describe(name, given)}, largest |diagonal| = {float(on):.3g}\n"
+            f"  Is it a matrix of similarities? Then pass 1 − {name}, or what makes them "
+            f"dissimilarities."
+        )
+
+
+def _present(xp: Namespace, a: Array, b: Array) -> Array:
+    """Return which entries both sides have; raise if they are too few."""
+    present: Array = ~xp.isnan(a) & ~xp.isnan(b)
+    count = _count(xp, present)
+    if known(count < FEWEST):
+        raise InputError(
+            f"rsa_from_rdm: RSA needs at least 3 pairs of samples that both sides have.\n"
+            f"  {int(count)} of {a.shape[0]} pairs are in a and in b\n"
+            f"  Bring RDMs that have more pairs in common."
+        )
+    return present
+
+
+def _count(xp: Namespace, present: Array) -> Any:
+    return xp.sum(xp.astype(present, xp.int32))

@@ -1,0 +1,1 @@
+"""Distances in units of noise and from repeated measurements."""
