@@ -34,6 +34,7 @@ ANALYSES = (
     "residual_sites",
     "token_localization",
     "linear_probe",
+    "trajectory",
     "data_scale",
 )
 """In the order of the paper. Other analyses follow at the end."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         residual_ratios,
         residual_sites,
         token_localization,
+        trajectory,
     )
     from repsim.capture import Recorder, without_residual
     from repsim.inference import (
@@ -160,6 +161,7 @@ _LAZY = {
     "soft_matching": "repsim.measures",
     "svcca": "repsim.measures",
     "token_localization": "repsim.analysis",
+    "trajectory": "repsim.analysis",
     "uniformity_difference": "repsim.measures",
     "without_residual": "repsim.capture",
 }
@@ -238,6 +240,7 @@ __all__ = [
     "soft_matching",
     "svcca",
     "token_localization",
+    "trajectory",
     "uniformity_difference",
     "without_residual",
 ]

@@ -203,7 +203,7 @@ def test_on_gpus_and_processors():
     for a, b in (("cuda", "cuda"), ("cuda", "cpu"), ("cpu", "cuda")):
         got = data_scale({0.1: small.to(a)}, full.to(b), data, layers="*", **quiet)
         np.testing.assert_allclose(got.cka, want.cka, atol=1e-4)
-    with pytest.raises(NonFiniteError, match=r"(?s)x is fraction 0.1.*batch 1 .*'head'"):
+    with pytest.raises(NonFiniteError, match=r"(?s)x, batch 1 .*'head \(fraction 0.1\)'"):
         data_scale({0.1: Poisoned(2).cuda()}, Poisoned(0).cuda(), data, layers="*", **quiet)
 
 
@@ -233,7 +233,7 @@ class TestErrors:
         models = {
             name: Poisoned(2 if name == which else 0) for name in ("full", "small", "control")
         }
-        pattern = rf"(?s)^data_scale: x is {text}, y is full.*x, batch 1 .*'head'"
+        pattern = rf"(?s)^data_scale: a layer of a model.*x, batch 1 .*head \({text}\)"
         with pytest.raises(NonFiniteError, match=pattern):
             data_scale(
                 {0.1: models["small"]}, models["full"], inputs(), layers="*",
@@ -241,7 +241,7 @@ class TestErrors:
             )  # fmt: skip
 
     def test_the_full_model_not_finite(self):
-        with pytest.raises(NonFiniteError, match=r"(?s)y is full.*y, batch 1 .*'head'"):
+        with pytest.raises(NonFiniteError, match=r"(?s)y, batch 1 .*'head \(full\)'"):
             data_scale({0.1: Poisoned(0)}, Poisoned(2), inputs(), layers="*", **quiet)
 
     def test_samples_that_differ(self):

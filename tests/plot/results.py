@@ -215,3 +215,32 @@ def space(models=6, dim="model", seed=0):
         name="procrustes",
         attrs={"kind": "dissimilarity"},
     )
+
+
+def steps(layers=6, steps=(0, 100, 1000, 10_000)):
+    """Layers that come to their final form one after another."""
+    done = np.linspace(0, 1, len(steps))[:, None]
+    cka = 1 - (1 - done) * np.linspace(0.2, 0.9, layers)
+    return xr.Dataset(
+        {
+            "cka": (("step", "layer"), cka),
+            "standard_error": (("step", "layer"), np.full_like(cka, 0.02)),
+        },
+        coords={"step": list(steps), "layer": layer_names(layers, "blocks.{}")},
+        attrs={"n_samples": 5000, "compared_with": f"step {steps[-1]}", "kernel": "Linear()"},
+    )
+
+
+def between_steps(layers=6, steps=(0, 100, 1000, 10_000)):
+    at = np.arange(len(steps))
+    cka = 1 - np.abs(at[:, None] - at)[:, :, None] * np.linspace(0.1, 0.2, layers)
+    dims = ("step_x", "step_y", "layer")
+    return xr.Dataset(
+        {"cka": (dims, cka)},
+        coords={
+            "step_x": list(steps),
+            "step_y": list(steps),
+            "layer": layer_names(layers, "blocks.{}"),
+        },
+        attrs={"n_samples": 5000, "compared_with": "every other step", "kernel": "Linear()"},
+    )

@@ -26,6 +26,7 @@ RESULTS = {
     "probe": made.probes,
     "receptive_field": made.fields,
     "residual_ratios": made.ratios,
+    "trajectory": made.steps,
 }
 
 

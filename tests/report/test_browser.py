@@ -38,6 +38,8 @@ EVERY = {
     "localisation": made.localized(layers=3, grid=(7, 7)),
     "probes": made.probes(single=5),
     "scales": made.scales(),
+    "steps": made.steps(),
+    "between steps": made.between_steps(),
     "match": layer_match(compared()),
     "unknown": xr.Dataset({"loss": ("step", np.linspace(3, 1, 50)), "lr": 0.1}),
 }

@@ -50,6 +50,8 @@ def cautions(result):
         (made.probes(), "Linear probe", ["chart"]),
         (made.scales(), "Less data", ["chart"]),
         (made.scales().drop_dims("control"), "Less data", ["chart"]),
+        (made.steps(), "Training time", ["chart"]),
+        (made.between_steps(), "Training time", ["map"]),
         (repsim.layer_match(compared()), "Layer match", ["chart"]),
         (xr.Dataset({"loss": ("step", [3.0, 1.0])}), "Result", []),
         (xr.Dataset(), "Result", []),

@@ -6,7 +6,6 @@ from repsim.analysis.attention._head_subsets import head_subset_cka
 from repsim.analysis.images._localization import token_localization
 from repsim.analysis.images._receptive_field import effective_receptive_field
 from repsim.analysis.maps._compare import compare
-from repsim.analysis.maps._data_scale import data_scale
 from repsim.analysis.probes._activation_probe import probe_activations
 from repsim.analysis.probes._linear_probe import linear_probe
 from repsim.analysis.residual._block_influence import block_influence
@@ -14,6 +13,8 @@ from repsim.analysis.residual._ratios import residual_ratios
 from repsim.analysis.residual._sites import residual_sites
 from repsim.analysis.run._drive import as_found, call_model
 from repsim.analysis.run._fingerprint import model_digest
+from repsim.analysis.training._data_scale import data_scale
+from repsim.analysis.training._trajectory import trajectory
 
 __all__ = [
     "as_found",
@@ -31,4 +32,5 @@ __all__ = [
     "residual_ratios",
     "residual_sites",
     "token_localization",
+    "trajectory",
 ]

@@ -14,6 +14,7 @@ from repsim.plot._localization import localization
 from repsim.plot._probe import probe
 from repsim.plot._receptive_field import receptive_field
 from repsim.plot._residual_ratios import residual_ratios
+from repsim.plot._trajectory import trajectory
 
 __all__ = [
     "attention_distance",
@@ -28,4 +29,5 @@ __all__ = [
     "probe",
     "receptive_field",
     "residual_ratios",
+    "trajectory",
 ]

@@ -19,6 +19,7 @@ from repsim.report.kinds._linear_probe import probe_section
 from repsim.report.kinds._receptive_field import field_section
 from repsim.report.kinds._residual_ratios import ratio_section
 from repsim.report.kinds._token_localization import localization_section
+from repsim.report.kinds._trajectory import trajectory_section
 from repsim.results import (
     ATTENTION_DISTANCE,
     BLOCK_INFLUENCE,
@@ -30,6 +31,7 @@ from repsim.results import (
     RECEPTIVE_FIELD,
     RESIDUAL_RATIOS,
     TOKEN_LOCALIZATION,
+    TRAJECTORY,
     Kind,
     kind_of,
 )
@@ -45,6 +47,7 @@ PICTURED: dict[Kind, Callable[[str, xr.Dataset], Section]] = {
     TOKEN_LOCALIZATION: localization_section,
     LINEAR_PROBE: probe_section,
     DATA_SCALE: data_scale_section,
+    TRAJECTORY: trajectory_section,
     LAYER_MATCH: match_section,
     LAYER_MAP: map_section,
 }

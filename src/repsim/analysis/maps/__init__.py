@@ -1,1 +1,1 @@
-"""Layer by layer maps of CKA: of two models, or of one model trained on more and more data."""
+"""Layer by layer maps: of two models, or of one model with itself."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
+from repsim._errors import InputError
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.maps._side import RecordedSide, SideOptions
@@ -20,10 +17,10 @@ from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._token_samples import Pairs, Samples, token_samples
+from repsim.analysis.training._same_layers import SameLayers, values_of_layers
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import DATA_SCALE
-from repsim.streaming import MinibatchCKA
 
 if TYPE_CHECKING:
     import xarray
@@ -165,115 +162,39 @@ def data_scale(
         batch_size=batch_size,
     )
     reference, fractions = side(full), sorted(models)
-    others = [_Scaled(f"fraction {f:g}", side(models[f])) for f in fractions]
-    others += [_Scaled(f"control {key!r}", side(model)) for key, model in (controls or {}).items()]
-    everyone = [reference, *(other.side for other in others)]
+    labels = [f"fraction {f:g}" for f in fractions] + [f"control {key!r}" for key in controls or {}]
+    others = [*(models[f] for f in fractions), *(controls or {}).values()]
+    sides = [side(model) for model in others]
+    kernel = reference.kernels.kernel
+    sums = [SameLayers("data_scale", [label], "full", kernel) for label in labels]
+    everyone = [reference, *sides]
     centred = dict if tokens is None else tokens.centred
     with ExitStack() as stack:
         found = [each.model for each in everyone]
         batches = stack.enter_context(each_batch("data_scale", data, *found, progress=progress))
-        for each in everyone:
-            stack.enter_context(each)
+        for recorded in everyone:
+            stack.enter_context(recorded)
         for batch in batches:
             reference.start_tokens(batch)
             expected = centred(reference.run_recorded(batch))
-            for other in others:
-                other.add(centred(other.side.run_recorded(batch)), expected)
+            for each, other in zip(sums, sides, strict=True):
+                each.add([centred(other.run_recorded(batch))], expected)
             if tokens is not None:
                 tokens.count()
-    names = list(others[0].sums)
-    values, errors = _values(others, names)
-    count, first = len(fractions), others[0].sums[names[0]]
+    names = sums[0].layers
+    values, errors = (each[:, :, 0].T for each in values_of_layers("data_scale", sums))
+    count = len(fractions)
     dataset = _dataset(names, fractions, values[:count], errors[:count])
     if controls:
         dataset = _with_controls(dataset, list(controls), values[count:], errors[count:])
     return dataset.assign_attrs(
         model=model_label(full, name),
-        kernel=repr(reference.kernels.kernel),
+        kernel=repr(kernel),
         estimator="minibatch unbiased",
-        n_samples=first.n_samples,
-        n_batches=first.n_batches,
-        n_skipped_batches=first.n_skipped_batches,
-        n_skipped_samples=first.n_skipped_samples,
+        **sums[0].counts,
         **({} if tokens is None else tokens.report()),
         **versions(),
     )
-
-
-@dataclass
-class _Scaled:
-    """One model, and the sums of its layers with those of the full model."""
-
-    label: str
-    side: RecordedSide
-    sums: dict[str, MinibatchCKA] = field(default_factory=dict)
-
-    def add(self, grams: Mapping[str, Tensor], full: Mapping[str, Tensor]) -> None:
-        """Add the products of one batch, layer by layer."""
-        if grams.keys() != full.keys():
-            missing = [name for name in full if name not in grams]
-            extra = [name for name in grams if name not in full]
-            raise InputError(
-                "data_scale: all models must have the layers of the full one.\n"
-                f"  {self.label} has {len(grams)}, full has {len(full)}\n"
-                f"  missing: {missing[:8]}    only there: {extra[:8]}\n"
-                "  Compare models of one architecture, or choose layers= that all of them have."
-            )
-        for name, gram in full.items():
-            if grams[name].shape != gram.shape:
-                raise InputError(
-                    "data_scale: all models must see the same samples.\n"
-                    f"  layer {name!r}: {self.label} n={grams[name].shape[0]}    "
-                    f"full n={gram.shape[0]}\n"
-                    "  Does prepare= or forward= change the number of samples?"
-                )
-            acc = self.sums.setdefault(name, MinibatchCKA(kernel=self.side.kernels.kernel))
-            try:
-                # Only n² numbers per layer move to the device of the full model.
-                acc.update_grams({name: grams[name].to(gram.device)}, {name: gram})
-            except NonFiniteError as error:
-                raise self.not_finite(error) from error
-
-    def not_finite(self, error: NonFiniteError) -> NonFiniteError:
-        """Add the names of the models to an error."""
-        return NonFiniteError(f"data_scale: x is {self.label}, y is full.\n{error}")
-
-
-def _values(others: Sequence[_Scaled], names: Sequence[str]) -> tuple[Any, Any]:
-    """Return CKA and standard errors (models, layers); warn once about common conditions."""
-    values = np.full((2, len(others), len(names)), np.nan)
-    constant: list[str] = []
-    # Every pair of layers would repeat the warning about short batches, and call itself "x".
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RepsimWarning)
-        for row, other in enumerate(others):
-            for column, name in enumerate(names):
-                acc = other.sums[name]
-                try:
-                    values[0, row, column] = acc.compute().item()
-                except NonFiniteError as error:  # on an accelerator, found only now
-                    raise other.not_finite(error) from error
-                values[1, row, column] = acc.standard_error().item()
-                if np.isnan(values[0, row, column]):
-                    constant.append(f"{name} ({other.label})")
-    acc = others[0].sums[names[0]]
-    if acc.n_skipped_batches:
-        warn(
-            f"data_scale: {acc.n_skipped_batches} batch(es) of fewer than 4 samples "
-            f"({acc.n_skipped_samples} samples in all) were left out.",
-        )
-    if acc.n_batches == 1:
-        warn(
-            "data_scale: there is one batch, so there is no standard error (NaN).\n"
-            "  Pass several batches.",
-        )
-    if constant:
-        warn(
-            "data_scale: constant over the samples of every batch, in this model or the full one, "
-            f"so the CKA is undefined (NaN): {', '.join(constant)}.",
-            DegenerateWarning,
-        )
-    return values[0], values[1]
 
 
 def _named(models: object, full: object, controls: object) -> dict[str, object]:

@@ -1,0 +1,305 @@
+"""How the layers of one model change while it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from torch import nn
+
+from repsim._errors import InputError
+from repsim._options import got
+from repsim._typing import KernelName
+from repsim.analysis._arguments import check_arguments
+from repsim.analysis.maps._side import RecordedSide, SideOptions
+from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run._sample_finder import BatchSize
+from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples, token_samples
+from repsim.analysis.training._checkpoints import Checkpoint, checked_steps, loaded, rounds_of
+from repsim.analysis.training._same_layers import SameLayers, values_of_layers
+from repsim.capture import Layers, MaskOption, Select, Transform
+from repsim.kernels import Kernel, resolve_kernel
+from repsim.results import BETWEEN_STEPS, EACH_OTHER, TRAJECTORY, step_label
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["trajectory"]
+
+Against: TypeAlias = Literal["last", "first", "each other"] | nn.Module
+
+CHOICES = ("last", "first", EACH_OTHER)
+
+
+def trajectory(
+    checkpoints: Mapping[float, Checkpoint],
+    data: Iterable[Any],
+    *,
+    against: Against = "last",
+    layers: Layers = "*",
+    kernel: KernelName | Kernel = "linear",
+    transform: Transform = None,
+    mask: MaskOption = "auto",
+    select: Select | None = None,
+    batch_dim: int | Mapping[str, int] | None = None,
+    batch_size: BatchSize = None,
+    samples: Samples = "inputs",
+    max_samples: int | None = None,
+    skip_first: int = 0,
+    seed: int = 0,
+    pairs: Pairs = "between",
+    prepare: Prepare | None = None,
+    forward: Forward | None = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> xarray.Dataset:
+    """CKA of the layers of a model at several steps of its training, layer by layer.
+
+    >>> import copy, torch, repsim
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    >>> checkpoints = {}
+    >>> for step in (0, 100, 200):
+    ...     checkpoints[step] = copy.deepcopy(net)
+    ...     with torch.no_grad():  # in place of training
+    ...         net[0].weight += 0.2 * torch.randn(16, 8)
+    >>> data = [torch.randn(32, 8) for _ in range(4)]
+    >>> result = repsim.trajectory(checkpoints, data, against="last", progress=False)
+    >>> result.cka.dims, result.step.values.tolist()
+    (('step', 'layer'), [0, 100, 200])
+    >>> result.cka.sel(step=200).round(6).values.tolist()
+    [1.0, 1.0, 1.0]
+
+    Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`) of each layer with *the same layer* of the
+    reference, or at every other step::
+
+        CKA_l = Σ_b w_b h_b(x_l, y_l) / √(Σ_b w_b h_b(x_l, x_l) · Σ_b w_b h_b(y_l, y_l))
+
+    Parameters
+    ----------
+    checkpoints : mapping of number to torch.nn.Module or callable
+        The training step, epoch or number of tokens of each checkpoint, and its model; or a
+        function without arguments that loads the model. All have one architecture. A model that a
+        function loads is in memory only while it runs, next to the reference. Each call must return
+        a new object. Models are restored afterwards.
+    data : iterable
+        Batches of evaluation data, as for :func:`repsim.compare`. They are iterated once for all
+        models together, and once more for every function in ``checkpoints``: a ``DataLoader`` or a
+        list can be iterated again.
+    against : {"last", "first", "each other"} or torch.nn.Module, default "last"
+        The reference: the checkpoint of the last or of the first step, or another model of this
+        architecture, such as another seed. With "each other", every step is compared with every
+        step, and all models are in memory together.
+    layers : str, re.Pattern, module type, callable, or a list of these, default "*"
+        Which layers, as in :class:`repsim.Recorder`.
+    kernel, transform, mask, select, batch_dim, batch_size
+        As in :func:`repsim.compare`.
+    samples, max_samples, skip_first, seed, pairs
+        As in :func:`repsim.compare`.
+    prepare, forward : callable, optional
+        A function from the batch to the batch for all models, and ``forward(model, batch)`` in
+        place of ``model(batch)``.
+    name : str, optional
+        Name of the model in the result, by default its class.
+    progress : bool, default True
+        Whether to show a progress bar on standard error.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims ("step", "layer"): ``cka`` in [−1, 1] and its delete-one-batch jackknife
+        ``standard_error`` (NaN with a single batch). With ``against="each other"`` the dims are
+        ("step_x", "step_y", "layer"). Steps ascend, layers are in the order of execution.
+        ``attrs``: model, compared_with, kernel, estimator, n_samples, n_batches,
+        n_skipped_batches, n_skipped_samples, versions. :func:`repsim.plot.trajectory` draws it.
+
+    Raises
+    ------
+    InputError
+        Keys that are not numbers, one model at two steps, models whose layers differ, data that
+        cannot be iterated as often as needed or that differ between the passes.
+    LayerNotFoundError, CaptureError
+        A layer that does not exist or did not run, an output that is no batch of samples.
+    NonFiniteError
+        NaN or infinity in a layer; the message names layer, step and batch.
+
+    Warns
+    -----
+    RepsimWarning
+        Batches of fewer than four samples were skipped; there was a single batch.
+    DegenerateWarning
+        A layer is constant at a step; its CKA is NaN.
+
+    Notes
+    -----
+    A CKA of .9 between two steps says little by itself. Compare it with that of another seed:
+    ``against=other_seed``. Cost per batch: one forward of every model and the Grams; for every
+    function in ``checkpoints`` one more forward of the reference. Memory: the Grams of two models
+    at a time, O(L n²), or of all of them with "each other".
+
+    References
+    ----------
+    Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327, Eq. 3. Raghu et al. 2017, arXiv:1706.05806,
+    Sec. 4, for lower layers that reach their final form first.
+    """
+    steps = checked_steps(checkpoints)
+    reference = _reference(against, steps)
+    named = {"against": against} if isinstance(against, nn.Module) else {}
+    check_arguments("trajectory", named, name, progress, prepare=prepare, forward=forward)
+    chosen = resolve_kernel("trajectory", kernel)
+    tokens = partial(
+        token_samples, "trajectory", samples, max_samples, skip_first, seed, transform, pairs=pairs
+    )
+    side = partial(
+        RecordedSide,
+        "trajectory",
+        layers=layers,
+        options=SideOptions(transform, mask, select, batch_dim),
+        kernel=chosen,
+        prepare=prepare,
+        forward=forward,
+        batch_size=batch_size,
+    )
+    passes = _Passes(partial(each_batch, "trajectory", data, progress=progress), side, tokens)
+    if reference is None:
+        models = loaded(checkpoints, steps)
+        passes.run(models, models[steps[0]], None, chosen)
+    else:
+        rounds = rounds_of(checkpoints, steps)
+        if len(rounds) > 1 and isinstance(data, Iterator):
+            raise InputError(
+                f"trajectory: data can be iterated only once, and there are {len(rounds)} passes.\n"
+                f"  got {type(data).__name__}\n"
+                f"  Pass a DataLoader or a list, or models in place of functions."
+            )
+        at, label = None, "the reference"
+        if not isinstance(reference, nn.Module):
+            at, label = reference, f"step {step_label(reference)}"
+            reference = loaded(checkpoints, [at])[at]
+        for chosen_steps in rounds:
+            # Not kept in a name: the models of a pass are freed before the next are loaded.
+            passes.run(loaded(checkpoints, chosen_steps, {at: reference}), reference, label, chosen)
+    return _dataset(passes, steps, together=reference is None).assign_attrs(
+        model=name or passes.model_name,
+        compared_with=_phrase(against, steps),
+        kernel=repr(chosen),
+        estimator="minibatch unbiased",
+        **passes.counts,
+        **passes.report,
+        **versions(),
+    )
+
+
+class _Passes:
+    """The passes over the data, and their sums."""
+
+    def __init__(
+        self,
+        batches: Callable[..., Any],
+        side: Callable[..., RecordedSide],
+        tokens: Callable[[], TokenSamples | None],
+    ) -> None:
+        self._batches, self._side, self._tokens = batches, side, tokens
+        self.sums: dict[float | None, SameLayers] = {}
+        self.counts: dict[str, int] = {}
+        self.report: dict[str, Any] = {}
+        self.model_name = ""
+
+    def run(
+        self,
+        models: Mapping[float, nn.Module],
+        reference: nn.Module,
+        label: str | None,
+        kernel: Kernel,
+    ) -> None:
+        """Compare the models with the reference, or without a label with each other: one pass."""
+        tokens = self._tokens()
+        main = self._side(reference, tokens=tokens)
+        # A model that is the reference runs once.
+        sides = [
+            main if model is reference else self._side(model, tokens=tokens)
+            for model in models.values()
+        ]
+        steps = [f"step {step_label(step)}" for step in models]
+        sums: dict[float | None, SameLayers] = {}
+        if label is None:
+            together = sums[None] = SameLayers("trajectory", steps, None, kernel)
+        else:
+            for step, name in zip(models, steps, strict=True):
+                sums[step] = SameLayers("trajectory", [name], label, kernel)
+        centred = dict if tokens is None else tokens.centred
+        running = list(dict.fromkeys([main, *sides]))
+        with ExitStack() as stack:
+            batches = stack.enter_context(self._batches(*(side.model for side in running)))
+            for side in running:
+                stack.enter_context(side)
+            for batch in batches:
+                main.start_tokens(batch)
+                expected = centred(main.run_recorded(batch))
+                found = (
+                    expected if side is main else centred(side.run_recorded(batch))
+                    for side in sides
+                )
+                if label is None:
+                    together.add(list(found))
+                else:
+                    for each, grams in zip(sums.values(), found, strict=True):
+                        each.add([grams], expected)
+                if tokens is not None:
+                    tokens.count()
+        self._keep(sums, steps)
+        self.report = {} if tokens is None else tokens.report()
+        self.model_name = model_label(reference, None)
+
+    def _keep(self, sums: Mapping[float | None, SameLayers], steps: Sequence[str]) -> None:
+        counts = next(iter(sums.values())).counts
+        if self.counts and counts != self.counts:
+            raise InputError(
+                f"trajectory: every pass must give the same number of samples and batches.\n"
+                f"  before: {self.counts}    in the pass of {', '.join(steps)}: {counts}\n"
+                f"  Is data an iterable that starts afresh each time?"
+            )
+        self.counts = counts
+        self.sums |= sums
+
+
+def _reference(against: object, steps: Sequence[float]) -> nn.Module | float | None:
+    """Return the reference or its step; None for "each other"."""
+    if isinstance(against, nn.Module):
+        return against
+    if against not in CHOICES:
+        raise InputError(
+            f"trajectory: against must be {', '.join(map(repr, CHOICES))} or a torch.nn.Module.\n"
+            f"  got {got(against)}"
+        )
+    return {"last": steps[-1], "first": steps[0]}.get(str(against))
+
+
+def _phrase(against: Against, steps: Sequence[float]) -> str:
+    if isinstance(against, nn.Module):
+        return "another model"
+    if against == EACH_OTHER:
+        return "every other step"
+    return f"step {step_label(steps[-1] if against == 'last' else steps[0])}"
+
+
+def _dataset(passes: _Passes, steps: Sequence[float], *, together: bool) -> xarray.Dataset:
+    at = np.asarray(steps)
+    if together:
+        values, errors = values_of_layers("trajectory", list(passes.sums.values()))
+        layers = passes.sums[None].layers
+        return BETWEEN_STEPS.dataset(
+            {"cka": np.moveaxis(values, 0, 2), "standard_error": np.moveaxis(errors, 0, 2)},
+            {"step_x": at, "step_y": at, "layer": layers},
+        )
+    sums = [passes.sums[step] for step in steps]
+    values, errors = values_of_layers("trajectory", sums)
+    return TRAJECTORY.dataset(
+        {"cka": values[:, :, 0].T, "standard_error": errors[:, :, 0].T},
+        {"step": at, "layer": sums[0].layers},
+    )

@@ -1,0 +1,201 @@
+"""How the layers of a model change in training: curves over steps, or a map for each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from repsim._errors import InputError
+from repsim._options import got
+from repsim.plot.parts._beside import add_colour_bar, make_room
+from repsim.plot.parts._colours import colour_scale
+from repsim.plot.parts._figure import new_axes, require_axes
+from repsim.plot.parts._layer_map import measure_label
+from repsim.plot.parts._lines import FEW, add_key, add_layer_key, frame_lines, in_order
+from repsim.plot.parts._result import choose, select_layers
+from repsim.plot.parts._tiles import TileName, add_tile, columns_for, frame_tiles
+from repsim.results import (
+    TRAJECTORY,
+    against,
+    is_between,
+    names_of,
+    step_label,
+    trajectory_variable,
+)
+
+__all__ = ["trajectory"]
+
+WIDTH, HEIGHT = 3.6, 2.8
+TILE, SMALLEST, LONGEST = 1.3, 0.7, 9.0
+"""Inches."""
+
+GAP, NAME = 0.12, 0.18
+"""Parts of a tile: between two tiles, and above a tile for its name."""
+
+SCALES = ("auto", "linear", "log")
+WIDE = 30.0
+"""If the longest gap between steps is this many times the shortest, "auto" is logarithmic."""
+
+
+def trajectory(
+    result: xr.Dataset,
+    ax: Axes | None = None,
+    *,
+    layers: Sequence[str] | str | None = None,
+    scale: str = "auto",
+    cmap: str = "magma",
+) -> Axes:
+    """Draw how alike each layer is to that of the reference, over the steps of training.
+
+    >>> import xarray as xr
+    >>> from repsim.plot import trajectory
+    >>> result = xr.Dataset(
+    ...     {"cka": (("step", "layer"), [[0.5, 0.2], [0.9, 0.6], [1.0, 1.0]])},
+    ...     coords={"step": [0, 500, 1000], "layer": ["blocks.0", "blocks.1"]},
+    ...     attrs={"compared_with": "step 1000"},
+    ... )
+    >>> ax = trajectory(result)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['blocks.0', 'blocks.1']
+    >>> ax.get_xlabel()
+    'training step'
+
+    One line per layer, from dark to light in the order of execution. Bands are one standard error
+    to each side. The result of ``against="each other"`` is a map for each layer: steps run to the
+    right and, downwards, in the same order.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        A result of `repsim.trajectory`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default in a new figure.
+    layers : sequence of str, optional
+        The layers to draw, by name; by default all.
+    scale : {"auto", "linear", "log"}, default "auto"
+        The scale of the steps. "log" is linear up to the first step above 0, so that step 0 is
+        shown. "auto" is "log" if the longest gap between steps is 30 times the shortest or more.
+        Maps are not scaled: each step has one row.
+    cmap : str
+        The colours of the maps.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        `ax`, or the new Axes. Undefined values (NaN) are gaps, or hatched in maps.
+
+    Raises
+    ------
+    InputError
+        `result` is not such a Dataset, a layer is not in it, `scale` is unknown, or the steps are
+        negative and `scale` is "log".
+
+    References
+    ----------
+    Raghu et al. 2017, arXiv:1706.05806, Fig. 3.
+    """
+    require_axes("trajectory", ax)
+    choose("trajectory", "scale", scale, SCALES)
+    if not isinstance(result, xr.Dataset) or not TRAJECTORY.fits(result):
+        what = list(result.data_vars) if isinstance(result, xr.Dataset) else got(result)
+        raise InputError(
+            f"trajectory: result must be an xarray.Dataset, as repsim.trajectory returns it.\n"
+            f"  got {what}\n"
+            f"  Select with a list, as in result.sel(layer=[name]), to keep a dimension."
+        )
+    result = select_layers(result, "trajectory", layers)
+    if is_between(result):
+        return _draw_maps(result, ax, cmap)
+    return _draw_lines(result.sortby("step"), ax, scale)
+
+
+def _draw_lines(result: xr.Dataset, ax: Axes | None, scale: str) -> Axes:
+    name = trajectory_variable(result)
+    names, steps = names_of(result, "layer"), result["step"].values.astype(np.float64)
+    values = result[name].transpose("layer", "step").values
+    errors = None
+    if "standard_error" in result:
+        errors = result["standard_error"].transpose("layer", "step").values
+    if ax is None:
+        ax = new_axes(WIDTH, HEIGHT, beside=1.6, below=0.5)
+    frame_lines(ax)
+    handles: list[Artist] = []
+    for at, colour in enumerate(in_order(len(names))):
+        line: dict[str, Any] = {"color": colour, "label": names[at]}
+        handles += ax.plot(steps, values[at], marker="o", markersize=3.0, linewidth=1.2, **line)
+        if errors is not None and np.isfinite(errors[at]).any():
+            low, high = values[at] - errors[at], values[at] + errors[at]
+            ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0.0, zorder=1.0)
+    _scale_steps(ax, steps, scale)
+    if result[name].attrs.get("kind", "similarity") == "similarity":
+        lowest = float(np.nanmin(values)) if np.isfinite(values).any() else 0.0
+        ax.set_ylim(min(0.0, lowest * 1.02), max(1.02, float(np.nan_to_num(values).max())))
+    ax.set_xlabel("training step")
+    ax.set_ylabel(f"{measure_label(_described(result, name))}\nwith {against(result)}")
+    if len(names) <= FEW:
+        add_key(ax, handles, "layer")
+    else:
+        add_layer_key(ax, names, "layer")
+    return ax
+
+
+def _described(result: xr.Dataset, name: str) -> xr.DataArray:
+    """Return a variable with the attributes of the result, among them the kernel."""
+    return result[name].assign_attrs({**result.attrs, **result[name].attrs})
+
+
+def _scale_steps(ax: Axes, steps: Any, scale: str) -> None:
+    positive = steps[steps > 0]
+    gaps = np.diff(np.unique(steps))
+    if scale == "auto":
+        uneven = gaps.size > 1 and gaps.max() >= WIDE * gaps.min() and steps.min() >= 0
+        scale = "log" if uneven else "linear"
+    if scale == "linear":
+        return
+    if steps.min() < 0 or not positive.size:
+        raise InputError(
+            f"trajectory: scale='log' needs steps of 0 or more, and one above 0.\n"
+            f"  got steps from {step_label(steps.min())} to {step_label(steps.max())}"
+        )
+    ax.set_xscale("symlog", linthresh=float(positive.min()))
+    ax.xaxis.set_major_locator(FixedLocator(_few(np.unique(steps))))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda step, _: step_label(step)))
+
+
+def _few(steps: Any, most: int = 7) -> Any:
+    """Return at most `most` of the steps, among them the first and the last."""
+    return steps[np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
+
+
+def _draw_maps(result: xr.Dataset, ax: Axes | None, cmap: str) -> Axes:
+    name = trajectory_variable(result)
+    names, steps = names_of(result, "layer"), result["step_x"].values
+    maps = result[name].transpose("layer", "step_x", "step_y").values
+    top = 1.0
+    if result[name].attrs.get("kind", "similarity") != "similarity" and np.isfinite(maps).any():
+        top = float(np.nanmax(maps)) or 1.0
+    scale = colour_scale(maps, "trajectory", vmin=0.0, vmax=top, cmap=cmap)
+    size, count = len(steps), len(names)
+    across, down = size * (1 + GAP), size * (1 + GAP + NAME)
+    columns = min(columns_for(count, across, down, ax), count)
+    lines = -(-count // columns)
+    if ax is None:
+        inch = max(SMALLEST, min(TILE, LONGEST / columns)) / size
+        ax = new_axes(columns * across * inch, lines * down * inch, beside=0.9, below=0.4)
+    for index, (layer, values) in enumerate(zip(names, scale.values, strict=True)):
+        left, above = (index % columns) * across, (index // columns) * down + NAME * size
+        add_tile(ax, values, left, above, norm=scale.norm, cmap=scale.cmap)
+        ax.add_artist(TileName(left, above - 0.03 * size, size, (NAME - 0.04) * size, [layer]))
+    frame_tiles(ax, columns * across - GAP * size, lines * down - GAP * size)
+    ends = f"{step_label(steps[0])} to {step_label(steps[-1])}"
+    ax.set_xlabel(f"training step, {ends}: to the right and downwards", fontsize=8.0)
+    label = measure_label(_described(result, name))
+    bar = add_colour_bar(ax, ax.images[-count], label, extend=scale.extend)
+    make_room(ax, [bar.ax])
+    return ax
