@@ -28,9 +28,10 @@ OF_SCALE = {
     "rsm_norm_difference rsm_norm_difference",
     "rsm_norm_difference rsm_norm_difference_frobenius",
     "uniformity_difference uniformity_difference",
+    "predictivity predictivity",
     "rdm",
 }
-"""Their values grow with the scale."""
+"""Their values grow with the scale, or have a penalty with a unit."""
 
 
 def outcome(function, x, y):

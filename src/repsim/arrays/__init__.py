@@ -6,6 +6,7 @@ framework and on one device. They do not depend on which framework that is.
 
 from repsim.arrays._autocast import active_autocast, without_autocast
 from repsim.arrays._dtype import accumulator_dtype, compute_dtype, promote, scalar
+from repsim.arrays._groups import Groups, Indices, resolve_groups
 from repsim.arrays._labelled import (
     check_same_samples,
     labelled_like,
@@ -37,6 +38,8 @@ from repsim.arrays._validate import (
 
 __all__ = [
     "PRECISIONS",
+    "Groups",
+    "Indices",
     "accumulator_dtype",
     "active_autocast",
     "as_samples",
@@ -60,6 +63,7 @@ __all__ = [
     "recorded",
     "require_precision",
     "require_square",
+    "resolve_groups",
     "row_dtype",
     "row_products",
     "same_home",

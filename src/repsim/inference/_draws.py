@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from repsim._options import as_seed
-from repsim.inference._groups import Groups, Indices
+from repsim.arrays import Groups, Indices
 
 __all__ = ["half", "random_order", "resolve_seed"]
 

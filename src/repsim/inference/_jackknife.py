@@ -9,9 +9,15 @@ from array_api_compat import array_namespace, device
 
 from repsim._errors import InputError
 from repsim._typing import Array, KernelName, Namespace
-from repsim.arrays import accumulator_dtype, paired, to_numpy, without_autocast
+from repsim.arrays import (
+    Groups,
+    accumulator_dtype,
+    paired,
+    resolve_groups,
+    to_numpy,
+    without_autocast,
+)
 from repsim.estimators import Products, alignment
-from repsim.inference._groups import Groups, resolve_groups
 from repsim.inference._interval import Interval, Values, check_level, interval
 from repsim.kernels import Kernel
 from repsim.measures import resolve_measure

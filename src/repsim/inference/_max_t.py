@@ -17,13 +17,13 @@ from repsim.arrays import (
     as_samples,
     check_finite,
     namespace,
+    resolve_groups,
     to_numpy,
     unlabelled_sides,
     without_autocast,
 )
 from repsim.estimators import Products, alignment, resolve_estimator
 from repsim.inference._draws import random_order, resolve_seed
-from repsim.inference._groups import resolve_groups
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures import KernelItem

@@ -12,9 +12,8 @@ import numpy as np
 from repsim._errors import InputError
 from repsim._options import as_count, as_number
 from repsim._typing import Array
-from repsim.arrays import paired, to_numpy, without_autocast
+from repsim.arrays import paired, resolve_groups, to_numpy, without_autocast
 from repsim.inference._draws import random_order, resolve_seed
-from repsim.inference._groups import resolve_groups
 from repsim.inference._options import settings_for
 from repsim.inference._rearranged import Rearranged, rounding_of
 from repsim.measures import Measure, resolve_measure

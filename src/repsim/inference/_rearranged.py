@@ -9,9 +9,8 @@ from typing import Any
 from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype
+from repsim.arrays import Indices, accumulator_dtype
 from repsim.estimators import feature_product, inner
-from repsim.inference._groups import Indices
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.measures import KernelItem, Measure
 

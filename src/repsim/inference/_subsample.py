@@ -11,9 +11,8 @@ from array_api_compat import device
 from repsim._errors import InputError
 from repsim._options import as_count
 from repsim._typing import Array
-from repsim.arrays import paired, to_numpy, without_autocast
+from repsim.arrays import Groups, paired, resolve_groups, to_numpy, without_autocast
 from repsim.inference._draws import half, resolve_seed
-from repsim.inference._groups import Groups, resolve_groups
 from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference._options import settings_for
 from repsim.measures import Measure, resolve_measure

@@ -19,6 +19,7 @@ from repsim.measures._magnitude import magnitude_difference
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._pairwise import pairwise
 from repsim.measures._permutation_procrustes import permutation_procrustes
+from repsim.measures._predictivity import predictivity
 from repsim.measures._procrustes import nbs, procrustes
 from repsim.measures._rdm import rdm
 from repsim.measures._registry import (
@@ -75,6 +76,7 @@ __all__ = [
     "nbs",
     "pairwise",
     "permutation_procrustes",
+    "predictivity",
     "procrustes",
     "pwcca",
     "rdm",

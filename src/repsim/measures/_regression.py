@@ -14,7 +14,7 @@ from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import contrasts
-from repsim.measures.parts._ridge_folds import Fold, fold_errors, training_spectrum
+from repsim.measures.parts._ridge_folds import Fold, fold_errors, interleaved, training_spectrum
 from repsim.measures.parts._subspace import (
     contrast_spectrum,
     unit_columns,
@@ -158,7 +158,7 @@ class _Item:
         """Return the decomposition of the samples outside a fold."""
         if (False, fold) not in self._spectra:
             self._spectra[False, fold] = training_spectrum(
-                self.xp, self.centred, fold, folds, self.resolution
+                self.xp, self.centred, interleaved(self.n, fold, folds), self.resolution
             )
         out: Fold = self._spectra[False, fold]
         return out
@@ -190,7 +190,7 @@ def _compare(x: _Item, y: _Item, *, ridge: object, folds: int | None) -> Array:
         errors, scale = xp.zeros_like(x.square), xp.zeros_like(x.square)
         for fold in range(folds):
             error, spread = fold_errors(
-                xp, y.training(fold, folds), x.centred, fold, folds, penalties
+                xp, y.training(fold, folds), x.centred, interleaved(x.n, fold, folds), penalties
             )
             errors, scale = errors + error, scale + spread
         value = 1 - errors / xp.where(scale > 0, scale, xp.ones_like(scale))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import device
 
 from repsim._typing import Array, Namespace
 
-__all__ = ["Fold", "fold_errors", "split", "training_spectrum"]
+__all__ = ["Fold", "Mask", "fold_errors", "interleaved", "predict", "split", "training_spectrum"]
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Fold(NamedTuple):
@@ -26,19 +28,23 @@ class Fold(NamedTuple):
     size: Array
 
 
-def split(xp: Namespace, x: Array, fold: int, folds: int) -> tuple[Array, Array]:
-    """Return training and held-out rows: sample i is held out in fold i mod ``folds``."""
-    rows = np.arange(x.shape[0])
-    held = rows % folds == fold
+def interleaved(n: int, fold: int, folds: int) -> Mask:
+    """Return which samples are held out: sample i is in fold i mod ``folds``."""
+    out: Mask = np.arange(n) % folds == fold
+    return out
+
+
+def split(xp: Namespace, x: Array, held: Mask) -> tuple[Array, Array]:
+    """Return training and held-out rows."""
     return (
-        xp.take(x, xp.asarray(rows[~held], device=device(x)), axis=0),
-        xp.take(x, xp.asarray(rows[held], device=device(x)), axis=0),
+        xp.take(x, xp.asarray(np.flatnonzero(~held), device=device(x)), axis=0),
+        xp.take(x, xp.asarray(np.flatnonzero(held), device=device(x)), axis=0),
     )
 
 
-def training_spectrum(xp: Namespace, x: Array, fold: int, folds: int, resolution: float) -> Fold:
+def training_spectrum(xp: Namespace, x: Array, mask: Mask, resolution: float) -> Fold:
     """Decompose the training predictors of a fold of ``x`` (n, p)."""
-    train, held = split(xp, x, fold, folds)
+    train, held = split(xp, x, mask)
     mean = xp.mean(train, axis=0, keepdims=True)
     left, values, right = xp.linalg.svd(train - mean, full_matrices=False)
     floor = 8 * resolution * max(train.shape) ** 0.5 * values[:1]
@@ -55,18 +61,23 @@ def fold_errors(
     xp: Namespace,
     predictors: Fold,
     target: Array,
-    fold: int,
-    folds: int,
+    mask: Mask,
     penalties: tuple[float, ...],
 ) -> tuple[Array, Array]:
-    """Return the squared error on the held-out samples, and that of the training mean.
+    """Return the squared error on the held-out samples, and that of the training mean."""
+    train, held = split(xp, target, mask)
+    mean = xp.mean(train, axis=0, keepdims=True)
+    train, held = train - mean, held - mean
+    predicted = predict(xp, predictors, train, penalties)
+    return xp.sum((held - predicted) ** 2), xp.sum(held * held)
+
+
+def predict(xp: Namespace, predictors: Fold, train: Array, penalties: tuple[float, ...]) -> Array:
+    """Predict held-out targets (h, q) minus their training mean from centred training targets.
 
     Of several penalties, the one with the smallest leave-one-out error within the training samples
     is used (Hastie, Tibshirani, Friedman 2009, Eq. 7.64); the first if several are equal.
     """
-    train, held = split(xp, target, fold, folds)
-    mean = xp.mean(train, axis=0, keepdims=True)
-    train, held = train - mean, held - mean
     coordinates = xp.matrix_transpose(predictors.left) @ train
     shrinkage = [_shrinkage(xp, predictors, penalty) for penalty in penalties]
     chosen = shrinkage[0]
@@ -78,8 +89,8 @@ def fold_errors(
             chosen = xp.where(better, candidate, chosen)
             least = xp.where(better, error, least)
     safe = xp.where(predictors.counts, predictors.values, xp.ones_like(predictors.values))
-    predicted = predictors.held @ ((chosen / safe)[:, None] * coordinates)
-    return xp.sum((held - predicted) ** 2), xp.sum(held * held)
+    out: Array = predictors.held @ ((chosen / safe)[:, None] * coordinates)
+    return out
 
 
 def _shrinkage(xp: Namespace, fold: Fold, penalty: float) -> Array:

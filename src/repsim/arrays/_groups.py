@@ -1,4 +1,4 @@
-"""Groups of samples, which are permuted, left out and drawn as a whole."""
+"""Groups of samples, which are permuted, left out, held out and drawn as a whole."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import InputError
-from repsim.arrays import to_numpy
+from repsim.arrays._readable import to_numpy
 
-__all__ = ["Groups", "resolve_groups"]
+__all__ = ["Groups", "Indices", "resolve_groups"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -1,0 +1,1 @@
+"""Predictions of held-out samples, and their scores."""
