@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from matplotlib import pyplot
 from sphinx.errors import ExtensionError
 
 from gallery_axes import figure_of
@@ -69,6 +70,7 @@ def execute(app: Sphinx, docname: str, source: list[str]) -> None:
         if (figure := figure_of(value)) is not None:
             picture = folder / f"{docname.replace('/', '-')}-{count}.png"
             figure.savefig(picture, dpi=144, bbox_inches="tight")
+            pyplot.close("all")
             title = next((t for ax in figure.axes if (t := ax.get_title())), "the picture")
             alt, width = " ".join(title.split()), round(100 * figure.get_figwidth())
             options = f":alt: {alt}\n:width: {width}px"

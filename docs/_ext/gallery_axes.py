@@ -1,6 +1,6 @@
 """The picture of an example in the gallery: the Axes that its last line returned.
 
-pyplot does not know the figures of repsim, so the value itself is collected.
+The value itself is collected, whether pyplot knows its figure or not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
@@ -36,6 +37,7 @@ def axes_of_last_line(
     paths: Iterator[str] = variables["image_path_iterator"]
     path = next(paths)
     figure.savefig(path, dpi=144, bbox_inches="tight")
+    pyplot.close("all")
     return figure_rst([path], configuration["src_dir"], fig_titles=_title(figure))
 
 

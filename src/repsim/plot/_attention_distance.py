@@ -68,7 +68,7 @@ def attention_distance(
     result : xarray.Dataset
         A result of `repsim.attention_distance`: `distance` (layer, head), in pixels.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     layers : sequence of str, optional
         The layers to draw, by name; by default all. They are drawn in the order of `result`.
     kind : {"heads", "layers"}

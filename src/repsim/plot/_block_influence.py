@@ -51,7 +51,7 @@ def block_influence(
         A result of `repsim.block_influence`: `influence` (block) and optionally
         `influence_standard_error` for the lines, `angular` (start, span) for the map.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     kind : {"lines", "map"}
         ``"lines"``: influence by block, with bands of one standard error to each side. ``"map"``:
         the angular distance, start of the span upwards by its length to the right; a circle marks

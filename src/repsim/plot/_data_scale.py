@@ -48,7 +48,7 @@ def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
         A result of `repsim.data_scale`: `cka` (fraction, layer), and optionally `standard_error`,
         `control_cka` (control, layer) and `control_standard_error`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
 
     Returns
     -------

@@ -59,7 +59,7 @@ def dendrogram(
         A map of one set with itself: the result of `repsim.alignment` with the dimensions
         ``model_x`` and ``model_y``, or of `repsim.pairwise` with ``layer_x`` and ``layer_y``.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default in a new figure.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     groups : mapping of str to str, or sequence of str, optional
         The group of each name, or one group for each name in their order. Names of a group have one
         colour, and a key lists the groups.

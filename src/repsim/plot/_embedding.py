@@ -58,7 +58,7 @@ def embedding(
         A map of one set with itself, as in `repsim.plot.dendrogram`. Of a dissimilarity, distances
         that are a metric serve best: "angular_cka", "procrustes", "shape_distance".
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default in a new figure.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     groups : mapping of str to str, or sequence of str, optional
         The group of each name, or one group for each name in their order. Points of a group have
         one colour and marker, and a key lists the groups.

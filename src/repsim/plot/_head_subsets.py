@@ -71,7 +71,7 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
         along `subset`. A `standard_error` is drawn as bars of one standard error to each side. Each
         `kind` of subset gets its own line.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
 
     Returns
     -------

@@ -80,8 +80,8 @@ def heatmap(
         A result of `repsim.compare`, whose variable `cka` is drawn, or a map with the dimensions
         `layer_x` and `layer_y` in either order.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
-        It grows with the number of layers up to 9 inches a side.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
+        A new figure grows with the number of layers, up to 9 inches a side.
     above_chance : float or xarray.DataArray, optional
         Which cells to show in colour; other cells are grey, with a note. A number is the smallest
         z-score in colour; `result` must then be a Dataset with the variable `z`, from

@@ -63,7 +63,7 @@ def layer_match(
         A result of `repsim.compare`, or a map with the dimensions `layer_x` and `layer_y` in either
         order. Larger values must mean more similar.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     variable : str
         Which variable of a Dataset to draw.
 

@@ -82,7 +82,7 @@ def localization(
         `token_row`, `token_column`, `is_prefix` (layer, token) and `patch_row`, `patch_column`
         (layer, patch), and `hit_rate` and `chance` along `layer`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     layer : str, optional
         The layer to draw; optional if `result` has only one.
     every : int, optional

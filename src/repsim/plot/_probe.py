@@ -56,7 +56,7 @@ def probe(
         choices, a `standard_error` is drawn as a band of one to each side. ``attrs["chance"]`` is
         drawn if present.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     variable : {"accuracy", "holdout_accuracy"}
         Accuracy on the test data, or on the held-out part of the training data that chose the
         ridge.

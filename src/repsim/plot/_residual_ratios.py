@@ -74,7 +74,7 @@ def residual_ratios(
         A result of `repsim.residual_ratios`: `ratio_prefix` and `ratio_spatial` (site) for the
         lines, `ratio` (site, token) and the coordinate `n_prefix` (site) for the map.
     ax : matplotlib.axes.Axes, optional
-        Where to draw. Without it, a new figure is made, ``ax.figure``, which pyplot does not know.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     kind : {"lines", "map"}
         ``"lines"``: the means over prefix tokens (CLS) and over spatial tokens by site. If the
         sites have at most four recurring kinds of branch (attention, MLP), each kind gets its own

@@ -75,7 +75,7 @@ def trajectory(
     result : xarray.Dataset
         A result of `repsim.trajectory`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default in a new figure.
+        Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     layers : sequence of str, optional
         The layers to draw, by name; by default all.
     scale : {"auto", "linear", "log"}, default "auto"

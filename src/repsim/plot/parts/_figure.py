@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,19 +36,40 @@ def require_axes(operation: str, ax: object) -> None:
 
 
 def new_axes(width: float, height: float, *, beside: float, below: float) -> Axes:
-    """Return Axes of about `width` by `height` inches in a new figure.
+    """Return Axes of about `width` by `height` inches where nothing is drawn yet.
 
     Parameters
     ----------
     width, height : float
-        Size of the picture itself, in inches.
+        Size of the picture itself, in inches, in a new figure.
     beside, below : float
         Room for its labels, in inches; the layout engine adjusts it.
 
     Returns
     -------
     matplotlib.axes.Axes
-        In a figure that pyplot does not know, so no window opens and nothing must be closed.
+        With pyplot, the current Axes if nothing is drawn there, else in a new figure of pyplot: it
+        is shown below a cell, by ``plt.show()``, and saved by ``plt.savefig``. In a script that did
+        not import pyplot, in a figure that pyplot does not know, so nothing must be closed.
     """
-    figure = Figure(figsize=(width + beside, height + below), layout="constrained")
-    return figure.add_subplot()
+    size = width + beside, height + below
+    pyplot = _pyplot()
+    if pyplot is None:
+        return Figure(figsize=size, layout="constrained").add_subplot()
+    if pyplot.get_fignums():
+        current = pyplot.gcf()
+        if not current.axes and current.get_layout_engine() is None:
+            current.set_layout_engine("constrained")  # names of layers would be cut off
+        place: Axes = current.gca()
+        if not place.has_data():
+            return place
+    axes: Axes = pyplot.figure(figsize=size, layout="constrained").add_subplot()
+    return axes
+
+
+def _pyplot() -> Any:
+    """Return pyplot if it is in use; in a notebook it always is, because only it shows figures."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if getattr(shell, "kernel", None) is not None:
+        return importlib.import_module("matplotlib.pyplot")
+    return sys.modules.get("matplotlib.pyplot")
