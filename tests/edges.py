@@ -38,6 +38,8 @@ FUNCTIONS = {  # the first word is the function's name
     "chance_floor": repsim.chance_floor,
     "rdm": lambda x, y: repsim.rsa_from_rdm(repsim.rdm(x), repsim.rdm(y)),
     "effective_dimension": lambda x, y: repsim.effective_dimension(x),
+    "jensen_shannon": repsim.jensen_shannon,
+    "disagreement": repsim.disagreement,
     "max_t": lambda x, y: repsim.max_t({"a": x}, {"b": y}, permutations=9).cka.item(),
     "null_moments": lambda x, y: repsim.inference.null_moments(x, y).variance,
     "subsample": lambda x, y: repsim.inference.subsample(x, y, draws=5).value,

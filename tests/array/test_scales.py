@@ -30,6 +30,7 @@ OF_SCALE = {
     "uniformity_difference uniformity_difference",
     "predictivity predictivity",
     "rdm",
+    "jensen_shannon",
 }
 """Their values grow with the scale, or have a penalty with a unit."""
 

@@ -17,6 +17,7 @@ from repsim.measures._information_imbalance import information_imbalance
 from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._magnitude import magnitude_difference
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
+from repsim.measures._outputs import disagreement, jensen_shannon
 from repsim.measures._pairwise import pairwise
 from repsim.measures._permutation_procrustes import permutation_procrustes
 from repsim.measures._predictivity import predictivity
@@ -57,6 +58,7 @@ __all__ = [
     "cknna",
     "concentricity_difference",
     "correlation_match",
+    "disagreement",
     "distance_correlation",
     "effective_dimension",
     "eigenspace_overlap",
@@ -65,6 +67,7 @@ __all__ = [
     "hsic",
     "information_imbalance",
     "jaccard_knn",
+    "jensen_shannon",
     "layer_map",
     "layer_match",
     "layer_names",
