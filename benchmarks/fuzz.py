@@ -158,7 +158,7 @@ def kernel_cases() -> Iterator[Case]:
             return repsim.cka(**arrays(), kernel=kind(**options))
 
         yield Case(f"kernels.{name}", used, dict, tuple(inspect.signature(kind).parameters))
-    for name in ("MinibatchCKA", "StreamingLinearCKA"):
+    for name in ("MinibatchCKA", "StreamingCovariance", "StreamingLinearCKA"):
         kind = getattr(repsim, name)
         yield case(name, kind, dict)
         yield case(f"{name}.update", kind().update, layers)

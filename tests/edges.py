@@ -45,6 +45,7 @@ FUNCTIONS = {  # the first word is the function's name
     "subsample": lambda x, y: repsim.inference.subsample(x, y, draws=5).value,
     "MinibatchCKA": lambda x, y: accumulated(repsim.MinibatchCKA, x, y),
     "StreamingLinearCKA": lambda x, y: accumulated(repsim.StreamingLinearCKA, x, y),
+    "StreamingCovariance": lambda x, y: accumulated(repsim.StreamingCovariance, x, y),
     "cka_matrix": lambda x, y: repsim.cka_matrix({"a": x}, {"b": y}).item(),
     "probe_activations": lambda x, y: repsim.probe_activations(
         {"a": x}, LABELS, {"a": y}, LABELS, ridges=[1.0], holdout=0.0

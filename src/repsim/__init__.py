@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from repsim.storage import open_activations
     from repsim.streaming import (
         MinibatchCKA,
+        StreamingCovariance,
         StreamingLinearCKA,
         cka_matrix,
     )
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "MinibatchCKA": "repsim.streaming",
     "Recorder": "repsim.capture",
+    "StreamingCovariance": "repsim.streaming",
     "StreamingLinearCKA": "repsim.streaming",
     "align": "repsim.measures",
     "aligned_cosine": "repsim.measures",
@@ -186,6 +188,7 @@ __all__ = [
     "RepsimError",
     "RepsimWarning",
     "StateError",
+    "StreamingCovariance",
     "StreamingLinearCKA",
     "__version__",
     "align",

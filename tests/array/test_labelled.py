@@ -83,7 +83,11 @@ def test_samples_of_other_dimensions_are_refused():
 
 def test_accumulators_refuse_them_too():
     good = {"a": array("abcd"), "b": array("abcd", seed=1)}
-    for accumulator in (repsim.MinibatchCKA(), repsim.StreamingLinearCKA()):
+    for accumulator in (
+        repsim.MinibatchCKA(),
+        repsim.StreamingLinearCKA(),
+        repsim.StreamingCovariance(),
+    ):
         accumulator.update(good)
         with pytest.raises(repsim.InputError, match="same samples"):
             accumulator.update(good, {"c": array("abdc")})

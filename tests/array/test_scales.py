@@ -83,5 +83,7 @@ def test_numbers_that_cannot_be_summed_are_an_error():
         repsim.cka_matrix({"a": 5e307 * X}, {"b": Y})
     with pytest.raises(repsim.NonFiniteError, match="products of four"):
         repsim.StreamingLinearCKA().update({"a": 1e100 * X})
+    with pytest.raises(repsim.NonFiniteError, match="and so must their sums"):
+        repsim.StreamingCovariance().update({"a": 5e307 * X})
     with pytest.raises(repsim.InputError, match="squares of .* must not vanish"):
         repsim.probe_activations({"a": 1e-200 * X}, [0, 1] * 6, {"a": X}, [0, 1] * 6)

@@ -168,11 +168,12 @@ def test_the_estimator_is_unbiased_wherever_several_pairs_are_compared():
     expected = float(repsim.cka(xs["narrow"], xs["wide"], estimator="unbiased"))
     minibatch = repsim.MinibatchCKA()
     minibatch.update(xs)
-    streaming = repsim.StreamingLinearCKA()
+    streaming, covariance = repsim.StreamingLinearCKA(), repsim.StreamingCovariance()
     streaming.update(xs)
+    covariance.update(xs)
     for result in (
         repsim.pairwise(xs), repsim.cka_matrix(xs), minibatch.compute(), streaming.compute(),
-        repsim.max_t(xs, permutations=9).cka,
+        covariance.compute(), repsim.max_t(xs, permutations=9).cka,
     ):  # fmt: skip
         value = float(result.sel(layer_x="narrow", layer_y="wide"))
         assert value == pytest.approx(expected, abs=1e-12)

@@ -1,4 +1,4 @@
-"""MinibatchCKA.all_reduce over 1, 2 and 4 gloo processes."""
+"""all_reduce of the accumulators over 1, 2 and 4 gloo processes."""
 
 from __future__ import annotations
 
@@ -114,7 +114,55 @@ def test_every_rank_gets_the_bits_of_one_process_or_an_error_and_no_hang(size):
             assert says in result[name] if size > 1 else result[name] == "nothing was raised"
 
 
+def of_one_pass(kind, ranks, batches):
+    acc = kind()
+    for rank in ranks:
+        for number in range(batches[rank]):
+            acc.update(*batch(rank, number))
+    return acc
+
+
+ONE_PASS = {
+    "StreamingLinearCKA": lambda acc: [acc.compute().values],
+    "StreamingCovariance": lambda acc: [
+        acc.compute(measure).values for measure in ("cka", "cca", "pwcca", "rv2")
+    ],
+}
+
+
+def one_pass_scenarios(rank, size):
+    result = {}
+    for name, values_of in ONE_PASS.items():
+        kind = getattr(repsim, name)
+        mine = of_one_pass(kind, [rank], {rank: SHARES[size][rank]})
+        total = mine.all_reduce()
+        other = kind()
+        other.update({f"layer{rank}": batch(rank, 0)[0]["a"]})
+        result[name] = values_of(total), total.n_samples, mine.n_batches, refusal(other.all_reduce)
+    return gather("the test", result, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+def test_accumulators_of_one_pass(size):
+    results = run_ranks("streaming.test_all_reduce:one_pass_scenarios", size)[0]
+    for name, values_of in ONE_PASS.items():
+        kind = getattr(repsim, name)
+        merged = kind()
+        for rank in range(size):
+            merged.merge(of_one_pass(kind, [rank], {rank: SHARES[size][rank]}))
+        sequential = of_one_pass(kind, range(size), SHARES[size])
+        for rank, result in enumerate(results):
+            found, n, before, refused = result[name]
+            assert n == sequential.n_samples
+            assert before == SHARES[size][rank]
+            assert "same layers" in refused
+            np.testing.assert_array_equal(found, values_of(merged))
+            np.testing.assert_allclose(found, values_of(sequential), rtol=1e-11)
+
+
 def test_a_missing_process_group_is_reported_with_a_remedy():
-    acc = accumulated([0], [1])
-    with pytest.raises(repsim.StateError, match="init_process_group"):
-        acc.all_reduce()
+    accumulators = [of_one_pass(getattr(repsim, name), [0], [1]) for name in ONE_PASS]
+    for acc in (accumulated([0], [1]), *accumulators):
+        with pytest.raises(repsim.StateError, match="init_process_group"):
+            acc.all_reduce()

@@ -1,120 +1,228 @@
-"""StreamingLinearCKA: the value of all samples at once, for any batches."""
+"""StreamingCovariance: the map of `pairwise` on all samples, for any batches."""
+
+import warnings
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
-from reference import exact, kernels
-from repsim import StateError, StreamingLinearCKA
-from streaming.batches import data, same_state, split
+from repsim import StateError, StreamingCovariance
+from repsim.measures import MEASURES
+from streaming.batches import data, named, rows, same_state, split
 
-ESTIMATORS = ("biased", "unbiased")
+FOLLOW = [name for name, m in MEASURES.items() if m.prepare_contrasts is not None]
+
+OPTIONS = [
+    ("cka", {"estimator": "biased"}),
+    ("hsic", {}),
+    ("angular_cka", {"estimator": "biased"}),
+    ("svcca", {"variance": 0.8, "statistic": "mean_rho_squared"}),
+    ("svcca", {"directions": 2}),
+    ("shape_distance", {"alpha": 0.5}),
+    ("gulp", {"ridge": 1e-6}),
+    ("linear_regression_r2", {"ridge": 0.3}),
+    ("correlation_match_soft", {}),
+    *((name, {}) for name in FOLLOW),
+]
 
 
-def streamed(xs, ys, sizes, estimator="unbiased", array=np.asarray):
-    acc = StreamingLinearCKA(estimator=estimator)
+def quiet(call):
+    """The result, or the kind of error; and the kinds of warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = call()
+    return result, sorted({w.category.__name__ for w in caught})
+
+
+def streamed(xs, ys, sizes, array=np.asarray):
+    acc = StreamingCovariance()
     second = split(ys, sizes) if ys else [None] * len(sizes)
     for a, b in zip(split(xs, sizes), second, strict=True):
-        convert = lambda layers: {name: array(x) for name, x in layers.items()}  # noqa: E731
-        acc.update(convert(a), convert(b) if b else None)
+        acc.update(named(array, a), named(array, b) if b else None)
     return acc
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+def assert_as_pairwise(acc, xs, ys, rtol=1e-11, atol=1e-12, options=OPTIONS):
+    def same(measure, settings):
+        expected, warned = quiet(lambda: repsim.pairwise(xs, ys, measure=measure, **settings))
+        got, warned_now = quiet(lambda: acc.compute(measure, **settings))
+        np.testing.assert_allclose(got.values, expected.values, rtol=rtol, atol=atol)
+        assert warned_now == warned
+        assert got.dims == expected.dims
+        assert list(got.layer_x.values) == list(expected.layer_x.values)
+        assert list(got.layer_y.values) == list(expected.layer_y.values)
+        assert got.name == expected.name
+        attrs = dict(got.attrs)
+        assert attrs.pop("n_batches") == acc.n_batches
+        assert attrs == expected.attrs
+
+    for measure, settings in options:
+        try:
+            same(measure, settings)
+        except AssertionError as error:
+            error.add_note(f"{measure} {settings}")
+            raise
+
+
 @pytest.mark.parametrize("two", [False, True])
-@pytest.mark.parametrize("sizes", [[40], [1] * 40, [1, 30, 9], [20, 20]])
-def test_whole_grams(estimator, two, sizes):
-    xs, ys = data(40)
+@pytest.mark.parametrize("sizes", [[60], [1] * 60, [1, 50, 9]])
+def test_the_map_of_pairwise(two, sizes):
+    xs, ys = data(60)
     ys = ys if two else None
-    expected = exact.cka_matrix(xs, ys, kernels.linear, estimator)
-    got = streamed(xs, ys, sizes, estimator).compute()
-    np.testing.assert_allclose(got.values, expected, atol=1e-11)
-    assert got.attrs["n_samples"] == 40
-    assert got.attrs["n_batches"] == len(sizes)
-    assert list(got.layer_x.values) == list(xs)
-    assert list(got.layer_y.values) == list(ys or xs)
+    assert_as_pairwise(streamed(xs, ys, sizes), xs, ys)
 
 
-@given(cut=st.integers(1, 29), two=st.booleans(), estimator=st.sampled_from(ESTIMATORS))
-def test_merging(cut, two, estimator):
+@given(cut=st.integers(1, 29), two=st.booleans())
+def test_merging(cut, two):
     xs, ys = data(30)
-    for name in xs:  # a first batch that is far from the rest
+    for name in xs:  # a first part that is far from the rest
         xs[name][:cut] += 10
     ys = ys if two else None
-    expected = streamed(xs, ys, [30], estimator)
-    both = [
-        ({n: x[s] for n, x in xs.items()}, ys and {n: y[s] for n, y in ys.items()})
-        for s in (slice(0, cut), slice(cut, 30))
-    ]
-    left, right = (StreamingLinearCKA(estimator=estimator) for _ in both)
-    left.update(*both[0])
-    right.update(*both[1])
+    left, right = (
+        streamed(rows(xs, s), ys and rows(ys, s), [n])
+        for s, n in ((slice(0, cut), cut), (slice(cut, 30), 30 - cut))
+    )
     before = right.state_dict()
     merged = left.merge(right)
     assert merged is left
     assert merged.n_samples == 30
-    np.testing.assert_allclose(merged.compute().values, expected.compute().values, atol=1e-11)
+    few = [("cka", {}), ("cca", {}), ("rv2", {}), ("procrustes", {})]
+    assert_as_pairwise(merged, xs, ys, options=few)
     assert same_state(before, right.state_dict())
-    empty = StreamingLinearCKA(estimator=estimator).merge(merged)
-    np.testing.assert_array_equal(empty.compute().values, merged.compute().values)
-    assert empty.merge(StreamingLinearCKA(estimator=estimator)).n_samples == 30
+    empty = StreamingCovariance().merge(merged)
+    np.testing.assert_array_equal(empty.compute("nbs").values, merged.compute("nbs").values)
+    assert empty.merge(StreamingCovariance()).n_samples == 30
 
 
 @pytest.mark.parametrize("two", [False, True])
 def test_state_continues_to_the_same_bits(two):
-    xs, ys = data(30)
+    xs, ys = data(700)
     ys = ys if two else None
-    sizes = [9, 21]
-    acc = streamed({n: x[:9] for n, x in xs.items()}, ys and {n: y[:9] for n, y in ys.items()}, [9])
-    again = StreamingLinearCKA.from_state_dict(acc.state_dict())
-    again.update({n: x[9:] for n, x in xs.items()}, ys and {n: y[9:] for n, y in ys.items()})
-    whole = streamed(xs, ys, sizes)
-    np.testing.assert_array_equal(again.compute().values, whole.compute().values)
-    assert again.n_batches == 2
+    first, rest = slice(0, 290), slice(290, 700)
+    acc = streamed(rows(xs, first), ys and rows(ys, first), [270, 20])
+    state = acc.state_dict()
+    again = StreamingCovariance.from_state_dict(state)
+    again.update(rows(xs, rest), ys and rows(ys, rest))
+    whole = streamed(xs, ys, [270, 20, 410])
+    np.testing.assert_array_equal(again.compute("pwcca").values, whole.compute("pwcca").values)
+    assert again.n_batches == 3
+    assert same_state(state, acc.state_dict())
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_means_far_from_zero_in_float32(estimator):
+def test_more_rows_than_are_kept():
+    """Beyond 256 rows they are decomposed, in parts whose means differ."""
+    xs, ys = data(900)
+    for name in xs:
+        xs[name] += np.linspace(0, 50, 900)[:, None]
+    assert_as_pairwise(streamed(xs, ys, [1, 299, 300, 300]), xs, ys, rtol=1e-10)
+
+
+def test_large_means_and_scales():
+    few = [*OPTIONS[:1], ("cka", {}), ("rv2", {}), ("pwcca", {}), ("procrustes", {}), ("gulp", {})]
+    for change in (
+        lambda x: x + 1e4,
+        lambda x: 1e-15 * x,
+        lambda x: 1e15 * x,
+        lambda x: 1e-120 * x,
+        lambda x: 1e120 * x,
+    ):
+        xs, ys = ({n: change(x) for n, x in side.items()} for side in data(300))
+        assert_as_pairwise(streamed(xs, ys, [30, 240, 30]), xs, ys, rtol=1e-9, options=few)
+
+
+def test_float32_with_a_mean():
+    """The result is float64; pairwise rounds to the dtype of the inputs."""
+    xs, ys = ({n: x + np.float32(1e4) for n, x in side.items()} for side in data(300, 0, "float32"))
+    assert_as_pairwise(streamed(xs, ys, [30, 270]), xs, ys, rtol=1e-6, atol=1e-6)
+
+
+def test_batches_of_other_scales():
+    """The unit of a layer grows with its batches; what is far below it is rounding."""
+    xs, _ = data(600)
+    sizes = np.repeat([1e-90, 1.0, 1e80], 200)[:, None]
+    xs = {name: x * sizes for name, x in xs.items()}
+    few = [("cka", {}), ("cca", {}), ("nbs", {})]
+    assert_as_pairwise(streamed(xs, None, [200, 200, 200]), xs, None, options=few)
+
+
+def test_ranks_are_those_of_the_samples():
+    """A covariance would lose what is below 1e-8 of the largest direction."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 4))
+    small = x @ np.diag([1.0, 1e-4, 1e-8, 1e-11])
+    turned = small @ np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    xs = {
+        "duplicated": np.concatenate([x, x], axis=1),
+        "sum": np.concatenate([x, x[:, :1] + x[:, 1:2]], axis=1),
+        "ill conditioned": turned,
+    }
+    ys = {"y": x[:, 2:] + rng.standard_normal((400, 2))}
+    options = [("cca", {}), ("pwcca", {}), ("linear_regression_r2", {}), ("gulp", {"ridge": 0})]
+    acc = streamed(xs, ys, [100, 200, 100])
+    assert_as_pairwise(acc, xs, ys, rtol=1e-4, options=options)
+    well = {"duplicated": xs["duplicated"], "sum": xs["sum"]}
+    assert_as_pairwise(streamed(well, ys, [100, 300]), well, ys, rtol=1e-10, options=options)
+
+
+def test_no_more_samples_than_features():
+    rng = np.random.default_rng(0)
+    xs = {"narrow": rng.standard_normal((12, 3)), "wide": rng.standard_normal((12, 40))}
+    acc = streamed(xs, None, [5, 1, 6])
+    assert_as_pairwise(acc, xs, None, rtol=1e-9)
+    with pytest.warns(repsim.DegenerateWarning, match=r"xs\['wide'\] spans all 11 dimensions"):
+        values = acc.compute("cca")
+    assert np.isnan(values.sel(layer_x="wide")).all()
+
+
+def test_a_constant_layer():
+    xs, ys = data(300)
+    xs["norm"] = np.full((300, 5), 0.1)
+    xs["conv"][:, 1] = 7.3
+    assert_as_pairwise(streamed(xs, ys, [3, 280, 17]), xs, ys, rtol=1e-10)
+
+
+@pytest.mark.parametrize("array", ["torch", "jax", "strict"])
+def test_other_frameworks(array):
+    if array == "torch":
+        import torch
+
+        convert = torch.tensor
+    elif array == "jax":
+        import jax.numpy as jnp
+
+        convert = jnp.asarray
+    else:
+        import array_api_strict
+
+        convert = array_api_strict.asarray
     xs, ys = data(60)
-    xs = {n: (x + 1000).astype(np.float32) for n, x in xs.items()}
-    got = streamed(xs, ys, [1, 30, 29], estimator).compute()
-    wide = {n: x.astype(np.float64) - 1000 for n, x in xs.items()}
-    expected = exact.cka_matrix(wide, ys, lambda x: kernels.linear(kernels.centred(x)), estimator)
-    np.testing.assert_allclose(got.values, expected, atol=1e-10)
+    acc = streamed(xs, ys, [20, 40], array=convert)
+    few = [("cka", {}), ("pwcca", {}), ("procrustes", {}), ("rv2", {}), ("gulp", {})]
+    loose = array == "jax" and convert(1.0).dtype != np.float64
+    assert_as_pairwise(acc, xs, ys, *((1e-5, 1e-5) if loose else ()), options=few)
+    acc.update(rows(xs, slice(0, 30)), rows(ys, slice(0, 30)))  # and on in NumPy
+    assert acc.n_samples == 90
+    again = StreamingCovariance.from_state_dict(acc.state_dict())
+    np.testing.assert_array_equal(acc.compute("cca").values, again.compute("cca").values)
 
 
-def test_torch_and_a_move_to_numpy():
+def test_what_does_not_follow_from_covariances():
     xs, ys = data(30)
-    expected = streamed(xs, ys, [15, 15]).compute()
-    acc = streamed(xs, ys, [15, 15], array=torch.tensor)
-    np.testing.assert_allclose(acc.compute().values, expected.values, atol=1e-12)
-    mixed = streamed({n: x[:15] for n, x in xs.items()}, {n: y[:15] for n, y in ys.items()}, [15])
-    rest = [{n: torch.tensor(x[15:]) for n, x in side.items()} for side in (xs, ys)]
-    mixed.update(*rest)
-    np.testing.assert_allclose(mixed.compute().values, expected.values, atol=1e-12)
-
-
-def test_the_order_of_the_layers_in_a_batch_does_not_matter():
-    xs, _ = data(30)
-    acc = StreamingLinearCKA()
-    acc.update({n: x[:15] for n, x in xs.items()})
-    acc.update({n: xs[n][15:] for n in reversed(xs)})
-    expected = streamed(xs, None, [15, 15]).compute()
-    np.testing.assert_array_equal(acc.compute().values, expected.values)
-
-
-@pytest.mark.parametrize("two", [False, True])
-def test_a_constant_layer(two):
-    xs, ys = data(30)
-    xs["norm"] = np.full((30, 5), 0.1)
-    acc = streamed(xs, ys if two else None, [3, 27])
-    with pytest.warns(repsim.DegenerateWarning, match="NaN\\): x 'norm'\\."):
-        got = acc.compute()
-    assert np.isnan(got.sel(layer_x="norm")).all()
-    assert np.isfinite(got.sel(layer_x="conv")).sum() == 2
+    acc = streamed(xs, ys, [30])
+    refused = [
+        ("follow from covariances.\n  those that do: 'nbs', 'procrustes'", "mutual_knn", {}),
+        ("unknown measure", "nonsense", {}),
+        ("only the linear one", "cka", {"kernel": "rbf"}),
+        ("features='sampled' need the samples", "cka", {"features": "sampled"}),
+        ("held-out samples", "linear_regression_r2", {"folds": 5}),
+        ("unknown options", "cca", {"kernel": "rbf"}),
+        ("norm", "procrustes", {"norm": "other"}),
+    ]
+    for match, measure, settings in refused:
+        with pytest.raises(repsim.InputError, match=match):
+            acc.compute(measure, **settings)
 
 
 def test_refusals_change_nothing():
@@ -129,7 +237,6 @@ def test_refusals_change_nothing():
         (repsim.InputError, "layers and features of the first", ({"conv": xs["conv"]}, ys)),
         (repsim.InputError, "same samples", (xs, {n: y[:9] for n, y in ys.items()})),
         (repsim.InputError, "must map layer names", (xs["conv"], ys)),
-        (repsim.ArrayTypeError, "one framework", (xs, {n: torch.tensor(y) for n, y in ys.items()})),
     ]
     for error, match, batch in refused:
         with pytest.raises(error, match=match):
@@ -140,15 +247,17 @@ def test_refusals_change_nothing():
 def test_states_that_do_not_belong():
     xs, ys = data(30)
     acc = streamed(xs, ys, [30])
-    with pytest.raises(StateError, match="at least 4"):
-        streamed({n: x[:3] for n, x in xs.items()}, None, [3]).compute()
-    with pytest.raises(StateError, match="one estimator"):
-        acc.merge(StreamingLinearCKA(estimator="biased"))
+    with pytest.raises(StateError, match="at least 4 samples"):
+        streamed(rows(xs, slice(0, 3)), None, [3]).compute()
+    with pytest.raises(StateError, match="accumulated: 0"):
+        StreamingCovariance().compute()
     with pytest.raises(StateError, match="same layers"):
         acc.merge(streamed(xs, None, [30]))
+    with pytest.raises(repsim.ArrayTypeError, match="must be a StreamingCovariance"):
+        acc.merge(repsim.StreamingLinearCKA())
     with pytest.raises(StateError, match="not a state"):
-        StreamingLinearCKA.from_state_dict({"format": "x"})
+        StreamingCovariance.from_state_dict({"format": "x"})
     state = acc.state_dict()
-    del state["moments"]
-    with pytest.raises(StateError, match="moments"):
-        StreamingLinearCKA.from_state_dict(state)
+    del state["waiting"]
+    with pytest.raises(StateError, match="waiting"):
+        StreamingCovariance.from_state_dict(state)

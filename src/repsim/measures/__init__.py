@@ -16,6 +16,7 @@ from repsim.measures._hsic import hsic
 from repsim.measures._information_imbalance import information_imbalance
 from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._magnitude import magnitude_difference
+from repsim.measures._map_of_pairs import map_of_pairs
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._outputs import disagreement, jensen_shannon
 from repsim.measures._pairwise import pairwise
@@ -40,6 +41,7 @@ from repsim.measures._rv2 import rv2
 from repsim.measures._shape import shape_distance
 from repsim.measures._soft_matching import soft_matching
 from repsim.measures._uniformity import uniformity_difference
+from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._kernel_item import KernelItem
 from repsim.results import layer_map, layer_names, measure_label, model_name
 
@@ -47,6 +49,7 @@ __all__ = [
     "INVARIANCES",
     "LOWER_HALF",
     "MEASURES",
+    "Contrasts",
     "KernelItem",
     "Measure",
     "align",
@@ -73,6 +76,7 @@ __all__ = [
     "layer_names",
     "linear_regression_r2",
     "magnitude_difference",
+    "map_of_pairs",
     "measure_label",
     "model_name",
     "mutual_knn",

@@ -15,6 +15,7 @@ from repsim.kernels import Kernel
 from repsim.measures._cka import alignment_once, floor_by_chance, kernel_alignment
 from repsim.measures._hsic import kernel_item, samples_needed
 from repsim.measures._registry import Measure, evaluate, register
+from repsim.measures.parts._contrast_item import linear_item
 from repsim.measures.parts._geometry import angle
 from repsim.measures.parts._kernel_item import KernelItem
 
@@ -120,6 +121,7 @@ register(
         cost="item O(n² p), pair O(n²); or item O(n p²), pair O(n p q)",
         reference="Williams et al. 2021",
         prepare=_prepare,
+        prepare_contrasts=linear_item,
         compare=_compare,
         compare_once=_compare_once,
         needs=partial(samples_needed, operation="angular_cka"),

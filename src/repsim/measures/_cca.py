@@ -15,6 +15,7 @@ from repsim.measures.parts._canonical import (
     spanned_directions,
     weighted_directions,
 )
+from repsim.measures.parts._geometry import of_samples
 
 __all__ = ["cca", "pwcca", "svcca"]
 
@@ -259,7 +260,8 @@ register(
         minimum_samples=3,
         cost=_COST,
         reference="Kornblith et al. 2019, Table 1",
-        prepare=spanned_directions,
+        prepare=of_samples(spanned_directions),
+        prepare_contrasts=spanned_directions,
         compare=correlate,
         floor=floor_by_chance,
         floor_words=CANONICAL_WORDS,
@@ -278,7 +280,8 @@ register(
         minimum_samples=3,
         cost=_COST,
         reference="Raghu et al. 2017",
-        prepare=leading_directions,
+        prepare=of_samples(leading_directions),
+        prepare_contrasts=leading_directions,
         compare=correlate,
         floor=floor_by_chance,
         floor_words=CANONICAL_WORDS,
@@ -298,7 +301,8 @@ register(
         minimum_samples=3,
         cost=_COST,
         reference="Morcos et al. 2018",
-        prepare=weighted_directions,
+        prepare=of_samples(weighted_directions),
+        prepare_contrasts=weighted_directions,
         compare=correlate_weighted,
         floor=floor_by_chance,
         floor_words=CANONICAL_WORDS,

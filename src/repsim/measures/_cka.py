@@ -31,6 +31,8 @@ from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures._hsic import kernel_item, samples_needed
 from repsim.measures._partial import PartialItem
 from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures.parts._contrast_item import linear_item
+from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._kernel_item import KernelItem
 from repsim.measures.parts._sampled_item import SampledItem
 
@@ -266,6 +268,18 @@ def _prepare(
     return PartialItem(operation, name, x, *resolved, given)
 
 
+def _prepare_contrasts(
+    operation: str, z: Contrasts, *, name: str, given: Array | None, features: str, **options: Any
+) -> KernelItem:
+    require_choice(operation, "features", features, FEATURES)
+    if given is not None or features == "sampled":
+        raise InputError(
+            f"{operation}: given= and features='sampled' need the samples, not covariances alone.\n"
+            f"  Use repsim.pairwise."
+        )
+    return linear_item(operation, z, name=name, **options)
+
+
 def kernel_alignment(x: KernelItem, y: KernelItem, **_: Any) -> Array:
     """Return the cosine of two prepared representations: CKA."""
     features = x.from_features(y, self_products=True)
@@ -302,6 +316,7 @@ register(
         cost="item O(n² p), pair O(n²); or item O(n p²), pair O(n p q)",
         reference="Kornblith et al. 2019, Eq. 5",
         prepare=_prepare,
+        prepare_contrasts=_prepare_contrasts,
         compare=kernel_alignment,
         compare_once=alignment_once,
         needs=partial(samples_needed, operation="cka"),

@@ -10,6 +10,7 @@ from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._columns import Columns, readable, unit_norm_columns
+from repsim.measures.parts._geometry import Contrasts, of_samples
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts._transport import pairing
 
@@ -90,9 +91,9 @@ def correlation_match(x: Array, y: Array, *, score: Literal["hard", "soft"] = "h
     return evaluate("correlation_match", x, y, score=score)
 
 
-def _prepare(operation: str, x: Array, *, name: str, score: str) -> Columns:
+def _prepare(operation: str, z: Contrasts, *, name: str, score: str) -> Columns:
     require_choice(operation, "score", score, SCORES)
-    return unit_norm_columns(operation, x, name=name)
+    return unit_norm_columns(operation, z, name=name)
 
 
 def _compare(x: Columns, y: Columns, *, score: str) -> Array:
@@ -123,7 +124,8 @@ for _name, _score, _pair in (
             minimum_samples=2,
             cost=f"item O(n p), pair {_pair}",
             reference="Li et al. 2015",
-            prepare=_prepare,
+            prepare=of_samples(_prepare),
+            prepare_contrasts=_prepare,
             compare=_compare,
             differentiable=_score == "soft",
             preset={"score": _score},

@@ -6,6 +6,7 @@ from array_api_compat import array_namespace
 
 from repsim._typing import Array
 from repsim.measures._registry import INVARIANCES, Measure, evaluate, register
+from repsim.measures.parts._geometry import uncentred
 from repsim.measures.parts._subspace import Subspace, subspace, where_defined
 
 __all__ = ["eigenspace_overlap"]
@@ -79,7 +80,7 @@ def eigenspace_overlap(x: Array, y: Array) -> Array:
 
 
 def _prepare(operation: str, x: Array, *, name: str) -> Subspace:
-    return subspace(operation, name, x, centre=False)[0]
+    return subspace(operation, name, uncentred(array_namespace(x), x), centre=False)
 
 
 def _compare(x: Subspace, y: Subspace) -> Array:

@@ -11,7 +11,7 @@ from repsim._options import as_number
 from repsim._typing import Array, Namespace
 from repsim.measures._procrustes import configuration
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import contrasts, nonnegative, root
+from repsim.measures.parts._geometry import Contrasts, nonnegative, of_samples, root
 from repsim.measures.parts._subspace import subspace, where_defined
 
 __all__ = ["gulp"]
@@ -101,13 +101,13 @@ class _Predictor(NamedTuple):
     defined: Array
 
 
-def _prepare(operation: str, x: Array, *, name: str, ridge: float) -> _Predictor:
+def _prepare(operation: str, z: Contrasts, *, name: str, ridge: float) -> _Predictor:
     ridge = as_number(operation, "ridge", ridge, least=0)
-    xp = array_namespace(x)
+    xp = array_namespace(z.points)
     if ridge == 0:
-        span, _ = subspace(operation, name, x)
+        span = subspace(operation, name, z)
         return _Predictor(span.basis, span.rank, span.defined)
-    points, norm, _ = configuration(xp, *contrasts(xp, x))
+    points, norm, _ = configuration(xp, z.points, z.scale)
     defined = norm > 0
     undefined(operation, name, ~defined, "is constant over the samples")
     factor = _ridge_factor(xp, points / xp.where(defined, norm, xp.ones_like(norm)), ridge)
@@ -162,7 +162,8 @@ for _name, _preset, _more in (
             minimum_samples=3 if _more else 2,
             cost="item O(n p min(n, p)), pair O(n p q) with p, q at most n − 1",
             reference="Boix-Adserà et al. 2022",
-            prepare=_prepare,
+            prepare=of_samples(_prepare),
+            prepare_contrasts=_prepare,
             compare=_compare,
             needs=_needs,
             preset=_preset,

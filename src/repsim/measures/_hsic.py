@@ -8,6 +8,7 @@ from repsim._typing import Array, EstimatorName, KernelName
 from repsim.estimators import resolve_estimator
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures._registry import Measure, evaluate, register
+from repsim.measures.parts._contrast_item import linear_item
 from repsim.measures.parts._kernel_item import KernelItem
 
 __all__ = ["hsic", "kernel_item", "samples_needed"]
@@ -133,6 +134,7 @@ register(
         cost="item O(n² p), pair O(n²); or pair O(n p q)",
         reference="Gretton et al. 2005; Song et al. 2012",
         prepare=kernel_item,
+        prepare_contrasts=linear_item,
         compare=_compare,
         compare_once=_compare_once,
         needs=samples_needed,

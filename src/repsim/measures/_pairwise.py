@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
-from repsim._version import __version__
 from repsim.arrays import (
-    accumulator_dtype,
     as_samples,
     check_finite,
     namespace,
-    scalar,
     to_numpy,
     unlabelled_sides,
     without_autocast,
 )
-from repsim.estimators import HIGH_FLOOR, warn_of_chance
+from repsim.measures._map_of_pairs import map_of_pairs
 from repsim.measures._registry import Item, Measure, resolve_measure
-from repsim.results import attribute, map_of_layers
 
 if TYPE_CHECKING:
     import xarray
@@ -122,29 +116,9 @@ def pairwise(
     _match_samples(samples_x, samples_y, n, both=ys is not None)
 
     items = _Items(xp, chosen, settings, sides)
-    other = "xs" if ys is None else "ys"
-    half = ys is None and chosen.symmetric
-    values: dict[tuple[str, str], Array] = {}
-    for i, a in enumerate(sides["xs"]):
-        for j, b in enumerate(sides[other]):
-            # The mirrored entry is known already, and the same up to rounding.
-            values[a, b] = values[b, a] if half and j < i else items.compare(a, other, b)
-    items.warn_of_chance()
-    shape = len(sides["xs"]), len(sides[other])
-    return map_of_layers(
-        np.reshape(_to_host(xp, list(values.values())), shape),
-        sides["xs"],
-        sides[other],
-        chosen.name,
-        {
-            "long_name": chosen.name.replace("_", " "),
-            "units": chosen.units,
-            "measure": chosen.name,
-            "kind": "similarity" if chosen.similarity else "dissimilarity",
-            **{name: attribute(value) for name, value in settings.items()},
-            "n_samples": n,
-            "repsim_version": __version__,
-        },
+    names_y = None if ys is None else list(sides["ys"])
+    return map_of_pairs(
+        items.operation, chosen, settings, list(sides["xs"]), names_y, items.pair, n
     )
 
 
@@ -163,46 +137,28 @@ class _Items:
         sides: dict[str, Mapping[str, Array]],
     ) -> None:
         self._xp, self._measure, self._settings = xp, measure, settings
-        self._operation = f"pairwise({measure.name!r})"
+        self.operation = f"pairwise({measure.name!r})"
         fewest, why = measure.fewest(**settings)
         self._arrays: dict[tuple[str, str], Array] = {}
         for side, arrays in sides.items():
             for name, x in arrays.items():
                 label = f"{side}[{name!r}]"
-                checked = as_samples(self._operation, xp, x, label, min_samples=fewest, why=why)
-                check_finite(self._operation, xp, checked, label)
+                checked = as_samples(self.operation, xp, x, label, min_samples=fewest, why=why)
+                check_finite(self.operation, xp, checked, label)
                 self._arrays[side, name] = checked
         self._made: dict[tuple[str, str, object], Item] = {}
-        self._floors: dict[str, Array] = {}
 
-    def compare(self, name_x: str, side_y: str, name_y: str) -> Array:
-        xp = self._xp
+    def pair(self, name_x: str, side_y: str, name_y: str) -> tuple[Item, Item, Any]:
+        """Return the items of a pair, and its dtype."""
         x, y = self._arrays["xs", name_x], self._arrays[side_y, name_y]
-        dtype = xp.result_type(x.dtype, y.dtype)
-        pair = self._item("xs", name_x, dtype), self._item(side_y, name_y, dtype)
-        value = self._measure.compare(*pair, **self._settings)
-        if self._measure.floor is not None and pair[0] is not pair[1]:
-            floor = self._measure.floor(*pair, **self._settings)
-            if floor is not None:
-                self._floors[f"xs[{name_x!r}] with {side_y}[{name_y!r}]"] = floor
-        return scalar(xp, value, dtype)
-
-    def warn_of_chance(self) -> None:
-        """Warn once of the pair that independent data would make most alike."""
-        words = self._measure.floor_words
-        if words is None or not self._floors:
-            return
-        floors = np.nan_to_num(_to_host(self._xp, list(self._floors.values())))
-        worst = int(np.argmax(floors))
-        if floors[worst] > HIGH_FLOOR:
-            where = f" for {list(self._floors)[worst]}"
-            warn_of_chance(self._operation, words, float(floors[worst]), where)
+        dtype = self._xp.result_type(x.dtype, y.dtype)
+        return self._item("xs", name_x, dtype), self._item(side_y, name_y, dtype), dtype
 
     def _item(self, side: str, name: str, dtype: Any) -> Item:
         key = side, name, str(dtype)
         if key not in self._made:
             self._made[key] = self._measure.prepare(
-                self._operation,
+                self.operation,
                 self._xp.astype(self._arrays[side, name], dtype, copy=False),
                 name=f"{side}[{name!r}]",
                 **self._settings,
@@ -300,10 +256,3 @@ def _identifiers(argument: str, samples: Any, n: int) -> list[object]:
             f"  got {len(out)} identifiers for n={n} samples"
         )
     return out
-
-
-def _to_host(xp: Namespace, values: list[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Read all values at once, which waits once for an accelerator and not once per pair."""
-    wide = accumulator_dtype(xp, values[0])
-    stacked = xp.stack([xp.astype(value, wide, copy=False) for value in values])
-    return np.asarray(to_numpy(stacked), dtype=np.float64)

@@ -11,7 +11,7 @@ from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._columns import Columns, centred_columns, readable
-from repsim.measures.parts._geometry import angle, nonnegative, root
+from repsim.measures.parts._geometry import Contrasts, angle, nonnegative, of_samples, root
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts._transport import pairing
 
@@ -101,10 +101,10 @@ class _Normed(NamedTuple):
     norm: Array
 
 
-def _prepare(operation: str, x: Array, *, name: str, score: str) -> _Normed:
+def _prepare(operation: str, z: Contrasts, *, name: str, score: str) -> _Normed:
     require_choice(operation, "score", score, SCORES)
-    xp = array_namespace(x)
-    columns = centred_columns(operation, x, name=name)
+    xp = array_namespace(z.points)
+    columns = centred_columns(operation, z, name=name)
     norm = root(xp, xp.sum(columns.features * columns.features))
     if score == "angle":
         undefined(operation, name, norm <= 0, "is constant over the samples")
@@ -147,7 +147,8 @@ for _name, _score, _more in (
             minimum_samples=2,
             cost="item O(n p), pair O(n p q) and an assignment, O(min(p, q)² max(p, q))",
             reference="Williams et al. 2021",
-            prepare=_prepare,
+            prepare=of_samples(_prepare),
+            prepare_contrasts=_prepare,
             compare=_compare,
             defined_for_constant=_score == "distance",
             differentiable=False,

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import chord, contrasts, nonnegative, root
+from repsim.measures.parts._geometry import Contrasts, chord, nonnegative, of_samples, root
 
 __all__ = ["Configuration", "configuration", "nbs", "procrustes", "similarity"]
 
@@ -179,10 +179,9 @@ def procrustes(x: Array, y: Array, *, norm: Literal["none", "unit"] = "none") ->
     return evaluate("procrustes", x, y, norm=norm)
 
 
-def _prepare(operation: str, x: Array, *, name: str, norm: str = "unit") -> Configuration:
+def _prepare(operation: str, z: Contrasts, *, name: str, norm: str = "unit") -> Configuration:
     require_choice(operation, "norm", norm, NORMS)
-    xp = array_namespace(x)
-    item = configuration(xp, *contrasts(xp, x))
+    item = configuration(array_namespace(z.points), z.points, z.scale)
     if norm == "unit":
         undefined(operation, name, item.norm <= 0, "is constant over the samples")
     return item
@@ -221,7 +220,8 @@ register(
         minimum_samples=2,
         cost=_COST,
         reference="Tang et al. 2020; Harvey et al. 2023",
-        prepare=_prepare,
+        prepare=of_samples(_prepare),
+        prepare_contrasts=_prepare,
         compare=_compare_nbs,
     )
 )
@@ -238,7 +238,8 @@ register(
         minimum_samples=2,
         cost=_COST,
         reference="Williams et al. 2021",
-        prepare=_prepare,
+        prepare=of_samples(_prepare),
+        prepare_contrasts=_prepare,
         compare=_compare,
         defined_for_constant=True,
         units="of the features",
@@ -257,7 +258,8 @@ register(
         minimum_samples=2,
         cost=_COST,
         reference="Williams et al. 2021",
-        prepare=_prepare,
+        prepare=of_samples(_prepare),
+        prepare_contrasts=_prepare,
         compare=_compare,
         preset={"norm": "unit"},
     )

@@ -78,6 +78,10 @@ class Measure:
     compare_once : callable, optional
         As ``compare``, for two items that are compared only once, if that saves time or memory
         compared with items that serve many pairs.
+    prepare_contrasts : callable, optional
+        As ``prepare``, for :class:`Contrasts` in the place of ``x``: points that have the
+        covariances of the samples. A measure that has it follows from covariances alone, and
+        :class:`repsim.StreamingCovariance` computes it.
     invariances_y : frozenset of str, optional
         Those that hold for y, if they differ from those of x.
     self_is_best : bool, default True
@@ -113,6 +117,7 @@ class Measure:
     prepare: Callable[..., Item]
     compare: Callable[..., Array]
     compare_once: Callable[..., Array] | None = None
+    prepare_contrasts: Callable[..., Item] | None = None
     invariances_y: frozenset[str] | None = None
     self_is_best: bool = True
     defined_for_constant: bool = False
@@ -156,6 +161,18 @@ class Measure:
         if "estimator" in settings and "estimator" not in {**given, **self.preset}:
             settings["estimator"] = "unbiased"
         return settings
+
+    def of_contrasts(self, operation: str) -> Callable[..., Item]:
+        """Return ``prepare_contrasts``, or raise an error that lists the measures that have it."""
+        if self.prepare_contrasts is not None:
+            return self.prepare_contrasts
+        known = [name for name, m in MEASURES.items() if m.prepare_contrasts is not None]
+        raise InputError(
+            f"{operation}: this measure does not follow from covariances.\n"
+            f"  those that do: {', '.join(map(repr, known))}\n"
+            f"  Pass stored activations to repsim.pairwise, or use repsim.MinibatchCKA for CKA "
+            f"with another kernel."
+        )
 
     def fewest(self, **options: object) -> tuple[int, str]:
         """Return the fewest samples that these options allow, and what needs them."""

@@ -13,7 +13,7 @@ from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import contrasts
+from repsim.measures.parts._geometry import Contrasts, contrasts
 from repsim.measures.parts._ridge_folds import Fold, fold_errors, interleaved, training_spectrum
 from repsim.measures.parts._subspace import (
     contrast_spectrum,
@@ -117,16 +117,11 @@ def linear_regression_r2(
 class _Item:
     """A representation as target and as predictor, each made on first use."""
 
-    def __init__(self, operation: str, name: str, x: Array, folds: int | None) -> None:
-        xp = array_namespace(x)
-        self.xp, self.n, self.p = xp, x.shape[0], x.shape[1]
-        self.resolution = float(xp.finfo(x.dtype).eps)
+    def __init__(self, operation: str, name: str, z: Contrasts) -> None:
+        self.xp = xp = array_namespace(z.points)
+        self.n = z.dimensions + 1
+        self.contrasts, self.centred = z, z.points
         self._operation, self._name = operation, name
-        if folds is None:
-            self.centred = contrasts(xp, x)[0]
-        else:
-            wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
-            self.centred = unit_scale(xp, centre_features(xp, wide))[0]
         self.square = xp.sum(self.centred * self.centred)
         undefined(operation, name, self.square <= 0, "is constant over the samples")
         self._spectra: dict[tuple[bool, int], Any] = {}
@@ -139,14 +134,17 @@ class _Item:
         """
         xp = self.xp
         if (plain, 0) not in self._spectra:
-            z = unit_columns(xp, self.centred) if plain else self.centred
-            decompose = whole_span if plain else contrast_spectrum
-            spectrum = decompose(xp, z, self.resolution)
+            z = self.contrasts
+            spectrum = (
+                whole_span(xp, z._replace(points=unit_columns(xp, z.points)))
+                if plain
+                else contrast_spectrum(xp, z)
+            )
             if plain:
                 undefined(
                     self._operation,
                     self._name,
-                    xp.all(spectrum.counts) & (spectrum.counts.shape[0] >= self.n - 1),
+                    xp.sum(xp.astype(spectrum.counts, spectrum.values.dtype)) >= self.n - 1,
                     f"spans all {self.n - 1} dimensions of {self.n} centred samples and explains "
                     f"anything (bring more samples than features, or pass ridge= or folds=)",
                 )
@@ -158,7 +156,10 @@ class _Item:
         """Return the decomposition of the samples outside a fold."""
         if (False, fold) not in self._spectra:
             self._spectra[False, fold] = training_spectrum(
-                self.xp, self.centred, interleaved(self.n, fold, folds), self.resolution
+                self.xp,
+                self.centred,
+                interleaved(self.n, fold, folds),
+                self.contrasts.resolution,
             )
         out: Fold = self._spectra[False, fold]
         return out
@@ -166,7 +167,28 @@ class _Item:
 
 def _prepare(operation: str, x: Array, *, name: str, ridge: object, folds: int | None) -> _Item:
     _penalties(operation, ridge, folds)
-    return _Item(operation, name, x, folds)
+    xp = array_namespace(x)
+    if folds is None:
+        return _Item(operation, name, contrasts(xp, x))
+    # Folds are of samples, so all n of them, centred.
+    wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
+    points, scale = unit_scale(xp, centre_features(xp, wide))
+    return _Item(
+        operation, name, Contrasts(points, scale, x.shape[0] - 1, float(xp.finfo(x.dtype).eps))
+    )
+
+
+def _prepare_contrasts(
+    operation: str, z: Contrasts, *, name: str, ridge: object, folds: int | None
+) -> _Item:
+    _penalties(operation, ridge, folds)
+    if folds is not None:
+        raise InputError(
+            f"{operation}: held-out samples do not follow from covariances of all samples.\n"
+            f"  got folds={folds!r}\n"
+            f"  Pass folds=None with ridge=, or use repsim.pairwise or repsim.linear_probe."
+        )
+    return _Item(operation, name, z)
 
 
 def _compare(x: _Item, y: _Item, *, ridge: object, folds: int | None) -> Array:
@@ -177,7 +199,7 @@ def _compare(x: _Item, y: _Item, *, ridge: object, folds: int | None) -> Array:
         vectors, values, counts = y.directions(plain=penalties == (0.0,))
         power = values * values
         if penalties == (0.0,):
-            defined = defined & ~(xp.all(counts) & (counts.shape[0] >= y.n - 1))
+            defined = defined & (xp.sum(xp.astype(counts, values.dtype)) < y.n - 1)
             kept = xp.astype(counts, power.dtype)
         else:
             power = power / xp.where(defined, y.square / y.n, xp.ones_like(y.square))
@@ -239,6 +261,7 @@ register(
         cost="item O(n q min(n, q)), pair O(n p min(n, q))",
         reference="Kornblith et al. 2019, section 4",
         prepare=_prepare,
+        prepare_contrasts=_prepare_contrasts,
         compare=_compare,
         needs=_needs,
     )

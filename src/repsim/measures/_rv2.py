@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
 from repsim._typing import Array
-from repsim.estimators import ChanceWords, Products, alignment, inner, off_diagonal
+from repsim.estimators import (
+    ChanceWords,
+    Products,
+    above_rounding,
+    alignment,
+    inner,
+    off_diagonal,
+)
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import centred_points
+from repsim.measures.parts._contrast_item import crossed_norms
+from repsim.measures.parts._geometry import Contrasts, centred_points
 
 __all__ = ["rv2"]
 
@@ -96,9 +104,27 @@ def rv2(x: Array, y: Array) -> Array:
 class _Gram(NamedTuple):
     """A centred Gram without its diagonal (n, n), its trace, and the sum of squares without it."""
 
+    n: int
     gram: Array
     trace: Array
     square: Array
+
+    def product(self, other: _Gram) -> Array:
+        """Return the sum of products of both over i ≠ j."""
+        return inner(array_namespace(self.gram), self.gram, other.gram)
+
+
+class _Contrasts(NamedTuple):
+    """The same of contrasts, without the Gram."""
+
+    n: int
+    contrasts: Contrasts
+    trace: Array
+    square: Array
+
+    def product(self, other: _Contrasts) -> Array:
+        """Return the sum of products of both over i ≠ j: ‖XᵀY‖² − Σ a_i b_i, a_i = ‖x_i‖²."""
+        return _off_diagonal(self.contrasts, other.contrasts, self.trace, other.trace)
 
 
 def _prepare(operation: str, x: Array, *, name: str) -> _Gram:
@@ -108,17 +134,33 @@ def _prepare(operation: str, x: Array, *, name: str) -> _Gram:
     # Rows of a centred Gram sum to zero, so only that of a constant is zero off the diagonal.
     square = inner(xp, gram, gram)
     undefined(operation, name, square <= 0, "is constant over the samples")
-    return _Gram(gram, inner(xp, centred, centred), square)
+    return _Gram(x.shape[0], gram, inner(xp, centred, centred), square)
 
 
-def _compare(x: _Gram, y: _Gram) -> Array:
-    xp = array_namespace(x.gram)
-    return alignment(xp, Products(inner(xp, x.gram, y.gram), x.square, y.square))
+def _prepare_contrasts(operation: str, z: Contrasts, *, name: str) -> _Contrasts:
+    xp = array_namespace(z.points)
+    trace = inner(xp, z.points, z.points)
+    square = _off_diagonal(z, z, trace, trace)
+    square = above_rounding(xp, square, trace * trace, square.dtype)
+    undefined(operation, name, square <= 0, "is constant over the samples")
+    return _Contrasts(z.dimensions + 1, z, trace, square)
 
 
-def _floor(x: _Gram, y: _Gram) -> Array:
+def _off_diagonal(a: Contrasts, b: Contrasts, trace_a: Array, trace_b: Array) -> Array:
+    xp = array_namespace(a.points)
+    cross = xp.matrix_transpose(a.points) @ b.points
+    out: Array = inner(xp, cross, cross) - crossed_norms(a, b, trace_a, trace_b)
+    return out
+
+
+def _compare(x: Any, y: Any) -> Array:
+    xp = array_namespace(x.trace)
+    return alignment(xp, Products(x.product(y), x.square, y.square))
+
+
+def _floor(x: Any, y: Any) -> Array:
     """Return the mean over all permutations of the samples of y."""
-    xp, n = array_namespace(x.gram), x.gram.shape[0]
+    xp, n = array_namespace(x.trace), x.n
     # The mean of a permuted L is −tr(L)/(n(n − 1)) in each entry off the diagonal.
     return alignment(xp, Products(x.trace * y.trace / (n * (n - 1)), x.square, y.square))
 
@@ -137,6 +179,7 @@ register(
         cost="item O(n² p), pair O(n²)",
         reference="Smilde et al. 2009; Lange et al. 2023",
         prepare=_prepare,
+        prepare_contrasts=_prepare_contrasts,
         compare=_compare,
         floor=_floor,
         floor_words=_WORDS,

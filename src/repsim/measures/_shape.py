@@ -12,7 +12,7 @@ from repsim._typing import Array
 from repsim.arrays import known
 from repsim.measures._procrustes import Configuration, configuration, similarity
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import angle, contrasts
+from repsim.measures.parts._geometry import Contrasts, angle, of_samples
 from repsim.measures.parts._subspace import contrast_spectrum, subspace
 
 __all__ = ["shape_distance"]
@@ -89,22 +89,21 @@ def shape_distance(x: Array, y: Array, *, alpha: float = 1.0) -> Array:
     return evaluate("shape_distance", x, y, alpha=alpha)
 
 
-def _prepare(operation: str, x: Array, *, name: str, alpha: float) -> Configuration:
+def _prepare(operation: str, z: Contrasts, *, name: str, alpha: float) -> Configuration:
     alpha = as_number(operation, "alpha", alpha, least=0, most=1)
-    xp = array_namespace(x)
+    xp = array_namespace(z.points)
     if alpha == 0:  # any basis of the span works, and the scales of the columns do not matter
-        span, _ = subspace(operation, name, x)
+        span = subspace(operation, name, z)
         one = xp.ones_like(span.rank)
         norm = xp.where(span.defined, xp.sqrt(span.rank), xp.zeros_like(one))
         return Configuration(span.basis, norm, one)
-    z, scale = contrasts(xp, x)
     if alpha < 1:
-        vectors, values, counts = contrast_spectrum(xp, z, float(xp.finfo(x.dtype).eps))
+        vectors, values, counts = contrast_spectrum(xp, z)
         # XcV = U(αS + (1 − α)): V is a rotation. In units of the scale, like the contrasts.
-        whitened = xp.where(counts, (1 - alpha) / scale, xp.zeros_like(values))
-        item = configuration(xp, vectors * (alpha * values + whitened), scale)
+        whitened = xp.where(counts, (1 - alpha) / z.scale, xp.zeros_like(values))
+        item = configuration(xp, vectors * (alpha * values + whitened), z.scale)
     else:
-        item = configuration(xp, z, scale)
+        item = configuration(xp, z.points, z.scale)
     undefined(operation, name, known(item.norm > 0) is False, "is constant over the samples")
     return item
 
@@ -134,7 +133,8 @@ register(
         minimum_samples=2,
         cost="item O(n² p) for p ≥ n, pair O(n p q + p q min(p, q)) with p, q at most n − 1",
         reference="Williams et al. 2021",
-        prepare=_prepare,
+        prepare=of_samples(_prepare),
+        prepare_contrasts=_prepare,
         compare=_compare,
         needs=_needs,
         units="rad",
@@ -153,7 +153,8 @@ register(
         minimum_samples=3,
         cost="item O(n p min(n, p)), pair O(n p q + p q min(p, q))",
         reference="Williams et al. 2021",
-        prepare=_prepare,
+        prepare=of_samples(_prepare),
+        prepare_contrasts=_prepare,
         compare=_compare,
         needs=_needs,
         units="rad",

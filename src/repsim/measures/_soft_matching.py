@@ -10,7 +10,7 @@ from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._columns import Columns, centred_columns, readable, unit_norm_columns
-from repsim.measures.parts._geometry import nonnegative, root
+from repsim.measures.parts._geometry import Contrasts, nonnegative, of_samples, root
 from repsim.measures.parts._transport import transport_plan
 
 __all__ = ["soft_matching"]
@@ -102,11 +102,11 @@ class _Weighed(NamedTuple):
     mean_square: Array
 
 
-def _prepare(operation: str, x: Array, *, name: str, score: str) -> _Weighed:
+def _prepare(operation: str, z: Contrasts, *, name: str, score: str) -> _Weighed:
     require_choice(operation, "score", score, SCORES)
-    xp = array_namespace(x)
+    xp = array_namespace(z.points)
     prepare = unit_norm_columns if score == "correlation" else centred_columns
-    columns = prepare(operation, x, name=name)
+    columns = prepare(operation, z, name=name)
     mean_square = xp.sum(columns.features * columns.features) / columns.features.shape[1]
     return _Weighed(columns, mean_square)
 
@@ -147,7 +147,8 @@ for _name, _score, _more in (
             minimum_samples=2,
             cost="item O(n p), pair O(n p q) and an assignment, O(max(p, q)³)",
             reference="Khosla & Williams 2023",
-            prepare=_prepare,
+            prepare=of_samples(_prepare),
+            prepare_contrasts=_prepare,
             compare=_compare,
             defined_for_constant=_score == "distance",
             differentiable=False,

@@ -1,13 +1,14 @@
 """Streaming: similarity of data in batches, in memory that does not grow with their number."""
 
 from repsim.streaming._blocks import BlockSums, Sums
-from repsim.streaming._covariance import StreamingLinearCKA
 from repsim.streaming._distributed import RankError, gather, group_size, tell_failure
 from repsim.streaming._minibatch import MinibatchCKA
 from repsim.streaming._minibatch_results import MIN_BATCH
 from repsim.streaming._pairs import CHUNK, pair_products, self_products
 from repsim.streaming._pilot import PilotKernels
 from repsim.streaming._ridge import LinearClassifier, RidgePath, RidgeStatistics
+from repsim.streaming.covariance._accumulator import StreamingCovariance
+from repsim.streaming.covariance._linear_cka import StreamingLinearCKA
 from repsim.streaming.exact._matrix import cka_matrix
 from repsim.streaming.exact._sources import Source, row_slices, sources_of
 
@@ -22,6 +23,7 @@ __all__ = [
     "RidgePath",
     "RidgeStatistics",
     "Source",
+    "StreamingCovariance",
     "StreamingLinearCKA",
     "Sums",
     "cka_matrix",

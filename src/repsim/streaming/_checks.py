@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from repsim._errors import ArrayTypeError, InputError, NonFiniteError, StateError
 from repsim._options import got
 from repsim._typing import Array
-from repsim.arrays import namespace, require_square, unpromoted_samples
+from repsim.arrays import (
+    accumulator_dtype,
+    detached,
+    namespace,
+    require_square,
+    to_numpy,
+    unpromoted_samples,
+)
 
 __all__ = [
     "batch_size",
+    "in_double",
     "named_grams",
     "named_samples",
     "not_finite",
     "require_alike",
+    "require_features_of_first",
     "require_fourth_powers",
     "require_layers",
+    "require_same_columns",
     "require_state",
+    "require_sums",
 ]
 
 
@@ -106,8 +118,56 @@ def require_layers(
         )
 
 
+def in_double(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays in float64, on the CPU if their device has no float64, without derivatives."""
+    out = {}
+    for name, x in arrays.items():
+        xp = array_namespace(x)
+        if accumulator_dtype(xp, x) == xp.float64:
+            out[name] = detached(xp.astype(x, xp.float64, copy=False))
+        else:
+            out[name] = to_numpy(x).astype(np.float64)
+    return out
+
+
+Widths: TypeAlias = tuple[Mapping[str, int], Mapping[str, int] | None]
+"""The layers of both sides and their features."""
+
+
+def require_features_of_first(operation: str, first: Widths, now: Widths) -> None:
+    """Raise if a batch has other layers, or other features, than the first one."""
+    if now != first:
+        raise InputError(
+            f"{operation}: every batch must have the layers and features of the first.\n"
+            f"  first: {_described(*first)}\n"
+            f"  now: {_described(*now)}\n"
+            f"  A layer that runs in some batches only cannot be compared over all."
+        )
+
+
+def require_same_columns(operation: str, this: Widths, other: Widths) -> None:
+    """Raise if two accumulators differ in layers, their order, or their features."""
+    mine, theirs = ([list((side or {}).items()) for side in sides] for sides in (this, other))
+    if mine != theirs:
+        raise StateError(
+            f"{operation}: both must have the same layers and features.\n"
+            f"  this: {_described(*this)}\n"
+            f"  other: {_described(*other)}\n"
+            f"  Accumulate the same layers in both, in one order."
+        )
+
+
+def _described(x: Mapping[str, int], y: Mapping[str, int] | None) -> str:
+    """Return the first layers of both sides, with their features, for a message."""
+    return " × ".join(str(dict(list(side.items())[:4])) for side in (x, y) if side is not None)
+
+
 LARGEST = 2.0**200
 """The largest entry whose products of four factors can be summed in float64."""
+
+
+LARGEST_TERM = 2.0**1000
+"""The largest entry that can be summed in float64."""
 
 
 def require_fourth_powers(operation: str, label: str, x: Array, batch: int) -> None:
@@ -118,6 +178,18 @@ def require_fourth_powers(operation: str, label: str, x: Array, batch: int) -> N
         raise NonFiniteError(
             f"{operation}: activations must be finite, and so must the sums of products of four of "
             f"them.\n"
+            f"  {label}, batch {batch} (counted from 0): entries from {low:.3g} to {high:.3g}\n"
+            f"  Half precision overflows at 65504. The batches before are kept."
+        )
+
+
+def require_sums(operation: str, label: str, x: Array, batch: int) -> None:
+    """Raise if sums of entries of an array may not be finite."""
+    xp = array_namespace(x)
+    low, high = float(xp.min(x)), float(xp.max(x))
+    if not (low >= -LARGEST_TERM and high <= LARGEST_TERM):  # NaN is neither
+        raise NonFiniteError(
+            f"{operation}: activations must be finite, and so must their sums.\n"
             f"  {label}, batch {batch} (counted from 0): entries from {low:.3g} to {high:.3g}\n"
             f"  Half precision overflows at 65504. The batches before are kept."
         )

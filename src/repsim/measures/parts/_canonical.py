@@ -12,6 +12,7 @@ from repsim._options import as_number, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import known
 from repsim.estimators import HIGH_FLOOR, ChanceWords
+from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._subspace import (
     Subspace,
     one_without_derivative,
@@ -37,33 +38,32 @@ HALF, SIGMAS = 0.5, 3.0
 
 
 class Weighted(NamedTuple):
-    """A subspace, the centred columns that it spans, and the rounding unit of the data."""
+    """A subspace, and the centred columns that it spans."""
 
     span: Subspace
-    columns: Array
-    resolution: float
+    columns: Contrasts
 
 
 def _check_statistic(operation: str, statistic: str) -> None:
     require_choice(operation, "statistic", statistic, STATISTICS)
 
 
-def spanned_directions(operation: str, x: Array, *, name: str, statistic: str) -> Subspace:
-    """Return all directions that ``x`` (n, p) spans."""
+def spanned_directions(operation: str, z: Contrasts, *, name: str, statistic: str) -> Subspace:
+    """Return all directions that a representation spans."""
     _check_statistic(operation, statistic)
-    return subspace(operation, name, x)[0]
+    return subspace(operation, name, z)
 
 
 def leading_directions(
     operation: str,
-    x: Array,
+    z: Contrasts,
     *,
     name: str,
     variance: float | None,
     directions: int | None,
     statistic: str,
 ) -> Subspace:
-    """Return the principal directions of ``x`` that hold this variance, or this many of them."""
+    """Return the principal directions that hold this variance, or this many of them."""
     _check_statistic(operation, statistic)
     if variance is not None and directions is not None:
         raise InputError(
@@ -77,13 +77,12 @@ def leading_directions(
         raise InputError(
             f"{operation}: directions must be an integer of at least 1.\n  got {directions!r}"
         )
-    return subspace(operation, name, x, variance=variance, directions=directions)[0]
+    return subspace(operation, name, z, variance=variance, directions=directions)
 
 
-def weighted_directions(operation: str, x: Array, *, name: str) -> Weighted:
-    """Return all directions that ``x`` spans, and its columns."""
-    resolution = float(array_namespace(x).finfo(x.dtype).eps)
-    return Weighted(*subspace(operation, name, x), resolution)
+def weighted_directions(operation: str, z: Contrasts, *, name: str) -> Weighted:
+    """Return all directions that a representation spans, and its columns."""
+    return Weighted(subspace(operation, name, z), z)
 
 
 def correlate(x: Subspace, y: Subspace, *, statistic: str, **_: Any) -> Array:
@@ -96,10 +95,11 @@ def correlate(x: Subspace, y: Subspace, *, statistic: str, **_: Any) -> Array:
 
 def correlate_weighted(x: Weighted, y: Weighted) -> Array:
     """Return the mean correlation, weighted by how much of the columns of x each describes."""
-    xp = array_namespace(x.columns)
+    xp = array_namespace(x.span.basis)
     cross = xp.matrix_transpose(x.span.basis) @ y.span.basis
     rho = xp.linalg.svdvals(cross)
-    tie = 8 * max(x.resolution, y.resolution) * math.sqrt(x.columns.shape[0])
+    resolution = max(x.columns.resolution, y.columns.resolution)
+    tie = 8 * resolution * math.sqrt(x.span.dimensions)
     # Under jit the columns beyond the rank remain, at the end.
     order = xp.arange(rho.shape[0], dtype=rho.dtype, device=device(rho))
     counted = order < xp.minimum(x.span.rank, y.span.rank)
@@ -123,7 +123,7 @@ def floor_by_chance(x: Subspace | Weighted, y: Subspace | Weighted, **_: Any) ->
     is more than half of what is possible, or if V is not significantly above its mean.
     """
     a, b = (item.span if isinstance(item, Weighted) else item for item in (x, y))
-    xp, dimensions = array_namespace(a.basis), a.basis.shape[0]
+    xp, dimensions = array_namespace(a.basis), a.dimensions
     mean = xp.maximum(a.rank, b.rank) / dimensions
     defined = a.defined & b.defined
     if not known(defined & (mean > HIGH_FLOOR)):
@@ -154,7 +154,8 @@ def _weights(xp: Namespace, x: Weighted, variates: Array, rho: Array, tie: float
     length of x_j in that space, whatever the basis, and c(1) = 1.
     """
     dtype, where = rho.dtype, device(rho)
-    along = xp.matrix_transpose(variates) @ x.columns
+    columns = x.columns.points
+    along = xp.matrix_transpose(variates) @ columns
     step = xp.astype(rho[:-1] - rho[1:] > tie, dtype)
     group = xp.concat([xp.zeros_like(rho[:1]), xp.cumulative_sum(step)])
     same = xp.astype(group[:, None] == group[None, :], dtype)
@@ -163,7 +164,7 @@ def _weights(xp: Namespace, x: Weighted, variates: Array, rho: Array, tie: float
     squares = same @ (along * along)
     # Directions of x beyond those of y correlate with nothing. They are tied with a correlation 0.
     beyond = x.span.rank - rho.shape[0]
-    rest = xp.linalg.vector_norm(x.columns - variates @ along, axis=0)
+    rest = xp.linalg.vector_norm(columns - variates @ along, axis=0)
     share = xp.astype((rho <= tie) & (beyond > 0), dtype)
     squares = squares + share[:, None] * (rest * rest)[None, :]
     size = size + share * beyond

@@ -11,14 +11,14 @@ from repsim._errors import ArrayTypeError
 from repsim._typing import Array
 from repsim.arrays import describe, to_numpy, transformed
 from repsim.measures._registry import undefined
-from repsim.measures.parts._geometry import centred_points
+from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._subspace import unit_columns
 
 __all__ = ["Columns", "centred_columns", "readable", "unit_norm_columns"]
 
 
 class Columns(NamedTuple):
-    """Centred features (n, p), divided by ``scale`` or each scaled to norm one."""
+    """Contrasts of features (n − 1, p), divided by ``scale`` or each scaled to norm one."""
 
     features: Array
     scale: Array
@@ -27,20 +27,19 @@ class Columns(NamedTuple):
     name: str
 
 
-def centred_columns(operation: str, x: Array, *, name: str) -> Columns:
-    """Return the centred features of ``x`` (n, p), in units of one scale."""
-    xp = array_namespace(x)
-    features, scale = centred_points(xp, x)
-    return Columns(features, scale, xp.all(xp.isfinite(features)), operation, name)
+def centred_columns(operation: str, z: Contrasts, *, name: str) -> Columns:
+    """Return centred features, in units of one scale."""
+    finite = array_namespace(z.points).all(array_namespace(z.points).isfinite(z.points))
+    return Columns(z.points, z.scale, finite, operation, name)
 
 
-def unit_norm_columns(operation: str, x: Array, *, name: str) -> Columns:
+def unit_norm_columns(operation: str, z: Contrasts, *, name: str) -> Columns:
     """Return the centred features, each of norm one; a constant one is undefined, with a warning.
 
     Products of these columns are Pearson correlations.
     """
-    xp = array_namespace(x)
-    features, scale, defined, *_ = centred_columns(operation, x, name=name)
+    xp = array_namespace(z.points)
+    features, scale, defined, *_ = centred_columns(operation, z, name=name)
     features = unit_columns(xp, features)
     constant = ~xp.any(xp.abs(features) > 0, axis=0)
     undefined(

@@ -3,15 +3,55 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, unit_scale
 from repsim.kernels import centre_features
 
-__all__ = ["angle", "centred_points", "chord", "contrasts", "nonnegative", "root"]
+__all__ = [
+    "Contrasts",
+    "angle",
+    "centred_points",
+    "chord",
+    "contrasts",
+    "nonnegative",
+    "of_samples",
+    "root",
+    "uncentred",
+]
 
 ROUNDING = 64
 """A difference of sums of squares below this number of rounding units counts as zero."""
+
+
+class Contrasts(NamedTuple):
+    """Samples as points Z whose inner products of columns are those of the centred features.
+
+    They are n − 1 contrasts of n samples, or any other Z with the same ZᵀZ = XcᵀXc/scale², such as
+    the triangular factor of a covariance, which has as many rows as all layers have features.
+    """
+
+    points: Array  # Z, (d, p)
+    scale: Array  # 0-d, a power of two
+    dimensions: int
+    """n − 1: the dimensions of centred samples."""
+    resolution: float
+    """The rounding unit of the data, which may be coarser than that of the points."""
+    norms: Array | None = None
+    """The same of the squared norms ‖x_i‖² of the centred samples, (d,), by scale²."""
+
+
+def of_samples(prepare: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the ``prepare`` of a measure that has one for :class:`Contrasts`."""
+
+    def from_samples(operation: str, x: Array, **options: Any) -> Any:
+        return prepare(operation, contrasts(array_namespace(x), x), **options)
+
+    return from_samples
 
 
 def centred_points(xp: Namespace, x: Array) -> tuple[Array, Array]:
@@ -24,8 +64,8 @@ def centred_points(xp: Namespace, x: Array) -> tuple[Array, Array]:
     return unit_scale(xp, centre_features(xp, wide))
 
 
-def contrasts(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    """Return n−1 orthonormal contrasts of n samples, Z = CXc with CCᵀ = I, and their scale.
+def contrasts(xp: Namespace, x: Array) -> Contrasts:
+    """Return n−1 orthonormal contrasts of n samples, Z = CXc with CCᵀ = I.
 
     Centred samples lie in the n−1 dimensions orthogonal to (1, …, 1). A basis of these dimensions
     keeps all inner products of columns (ZᵀZ = XcᵀXc). In it, centred features of the largest
@@ -41,14 +81,19 @@ def contrasts(xp: Namespace, x: Array) -> tuple[Array, Array]:
 
     Returns
     -------
-    z : array, shape (n − 1, p)
+    Contrasts
         In float64 where the device has it; the largest entry of the centred features is in [1, 2).
         Constant columns are exactly zero.
-    scale : array, 0-d
-        The power of two that they were divided by.
     """
     centred, scale = centred_points(xp, x)
-    return centred[1:, :] + centred[:1, :] / (math.sqrt(x.shape[0]) - 1), scale
+    points = centred[1:, :] + centred[:1, :] / (math.sqrt(x.shape[0]) - 1)
+    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps))
+
+
+def uncentred(xp: Namespace, x: Array) -> Contrasts:
+    """Return the samples themselves (n, p) in the same form, for measures of raw features."""
+    points, scale = unit_scale(xp, xp.astype(x, accumulator_dtype(xp, x), copy=False))
+    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps))
 
 
 def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:

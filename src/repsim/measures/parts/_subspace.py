@@ -8,9 +8,9 @@ from typing import NamedTuple
 from array_api_compat import array_namespace, device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, detached, known, unit_scale
+from repsim.arrays import detached, known, unit_scale
 from repsim.measures._registry import undefined
-from repsim.measures.parts._geometry import contrasts
+from repsim.measures.parts._geometry import Contrasts
 
 __all__ = [
     "Spectrum",
@@ -46,48 +46,51 @@ class Subspace(NamedTuple):
     basis: Array
     rank: Array
     defined: Array
+    dimensions: int
+    """Of the space in which it lies: n − 1 for centred samples."""
 
 
-def contrast_spectrum(xp: Namespace, z: Array, resolution: float) -> Spectrum:
+def contrast_spectrum(xp: Namespace, z: Contrasts) -> Spectrum:
     """Decompose contrasts (n − 1, p), and count the singular values that are above rounding.
 
-    ``resolution`` is the rounding unit of the data, which may be coarser than that of ``z``. For
-    example, a feature that is the sum of two others in float32 must not become a third direction in
-    float64.
+    The rounding is that of the data, which may be coarser than that of ``z``. For example, a
+    feature that is the sum of two others in float32 must not become a third direction in float64.
     """
-    vectors, values, _ = xp.linalg.svd(z, full_matrices=False)
-    counts = _above_rounding(values, z, resolution)
+    vectors, values, _ = xp.linalg.svd(z.points, full_matrices=False)
+    counts = _above_rounding(values, z)
     # The vectors of equal values are fixed only up to a rotation.
     one = one_without_derivative(xp, values, tied(xp, values, counts))
     return Spectrum(vectors * one, values, counts)
 
 
-def whole_span(xp: Namespace, z: Array, resolution: float) -> Spectrum:
+def whole_span(xp: Namespace, z: Contrasts) -> Spectrum:
     """Return an orthonormal basis of all columns of contrasts, for functions of their span alone.
 
     As :func:`contrast_spectrum`, but the derivative is that of the span. It exists where singular
     values are equal, as those of whitened features are. The values have no derivative.
     """
-    fixed = detached(z)
+    moving = z.points
+    fixed = detached(moving)
     vectors, values, right = xp.linalg.svd(fixed, full_matrices=False)
-    counts = _above_rounding(values, z, resolution)
-    if fixed is z:  # no derivatives
+    counts = _above_rounding(values, z)
+    if fixed is moving:  # no derivatives
         return Spectrum(vectors, values, counts)
     # Q = Z A is orthonormal, and with the same A it is a basis of the span of any Z nearby, which
     # Q chol(QᵀQ)^(−ᵀ) makes orthonormal. Only the derivatives of this are used.
     inverse = xp.where(counts, 1 / xp.where(counts, values, xp.ones_like(values)), 0 * values)
-    q = z @ (xp.matrix_transpose(right) * inverse)
+    q = moving @ (xp.matrix_transpose(right) * inverse)
     left_out = xp.where(counts, xp.zeros_like(values), xp.ones_like(values))
     square = xp.matrix_transpose(q) @ q
     square = square + left_out * xp.eye(values.shape[0], dtype=square.dtype, device=device(square))
     turned = xp.linalg.solve(xp.linalg.cholesky(square), xp.matrix_transpose(q))
-    moving = xp.matrix_transpose(turned)
-    return Spectrum(vectors + (moving - detached(moving)), values, counts)
+    basis = xp.matrix_transpose(turned)
+    return Spectrum(vectors + (basis - detached(basis)), values, counts)
 
 
-def _above_rounding(values: Array, z: Array, resolution: float) -> Array:
+def _above_rounding(values: Array, z: Contrasts) -> Array:
     # Rounding errors of the entries sum like a random walk along the longer side.
-    floor = 8 * resolution * math.sqrt(max(z.shape)) * values[:1]
+    longer = max(z.dimensions, z.points.shape[1])
+    floor = 8 * z.resolution * math.sqrt(longer) * values[:1]
     return (values > floor) & (values > 0)
 
 
@@ -108,30 +111,25 @@ def one_without_derivative(xp: Namespace, like: Array, condition: Array) -> Arra
 def subspace(
     operation: str,
     name: str,
-    x: Array,
+    z: Contrasts,
     *,
     variance: float | None = None,
     directions: int | None = None,
     centre: bool = True,
-) -> tuple[Subspace, Array]:
-    """Return the span of the centred columns of ``x`` (n, p), or its leading part, and the columns.
+) -> Subspace:
+    """Return the span of the columns of contrasts (n − 1, p), or its leading part.
 
-    Columns and basis are contrasts, (n − 1, p) and (n − 1, r); with ``centre=False`` they are those
-    of the samples, (n, p) and (n, r). Without ``variance`` and ``directions`` the basis spans all
-    columns. They are scaled to unit norm first, so a small feature is not mistaken for rounding.
+    With ``centre=False`` they are those of the samples themselves, (n, p). Without ``variance`` and
+    ``directions`` the basis spans all columns. They are scaled to unit norm first, so a small
+    feature is not mistaken for rounding.
     """
-    xp = array_namespace(x)
-    if centre:
-        z, _ = contrasts(xp, x)
-    else:
-        z, _ = unit_scale(xp, xp.astype(x, accumulator_dtype(xp, x), copy=False))
-    dimensions = z.shape[0]
+    xp = array_namespace(z.points)
+    dimensions = z.dimensions
     whole = variance is None and directions is None
-    resolution = float(xp.finfo(x.dtype).eps)
     vectors, values, keep = (
-        whole_span(xp, unit_columns(xp, z), resolution)
+        whole_span(xp, z._replace(points=unit_columns(xp, z.points)))
         if whole
-        else contrast_spectrum(xp, z, resolution)
+        else contrast_spectrum(xp, z)
     )
     power = xp.where(keep, values * values, xp.zeros_like(values))
     if variance is not None and variance < 1:
@@ -144,14 +142,14 @@ def subspace(
         operation,
         name,
         rank >= dimensions,
-        f"spans all {dimensions} dimensions of {x.shape[0]} {'centred ' * centre}samples, so that "
-        f"every direction of anything lies in it (bring more samples than features, or keep fewer "
-        f"directions with svcca)",
+        f"spans all {dimensions} dimensions of {dimensions + centre} {'centred ' * centre}samples, "
+        f"so that every direction of anything lies in it (bring more samples than features, or "
+        f"keep fewer directions with svcca)",
     )
     basis = vectors * xp.astype(keep, vectors.dtype)
     if known(rank > 0) is not None:
         basis = basis[:, : max(1, int(rank))]
-    return Subspace(basis, rank, (rank > 0) & (rank < dimensions)), z
+    return Subspace(basis, rank, (rank > 0) & (rank < dimensions), dimensions)
 
 
 def _leading(xp: Namespace, power: Array, share: float) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -139,10 +139,10 @@ def column_means(x: Array) -> Any:
     return x[0, :] + xp.mean(x - x[:1, :], axis=0)
 
 
-def column_slices(widths: Mapping[str, int]) -> tuple[slice, ...]:
+def column_slices(widths: Sequence[int]) -> tuple[slice, ...]:
     """Where each layer lies among the columns of all layers side by side."""
-    ends = np.cumsum(list(widths.values())).tolist()
-    return tuple(slice(e - p, e) for e, p in zip(ends, widths.values(), strict=True))
+    ends = np.cumsum(widths).tolist()
+    return tuple(slice(e - p, e) for e, p in zip(ends, widths, strict=True))
 
 
 def _by_layer(x: Array, cuts: tuple[slice, ...]) -> Any:

@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from repsim._errors import DegenerateWarning, InputError, StateError, warn
+from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._typing import Array, EstimatorName
 from repsim._version import __version__
-from repsim.arrays import accumulator_dtype, same_home, to_numpy, unlabelled_sides, without_autocast
+from repsim.arrays import same_home, to_numpy, unlabelled_sides, without_autocast
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator, warn_of_matrix
 from repsim.results import map_of_layers
 from repsim.streaming._checks import (
     batch_size,
+    in_double,
     named_samples,
     require_alike,
+    require_features_of_first,
     require_fourth_powers,
+    require_same_columns,
     require_state,
 )
-from repsim.streaming._covariance_sums import Cuts, Moments, column_means, column_slices
+from repsim.streaming._distributed import gather
+from repsim.streaming.covariance._linear_cka_sums import Cuts, Moments, column_means, column_slices
 
 if TYPE_CHECKING:
     import xarray
@@ -71,6 +75,7 @@ class StreamingLinearCKA:
     fit in memory: 8 Σp Σq bytes, and 8 Σp² more for each of two models. With more features, or
     another kernel, use :class:`MinibatchCKA`, which estimates the same value from the Grams of
     batches, with a standard error. :func:`cka_matrix` computes it exactly from stored activations.
+    :class:`StreamingCovariance` computes the same and other measures.
 
     Cost of an update: O(n Σp Σq) multiplications in float64, on the device of the batch if it has
     float64, else on the CPU. Invariances and bias are those of linear CKA with this estimator.
@@ -128,17 +133,13 @@ class StreamingLinearCKA:
         """
         operation = "StreamingLinearCKA.update"
         xs, ys = unlabelled_sides(operation, xs=xs, ys=ys)
-        x = _in_double(named_samples(operation, "xs", xs))
-        y = None if ys is None else _in_double(named_samples(operation, "ys", ys))
+        x = in_double(named_samples(operation, "xs", xs))
+        y = None if ys is None else in_double(named_samples(operation, "ys", ys))
         widths_x = {name: v.shape[1] for name, v in x.items()}
         widths_y = None if y is None else {name: v.shape[1] for name, v in y.items()}
-        if self.n_batches and (widths_x, widths_y) != (self.layers_x, self.layers_y):
-            raise InputError(
-                f"{operation}: every batch must have the layers and features of the first.\n"
-                f"  first: {_described(self.layers_x, self.layers_y)}\n"
-                f"  now: {_described(widths_x, widths_y)}\n"
-                f"  A layer that runs in some batches only cannot be compared over all."
-            )
+        if self.n_batches:
+            first = self.layers_x, self.layers_y
+            require_features_of_first(operation, first, (widths_x, widths_y))
         batch_size(operation, xs, ys)
         for side, arrays in (("xs", x), ("ys", y or {})):
             for name, v in arrays.items():
@@ -177,12 +178,12 @@ class StreamingLinearCKA:
         return [(cuts, a, b) for cuts, (a, b) in zip(self._cuts(), sides, strict=True)]
 
     def _cuts(self) -> list[Cuts]:
-        cut_x = column_slices(self.layers_x)
+        cut_x = column_slices([*self.layers_x.values()])
         if self.layers_y is None:
             return [Cuts(cut_x, cut_x)]
         each = [*self.layers_x.values(), *self.layers_y.values()]
         own = [(slice(0, p),) for p in each]
-        return [Cuts(cut_x, column_slices(self.layers_y)), *(Cuts(c, c) for c in own)]
+        return [Cuts(cut_x, column_slices([*self.layers_y.values()])), *(Cuts(c, c) for c in own)]
 
     # Results
 
@@ -281,14 +282,9 @@ class StreamingLinearCKA:
         if not self.n_batches:
             self.layers_x, self.layers_y = other.layers_x, other.layers_y
             self._moments = list(other._moments)
-        elif _orders(self) != _orders(other):
-            raise StateError(
-                f"StreamingLinearCKA.merge: both must have the same layers and features.\n"
-                f"  this: {_described(self.layers_x, self.layers_y)}\n"
-                f"  other: {_described(other.layers_x, other.layers_y)}\n"
-                f"  Accumulate the same layers in both."
-            )
         else:
+            mine, theirs = (self.layers_x, self.layers_y), (other.layers_x, other.layers_y)
+            require_same_columns("StreamingLinearCKA.merge", mine, theirs)
             self._moments = [
                 mine.plus(theirs, cuts)
                 for mine, theirs, cuts in zip(
@@ -297,6 +293,30 @@ class StreamingLinearCKA:
             ]
         self.n_batches += other.n_batches
         return self
+
+    def all_reduce(self, group: Any = None) -> StreamingLinearCKA:
+        """Return a new accumulator of everything that the ranks of torch.distributed have seen.
+
+        Parameters
+        ----------
+        group : torch.distributed.ProcessGroup, optional
+            The ranks, by default all. With nccl call ``torch.cuda.set_device`` first.
+
+        Returns
+        -------
+        StreamingLinearCKA
+            The bits of one process that merges the accumulators in the order of ranks, on every
+            rank.
+
+        Raises
+        ------
+        StateError
+            There is no process group; ranks differ in layers or estimator; a rank does not answer.
+        """
+        merged = StreamingLinearCKA(estimator=self._estimator.name)  # type: ignore[arg-type]
+        for state in gather("StreamingLinearCKA.all_reduce", self.state_dict(), group):
+            merged.merge(StreamingLinearCKA.from_state_dict(state))
+        return merged
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything accumulated as a dict of NumPy arrays, numbers, strings and lists."""
@@ -328,23 +348,3 @@ class StreamingLinearCKA:
         acc.n_batches = int(state["n_batches"])
         acc._moments = [Moments(**one) for one in state["moments"]]
         return acc
-
-
-def _in_double(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Return arrays in float64, on the CPU if their device has no float64."""
-    out = {}
-    for name, x in arrays.items():
-        xp = array_namespace(x)
-        if accumulator_dtype(xp, x) == xp.float64:
-            out[name] = xp.astype(x, xp.float64, copy=False)
-        else:
-            out[name] = to_numpy(x).astype(np.float64)
-    return out
-
-
-def _orders(acc: StreamingLinearCKA) -> tuple[Any, Any]:
-    return list(acc.layers_x.items()), list((acc.layers_y or {}).items())
-
-
-def _described(x: Mapping[str, int], y: Mapping[str, int] | None) -> str:
-    return " × ".join(str(dict(list(side.items())[:4])) for side in (x, y) if side is not None)

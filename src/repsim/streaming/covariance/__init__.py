@@ -1,0 +1,1 @@
+"""Accumulators of covariances: sums of them, or their triangular root."""
