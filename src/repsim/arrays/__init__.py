@@ -15,7 +15,7 @@ from repsim.arrays._labelled import (
     unlabelled,
     unlabelled_sides,
 )
-from repsim.arrays._layout import column_blocks, flatten_features
+from repsim.arrays._layout import column_blocks, flatten_features, row_blocks
 from repsim.arrays._matmul import PRECISIONS, require_precision, row_products
 from repsim.arrays._namespace import (
     device_type,
@@ -24,7 +24,16 @@ from repsim.arrays._namespace import (
     same_home,
 )
 from repsim.arrays._ordinary import describe
-from repsim.arrays._readable import detached, known, numbers, recorded, to_numpy, transformed
+from repsim.arrays._readable import (
+    detached,
+    host_numbers,
+    known,
+    numbers,
+    recorded,
+    to_numpy,
+    transformed,
+    writable_numbers,
+)
 from repsim.arrays._scale import square, unit_scale
 from repsim.arrays._validate import (
     as_samples,
@@ -52,6 +61,7 @@ __all__ = [
     "detached",
     "device_type",
     "flatten_features",
+    "host_numbers",
     "host_resident",
     "known",
     "labelled_like",
@@ -64,6 +74,7 @@ __all__ = [
     "require_precision",
     "require_square",
     "resolve_groups",
+    "row_blocks",
     "row_dtype",
     "row_products",
     "same_home",
@@ -77,4 +88,5 @@ __all__ = [
     "unlabelled_sides",
     "unpromoted_samples",
     "without_autocast",
+    "writable_numbers",
 ]

@@ -10,13 +10,16 @@ from array_api_compat import is_numpy_array, is_torch_array
 from repsim._typing import Array, Namespace
 from repsim.arrays._namespace import device_type
 
-__all__ = ["column_blocks", "flatten_features"]
+__all__ = ["column_blocks", "flatten_features", "row_blocks"]
 
 CACHE_BYTES = 1 << 22
 """Block of a matrix that stays in the caches of a CPU while it is shifted and multiplied.
 
 Measured: with 512 KiB to 2 MiB, a whole comparison of two networks takes 6 to 7 % longer.
 """
+
+ROWS_BYTES = 1 << 20
+"""Block of rows of a matrix (n, n) that stays in the second cache while it is changed in place."""
 
 LONG = 4096
 """Features in one product of NumPy: longer sums lose digits and save no time.
@@ -54,3 +57,15 @@ def column_blocks(x: Array) -> Iterator[slice]:
         width = p
     for start in range(0, p, width):
         yield slice(start, min(start + width, p))
+
+
+def row_blocks(matrix: Array) -> Iterator[slice]:
+    """Cut the rows of a float64 matrix into slices that stay in the cache of a CPU.
+
+    Several changes of one block after the other then read the main memory once, and no change
+    allocates a matrix, which costs more than the arithmetic.
+    """
+    rows, columns = matrix.shape
+    height = max(1, ROWS_BYTES // (8 * columns))
+    for start in range(0, rows, height):
+        yield slice(start, min(start + height, rows))

@@ -6,11 +6,21 @@ import sys
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_jax_array, is_torch_array
+from array_api_compat import is_jax_array, is_numpy_array, is_torch_array
 
 from repsim._typing import Array
+from repsim.arrays._namespace import host_resident
 
-__all__ = ["detached", "known", "numbers", "recorded", "to_numpy", "transformed"]
+__all__ = [
+    "detached",
+    "host_numbers",
+    "known",
+    "numbers",
+    "recorded",
+    "to_numpy",
+    "transformed",
+    "writable_numbers",
+]
 
 
 def known(flag: Array | bool) -> bool | None:
@@ -39,6 +49,23 @@ def numbers(x: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
         return to_numpy(x)
     except TypeError:  # jax raises a subclass for a traced value
         return None
+
+
+def host_numbers(x: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
+    """Return the values of an array in main memory, not to be changed, as :func:`numbers`.
+
+    ``None`` also for an array on an accelerator, which is faster there than the way to the host.
+    """
+    return numbers(x) if host_resident(x) else None
+
+
+def writable_numbers(x: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
+    """Return a NumPy view of an array in main memory; a change of it changes the array.
+
+    ``None`` if there is no such view (frameworks whose arrays never change) or if operations on the
+    array are recorded.
+    """
+    return host_numbers(x) if is_numpy_array(x) or is_torch_array(x) else None
 
 
 def recorded(x: Any) -> bool:

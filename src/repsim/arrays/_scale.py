@@ -31,7 +31,9 @@ def unit_scale(xp: Namespace, x: Array, *, axis: int | None = None) -> tuple[Arr
     avoids the derivative of a maximum: a compiler that computes ``x`` twice may round it in two
     ways, and then no entry equals the maximum and the derivative is NaN.
     """
-    largest = xp.max(xp.abs(x), axis=axis, keepdims=axis is not None)
+    keep = axis is not None
+    # Not max|x|, which makes another array of the size of x.
+    largest = xp.maximum(xp.max(x, axis=axis, keepdims=keep), -xp.min(x, axis=axis, keepdims=keep))
     usable = (largest > 0) & xp.isfinite(largest)
     exponent = xp.floor(xp.log2(xp.where(usable, largest, xp.ones_like(largest))))
     scale = xp.pow(xp.full_like(exponent, 2.0), exponent)

@@ -22,6 +22,7 @@ from repsim.estimators._features import (
     scaled_features,
 )
 from repsim.estimators._gram import centred, gram_products, scaled_gram
+from repsim.estimators._in_place import centre_in_place
 from repsim.estimators._null import permutation_variance
 from repsim.estimators._products import Products, alignment, inner
 from repsim.estimators._subsampled import between_features, within_features
@@ -40,6 +41,7 @@ __all__ = [
     "block_products",
     "blocks_of_features",
     "blockwise",
+    "centre_in_place",
     "centred",
     "double_centre",
     "feature_product",

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+from array_api_compat import device
+
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, unit_scale
+from repsim.arrays import accumulator_dtype, host_numbers, unit_scale
 from repsim.estimators._centring import off_diagonal
 from repsim.estimators._estimator import Estimator
+from repsim.estimators._in_place import centre_in_place
 from repsim.estimators._products import Products, inner
 
 __all__ = ["centred", "gram_products", "scaled_gram"]
+
+LARGE = 256
+"""From this many samples on, a Gram in main memory is centred in place on one copy."""
 
 
 def centred(xp: Namespace, k: Array, estimator: Estimator) -> Array:
@@ -18,6 +25,13 @@ def centred(xp: Namespace, k: Array, estimator: Estimator) -> Array:
     which would have a plausible similarity to any representation. Values below the rounding of the
     original entries are therefore set to zero.
     """
+    if k.ndim == 2 and k.shape[0] >= LARGE:
+        values = host_numbers(k)
+        if values is not None:
+            values = np.array(values)
+            centre_in_place(values, unbiased=estimator.name == "unbiased")
+            own: Array = xp.asarray(values, device=device(k))
+            return own
     rounding = 8 * xp.finfo(k.dtype).eps * _size(xp, off_diagonal(xp, k))
     # Both maps are invariant to adding a constant. After subtracting it, the entries of a constant
     # Gram are exactly zero, and no mean is rounded.

@@ -11,7 +11,7 @@ from repsim._typing import Array, Namespace
 from repsim.estimators import Products, alignment, off_diagonal
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
-from repsim.measures.parts._neighbour_weights import neighbour_weights, neighbours_need
+from repsim.measures.parts.neighbours._weights import neighbour_weights, neighbours_need
 
 __all__ = ["cknna"]
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from repsim._typing import Array, EstimatorName
-from repsim.estimators import Products, alignment, inner, resolve_estimator, scaled_gram
+from repsim.arrays import writable_numbers
+from repsim.estimators import (
+    Products,
+    alignment,
+    centre_in_place,
+    inner,
+    resolve_estimator,
+    scaled_gram,
+)
 from repsim.measures._hsic import samples_needed
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
@@ -96,7 +105,14 @@ class _Centred(NamedTuple):
 def _prepare(operation: str, x: Array, *, name: str, estimator: str) -> _Centred:
     xp = array_namespace(x)
     squared, _ = dissimilarities(operation, name, x, "euclidean")
-    centred, _ = scaled_gram(xp, root(xp, squared), resolve_estimator(operation, estimator))
+    chosen = resolve_estimator(operation, estimator)
+    own = writable_numbers(squared) if squared.dtype == xp.float64 else None
+    if own is None:
+        centred, _ = scaled_gram(xp, root(xp, squared), chosen)
+    else:  # in float64, distances of features of size one need no scale
+        np.sqrt(own, out=own)
+        centre_in_place(own, unbiased=chosen.name == "unbiased")
+        centred = squared
     square = inner(xp, centred, centred)
     undefined(
         operation,

@@ -9,9 +9,9 @@ from array_api_compat import array_namespace
 from repsim._typing import Array
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
-from repsim.measures.parts._neighbour_ranks import neighbour_ranks
-from repsim.measures.parts._neighbour_weights import neighbour_weights, uninformative
 from repsim.measures.parts._subspace import where_defined
+from repsim.measures.parts.neighbours._ranks import neighbour_ranks
+from repsim.measures.parts.neighbours._weights import neighbour_weights, uninformative
 
 __all__ = ["information_imbalance"]
 

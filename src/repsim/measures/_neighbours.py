@@ -12,11 +12,9 @@ from repsim._typing import Array
 from repsim.arrays import known
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
-from repsim.measures.parts._neighbour_weights import (
-    neighbour_weights,
-    neighbours_need,
-    uninformative,
-)
+from repsim.measures.parts._subspace import where_defined
+from repsim.measures.parts.neighbours._sets import NeighbourSets, neighbour_sets, shared
+from repsim.measures.parts.neighbours._weights import neighbour_weights, neighbours_need
 
 __all__ = ["jaccard_knn", "mutual_knn", "second_order_cosine"]
 
@@ -84,8 +82,9 @@ def mutual_knn(
 
     Symmetric; a similarity. Invariant to orthogonal maps, isotropic scale and feature permutations
     of either input, and with ``metric="euclidean"`` to translation too. It has no derivative.
-    Computed in float64 where the device has it. Cost: O(n² p + n² log n) once for each array, O(n²)
-    for a pair; memory O(n²).
+    Computed in float64 where the device has it. Cost in main memory: O(n² p) once for each array,
+    O(n k) for a pair, memory O(n p + n k), and more if many samples are equally far. On an
+    accelerator and in compiled functions: O(n² p + n² log n), O(n²) and memory O(n²).
 
     References
     ----------
@@ -205,8 +204,8 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
     Neighbours that tie for the last places count as weights in the cosine, as in
     :func:`mutual_knn`. Symmetric; a similarity. Invariant to orthogonal maps, isotropic scale and
     feature permutations of either input, not to translation. Differentiable almost everywhere, with
-    the sets of neighbours held fixed. Computed in float64 where the device has it. Cost: O(n² p +
-    n² log n) once for each array, O(n²) for a pair; memory O(n²).
+    the sets of neighbours held fixed. Computed in float64 where the device has it. Cost: O(n² p)
+    once for each array, O(n²) for a pair; memory O(n²).
 
     References
     ----------
@@ -214,13 +213,6 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
     al. 2023, arXiv:2305.06329, section 3.5.
     """
     return evaluate("second_order_cosine", x, y, k=k)
-
-
-class _Neighbours(NamedTuple):
-    """The weight of each sample among the neighbours of each other sample, (n, n)."""
-
-    weights: Array
-    defined: Array
 
 
 class _Cosines(NamedTuple):
@@ -233,14 +225,9 @@ class _Cosines(NamedTuple):
     name: str
 
 
-def _prepare(operation: str, x: Array, *, name: str, k: int, metric: str) -> _Neighbours:
+def _prepare(operation: str, x: Array, *, name: str, k: int, metric: str) -> NeighbourSets:
     require_choice(operation, "metric", metric, METRICS)
-    xp = array_namespace(x)
-    d, defined = dissimilarities(operation, name, x, metric)
-    weights = neighbour_weights(xp, d, int(k), float(xp.finfo(x.dtype).eps))
-    empty = uninformative(xp, weights)
-    undefined(operation, name, defined & empty, "has all samples equally far from each other")
-    return _Neighbours(weights, defined & ~empty)
+    return neighbour_sets(operation, name, x, int(k), metric)
 
 
 def _prepare_cosines(operation: str, x: Array, *, name: str, k: int) -> _Cosines:
@@ -256,18 +243,16 @@ def _prepare_cosines(operation: str, x: Array, *, name: str, k: int) -> _Cosines
     return _Cosines(weights, cosines, defined & ~constant, operation, name)
 
 
-def _compare_mutual(x: _Neighbours, y: _Neighbours, *, k: int, metric: str) -> Array:
-    xp = array_namespace(x.weights)
-    return _defined_or_nan(
-        x, y, xp.sum(xp.minimum(x.weights, y.weights)) / (k * x.weights.shape[0])
-    )
+def _compare_mutual(x: NeighbourSets, y: NeighbourSets, **_: object) -> Array:
+    xp = array_namespace(x.like)
+    return where_defined(xp, xp.mean(shared(x, y)) / x.k, x.defined & y.defined)
 
 
-def _compare_jaccard(x: _Neighbours, y: _Neighbours, *, k: int, metric: str) -> Array:
-    xp = array_namespace(x.weights)
-    both = xp.sum(xp.minimum(x.weights, y.weights), axis=-1)
-    either = xp.sum(xp.maximum(x.weights, y.weights), axis=-1)
-    return _defined_or_nan(x, y, xp.mean(both / either))
+def _compare_jaccard(x: NeighbourSets, y: NeighbourSets, **_: object) -> Array:
+    xp = array_namespace(x.like)
+    both = shared(x, y)
+    # The weights of each side sum to k, and the larger and the smaller of two weights to both.
+    return where_defined(xp, xp.mean(both / (2 * x.k - both)), x.defined & y.defined)
 
 
 def _compare_cosines(x: _Cosines, y: _Cosines, *, k: int) -> Array:
@@ -288,15 +273,9 @@ def _compare_cosines(x: _Cosines, y: _Cosines, *, k: int) -> Array:
     return out
 
 
-def _defined_or_nan(x: _Neighbours, y: _Neighbours, value: Array) -> Array:
-    xp = array_namespace(x.weights)
-    out: Array = xp.where(x.defined & y.defined, value, xp.full_like(value, float("nan")))
-    return out
-
-
 _ORTHOGONAL = "has a sample that is orthogonal to all its neighbours"
 _TURNS = frozenset({"orthogonal", "permutation", "isotropic_scale"})
-_COST = "item O(n² p + n² log n), pair O(n²)"
+_COST = "item O(n² p), pair O(n²)"
 
 for _name, _function, _compare, _preset in (
     ("mutual_knn", mutual_knn, _compare_mutual, "cosine"),
@@ -314,7 +293,7 @@ for _name, _function, _compare, _preset in (
             symmetric=True,
             invariances=_TURNS | ({"translation"} if _preset == "euclidean" else set()),
             minimum_samples=12,
-            cost=_COST,
+            cost="item O(n² p), pair O(n k)",
             reference="Huh et al. 2024" if _function is mutual_knn else "Klabunde et al. 2023",
             prepare=_prepare,
             compare=_compare,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, unit_scale
+from repsim.arrays import accumulator_dtype, row_blocks, unit_scale, writable_numbers
 from repsim.kernels import squared_distances
 from repsim.measures._registry import undefined
 
@@ -13,6 +14,7 @@ __all__ = [
     "NO_DIRECTION",
     "angular",
     "dissimilarities",
+    "near_points",
     "squared_euclidean",
     "wide",
 ]
@@ -23,6 +25,9 @@ NO_DIRECTION = {
     "other",
 }
 """What the warning says of a row whose dissimilarities are undefined."""
+
+SAME_DIRECTION = 4
+"""1 − cos up to this number of squared rounding units of the input is zero."""
 
 
 def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Array, Array]:
@@ -59,18 +64,69 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
 
 def squared_euclidean(x: Array) -> tuple[Array, Array]:
     """Return ‖a − b‖²/s² of all rows of ``x`` (n, p), (n, n), and the power of two s (0-d)."""
+    scaled, scale = _spread(x)
+    return squared_distances(array_namespace(x), scaled), scale
+
+
+def _spread(x: Array) -> tuple[Array, Array]:
+    """Return the rows of ``x`` minus the first, divided by a power of two, and this scale."""
     xp = array_namespace(x)
     x = wide(xp, x)
     # If the samples share a large mean, only their differences remain. In float64 these lose
     # nothing but the rounding of the input.
-    scaled, scale = unit_scale(xp, x - x[:1, :])
-    return squared_distances(xp, scaled), scale
+    return unit_scale(xp, x - x[:1, :])
 
 
 def angular(x: Array, kind: str) -> tuple[Array, Array]:
     """Return 1 − cos or 1 − r of all rows, (n, n), and which rows have no direction, (n, 1)."""
     xp = array_namespace(x)
     resolution = float(xp.finfo(x.dtype).eps)
+    rows, missing = _directions(x, kind)
+    # 1 − cos = ‖u − v‖²/2 of unit vectors, which keeps the digits that 1 − cos cancels.
+    d = squared_distances(xp, rows)
+    # Two rows that differ by a factor have the same direction up to the rounding of the input.
+    least = SAME_DIRECTION * resolution**2
+    own = writable_numbers(d)
+    if own is None:
+        d = d / 2
+        return xp.where(d <= least, xp.zeros_like(d), d), missing
+    for here in row_blocks(own):
+        block = own[here]
+        block *= 0.5
+        np.copyto(block, 0, where=block <= least)
+    return d, missing
+
+
+def near_points(operation: str, name: str, x: Array, kind: str) -> tuple[Array, float, Array]:
+    """Return points (n, p) whose squared distances order samples as :func:`dissimilarities` does.
+
+    Parameters
+    ----------
+    operation, name, x, kind
+        As for :func:`dissimilarities`.
+
+    Returns
+    -------
+    points : array, shape (n, p)
+        In float64 where the device has it.
+    least : float
+        Squared distances of these points up to this one are zero.
+    defined : array, 0-d, bool
+        As :func:`dissimilarities` returns it.
+    """
+    xp = array_namespace(x)
+    if kind == "euclidean":
+        return _spread(x)[0], 0.0, xp.all(xp.isfinite(x))
+    points, missing = _directions(x, kind)
+    none = xp.any(missing)
+    undefined(operation, name, none, NO_DIRECTION[kind])
+    least = 2 * SAME_DIRECTION * float(xp.finfo(x.dtype).eps) ** 2
+    return points, least, ~none & xp.all(xp.isfinite(points))
+
+
+def _directions(x: Array, kind: str) -> tuple[Array, Array]:
+    """Return the rows of ``x`` with norm one, and which rows have no direction, (n, 1)."""
+    xp = array_namespace(x)
     x = wide(xp, x)
     if kind == "correlation":
         # Subtract the first feature before the mean, so a constant row is exactly zero.
@@ -79,10 +135,7 @@ def angular(x: Array, kind: str) -> tuple[Array, Array]:
     x, _ = unit_scale(xp, x, axis=1)  # because the square of 1e-30 is zero in float32
     missing = ~xp.any(xp.abs(x) > 0, axis=1, keepdims=True)
     norm = xp.linalg.vector_norm(xp.where(missing, xp.ones_like(x), x), axis=1, keepdims=True)
-    # 1 − cos = ‖u − v‖²/2 of unit vectors, which keeps the digits that 1 − cos cancels.
-    d = squared_distances(xp, x / norm) / 2
-    # Two rows that differ by a factor have the same direction up to the rounding of the input.
-    return xp.where(d <= 4 * resolution**2, xp.zeros_like(d), d), missing
+    return x / norm, missing
 
 
 def wide(xp: Namespace, x: Array) -> Array:

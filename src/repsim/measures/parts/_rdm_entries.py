@@ -9,10 +9,11 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import known
+from repsim.arrays import host_numbers, known
 from repsim.estimators import Products, alignment, inner
 from repsim.kernels import double_centre
 from repsim.measures._registry import undefined
+from repsim.measures.parts._ranks import centred_ranks
 
 __all__ = [
     "COMPARISONS",
@@ -82,7 +83,7 @@ def rdm_entries(
     vector = d
     count = d.shape[0] if present is None else xp.sum(xp.astype(present, d.dtype))
     if comparison in RANKED:
-        vector = _centred_ranks(xp, _rounded(xp, d, resolution), present)
+        vector = centred_ranks(xp, d, resolution, present)
     elif comparison in ("pearson", "whitened"):
         centred = d - xp.sum(d) / count
         flat = xp.max(xp.abs(centred if present is None else xp.where(present, centred, nothing)))
@@ -114,6 +115,15 @@ def compare_entries(x: RdmEntries, y: RdmEntries) -> Array:
 def upper_entries(xp: Namespace, d: Array) -> Array:
     """Return the entries of ``d`` (n, n) above its diagonal, row by row: (n(n − 1)/2,)."""
     n = d.shape[0]
+    values = host_numbers(d)
+    if values is not None:
+        # Measured for n = 5000 on one core: 0.04 s instead of 0.34 s with a list of places.
+        entries = np.empty(n * (n - 1) // 2, values.dtype)
+        for i in range(n):
+            start = i * (2 * n - i - 1) // 2
+            entries[start : start + n - 1 - i] = values[i, i + 1 :]
+        found: Array = xp.asarray(entries, device=device(d))
+        return found
     rows, columns = np.triu_indices(n, 1)
     where = xp.asarray(rows * n + columns, device=device(d))
     out: Array = xp.take(xp.reshape(d, (n * n,)), where, axis=0)
@@ -160,30 +170,3 @@ def _whitened(xp: Namespace, d: Array) -> Array:
 def samples_of(pairs: int) -> int:
     """Return n of n(n − 1)/2 pairs; the largest n with no more pairs if no n has this number."""
     return (1 + math.isqrt(1 + 8 * pairs)) // 2
-
-
-def _rounded(xp: Namespace, d: Array, resolution: float) -> Array:
-    """Cut the mantissas to digits above the rounding, so equal distances get equal ranks.
-
-    Values are cut to a grid and not grouped by gaps, because among many distances all gaps are
-    small.
-    """
-    size = xp.abs(d)
-    zero = size <= 0
-    exponent = xp.floor(xp.log2(xp.where(zero, xp.ones_like(d), size)))
-    step = min(2**20 * resolution, 2**-17) * xp.pow(xp.full_like(d, 2.0), exponent)
-    out: Array = xp.where(zero, xp.zeros_like(d), xp.round(d / step) * step)
-    return out
-
-
-def _centred_ranks(xp: Namespace, d: Array, present: Array | None) -> Array:
-    """Return the ranks minus their mean; equal entries get the mean of their ranks."""
-    count: Array | int = d.shape[0]
-    if present is not None:  # missing entries are ranked last
-        d = xp.where(present, d, xp.full_like(d, float("inf")))
-        count = xp.sum(xp.astype(present, d.dtype))
-    ordered = xp.sort(d)
-    below = xp.searchsorted(ordered, d, side="left")
-    up_to = xp.searchsorted(ordered, d, side="right")
-    out: Array = (xp.astype(below + up_to, d.dtype) + 1) / 2 - (count + 1) / 2
-    return out

@@ -1,0 +1,1 @@
+"""Nearest neighbours: their lists, sets, weights and ranks."""
