@@ -56,7 +56,7 @@ REFUSED = {
     "passes must be a positive integer": [lambda: repsim.compare(**models(), passes=1.5)],
     "prepare_x must be a function": [lambda: repsim.compare(**models(), prepare_x="resize")],
     "unknown cmap": [lambda: heatmap(cmap="nope")],
-    "vmin must be a finite number": [lambda: heatmap(vmin="0"), lambda: heatmap(vmin=None)],
+    "vmin must be a finite number": [lambda: heatmap(vmin="0"), lambda: heatmap(vmin=[0])],
     "ax must be matplotlib Axes": [lambda: heatmap(ax=3)],
     "unknown estimator": [
         lambda: repsim.cka(X, Y, estimator="unbiasd"),

@@ -136,3 +136,55 @@ def test_near_layers_are_named(repsim_command, folder):
     ran = repsim_command(*argv)
     assert ran.code == 2
     assert "Did you mean 'blocks.0'" in ran.err
+
+
+def test_any_measure_of_the_library(repsim_command, inputs, tiny):
+    import torch
+
+    def seeded(seed):
+        torch.manual_seed(seed)
+        return tiny.mlp()
+
+    order = np.random.default_rng(0).permutation(40)
+    data = torch.from_numpy(np.load(inputs)["inputs"][order]).split(20)
+    for options, arguments in {
+        ("--measure", "mutual_knn", "--option", "k=3", "--permutations", 9): {
+            "measure": "mutual_knn",
+            "k": 3,
+            "permutations": 9,
+        },
+        ("--measure", "hsic", "--kernel", "rbf(sigma=2)"): {
+            "measure": "hsic",
+            "kernel": repsim.kernels.RBF(sigma=2),
+        },
+        ("--measure", "procrustes", "--out", "run"): {"measure": "procrustes"},
+    }.items():
+        ran = repsim_command(*TWO, "--batch-size", 20, "--json", *options)
+        assert ran.code == 0, ran.err
+        expected = repsim.compare(seeded(0), seeded(1), data=data, progress=False, **arguments)
+        found = ran.json["variables"]
+        assert set(found) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name]["data"], values, str(options))
+        assert found[arguments["measure"]]["attrs"]["kind"] == (
+            "dissimilarity" if arguments["measure"] == "procrustes" else "similarity"
+        )
+    # The features of a finished comparison are not kept.
+    left = {path.name for path in (inputs.parent / "run").iterdir()}
+    assert left - {".lock"} == {"compare.nc", "report.html", "run.json"}
+    shown = repsim_command(*TWO, "--batch-size", 20, "--measure", "procrustes", "--out", "run")
+    assert "procrustes (in units of the features, smaller is more alike)" in shown.out
+
+
+def test_measures_and_options_that_do_not_fit_end_before_models_are_loaded(repsim_command):
+    for options, says in {
+        ("--measure", "mutual_nn"): "Did you mean mutual_knn",
+        ("--measure", "nbs", "--option", "k=3"): "unknown options for measure 'nbs'",
+        ("--measure", "nbs", "--passes", 2): "--passes: not with --measure nbs",
+        ("--measure", "nbs", "--z-scores"): "--z-scores: not with --measure nbs",
+        ("--permutations", 9): "--permutations: not with --measure cka",
+        ("--measure", "nbs", "--kernel", "rbf"): "unknown options for measure 'nbs'",
+    }.items():
+        ran = repsim_command("compare", ONE, ONE, "--data", "missing.npz", *options)
+        assert (ran.code, ran.out) == (2, "")
+        assert says in ran.err

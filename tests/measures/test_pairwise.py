@@ -85,6 +85,22 @@ def test_narrow_and_wide_layers_mix(measure, estimator):
             )
 
 
+def test_the_range_is_described_where_it_has_ends():
+    xs = layers()
+    ends = {
+        "nbs": (0.0, 1.0, 1.0),
+        "procrustes": (0.0, None, 0.0),
+        "shape_distance": (0.0, np.pi / 2, 0.0),
+        "hsic": (None, None, None),
+        "information_imbalance": (0.0, 2.0, None),
+        "cka": (None, None, 1.0),  # the unbiased estimator is below 0 by chance
+    }
+    for name, expected in ends.items():
+        attrs = repsim.pairwise(xs, measure=name).attrs
+        assert tuple(map(attrs.get, ("least", "greatest", "value_if_equal"))) == expected, name
+    assert repsim.pairwise(xs, estimator="biased").attrs["greatest"] == 1.0
+
+
 def test_labels_and_provenance():
     xs, ys = layers(), {"b": layers()["layer.1"], "a": layers()["layer.0"]}
     result = repsim.pairwise(xs, ys, estimator="unbiased", kernel=RBF(fraction=0.5))
@@ -99,6 +115,7 @@ def test_labels_and_provenance():
         "units": "1",
         "measure": "cka",
         "kind": "similarity",
+        "value_if_equal": 1.0,
         "kernel": "RBF(fraction=0.5, median='all', sigma=None)",
         "estimator": "unbiased",
         "n_samples": 16,

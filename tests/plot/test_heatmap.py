@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from repsim import InputError
+from repsim import InputError, pairwise
 from repsim.plot import heatmap
 
 
@@ -352,3 +352,45 @@ class TestErrors:
         with pytest.raises(InputError):
             heatmap(make_result(3, 3), ax, vmin=2.0)
         assert not ax.images
+
+
+class TestOtherMeasures:
+    def maps(self, measure, **options):
+        rng = np.random.default_rng(0)
+        xs = {name: rng.standard_normal((30, p)) for name, p in (("a", 3), ("b", 5), ("c", 4))}
+        return pairwise(xs, measure=measure, **options)
+
+    def test_the_scale_is_that_of_the_measure(self):
+        for measure, high, cmap in (
+            ("mutual_knn", 1.0, "magma"),
+            ("hsic", None, "magma"),
+            ("shape_distance", np.pi / 2, "viridis_r"),
+            ("procrustes", None, "viridis_r"),
+        ):
+            result = self.maps(measure)
+            ax = heatmap(result)
+            image = ax.images[-1]
+            assert image.norm.vmin == 0.0
+            assert image.norm.vmax == pytest.approx(high or float(result.max())), measure
+            assert image.cmap.name == cmap
+            label = ax.images[-1].colorbar.ax.get_ylabel().replace("\n", " ")
+            assert ("smaller is more alike" in label) == (cmap != "magma"), label
+
+    def test_bright_is_alike_whichever_way_a_measure_runs(self):
+        for measure in ("nbs", "procrustes"):
+            ax = heatmap(self.maps(measure))
+            same, other = (drawn_colour(ax, column, 0)[:3].sum() for column in (0, 1))
+            assert same > other, measure
+
+    def test_a_dataset_is_drawn_by_its_measure(self):
+        result = self.maps("nbs").to_dataset()
+        result["standard_error"] = result.nbs * 0 + 0.5
+        np.testing.assert_allclose(heatmap(result).images[-1].get_array(), result.nbs)
+
+    def test_models_by_models(self):
+        square = self.maps("nbs").rename(layer_x="model_x", layer_y="model_y").rename("score")
+        with_others = square.to_dataset().assign(p_value=square * 0 + 0.01)
+        for result in (square, with_others):
+            ax = heatmap(result, above_chance=square > 0.9)
+            assert (ax.get_xlabel(), ax.get_ylabel()) == ("", "")
+            assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]

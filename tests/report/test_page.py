@@ -112,7 +112,27 @@ def test_a_dissimilarity_has_no_best_match():
     section = section_of("it", result)
     assert len(section.pictures) == 1
     assert not any("match" in each.what for each in section.findings)
-    assert section.pictures[0]["variables"][0]["low"] is None  # of no known scale
+    drawn = section.pictures[0]["variables"][0]
+    assert (drawn["low"], drawn["high"]) == (0.0, float(result.procrustes.max()))
+    assert drawn["colours"] != "magma"  # which says similarity
+
+
+def test_a_map_says_what_its_measure_is():
+    rng = np.random.default_rng(0)
+    xs = {name: rng.standard_normal((30, p)) for name, p in (("a", 3), ("b", 5))}
+    ys = {name: rng.standard_normal((30, 4)) for name in "cd"}
+    for measure, label, note in (
+        ("mutual_knn", "mutual knn (k=10)", "Larger is more alike; 1 for equal representations"),
+        ("shape_distance", "shape distance (in rad, smaller", "range 0 to 1.571."),
+        ("hsic", "hsic (linear, unbiased)", "Larger is more alike."),
+        ("procrustes", "in units of the features", "0 for equal representations."),
+    ):
+        section = section_of("it", repsim.pairwise(xs, ys, measure=measure).to_dataset())
+        assert label in section.pictures[0]["alt"]
+        assert note in section.pictures[0]["note"]
+        assert (section.pictures[0]["variables"][0]["colours"] == "magma") == (
+            measure in ("mutual_knn", "hsic")
+        )
 
 
 def test_the_share_above_chance():

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from os import PathLike, fspath
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
 from repsim._errors import CheckpointError
 from repsim._options import as_count, as_path, require_choice
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis._extract_rows import DTYPES, LayerRows, Seen, ToHost, rows_of, same_layers
+from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
+from repsim.analysis._filling import Filling, where_of
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
-from repsim.analysis.run._fingerprint import BatchLog, label_of, model_digest
+from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids
@@ -200,7 +200,7 @@ def extract(
         memory=memory,
     )
     try:
-        seen = Seen(sample_ids)
+        seen = Seen("extract", sample_ids)
         finder = SampleFinder("extract", batch_size)
         _fill(store, model, recorder, to_host, finder, seen, data, prepare, forward, progress)
         masks.check_used()
@@ -241,27 +241,12 @@ def _fill(
 ) -> None:
     """Store the batches that are not in the store yet."""
     tokens, masks = to_host.tokens, [to_host.transform.masks]
-    log = BatchLog("extract", fspath(store.path), [[batch.digest for batch in store.batches]])
-    # Rows on disk of an incomplete batch.
-    there = store.n_rows - sum(batch.rows for batch in store.batches)
-    part = store.part
+    filling = Filling(store, seen, tokens)
     recording = False
-    first: LayerRows = {}
     with each_batch("extract", data, model, progress=progress) as batches, ExitStack() as stack:
-        log.begin_pass()
         for batch in batches:
-            known = log.was_counted(batch.value)
-            ids, new = seen.take(batch.value)
-            if known:
-                stored = store.batches[batch.number]
-                seen.n_rows += stored.rows
-                if tokens is not None:
-                    tokens.n_sequences += stored.inputs
+            if filling.has(batch.value):
                 continue
-            if part is not None and log.latest != part:
-                raise log.refusal(f"batch {batch.number} (from 0) is another")
-            part = None
-            where = f"batch {batch.number} (counted from 0)"
             if not recording:  # nothing runs if all batches are stored
                 stack.enter_context(recorder)
                 recording = True
@@ -275,27 +260,7 @@ def _fill(
                         finder.run(prepared, model, [recorder], forward, masks)
                     recorder.clear()
             finder.run(prepared, model, [recorder], forward, masks)
-            rows = rows_of(dict(recorder), to_host, ids, new, seen.n_rows, where)
-            layers, coords = (
-                {name: (x.shape[1:], _kind(x)) for name, x in each.items()}
-                for each in (rows.layers, rows.coords)
-            )
-            first = same_layers(first, layers, where)
-            store.begin(layers, "int64" if tokens else seen.kind, coords, rows.masked)
-            store.append(
-                {**rows.layers, **rows.coords},
-                rows.ids,
-                log.latest,
-                skip=there,
-                inputs=rows.inputs,
-            )
-            if tokens is not None:
-                tokens.count()
-            log.count()
-            seen.n_rows, there = seen.n_rows + len(rows.ids), 0
-    log.end_pass()
-    store.save()
-
-
-def _kind(x: np.ndarray[Any, np.dtype[Any]]) -> Any:
-    return "str" if x.dtype == object else x.dtype
+            where = where_of(batch.number)
+            rows = rows_of(dict(recorder), to_host, filling.ids, filling.new, seen.n_rows, where)
+            filling.add(rows, where)
+    filling.end()

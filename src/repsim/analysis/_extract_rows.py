@@ -15,7 +15,16 @@ from repsim.analysis.run._sample_ids import SampleIds, ids_of
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.capture import BoundTransform
 
-__all__ = ["DTYPES", "BatchRows", "LayerRows", "Seen", "ToHost", "rows_of", "same_layers"]
+__all__ = [
+    "DTYPES",
+    "BatchRows",
+    "LayerRows",
+    "Seen",
+    "ToHost",
+    "Values",
+    "rows_of",
+    "same_layers",
+]
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
@@ -55,9 +64,13 @@ class ToHost:
     wants_layer = True
 
     def __init__(
-        self, transform: BoundTransform, dtype: str | None, tokens: TokenSamples | None = None
+        self,
+        transform: BoundTransform,
+        dtype: str | None = None,
+        tokens: TokenSamples | None = None,
+        operation: str = "extract",
     ) -> None:
-        self.transform, self.tokens = transform, tokens
+        self.transform, self.tokens, self.operation = transform, tokens, operation
         self._layers: set[str] = set()
         self._dtype = None if dtype is None else DTYPES[dtype]
 
@@ -66,7 +79,7 @@ class ToHost:
         if self.tokens is not None:
             values = self.tokens.rows(self.transform, tensor, layer, call)
         else:
-            values = reduced("extract", self.transform, tensor, layer, call)
+            values = reduced(self.operation, self.transform, tensor, layer, call)
         wanted = self._dtype if values.is_floating_point() else None
         if wanted is None:
             wanted = torch.float32 if values.dtype == torch.bfloat16 else values.dtype
@@ -96,24 +109,29 @@ def _layer_and_call(label: str) -> tuple[str, int]:
 class Seen:
     """The ids of the samples so far, and which ids of a batch are new."""
 
-    def __init__(self, sample_ids: SampleIds | None) -> None:
-        self._sample_ids = sample_ids
+    def __init__(self, operation: str, sample_ids: SampleIds | None) -> None:
+        self.operation, self._sample_ids = operation, sample_ids
         self._ids: set[Any] = set()
         self.duplicates = 0
         self.n_rows = 0
         self.kind = "int64"
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether samples are numbered, so every sample is new."""
+        return self._sample_ids is None
+
     def take(self, batch: Any) -> tuple[list[Any] | None, list[int] | None]:
         """Return the ids of a batch and its new rows; None for numbered samples and all rows."""
         if self._sample_ids is None:
             return None, None
-        ids = ids_of("extract", self._sample_ids, batch)
+        ids = ids_of(self.operation, self._sample_ids, batch)
         kinds = {"int64" if type(each) is int else "str" for each in ids}
         if self._ids:
             kinds.add(self.kind)
         if len(kinds) > 1 or not all(isinstance(each, int | str) for each in ids):
             raise InputError(
-                f"extract: sample_ids must be all integers or all strings.\n"
+                f"{self.operation}: sample_ids must be all integers or all strings.\n"
                 f"  got {', '.join(sorted({type(each).__name__ for each in ids}))}\n"
                 f"  Turn them into strings, for example [str(i) for i in ids]."
             )
@@ -152,12 +170,13 @@ def rows_of(
     where : str
         The batch, for errors.
     """
-    layers, tokens = _arrays(outputs, where), to_host.tokens
+    operation, tokens = to_host.operation, to_host.tokens
+    layers = _arrays(operation, outputs, where)
     n_rows = len(next(iter(layers.values())))
     n = n_rows if tokens is None else tokens.n_in_batch
     if ids is not None and len(ids) != n:
         raise InputError(
-            f"extract: sample_ids must give one id for each sample.\n"
+            f"{operation}: sample_ids must give one id for each sample.\n"
             f"  got {len(ids)} ids for {n} samples, {where}"
         )
     if tokens is not None:
@@ -180,31 +199,37 @@ def rows_of(
     return BatchRows(layers, coords, masked, ids, 0 if tokens is None else n)
 
 
-def _arrays(outputs: Mapping[str, Tensor], where: str) -> dict[str, Values]:
+def _arrays(operation: str, outputs: Mapping[str, Tensor], where: str) -> dict[str, Values]:
     """Return the outputs of a batch as finite arrays of the same samples."""
     sizes = {layer: x.shape[0] for layer, x in outputs.items()}
     if len(set(sizes.values())) > 1:
         raise CaptureError(
-            f"extract: all layers must describe the same samples, {where}.\n"
+            f"{operation}: all layers must describe the same samples, {where}.\n"
             f"  samples by layer: {dict(list(sizes.items())[:8])}\n"
             f"  Pass batch_dim=, or leave the layer out."
         )
     bad = [k for k, x in outputs.items() if x.is_floating_point() and not x.isfinite().all()]
     if bad:
+        repair = "Half precision overflows at 65504: leave the layer out, or run it in float32."
+        if operation == "extract":
+            repair = (
+                "Half precision overflows at 65504: dtype='float32' stores more. The batches "
+                "before are stored."
+            )
         raise NonFiniteError(
-            f"extract: activations must be finite.\n"
-            f"  {where}: NaN or infinity in {', '.join(map(repr, bad[:8]))}\n"
-            f"  Half precision overflows at 65504: dtype='float32' stores more. The batches before "
-            f"are stored."
+            f"{operation}: activations must be finite.\n"
+            f"  {where}: NaN or infinity in {', '.join(map(repr, bad[:8]))}\n  {repair}"
         )
     return {layer: x.numpy() for layer, x in outputs.items()}
 
 
-def same_layers(first: LayerRows, now: LayerRows, where: str) -> LayerRows:
+def same_layers(operation: str, first: LayerRows, now: LayerRows, where: str) -> LayerRows:
     """Return the layers of the first batch of a run, or raise an error that says what changed.
 
     Parameters
     ----------
+    operation : str
+        The caller's name, for errors.
     first : dict of str to (shape, dtype)
         Those of the first batch; empty in that batch itself.
     now : dict of str to (shape, dtype)
@@ -216,7 +241,7 @@ def same_layers(first: LayerRows, now: LayerRows, where: str) -> LayerRows:
         return now
     if first.keys() != now.keys():
         raise CaptureError(
-            "extract: every batch must have the same layers.\n"
+            f"{operation}: every batch must have the same layers.\n"
             f"  {where}: without {[name for name in first if name not in now][:8]}, and with "
             f"{[name for name in now if name not in first][:8]} that had not run before\n"
             "  Leave out layers that run for some inputs only, by layers=."
@@ -225,10 +250,10 @@ def same_layers(first: LayerRows, now: LayerRows, where: str) -> LayerRows:
         if first[name] != (shape, dtype):
             before, kind = first[name]
             raise InputError(
-                "extract: every batch must have the same shape of rows.\n"
+                f"{operation}: every batch must have the same shape of rows.\n"
                 f"  layer {name!r}: {before} {kind} in the first batch\n"
                 f"  {shape} {dtype} in {where}\n"
                 '  Give all inputs one size, or reduce them: transform="mean" or "last". Texts '
-                'of any lengths are\n  stored by samples="tokens", one row for each token.'
+                'of any lengths are\n  taken by samples="tokens", one row for each token.'
             )
     return first

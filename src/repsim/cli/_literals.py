@@ -6,13 +6,16 @@ import ast
 import difflib
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from repsim._errors import RepsimError
+from repsim._errors import InputError, RepsimError
 from repsim.cli._outcome import UsageError
 from repsim.kernels import KERNELS, Kernel
 
-__all__ = ["near", "read_kernel", "read_options"]
+if TYPE_CHECKING:
+    from repsim.measures import Measure
+
+__all__ = ["near", "read_kernel", "read_measure", "read_options"]
 
 
 def near(name: str, names: Sequence[str]) -> str:
@@ -79,3 +82,42 @@ def read_options(texts: Sequence[str]) -> dict[str, object]:
         except (SyntaxError, ValueError):
             options[name] = value
     return options
+
+
+def read_measure(
+    name: str, options: Sequence[str], **more: object
+) -> tuple[Measure, dict[str, object]]:
+    """Return a measure and the options that are given.
+
+    >>> measure, options = read_measure("mutual_knn", ["k=5"])
+    >>> measure.name, options
+    ('mutual_knn', {'k': 5})
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    options : sequence of str
+        Options, as typed.
+    **more
+        Options that have a place of their own on the command line; None if it is not given.
+
+    Raises
+    ------
+    UsageError
+        There is no such measure, or it has no such option.
+    """
+    from repsim.measures import MEASURES
+
+    if name not in MEASURES:
+        raise UsageError(
+            f"--measure: unknown measure.\n  expected one of {', '.join(MEASURES)}\n"
+            f"  got {name!r}{near(name, list(MEASURES))}"
+        )
+    measure = MEASURES[name]
+    given = {**read_options(options), **{k: v for k, v in more.items() if v is not None}}
+    try:
+        measure.options("measure", given)
+    except InputError as error:
+        raise UsageError(str(error)) from error
+    return measure, given

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["RunFolder", "command_of", "write_page"]
 
 FORMAT = "repsim.run/1"
 RECORD, STATE, PAGE = "run.json", "state.npz", "report.html"
+FEATURES = "features.zarr"
 
 
 class RunFolder:
@@ -84,6 +86,17 @@ class RunFolder:
     def state(self) -> Path:
         """The state file of an unfinished comparison."""
         return self.path / STATE
+
+    @property
+    def features(self) -> Path:
+        """The store of features of an unfinished comparison by a measure that keeps them."""
+        return self.path / FEATURES
+
+    def discard_state(self) -> None:
+        """Remove the state of a comparison that is finished."""
+        self.state.unlink(missing_ok=True)
+        self.features.with_name(f"{FEATURES}.journal").unlink(missing_ok=True)
+        shutil.rmtree(self.features, ignore_errors=True)
 
     @property
     def skipped(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from repsim.estimators import feature_product, inner
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.measures import KernelItem, Measure
 
-__all__ = ["Rearranged", "rounding_of"]
+__all__ = ["Fixed", "Rearranged", "rounding_of", "uses_features"]
 
 GATHER = 16
 """Multiplications that take as long as fetching one entry of a rearranged Gram."""
@@ -54,16 +54,14 @@ class Rearranged:
         self.item_y = measure.prepare(operation, y, name="y", **settings)
         self.kernel = isinstance(self.item_x, KernelItem)
         if self.kernel:
-            # A permutation costs n p q multiplications from features, or n² fetches from Grams.
-            linear = self.item_x.from_features(self.item_y, self_products=False)
-            self._features = linear and x.shape[1] * y.shape[1] <= GATHER * x.shape[0]
-            self._fixed_x = _Fixed(self.item_x, self._features)
+            self._features = uses_features(self.item_x, self.item_y)
+            self._fixed_x = Fixed(self.item_x, self._features)
 
     def value(self, order: Indices | None = None) -> Array:
         """Return the measure of x and y[order], 0-d; without an order, that of x and y."""
         taken = None if order is None else self._xp.asarray(order, device=device(self._y))
         if self.kernel:
-            fixed = _Fixed(self.item_y, self._features, taken)
+            fixed = Fixed(self.item_y, self._features, taken)
             return self._measure.compare(self._fixed_x, fixed, **self._settings)
         item = self.item_y
         if taken is not None:
@@ -82,7 +80,7 @@ class Rearranged:
         """Return a CKA of 1 in the measure's unit, √(f(x, x) f(y, y)); only for kernel measures."""
         if not self.kernel:
             return None
-        y = _Fixed(self.item_y, self._features)
+        y = Fixed(self.item_y, self._features)
         xx = self._measure.compare(self._fixed_x, self._fixed_x, **self._settings)
         yy = self._measure.compare(y, y, **self._settings)
         out: Array = self._xp.sqrt(xx) * self._xp.sqrt(yy)
@@ -99,28 +97,51 @@ class Rearranged:
         return size * float(moments.mean), size * math.sqrt(float(moments.variance))
 
 
-class _Fixed:
-    """A prepared representation in one of its two forms, with reordered samples."""
+def uses_features(x: KernelItem, y: KernelItem) -> bool:
+    """Whether the products of reordered samples are cheaper from features than from Grams."""
+    # A permutation costs n p q multiplications from features, or n² fetches from Grams.
+    return x.from_features(y, self_products=False) and x.p * y.p <= GATHER * x.n
+
+
+class Fixed:
+    """A prepared representation in one of its two forms, with reordered samples.
+
+    Parameters
+    ----------
+    item : KernelItem
+        The representation in the order of its samples.
+    features : bool
+        Whether products are of features, and not of Grams.
+    order : array of n indices, optional
+        The new order.
+    """
 
     def __init__(self, item: KernelItem, features: bool, order: Array | None = None) -> None:
         self.xp, self.n, self.p, self.estimator = item.xp, item.n, item.p, item.estimator
         self._item, self._features, self._order = item, features, order
+        self._form: tuple[Array, Array] | None = None
 
-    def from_features(self, other: _Fixed, *, self_products: bool) -> bool:
+    def from_features(self, other: Fixed, *, self_products: bool) -> bool:
+        """Return the chosen form, which does not depend on the other side."""
         return self._features
 
     def form(self, features: bool) -> tuple[Array, Array]:
-        a, scale = self._item.form(features)
-        if self._order is not None:
-            a = self.xp.take(a, self._order, axis=0)
-            a = a if features else self.xp.take(a, self._order, axis=1)
-        return a, scale
+        """Return features or Gram in the new order, and the scale of the Gram."""
+        if self._form is None:
+            a, scale = self._item.form(features)
+            if self._order is not None:
+                a = self.xp.take(a, self._order, axis=0)
+                a = a if features else self.xp.take(a, self._order, axis=1)
+            self._form = a, scale
+        return self._form
 
-    def product(self, other: _Fixed, features: bool) -> Array:
+    def product(self, other: Fixed, features: bool) -> Array:
+        """Return ⟨A, B⟩ of the centred Grams, divided by both scales."""
         a, b = self.form(features)[0], other.form(features)[0]
         return feature_product(self.xp, a, b, self.estimator) if features else inner(self.xp, a, b)
 
     def self_product(self, features: bool) -> Array:
+        """Return ⟨A, A⟩, which the order does not change."""
         return self._item.self_product(features)
 
 

@@ -17,7 +17,7 @@ from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference._options import settings_for
 from repsim.measures import Measure, resolve_measure
 
-__all__ = ["subsample"]
+__all__ = ["check_halves", "factor_of_halves", "subsample"]
 
 
 @without_autocast
@@ -120,7 +120,7 @@ def subsample(
     xp, a, b = paired(operation, x, y, min_samples=fewest, why=why)
     n = a.shape[0]
     whole = resolve_groups(operation, groups, n)
-    _check_halves(operation, n, whole, fewest, why)
+    check_halves(operation, n, whole, fewest, why)
     rng = resolve_seed(operation, seed)
 
     def value_of(u: Array, v: Array) -> Array:
@@ -137,8 +137,7 @@ def subsample(
             rows = xp.asarray(half(rng, n, whole), device=device(a))
             drawn.append(value_of(xp.take(a, rows, axis=0), xp.take(b, rows, axis=0)))
         values = np.asarray(to_numpy(xp.stack(drawn)), dtype=np.float64)
-        units = n if whole is None else len(whole.sizes)
-        factor = math.sqrt((units // 2) / (units - units // 2))
+        factor = factor_of_halves(n, whole)
         error = factor * float(np.std(values, ddof=1))
         with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite
             error_z = factor * float(np.std(np.arctanh(values), ddof=1))
@@ -157,7 +156,14 @@ def subsample(
     )
 
 
-def _check_halves(operation: str, n: int, whole: Groups | None, fewest: int, why: str) -> None:
+def factor_of_halves(n: int, groups: Groups | None) -> float:
+    """Return √(b/(n−b)): what the spread of halves of b samples (groups) is multiplied by."""
+    units = n if groups is None else len(groups.sizes)
+    return math.sqrt((units // 2) / (units - units // 2))
+
+
+def check_halves(operation: str, n: int, whole: Groups | None, fewest: int, why: str) -> None:
+    """Raise if the smallest half has fewer samples than the measure needs."""
     smallest = n // 2 if whole is None else sum(sorted(whole.sizes)[: len(whole.sizes) // 2])
     if smallest < fewest:
         raise InputError(

@@ -19,7 +19,9 @@ LOWER_HALF = 0.5
 MOST = 0.9
 
 
-def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka") -> xarray.Dataset:
+def layer_match(
+    result: xarray.Dataset | xarray.DataArray, variable: str | None = None
+) -> xarray.Dataset:
     """For each layer of x, the most similar layer of y, and the depth of both.
 
     >>> import xarray, repsim
@@ -47,10 +49,10 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
     ----------
     result : xarray.Dataset or xarray.DataArray
         A result of :func:`repsim.compare` or :meth:`repsim.MinibatchCKA.compute`, or any map with
-        the dimensions "layer_x" and "layer_y", in either order. Larger values must mean more
-        similar.
-    variable : str, default "cka"
-        Which variable of a Dataset to take.
+        the dimensions "layer_x" and "layer_y", in either order. Larger values mean more similar,
+        unless its ``attrs["kind"]`` is "dissimilarity": then the smallest value is the best match.
+    variable : str, optional
+        Which variable of a Dataset to take, by default that of its measure.
 
     Returns
     -------
@@ -82,10 +84,11 @@ def layer_match(result: xarray.Dataset | xarray.DataArray, variable: str = "cka"
     import xarray
 
     array = layer_map(result, "layer_match", variable)
-    own = result[variable] if isinstance(result, xarray.Dataset) else result
     name, values = str(array.name), array.values
+    own = result[name] if isinstance(result, xarray.Dataset) else result
     kept = ~np.isnan(values).all(axis=1)
-    best = np.where(np.isnan(values), -np.inf, values)[kept].argmax(axis=1)
+    alike = -values if array.attrs.get("kind") == "dissimilarity" else values
+    best = np.where(np.isnan(alike), -np.inf, alike)[kept].argmax(axis=1)
     names_x, names_y = (
         np.array(layer_names(array, dim), dtype=object) for dim in ("layer_x", "layer_y")
     )

@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
-from repsim.arrays import (
-    as_samples,
-    check_finite,
-    namespace,
-    to_numpy,
-    unlabelled_sides,
-    without_autocast,
-)
-from repsim.measures._map_of_pairs import map_of_pairs
-from repsim.measures._registry import Item, Measure, resolve_measure
+from repsim.arrays import namespace, to_numpy, unlabelled_sides, without_autocast
+from repsim.measures._pair_items import PairItems, Rows, attrs_of_measure
+from repsim.measures._registry import Measure, resolve_measure
+from repsim.results import map_of_layers
 
 if TYPE_CHECKING:
     import xarray
@@ -76,7 +70,9 @@ def pairwise(
     xarray.DataArray, dims ("layer_x", "layer_y")
         float64, with the digits that the function itself returns for each pair. The coordinates are
         the names, in the order of the mappings. ``attrs`` hold measure, kind ("similarity" or
-        "dissimilarity"), units, each option, n_samples and repsim_version.
+        "dissimilarity"), units, least and greatest (the ends of its range, if it has any, unless
+        the estimator is unbiased), value_if_equal (of equal representations), each option,
+        n_samples and repsim_version.
 
     Raises
     ------
@@ -115,55 +111,20 @@ def pairwise(
     xp, n = _home(sides)
     _match_samples(samples_x, samples_y, n, both=ys is not None)
 
-    items = _Items(xp, chosen, settings, sides)
-    names_y = None if ys is None else list(sides["ys"])
-    return map_of_pairs(
-        items.operation, chosen, settings, list(sides["xs"]), names_y, items.pair, n
-    )
-
-
-class _Items:
-    """The prepared arrays, each made on first use.
-
-    An array is prepared in the dtype of its pair, as in the function itself, so a float32 array
-    that meets float32 and float64 arrays is prepared twice.
-    """
-
-    def __init__(
-        self,
-        xp: Namespace,
-        measure: Measure,
-        settings: dict[str, object],
-        sides: dict[str, Mapping[str, Array]],
-    ) -> None:
-        self._xp, self._measure, self._settings = xp, measure, settings
-        self.operation = f"pairwise({measure.name!r})"
-        fewest, why = measure.fewest(**settings)
-        self._arrays: dict[tuple[str, str], Array] = {}
-        for side, arrays in sides.items():
-            for name, x in arrays.items():
-                label = f"{side}[{name!r}]"
-                checked = as_samples(self.operation, xp, x, label, min_samples=fewest, why=why)
-                check_finite(self.operation, xp, checked, label)
-                self._arrays[side, name] = checked
-        self._made: dict[tuple[str, str, object], Item] = {}
-
-    def pair(self, name_x: str, side_y: str, name_y: str) -> tuple[Item, Item, Any]:
-        """Return the items of a pair, and its dtype."""
-        x, y = self._arrays["xs", name_x], self._arrays[side_y, name_y]
-        dtype = self._xp.result_type(x.dtype, y.dtype)
-        return self._item("xs", name_x, dtype), self._item(side_y, name_y, dtype), dtype
-
-    def _item(self, side: str, name: str, dtype: Any) -> Item:
-        key = side, name, str(dtype)
-        if key not in self._made:
-            self._made[key] = self._measure.prepare(
-                self.operation,
-                self._xp.astype(self._arrays[side, name], dtype, copy=False),
-                name=f"{side}[{name!r}]",
-                **self._settings,
-            )
-        return self._made[key]
+    operation = f"pairwise({chosen.name!r})"
+    rows = {
+        side: [
+            Rows.of(operation, xp, x, f"{side}[{name!r}]", chosen.fewest(**settings))
+            for name, x in arrays.items()
+        ]
+        for side, arrays in sides.items()
+    }
+    other = "xs" if ys is None else "ys"
+    items = PairItems(operation, xp, chosen, settings)
+    values = items.values(rows["xs"], rows[other])
+    items.warn_of_chance()
+    attrs = attrs_of_measure(chosen, settings, n)
+    return map_of_layers(values, sides["xs"], sides[other], chosen.name, attrs)
 
 
 def _mapping(argument: str, arrays: object) -> Mapping[str, Array]:

@@ -1,4 +1,4 @@
-"""The CKA map: every layer of one model against every layer of the other."""
+"""A map: every layer of one model against every layer of the other, or models by models."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ from repsim.plot.parts._beside import PAD, add_colour_bar, make_room
 from repsim.plot.parts._chance import by_chance
 from repsim.plot.parts._colours import colour_scale, least_like
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
-from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
+from repsim.plot.parts._layer_map import (
+    as_layers,
+    layer_map,
+    layer_names,
+    measure_label,
+    model_name,
+)
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
+from repsim.results import scale_of
 
 __all__ = ["heatmap"]
 
@@ -47,9 +54,9 @@ def heatmap(
     ax: Axes | None = None,
     *,
     above_chance: float | xr.DataArray | None = None,
-    vmin: float = 0.0,
-    vmax: float = 1.0,
-    cmap: str | Colormap = "magma",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    cmap: str | Colormap | None = None,
     labels: bool = True,
     colorbar: bool = True,
     title: str | None = None,
@@ -77,8 +84,9 @@ def heatmap(
     Parameters
     ----------
     result : xarray.Dataset or xarray.DataArray
-        A result of `repsim.compare`, whose variable `cka` is drawn, or a map with the dimensions
-        `layer_x` and `layer_y` in either order.
+        A result of `repsim.compare`, whose measure is drawn, a map with the dimensions `layer_x`
+        and `layer_y` in either order, or one of models, with `model_x` and `model_y`, such as
+        `repsim.alignment` returns.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
         A new figure grows with the number of layers, up to 9 inches a side.
@@ -87,13 +95,15 @@ def heatmap(
         z-score in colour; `result` must then be a Dataset with the variable `z`, from
         ``repsim.compare(..., z_scores=True)`` or `repsim.max_t`. A DataArray of booleans is true
         where a cell is above chance, such as ``repsim.max_t(...).p_adjusted <= 0.05``.
-    vmin, vmax : float
-        The ends of the colour scale. A value beyond an end gets a colour that is not on the scale,
-        and the colour bar gets an arrow at that end, because unbiased CKA can be below 0 by chance
-        and should not look like 0. A value that is beyond by less than 1e-5 of the scale is
-        rounding and is drawn as the end.
-    cmap : str or matplotlib.colors.Colormap
-        The colours of the scale. If the colormap sets colours for values below or above, they are
+    vmin, vmax : float, optional
+        The ends of the colour scale: by default 0 and the greatest value that the measure can have,
+        1 for CKA, or the largest of the map if there is none. A value beyond an end gets a colour
+        that is not on the scale, and the colour bar gets an arrow at that end, because unbiased CKA
+        can be below 0 by chance and should not look like 0. A value that is beyond by less than
+        1e-5 of the scale is rounding and is drawn as the end.
+    cmap : str or matplotlib.colors.Colormap, optional
+        The colours of the scale, by default "magma"; "viridis_r" for a dissimilarity, so that
+        bright is alike in both. If the colormap sets colours for values below or above, they are
         kept.
     labels : bool
         Whether to name the layers. Names are written in full, and as many as fit, always including
@@ -122,12 +132,21 @@ def heatmap(
     require_bool("heatmap", "labels", labels)
     require_bool("heatmap", "colorbar", colorbar)
     require_text("heatmap", title=title)
+    result, of_models = as_layers(result)
+    above_chance, _ = as_layers(above_chance)
     array = layer_map(result, "heatmap")
     names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")
     undefined = np.isnan(array.values)
     grey = by_chance(result, array, above_chance, "heatmap") & ~undefined
     shown = np.where(grey, np.nan, array.values)
-    scale = colour_scale(shown, "heatmap", vmin=vmin, vmax=vmax, cmap=cmap)
+    low, high, similar = scale_of(array)
+    scale = colour_scale(
+        shown,
+        "heatmap",
+        vmin=low if vmin is None else vmin,
+        vmax=high if vmax is None else vmax,
+        cmap=cmap if cmap is not None else "magma" if similar else "viridis_r",
+    )
     if ax is None:
         ax = _axes_for(names_x, names_y, labels=labels, colorbar=colorbar, title=title)
 
@@ -144,8 +163,9 @@ def heatmap(
     image = ax.imshow(scale.values, cmap=scale.cmap, norm=scale.norm, **place)
     ax.grid(visible=False)
     ax.spines[:].set_linewidth(0.6)
-    ax.set_ylabel(plain(f"{model_name(array, 'x')} layer"))
-    ax.set_xlabel(plain(f"{model_name(array, 'y')} layer"))
+    if not of_models:  # names of models need no title
+        ax.set_ylabel(plain(f"{model_name(array, 'x')} layer"))
+        ax.set_xlabel(plain(f"{model_name(array, 'y')} layer"))
     if title is not None:
         ax.set_title(title)
     if labels:
@@ -157,7 +177,7 @@ def heatmap(
 
     beside: list[Artist] = []
     if colorbar:
-        bar = add_colour_bar(ax, image, measure_label(array), extend=scale.extend)
+        bar = add_colour_bar(ax, image, measure_label(array, direction=True), extend=scale.extend)
         beside.append(bar.ax)
     notes: list[tuple[Patch, str]] = []
     if undefined.any():

@@ -16,6 +16,7 @@ from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
+from repsim.results import scale_of
 
 __all__ = ["layer_match"]
 
@@ -30,7 +31,7 @@ def layer_match(
     result: xr.Dataset | xr.DataArray,
     ax: Axes | None = None,
     *,
-    variable: str = "cka",
+    variable: str | None = None,
 ) -> Axes:
     r"""Draw, for each layer of x, how deep in y its most similar layer lies.
 
@@ -61,11 +62,11 @@ def layer_match(
     ----------
     result : xarray.Dataset or xarray.DataArray
         A result of `repsim.compare`, or a map with the dimensions `layer_x` and `layer_y` in either
-        order. Larger values must mean more similar.
+        order. Larger values mean more similar, unless its ``attrs["kind"]`` is "dissimilarity".
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
-    variable : str
-        Which variable of a Dataset to draw.
+    variable : str, optional
+        Which variable of a Dataset to draw, by default that of its measure.
 
     Returns
     -------
@@ -87,8 +88,13 @@ def layer_match(
     require_axes("layer_match", ax)
     array = layer_map(result, "layer_match", variable)
     matches = best_match(array)
+    low, high, similar = scale_of(array)
     scale = colour_scale(
-        matches[array.name].values, "layer_match", vmin=0.0, vmax=1.0, cmap="magma"
+        matches[array.name].values,
+        "layer_match",
+        vmin=low,
+        vmax=high,
+        cmap="magma" if similar else "viridis_r",
     )
     names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")
     if ax is None:

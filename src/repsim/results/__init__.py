@@ -7,9 +7,11 @@ from repsim.results._maps import (
     DIMS,
     layer_map,
     layer_names,
+    main_map,
     map_of_layers,
     measure_label,
     model_name,
+    scale_of,
 )
 from repsim.results._netcdf import UnstorableError, decode, encode
 from repsim.results._reading import (
@@ -35,6 +37,7 @@ from repsim.results.kinds._layer_map import (
     main_variable,
     map_table,
     map_variables,
+    measured_map,
 )
 from repsim.results.kinds._layer_match import LAYER_MATCH, similarity_of
 from repsim.results.kinds._linear_probe import LINEAR_PROBE, chosen_tokens, single_tokens
@@ -100,12 +103,14 @@ __all__ = [
     "kind_of",
     "layer_map",
     "layer_names",
+    "main_map",
     "main_variable",
     "map_of_layers",
     "map_table",
     "map_variables",
     "mean_of",
     "measure_label",
+    "measured_map",
     "model_name",
     "model_of",
     "names_of",
@@ -116,6 +121,7 @@ __all__ = [
     "percent",
     "plus_minus",
     "register",
+    "scale_of",
     "similarity_of",
     "single_tokens",
     "step_label",

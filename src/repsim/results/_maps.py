@@ -12,7 +12,16 @@ from repsim._errors import InputError
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["DIMS", "layer_map", "layer_names", "map_of_layers", "measure_label", "model_name"]
+__all__ = [
+    "DIMS",
+    "layer_map",
+    "layer_names",
+    "main_map",
+    "map_of_layers",
+    "measure_label",
+    "model_name",
+    "scale_of",
+]
 
 DIMS = ("layer_x", "layer_y")
 
@@ -36,8 +45,15 @@ def map_of_layers(
     )
 
 
-def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.DataArray:
-    """Return the similarities of `result` as a map with dims ("layer_x", "layer_y").
+def main_map(result: xarray.Dataset) -> str:
+    """Return the name of the variable that holds the measure of a map, "cka" if none says so."""
+    named = [result.attrs.get("measure")]
+    named += [key for key, array in result.data_vars.items() if array.attrs.get("measure") == key]
+    return next((str(name) for name in named if name in result.data_vars), "cka")
+
+
+def layer_map(result: Any, operation: str, variable: str | None = None) -> xarray.DataArray:
+    """Return the values of `result` as a map with dims ("layer_x", "layer_y").
 
     Parameters
     ----------
@@ -45,8 +61,9 @@ def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.Data
         Two-dimensional; a Dataset holds the map as `variable`.
     operation : str
         The caller's name, the first word of error messages.
-    variable : str
-        Which variable of a Dataset to take; ignored for a DataArray.
+    variable : str, optional
+        Which variable of a Dataset to take; ignored for a DataArray. By default that of its
+        measure.
 
     Returns
     -------
@@ -62,6 +79,7 @@ def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.Data
 
     array, attrs = result, {}
     if isinstance(result, xarray.Dataset):
+        variable = main_map(result) if variable is None else variable
         if variable not in result.data_vars:
             raise InputError(
                 f"{operation}: result has no variable {variable!r}.\n"
@@ -101,8 +119,31 @@ def layer_map(result: Any, operation: str, variable: str = "cka") -> xarray.Data
             "  Was another variable meant?"
         )
     array = array.transpose(*DIMS).astype(np.float64)
-    name = array.name if array.name is not None else variable
+    name = array.name if array.name is not None else variable or "cka"
     return array.rename(name).assign_attrs({**attrs, **array.attrs})
+
+
+def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
+    """Return the ends of the colour scale of a map, and whether larger is more alike.
+
+    A scale begins at 0. It ends at the greatest value that the measure can have, if that is known,
+    or at the value for equal representations, so that maps can be compared with each other;
+    otherwise at the largest value of the map.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        A map, with what its measure says about itself in its attributes.
+    """
+    attrs = array.attrs
+    similar = attrs.get("kind") != "dissimilarity"
+    high = attrs.get("greatest")
+    if high is None and similar:
+        high = attrs.get("value_if_equal", None if "measure" in attrs else 1.0)
+    if high is None:
+        finite = array.values[np.isfinite(array.values)]
+        high = float(finite.max()) if finite.size else 1.0
+    return 0.0, float(high) if high > 0 else 1.0, similar
 
 
 def layer_names(array: xarray.DataArray, dim: str) -> list[str]:
@@ -141,22 +182,35 @@ def model_name(array: xarray.DataArray, side: str) -> str:
     return str(array.attrs.get(f"model_{side}") or side)
 
 
-def measure_label(array: xarray.DataArray) -> str:
-    """Return which similarity this is, with kernel and estimator: "CKA (linear, unbiased)".
+def measure_label(array: xarray.DataArray, *, direction: bool = False) -> str:
+    """Return which measure this is, with its main options: "CKA (linear, unbiased)".
+
+    A unit is part of it: "shape distance (in rad)".
 
     Parameters
     ----------
     array : xarray.DataArray
-        A map of layers by layers, with kernel and estimator in its attributes.
+        A map of layers by layers, with options, unit and kind in its attributes.
+    direction : bool
+        Whether to say of a dissimilarity that smaller is more alike.
 
     Returns
     -------
     str
         For a title, an axis or a colour bar.
     """
-    name = str(array.attrs.get("long_name", array.name))
+    attrs = array.attrs
+    name = str(attrs.get("long_name", array.name))
     name = "CKA" if name == "cka" else name.replace("_", " ")
-    options = [str(array.attrs[key]) for key in ("kernel", "estimator") if array.attrs.get(key)]
+    options = [str(attrs[key]) for key in ("kernel", "estimator") if attrs.get(key)]
     # A kernel is written as the call that makes it, Linear(); drop empty parentheses.
     options = [option.lower() if option.endswith("()") else option for option in options]
-    return f"{name} ({', '.join(o.removesuffix('()') for o in options)})" if options else name
+    options = [option.removesuffix("()") for option in options]
+    if "k" in attrs:
+        options.append(f"k={attrs['k']}")
+    units = str(attrs.get("units", "1"))
+    if units != "1":
+        options.append(f"in units {units}" if units.startswith("of ") else f"in {units}")
+    if direction and attrs.get("kind") == "dissimilarity":
+        options.append("smaller is more alike")
+    return f"{name} ({', '.join(options)})" if options else name

@@ -1,31 +1,29 @@
-"""Layer-by-layer CKA of two models, or of one model with itself."""
+"""Layer-by-layer similarity of two models, or of one model with itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from repsim._errors import InputError
 from repsim._options import as_count, require_bool
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis.maps._cka_map import cka_map, finished
+from repsim.analysis.features._choice import Errors, FeatureOptions, chosen_measure
+from repsim.analysis.features._compare import compare_features
+from repsim.analysis.maps._comparison import Comparison
 from repsim.analysis.maps._ranks import Ranks
-from repsim.analysis.maps._run import Run
-from repsim.analysis.maps._side import AS_X, AsX, RecordedSide, SideOptions, Sides
-from repsim.analysis.run._drive import Forward, Prepare, as_found
-from repsim.analysis.run._fingerprint import label_of, model_digest
-from repsim.analysis.run._provenance import model_label, transform_label, versions
+from repsim.analysis.maps._side import AS_X, AsX, SideOptions
+from repsim.analysis.maps._streamed import StreamOptions, stream
+from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._sample_ids import SampleIds
-from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples, token_samples
+from repsim.analysis.run._token_samples import Pairs, Samples, token_samples
 from repsim.capture import Layers, MaskOption, Select, Transform
-from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
-from repsim.streaming import MIN_BATCH
+from repsim.kernels import Kernel, Precision
+from repsim.measures import Measure
 
 if TYPE_CHECKING:
     import xarray
@@ -40,7 +38,8 @@ def compare(
     *,
     layers: Layers = "*",
     layers_y: Layers | None = None,
-    kernel: KernelName | Kernel = "linear",
+    measure: str | Measure = "cka",
+    kernel: KernelName | Kernel | None = None,
     precision: Precision | None = None,
     passes: int = 1,
     transform: Transform = None,
@@ -56,7 +55,7 @@ def compare(
     max_samples: int | None = None,
     skip_first: int = 0,
     seed: int = 0,
-    pairs: Pairs = "between",
+    pairs: Pairs | None = None,
     prepare_x: Prepare | None = None,
     prepare_y: Prepare | None = None,
     forward: Forward | None = None,
@@ -66,8 +65,13 @@ def compare(
     checkpoint: str | PathLike[str] | None = None,
     group: Any = None,
     sample_ids: SampleIds | None = None,
+    memory: int = 1 << 30,
+    errors: Errors | None = None,
+    draws: int = 200,
+    permutations: int = 0,
+    **options: object,
 ) -> xarray.Dataset:
-    """CKA of every layer of a model with every layer of another model, or of itself.
+    """Similarity of every layer of a model with every layer of another model, or of itself.
 
     >>> import torch, repsim
     >>> from torch import nn
@@ -79,11 +83,17 @@ def compare(
     1.0
     >>> result.layer_y.values.tolist()
     ['0', '1', '2']
+    >>> found = repsim.compare(net, data=data, measure="mutual_knn", k=10, progress=False)
+    >>> found.mutual_knn.dims, found.mutual_knn.attrs["kind"], found.attrs["n_samples"]
+    (('layer_x', 'layer_y'), 'similarity', 256)
 
-    Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`, Nguyen, Raghu & Kornblith 2021, Eq. 3)
-    of the layers' outputs, from one pass over the data for both models::
+    By default unbiased minibatch CKA (:class:`repsim.MinibatchCKA`, Nguyen, Raghu & Kornblith 2021,
+    Eq. 3) of the layers' outputs, from one pass over the data for both models::
 
         CKA = Σ_b w_b h_b(x, y) / √(Σ_b w_b h_b(x, x) · Σ_b w_b h_b(y, y)),   w_b = n_b(n_b − 3)
+
+    For any other measure, the outputs of all samples are kept, and the value is that of
+    :func:`repsim.pairwise` on them.
 
     Parameters
     ----------
@@ -99,9 +109,12 @@ def compare(
     layers, layers_y : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :func:`repsim.capture.select_layers`: names, globs whose ``*`` also
         crosses dots, module types. By default all submodules; ``layers_y`` defaults to ``layers``.
-    kernel : str or Kernel, default "linear"
-        As in :func:`repsim.cka`. A bandwidth that follows the data is computed from the first
-        batch.
+    measure : str or Measure, default "cka"
+        A name from ``repsim.measures.MEASURES``, or your own ``Measure``. All but ``"cka"`` are
+        computed on the CPU, from features in memory or in a store.
+    kernel : str or Kernel, optional
+        As in :func:`repsim.cka`, by default linear, for measures that have a kernel. In CKA, a
+        bandwidth that follows the data is computed from the first batch.
     precision : {"highest", "tf32", "bf16"}, optional
         How many digits centred features keep when they are multiplied, as in
         :class:`repsim.kernels.Linear`. By default that of the kernel, which is "highest" unless you
@@ -143,12 +156,13 @@ def compare(
         How many of the first real tokens of each input are no samples, with ``samples="tokens"``:
         the first token of a text often has a norm of its own.
     seed : int, default 0
-        The seed of ``max_samples``.
-    pairs : {"between", "all"}, default "between"
-        Which pairs of tokens count, with ``samples="tokens"``. "between": those of different
-        inputs, so that independent inputs score 0 on average although the tokens of one input
-        depend on each other. "all": the value is that of :func:`repsim.cka` on the rows of a
-        batch; independent texts then scored .02 at 16 inputs a batch.
+        The seed of ``max_samples``, ``errors`` and ``permutations``.
+    pairs : {"between", "all"}, optional
+        Which pairs of tokens count, with ``samples="tokens"``. "between", the default of CKA: those
+        of different inputs, so that independent inputs score 0 on average although the tokens of
+        one input depend on each other. "all": the value is that of :func:`repsim.cka` on the rows
+        of a batch; independent texts then scored .02 at 16 inputs a batch. Other measures have only
+        "all".
     prepare_x, prepare_y : callable, optional
         A function from the batch to the batch for one model: another resolution, other keywords.
         The result is moved to the model's device.
@@ -169,7 +183,10 @@ def compare(
         the end. If it exists, the batches counted in it are read from ``data`` and skipped, so the
         data must return the same batches in the same order: without shuffle, or with a seeded one.
         A digest of a part of each batch is checked. With a checkpoint, Ctrl-C returns the result so
-        far with a warning. Delete the file to start again.
+        far with a warning. Delete the file to start again. For other measures it is the folder of a
+        store, as :func:`repsim.extract` writes it, with layers named "x/..." and "y/...": features
+        are read from it layer by layer, Ctrl-C ends the call, and the same call goes on, also with
+        another measure.
     group : "world" or torch.distributed.ProcessGroup, optional
         The ranks whose batches are combined; by default only this process. Each rank passes its
         share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
@@ -180,6 +197,21 @@ def compare(
         or strings. If an id was seen before in the pass, on any rank, the sample is not counted
         again. This matters because a ``DistributedSampler`` repeats samples to give all ranks the
         same number. It costs one exchange of ids per batch. Pass it on all ranks or on none.
+    memory : int, default 2**30
+        Bytes that the features of all samples may take, for measures other than CKA. If they take
+        more, an error says so after the first batch where the data have a length. With
+        ``checkpoint`` they are on disk, and these are bytes for rows that are written together.
+    errors : {"subsample"}, optional
+        For measures other than CKA: add the standard error from ``draws`` random halves of the
+        samples, as :func:`repsim.inference.subsample` computes it.
+    draws : int, default 200
+        The number of halves.
+    permutations : int, default 0
+        For measures other than CKA: compare the map with this many maps in which the samples of y
+        are permuted, the same for all layers. This adds ``chance``, their mean, ``z``, and
+        ``p_value`` and ``p_adjusted`` as in :func:`repsim.max_t`.
+    **options
+        Options of the measure, such as ``k=10``. The estimator is unbiased unless given.
 
     Returns
     -------
@@ -192,18 +224,21 @@ def compare(
         pass and a lower bound for several, because passes are not independent. ``attrs``: model_x,
         model_y, estimator, kernel, precision, transform, passes, n_samples and n_batches over all
         passes, n_skipped_batches, n_skipped_samples, versions; n_duplicates with ``sample_ids``,
-        n_ranks with ``group``, ``interrupted`` if partial.
+        n_ranks with ``group``, ``interrupted`` if partial. For another measure, the variable has
+        the name of the measure and its attributes as in :func:`repsim.pairwise`: kind ("similarity"
+        or "dissimilarity"), units, range and options.
 
     Raises
     ------
     InputError
         The data cannot be iterated as batches; the kernel or precision is unknown; the kernel takes
-        no precision; the models see different numbers of samples.
+        no precision; the models see different numbers of samples; the measure is unknown or has no
+        such option; the features do not fit in ``memory``; ``group`` with another measure than CKA.
     LayerNotFoundError, CaptureError
         A layer does not exist or did not run, or its output is not a batch of samples.
     NonFiniteError
-        NaN or infinity in a layer; the message names layer and batch, and ``partial`` is the result
-        before it.
+        NaN or infinity in a layer; the message names layer and batch. For CKA, ``partial`` is the
+        result before it.
     StateError
         The checkpoint is damaged, cannot be written, or belongs to other models, options or data; a
         rank died, failed, has other weights or options than the others (the message says which
@@ -223,7 +258,10 @@ def compare(
     -----
     Gram matrices are computed in the hooks. Memory is therefore O(L n²) for L layers and batches of
     n, for activations of any size, and in-place operations cannot overwrite a value. Layers that
-    return one tensor share one Gram. Cost: the two forward passes plus O(n² Σp).
+    return one tensor share one Gram. Cost: the two forward passes plus O(n² Σp). For other
+    measures: the features of all samples, and the items and pairs of :func:`repsim.pairwise`;
+    ``errors`` and ``permutations`` cost as many maps as are drawn. With ``samples="tokens"`` they
+    draw and permute whole inputs, which then must have equally many tokens to be permuted.
 
     With ``samples="tokens"``, a batch holds whole inputs, so the jackknife deletes whole inputs.
     The Grams of a batch are centred over pairs of tokens of different inputs, with 0 elsewhere, and
@@ -243,88 +281,57 @@ def compare(
         models = {"model_x": model_x, "model_y": model_x if model_y is None else model_y}
         functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}
         check_arguments("compare", models, names, progress, **functions)
-        passes = as_count("compare", "passes", passes)
-        resolved = _resolved(kernel, precision)
-        ranks.share(sample_ids, resolved)
-        tokens = token_samples(
-            "compare", samples, max_samples, skip_first, seed, transform, transform_y, pairs=pairs
-        )
-        _check_z_scores(z_scores, tokens)
-        side = partial(
-            RecordedSide,
+        require_bool("compare", "z_scores", z_scores)
+        chosen = chosen_measure(
             "compare",
-            kernel=resolved,
-            tokens=tokens,
-            forward=forward,
-            batch_size=batch_size,
-            least=MIN_BATCH if group is None else 1,
+            measure,
+            options,
+            kernel=kernel,
+            only_cka={
+                "precision": precision is not None,
+                "passes": as_count("compare", "passes", passes) > 1,
+                "z_scores": bool(z_scores),
+                "group": group is not None,
+            },
+            not_cka={"errors": errors is not None, "permutations": permutations != 0},
         )
+        keeping = FeatureOptions.checked(
+            "compare",
+            memory=memory,
+            errors=errors,
+            draws=draws,
+            permutations=permutations,
+            seed=seed,
+        )
+        pairs = chosen.pairs("compare", pairs, samples)
         of_x = SideOptions(transform, mask, select, batch_dim)
         of_y = of_x.with_given(
             transform=transform_y, mask=mask_y, select=select_y, batch_dim=batch_dim_y
         )
-        sides = Sides.of(
-            side, (model_x, layers, of_x, prepare_x), (model_y, layers_y, of_y, prepare_y)
+        asked = Comparison(
+            data=data,
+            x=(model_x, layers, of_x, prepare_x),
+            y=(model_y, layers_y, of_y, prepare_y),
+            forward=forward,
+            batch_size=batch_size,
+            sample_ids=sample_ids,
+            samples=samples,
+            pairs=pairs,
+            tokens=token_samples(
+                "compare",
+                samples,
+                max_samples,
+                skip_first,
+                seed,
+                transform,
+                transform_y,
+                pairs=pairs,
+            ),
+            names=names,
+            progress=progress,
+            checkpoint=checkpoint,
         )
-        labels: dict[str, Any] = {
-            "model_x": model_label(model_x, names and names[0]),
-            "model_y": model_label(sides.model_y, names and names[1]),
-            "transform": transform_label(transform),
-        }
-        if of_y.transform is not of_x.transform:
-            labels["transform_y"] = transform_label(of_y.transform)
-        options = {**functions, "batch_size": batch_size, "sample_ids": sample_ids}
-        more: dict[str, Any] = {"kernel": repr(resolved), "passes": passes}
-        if tokens is not None:
-            more |= {"samples": samples, "pairs": pairs, **tokens.options()}
-        fingerprint = partial(_fingerprint, sides, options, **labels, **more)
-        ranks.agree(partial(fingerprint, with_shards=False, z_scores=z_scores))
-        result = partial(cka_map, origin={**labels, **versions()}, z_scores=z_scores)
-        of_rank = partial(fingerprint, rank=str(ranks))
-        run = Run(ranks, resolved, sides.kernels, tokens, checkpoint, of_rank)
-        with as_found(model_x, sides.model_y), sides.in_place(), run.saving(result):
-            for batch, new in run.batches(data, passes, progress=progress):
-                run.count(sides.grams(batch), new)
-            sides.check_used()
-    attrs = {} if tokens is None else tokens.report()
-    return finished(run, ranks, partial(result, **attrs))
-
-
-def _check_z_scores(z_scores: bool, tokens: TokenSamples | None) -> None:
-    require_bool("compare", "z_scores", z_scores)
-    if z_scores and tokens is not None:
-        raise InputError(
-            "compare: z_scores need samples that can be exchanged.\n"
-            "  tokens of one input depend on each other, so z would be too large\n"
-            "  Use the standard error, which deletes whole inputs, or samples='inputs'."
-        )
-
-
-def _resolved(kernel: str | Kernel, precision: Precision | None) -> Kernel:
-    resolved = resolve_kernel("compare", kernel)
-    return resolved if precision is None else with_precision("compare", resolved, precision)
-
-
-def _fingerprint(
-    sides: Sides, options: Mapping[str, Any], *, with_shards: bool = True, **more: Any
-) -> dict[str, Any]:
-    """Return the values that must be equal to resume a run from a checkpoint.
-
-    Without shards, they are also those that must be equal on all ranks.
-    """
-    x, y = sides.x, sides.y
-    return {
-        **more,
-        "weights of model_x": model_digest(x.model, with_shards=with_shards),
-        "weights of model_y": model_digest(sides.model_y, with_shards=with_shards),
-        "layers": x.chosen,
-        "layers_y": "as layers" if y is None else y.chosen,
-        "options of x": _label_of_side(x.options),
-        "options of y": _label_of_side(sides.options_y),
-        **{name: label_of(value) for name, value in options.items()},
-    }
-
-
-def _label_of_side(options: SideOptions) -> str:
-    named = (options.mask, options.select, options.batch_dim)
-    return ", ".join([transform_label(options.transform), *map(label_of, named)])
+        if not chosen.streams:
+            return compare_features(asked, chosen, keeping)
+        result = stream(ranks, asked, StreamOptions(kernel, precision, passes, z_scores))
+    return result()

@@ -1,4 +1,4 @@
-"""A model whose hooks compute Grams, and the two sides of a comparison."""
+"""A model whose hooks keep a value of each layer, and the two sides of a comparison."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from repsim.capture import (
 from repsim.kernels import Kernel
 from repsim.streaming import MIN_BATCH
 
-__all__ = ["AS_X", "AsX", "RecordedSide", "SideOptions", "Sides"]
+__all__ = ["AS_X", "AsX", "GramSide", "RecordedSide", "SideOptions", "Sides"]
 
 
 class AsX(Enum):
@@ -43,6 +44,8 @@ class AsX(Enum):
 
 
 AS_X: Final = AsX.AS_X
+
+Side = TypeVar("Side", bound="RecordedSide")
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,20 @@ class SideOptions:
         return replace(self, **given)
 
 
+class Reduction(Protocol):
+    """Makes of an output, inside its hook, the value to keep."""
+
+    wants_layer: bool
+
+    def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        """Return the value of an output (n, ...)."""
+
+    def forget(self) -> None:
+        """Forget the forward before, whose values are not needed any more."""
+
+
 class RecordedSide:
-    """One model with the recorder that computes the Grams of its layers.
+    """One model with the recorder that keeps a value of each of its layers.
 
     It records only inside :meth:`recording`, because two models may share submodules.
 
@@ -73,9 +88,8 @@ class RecordedSide:
         As in :class:`repsim.Recorder`.
     options : SideOptions
         What is compared of an output.
-    kernel : Kernel
-        Kernel of the Grams. A bandwidth that follows the data is fixed for each layer on its first
-        batch.
+    reduction : callable
+        Makes the reduction, which is applied to each output, from the transform of this side.
     tokens : TokenSamples, optional
         Which tokens are samples, shared with the other models; by default inputs are the samples.
     prepare, forward : callable, optional
@@ -91,14 +105,14 @@ class RecordedSide:
         layers: Layers,
         options: SideOptions,
         *,
-        kernel: Kernel,
+        reduction: Callable[[BoundTransform], Reduction],
         tokens: TokenSamples | None = None,
         prepare: Prepare | None,
         forward: Forward | None,
         batch_size: BatchSize = None,
         least: int = MIN_BATCH,
     ) -> None:
-        self.model, self.kernels, self.options = model, ResumableKernels(kernel), options
+        self.model, self.options = model, options
         self._layers, self._prepare, self._forward = layers, prepare, forward
         self._tokens = tokens
         self._ran = False
@@ -106,11 +120,11 @@ class RecordedSide:
         self._transform = BoundTransform(
             operation, options.transform, model, Masks(operation, options.mask)
         )
-        self._grams = LayerGrams(self.kernels, self._transform, tokens=tokens, operation=operation)
+        self._reduction = reduction(self._transform)
         self._recorder = Recorder(
             model,
             layers,
-            transform=self._grams,
+            transform=self._reduction,
             select=options.select,
             batch_dim=options.batch_dim,
         )
@@ -123,8 +137,8 @@ class RecordedSide:
         return list(select_layers(self.model, self._layers).names)
 
     @property
-    def grams(self) -> dict[str, Tensor]:
-        """The Grams of the latest batch by layer, valid until the next batch."""
+    def kept(self) -> dict[str, Tensor]:
+        """The values of the latest batch by layer, valid until the next batch."""
         return dict(self._recorder)
 
     def run(self, batch: Batch) -> None:
@@ -141,10 +155,10 @@ class RecordedSide:
         self._finder.run(prepared, self.model, recorders, self._forward, masks)
 
     def run_recorded(self, batch: Batch) -> dict[str, Tensor]:
-        """Call the model on a batch and return the Grams of its layers."""
+        """Call the model on a batch and return the values of its layers."""
         with self.recording():
             self.run(batch)
-        return self.grams
+        return self.kept
 
     def start_tokens(self, batch: Batch) -> None:
         """Start the next batch of the token samples; find their positions in the first batch."""
@@ -157,9 +171,9 @@ class RecordedSide:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Compute the Grams of the layers that run in this block, and replace the previous ones."""
+        """Keep the values of the layers that run in this block, and replace the previous ones."""
         self._ran = True
-        self._grams.forget()
+        self._reduction.forget()
         self._recorder.clear()
         self._recorder.enabled = True
         try:
@@ -184,7 +198,39 @@ class RecordedSide:
         self._recorder.__exit__(kind, error, trace)
 
 
-class Sides:
+class GramSide(RecordedSide):
+    """One model with the recorder that computes the Grams of its layers.
+
+    Parameters
+    ----------
+    operation, model, layers, options
+        As in :class:`RecordedSide`.
+    kernel : Kernel
+        Kernel of the Grams. A bandwidth that follows the data is fixed for each layer on its first
+        batch.
+    tokens, **more
+        As in :class:`RecordedSide`.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        model: nn.Module,
+        layers: Layers,
+        options: SideOptions,
+        *,
+        kernel: Kernel,
+        tokens: TokenSamples | None = None,
+        **more: Any,
+    ) -> None:
+        self.kernels = ResumableKernels(kernel)
+        reduction = partial(LayerGrams, self.kernels, tokens=tokens, operation=operation)
+        super().__init__(
+            operation, model, layers, options, reduction=reduction, tokens=tokens, **more
+        )
+
+
+class Sides(Generic[Side]):
     """The two sides of a comparison, run batch by batch.
 
     Parameters
@@ -196,7 +242,7 @@ class Sides:
         Whether one call of the model serves both sides.
     """
 
-    def __init__(self, x: RecordedSide, y: RecordedSide | None, *, one_forward: bool) -> None:
+    def __init__(self, x: Side, y: Side | None, *, one_forward: bool) -> None:
         self.x, self.y = x, y
         self._each = [x] if y is None else [x, y]
         self._together = [x] if y is None or not one_forward else [x, y]
@@ -205,10 +251,10 @@ class Sides:
     @classmethod
     def of(
         cls,
-        side: Callable[..., RecordedSide],
+        side: Callable[..., Side],
         x: tuple[nn.Module, Layers, SideOptions, Prepare | None],
         y: tuple[nn.Module | None, Layers | None, SideOptions, Prepare | None],
-    ) -> Sides:
+    ) -> Sides[Side]:
         """Make the sides from (model, layers, options, prepare) of each.
 
         None in place of the model or the layers of y means those of x. One forward serves both
@@ -236,9 +282,9 @@ class Sides:
         return self._each[-1].options
 
     @property
-    def kernels(self) -> list[ResumableKernels]:
-        """The kernels of x, and of y if there is one."""
-        return [side.kernels for side in self._each]
+    def each(self) -> list[Side]:
+        """The side of x, and that of y if there is one."""
+        return list(self._each)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -253,8 +299,8 @@ class Sides:
         for side in self._each:
             side.check_used()
 
-    def grams(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-        """Run a batch through both models; return the Grams of their layers, on one device."""
+    def kept(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Run a batch through both models; return the values of their layers, on one device."""
         self.x.start_tokens(batch)
         with ExitStack() as stack:
             for side in self._together:
@@ -262,8 +308,8 @@ class Sides:
             self.x.run_with(self._together, batch)
         if self._apart is not None:
             self._apart.run_recorded(batch)
-        grams_x = self.x.grams
-        return grams_x, None if self.y is None else to_same_device(self.y.grams, grams_x)
+        xs = self.x.kept
+        return xs, None if self.y is None else to_same_device(self.y.kept, xs)
 
 
 def to_same_device(grams: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from repsim._errors import InputError
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis.maps._side import RecordedSide, SideOptions
+from repsim.analysis.maps._side import GramSide, SideOptions
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
@@ -151,7 +151,7 @@ def data_scale(
         "data_scale", samples, max_samples, skip_first, seed, transform, pairs=pairs
     )
     side = partial(
-        RecordedSide,
+        GramSide,
         "data_scale",
         layers=layers,
         options=SideOptions(transform, mask, select, batch_dim),

@@ -14,7 +14,7 @@ from repsim._errors import InputError
 from repsim._options import got
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis.maps._side import RecordedSide, SideOptions
+from repsim.analysis.maps._side import GramSide, SideOptions
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
@@ -156,7 +156,7 @@ def trajectory(
         token_samples, "trajectory", samples, max_samples, skip_first, seed, transform, pairs=pairs
     )
     side = partial(
-        RecordedSide,
+        GramSide,
         "trajectory",
         layers=layers,
         options=SideOptions(transform, mask, select, batch_dim),
@@ -201,7 +201,7 @@ class _Passes:
     def __init__(
         self,
         batches: Callable[..., Any],
-        side: Callable[..., RecordedSide],
+        side: Callable[..., GramSide],
         tokens: Callable[[], TokenSamples | None],
     ) -> None:
         self._batches, self._side, self._tokens = batches, side, tokens

@@ -94,9 +94,41 @@ class MapOptions:
             "tokens.",
         ),
     ] = Transform.FLATTEN
+    measure: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MEASURE,
+            help="The name of a measure of the library. All but cka keep the features of all "
+            "samples, in --out if it is given.",
+        ),
+    ] = "cka"
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            rich_help_panel=MEASURE,
+            help="An option of the measure, such as k=5. May be repeated.",
+        ),
+    ] = None
+    permutations: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            rich_help_panel=MEASURE,
+            help="Compare with chance by this many permutations of the samples. For cka see "
+            "--z-scores.",
+        ),
+    ] = 0
     kernel: Annotated[
-        str, typer.Option(metavar="KERNEL", rich_help_panel=MEASURE, help=KERNELS)
-    ] = "linear"
+        str | None,
+        typer.Option(
+            metavar="KERNEL",
+            rich_help_panel=MEASURE,
+            show_default="linear",
+            help=f"The kernel, for measures that have one: {KERNELS}",
+        ),
+    ] = None
     passes: Annotated[
         int,
         typer.Option(
@@ -146,21 +178,25 @@ def compare(
 ) -> None:
     """Compare every layer of a model with every layer of another.
 
-    Unbiased minibatch CKA with its standard error, over --data. With --out the state is kept in a
-    folder: after Ctrl-C or a crash the same command resumes.
+    Unbiased minibatch CKA with its standard error over --data, or any other --measure. With --out
+    the state is kept in a folder: after Ctrl-C or a crash the same command resumes.
     """
     request_x, request_y = _requests(x, y, first, second, run)
     from repsim.cli.tasks._map import MapRequest, compare_models
 
-    inputs = data.inputs("compare", run, first.scale)
     asked = MapRequest(
         tuple(layers or ("*",)),
         None if layers_y is None else tuple(layers_y),
-        chosen.kernel,
-        chosen.passes,
-        chosen.transform.value,
-        chosen.z_scores,
+        measure=chosen.measure,
+        options=tuple(chosen.option or ()),
+        permutations=chosen.permutations,
+        kernel=chosen.kernel,
+        passes=chosen.passes,
+        transform=chosen.transform.value,
+        z_scores=chosen.z_scores,
     )
+    asked.check()
+    inputs = data.inputs("compare", run, first.scale)
     compare_models(session, request_x, request_y, inputs, asked, out=out, progress=progress)
 
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from repsim._errors import InputError
 from repsim._version import __version__
-from repsim.cli._literals import near, read_kernel, read_options
+from repsim.cli._literals import read_kernel, read_measure
 from repsim.cli._outcome import UsageError
 from repsim.cli._session import Session
 from repsim.cli._tables import dataset_json, show_matrix
 from repsim.cli.data._array_files import read_layers
-from repsim.measures import MEASURES, Measure
+from repsim.measures import Measure
 
 if TYPE_CHECKING:
     from repsim.cli.commands._measure import MeasureOptions, TestOptions
@@ -78,22 +77,12 @@ def _choice(asked: MeasureOptions) -> _Choice:
     UsageError
         There is no such measure, or it has no such option.
     """
-    if asked.measure not in MEASURES:
-        raise UsageError(
-            f"--measure: unknown measure.\n  expected one of {', '.join(MEASURES)}\n"
-            f"  got {asked.measure!r}{near(asked.measure, list(MEASURES))}"
-        )
-    measure = MEASURES[asked.measure]
-    given: dict[str, object] = read_options(asked.option or ())
-    if asked.kernel is not None:
-        given["kernel"] = read_kernel(asked.kernel)
-    if asked.estimator is not None:
-        given["estimator"] = asked.estimator.value
-    try:
-        known = measure.options("measure", given)
-    except InputError as error:
-        raise UsageError(str(error)) from error
-    if "estimator" in known:
+    kernel = None if asked.kernel is None else read_kernel(asked.kernel)
+    estimator = None if asked.estimator is None else asked.estimator.value
+    measure, given = read_measure(
+        asked.measure, asked.option or (), kernel=kernel, estimator=estimator
+    )
+    if "estimator" in measure.options("measure", given):
         given["estimator"] = measure.options_of_many("measure", given)["estimator"]
     return _Choice(measure, given)
 

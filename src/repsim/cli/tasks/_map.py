@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repsim.cli._literals import read_kernel
+from repsim.cli._literals import read_kernel, read_measure
 from repsim.cli._needs import need
-from repsim.cli._outcome import Interrupted
+from repsim.cli._outcome import Interrupted, UsageError
 from repsim.cli._run_folder import RunFolder
 from repsim.cli._session import Session
 from repsim.cli._tables import dataset_json, show_result
 from repsim.cli.data._inputs import Inputs
 from repsim.cli.models._load import LoadedModel, ModelRequest, chosen_layers, load_model
 from repsim.cli.tasks._provenance import model_provenance, with_provenance
+from repsim.kernels import Kernel
 
 __all__ = ["MapRequest", "compare_models"]
 
@@ -27,7 +28,10 @@ class MapRequest:
 
     layers: tuple[str, ...]
     layers_y: tuple[str, ...] | None
-    kernel: str
+    measure: str
+    options: tuple[str, ...]
+    permutations: int
+    kernel: str | None
     passes: int
     transform: str
     z_scores: bool
@@ -37,11 +41,40 @@ class MapRequest:
         return {
             "layers": list(self.layers),
             "layers_y": None if self.layers_y is None else list(self.layers_y),
-            "kernel": repr(read_kernel(self.kernel)),
+            "measure": self.measure,
+            "options": list(self.options),
+            "permutations": self.permutations,
+            "kernel": repr(self.read_kernel()),
             "passes": self.passes,
             "transform": self.transform,
             "z_scores": self.z_scores,
         }
+
+    def read_kernel(self) -> Kernel | None:
+        """Return the kernel; None if none is given."""
+        return None if self.kernel is None else read_kernel(self.kernel)
+
+    def read_measure(self) -> tuple[str, dict[str, Any]]:
+        """Return the name of the measure and its options but for the kernel."""
+        measure, given = read_measure(self.measure, self.options, kernel=self.read_kernel())
+        return measure.name, {name: value for name, value in given.items() if name != "kernel"}
+
+    def check(self) -> None:
+        """Raise a UsageError before anything is loaded if measure and options do not fit."""
+        self.read_measure()
+        streams = self.measure == "cka"
+        wrong = {
+            "--permutations": streams and self.permutations > 0,
+            "--passes": not streams and self.passes > 1,
+            "--z-scores": not streams and self.z_scores,
+        }
+        for option, is_wrong in wrong.items():
+            if is_wrong:
+                repair = "--z-scores" if streams else "--permutations"
+                raise UsageError(
+                    f"{option}: not with --measure {self.measure}.\n"
+                    f"  Leave it out; for chance use {repair}."
+                )
 
 
 def compare_models(
@@ -74,7 +107,7 @@ def compare_models(
         result = _computed(session, x, y, inputs, options, folder, progress)
     page = None
     if folder is not None:
-        folder.state.unlink(missing_ok=True)
+        folder.discard_state()
         page = folder.write_page()
     if session.as_json:
         files = None if page is None else {"folder": str(out), "report": str(page)}
@@ -109,13 +142,19 @@ def _computed(
     if folder is not None:
         sides = ("model_x", "model_y")
         folder.begin({side: model.digest() for side, model in zip(sides, models, strict=False)})
+    measure, given = options.read_measure()
+    state = None
+    if folder is not None:
+        state = folder.state if measure == "cka" else folder.features
     result = compare(
         model_x.module,
         None if model_y is None else model_y.module,
         data,
         layers=options.layers,
         layers_y=options.layers_y,
-        kernel=read_kernel(options.kernel),
+        measure=measure,
+        kernel=options.read_kernel(),
+        permutations=options.permutations,
         passes=options.passes,
         transform=None if options.transform == "flatten" else options.transform,
         z_scores=options.z_scores,
@@ -123,7 +162,8 @@ def _computed(
         prepare_y=data.sides[-1],
         names=_names(models, x, y),
         progress=progress,
-        checkpoint=None if folder is None else folder.state,
+        checkpoint=state,
+        **given,
     )
     inputs.bad.tell(session)
     if "interrupted" in result.attrs:

@@ -23,6 +23,7 @@ from repsim.results import (
     measure_label,
     model_name,
     number,
+    scale_of,
 )
 
 __all__ = ["map_section"]
@@ -42,7 +43,7 @@ def map_section(name: str, result: xr.Dataset) -> Section:
     """Return the section of a result whose variables are layers by layers."""
     first = main_variable(result)
     array = layer_map(result, "write_report", first)
-    label = measure_label(array)
+    label = measure_label(array, direction=True)
     similar = array.attrs.get("kind") != "dissimilarity"
     itself = is_with_itself(array)
 
@@ -98,24 +99,40 @@ def _picture(result: xr.Dataset, array: xr.DataArray, label: str) -> LayerMap:
             ("first principal axis", *axis_order(array.values)),
         ],
         threshold=threshold,
+        note=_what_is_alike(array),
     )
 
 
-def _variable(array: xr.DataArray, is_similarity: bool) -> Variable:
+def _what_is_alike(array: xr.DataArray) -> str:
+    """Say which values mean alike, for a measure that says it."""
+    attrs = array.attrs
+    if "measure" not in attrs or array.name == "cka":
+        return ""
+    dissimilar = attrs.get("kind") == "dissimilarity"
+    ends = [attrs.get(key) for key in ("least", "greatest")]
+    said = [f"{'Smaller' if dissimilar else 'Larger'} is more alike"]
+    if attrs.get("value_if_equal") is not None:
+        said.append(f"{attrs['value_if_equal']:g} for equal representations")
+    if None not in ends:
+        said.append(f"range {ends[0]:.4g} to {ends[1]:.4g}".replace("-", "−"))
+    return "; ".join(said) + "."
+
+
+def _variable(array: xr.DataArray, is_main: bool) -> Variable:
     """Return a map with its name and the ends of its colour scale."""
     key = str(array.name)
     described = MAX_T.variables.get(key) or LAYER_MAP.variables.get(key)
     low, high = (None, None) if described is None else (described.low, described.high)
-    unit = is_similarity and array.attrs.get("kind") != "dissimilarity"
-    if unit:
-        low, high = 0.0, 1.0
+    similar = False
+    if is_main:
+        low, high, similar = scale_of(array)
     own = str(array.attrs.get("long_name", "CKA" if key == "cka" else key))
     return Variable(
         own.replace("_", " "),
         array.transpose(*DIMS).values.astype(np.float64),
         low=low,
         high=high,
-        colours="magma" if unit else "viridis",
+        colours="magma" if similar else "viridis",
     )
 
 
@@ -124,7 +141,9 @@ def _profiles(array: xr.DataArray, label: str) -> Chart:
     names, m = layer_names(array, "layer_x"), len(array)
     places = [("first", 0), ("middle", m // 2), ("last", m - 1)]
     return Chart(
-        title="Similarity to three of the layers",
+        title="Similarity to three of the layers"
+        if array.attrs.get("kind") != "dissimilarity"
+        else "Dissimilarity to three of the layers",
         alt=f"{label} of each of {m} layers with the first layer ({names[0]}), the middle one "
         f"({names[m // 2]}) and the last ({names[-1]}).",
         x_label="layer",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +10,14 @@ import numpy as np
 
 from repsim.results._findings import Finding, Table
 from repsim.results._kind import Kind, Variable
-from repsim.results._maps import DIMS, layer_map, layer_names
+from repsim.results._maps import (
+    DIMS,
+    layer_map,
+    layer_names,
+    main_map,
+    map_of_layers,
+    measure_label,
+)
 from repsim.results._registry import register
 from repsim.results._text import number, plus_minus
 
@@ -25,6 +33,7 @@ __all__ = [
     "main_variable",
     "map_table",
     "map_variables",
+    "measured_map",
 ]
 
 LEAST_Z = 3.0
@@ -53,18 +62,64 @@ MAX_T_VARIABLES = {
 }
 
 
+def variables_of(name: str, units: str) -> dict[str, Variable]:
+    """Return what the map of a measure may have beside its values, by variable."""
+    return {
+        "standard_error": Variable(
+            DIMS, f"standard error of {name}", "random halves of the samples", units, low=0.0
+        ),
+        "chance": Variable(DIMS, f"mean {name} by chance", "samples of y permuted", units),
+        "z": Variable(
+            DIMS,
+            f"z-score of {name} under permutation",
+            "standard deviations by which a pair is more alike than by chance",
+        ),
+        "p_value": MAX_T_VARIABLES["p_value"],
+        "p_adjusted": MAX_T_VARIABLES["p_adjusted"],
+    }
+
+
+def measured_map(
+    values: Any,
+    layers_x: Iterable[str],
+    layers_y: Iterable[str],
+    attrs: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> xarray.Dataset:
+    """Return the map of a measure as a Dataset.
+
+    Parameters
+    ----------
+    values : array, shape (layers of x, layers of y)
+        The measure of each pair.
+    layers_x, layers_y : iterable of str
+        Names of the layers.
+    attrs : mapping
+        What the measure says about itself, with its name as "measure".
+    more : mapping of str to array
+        Further maps by variable: "standard_error", "chance", "z", "p_value", "p_adjusted".
+    """
+    name = str(attrs["measure"])
+    result = map_of_layers(values, layers_x, layers_y, name, attrs).to_dataset()
+    described = variables_of(str(attrs["long_name"]), str(attrs["units"]))
+    for key, array in more.items():
+        result[key] = (DIMS, array, described[key].attrs)
+    return result.assign_attrs(measure=name)
+
+
 def map_variables(result: xarray.Dataset) -> list[str]:
-    """Return the variables that are maps, the similarity first."""
+    """Return the variables that are maps, that of the measure first."""
     maps = [
         str(key)
         for key, array in result.data_vars.items()
         if set(array.dims) == set(DIMS) and array.size and array.dtype.kind in "fiub"
     ]
-    return sorted(maps, key=lambda key: key != "cka")  # stable
+    first = main_map(result)
+    return sorted(maps, key=lambda key: key != first)  # stable
 
 
 def main_variable(result: xarray.Dataset) -> str:
-    """Return the variable that is the similarity itself."""
+    """Return the variable that holds the measure itself."""
     return map_variables(result)[0]
 
 
@@ -157,10 +212,13 @@ def table(result: xarray.Dataset) -> Table:
     attrs, key = result.attrs, main_variable(result)
     model_x, model_y = (attrs.get(f"model_{side}", side) for side in "xy")
     estimator = str(attrs.get("estimator", "")).removeprefix("minibatch ")
-    title = f"CKA of {model_x} with {model_y}, {estimator}, {attrs.get('n_samples')} samples"
+    array = layer_map(result, "table", key)
+    name, how = "CKA", f", {estimator}"
+    if key != "cka":
+        name, how = measure_label(array, direction=True), ""
+    title = f"{name} of {model_x} with {model_y}{how}, {attrs.get('n_samples')} samples"
     if "n_batches" in attrs:
         title += f" in {attrs['n_batches']} batches"
-    array = layer_map(result, "table", key)
     alone = model_x == model_y
     if len(array.layer_x) < 2 or (alone and len(array.layer_y) <= WIDEST):
         return map_table(title, array)
@@ -172,7 +230,7 @@ def table(result: xarray.Dataset) -> Table:
         for a, b in pairwise(layer_names(array, "layer_x"))
         if b in array.layer_y.values
     ]
-    return Table(f"{title}: from layer to layer", ["layer", "next layer", "CKA"], rows)
+    return Table(f"{title}: from layer to layer", ["layer", "next layer", _short(array)], rows)
 
 
 def map_table(title: str, array: xarray.DataArray) -> Table:
@@ -198,10 +256,14 @@ def _matches(title: str, array: xarray.DataArray, errors: Any) -> Table:
         best = int(np.nanargmax(row) if similar else np.nanargmin(row))
         error = [] if errors is None else [float(errors.values[at, best])]
         rows.append([name, names_y[best], float(row[best]), *error])
-    columns = ["layer of x", "layer of y", str(array.attrs.get("long_name", array.name))]
+    columns = ["layer of x", "layer of y", _short(array)]
     if errors is not None:
         columns.append("standard error")
     return Table(f"{title}: most similar layers", columns, rows)
+
+
+def _short(array: xarray.DataArray) -> str:
+    return "CKA" if array.name == "cka" else str(array.attrs.get("long_name", array.name))
 
 
 class _LayerMap(Kind):

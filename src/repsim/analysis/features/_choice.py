@@ -1,0 +1,138 @@
+"""The measure of a comparison with its options, and what only CKA has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from repsim._errors import InputError
+from repsim._options import as_count, as_seed, require_choice
+from repsim.analysis.run._token_samples import Pairs, Samples
+from repsim.measures import MEASURES, Measure, resolve_measure
+
+__all__ = ["Errors", "FeatureOptions", "Measured", "chosen_measure"]
+
+Errors = Literal["subsample"]
+"""Types of ``errors=``."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure and all of its options."""
+
+    measure: Measure
+    settings: dict[str, Any]
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is CKA, which is computed from batches without keeping features."""
+        return self.measure is MEASURES["cka"]
+
+    def pairs(self, operation: str, pairs: Pairs | None, samples: Samples) -> Pairs:
+        """Return which pairs of tokens count; raise if the measure cannot leave out the others."""
+        if self.streams or samples != "tokens":
+            return "between" if pairs is None else pairs
+        if pairs == "between":
+            raise InputError(
+                f"{operation}: only CKA can leave out the pairs of tokens of one input.\n"
+                f"  got measure={self.measure.name!r} and pairs='between'\n"
+                f"  Leave pairs out: all pairs of tokens count."
+            )
+        return "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """How features are kept, and what is said about chance and precision, checked."""
+
+    memory: int
+    errors: Errors | None
+    draws: int
+    permutations: int
+    seed: int
+
+    @classmethod
+    def checked(cls, operation: str, **given: Any) -> FeatureOptions:
+        """Return the options as the caller wrote them; raise if one is out of range."""
+        memory = as_count(operation, "memory", given["memory"])
+        if given["errors"] is not None:
+            require_choice(operation, "errors", given["errors"], ("subsample",))
+        draws = as_count(operation, "draws", given["draws"], least=2)
+        permutations = as_count(operation, "permutations", given["permutations"], least=0)
+        seed = as_seed(operation, given["seed"])
+        return cls(
+            memory=memory,
+            errors=given["errors"],
+            draws=draws,
+            permutations=permutations,
+            seed=seed,
+        )
+
+
+STREAMING = {
+    "precision": "Its products are as precise as its dtype: leave it out.",
+    "passes": "Another pass has the same samples: leave it out.",
+    "z_scores": "Ask for permutations=199, which adds z and p-values of any measure.",
+    "group": "Store each rank's share by repsim.extract, and compare the joined arrays by "
+    "repsim.pairwise.",
+}
+"""Options that only CKA has, and what takes their place."""
+
+
+def chosen_measure(
+    operation: str,
+    measure: str | Measure,
+    options: Mapping[str, object],
+    *,
+    kernel: object,
+    only_cka: Mapping[str, bool],
+    not_cka: Mapping[str, bool],
+) -> Measured:
+    """Return the measure of a comparison, or raise on options that it does not have.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    measure, options
+        As the caller wrote them.
+    kernel : object
+        The kernel, or None if none is given.
+    only_cka, not_cka : mapping of str to bool
+        Which of the options that only CKA has, or only the others have, are given.
+    """
+    chosen = resolve_measure(operation, measure)
+    if kernel is not None:
+        options = {**options, "kernel": kernel}
+    settings = chosen.options_of_many(operation, options)
+    found = Measured(chosen, settings)
+    if found.streams:
+        _check_cka(operation, options, [name for name, given in not_cka.items() if given])
+        return found
+    for name, given in only_cka.items():
+        if given:
+            raise InputError(
+                f"{operation}: {name} is an option of measure='cka'.\n"
+                f"  got measure={chosen.name!r} and {name}=...\n  {STREAMING[name]}"
+            )
+    return found
+
+
+def _check_cka(operation: str, options: Mapping[str, object], given: list[str]) -> None:
+    """Raise on options that CKA of a stream of batches does not have."""
+    if given:
+        raise InputError(
+            f"{operation}: {given[0]} is an option of the other measures.\n"
+            f"  got measure='cka' and {given[0]}=...\n"
+            f"  CKA always has a standard error, by jackknife over batches; z_scores=True adds z "
+            f"by chance."
+        )
+    for name, value in options.items():
+        if name == "kernel" or (name == "estimator" and value == "unbiased"):
+            continue
+        raise InputError(
+            f"{operation}: CKA of a stream of batches is unbiased and has no {name}=.\n"
+            f"  got {name}={value!r}\n"
+            f"  Store the features by repsim.extract, and compare them by repsim.pairwise."
+        )

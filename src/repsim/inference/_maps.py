@@ -1,0 +1,226 @@
+"""Chance and standard errors of a map of pairs, with one draw of samples for all of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from array_api_compat import device
+
+from repsim._typing import Array, Namespace
+from repsim.arrays import Indices, resolve_groups
+from repsim.inference._draws import half, random_order, resolve_seed
+from repsim.inference._rearranged import Fixed, uses_features
+from repsim.inference._subsample import check_halves, factor_of_halves
+from repsim.measures import KernelItem
+from repsim.measures._pair_items import PairItems, Rows, Values, to_host
+
+__all__ = ["RearrangedMap", "chance_of_map", "errors_of_map", "orders_of"]
+
+
+class RearrangedMap:
+    """The values of all pairs with the samples of y in another order, the same for all layers.
+
+    The item of a layer of y is rearranged once for an order, not once for each layer of x.
+
+    Parameters
+    ----------
+    items : PairItems
+        The measure, and the items in the order of the samples.
+    xs, ys : sequence of Rows
+        Arrays of the same samples.
+    """
+
+    def __init__(self, items: PairItems, xs: Sequence[Rows], ys: Sequence[Rows]) -> None:
+        self._items, self._xs, self._ys = items, xs, ys
+        self._fixed: dict[tuple[Rows, str, bool], Fixed] = {}
+
+    def values(self, order: Indices) -> Values:
+        """Return the measure of every pair, (len(xs), len(ys)), for one order of y's samples."""
+        items, out = self._items, []
+        moved: dict[tuple[Rows, str, bool], Any] = {}
+        for x in self._xs:
+            for y in self._ys:
+                dtype = items.dtype_of(x, y)
+                item_x, item_y, features = items.item(x, dtype), items.item(y, dtype), False
+                if isinstance(item_x, KernelItem):
+                    features = uses_features(item_x, item_y)
+                    item_x = self._of_x((x, str(dtype), features), item_x)
+                key = y, str(dtype), features
+                if key not in moved:
+                    moved[key] = self._moved(y, item_y, dtype, order, features)
+                out.append(items.measure.compare(item_x, moved[key], **items.settings))
+        return np.reshape(to_host(out), (len(self._xs), len(self._ys)))
+
+    def slack(self, values: Values) -> Values:
+        """Return how far the order of the sums alone can change each value.
+
+        As for a single pair, it is relative to the range, or to the values of the arrays with
+        themselves, because a value near zero does not show the size of its terms.
+        """
+        items = self._items
+        low, high = items.measure.range
+        size = np.full(values.shape, high - low)
+        if np.isinf(high - low):
+            size = np.abs(values)
+            first = items.item(self._xs[0], items.dtype_of(self._xs[0], self._ys[0]))
+            if isinstance(first, KernelItem):
+                units = (
+                    np.sqrt([float(items.values([each], [each])[0, 0]) for each in side])
+                    for side in (self._xs, self._ys)
+                )
+                size = np.outer(*units)
+        eps = [
+            [float(items.xp.finfo(items.dtype_of(x, y)).eps) for y in self._ys] for x in self._xs
+        ]
+        slack: Values = 64 * np.asarray(eps) * size
+        return slack
+
+    def _of_x(self, key: tuple[Rows, str, bool], item: KernelItem) -> Fixed:
+        if key not in self._fixed:
+            self._fixed[key] = Fixed(item, key[2])
+        return self._fixed[key]
+
+    def _moved(self, y: Rows, item: Any, dtype: Any, order: Indices, features: bool) -> Any:
+        if isinstance(item, KernelItem):
+            like = item.form(features)[0]
+            return Fixed(item, features, item.xp.asarray(order, device=device(like)))
+        return self._items.prepare(y, _taken(self._items.xp, y, order), dtype)
+
+
+def orders_of(operation: str, n: int, permutations: int, groups: Any, seed: Any) -> list[Indices]:
+    """Return random orders of n samples; with groups, whole groups move.
+
+    Parameters
+    ----------
+    operation : str
+        The caller, for errors.
+    n, permutations : int
+        The samples, and how many orders.
+    groups, seed
+        As in :func:`repsim.permutation_test`, which draws the same orders from the same seed.
+    """
+    whole = resolve_groups(operation, groups, n)
+    places = None if whole is None else whole.same_size(operation)
+    rng = resolve_seed(operation, seed)
+    return [random_order(rng, n, places) for _ in range(permutations)]
+
+
+def chance_of_map(
+    items: PairItems,
+    xs: Sequence[Rows],
+    ys: Sequence[Rows],
+    values: Values,
+    orders: Iterable[Indices],
+) -> dict[str, Values]:
+    """Return the mean by chance, z and p-values of every pair, alone and among all (max-T).
+
+    Parameters
+    ----------
+    items : PairItems
+        The measure and its items.
+    xs, ys : sequence of Rows
+        The arrays.
+    values : array, shape (len(xs), len(ys))
+        The measure of each pair; pairs that are NaN stay NaN.
+    orders : iterable of arrays
+        The orders of y's samples, from :func:`orders_of`.
+
+    Returns
+    -------
+    dict
+        ``chance``, ``z``, ``p_value``, ``p_adjusted``, each (len(xs), len(ys)). z counts the
+        standard deviations by which a pair is more alike than by chance, also for a dissimilarity.
+        Mean and deviation are over the permuted maps and the map itself, so that all of them are
+        treated alike and the test is exact.
+    """
+    defined = ~np.isnan(values)
+    rows, columns = np.flatnonzero(defined.any(axis=1)), np.flatnonzero(defined.any(axis=0))
+    out = {name: np.full(values.shape, np.nan) for name in ("chance", "z", "p_value", "p_adjusted")}
+    if not rows.size:
+        return out
+    place = np.ix_(rows, columns)
+    used = RearrangedMap(items, [xs[int(i)] for i in rows], [ys[int(j)] for j in columns])
+    sign = 1.0 if items.measure.similarity else -1.0
+    observed = sign * values[place]
+    null = np.stack([sign * used.values(order) for order in orders])
+    slack = used.slack(values[place])
+    both = np.concatenate([observed[None], null])
+    mean, sd = both.mean(axis=0), both.std(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # all permuted maps may be equal: NaN
+        z, permuted = (observed - mean) / sd, (null - mean) / sd
+        near = slack / sd
+    varies = np.isfinite(z)
+    greatest = np.max(permuted, axis=(1, 2), where=np.isfinite(permuted), initial=-np.inf)
+    more = len(null) + 1
+    p_value = (1 + (null >= observed - slack).sum(axis=0)) / more
+    p_adjusted = (1 + (greatest[:, None, None] >= z - near).sum(axis=0)) / more
+    found = {
+        "chance": sign * null.mean(axis=0),
+        "z": np.where(varies, z, np.nan),
+        "p_value": p_value,
+        # Without any variation every permuted value is that of the data.
+        "p_adjusted": np.where(varies, p_adjusted, 1.0),
+    }
+    for name, array in found.items():
+        out[name][place] = np.where(defined[place], array, np.nan)
+    return out
+
+
+def errors_of_map(
+    items: PairItems,
+    xs: Sequence[Rows],
+    ys: Sequence[Rows],
+    values: Values,
+    n: int,
+    *,
+    draws: int,
+    groups: Any,
+    seed: Any,
+) -> Values:
+    """Return the standard error of every pair from random halves, which all layers share.
+
+    Parameters
+    ----------
+    items, xs, ys, values
+        As in :func:`chance_of_map`.
+    n, draws : int
+        The samples, and how many halves of them.
+    groups, seed
+        As in :func:`repsim.inference.subsample`, which draws the same halves from the same seed.
+    """
+    operation = items.operation
+    whole = resolve_groups(operation, groups, n)
+    check_halves(operation, n, whole, *items.measure.fewest(**items.settings))
+    rng = resolve_seed(operation, seed)
+    defined = ~np.isnan(values)
+    pairs = [(x, y) for i, x in enumerate(xs) for j, y in enumerate(ys) if defined[i, j]]
+    out = np.full(values.shape, np.nan)
+    if pairs:
+        drawn = np.stack([_of_rows(items, pairs, half(rng, n, whole)) for _ in range(draws)])
+        out[defined] = factor_of_halves(n, whole) * np.std(drawn, axis=0, ddof=1)
+    return out
+
+
+def _of_rows(items: PairItems, pairs: Sequence[tuple[Rows, Rows]], rows: Indices) -> Values:
+    """Return the measure of each pair on some of the samples."""
+    made: dict[tuple[Rows, str], Any] = {}
+
+    def item(each: Rows, dtype: Any) -> Any:
+        key = each, str(dtype)
+        if key not in made:
+            made[key] = items.prepare(each, _taken(items.xp, each, rows), dtype)
+        return made[key]
+
+    out = []
+    for x, y in pairs:
+        dtype = items.dtype_of(x, y)
+        out.append(items.measure.compare(item(x, dtype), item(y, dtype), **items.settings))
+    return to_host(out)
+
+
+def _taken(xp: Namespace, rows: Rows, which: Indices) -> Array:
+    values = rows.read()
+    out: Array = xp.take(values, xp.asarray(which, device=device(values)), axis=0)
+    return out
