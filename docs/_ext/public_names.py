@@ -82,7 +82,7 @@ def docstring_of(public: PublicName) -> str:
     if public.kind != "data":
         return inspect.getdoc(public.value) or ""
     folder = Path(typing.cast(str, importlib.import_module(f"repsim.{public.package}").__file__))
-    for path in sorted(folder.parent.glob("*.py")):
+    for path in sorted(folder.parent.rglob("*.py")):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         for statement, after in itertools.pairwise(body):
             targets = (

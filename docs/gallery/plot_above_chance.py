@@ -47,7 +47,7 @@ import torch
 with torch.no_grad():
     with repsim.Recorder(networks.cnn, "stage?.?", transform="flatten") as cnn:
         networks.cnn(torch.cat(few))
-    with repsim.Recorder(networks.vit, "blocks.?", transform="flatten") as vit:
+    with repsim.Recorder(networks.vit, "blocks", transform="flatten") as vit:
         networks.vit(torch.cat(few))
 
 tested = repsim.max_t(dict(cnn), dict(vit))

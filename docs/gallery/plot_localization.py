@@ -11,7 +11,7 @@ from digit_networks import trained
 
 networks = trained()
 result = repsim.token_localization(
-    networks.vit, networks.batches(), "blocks.?", name="ViT", progress=False
+    networks.vit, networks.batches(), "blocks", name="ViT", progress=False
 )
 repsim.plot.localization(result, layer="blocks.0")
 

@@ -13,7 +13,7 @@ import repsim
 from digit_networks import trained
 
 networks = trained()
-with torch.no_grad(), repsim.Recorder(networks.vit, "blocks.?", transform="cls") as recorder:
+with torch.no_grad(), repsim.Recorder(networks.vit, "blocks", transform="cls") as recorder:
     networks.vit(networks.digits.test[:300])
 layers = {name: value.numpy() for name, value in recorder.items()}
 

@@ -18,7 +18,7 @@ probed = repsim.linear_probe(
     networks.vit,
     train,
     test,
-    layers="blocks.?",
+    layers="blocks",
     tokens=("cls", "mean", "each"),
     shots=10,
     prefix=1,

@@ -28,7 +28,7 @@ repsim.plot.receptive_field(field)
 # **A ViT** sees all pixels from its first attention on.
 
 vit = timm.create_model("vit_tiny_patch16_224", img_size=64, patch_size=8, depth=4)
-field = repsim.effective_receptive_field(vit, images, "blocks.?", n_probes=8, progress=False)
+field = repsim.effective_receptive_field(vit, images, "blocks", n_probes=8, progress=False)
 repsim.plot.receptive_field(field)
 
 # %%

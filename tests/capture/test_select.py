@@ -7,7 +7,11 @@ import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from repsim import CaptureError, InputError, LayerNotFoundError
+from analysis.coverage_table import FAMILIES as IMAGES
+from analysis.coverage_text import FAMILIES as TEXTS
+from analysis.text_models import language_model
+from packages import timm, torchvision, transformers
+from repsim import CaptureError, InputError, LayerNotFoundError, RepsimWarning
 from repsim.capture import Recorder, named_layers, select_layers, unwrap
 
 
@@ -95,7 +99,7 @@ class TestMistakes:
             "  Did you mean 'blocks.0.1' or 'blocks.0.0' or 'blocks.0'?\n"
             "  ModuleDict has 9 layers: 'stem', 'blocks', 'blocks.0', 'blocks.0.0', 'blocks.0.1', "
             "'blocks.1', 'blocks.1.0', 'blocks.1.1' and 1 more\n"
-            '  Pass a name from model.named_modules(), a glob such as "*", a module type or a '
+            '  Pass "blocks", a name of model.named_modules(), a glob like "*", a type or a '
             "callable."
         )
 
@@ -250,3 +254,101 @@ def test_weights_of_parametrised_modules_are_not_layers():
     assert list(select_layers(net, "*").names) == ["0", "1", "2", "3"]
     with pytest.raises(LayerNotFoundError):
         select_layers(net, "1.parametrizations.weight.0")
+
+
+class TestBlocks:
+    """The word "blocks" means the repeated blocks, whatever they are called."""
+
+    def test_vision_models(self):
+        expected = {
+            "vit_base_patch16_224": (12, "blocks.0", "blocks.11"),
+            "swin_tiny_patch4_window7_224": (12, "layers.0.blocks.0", "layers.3.blocks.1"),
+            "convnext_tiny": (18, "stages.0.blocks.0", "stages.3.blocks.2"),
+            "efficientnet_b0": (16, "blocks.0.0", "blocks.6.0"),
+            "coatnet_0_224": (12, "stages.0.blocks.0", "stages.3.blocks.1"),
+            "nextvit_small": (20, "stages.0.blocks.0", "stages.3.blocks.2"),
+            "maxvit_tiny_tf_224": (11, "stages.0.blocks.0", "stages.3.blocks.1"),
+            "resnet50": (16, "layer1.0", "layer4.2"),
+            "densenet121": (
+                58, "features.denseblock1.denselayer1", "features.denseblock4.denselayer16",
+            ),
+            "regnety_002": (13, "s1.b1", "s4.b7"),
+            "mixer_s16_224": (8, "blocks.0", "blocks.7"),
+        }  # fmt: skip
+        for name, (count, first, last) in expected.items():
+            with torch.device("meta"):
+                names = select_layers(timm.create_model(name), "blocks").names
+            assert (len(names), names[0], names[-1]) == (count, first, last), name
+
+    def test_torchvision_and_its_parts_of_blocks(self):
+        """Inside these blocks are numbered lists too: convolutions with their norms, branches."""
+        expected = {
+            "vit_b_16": (12, "encoder.layers.encoder_layer_0"),
+            "efficientnet_b0": (16, "features.1.0"),
+            "mobilenet_v3_small": (11, "features.1"),
+            "shufflenet_v2_x0_5": (16, "stage2.0"),
+            "regnet_y_400mf": (16, "trunk_output.block1.block1-0"),
+            "swin_t": (12, "features.1.0"),
+        }
+        for name, (count, first) in expected.items():
+            names = select_layers(getattr(torchvision.models, name)(), "blocks").names
+            assert (len(names), names[0]) == (count, first), name
+
+    def test_every_family_of_the_coverage_page(self):
+        for name, family in {**IMAGES, **TEXTS}.items():
+            model = family.build()
+            names = select_layers(model, "blocks").names
+            assert len(names) >= 2, name
+            modules = dict(model.named_modules())
+            assert not [n for n in names for other in names if other.startswith(f"{n}.")], name
+            assert all(any(True for _ in modules[n].parameters()) for n in names), name
+
+    def test_experts_heads_and_towers(self):
+        experts = language_model("mixtral")
+        assert select_layers(experts, "blocks").names == ("layers.0", "layers.1")
+        t5 = transformers.T5Model(
+            transformers.T5Config(
+                vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=2, num_heads=2,
+                decoder_start_token_id=0,
+            )
+        )  # fmt: skip
+        assert select_layers(t5, "blocks").names == (
+            "encoder.block.0", "encoder.block.1", "decoder.block.0", "decoder.block.1",
+        )  # fmt: skip
+
+    def test_wrappers_and_further_layers(self):
+        model = torch.nn.DataParallel(timm.create_model("vit_tiny_patch16_224", depth=3))
+        names = select_layers(model, ["blocks", "head"]).names
+        assert names == ("blocks.0", "blocks.1", "blocks.2", "head")
+
+    def test_without_blocks_the_word_is_a_name_or_an_error(self, net):
+        assert select_layers(net, "blocks").names == ("blocks",)
+        with pytest.raises(LayerNotFoundError, match="no layer is called 'blocks'"):
+            select_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), "blocks")
+
+    def test_the_container_itself(self):
+        model = timm.create_model("vit_tiny_patch16_224", depth=3)
+        assert select_layers(model, re.compile("blocks")).names == ("blocks",)
+
+
+class TestOneDigit:
+    """A ? takes blocks 0 to 9 of twelve."""
+
+    def test_a_pattern_that_ends_at_nine_warns(self):
+        with torch.device("meta"):
+            model = timm.create_model("vit_tiny_patch16_224", depth=12)
+        for pattern in ("blocks.?", "blocks.[0-9]", "blocks.?.attn", "*.?.mlp"):
+            with pytest.warns(RepsimWarning, match=r"leaves out 'blocks\.10.*'blocks\.11"):
+                assert len(select_layers(model, pattern)) == 10, pattern
+
+    def test_patterns_that_mean_it_do_not_warn(self):
+        with torch.device("meta"):
+            model = timm.create_model("vit_tiny_patch16_224", depth=12)
+        for pattern, count in (
+            ("blocks.[0-3]", 4), ("blocks.??", 2), ("blocks.1?", 2), ("blocks.1", 1),
+            ("nor?", 1),
+        ):  # fmt: skip
+            assert len(select_layers(model, pattern)) == count, pattern
+        with torch.device("meta"):
+            short = timm.create_model("vit_tiny_patch16_224", depth=10)
+        assert len(select_layers(short, "blocks.?")) == 10

@@ -213,6 +213,10 @@ def test_layers_in_execution_order_with_their_shapes(repsim_command):
         names.index("blocks.0.norm1") < names.index("blocks.0.attn.qkv") < names.index("blocks.0")
     )
     assert not layers["blocks.0.attn.attn_drop"]["runs"]
+    blocks = repsim_command("layers", "cli.tiny_models:vit")
+    assert "blocks.1 " in blocks.out
+    assert "blocks.0.attn" not in blocks.out
+    assert "layers: --layers '*' lists all" in blocks.out
     shown = repsim_command("layers", "cli.tiny_models:vit", "--layers", "blocks.0.attn*").out
     assert "(n, 17, 24)" in shown
     assert "does not run" in shown

@@ -178,7 +178,7 @@ def test_transformers_from_their_default_configuration(repsim_command, compared,
     assert digests["model_x"] == digests["model_y"]
     assert "centre 64x64" in result.attrs["preparation_y"]
     by_class = "transformers:LevitForImageClassification"
-    assert "classifier" in repsim_command("layers", by_class, "--size", 64).out
+    assert "classifier" in repsim_command("layers", by_class, "--layers", "*", "--size", 64).out
 
 
 def test_transformers_from_a_folder(compared, few, tiny):
@@ -264,7 +264,7 @@ def test_blocks_are_the_repeated_parts_of_a_model(repsim_command, greys):
         # Not the convolutions in them.
         ("torchvision:mobilenet_v3_small", 32, [f"features.{k}" for k in range(1, 12)]),
         # One in each stage; that of stage 3 is of another class.
-        ("timm:test_resnet", 32, ["layer1.0", "layer2.0", "layer4.0"]),
+        ("timm:test_resnet", 32, [f"layer{k}.0" for k in range(1, 5)]),
         (
             "cli.tiny_models:torchvision_swin",
             32,

@@ -5,12 +5,20 @@ from repsim.capture._masks import MaskOption, Masks
 from repsim.capture._output import Select, UnusableOutput, tensors_in
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
-from repsim.capture._select import Layer, Layers, LayerSpec, Selection, listing, select_layers
 from repsim.capture._sequences import Follows, Sequences, shortened
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
-from repsim.capture._walk import kind_of, named_layers, unwrap
 from repsim.capture.attention._call import AttentionCall
 from repsim.capture.attention._recorder import AttentionRecorder
+from repsim.capture.layers._blocks import blocks_of
+from repsim.capture.layers._select import (
+    Layer,
+    Layers,
+    LayerSpec,
+    Selection,
+    listing,
+    select_layers,
+)
+from repsim.capture.layers._walk import kind_of, named_layers, unwrap
 from repsim.capture.residual._blocks import (
     BlockCall,
     BlockFinder,
@@ -47,6 +55,7 @@ __all__ = [
     "SiteFinder",
     "Transform",
     "UnusableOutput",
+    "blocks_of",
     "kind_of",
     "listing",
     "named_layers",

@@ -13,12 +13,12 @@ from torch import nn
 from repsim._errors import CaptureError, LayerNotFoundError, MissingLabelError
 from repsim.capture._bound import BoundTransform
 from repsim.capture._hooks import OneThread, eagerly, in_backward
-from repsim.capture._left_out import LeftOut
 from repsim.capture._masks import MaskOption, Masks
-from repsim.capture._missing import why_missing
 from repsim.capture._output import Select, UnusableOutput, pick
-from repsim.capture._select import Layer, Layers, listing, select_layers
 from repsim.capture._transform import Applied, Transform
+from repsim.capture.layers._left_out import LeftOut
+from repsim.capture.layers._missing import why_missing
+from repsim.capture.layers._select import Layer, Layers, listing, select_layers
 from repsim.capture.samples._axes import BatchAxis
 from repsim.capture.samples._declared import BatchDim
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError
 from repsim.capture._hooks import in_backward
 from repsim.capture._output import tensors_in
-from repsim.capture._walk import unwrap
+from repsim.capture.layers._walk import unwrap
 from repsim.capture.tokens._evidence import ModelInput
 
 __all__ = ["Frame", "Frames"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from repsim.capture._select import listing
 from repsim.capture.attention._eager import Softmax
+from repsim.capture.layers._select import listing
 
 __all__ = ["WHY_UNMATCHED", "Problem", "problems_of", "why_absent", "why_nothing"]
 

@@ -10,9 +10,6 @@ from torch import nn
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError, warn
 from repsim.capture._hooks import eagerly, in_backward, is_scripted, ordinary_modes
-from repsim.capture._scripted import refuse_scripted
-from repsim.capture._select import Layer, Layers, select_layers
-from repsim.capture._walk import kind_of
 from repsim.capture.attention._call import AttentionCall, shared_heads
 from repsim.capture.attention._eager import EagerAttention
 from repsim.capture.attention._frames import Frames
@@ -25,6 +22,9 @@ from repsim.capture.attention._problems import (
     why_absent,
     why_nothing,
 )
+from repsim.capture.layers._scripted import refuse_scripted
+from repsim.capture.layers._select import Layer, Layers, select_layers
+from repsim.capture.layers._walk import kind_of
 from repsim.capture.tokens._evidence import ModelInput
 from repsim.capture.tokens._rules import Convolution, Move
 

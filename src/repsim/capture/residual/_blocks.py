@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError
 from repsim.capture._hooks import eagerly, is_scripted
 from repsim.capture._output import tensors_in
-from repsim.capture._walk import named_layers, unwrap
+from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.residual._sites import SiteFinder
 
 __all__ = ["BlockCall", "BlockFinder", "OnStream", "repeated_blocks", "watching_blocks"]

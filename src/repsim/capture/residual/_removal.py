@@ -13,8 +13,8 @@ from torch.overrides import _get_current_function_mode
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError
 from repsim.capture._hooks import eagerly
-from repsim.capture._select import Layers, listing
-from repsim.capture._walk import named_layers, unwrap
+from repsim.capture.layers._select import Layers, listing
+from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.residual._join import Join
 from repsim.capture.residual._provenance import Provenance
 from repsim.capture.residual._scopes import Scope, chosen_scopes, no_site

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from repsim._errors import CaptureError, InputError
-from repsim.capture._select import Layers, listing, select_layers
-from repsim.capture._walk import unwrap
+from repsim.capture.layers._select import Layers, listing, select_layers
+from repsim.capture.layers._walk import unwrap
 from repsim.capture.residual._sites import ResidualSites
 
 __all__ = ["Scope", "chosen_scopes", "no_site"]

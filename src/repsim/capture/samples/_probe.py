@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from repsim._errors import CaptureError
 from repsim.capture._hooks import is_scripted
 from repsim.capture._output import Select, UnusableOutput, pick, tensors_in
-from repsim.capture._select import Selection
+from repsim.capture.layers._select import Selection
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,7 +17,7 @@ from torch.nn.modules.pooling import (
     _MaxPoolNd,
 )
 
-from repsim.capture._walk import named_layers, unwrap
+from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.tokens._evidence import Declared, ModelInput, declared_prefix
 from repsim.capture.tokens._rules import Size, grid_of_map
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from repsim.capture._output import tensors_in
-from repsim.capture._walk import unwrap
+from repsim.capture.layers._walk import unwrap
 from repsim.capture.tokens._rules import Convolution, Move, Size
 from repsim.capture.tokens._video import VideoSize, video_of
 

@@ -21,8 +21,10 @@ def layers(
 ) -> None:
     """List the layers of a model: name, type and output shape, in the order in which they run.
 
+    By default the repeated blocks; --layers '*' lists every layer.
+
     The model runs once, on noise of its size or on two samples of --data.
     """
     from repsim.cli.tasks._layer_list import list_layers
 
-    list_layers(session, options.request(model, run), layers or ["*"], data)
+    list_layers(session, options.request(model, run), layers or [], data)

@@ -13,7 +13,7 @@ import numpy as np
 from repsim._errors import InputError
 from repsim.cli._outcome import Interrupted
 from repsim.cli.data._inputs import Inputs
-from repsim.cli.models._blocks import find_blocks
+from repsim.cli.models._blocks import default_layers
 from repsim.cli.models._load import LoadedModel
 from repsim.cli.tasks._shapes import output_shapes
 
@@ -84,7 +84,7 @@ class Task:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the requested layers, or of the blocks of the model."""
-        return self.wanted or tuple(find_blocks(self.model.module))
+        return self.wanted or tuple(default_layers(self.model.module))
 
     @property
     def blocks(self) -> Any:

@@ -11,6 +11,8 @@ from repsim.cli.tasks._shapes import LayerShape, output_shapes
 
 __all__ = ["list_layers"]
 
+BLOCKS = "blocks"
+
 
 def list_layers(
     session: Session, request: ModelRequest, layers: Sequence[str], data: str | None
@@ -19,6 +21,12 @@ def list_layers(
     request.check()
     inputs = None if data is None else Inputs(data)
     model = load_model(session, request)
+
+    from repsim.capture import blocks_of, named_layers
+
+    named = named_layers(model.module)
+    if not layers:
+        layers = [BLOCKS] if blocks_of(named) else ["*"]
     chosen_layers(model, layers, "--layers")
     found = output_shapes(model, inputs, layers)
     if session.as_json:
@@ -43,6 +51,10 @@ def list_layers(
         ["layer", "type", "output"],
         [[each.name, each.kind, _shape(each)] for each in found],
     )
+    if list(layers) == [BLOCKS]:
+        session.line(
+            f"These are the blocks. The model has {len(named)} layers: --layers '*' lists all."
+        )
 
 
 def _is_batch(each: LayerShape) -> bool:

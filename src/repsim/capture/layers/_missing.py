@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from repsim.capture._left_out import LeftOut
-from repsim.capture._select import Selection, listing, near_names
-from repsim.capture._walk import find
+from repsim.capture.layers._left_out import LeftOut
+from repsim.capture.layers._select import Selection, listing, near_names
+from repsim.capture.layers._walk import find
 
 __all__ = ["why_missing"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from repsim._errors import warn
 from repsim.capture._output import UnusableOutput
-from repsim.capture._select import listing
+from repsim.capture.layers._select import listing
 
 __all__ = ["LeftOut"]
 

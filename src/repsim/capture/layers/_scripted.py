@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from repsim._errors import CaptureError
-from repsim.capture._select import listing
+from repsim.capture.layers._select import listing
 
 __all__ = ["refuse_scripted"]
 

@@ -12,8 +12,9 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from repsim._errors import CaptureError, InputError, LayerNotFoundError
-from repsim.capture._walk import find, kind_of, named_layers, unwrap
+from repsim._errors import CaptureError, InputError, LayerNotFoundError, warn
+from repsim.capture.layers._blocks import BLOCKS, blocks_of
+from repsim.capture.layers._walk import find, kind_of, named_layers, unwrap
 
 __all__ = ["Layer", "LayerSpec", "Layers", "Selection", "near_names", "select_layers"]
 
@@ -104,7 +105,7 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
         ...
     repsim._errors.LayerNotFoundError: select_layers: no layer is called '3'.
       Sequential has 3 layers: '0', '1', '2'
-      Pass a name from model.named_modules(), a glob such as "*", a module type or a callable.
+      Pass "blocks", a name of model.named_modules(), a glob like "*", a type or a callable.
 
     Parameters
     ----------
@@ -112,6 +113,8 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
         The model; wrappers (DataParallel, DDP, FSDP, ``torch.compile``, checkpointing) are looked
         through, and their names are not part of any layer's name.
     layers : str, re.Pattern, module type, callable, or a list or tuple of these
+        - ``"blocks"``: the repeated blocks of the model, whatever their names are: ``blocks.0``,
+          ``encoder.layer.3``, ``layer1.0``. The module that holds them is ``re.compile("blocks")``.
         - ``"blocks.3"``: the module of exactly this name. It has to exist, run, and return a batch.
         - ``"blocks.*"``: a glob, in which ``*`` crosses dots too: ``"*"`` is every submodule. The
           root itself is never chosen.
@@ -137,6 +140,12 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
         A chosen module is a ScriptModule, which takes no hooks.
     InputError
         `layers` is empty or of another type.
+
+    Warns
+    -----
+    RepsimWarning
+        A glob with ``?`` or ``[0-9]`` takes the layers 0 to 9 of a run that goes on: these match
+        one digit.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"select_layers: model must be a torch.nn.Module, got {kind_of(model)}.")
@@ -195,6 +204,8 @@ def _match(
 ) -> tuple[list[str], int | None, bool]:
     """Find the names that a spec matches, its call number, and whether it is exact."""
     if isinstance(spec, str):
+        if spec == BLOCKS and (blocks := blocks_of(named)):
+            return blocks, None, False
         # Try the literal name first, because a module may be called "a:0" or "a*".
         stem, colon, index = spec.rpartition(":")
         with_call = bool(colon) and index.isdecimal()
@@ -205,7 +216,9 @@ def _match(
         pattern, call = readings[-1]
         if not any(character in pattern for character in "*?["):
             raise _not_found(model, named, [spec])
-        return [name for name in named if fnmatchcase(name, pattern)], call, False
+        names = [name for name in named if fnmatchcase(name, pattern)]
+        _warn_of_longer_numbers(pattern, names, list(named))
+        return names, call, False
     if isinstance(spec, re.Pattern):
         return [name for name in named if spec.fullmatch(name)], None, False
     if isinstance(spec, type) and issubclass(spec, nn.Module):
@@ -219,6 +232,27 @@ def _match(
         f"  got: {type(spec).__name__}"
         + ("\n  Pass the module's name, or its type." if isinstance(spec, nn.Module) else "")
     )
+
+
+def _warn_of_longer_numbers(pattern: str, names: Sequence[str], every: Sequence[str]) -> None:
+    """Warn if ``?`` or ``[0-9]`` took all layers of one digit, and the run has more of them."""
+    parts = re.split(r"(\?|\[[^]]*\])", pattern)
+    if len(parts) == 1 or not names:
+        return
+    any_number = "".join(
+        r"(\d+)" if at % 2 else re.escape(part).replace(r"\*", ".*")
+        for at, part in enumerate(parts)
+    )
+    found = [(name, re.fullmatch(any_number, name)) for name in every if name not in names]
+    missed = {name: numbers.groups() for name, numbers in found if numbers is not None}
+    # If layers of one digit were left out too, the pattern means a part of the run.
+    if missed and all(max(map(len, numbers)) > 1 for numbers in missed.values()):
+        warn(
+            f"select_layers: {pattern!r} leaves out {listing(list(missed), 4)}, because ? and "
+            f"[...] match one character.\n  It takes {listing(names, 2)}\n"
+            f'  Pass "blocks" for the repeated blocks of a model, or a regular expression: '
+            f"re.compile(...)."
+        )
 
 
 def _first_name(model: nn.Module, named: dict[str, nn.Module], name: str) -> str | None:
@@ -256,7 +290,7 @@ def _not_found(
     )
     return LayerNotFoundError(
         f"select_layers: {problem}.\n{hint}  {has}\n"
-        '  Pass a name from model.named_modules(), a glob such as "*", a module type or a callable.'
+        '  Pass "blocks", a name of model.named_modules(), a glob like "*", a type or a callable.'
     )
 
 
