@@ -13,6 +13,7 @@ import repsim
 from analysis.plain import Counted, inputs, net, unchanged
 from analysis.text_models import language_model, texts
 from repsim import DegenerateWarning, InputError, NonFiniteError, compare, trajectory
+from repsim.measures import MEASURES
 
 quiet = {"progress": False}
 
@@ -62,6 +63,39 @@ def test_each_other_is_the_diagonal_of_every_pair():
             np.testing.assert_allclose(got.cka, want[0], rtol=0, atol=1e-9)
             np.testing.assert_allclose(got.standard_error, want[1], rtol=0, atol=1e-9)
     np.testing.assert_array_equal(result.cka, result.cka.transpose("step_y", "step_x", "layer"))
+
+
+def test_any_measure_is_the_diagonal_of_compare():
+    models, data = trained((0, 10)), inputs(count=3)
+    options = {"layers": ["0", "4"], **quiet}
+    for name, measure in MEASURES.items():
+        k = {"k": 3} if "k" in measure.options("", {}) else {}
+        result = trajectory(models, data, measure=name, **k, **options)
+        want = compare(models[0], models[10], data=data, measure=name, **k, **options)
+        got = result[name].sel(step=0)
+        np.testing.assert_allclose(got, np.diagonal(want[name]), rtol=1e-9, atol=1e-9)
+        if name != "cka":
+            kind = "similarity" if measure.similarity else "dissimilarity"
+            assert result[name].attrs["kind"] == kind
+            assert list(result.data_vars) == [name]
+        repsim.plot.trajectory(result)
+
+
+def test_another_measure_of_all_pairs_and_of_functions_that_load():
+    models, data = trained(), inputs()
+    loads = {step: lambda m=model: copy.deepcopy(m) for step, model in models.items()}
+    options = {"measure": "mutual_knn", "k": 3, "metric": "euclidean", **quiet}
+    each = trajectory(models, data, against="each other", **options).mutual_knn
+    for against, step in (("last", 40), ("first", 0)):
+        for checkpoints in (models, loads):
+            result = trajectory(checkpoints, data, against=against, **options)
+            np.testing.assert_array_equal(result.mutual_knn, each.sel(step_y=step))
+    assert result.attrs["n_samples"] == 32
+    one_sided = {"measure": "linear_regression_r2", "layers": ["4"], **quiet}
+    each = trajectory(models, data, against="each other", **one_sided).linear_regression_r2
+    got = trajectory(models, data, against="first", **one_sided).linear_regression_r2
+    np.testing.assert_allclose(got, each.sel(step_y=0), rtol=1e-12)
+    assert abs(each.sel(step_x=0, step_y=40) - each.sel(step_x=40, step_y=0)) > 1e-6
 
 
 def test_functions_that_load_give_the_values_of_the_models():
@@ -207,6 +241,14 @@ class TestErrors:
             trajectory(loads, iter(inputs()), **quiet)
         with pytest.raises(InputError, match="no batch"):
             trajectory(models, [], **quiet)
+        for options, message in (
+            ({"measure": "knn"}, "unknown measure"),
+            ({"measure": "mutual_knn", "n": 3}, "unknown options"),
+            ({"k": 3}, "unknown options"),
+            ({"measure": "nbs", "memory": 100}, "do not fit in memory"),
+        ):
+            with pytest.raises(InputError, match=f"(?s)^trajectory.*{message}"):
+                trajectory(models, inputs(), **options, **quiet)
         other = nn.Sequential(nn.Linear(6, 8), nn.ReLU())
         with pytest.raises(InputError, match=r"(?s)same layers.*step 0 has 5, step 50 has 2"):
             trajectory({**models, 50: other}, inputs(), **quiet)

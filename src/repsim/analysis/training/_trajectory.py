@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import numpy as np
 from torch import nn
 
 from repsim._errors import InputError
-from repsim._options import got
+from repsim._options import as_count, got
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
+from repsim.analysis.features._choice import chosen_measure
+from repsim.analysis.features._side import FeatureSide
 from repsim.analysis.maps._side import GramSide, SideOptions
 from repsim.analysis.run._drive import Forward, Prepare, each_batch
-from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run._provenance import versions
 from repsim.analysis.run._sample_finder import BatchSize
-from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples, token_samples
+from repsim.analysis.run._token_samples import Pairs, Samples, token_samples
 from repsim.analysis.training._checkpoints import Checkpoint, checked_steps, loaded, rounds_of
-from repsim.analysis.training._same_layers import SameLayers, values_of_layers
+from repsim.analysis.training._feature_passes import FeaturePasses
+from repsim.analysis.training._passes import GramPasses, Round
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, resolve_kernel
-from repsim.results import BETWEEN_STEPS, EACH_OTHER, TRAJECTORY, step_label
+from repsim.measures import Measure
+from repsim.results import EACH_OTHER, step_label
 
 if TYPE_CHECKING:
     import xarray
@@ -41,7 +43,8 @@ def trajectory(
     *,
     against: Against = "last",
     layers: Layers = "*",
-    kernel: KernelName | Kernel = "linear",
+    measure: str | Measure = "cka",
+    kernel: KernelName | Kernel | None = None,
     transform: Transform = None,
     mask: MaskOption = "auto",
     select: Select | None = None,
@@ -51,13 +54,15 @@ def trajectory(
     max_samples: int | None = None,
     skip_first: int = 0,
     seed: int = 0,
-    pairs: Pairs = "between",
+    pairs: Pairs | None = None,
     prepare: Prepare | None = None,
     forward: Forward | None = None,
+    memory: int = 2**30,
     name: str | None = None,
     progress: bool = True,
+    **options: object,
 ) -> xarray.Dataset:
-    """CKA of the layers of a model at several steps of its training, layer by layer.
+    """Compare each layer of a model with itself at other steps of its training.
 
     >>> import copy, torch, repsim
     >>> from torch import nn
@@ -75,8 +80,8 @@ def trajectory(
     >>> result.cka.sel(step=200).round(6).values.tolist()
     [1.0, 1.0, 1.0]
 
-    Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`) of each layer with *the same layer* of the
-    reference, or at every other step::
+    Unbiased minibatch CKA (:class:`repsim.MinibatchCKA`), or any measure, of each layer with *the
+    same layer* of the reference, or at every other step::
 
         CKA_l = Σ_b w_b h_b(x_l, y_l) / √(Σ_b w_b h_b(x_l, x_l) · Σ_b w_b h_b(y_l, y_l))
 
@@ -97,13 +102,17 @@ def trajectory(
         step, and all models are in memory together.
     layers : str, re.Pattern, module type, callable, or a list of these, default "*"
         Which layers, as in :class:`repsim.Recorder`.
-    kernel, transform, mask, select, batch_dim, batch_size
+    measure, kernel, **options
+        The measure and its options, as in :func:`repsim.compare`: ``measure="mutual_knn", k=10``.
+    transform, mask, select, batch_dim, batch_size
         As in :func:`repsim.compare`.
     samples, max_samples, skip_first, seed, pairs
         As in :func:`repsim.compare`.
     prepare, forward : callable, optional
         A function from the batch to the batch for all models, and ``forward(model, batch)`` in
         place of ``model(batch)``.
+    memory : int, default 2**30
+        For other measures than CKA: the most bytes of the features of one pass.
     name : str, optional
         Name of the model in the result, by default its class.
     progress : bool, default True
@@ -113,7 +122,8 @@ def trajectory(
     -------
     xarray.Dataset
         Dims ("step", "layer"): ``cka`` in [−1, 1] and its delete-one-batch jackknife
-        ``standard_error`` (NaN with a single batch). With ``against="each other"`` the dims are
+        ``standard_error`` (NaN with a single batch). Another measure has a variable of its name and
+        no standard error. With ``against="each other"`` the dims are
         ("step_x", "step_y", "layer"). Steps ascend, layers are in the order of execution.
         ``attrs``: model, compared_with, kernel, estimator, n_samples, n_batches,
         n_skipped_batches, n_skipped_samples, versions. :func:`repsim.plot.trajectory` draws it.
@@ -121,7 +131,8 @@ def trajectory(
     Raises
     ------
     InputError
-        Keys that are not numbers, one model at two steps, models whose layers differ, data that
+        An unknown measure or option, features that do not fit in ``memory``, keys that are not
+        numbers, one model at two steps, models whose layers differ, data that
         cannot be iterated as often as needed or that differ between the passes.
     LayerNotFoundError, CaptureError
         A layer that does not exist or did not run, an output that is no batch of samples.
@@ -140,7 +151,8 @@ def trajectory(
     A CKA of .9 between two steps says little by itself. Compare it with that of another seed:
     ``against=other_seed``. Cost per batch: one forward of every model and the Grams; for every
     function in ``checkpoints`` one more forward of the reference. Memory: the Grams of two models
-    at a time, O(L n²), or of all of them with "each other".
+    at a time, O(L n²), or of all of them with "each other"; for other measures the features of the
+    models of a pass.
 
     References
     ----------
@@ -151,121 +163,72 @@ def trajectory(
     reference = _reference(against, steps)
     named = {"against": against} if isinstance(against, nn.Module) else {}
     check_arguments("trajectory", named, name, progress, prepare=prepare, forward=forward)
-    chosen = resolve_kernel("trajectory", kernel)
+    measured = chosen_measure(
+        "trajectory", measure, options, kernel=kernel, only_cka={}, not_cka={}
+    )
+    memory = as_count("trajectory", "memory", memory)
+    pairs = measured.pairs("trajectory", pairs, samples)
     tokens = partial(
         token_samples, "trajectory", samples, max_samples, skip_first, seed, transform, pairs=pairs
     )
-    side = partial(
-        GramSide,
-        "trajectory",
-        layers=layers,
-        options=SideOptions(transform, mask, select, batch_dim),
-        kernel=chosen,
-        prepare=prepare,
-        forward=forward,
-        batch_size=batch_size,
-    )
-    passes = _Passes(partial(each_batch, "trajectory", data, progress=progress), side, tokens)
+    side: dict[str, Any] = {
+        "layers": layers,
+        "options": SideOptions(transform, mask, select, batch_dim),
+        "prepare": prepare,
+        "forward": forward,
+        "batch_size": batch_size,
+    }
+    passes: GramPasses | FeaturePasses
+    described: dict[str, str] = {}
+    if measured.streams:
+        chosen = resolve_kernel("trajectory", "linear" if kernel is None else kernel)
+        passes = GramPasses(
+            partial(GramSide, "trajectory", kernel=chosen, **side),
+            tokens,
+            partial(each_batch, "trajectory", data, progress=progress),
+            chosen,
+        )
+        described = {"kernel": repr(chosen), "estimator": "minibatch unbiased"}
+    else:
+        features = partial(FeatureSide, "trajectory", **side)
+        passes = FeaturePasses(features, tokens, data, progress, measured, memory)
     if reference is None:
         models = loaded(checkpoints, steps)
-        passes.run(models, models[steps[0]], None, chosen)
+        passes.run(Round(models, models[steps[0]], None))
     else:
-        rounds = rounds_of(checkpoints, steps)
-        if len(rounds) > 1 and isinstance(data, Iterator):
-            raise InputError(
-                f"trajectory: data can be iterated only once, and there are {len(rounds)} passes.\n"
-                f"  got {type(data).__name__}\n"
-                f"  Pass a DataLoader or a list, or models in place of functions."
-            )
-        at, label = None, "the reference"
-        if not isinstance(reference, nn.Module):
-            at, label = reference, f"step {step_label(reference)}"
-            reference = loaded(checkpoints, [at])[at]
-        for chosen_steps in rounds:
-            # Not kept in a name: the models of a pass are freed before the next are loaded.
-            passes.run(loaded(checkpoints, chosen_steps, {at: reference}), reference, label, chosen)
-    return _dataset(passes, steps, together=reference is None).assign_attrs(
+        _run_with(passes, checkpoints, steps, reference, data)
+    return passes.dataset(steps, together=reference is None).assign_attrs(
         model=name or passes.model_name,
         compared_with=_phrase(against, steps),
-        kernel=repr(chosen),
-        estimator="minibatch unbiased",
+        **described,
         **passes.counts,
         **passes.report,
         **versions(),
     )
 
 
-class _Passes:
-    """The passes over the data, and their sums."""
-
-    def __init__(
-        self,
-        batches: Callable[..., Any],
-        side: Callable[..., GramSide],
-        tokens: Callable[[], TokenSamples | None],
-    ) -> None:
-        self._batches, self._side, self._tokens = batches, side, tokens
-        self.sums: dict[float | None, SameLayers] = {}
-        self.counts: dict[str, int] = {}
-        self.report: dict[str, Any] = {}
-        self.model_name = ""
-
-    def run(
-        self,
-        models: Mapping[float, nn.Module],
-        reference: nn.Module,
-        label: str | None,
-        kernel: Kernel,
-    ) -> None:
-        """Compare the models with the reference, or without a label with each other: one pass."""
-        tokens = self._tokens()
-        main = self._side(reference, tokens=tokens)
-        # A model that is the reference runs once.
-        sides = [
-            main if model is reference else self._side(model, tokens=tokens)
-            for model in models.values()
-        ]
-        steps = [f"step {step_label(step)}" for step in models]
-        sums: dict[float | None, SameLayers] = {}
-        if label is None:
-            together = sums[None] = SameLayers("trajectory", steps, None, kernel)
-        else:
-            for step, name in zip(models, steps, strict=True):
-                sums[step] = SameLayers("trajectory", [name], label, kernel)
-        centred = dict if tokens is None else tokens.centred
-        running = list(dict.fromkeys([main, *sides]))
-        with ExitStack() as stack:
-            batches = stack.enter_context(self._batches(*(side.model for side in running)))
-            for side in running:
-                stack.enter_context(side)
-            for batch in batches:
-                main.start_tokens(batch)
-                expected = centred(main.run_recorded(batch))
-                found = (
-                    expected if side is main else centred(side.run_recorded(batch))
-                    for side in sides
-                )
-                if label is None:
-                    together.add(list(found))
-                else:
-                    for each, grams in zip(sums.values(), found, strict=True):
-                        each.add([grams], expected)
-                if tokens is not None:
-                    tokens.count()
-        self._keep(sums, steps)
-        self.report = {} if tokens is None else tokens.report()
-        self.model_name = model_label(reference, None)
-
-    def _keep(self, sums: Mapping[float | None, SameLayers], steps: Sequence[str]) -> None:
-        counts = next(iter(sums.values())).counts
-        if self.counts and counts != self.counts:
-            raise InputError(
-                f"trajectory: every pass must give the same number of samples and batches.\n"
-                f"  before: {self.counts}    in the pass of {', '.join(steps)}: {counts}\n"
-                f"  Is data an iterable that starts afresh each time?"
-            )
-        self.counts = counts
-        self.sums |= sums
+def _run_with(
+    passes: GramPasses | FeaturePasses,
+    checkpoints: Mapping[float, Checkpoint],
+    steps: Sequence[float],
+    reference: nn.Module | float,
+    data: object,
+) -> None:
+    """Compare all steps with one model, in as many passes as models have to be loaded."""
+    rounds = rounds_of(checkpoints, steps)
+    if len(rounds) > 1 and isinstance(data, Iterator):
+        raise InputError(
+            f"trajectory: data can be iterated only once, and there are {len(rounds)} passes.\n"
+            f"  got {type(data).__name__}\n"
+            f"  Pass a DataLoader or a list, or models in place of functions."
+        )
+    at, label = None, "the reference"
+    if not isinstance(reference, nn.Module):
+        at, label = reference, f"step {step_label(reference)}"
+        reference = loaded(checkpoints, [at])[at]
+    for chosen in rounds:
+        # Not kept in a name: the models of a pass are freed before the next are loaded.
+        passes.run(Round(loaded(checkpoints, chosen, {at: reference}), reference, label))
 
 
 def _reference(against: object, steps: Sequence[float]) -> nn.Module | float | None:
@@ -286,20 +249,3 @@ def _phrase(against: Against, steps: Sequence[float]) -> str:
     if against == EACH_OTHER:
         return "every other step"
     return f"step {step_label(steps[-1] if against == 'last' else steps[0])}"
-
-
-def _dataset(passes: _Passes, steps: Sequence[float], *, together: bool) -> xarray.Dataset:
-    at = np.asarray(steps)
-    if together:
-        values, errors = values_of_layers("trajectory", list(passes.sums.values()))
-        layers = passes.sums[None].layers
-        return BETWEEN_STEPS.dataset(
-            {"cka": np.moveaxis(values, 0, 2), "standard_error": np.moveaxis(errors, 0, 2)},
-            {"step_x": at, "step_y": at, "layer": layers},
-        )
-    sums = [passes.sums[step] for step in steps]
-    values, errors = values_of_layers("trajectory", sums)
-    return TRAJECTORY.dataset(
-        {"cka": values[:, :, 0].T, "standard_error": errors[:, :, 0].T},
-        {"step": at, "layer": sums[0].layers},
-    )
