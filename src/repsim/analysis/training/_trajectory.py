@@ -102,8 +102,8 @@ def trajectory(
         step, and all models are in memory together.
     layers : str, re.Pattern, module type, callable, or a list of these, default "*"
         Which layers, as in :class:`repsim.Recorder`.
-    measure, kernel, **options
-        The measure and its options, as in :func:`repsim.compare`: ``measure="mutual_knn", k=10``.
+    measure, kernel
+        As in :func:`repsim.compare`.
     transform, mask, select, batch_dim, batch_size
         As in :func:`repsim.compare`.
     samples, max_samples, skip_first, seed, pairs
@@ -117,6 +117,8 @@ def trajectory(
         Name of the model in the result, by default its class.
     progress : bool, default True
         Whether to show a progress bar on standard error.
+    **options
+        Options of the measure, as in ``measure="mutual_knn", k=10``.
 
     Returns
     -------
