@@ -35,6 +35,7 @@ ANALYSES = (
     "token_localization",
     "linear_probe",
     "trajectory",
+    "stitch",
     "data_scale",
 )
 """In the order of the paper. Other analyses follow at the end."""

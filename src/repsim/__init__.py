@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         probe_activations,
         residual_ratios,
         residual_sites,
+        stitch,
         token_localization,
         trajectory,
     )
@@ -167,6 +168,7 @@ _LAZY = {
     "second_order_cosine": "repsim.measures",
     "shape_distance": "repsim.measures",
     "soft_matching": "repsim.measures",
+    "stitch": "repsim.analysis",
     "svcca": "repsim.measures",
     "token_localization": "repsim.analysis",
     "trajectory": "repsim.analysis",
@@ -250,6 +252,7 @@ __all__ = [
     "second_order_cosine",
     "shape_distance",
     "soft_matching",
+    "stitch",
     "svcca",
     "token_localization",
     "trajectory",

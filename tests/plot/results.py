@@ -244,3 +244,24 @@ def between_steps(layers=6, steps=(0, 100, 1000, 10_000)):
         },
         attrs={"n_samples": 5000, "compared_with": "every other step", "kernel": "Linear()"},
     )
+
+
+def stitched(layers_x=2, layers_y=3):
+    """Later layers of y are easier to replace; the identity fits nowhere."""
+    disagreement = np.linspace(0.5, 0.1, layers_y) * np.ones((2, layers_x, 1))
+    disagreement[1] = np.nan
+    dims = ("stitch", "layer_x", "layer_y")
+    return xr.Dataset(
+        {
+            "kl": (dims, 2 * disagreement),
+            "disagreement": (dims, disagreement),
+            "disagreement_standard_error": (dims, np.full_like(disagreement, 0.02)),
+            "own_accuracy": 0.9,
+        },
+        coords={
+            "stitch": ["fitted", "identity"],
+            "layer_x": layer_names(layers_x, "blocks.{}"),
+            "layer_y": layer_names(layers_y, "stages.{}"),
+        },
+        attrs={"model_x": "ViT", "model_y": "CNN"},
+    )

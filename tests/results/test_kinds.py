@@ -21,6 +21,7 @@ RESULTS = {
     "token_localization": made.localized,
     "linear_probe": made.probes,
     "data_scale": made.scales,
+    "stitch": made.stitched,
     "trajectory": made.steps,
     "layer_match": lambda: repsim.layer_match(compared()),
     "compare": compared,

@@ -13,6 +13,7 @@ from repsim.analysis.residual._ratios import residual_ratios
 from repsim.analysis.residual._sites import residual_sites
 from repsim.analysis.run._drive import as_found, call_model
 from repsim.analysis.run._fingerprint import model_digest
+from repsim.analysis.stitching._stitch import stitch
 from repsim.analysis.training._data_scale import data_scale
 from repsim.analysis.training._trajectory import trajectory
 
@@ -31,6 +32,7 @@ __all__ = [
     "probe_activations",
     "residual_ratios",
     "residual_sites",
+    "stitch",
     "token_localization",
     "trajectory",
 ]

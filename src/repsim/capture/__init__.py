@@ -19,6 +19,7 @@ from repsim.capture.layers._select import (
     select_layers,
 )
 from repsim.capture.layers._walk import kind_of, named_layers, unwrap
+from repsim.capture.replacing._splice import spliced
 from repsim.capture.residual._blocks import (
     BlockCall,
     BlockFinder,
@@ -63,6 +64,7 @@ __all__ = [
     "resolve_transform",
     "select_layers",
     "shortened",
+    "spliced",
     "tensors_in",
     "token",
     "unwrap",

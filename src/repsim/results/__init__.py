@@ -43,6 +43,7 @@ from repsim.results.kinds._layer_match import LAYER_MATCH, similarity_of
 from repsim.results.kinds._linear_probe import LINEAR_PROBE, chosen_tokens, single_tokens
 from repsim.results.kinds._receptive_field import DECADES, RECEPTIVE_FIELD
 from repsim.results.kinds._residual_ratios import GROUPS, RATIO, RESIDUAL_RATIOS, group_ratios
+from repsim.results.kinds._stitching import STITCHING
 from repsim.results.kinds._token_localization import (
     PLACES,
     TOKEN_LOCALIZATION,
@@ -79,6 +80,7 @@ __all__ = [
     "RATIO",
     "RECEPTIVE_FIELD",
     "RESIDUAL_RATIOS",
+    "STITCHING",
     "TOKEN_LOCALIZATION",
     "TRAJECTORY",
     "Finding",

@@ -1,6 +1,16 @@
 """Which axis of an output holds the samples: evidence of small batches, and a rule of sizes."""
 
+from repsim.capture.samples._axes import BatchAxis
 from repsim.capture.samples._cut import cut, have_one_size, lengths_in, uncut_indices
 from repsim.capture.samples._probe import SIZES, Evidence, ask
 
-__all__ = ["SIZES", "Evidence", "ask", "cut", "have_one_size", "lengths_in", "uncut_indices"]
+__all__ = [
+    "SIZES",
+    "BatchAxis",
+    "Evidence",
+    "ask",
+    "cut",
+    "have_one_size",
+    "lengths_in",
+    "uncut_indices",
+]

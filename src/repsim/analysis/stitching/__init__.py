@@ -1,0 +1,1 @@
+"""What one representation does in the place of another: stitched models."""

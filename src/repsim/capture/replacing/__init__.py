@@ -1,0 +1,1 @@
+"""Running a model with the output of a layer replaced."""
