@@ -31,6 +31,7 @@ from repsim._version import __version__
 if TYPE_CHECKING:
     from repsim import attention, inference, kernels, plot, report
     from repsim.analysis import (
+        alignment,
         attention_distance,
         block_influence,
         compare,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from repsim.measures import (
         align,
         aligned_cosine,
+        alignment_map,
         angular_cka,
         cca,
         cka,
@@ -109,6 +111,8 @@ _LAZY = {
     "StreamingLinearCKA": "repsim.streaming",
     "align": "repsim.measures",
     "aligned_cosine": "repsim.measures",
+    "alignment": "repsim.analysis",
+    "alignment_map": "repsim.measures",
     "angular_cka": "repsim.measures",
     "attention": "repsim",
     "attention_distance": "repsim.analysis",
@@ -195,6 +199,8 @@ __all__ = [
     "__version__",
     "align",
     "aligned_cosine",
+    "alignment",
+    "alignment_map",
     "angular_cka",
     "attention",
     "attention_distance",

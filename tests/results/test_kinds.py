@@ -12,6 +12,13 @@ from report.pages import compared
 from repsim import InputError
 from repsim.results import ATTENTION_DISTANCE, DATA_SCALE, KINDS, kind_of, token_maps
 
+
+def aligned():
+    rng = np.random.default_rng(0)
+    models = {name: {"a": rng.standard_normal((20, 3))} for name in "xyz"}
+    return repsim.alignment(models, measure="nbs", permutations=19, progress=False)
+
+
 RESULTS = {
     "attention_distance": made.attention,
     "head_subset_cka": made.subsets,
@@ -23,6 +30,7 @@ RESULTS = {
     "data_scale": made.scales,
     "stitch": made.stitched,
     "trajectory": made.steps,
+    "alignment": aligned,
     "layer_match": lambda: repsim.layer_match(compared()),
     "compare": compared,
 }

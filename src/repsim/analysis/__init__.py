@@ -3,6 +3,7 @@
 from repsim.analysis._extract import extract
 from repsim.analysis.attention._distance import attention_distance
 from repsim.analysis.attention._head_subsets import head_subset_cka
+from repsim.analysis.features._alignment import alignment
 from repsim.analysis.images._localization import token_localization
 from repsim.analysis.images._receptive_field import effective_receptive_field
 from repsim.analysis.maps._compare import compare
@@ -18,6 +19,7 @@ from repsim.analysis.training._data_scale import data_scale
 from repsim.analysis.training._trajectory import trajectory
 
 __all__ = [
+    "alignment",
     "as_found",
     "attention_distance",
     "block_influence",

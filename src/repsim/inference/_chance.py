@@ -17,7 +17,7 @@ from repsim.inference._permutation import run_test
 from repsim.kernels import Kernel
 from repsim.measures import Measure, resolve_measure
 
-__all__ = ["CalibratedScore", "calibrated_score", "chance_floor"]
+__all__ = ["CalibratedScore", "calibrated_score", "chance_floor", "rank_of"]
 
 
 @without_autocast
@@ -197,14 +197,8 @@ def calibrated_score(
             f"range {chosen.range}\n"
             f"  Use repsim.permutation_test, which takes any."
         )
-    as_number(operation, "alpha", alpha, above=0, below=1)
     as_count(operation, "permutations", permutations)
-    rank = math.ceil(round((1 - alpha) * (permutations + 1), 9))
-    if rank > permutations:
-        raise InputError(
-            f"{operation}: {permutations} permutations have no quantile for alpha={alpha}.\n"
-            f"  Ask for at least {1 / alpha - 1:.0f}."
-        )
+    rank = rank_of(operation, alpha, permutations)
     test = run_test(
         operation,
         x,
@@ -236,3 +230,15 @@ def calibrated_score(
         permutations=test.permutations,
         n_samples=test.n_samples,
     )
+
+
+def rank_of(operation: str, alpha: float, permutations: int) -> int:
+    """Return the rank of τ among m permuted values and that of the data, ⌈(1−α)(m+1)⌉."""
+    as_number(operation, "alpha", alpha, above=0, below=1)
+    rank = math.ceil(round((1 - alpha) * (permutations + 1), 9))
+    if rank > permutations:
+        raise InputError(
+            f"{operation}: {permutations} permutations have no quantile for alpha={alpha}.\n"
+            f"  Ask for at least {1 / alpha - 1:.0f}."
+        )
+    return rank

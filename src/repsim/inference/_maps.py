@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from array_api_compat import device
@@ -16,7 +16,11 @@ from repsim.inference._subsample import check_halves, factor_of_halves
 from repsim.measures import KernelItem
 from repsim.measures._pair_items import PairItems, Rows, Values, to_host
 
-__all__ = ["RearrangedMap", "chance_of_map", "errors_of_map", "orders_of"]
+__all__ = ["Moved", "RearrangedMap", "chance_of_map", "errors_of_map", "orders_of"]
+
+
+Moved: TypeAlias = dict[tuple[Rows, str, bool], Any]
+"""Items in one order of the samples."""
 
 
 class RearrangedMap:
@@ -36,10 +40,13 @@ class RearrangedMap:
         self._items, self._xs, self._ys = items, xs, ys
         self._fixed: dict[tuple[Rows, str, bool], Fixed] = {}
 
-    def values(self, order: Indices) -> Values:
-        """Return the measure of every pair, (len(xs), len(ys)), for one order of y's samples."""
+    def values(self, order: Indices, moved: Moved | None = None) -> Values:
+        """Return the measure of every pair, (len(xs), len(ys)), for one order of y's samples.
+
+        ``moved`` keeps the items of y in this order for other maps that compare them too.
+        """
         items, out = self._items, []
-        moved: dict[tuple[Rows, str, bool], Any] = {}
+        moved = {} if moved is None else moved
         for x in self._xs:
             for y in self._ys:
                 dtype = items.dtype_of(x, y)

@@ -2,6 +2,7 @@
 
 from repsim.measures._align import align
 from repsim.measures._aligned_cosine import aligned_cosine
+from repsim.measures._alignment_map import alignment_map
 from repsim.measures._angular import angular_cka
 from repsim.measures._cca import cca, pwcca, svcca
 from repsim.measures._cka import cka, cka_from_gram
@@ -54,6 +55,7 @@ __all__ = [
     "Measure",
     "align",
     "aligned_cosine",
+    "alignment_map",
     "angular_cka",
     "cca",
     "cka",

@@ -13,7 +13,7 @@ from repsim.report.kinds._attention_distance import attention_section
 from repsim.report.kinds._block_influence import influence_section
 from repsim.report.kinds._data_scale import data_scale_section
 from repsim.report.kinds._head_subset_cka import subset_section
-from repsim.report.kinds._layer_map import map_section
+from repsim.report.kinds._layer_map import alignment_section, map_section
 from repsim.report.kinds._layer_match import match_section
 from repsim.report.kinds._linear_probe import probe_section
 from repsim.report.kinds._receptive_field import field_section
@@ -21,6 +21,7 @@ from repsim.report.kinds._residual_ratios import ratio_section
 from repsim.report.kinds._token_localization import localization_section
 from repsim.report.kinds._trajectory import trajectory_section
 from repsim.results import (
+    ALIGNMENT,
     ATTENTION_DISTANCE,
     BLOCK_INFLUENCE,
     DATA_SCALE,
@@ -50,6 +51,7 @@ PICTURED: dict[Kind, Callable[[str, xr.Dataset], Section]] = {
     TRAJECTORY: trajectory_section,
     LAYER_MATCH: match_section,
     LAYER_MAP: map_section,
+    ALIGNMENT: alignment_section,
 }
 """The kinds with pictures; any other kind is shown as its table."""
 

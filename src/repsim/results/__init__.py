@@ -25,6 +25,7 @@ from repsim.results._reading import (
 )
 from repsim.results._registry import KINDS, kind_of, register
 from repsim.results._text import number, ordinal, percent, plus_minus
+from repsim.results.kinds._alignment import ALIGNMENT
 from repsim.results.kinds._attention_distance import ATTENTION_DISTANCE, uniform_distances
 from repsim.results.kinds._block_influence import BLOCK_INFLUENCE, closest_spans
 from repsim.results.kinds._data_scale import DATA_SCALE, part_label
@@ -61,6 +62,7 @@ from repsim.results.kinds._trajectory import (
 )
 
 __all__ = [
+    "ALIGNMENT",
     "ALONG_DISTANCE",
     "ATTENTION_DISTANCE",
     "BETWEEN_STEPS",

@@ -46,7 +46,8 @@ def compare_features(
     keeper: Keeper
     saving: AbstractContextManager[Any] = nullcontext()
     if asked.checkpoint is None:
-        keeper = InMemory("compare", seen, asked.tokens, options.memory, asked.data)
+        elsewhere = 'checkpoint="features.zarr"'
+        keeper = InMemory("compare", seen, asked.tokens, options.memory, asked.data, elsewhere)
     else:
         path = as_path("compare", "checkpoint", asked.checkpoint)
         mine = {**asked.fingerprint(sides), "holds": "features of compare"}

@@ -29,6 +29,8 @@ class Kept(NamedTuple):
     ----------
     layers : dict of str to array-like
         By layer, (n, p); those of a store are read on access.
+    ids : list, optional
+        The ids of the samples, if they have any.
     sequences : array, optional
         The input of each row, if tokens are the samples.
     n_samples, n_batches : int
@@ -36,6 +38,7 @@ class Kept(NamedTuple):
     """
 
     layers: dict[str, Any]
+    ids: list[Any] | None
     sequences: Values | None
     n_samples: int
     n_batches: int
@@ -77,15 +80,25 @@ class InMemory:
         The most bytes that they may take.
     data : object
         The data, which may know how many batches they have.
+    elsewhere : str, optional
+        How to keep features on disk, for errors; by default the caller cannot.
     """
 
     def __init__(
-        self, operation: str, seen: Seen, tokens: TokenSamples | None, memory: int, data: Any
+        self,
+        operation: str,
+        seen: Seen,
+        tokens: TokenSamples | None,
+        memory: int,
+        data: Any,
+        elsewhere: str | None = None,
     ) -> None:
         self.ids: list[Any] | None = None
         self.new: list[int] | None = None
         self._operation, self._seen, self._tokens = operation, seen, tokens
         self._memory, self._bytes, self._n_batches = memory, 0, 0
+        self._elsewhere = elsewhere
+        self._ids: list[Any] = []
         # The last batch may be short, and samples that came before are not kept again.
         self._sure = operator.length_hint(data) - 1 if seen.unnamed and tokens is None else 0
         self._first: LayerRows = {}
@@ -107,6 +120,7 @@ class InMemory:
             raise self._too_large(size, len(rows.ids))
         for name, x in rows.layers.items():
             self._parts.setdefault(name, []).append(x)
+        self._ids += rows.ids
         if SEQUENCE in rows.coords:
             self._sequences.append(rows.coords[SEQUENCE])
         if self._tokens is not None:
@@ -120,7 +134,8 @@ class InMemory:
             parts = self._parts.pop(name)
             layers[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
         sequences = np.concatenate(self._sequences) if self._sequences else None
-        return Kept(layers, sequences, self._seen.n_rows, self._n_batches)
+        ids = None if self._seen.unnamed else self._ids
+        return Kept(layers, ids, sequences, self._seen.n_rows, self._n_batches)
 
     def _too_large(self, size: int, n: int) -> InputError:
         a_sample = size // max(n, 1)
@@ -128,13 +143,15 @@ class InMemory:
         if self._sure > 0 and self._n_batches == 1:
             whole = (self._sure + 1) * size
             so_far = f"{self._sure + 1} batches need about {whole:,} bytes"
+        store = "."
+        if self._elsewhere is not None:
+            store = f",\n  or keep them in a store on disk: {self._elsewhere}."
         return InputError(
             f"{self._operation}: the features of all samples do not fit in memory.\n"
             f"  memory={self._memory:,} bytes; {so_far}, {a_sample:,} a sample in "
             f"{len(self._first)} layers\n"
             f'  Keep less of each output (transform="mean", "cls" or "last"), choose fewer layers '
-            f"(layers=), raise memory=,\n  or keep them in a store on disk: "
-            f'checkpoint="features.zarr".'
+            f"(layers=), raise memory={store}"
         )
 
 
@@ -199,7 +216,8 @@ class InStore:
         stored = open_activations(self._store.path)
         sequences = stored[SEQUENCE].values if SEQUENCE in stored.coords else None
         layers = {str(name): array.variable for name, array in stored.data_vars.items()}
-        return Kept(layers, sequences, int(stored.sizes["sample"]), n_batches)
+        ids = stored["sample"].values.tolist()
+        return Kept(layers, ids, sequences, len(ids), n_batches)
 
     @contextmanager
     def saving(self) -> Iterator[None]:

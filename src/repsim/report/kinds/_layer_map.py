@@ -10,6 +10,7 @@ from repsim.report._blocks import Chart, LayerMap, Section, Series, Variable
 from repsim.report.kinds._layer_match import match_chart
 from repsim.report.kinds._order import axis_order, cluster_order
 from repsim.results import (
+    ALIGNMENT,
     DIMS,
     LAYER_MAP,
     LAYER_MATCH,
@@ -26,11 +27,12 @@ from repsim.results import (
     scale_of,
 )
 
-__all__ = ["map_section"]
+__all__ = ["alignment_section", "map_section"]
 
 MANY = 60
 """Curves of more layers are drawn without points."""
 
+MOST_P = 0.05
 FEW_SAMPLES = 256
 FEW_BATCHES = 8
 """Fewest batches without a caution about the standard error.
@@ -60,6 +62,50 @@ def map_section(name: str, result: xr.Dataset) -> Section:
         match = layer_match(array)
         section.findings = LAYER_MATCH.findings(match)
         section.pictures.append(match_chart(match))
+    return section
+
+
+def alignment_section(name: str, result: xr.Dataset) -> Section:
+    """Return the section of models by models, the best layers of each two."""
+    score = result["score"].assign_attrs({**result.attrs, **result["score"].attrs})
+    label = measure_label(score, direction=True)
+    models = [str(each) for each in result["model_x"].values]
+    section = Section(name, ALIGNMENT.title, f"{label} of {len(models)} models with each other")
+    keys = [key for key in ("score", "calibrated", "p_value") if key in result]
+    variables = []
+    for key in keys:
+        array = (
+            result[key]
+            .transpose("model_x", "model_y")
+            .assign_attrs(score.attrs if key == "score" else {})
+        )
+        low, high, similar = scale_of(array)
+        shown = label if key == "score" else ALIGNMENT.variables[key].long_name
+        colours = "magma" if similar and key != "p_value" else "viridis"
+        variables.append(Variable(shown, array.values.astype(np.float64), low, high, colours))
+    threshold = None
+    if "p_value" in result:
+        threshold = (keys.index("p_value"), "most", MOST_P, f"not above chance (p > {MOST_P})")
+    section.pictures = [
+        LayerMap(
+            title=label,
+            alt=f"Map of {label} of {len(models)} models, the best layers of each two.",
+            rows=models,
+            columns=models,
+            row_title="model",
+            column_title="model",
+            variables=variables,
+            orders=[
+                ("as given", range(len(models)), range(len(models))),
+                ("clusters of similar models", *cluster_order(variables[0].values)),
+            ],
+            threshold=threshold,
+            note=_what_is_alike(score),
+        )
+    ]
+    _, columns, rows = ALIGNMENT.table(result)
+    cells = [[number(each) if isinstance(each, float) else str(each) for each in r] for r in rows]
+    section.table = (columns, cells)
     return section
 
 
