@@ -40,6 +40,15 @@ FUNCTIONS = {  # the first word is the function's name
     "effective_dimension": lambda x, y: repsim.effective_dimension(x),
     "jensen_shannon": repsim.jensen_shannon,
     "disagreement": repsim.disagreement,
+    **{
+        kind.__name__: lambda x, y, kind=kind: kind().fit(x, y).score(x, y)
+        for kind in (
+            repsim.ProcrustesAlignment,
+            repsim.PermutationAlignment,
+            repsim.RegressionAlignment,
+            repsim.CCAAlignment,
+        )
+    },
     "max_t": lambda x, y: repsim.max_t({"a": x}, {"b": y}, permutations=9).cka.item(),
     "null_moments": lambda x, y: repsim.inference.null_moments(x, y).variance,
     "subsample": lambda x, y: repsim.inference.subsample(x, y, draws=5).value,

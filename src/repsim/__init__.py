@@ -56,6 +56,10 @@ if TYPE_CHECKING:
         permutation_test,
     )
     from repsim.measures import (
+        CCAAlignment,
+        PermutationAlignment,
+        ProcrustesAlignment,
+        RegressionAlignment,
         align,
         aligned_cosine,
         alignment_map,
@@ -105,8 +109,12 @@ if TYPE_CHECKING:
     )
 
 _LAZY = {
+    "CCAAlignment": "repsim.measures",
     "MinibatchCKA": "repsim.streaming",
+    "PermutationAlignment": "repsim.measures",
+    "ProcrustesAlignment": "repsim.measures",
     "Recorder": "repsim.capture",
+    "RegressionAlignment": "repsim.measures",
     "StreamingCovariance": "repsim.streaming",
     "StreamingLinearCKA": "repsim.streaming",
     "align": "repsim.measures",
@@ -182,6 +190,7 @@ _LAZY = {
 
 __all__ = [
     "ArrayTypeError",
+    "CCAAlignment",
     "CaptureError",
     "ChanceWarning",
     "CheckpointError",
@@ -190,7 +199,10 @@ __all__ = [
     "LayerNotFoundError",
     "MinibatchCKA",
     "NonFiniteError",
+    "PermutationAlignment",
+    "ProcrustesAlignment",
     "Recorder",
+    "RegressionAlignment",
     "RepsimError",
     "RepsimWarning",
     "StateError",

@@ -42,6 +42,10 @@ from repsim.measures._rv2 import rv2
 from repsim.measures._shape import shape_distance
 from repsim.measures._soft_matching import soft_matching
 from repsim.measures._uniformity import uniformity_difference
+from repsim.measures.fitted._cca import CCAAlignment
+from repsim.measures.fitted._permutation import PermutationAlignment
+from repsim.measures.fitted._procrustes import ProcrustesAlignment
+from repsim.measures.fitted._regression import RegressionAlignment
 from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._kernel_item import KernelItem
 from repsim.results import layer_map, layer_names, measure_label, model_name
@@ -50,9 +54,13 @@ __all__ = [
     "INVARIANCES",
     "LOWER_HALF",
     "MEASURES",
+    "CCAAlignment",
     "Contrasts",
     "KernelItem",
     "Measure",
+    "PermutationAlignment",
+    "ProcrustesAlignment",
+    "RegressionAlignment",
     "align",
     "aligned_cosine",
     "alignment_map",

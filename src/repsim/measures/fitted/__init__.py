@@ -1,0 +1,1 @@
+"""Alignments that are fitted on some samples and used on others."""
