@@ -280,6 +280,7 @@ ONE = {"l": np.ones((15, 3))}
         ({"a": ONE, "b": ONE}, {"permutations": 9}, "have no quantile for alpha=0.05"),
         ({"a": ONE, "b": ONE}, {"kk": 9}, "unknown options for measure 'mutual_knn'"),
         ({"a": ONE, "b": ONE}, {"k": 14}, "needs at least"),
+        ({"a": ONE, "b": ONE}, {"measure": "cka", "given": ONE["l"]}, "partial alignment"),
         ({"a": ONE, "b": {"l": np.ones(15)}}, {}, "must be samples by features"),
     ],
 )

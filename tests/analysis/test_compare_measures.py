@@ -290,3 +290,17 @@ def test_tokens_are_permuted_with_their_inputs():
     )
     here = result.sel(layer_x="0", layer_y="1")
     assert here.chance.item() == pytest.approx(test.null.mean(), rel=1e-5)
+
+
+def test_inputs_of_other_lengths_cannot_be_permuted_and_this_is_said_in_the_first_batch():
+    model, ran = nn.Sequential(nn.Embedding(9, 5), nn.Tanh()), []
+    model.register_forward_hook(lambda *_: ran.append(1))
+    ids, mask = torch.randint(9, (4, 5)), torch.arange(5) < torch.tensor([[5], [4], [5], [3]])
+    texts = [{"input": ids, "attention_mask": mask}] * 9
+    options = {"samples": "tokens", "measure": "nbs", "forward": lambda m, b: m(b["input"])}
+    with pytest.raises(repsim.InputError, match="from 3 to 5 tokens") as caught:
+        mapped(model, data=texts, permutations=9, **options)
+    assert 'transform="mean"' in str(caught.value)
+    assert len(ran) < 6
+    result = mapped(model, data=texts, errors="subsample", draws=5, **options)
+    assert np.isfinite(result.standard_error).all()

@@ -462,3 +462,21 @@ def test_the_needs_of_options():
     options = MEASURES["cka"].options("test", {"estimator": "unbiased"})
     assert MEASURES["cka"].fewest(**options) == (4, "the unbiased estimator")
     assert math.isfinite(value(MEASURES["cka"], *pair(0)[:2]))
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURES if MEASURES[name].reorder])
+def test_a_reordered_item_is_that_of_the_reordered_samples(name):
+    measure = MEASURES[name]
+    options = measure.options("test", {"k": 4})
+    rng = np.random.default_rng(0)
+    with_ties = rng.integers(0, 3, (2, 30, 5)) + 0.5
+    for data in (rng.standard_normal((2, 30, 5)), with_ties):
+        x, y = (measure.prepare("test", z, name="z", **options) for z in data)
+        for _ in range(3):
+            order = rng.permutation(30)
+            again = measure.prepare("test", data[1][order], name="y", **options)
+            moved = measure.reorder(y, order)
+            value = measure.compare(x, moved, **options)
+            assert value == pytest.approx(measure.compare(x, again, **options), rel=1e-12)
+            back = measure.reorder(moved, np.argsort(order))
+            assert measure.compare(y, back, **options) == pytest.approx(1.0)

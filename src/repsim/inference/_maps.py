@@ -93,6 +93,8 @@ class RearrangedMap:
         if isinstance(item, KernelItem):
             like = item.form(features)[0]
             return Fixed(item, features, item.xp.asarray(order, device=device(like)))
+        if self._items.measure.reorder is not None:
+            return self._items.measure.reorder(item, order)
         return self._items.prepare(y, _taken(self._items.xp, y, order), dtype)
 
 

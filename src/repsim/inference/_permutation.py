@@ -173,7 +173,8 @@ def permutation_test(
     certain.
 
     Cost for CKA, HSIC and angular CKA: the Grams, then O(n²) per permutation (from features O(n p
-    q) if that is less), because the denominators do not change. Other measures prepare y m times.
+    q) if that is less), because the denominators do not change. For mutual and Jaccard neighbours:
+    O(n k log n), because neighbours are moved. Other measures prepare y m times.
     Values are read once every 64 permutations.
 
     References

@@ -13,7 +13,12 @@ from repsim.arrays import known
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
 from repsim.measures.parts._subspace import where_defined
-from repsim.measures.parts.neighbours._sets import NeighbourSets, neighbour_sets, shared
+from repsim.measures.parts.neighbours._sets import (
+    NeighbourSets,
+    neighbour_sets,
+    reordered,
+    shared,
+)
 from repsim.measures.parts.neighbours._weights import neighbour_weights, neighbours_need
 
 __all__ = ["jaccard_knn", "mutual_knn", "second_order_cosine"]
@@ -297,6 +302,7 @@ for _name, _function, _compare, _preset in (
             reference="Huh et al. 2024" if _function is mutual_knn else "Klabunde et al. 2023",
             prepare=_prepare,
             compare=_compare,
+            reorder=reordered,
             needs=partial(neighbours_need, operation=_function.__name__, beyond=2),
             differentiable=False,
             preset={"metric": _preset},

@@ -82,6 +82,9 @@ class Measure:
         As ``prepare``, for :class:`Contrasts` in the place of ``x``: points that have the
         covariances of the samples. A measure that has it follows from covariances alone, and
         :class:`repsim.StreamingCovariance` computes it.
+    reorder : callable, optional
+        ``reorder(item, order)`` → the item of ``x[order]``, where that costs less than preparing
+        it. ``order`` are n integers of NumPy. Tests by permutation use it.
     invariances_y : frozenset of str, optional
         Those that hold for y, if they differ from those of x.
     self_is_best : bool, default True
@@ -118,6 +121,7 @@ class Measure:
     compare: Callable[..., Array]
     compare_once: Callable[..., Array] | None = None
     prepare_contrasts: Callable[..., Item] | None = None
+    reorder: Callable[[Item, Any], Item] | None = None
     invariances_y: frozenset[str] | None = None
     self_is_best: bool = True
     defined_for_constant: bool = False

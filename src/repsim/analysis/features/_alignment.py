@@ -20,6 +20,7 @@ from repsim.capture import Layers, Transform
 from repsim.inference._best import ChanceOfBest, best_of, chance_of_best
 from repsim.inference._chance import rank_of
 from repsim.inference._maps import orders_of
+from repsim.inference._options import settings_for
 from repsim.measures import Measure, resolve_measure
 from repsim.measures._pair_items import PairItems, Rows, attrs_of_measure
 from repsim.results import ALIGNMENT
@@ -108,8 +109,8 @@ def alignment(
     alpha : float, default 0.05
         α of the threshold, in (0, 1) with α(m+1) ≥ 1.
     groups : sequence or one-dimensional array of n labels, optional
-        Groups of dependent samples, such as several captions of one image. They are permuted as a
-        whole and must be equally large.
+        Groups of dependent samples, such as several captions of one image, by a label for each
+        shared sample. They are permuted as a whole and must be equally large.
     seed : int, default 0
         Source of the permutations.
     memory : int, default 2**30
@@ -172,12 +173,16 @@ def alignment(
     """
     operation = "alignment"
     chosen = resolve_measure(operation, measure)
-    settings = chosen.options_of_many(operation, options)
+    m = as_count(operation, "permutations", permutations, least=0)
+    settings = (
+        settings_for(operation, chosen, options)
+        if m
+        else chosen.options_of_many(operation, options)
+    )
     require_bool(operation, "normalise", normalise)
     require_bool(operation, "progress", progress)
     if clip is not None:
         clip = as_number(operation, "clip", clip, above=0, most=1)
-    m = as_count(operation, "permutations", permutations, least=0)
     rank = rank_of(operation, alpha, m) if m else 0
     seed, memory = as_seed(operation, seed), as_count(operation, "memory", memory)
     _check_models(operation, models)

@@ -11,7 +11,7 @@ from repsim._options import as_count, as_seed, require_choice
 from repsim.analysis.run._token_samples import Pairs, Samples
 from repsim.measures import MEASURES, Measure, resolve_measure
 
-__all__ = ["Errors", "FeatureOptions", "Measured", "chosen_measure"]
+__all__ = ["Errors", "FeatureOptions", "Measured", "chosen_measure", "is_streamed"]
 
 Errors = Literal["subsample"]
 """Types of ``errors=``."""
@@ -27,7 +27,7 @@ class Measured:
     @property
     def streams(self) -> bool:
         """Whether it is CKA, which is computed from batches without keeping features."""
-        return self.measure is MEASURES["cka"]
+        return is_streamed(self.measure)
 
     def pairs(self, operation: str, pairs: Pairs | None, samples: Samples) -> Pairs:
         """Return which pairs of tokens count; raise if the measure cannot leave out the others."""
@@ -78,6 +78,11 @@ STREAMING = {
     "repsim.pairwise.",
 }
 """Options that only CKA has, and what takes their place."""
+
+
+def is_streamed(measure: object) -> bool:
+    """Whether this is CKA, by its name or its entry."""
+    return measure is MEASURES["cka"] or (isinstance(measure, str) and measure == "cka")
 
 
 def chosen_measure(

@@ -11,6 +11,7 @@ import numpy as np
 from repsim._errors import InputError
 from repsim._options import as_path
 from repsim.analysis._extract_rows import Seen
+from repsim.analysis._filling import where_of
 from repsim.analysis.features._choice import FeatureOptions, Measured
 from repsim.analysis.features._keepers import InMemory, InStore, Keeper, Kept
 from repsim.analysis.features._record import Outputs, record
@@ -19,6 +20,7 @@ from repsim.analysis.maps._comparison import Comparison
 from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._provenance import versions
 from repsim.analysis.run._sample_ids import check_sample_ids
+from repsim.analysis.run._token_samples import TokenSamples
 from repsim.inference._maps import chance_of_map, errors_of_map, orders_of
 from repsim.measures._pair_items import PairItems, Rows, Values, attrs_of_measure
 from repsim.results import measured_map
@@ -40,6 +42,8 @@ def compare_features(
 
     def run(batch: Batch) -> Outputs:
         xs, ys = sides.kept(batch)
+        if options.permutations and asked.tokens is not None:
+            _check_exchangeable(asked.tokens, batch)
         found = {"x": (xs, sides.x.rows)}
         return found if sides.y is None or ys is None else {**found, "y": (ys, sides.y.rows)}
 
@@ -74,6 +78,19 @@ def compare_features(
     if asked.tokens is not None:
         counts |= asked.tokens.report()
     return found.assign_attrs(**labels, **counts, **versions())
+
+
+def _check_exchangeable(tokens: TokenSamples, batch: Batch) -> None:
+    """Raise before more is computed if inputs cannot take each other's places."""
+    counts = np.unique(np.bincount(tokens.drawn()[0]))
+    if len(counts) > 1:
+        raise InputError(
+            f"compare: permutations move whole inputs, which must have equally many tokens.\n"
+            f"  from {counts.min()} to {counts.max()} tokens that are samples in "
+            f"{where_of(batch.number)}\n"
+            f"  Leave out permutations, or reduce each input to one vector, as by "
+            f'transform="mean".'
+        )
 
 
 def rows_of_side(

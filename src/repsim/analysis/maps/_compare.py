@@ -11,7 +11,7 @@ from torch import nn
 from repsim._options import as_count, require_bool
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis.features._choice import Errors, FeatureOptions, chosen_measure
+from repsim.analysis.features._choice import Errors, FeatureOptions, chosen_measure, is_streamed
 from repsim.analysis.features._compare import compare_features
 from repsim.analysis.maps._comparison import Comparison
 from repsim.analysis.maps._ranks import Ranks
@@ -276,7 +276,7 @@ def compare(
     ----------
     Nguyen, Raghu, Kornblith 2021, arXiv:2010.15327. Raghu et al. 2021, arXiv:2108.08810.
     """
-    ranks = Ranks(group)
+    ranks = Ranks(group, can_combine=is_streamed(measure))
     with ranks.raise_on_all_ranks():
         models = {"model_x": model_x, "model_y": model_x if model_y is None else model_y}
         functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}

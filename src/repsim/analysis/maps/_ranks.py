@@ -66,6 +66,8 @@ class Ranks:
     ----------
     group : None, "world" or torch.distributed.ProcessGroup
         With None only this process counts, even if there are others.
+    can_combine : bool
+        Whether the measure can combine the batches of several ranks.
 
     Warns
     -----
@@ -73,7 +75,7 @@ class Ranks:
         There are other ranks, but no group is given.
     """
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, *, can_combine: bool = True) -> None:
         if group is not None and group != "world" and not isinstance(group, dist.ProcessGroup):
             raise InputError(
                 f"compare: group must be 'world' or a torch.distributed.ProcessGroup.\n"
@@ -87,10 +89,12 @@ class Ranks:
         self._sample_ids: SampleIds | None = None
         others = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if self.alone and others > 1:
+            repair = "Pass group='world' on every rank to combine their batches."
+            if not can_combine:
+                repair = "Run it on one rank, with all of the data."
             warn(
                 f"compare: the result is of the data of this rank alone.\n"
-                f"  torch.distributed has {others} ranks, and group= is not given\n"
-                f"  Pass group='world' on every rank to combine their batches."
+                f"  torch.distributed has {others} ranks, and group= is not given\n  {repair}"
             )
 
     def share(self, sample_ids: SampleIds | None, kernel: Kernel) -> None:

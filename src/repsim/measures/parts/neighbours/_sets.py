@@ -14,7 +14,7 @@ from repsim.measures.parts._dissimilarity import dissimilarities, near_points
 from repsim.measures.parts.neighbours._lists import NeighbourLists, neighbour_lists, shared_weights
 from repsim.measures.parts.neighbours._weights import neighbour_weights, uninformative
 
-__all__ = ["NeighbourSets", "neighbour_sets", "shared"]
+__all__ = ["NeighbourSets", "neighbour_sets", "reordered", "shared"]
 
 
 class NeighbourSets(NamedTuple):
@@ -50,6 +50,26 @@ def neighbour_sets(operation: str, name: str, x: Array, k: int, metric: str) -> 
         alike = uninformative(xp, neighbours)
     undefined(operation, name, defined & alike, "has all samples equally far from each other")
     return NeighbourSets(neighbours, k, defined & ~alike, like)
+
+
+def reordered(x: NeighbourSets, order: np.ndarray[Any, np.dtype[np.int64]]) -> NeighbourSets:
+    """Return the neighbours of the same samples in another order, ``x[order]``."""
+    lists = x.neighbours
+    if not isinstance(lists, NeighbourLists):
+        xp = array_namespace(lists)
+        taken = xp.asarray(order, device=device(lists))
+        return x._replace(neighbours=xp.take(xp.take(lists, taken, axis=0), taken, axis=1))
+    place = np.empty(lists.n, dtype=np.int64)
+    place[order] = np.arange(lists.n)
+    sample, neighbour = np.divmod(lists.keys, lists.n)
+    keys = place[sample] * lists.n + place[neighbour]
+    ascending = np.argsort(keys)
+    moved = lists._replace(
+        keys=keys[ascending],
+        weights=lists.weights[ascending],
+        distances=lists.distances[ascending],
+    )
+    return x._replace(neighbours=moved)
 
 
 def shared(x: NeighbourSets, y: NeighbourSets) -> Array:
