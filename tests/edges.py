@@ -49,6 +49,7 @@ FUNCTIONS = {  # the first word is the function's name
             repsim.CCAAlignment,
         )
     },
+    "gromov_wasserstein": lambda x, y: repsim.gromov_wasserstein(x, y, starts=0),
     "max_t": lambda x, y: repsim.max_t({"a": x}, {"b": y}, permutations=9).cka.item(),
     "null_moments": lambda x, y: repsim.inference.null_moments(x, y).variance,
     "subsample": lambda x, y: repsim.inference.subsample(x, y, draws=5).value,

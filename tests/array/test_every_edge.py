@@ -83,9 +83,10 @@ PAIRED = ("fewer samples", "other samples")
 
 UNRELATED = {
     ("other samples", "probe_activations"),
+    *((kind, "gromov_wasserstein") for kind in PAIRED),
     *((kind, name) for kind in PAIRED for name in ("rdm", "effective_dimension")),
 }
-"""The samples of train and of test differ, and these functions take one array."""
+"""The samples of train and of test differ, those of two sets too, or there is one array."""
 
 TAKEN = {  # kind: a function of x, and the plain array of the same numbers
     "big-endian": (lambda x: x.astype(">f8"), lambda x: x),

@@ -12,6 +12,7 @@ from repsim.measures._correlation_match import correlation_match
 from repsim.measures._distance_correlation import distance_correlation
 from repsim.measures._effective_dimension import effective_dimension
 from repsim.measures._eigenspace import eigenspace_overlap
+from repsim.measures._gromov import gromov_wasserstein
 from repsim.measures._gulp import gulp
 from repsim.measures._hsic import hsic
 from repsim.measures._information_imbalance import information_imbalance
@@ -76,6 +77,7 @@ __all__ = [
     "effective_dimension",
     "eigenspace_overlap",
     "evaluate",
+    "gromov_wasserstein",
     "gulp",
     "hsic",
     "information_imbalance",
