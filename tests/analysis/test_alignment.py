@@ -273,6 +273,9 @@ ONE = {"l": np.ones((15, 3))}
         ({"a": ONE, "b": 3}, {}, r"models\['b'\]: 3"),
         ({"a": ONE, "b": net()}, {}, r"models\['b'\] has no data"),
         ({"a": ONE, "b": (net(), [], {"layer": "0"})}, {}, "unknown options"),
+        ({"a": ONE, "b": {}}, {}, r"models\['b'\] is empty"),
+        ({"a": ONE, "b": {1: ONE["l"]}}, {}, "names of layers must be strings"),
+        ({"a": ONE, "b": ONE}, {"metric": "nope"}, "unknown metric"),
         ({"a": ONE, "b": ONE}, {"transform": "mean"}, "transform is for models"),
         ({"a": ONE, "b": ONE}, {"layers": {"c": "*"}}, "names models that are not there"),
         ({"a": ONE, "b": ONE}, {"layers": "x"}, "no layer 'x'"),
@@ -288,6 +291,11 @@ def test_bad_arguments_are_named(models, options, says):
     error = repsim.LayerNotFoundError if "no layer" in says else repsim.InputError
     with pytest.raises(error, match=says):
         aligned(models, **options)
+
+
+def test_lists_in_place_of_arrays_are_refused():
+    with pytest.raises(repsim.ArrayTypeError, match="layer 'l' of 'b' must be an array"):
+        aligned({"a": ONE, "b": {"l": [[1.0, 2.0]] * 15}})
 
 
 def test_features_beyond_the_memory_are_refused_with_the_way_out():

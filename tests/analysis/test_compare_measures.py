@@ -135,6 +135,22 @@ def test_cka_takes_its_own_estimator_by_name():
     assert named.identical(mapped(model, data=data))
 
 
+def test_values_that_no_data_allow_are_refused_before_the_model_runs():
+    model, ran = net(), []
+    model.register_forward_hook(lambda *_: ran.append(1))
+    for options, says in (
+        ({"measure": "mutual_knn", "k": "3"}, "k must be a positive integer"),
+        ({"measure": "mutual_knn", "metric": "nope"}, "compare: unknown metric"),
+        ({"measure": "rsa", "comparison": "nope"}, "compare: unknown comparison"),
+        ({"measure": "procrustes", "norm": "nope"}, "compare: unknown norm"),
+        ({"measure": "hsic", "kernel": "nope"}, "compare: unknown kernel"),
+        ({"measure": "hsic", "estimator": "nope"}, "compare: unknown estimator"),
+    ):
+        with pytest.raises(repsim.InputError, match=says):
+            mapped(model, data=batches(), **options)
+    assert not ran
+
+
 # -- memory and stores ---------------------------------------------------------------------------
 
 

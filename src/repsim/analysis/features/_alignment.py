@@ -14,6 +14,7 @@ from repsim._errors import InputError
 from repsim._options import as_count, as_number, as_seed, got, require_bool
 from repsim._version import __version__
 from repsim.analysis._extract_rows import Values
+from repsim.analysis.features._choice import check_values
 from repsim.analysis.features._models import features_of
 from repsim.analysis.features._pairing import paired_rows, prepared_layers
 from repsim.capture import Layers, Transform
@@ -179,6 +180,7 @@ def alignment(
         if m
         else chosen.options_of_many(operation, options)
     )
+    check_values(operation, chosen, settings)
     require_bool(operation, "normalise", normalise)
     require_bool(operation, "progress", progress)
     if clip is not None:

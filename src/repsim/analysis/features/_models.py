@@ -22,7 +22,7 @@ from repsim.analysis.maps._side import SideOptions
 from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids
-from repsim.arrays import labelled_types
+from repsim.arrays import labelled_types, row_dtype
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.storage import open_activations
 
@@ -185,6 +185,15 @@ def _options(operation: str, name: str, given: Mapping[str, Any]) -> ModelOption
 
 def _stored(operation: str, name: str, arrays: Mapping[str, Any], layers: Any) -> ModelFeatures:
     """Return the chosen arrays of a store or a mapping, which are not read here."""
+    if not arrays:
+        raise InputError(
+            f"{operation}: models[{name!r}] is empty.\n  Pass at least one named array."
+        )
+    if strange := [key for key in arrays if not isinstance(key, str)]:
+        raise InputError(
+            f"{operation}: the names of layers must be strings.\n"
+            f"  models[{name!r}]: got {got(strange[0])}"
+        )
     wanted = [layers] if isinstance(layers, str) else layers
     if not isinstance(wanted, Sequence) or not all(isinstance(each, str) for each in wanted):
         raise InputError(
@@ -200,13 +209,15 @@ def _stored(operation: str, name: str, arrays: Mapping[str, Any], layers: Any) -
             )
     chosen = [layer for layer in names if any(layer == w or fnmatchcase(layer, w) for w in wanted)]
     found = {layer: arrays[layer] for layer in chosen}
+    for layer, x in found.items():
+        row_dtype(operation, x, f"layer {layer!r} of {name!r}")
     kinds = labelled_types()
     ids = None
     for x in found.values():
         if isinstance(x, kinds) and getattr(x, "coords", None) is not None:
             label = x.coords.get(x.dims[0])
             ids = label.values.tolist() if label is not None and ids is None else ids
-    sizes = {layer: getattr(x, "shape", ())[:1] for layer, x in found.items()}
+    sizes = {layer: x.shape[:1] for layer, x in found.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(
             f"{operation}: all layers of models[{name!r}] must describe the same samples.\n"

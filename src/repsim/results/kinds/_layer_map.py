@@ -43,6 +43,9 @@ MOST_P = 0.05
 WIDEST = 10
 """Columns up to which a table shows a map whole."""
 
+BESIDE = ("standard_error", "p_adjusted")
+"""Maps whose values are shown beside the most similar layers."""
+
 CKA, STANDARD_ERROR, Z = "CKA", "standard error of CKA", "z-score of CKA under permutation"
 
 VARIABLES = {
@@ -223,7 +226,10 @@ def table(result: xarray.Dataset) -> Table:
     if len(array.layer_x) < 2 or (alone and len(array.layer_y) <= WIDEST):
         return map_table(title, array)
     if not alone:
-        return _matches(title, array, result.get("standard_error"))
+        more = {
+            key.replace("_", " "): result[key] for key in BESIDE if key in map_variables(result)
+        }
+        return _matches(title, array, more)
     # In one model every layer is most similar to itself, so show the next layer.
     rows: list[list[object]] = [
         [a, b, float(array.sel(layer_x=a, layer_y=b))]
@@ -236,7 +242,7 @@ def table(result: xarray.Dataset) -> Table:
 def map_table(title: str, array: xarray.DataArray) -> Table:
     """Return a whole map if it is small, else the most similar layer of each layer of x."""
     if array.sizes["layer_y"] > WIDEST:
-        return _matches(title, array, None)
+        return _matches(title, array, {})
     rows: list[list[object]] = [
         [name, *map(float, row)]
         for name, row in zip(layer_names(array, "layer_x"), array.values, strict=True)
@@ -244,21 +250,21 @@ def map_table(title: str, array: xarray.DataArray) -> Table:
     return Table(title, ["", *layer_names(array, "layer_y")], rows)
 
 
-def _matches(title: str, array: xarray.DataArray, errors: Any) -> Table:
+def _matches(title: str, array: xarray.DataArray, more: Mapping[str, Any]) -> Table:
+    """Return the most similar layer of y for each layer of x, with further maps at that place."""
     rows: list[list[object]] = []
     similar = array.attrs.get("kind") != "dissimilarity"
     names_y = layer_names(array, "layer_y")
+    others = [each.transpose(*DIMS).values for each in more.values()]
     for at, name in enumerate(layer_names(array, "layer_x")):
         row = np.asarray(array.values[at])
         if np.isnan(row).all():
-            rows.append([name, "undefined", *[""] * (1 if errors is None else 2)])
+            rows.append([name, "undefined", *[""] * (1 + len(others))])
             continue
         best = int(np.nanargmax(row) if similar else np.nanargmin(row))
-        error = [] if errors is None else [float(errors.values[at, best])]
-        rows.append([name, names_y[best], float(row[best]), *error])
-    columns = ["layer of x", "layer of y", _short(array)]
-    if errors is not None:
-        columns.append("standard error")
+        beside = [float(other[at, best]) for other in others]
+        rows.append([name, names_y[best], float(row[best]), *beside])
+    columns = ["layer of x", "layer of y", _short(array), *more]
     return Table(f"{title}: most similar layers", columns, rows)
 
 
