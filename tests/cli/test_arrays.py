@@ -89,9 +89,14 @@ def test_a_matrix_is_tested_under_one_error_rate(repsim_command, layers):
     expected = repsim.max_t(layers, permutations=99)
     found = ran.json["variables"]["p_adjusted"]["data"]
     np.testing.assert_array_equal(found, expected.p_adjusted.values)
-    refused = repsim_command("measure", "layers.npz", "--test", "--measure", "nbs")
-    assert refused.code == 2
-    assert "only CKA can be tested" in refused.err
+    options = ("--measure", "procrustes", "--test", "--permutations", 99)
+    ran = repsim_command("measure", "layers.npz", *options, "--json")
+    expected = repsim.max_t(layers, measure="procrustes", permutations=99)
+    assert set(ran.json["variables"]) == set(expected)
+    found = ran.json["variables"]["p_adjusted"]["data"]
+    np.testing.assert_array_equal(found, expected.p_adjusted.values)
+    shown = repsim_command("measure", "layers.npz", *options).out
+    assert "p-values, adjusted for all pairs (max-T)" in shown
 
 
 def test_an_undefined_value_is_null(repsim_command, tmp_path, arrays):

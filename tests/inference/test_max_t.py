@@ -168,3 +168,45 @@ def test_refuses():
         max_t({"a": related(3, 2, 2)[0]})
     with pytest.raises(repsim.ArrayTypeError, match=r"ys\['b'\] must be an array"):
         max_t(xs, {"b": [[1.0]] * 16})
+
+
+@pytest.mark.parametrize("measure", ["mutual_knn", "procrustes", "angular_cka", "rsa"])
+def test_any_measure_equals_the_plain_loop(measure):
+    xs, ys = layers()
+    found = max_t(xs, ys, measure=measure, permutations=19, seed=3)
+    rng = np.random.default_rng(3)
+    orders = [np.arange(16), *(rng.permutation(16) for _ in range(19))]
+    maps = np.array(
+        [
+            repsim.pairwise(xs, {k: y[order] for k, y in ys.items()}, measure=measure)
+            for order in orders
+        ]
+    )
+    similar = found[measure].attrs["kind"] == "similarity"
+    z = (maps - maps.mean(axis=0)) / maps.std(axis=0) * (1 if similar else -1)
+    np.testing.assert_allclose(found[measure], maps[0], rtol=1e-12)
+    np.testing.assert_allclose(found.chance, maps[1:].mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(found.z, z[0], rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found.max_z, z[1:].max(axis=(1, 2)), rtol=1e-6)
+    p_value = (z >= z[0] - 1e-9).mean(axis=0)
+    p_adjusted = (z.max(axis=(1, 2))[:, None, None] >= z[0] - 1e-9).mean(axis=0)
+    np.testing.assert_allclose(found.p_value, p_value)
+    np.testing.assert_allclose(found.p_adjusted, p_adjusted)
+
+
+def test_groups_and_options_of_a_measure():
+    xs, ys = layers()
+    groups = np.repeat(np.arange(8), 2)
+    options = {"measure": "mutual_knn", "k": 3, "permutations": 19, "seed": 1, "groups": groups}
+    found = max_t(xs, ys, **options)
+    one = permutation_test(xs["conv"], ys["norm"], **options)
+    here = found.sel(layer_x="conv", layer_y="norm")
+    assert here.p_value.item() == one.p_value
+    assert here.mutual_knn.attrs["k"] == 3
+    assert found.attrs["n_groups"] == 8
+    with pytest.raises(InputError, match="unknown options for measure 'nbs'"):
+        max_t(xs, ys, measure="nbs", kernel="rbf")
+    with pytest.raises(InputError, match="k=15 needs at least"):
+        max_t(xs, ys, measure="mutual_knn", k=15)
+    sampled = max_t({"fc": xs["fc"]}, features="sampled", permutations=9)
+    assert sampled.cka.attrs["features"] == "sampled"

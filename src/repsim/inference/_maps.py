@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -121,8 +121,8 @@ def chance_of_map(
     xs: Sequence[Rows],
     ys: Sequence[Rows],
     values: Values,
-    orders: Iterable[Indices],
-) -> dict[str, Values]:
+    orders: Sequence[Indices],
+) -> tuple[dict[str, Values], Values]:
     """Return the mean by chance, z and p-values of every pair, alone and among all (max-T).
 
     Parameters
@@ -133,7 +133,7 @@ def chance_of_map(
         The arrays.
     values : array, shape (len(xs), len(ys))
         The measure of each pair; pairs that are NaN stay NaN.
-    orders : iterable of arrays
+    orders : sequence of arrays
         The orders of y's samples, from :func:`orders_of`.
 
     Returns
@@ -143,12 +143,14 @@ def chance_of_map(
         standard deviations by which a pair is more alike than by chance, also for a dissimilarity.
         Mean and deviation are over the permuted maps and the map itself, so that all of them are
         treated alike and the test is exact.
+    array, shape (len(orders),)
+        The greatest z of each permuted map.
     """
     defined = ~np.isnan(values)
     rows, columns = np.flatnonzero(defined.any(axis=1)), np.flatnonzero(defined.any(axis=0))
     out = {name: np.full(values.shape, np.nan) for name in ("chance", "z", "p_value", "p_adjusted")}
     if not rows.size:
-        return out
+        return out, np.full(len(orders), np.nan)
     place = np.ix_(rows, columns)
     used = RearrangedMap(items, [xs[int(i)] for i in rows], [ys[int(j)] for j in columns])
     sign = 1.0 if items.measure.similarity else -1.0
@@ -174,7 +176,7 @@ def chance_of_map(
     }
     for name, array in found.items():
         out[name][place] = np.where(defined[place], array, np.nan)
-    return out
+    return out, np.where(np.isfinite(greatest), greatest, np.nan)
 
 
 def errors_of_map(

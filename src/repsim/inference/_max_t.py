@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from array_api_compat import device
 
 from repsim._errors import InputError
 from repsim._options import as_count
-from repsim._typing import Array, EstimatorName, KernelName, Namespace
+from repsim._typing import Array, Namespace
 from repsim._version import __version__
 from repsim.arrays import (
     accumulator_dtype,
@@ -24,10 +25,13 @@ from repsim.arrays import (
 )
 from repsim.estimators import Products, alignment, resolve_estimator
 from repsim.inference._draws import random_order, resolve_seed
+from repsim.inference._maps import chance_of_map, orders_of
 from repsim.inference._null_moments import FEWEST, item_moments
-from repsim.kernels import Kernel, resolve_kernel
-from repsim.measures import KernelItem
-from repsim.results import MAX_T
+from repsim.inference._options import settings_for
+from repsim.kernels import resolve_kernel
+from repsim.measures import MEASURES, KernelItem, Measure, resolve_measure
+from repsim.measures._pair_items import PairItems, Rows, attrs_of_measure
+from repsim.results import MAX_T, measured_map
 
 if TYPE_CHECKING:
     import xarray
@@ -42,11 +46,11 @@ def max_t(
     xs: Mapping[str, Array],
     ys: Mapping[str, Array] | None = None,
     *,
-    kernel: KernelName | Kernel = "linear",
-    estimator: EstimatorName = "unbiased",
+    measure: str | Measure = "cka",
     permutations: int = 999,
     groups: Any = None,
     seed: int | np.random.Generator = 0,
+    **options: object,
 ) -> xarray.Dataset:
     """Test every layer of x against every layer of y, with one error rate for the whole map.
 
@@ -58,10 +62,12 @@ def max_t(
     0.005
     >>> bool((found.p_adjusted >= found.p_value).all())
     True
+    >>> repsim.max_t({"a": x}, {"copy": x}, measure="mutual_knn", permutations=199).z.item() > 10
+    True
 
     ::
 
-        z = (CKA − mean)/sd                 of each pair of layers, over permutations
+        z = (value − mean)/sd               of each pair of layers, over permutations
         p_adjusted = (1 + #{π : max over pairs of z_π ≥ z})/(m + 1)
 
     The samples are permuted once for all layers, so the dependence between layers is kept.
@@ -73,40 +79,46 @@ def max_t(
     ys : mapping of str to array, optional
         Activations of the same samples in the same order; by default ``xs`` is compared with
         itself.
-    kernel : str or Kernel, default "linear"
-        As in :func:`repsim.cka`.
-    estimator : {"unbiased", "biased"}, default "unbiased"
-        Of the CKA.
+    measure : str or Measure, default "cka"
+        A name from ``repsim.measures.MEASURES``, or your own ``Measure``. Of a dissimilarity, z is
+        how much *less* the value is than by chance.
     permutations : int, default 999
         m ≥ 1. The p-values are multiples of 1/(m+1).
     groups : sequence or one-dimensional array of n labels, optional
         Groups of equal size that are permuted whole, as in :func:`repsim.permutation_test`.
     seed : int or numpy.random.Generator, default 0
         Source of the permutations. The same seed gives the same result; a generator advances.
+    **options
+        Keyword options of the measure, for example ``kernel="rbf"``. The estimator is unbiased
+        unless given.
 
     Returns
     -------
     xarray.Dataset
-        float64, dims ("layer_x", "layer_y"), without unit: ``cka``; ``z``, exact without groups;
+        float64, dims ("layer_x", "layer_y"): the measure, under its name, such as ``cka``; ``z``;
         ``p_value`` of each pair alone; ``p_adjusted``, which accounts for all pairs and is never
         smaller. ``max_z``, dim ("permutation",): the greatest z of each permuted map, whose
-        quantiles are the z that a map reaches by chance. ``attrs``: estimator, kernel, n_samples,
-        n_permutations, n_groups (0 without), repsim_version.
+        quantiles are the z that a map reaches by chance. For other measures than CKA also
+        ``chance``, the mean of the permuted maps. ``attrs``: n_samples, n_permutations, n_groups (0
+        without), repsim_version, and of CKA estimator and kernel; those of another measure are with
+        its variable.
 
     Raises
     ------
     ArrayTypeError
         Not arrays, or arrays of different frameworks or devices.
     InputError
-        Not mappings, empty mappings, different n, fewer than 4 samples, groups of different sizes,
-        or an array that :func:`repsim.cka` refuses; the message names the array.
+        Not mappings, empty mappings, different n, fewer than 4 samples or fewer than the measure
+        needs, groups of different sizes, an unknown measure or option, or an array that the measure
+        refuses; the message names the array.
     NonFiniteError
         NaN or infinity; the message names the array and the row.
 
     Warns
     -----
     DegenerateWarning
-        Once for each constant layer; its row or column is NaN and is ignored.
+        Once for each layer for which the measure is undefined, for example because it is constant;
+        its row or column is NaN and is ignored.
 
     Notes
     -----
@@ -119,8 +131,13 @@ def max_t(
     In a map of ``xs`` with itself, the diagonal is 1 and is included. The p-values of (a, b) and
     (b, a) differ a little because the second array is permuted.
 
-    Cost: Grams, O(n² Σp), then O(L_x L_y n²) a permutation; memory (L_x + 2 L_y) Grams in float64,
-    and with groups m L_x L_y values. For batches use :meth:`repsim.MinibatchCKA.z_scores`.
+    Mean and deviation of CKA are over all n! permutations, in closed form. With groups, and for
+    other measures, they are over the permuted maps and the map itself.
+
+    Cost of CKA: Grams, O(n² Σp), then O(L_x L_y n²) a permutation; memory (L_x + 2 L_y) Grams in
+    float64, and with groups m L_x L_y values. Of other measures: m + 1 maps of pairs, and the items
+    of y for each permutation, as in :func:`repsim.permutation_test`. For batches use
+    :meth:`repsim.MinibatchCKA.z_scores`.
 
     References
     ----------
@@ -128,14 +145,22 @@ def max_t(
     "Nonparametric permutation tests for functional neuroimaging".
     """
     operation = "max_t"
-    resolved = resolve_kernel(operation, kernel), resolve_estimator(operation, estimator)
+    chosen = resolve_measure(operation, measure)
+    settings = settings_for(operation, chosen, options)
     m = as_count(operation, "permutations", permutations)
     sides = {"xs": xs} if ys is None else {"xs": xs, "ys": ys}
-    xp, n, arrays = _checked(operation, sides)
+    xp, n, arrays = _checked(operation, sides, chosen.fewest(**settings))
+    if chosen is not MEASURES["cka"] or settings["features"] != "all":
+        names = list(xs), list(xs if ys is None else ys)
+        return _of_measure(xp, chosen, settings, arrays, names, (n, m, groups, seed))
     whole = resolve_groups(operation, groups, n)
     places = None if whole is None else whole.same_size(operation)
     rng = resolve_seed(operation, seed)
 
+    resolved = (
+        resolve_kernel(operation, settings["kernel"]),
+        resolve_estimator(operation, settings["estimator"]),
+    )
     items = {
         side: [KernelItem(operation, name, x, *resolved) for name, x in named.items()]
         for side, named in arrays.items()
@@ -176,6 +201,41 @@ def max_t(
     )
 
 
+def _of_measure(
+    xp: Namespace,
+    measure: Measure,
+    settings: Mapping[str, Any],
+    arrays: Mapping[str, Mapping[str, Array]],
+    names: tuple[list[str], list[str]],
+    drawing: tuple[int, int, Any, Any],
+) -> xarray.Dataset:
+    """Return the tested map of a measure that has no closed form."""
+    n, m, groups, seed = drawing
+    whole = resolve_groups("max_t", groups, n)
+    orders = orders_of("max_t", n, m, groups, seed)
+
+    def rows(named: Mapping[str, Array]) -> list[Rows]:
+        return [Rows(label, x.dtype, partial(_same, x)) for label, x in named.items()]
+
+    xs = rows(arrays["xs"])
+    ys = rows(arrays["ys"]) if "ys" in arrays else xs
+    items = PairItems(f"max_t({measure.name!r})", xp, measure, settings)
+    values = items.values(xs, ys)
+    maps, greatest = chance_of_map(items, xs, ys, values, orders)
+    result = measured_map(values, *names, attrs_of_measure(measure, settings), maps)
+    result["max_z"] = MAX_T.labelled("max_z", greatest)
+    return result.assign_attrs(
+        n_samples=n,
+        n_permutations=m,
+        n_groups=0 if whole is None else len(whole.rows),
+        repsim_version=__version__,
+    )
+
+
+def _same(x: Array) -> Array:
+    return x
+
+
 def _counted(
     cka: Values, null: Iterable[Values], m: int, mean: Values, sd: Values
 ) -> dict[str, Values]:
@@ -201,10 +261,11 @@ def _counted(
 
 
 def _checked(
-    operation: str, sides: Mapping[str, Any]
+    operation: str, sides: Mapping[str, Any], fewest: tuple[int, str]
 ) -> tuple[Namespace, int, dict[str, dict[str, Array]]]:
     """Return the namespace, n, and the arrays as (n, p) in one dtype, with names for errors."""
     sides = dict(zip(sides, unlabelled_sides(operation, **sides), strict=True))
+    least, why = fewest if fewest[0] > FEWEST else (FEWEST, "the permutation test")
     for side, named in sides.items():
         if not isinstance(named, Mapping) or not named:
             got = "an empty mapping" if isinstance(named, Mapping) else type(named).__name__
@@ -225,9 +286,7 @@ def _checked(
                 f"{label}: {tuple(x.shape)} → n={x.shape[0]}\n"
                 f"  Pair rows before comparing."
             )
-        checked[label] = as_samples(
-            operation, xp, x, label, min_samples=FEWEST, why="the permutation test"
-        )
+        checked[label] = as_samples(operation, xp, x, label, min_samples=least, why=why)
         check_finite(operation, xp, checked[label], label)
     dtype = xp.result_type(*(x.dtype for x in checked.values()))
     parted = {

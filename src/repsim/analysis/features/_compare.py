@@ -132,7 +132,7 @@ def _map(kept: Kept, measured: Measured, options: FeatureOptions, *, alone: bool
         attrs |= {"errors": options.errors, "draws": options.draws}
     if options.permutations:
         orders = orders_of("compare", n, options.permutations, groups, seed)
-        more |= chance_of_map(items, *sides, values, orders)
+        more |= chance_of_map(items, *sides, values, orders)[0]
         attrs["n_permutations"] = options.permutations
     result = measured_map(values, xs, ys, attrs_of_measure(measure, settings), more)
     return result.assign_attrs(attrs)

@@ -172,14 +172,10 @@ def _matrix(
     measure, settings = choice.measure, choice.settings
     only_cka = measure.name == "cka" and not set(settings) - {"kernel", "estimator"}
     if chance.test:
-        if not only_cka:
-            raise UsageError(
-                "--test: with several layers, only CKA can be tested.\n"
-                f"  got --measure {measure.name}\n"
-                "  Leave --measure out, or compare two single arrays."
-            )
         permutations = chance.permutations or PERMUTATIONS
-        return repsim.max_t(xs, ys, permutations=permutations, seed=chance.seed, **settings)
+        return repsim.max_t(
+            xs, ys, measure=measure, permutations=permutations, seed=chance.seed, **settings
+        )
     if only_cka:  # in bounded memory for any number of samples
         result = repsim.cka_matrix(xs, ys, progress=progress, **settings)
     else:
