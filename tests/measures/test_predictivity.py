@@ -52,6 +52,21 @@ def test_more_features_than_samples(shape, options):
     assert out == pytest.approx(expected, abs=1e-8)
 
 
+@each("shape", [(30, 5, 3), (30, 60, 3)])
+def test_small_penalties_keep_their_digits(shape):
+    """Normal equations would lose those of features whose variances differ by 1e12."""
+    x, y = related(*shape)
+    x = x * np.geomspace(1, 1e-6, shape[1])
+    for ridge in (1e-12, 1e-8, 1e-4, 1.0, 1e4):
+        expected = reference.predictivity(x, y, ridge=ridge)
+        left, values, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+        out = float(repsim.predictivity(x, y, ridge=ridge))
+        turned = float(repsim.predictivity(left * values, y, ridge=ridge))
+        assert out == pytest.approx(turned, abs=1e-7)
+        if ridge >= 1e-4:
+            assert out == pytest.approx(expected, abs=1e-7)
+
+
 def test_against_scikit_learn():
     """A second opinion that shares no line with either."""
     linear_model = pytest.importorskip("sklearn.linear_model")

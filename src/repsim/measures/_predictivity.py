@@ -17,6 +17,7 @@ from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._ridge_folds import Fold, predict, split, training_spectrum
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts.prediction._held_out import contiguous
+from repsim.measures.parts.prediction._normal import Normal, normal_predictions, normally
 from repsim.measures.parts.prediction._pls import pls_predictions
 from repsim.measures.parts.prediction._scores import (
     REDUCTIONS,
@@ -148,10 +149,12 @@ def predictivity(
     scikit-learn's PLSRegression(scale=False) stops its iterations at tol=1e-6 and so differs in the
     fourth digit; with a smaller tol it gives the same values.
 
-    Computed in float64 where the device has it. Differentiable as :func:`linear_regression_r2` with
-    folds is; for ``"pls"`` the derivative is NaN where covariances have equal singular values.
-    Cost: O(n p min(n, p)) once for each x and fold, O(n q min(n, p)) for a pair, once for each
-    penalty; for ``"pls"`` O(n p q + min(n, p, q)³) for each pair, fold and component.
+    Computed in float64 where the device has it. Ridge is solved by its normal equations where the
+    penalty leaves eight digits, otherwise by a singular value decomposition. Differentiable as
+    :func:`linear_regression_r2` with folds is; for ``"pls"`` the derivative is NaN where
+    covariances have equal singular values. Cost: O(n p min(n, p)) once for each x and fold,
+    O(n q min(n, p)) for a pair, once for each penalty; for ``"pls"`` O(n p q + min(n, p, q)³) for
+    each pair, fold and component.
 
     References
     ----------
@@ -189,6 +192,7 @@ class _Item:
         self.all_vary = xp.all(spread > 0)
         undefined(operation, name, ~self.varies, "is constant over the samples")
         self._spectra: dict[int, Fold] = {}
+        self._normal: dict[tuple[int, float], Normal | None] = {}
 
     def spectrum(self, fold: int) -> Fold:
         """Return the decomposition of the samples outside a fold; penalties are in units of x."""
@@ -197,6 +201,18 @@ class _Item:
             unit = self.xp.ones_like(self.scale) / self.scale / self.scale
             self._spectra[fold] = found._replace(size=unit)
         return self._spectra[fold]
+
+    def predictions(self, fold: int, train: Array, penalties: tuple[float, ...]) -> Array:
+        """Predict held-out targets minus their training mean from centred training targets."""
+        xp, mask = self.xp, self.held[fold]
+        if len(penalties) == 1:
+            key = fold, penalties[0]
+            if key not in self._normal:
+                penalty = penalties[0] * xp.ones_like(self.scale) / self.scale / self.scale
+                self._normal[key] = normally(xp, self.centred, mask, penalty)
+            if (found := self._normal[key]) is not None:
+                return normal_predictions(xp, self.centred, mask, found, train)
+        return predict(xp, self.spectrum(fold), train, penalties)
 
 
 def _prepare(
@@ -244,7 +260,7 @@ def _pooled(x: _Item, y: _Item, options: dict[str, Any]) -> Array:
                 xp, seen - middle, train - mean, new - middle, components, x.resolution
             )
         else:
-            found = predict(xp, x.spectrum(fold), train - mean, penalties)
+            found = x.predictions(fold, train - mean, penalties)
         predicted.append(found + mean)
     order = np.argsort(np.concatenate([np.flatnonzero(mask) for mask in x.held]))
     stacked = xp.concat(predicted, axis=0)
