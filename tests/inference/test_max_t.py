@@ -208,5 +208,5 @@ def test_groups_and_options_of_a_measure():
         max_t(xs, ys, measure="nbs", kernel="rbf")
     with pytest.raises(InputError, match="k=15 needs at least"):
         max_t(xs, ys, measure="mutual_knn", k=15)
-    sampled = max_t({"fc": xs["fc"]}, features="sampled", permutations=9)
+    sampled = max_t({"embed": ys["embed"]}, features="sampled", permutations=9)
     assert sampled.cka.attrs["features"] == "sampled"
