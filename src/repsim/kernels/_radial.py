@@ -11,7 +11,13 @@ from array_api_compat import array_namespace, is_array_api_obj
 from repsim._errors import InputError
 from repsim._options import as_number, got, require_choice
 from repsim._typing import Array, Namespace
-from repsim.arrays import known, require_precision, without_autocast
+from repsim.arrays import (
+    known,
+    recorded,
+    require_precision,
+    without_autocast,
+    writable_numbers,
+)
 from repsim.kernels._bandwidth import MEDIANS, median_of
 from repsim.kernels._precision import Precision, repr_of
 from repsim.kernels._products import squared_distances
@@ -72,8 +78,7 @@ class RBF:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p + n² log n)."""
         xp = array_namespace(x)
         squared = squared_distances(xp, x, self.precision)
-        out: Array = xp.exp(squared / (-2 * self._variance(xp, squared)))
-        return out
+        return _exponential(xp, squared, -2 * self._variance(xp, squared))
 
     def fit(self, x: Array) -> RBF:
         """Return this kernel with its bandwidth computed from ``x`` (n, p)."""
@@ -121,8 +126,7 @@ class Laplacian:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p + n² log n)."""
         xp = array_namespace(x)
         distances = _root(xp, squared_distances(xp, x, self.precision))
-        out: Array = xp.exp(-distances / self._scale(xp, distances))
-        return out
+        return _exponential(xp, distances, -self._scale(xp, distances))
 
     def fit(self, x: Array) -> Laplacian:
         """Return this kernel with its scale computed from ``x`` (n, p)."""
@@ -131,6 +135,17 @@ class Laplacian:
             return self
         scale = self._scale(xp, _root(xp, squared_distances(xp, x, self.precision)))
         return replace(self, sigma=xp.asarray(scale)[...])
+
+
+def _exponential(xp: Namespace, distances: Array, scale: Array | float) -> Array:
+    """Return exp(distances/scale), in place of the distances where they are in main memory."""
+    same = type(scale) in (int, float) or getattr(scale, "dtype", None) == distances.dtype
+    if same and not recorded(scale) and writable_numbers(distances) is not None:
+        distances /= scale
+        xp.exp(distances, out=distances)
+        return distances
+    out: Array = xp.exp(distances / scale)
+    return out
 
 
 def _require_bandwidth(operation: str, sigma: float | Array | None) -> None:
@@ -151,7 +166,14 @@ def _require_bandwidth(operation: str, sigma: float | Array | None) -> None:
 
 
 def _root(xp: Namespace, squared: Array) -> Array:
-    """Square root whose derivative at zero is zero, so the diagonal gives no NaN gradients."""
+    """Square root whose derivative at zero is zero, so the diagonal gives no NaN gradients.
+
+    In place of the squares where they are in main memory.
+    """
+    own = writable_numbers(squared)
+    if own is not None:
+        np.sqrt(own, out=own)
+        return squared
     zero = squared <= 0
     safe = xp.where(zero, xp.ones_like(squared), squared)
     out: Array = xp.where(zero, xp.zeros_like(squared), xp.sqrt(safe))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from repsim._typing import Array, EstimatorName
@@ -21,7 +20,7 @@ from repsim.estimators import (
 from repsim.measures._hsic import samples_needed
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
-from repsim.measures.parts._geometry import root
+from repsim.measures.parts._geometry import own_root, root
 
 __all__ = ["distance_correlation"]
 
@@ -110,9 +109,8 @@ def _prepare(operation: str, x: Array, *, name: str, estimator: str) -> _Centred
     if own is None:
         centred, _ = scaled_gram(xp, root(xp, squared), chosen)
     else:  # in float64, distances of features of size one need no scale
-        np.sqrt(own, out=own)
+        centred = own_root(xp, squared)
         centre_in_place(own, unbiased=chosen.name == "unbiased")
-        centred = squared
     square = inner(xp, centred, centred)
     undefined(
         operation,

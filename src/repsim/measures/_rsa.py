@@ -12,7 +12,7 @@ from repsim._typing import Array
 from repsim.arrays import describe, unit_scale
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import dissimilarities, wide
-from repsim.measures.parts._geometry import root
+from repsim.measures.parts._geometry import own_root
 from repsim.measures.parts._rdm_entries import (
     COMPARISONS,
     RANKED,
@@ -169,7 +169,7 @@ def _prepare(
         matrix, defined = dissimilarities(operation, name, x, rdm.removeprefix("sq"))
     d = upper_entries(xp, matrix)
     if rdm == "euclidean" and comparison not in RANKED:
-        d = root(xp, d)  # which changes no rank
+        d = own_root(xp, d)  # which changes no rank
     return rdm_entries(
         operation,
         name,

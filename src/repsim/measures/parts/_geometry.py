@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, unit_scale
+from repsim.arrays import accumulator_dtype, unit_scale, writable_numbers
 from repsim.kernels import centre_features
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "contrasts",
     "nonnegative",
     "of_samples",
+    "own_root",
     "root",
     "uncentred",
 ]
@@ -104,6 +106,15 @@ def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:
     rounding = ROUNDING * float(xp.finfo(difference.dtype).eps) * size
     out: Array = xp.where(difference <= rounding, xp.zeros_like(difference), difference)
     return out
+
+
+def own_root(xp: Namespace, squared: Array) -> Array:
+    """As :func:`root`, in place of an array in main memory that nothing else uses."""
+    values = writable_numbers(squared)
+    if values is None:
+        return root(xp, squared)
+    np.sqrt(values, out=values)
+    return squared
 
 
 def root(xp: Namespace, squared: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -79,15 +79,17 @@ def rdm_entries(
     nothing = xp.zeros_like(d)
     if present is not None:
         d = xp.where(present, d, nothing)
-    largest = xp.max(xp.abs(d))
+    largest = _size(xp, d)
     vector = d
     count = d.shape[0] if present is None else xp.sum(xp.astype(present, d.dtype))
     if comparison in RANKED:
         vector = centred_ranks(xp, d, resolution, present)
     elif comparison in ("pearson", "whitened"):
         centred = d - xp.sum(d) / count
-        flat = xp.max(xp.abs(centred if present is None else xp.where(present, centred, nothing)))
-        vector = xp.where(flat <= 64 * resolution * largest, nothing, centred)
+        left = _size(xp, centred if present is None else xp.where(present, centred, nothing))
+        flat = left <= 64 * resolution * largest
+        # A copy of many entries costs more than reading one truth value.
+        vector = centred if known(flat) is False else xp.where(flat, nothing, centred)
     if present is not None:
         vector = xp.where(present, vector, nothing)
     if comparison == "whitened":
@@ -104,6 +106,11 @@ def rdm_entries(
         whole = (count**3 - count) / 12 * xp.ones_like(square)
         square = xp.where(square > 0, whole, square)
     return RdmEntries(vector, xp.where(defined, square, xp.zeros_like(square)))
+
+
+def _size(xp: Namespace, d: Array) -> Any:
+    """Return max|d| without an array of absolute values."""
+    return xp.maximum(xp.max(d), -xp.min(d))
 
 
 def compare_entries(x: RdmEntries, y: RdmEntries) -> Array:
