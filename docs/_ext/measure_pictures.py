@@ -16,7 +16,7 @@ __all__ = ["draw"]
 N, P = 100, 10
 NOISE = np.linspace(0, 4, 17)
 DRAWS = 20
-COLOURS = ("#8a2b68", "#d98a1f", "#3a7ca5")
+COLOURS = ("#8a2b68", "#d98a1f", "#3a7ca5", "#5b8c3a", "#6b6b6b")
 
 
 def draw(measures: list[Measure]) -> Figure:

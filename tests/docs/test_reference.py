@@ -18,6 +18,7 @@ EXTENSIONS = str(Path(__file__).parents[2] / "docs" / "_ext")
 sys.path.insert(0, EXTENSIONS)
 try:
     import architecture
+    import measure_pictures
     import public_names
     import reference_pages
 finally:
@@ -88,6 +89,11 @@ def test_a_page_for_every_measure_with_its_pitfalls():
         assert "## Before you trust it" in page
         assert m.reference in page
         assert m.cost in page
+
+
+def test_the_picture_of_a_function_has_a_colour_for_each_row_of_it():
+    rows = collections.Counter(m.function for m in MEASURES.values())
+    assert max(rows.values()) <= len(set(measure_pictures.COLOURS))
 
 
 def test_notes_belong_to_pages():
