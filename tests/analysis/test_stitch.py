@@ -422,6 +422,8 @@ def test_errors():
         call(x, "1", y, "1", data, controls=["none"])
     with refuses(repsim.InputError, "controls must be a list"):
         call(x, "1", y, "1", data, controls="random")
+    with refuses(repsim.InputError, "controls must be a list"):
+        call(x, "1", y, "1", data, controls=np.array(3))
     with refuses(repsim.InputError, "ridge must be a finite number of at least 0"):
         call(x, "1", y, "1", data, ridge=-1)
     with refuses(repsim.InputError, "untrained must be a torch.nn.Module"):

@@ -205,6 +205,7 @@ def test_errors():
         ({"groups": [0, 1, 2] * 4}, ("5 folds need at least 5 groups", "got 3 groups")),
         ({"reliability": [0.5, 0.5]}, ("one number for each column", "got 2 for 3")),
         ({"reliability": 0.0}, ("above 0 and up to 1", "Drop columns")),
+        ({"reliability": 10**400}, ("above 0 and up to 1",)),
         ({"reliability": "high"}, ("above 0 and up to 1", "'high'")),
     ):
         with refuses(repsim.InputError, "predictivity: ", *words):

@@ -303,6 +303,8 @@ def test_errors():
     x, y = related(9, 4, 5)
     with refuses(repsim.InputError, "rsa: unknown rdm", "'cosine'", "'manhattan'"):
         repsim.rsa(x, y, rdm="manhattan")
+    with refuses(repsim.InputError, "rsa: unknown rdm", "an array (2,)"):
+        repsim.rsa(x, y, rdm=np.zeros(2))
     with refuses(repsim.InputError, "'mahalanobis' needs the noise covariance", "rsa_from_rdm"):
         repsim.rsa(x, y, rdm="mahalanobis")
     with refuses(repsim.InputError, "rsa: unknown comparison", "'pearson'", "'kendall'"):

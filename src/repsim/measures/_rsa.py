@@ -135,7 +135,7 @@ def rsa(
     Shahbazi, Kriegeskorte 2020, "Comparing representational geometries using whitened unbiased-
     distance-matrix similarity", arXiv:2007.02789, for whitened.
     """
-    if rdm == "crossnobis" and repeats is not None:
+    if isinstance(rdm, str) and rdm == "crossnobis" and repeats is not None:
         for name, array in (("x", x), ("y", y)):
             require_repeat_axis("rsa", name, array, require_repeats("rsa", rdm, repeats))
     return evaluate("rsa", x, y, rdm=rdm, comparison=comparison, repeats=repeats)
@@ -144,7 +144,7 @@ def rsa(
 def _prepare(
     operation: str, x: Array, *, name: str, rdm: str, comparison: str, repeats: int | None
 ) -> RdmEntries:
-    if rdm in ("mahalanobis", "sqmahalanobis"):
+    if isinstance(rdm, str) and rdm in ("mahalanobis", "sqmahalanobis"):
         raise InputError(
             f"{operation}: {rdm!r} needs the noise covariance of each side.\n"
             f"  got rdm={rdm!r}\n"

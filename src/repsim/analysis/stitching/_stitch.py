@@ -242,7 +242,8 @@ def stitch(
 
 
 def _controls(controls: Any) -> list[str]:
-    if isinstance(controls, str) or not isinstance(controls, Iterable):
+    no_list = isinstance(controls, str | bytes) or getattr(controls, "ndim", 1) != 1
+    if no_list or not isinstance(controls, Iterable):
         raise InputError(
             f"stitch: controls must be a list of names.\n  expected some of {list(CONTROLS)}\n"
             f"  got {got(controls)}"

@@ -52,7 +52,7 @@ def corrected(operation: str, xp: Namespace, scores: Array, reliability: Any, sc
         return scores
     try:
         given = np.asarray(to_numpy(reliability), dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         given = np.asarray(np.nan)
     if given.ndim > 1 or not np.all((given > 0) & (given <= 1)):
         raise InputError(
