@@ -1,7 +1,8 @@
-"""One thread, because the arrays are tiny and other work wants the cores; a small model of text."""
+"""One thread, because the arrays are tiny; no open figures; a small model of text."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,14 @@ def _one_thread() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_open_figures() -> Iterator[None]:
+    """Close what a test has drawn, because pyplot warns of the twenty-first open figure."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture(scope="module")
