@@ -25,22 +25,40 @@ def first_tensor(output: Any) -> Tensor | None:
     return next((t for t in map(first_tensor, values) if t is not None), None)
 
 
-def activations(model: nn.Module, call: Callable[[nn.Module], Any], n: int) -> dict[str, Any]:
-    """Outputs of all submodules in one forward, in execution order, as (n, p) float64."""
+def activations(
+    model: nn.Module, call: Callable[[nn.Module], Any], n: int, all_modules: bool = False
+) -> dict[str, Any]:
+    """Outputs of submodules, those that compute or all, in execution order, (n, p) float64."""
     seen: dict[tuple[str, int], Any] = {}
     calls: Counter[str] = Counter()
+    before: dict[str, Any] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def keep(_module: nn.Module, args: Any) -> None:
+            given = args[0] if args and isinstance(args[0], Tensor) else None
+            before[name] = given, None if given is None else given.clone()
+
+        return keep
 
     def hook(name: str) -> Callable[..., None]:
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
             tensor = first_tensor(output)
-            if tensor is not None and tensor.ndim and tensor.shape[0] == n:
+            given, values = before[name]
+            same = tensor is given and given is not None and torch.equal(tensor, values)
+            if (
+                (all_modules or not same)
+                and tensor is not None
+                and tensor.ndim
+                and tensor.shape[0] == n
+            ):
                 copy = tensor.detach().to(torch.float64, copy=True)
                 seen[name, calls[name]] = copy.reshape(n, -1).numpy()
             calls[name] += 1
 
         return keep
 
-    handles = [m.register_forward_hook(hook(k)) for k, m in model.named_modules() if k]
+    handles = [m.register_forward_pre_hook(note(k)) for k, m in model.named_modules() if k]
+    handles += [m.register_forward_hook(hook(k)) for k, m in model.named_modules() if k]
     was = model.training
     try:
         with torch.no_grad():
@@ -72,13 +90,14 @@ def reference(
     call_x: Callable[[nn.Module, Any], Any] = lambda m, b: m(b),
     call_y: Callable[[nn.Module, Any], Any] | None = None,
     size: Callable[[Any], int] = len,
+    all_modules: bool = False,
 ) -> tuple[list[str], list[str], np.ndarray]:
     """Labels of both models in execution order, and the matrix of all layer pairs."""
     sums: Any = 0, 0, 0
     for batch in batches:
         n = size(batch)
-        x = activations(model_x, lambda m, b=batch: call_x(m, b), n)
-        y = activations(model_y, lambda m, b=batch: (call_y or call_x)(m, b), n)
+        x = activations(model_x, lambda m, b=batch: call_x(m, b), n, all_modules)
+        y = activations(model_y, lambda m, b=batch: (call_y or call_x)(m, b), n, all_modules)
         if n < 4:
             continue
         a, b = (np.stack([u_centred(v) for v in side.values()]) for side in (x, y))
@@ -131,6 +150,13 @@ def unchanged(*models: nn.Module) -> Iterator[None]:
         assert torch.equal(torch.get_rng_state(), random_state)
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
+
+
+class Copy(nn.Module):
+    """A module whose output is its input: a place in a forward to look at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
 
 
 def net(*, seed: int = 0, width: int = 6, inplace: bool = False) -> nn.Sequential:

@@ -29,12 +29,14 @@ def images(batches=3, n=8, size=32):
 
 
 def activations(model, batches, call=lambda model, batch: model(batch)):
-    """What every module returned, cloned in plain hooks, float64, by "name" or "name:k"."""
+    """What every module computed, cloned in plain hooks, float64, by "name" or "name:k"."""
     model = copy.deepcopy(model).eval()
     seen: dict[str, list[list[np.ndarray]]] = {}
 
     def hook(name):
-        def clone(_module, _args, output):
+        def clone(module, args, output):
+            if args and output is args[0] and not getattr(module, "inplace", False):
+                return
             if not isinstance(output, torch.Tensor):
                 output = next(iter(output.values() if isinstance(output, dict) else output))
             seen.setdefault(name, []).append(output.detach().clone().double().flatten(1).numpy())
@@ -269,15 +271,19 @@ def test_layers_that_share_a_tensor_share_a_gram_and_the_values_are_the_same(mon
     monkeypatch.setattr(
         repsim.kernels.Linear, "gram", lambda self, x: made.append(x.shape[1]) or gram(self, x)
     )
-    shared = repsim.compare(model, data=data, progress=False)
+    shared = repsim.compare(model, data=data, all_modules=True, progress=False)
     assert made == 2 * [144, 144, 144, 3]  # conv, bn, relu and fc
     made.clear()
-    apart = repsim.compare(model, data=data, forward=without_versions, progress=False)
+    apart = repsim.compare(
+        model, data=data, forward=without_versions, all_modules=True, progress=False
+    )
     assert len(made) == 2 * 7
     np.testing.assert_allclose(shared.cka, apart.cka, atol=1e-12)
     assert shared.cka.sel(layer_x="bn", layer_y="relu").item() < 0.999
     xs = activations(model, data)
     check(shared, xs, xs, list(xs), list(xs))
+    computed = repsim.compare(model, data=data, progress=False)
+    assert set(computed.layer_x.values) == set(xs) == {"conv", "bn", "relu", "flat", "fc"}
 
 
 @pytest.mark.parametrize("transform", ["cls", "mean", lambda x: x[:, 1:].mean(1)])

@@ -14,7 +14,7 @@ from analysis.plain import Counted, Shuffled, inputs, net, of_loops, unchanged
 from packages import timm
 from repsim import DegenerateWarning, InputError, NonFiniteError, compare, data_scale
 
-quiet = {"progress": False}
+quiet = {"progress": False, "all_modules": True}
 
 
 def vit(seed):

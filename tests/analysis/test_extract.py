@@ -472,7 +472,7 @@ class Odd(nn.Module):
 
 
 def test_dtypes(tmp_path):
-    stored = repsim.extract(Odd(), data(), out=tmp_path / "a", progress=False)
+    stored = repsim.extract(Odd(), data(), out=tmp_path / "a", all_modules=True, progress=False)
     kinds = {layer: str(x.dtype) for layer, x in stored.items()}
     assert kinds == {"brain": "float32", "number": "float32", "whole": "int64"}
     assert stored["number"].shape == (32, 1)

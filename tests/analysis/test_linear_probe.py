@@ -387,7 +387,7 @@ class TestLearning:
     def test_separable_classes_are_separated(self):
         train, test = self.vectors(80, 30.0, 0), self.vectors(100, 30.0, 1)
         result = linear_probe(
-            nn.Sequential(nn.Identity()), [train], [test], layers="*", tokens="mean", **quiet
+            nn.Sequential(nn.Identity()), [train], [test], layers="0", tokens="mean", **quiet
         )
         assert result.accuracy.item() == 1.0
         assert result.holdout_accuracy.item() == 1.0
@@ -411,7 +411,7 @@ class TestLearning:
         def chosen(separation):
             train, test = self.vectors(60, separation, 0), self.vectors(60, separation, 1)
             return linear_probe(
-                nn.Sequential(nn.Identity()), [train], [test], layers="*", tokens="mean", **quiet
+                nn.Sequential(nn.Identity()), [train], [test], layers="0", tokens="mean", **quiet
             ).ridge.item()
 
         assert chosen(0.5) > chosen(30.0)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import repsim
-from analysis.plain import activations, unchanged
+from analysis.plain import Copy, activations, unchanged
 from analysis.plain import images as smooth_images
 from packages import timm, torchvision, transformers
 from reference import localization as loops
@@ -43,8 +43,8 @@ class Prefixed(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.embed = nn.Conv2d(3, d, 4, stride=4)
-        self.joined = nn.Identity()
-        self.mixed = nn.Identity()
+        self.joined = Copy()
+        self.mixed = Copy()
         self.register_buffer("mixing", torch.eye(tokens + 1) if mixing is None else mixing)
 
     def forward(self, x):
@@ -373,7 +373,7 @@ def test_too_little_memory_is_an_error_with_the_size():
         localize(net, data, "0", memory=100_000)
     with pytest.raises(repsim.InputError, match="memory must be a positive integer"):
         localize(net, data, "0", memory="1GB")
-    fine = nn.Sequential(nn.Identity())
+    fine = nn.Sequential(Copy())
     with pytest.raises(repsim.InputError, match="the result must fit into memory"):
         localize(fine, [torch.randn(4, 3, 128, 128)], "0", memory=1 << 24)
 
@@ -513,7 +513,7 @@ def test_the_model_comes_back_unchanged():
 
 
 def test_labels_units_and_files(tmp_path):
-    result = localize(Prefixed(), noise(1), "*")
+    result = localize(Prefixed(), noise(1), "*", all_modules=True)
     assert result.layer.values.tolist() == ["embed", "joined", "mixed"]
     assert result.cka.attrs["units"] == "1"
     assert result.argmax_distance.attrs["units"] == "pixels"
@@ -544,7 +544,7 @@ def test_layers_that_come_and_go():
     class Sometimes(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b = nn.AvgPool2d(4), nn.Identity()
+            self.a, self.b = nn.AvgPool2d(4), nn.Tanh()
 
         def forward(self, x):
             return self.b(self.a(x)) if len(x) == 8 else self.a(x)
@@ -574,8 +574,8 @@ class SequenceFirst(nn.Module):
         torch.manual_seed(0)
         self.embed = nn.Conv2d(3, 48, 4, stride=4)
         self.table = nn.Embedding(16, 48)
-        self.tokens = nn.Identity()
-        self.windows = nn.Identity()
+        self.tokens = Copy()
+        self.windows = Copy()
 
     def forward(self, x):
         x = self.embed(x).flatten(2).permute(2, 0, 1)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import repsim
+from analysis.plain import Copy
 from repsim.capture import Recorder
 
 
@@ -72,7 +73,7 @@ def test_maps_of_other_models():
             axes = tuple(range(2, y.ndim)) if first else tuple(range(1, y.ndim - 1))
             torch.testing.assert_close(found[name], y.mean(axes), msg=f"{model} {name}")
     # If no module shows the axes, the aspect ratio of the image does.
-    plain = nn.Sequential(nn.AvgPool2d(2), Permute(0, 2, 3, 1), nn.Identity())
+    plain = nn.Sequential(nn.AvgPool2d(2), Permute(0, 2, 3, 1), Copy())
     found, whole = means(plain, torch.randn(2, 5, 8, 8))
     torch.testing.assert_close(found["2"], whole["2"].mean((1, 2)))
 
@@ -82,7 +83,7 @@ def test_a_head_as_wide_as_the_map():
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 2, 2), Permute(0, 2, 3, 1), nn.Linear(6, 10), Permute(0, 3, 1, 2),
-        nn.Identity(), nn.Flatten(), nn.Linear(160, 4),
+        Copy(), nn.Flatten(), nn.Linear(160, 4),
     ).eval()  # fmt: skip
     found, whole = means(model, torch.randn(5, 3, 8, 8), ["3", "4"])
     for name, x in whole.items():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import repsim
+from analysis.plain import Copy
 from cases import each
 from repsim import CaptureError, InputError, RepsimWarning, compare
 
@@ -52,7 +53,7 @@ class Windows(nn.Module):
 
     def __init__(self, *, apart: bool = False) -> None:
         super().__init__()
-        self.windows, self.out, self.apart = nn.Linear(4, 3), nn.Identity(), apart
+        self.windows, self.out, self.apart = nn.Linear(4, 3), Copy(), apart
 
     def forward(self, x):
         n = len(x)
@@ -121,7 +122,7 @@ class TestRowsOfASample:
             def __init__(self):
                 super().__init__()
                 self.patches = nn.Conv2d(3, 6, 4, stride=4)
-                self.inside, self.out = nn.Linear(6, 6), nn.Identity()
+                self.inside, self.out = nn.Linear(6, 6), Copy()
 
             def forward(self, x):
                 x = self.patches(x).permute(0, 2, 3, 1).reshape(-1, 2, 4, 2, 4, 6)
@@ -141,7 +142,7 @@ class TestRowsOfASample:
             def __init__(self):
                 super().__init__()
                 self.wte, self.gate = nn.Embedding(50, 8), nn.Linear(8, 4)
-                self.out = nn.Identity()
+                self.out = Copy()
 
             def forward(self, input_ids, attention_mask):
                 x = self.wte(input_ids)
@@ -163,7 +164,7 @@ class TestRowsOfASample:
         class Crops(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.conv, self.out = nn.Conv2d(3, 4, 3, padding=1), nn.Identity()
+                self.conv, self.out = nn.Conv2d(3, 4, 3, padding=1), Copy()
 
             def forward(self, x):
                 y = self.conv(torch.cat([x[..., :4], x[..., 4:]]))
@@ -249,7 +250,7 @@ class TestBatchesOfAnyForm:
         class Packed(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.patches, self.pooled = nn.Linear(6, 5), nn.Identity()
+                self.patches, self.pooled = nn.Linear(6, 5), Copy()
 
             def forward(self, pixel_values, grid_thw):
                 x = self.patches(pixel_values)
@@ -304,7 +305,7 @@ class TestBatchesOfAnyForm:
         class Graphs(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.nodes, self.pooled = nn.Linear(6, 5), nn.Identity()
+                self.nodes, self.pooled = nn.Linear(6, 5), Copy()
 
             def forward(self, x, edges, graph):
                 h = self.nodes(x)
@@ -422,7 +423,7 @@ class TestLayersThatAreNotFinite:
     class Masked(nn.Module):
         def __init__(self):
             super().__init__()
-            self.q, self.scores, self.out = nn.Linear(6, 6), nn.Identity(), nn.Linear(6, 5)
+            self.q, self.scores, self.out = nn.Linear(6, 6), Copy(), nn.Linear(6, 5)
 
         def forward(self, x):
             mask = torch.full((6, 6), -torch.inf).triu(1)

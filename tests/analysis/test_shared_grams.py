@@ -18,7 +18,7 @@ from analysis.plain import (
 )
 from repsim import compare
 
-quiet = {"progress": False}
+quiet = {"progress": False, "all_modules": True}
 
 
 def matrix(model_x, model_y, batches, **options):
@@ -64,7 +64,7 @@ def test_sharing_grams_changes_no_value(kernel):
     assert shared.layer_x.equals(own.layer_x)
     np.testing.assert_allclose(shared.cka.values, own.cka.values, rtol=1e-11)
     if kernel == "linear":
-        agrees(shared, *reference(model, model, data))
+        agrees(shared, *reference(model, model, data, all_modules=True))
     cka = shared.cka
     for x, y in (("relu", "same:0"), ("relu", "drop"), ("relu", "flat"), ("box.1", "box"),
                  ("box.1.0", "box.1"), ("turn", "same:1")):  # fmt: skip
@@ -113,7 +113,10 @@ def test_sharing_in_other_modes(mode):
         with torch.enable_grad() if mode == "grad" else torch.inference_mode():
             return m(batch)
 
-    agrees(compare(model, data=data, forward=forward, **quiet), *reference(model, model, data))
+    agrees(
+        compare(model, data=data, forward=forward, **quiet),
+        *reference(model, model, data, all_modules=True),
+    )
 
 
 @pytest.mark.slow

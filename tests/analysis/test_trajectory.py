@@ -15,7 +15,7 @@ from analysis.text_models import language_model, texts
 from repsim import DegenerateWarning, InputError, NonFiniteError, compare, trajectory
 from repsim.measures import MEASURES
 
-quiet = {"progress": False}
+quiet = {"progress": False, "all_modules": True}
 
 
 def trained(steps=(0, 10, 20, 40), seed=0):

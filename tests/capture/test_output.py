@@ -33,7 +33,7 @@ class Net(nn.Module):
 
     def __init__(self, output):
         super().__init__()
-        self.layer, self.batch = Gives(output), nn.Identity()
+        self.layer, self.batch = Gives(output), nn.Tanh()
 
     def forward(self, x):
         self.layer(x)

@@ -42,7 +42,7 @@ def test_every_layer_of_a_convolutional_model(name, unchanged):
     next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).train()
     cloned, handles = plain_hooks(model, lambda output: output.detach().clone())
     aliased, more = plain_hooks(model, lambda output: output.detach())
-    with torch.no_grad(), unchanged(model), Recorder(model) as rec:
+    with torch.no_grad(), unchanged(model), Recorder(model, all_modules=True) as rec:
         model(IMAGES)
     for handle in [*handles, *more]:
         handle.remove()

@@ -224,7 +224,7 @@ class TestTransform:
     def test_it_gets_the_tensor_that_the_model_uses_next(self):
         net = nn.Sequential(nn.Linear(4, 4), nn.Identity(), nn.ReLU(inplace=True))
         seen = []
-        with Recorder(net, transform=lambda t: seen.append((t, t._version))):
+        with Recorder(net, transform=lambda t: seen.append((t, t._version)), all_modules=True):
             y = net(X)
         (a, va), (b, vb), (c, vc) = seen
         assert a is b

@@ -50,6 +50,7 @@ def extract(
     dtype: Literal["float16", "float32", "float64"] | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    all_modules: bool = False,
     batch_size: BatchSize = None,
     samples: Samples = "inputs",
     max_samples: int | None = None,
@@ -107,6 +108,9 @@ def extract(
     select, batch_dim, batch_size
         Which tensor of an output, its batch axis, and the samples of a batch, as in
         :func:`repsim.compare`.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, as in
+        :class:`repsim.Recorder`.
     samples, max_samples, skip_first, seed
         As in :func:`repsim.compare`. With ``samples="tokens"`` a row is a token, and inputs may
         have any length. Its coordinates are ``sequence``, the number of its input or its id from
@@ -177,7 +181,14 @@ def extract(
     masks = Masks("extract", mask)
     tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
     to_host = ToHost(BoundTransform("extract", transform, model, masks), dtype, tokens)
-    recorder = Recorder(model, layers, transform=to_host, select=select, batch_dim=batch_dim)
+    recorder = Recorder(
+        model,
+        layers,
+        transform=to_host,
+        select=select,
+        batch_dim=batch_dim,
+        all_modules=all_modules,
+    )
     to_host.transform.follow(recorder.axes)
     store = ActivationStore(
         out,
@@ -191,6 +202,7 @@ def extract(
             "dtype": dtype,
             "select": label_of(select),
             "batch_dim": label_of(batch_dim),
+            "all_modules": all_modules,
             "prepare": label_of(prepare),
             "forward": label_of(forward),
             "batch_size": label_of(batch_size),

@@ -15,7 +15,7 @@ from torch import nn
 from repsim._errors import CaptureError
 from repsim.arrays import active_autocast
 
-__all__ = ["OneThread", "eagerly", "in_backward", "is_scripted", "ordinary_modes"]
+__all__ = ["OneThread", "eagerly", "in_backward", "is_scripted", "ordinary_modes", "refuse_replica"]
 
 
 @contextmanager
@@ -57,6 +57,15 @@ def in_backward() -> bool:
     Their hooks run again with them.
     """
     return torch._C._current_graph_task_id() != -1
+
+
+def refuse_replica(layer: str, module: nn.Module) -> None:
+    """Raise a CaptureError in a replica of DataParallel, which has a part of the batch."""
+    if getattr(module, "_is_replica", False):
+        raise CaptureError(
+            f"Recorder: layer {layer!r} runs in a DataParallel replica.\n"
+            "  Call model.module inside the block: its batch is whole, on one device."
+        )
 
 
 def is_scripted(module: nn.Module) -> bool:

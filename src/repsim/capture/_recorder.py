@@ -10,15 +10,17 @@ from typing import Any
 
 from torch import nn
 
-from repsim._errors import CaptureError, LayerNotFoundError, MissingLabelError
+from repsim._errors import CaptureError, MissingLabelError
+from repsim._options import require_bool
 from repsim.capture._bound import BoundTransform
-from repsim.capture._hooks import OneThread, eagerly, in_backward
+from repsim.capture._hooks import OneThread, eagerly, in_backward, refuse_replica
 from repsim.capture._masks import MaskOption, Masks
 from repsim.capture._output import Select, UnusableOutput, pick
 from repsim.capture._transform import Applied, Transform
 from repsim.capture.layers._left_out import LeftOut
-from repsim.capture.layers._missing import why_missing
-from repsim.capture.layers._select import Layer, Layers, listing, select_layers
+from repsim.capture.layers._missing import require_all_ran, why_missing
+from repsim.capture.layers._no_ops import NoOps
+from repsim.capture.layers._select import Layer, Layers, select_layers
 from repsim.capture.samples._axes import BatchAxis
 from repsim.capture.samples._declared import BatchDim
 
@@ -73,6 +75,9 @@ class Recorder(Mapping[str, Any]):
         by name or glob. It is trusted. By default axis 0, of the size of the input's axis 0.
     detach : bool, default True
         Whether to cut the values from the autograd graph.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, such
+        as identities, and dropout in evaluation. A name, a type or another pattern always does.
 
     Attributes
     ----------
@@ -114,7 +119,9 @@ class Recorder(Mapping[str, Any]):
         select: Select | None = None,
         batch_dim: BatchDim = None,
         detach: bool = True,
+        all_modules: bool = False,
     ) -> None:
+        require_bool("Recorder", "all_modules", all_modules)
         self.enabled = True
         self.gathers = False
         self._model = model
@@ -127,6 +134,7 @@ class Recorder(Mapping[str, Any]):
         # For the recorder's lifetime:
         self._stack: ExitStack | None = None
         self._left_out = LeftOut()
+        self._no_ops = None if all_modules else NoOps(self._layers)
         self._ever_settled = False
         self._threads = OneThread()
 
@@ -157,9 +165,9 @@ class Recorder(Mapping[str, Any]):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        stack, self._stack = self._stack, None
-        if stack is not None:
-            stack.close()
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
         self._depth = 0  # always_call hooks are not called on a KeyboardInterrupt
         # After clear() there is nothing to check, unless nothing ever ran.
         unread = self._pending and not self._root_called
@@ -248,11 +256,16 @@ class Recorder(Mapping[str, Any]):
         root = self._layers.root
         yield root.register_forward_pre_hook(self._enter_root, with_kwargs=True)
         if self._axis.is_assumed:
-            yield from self._axis.watch(lambda: self.enabled and not in_backward())
+            yield from self._axis.watch(self._is_recording)
+        if self._no_ops is not None and not self._ever_settled:
+            yield from self._no_ops.watch(self._is_recording)
         for layer in self._layers:
             yield layer.module.register_forward_hook(self._record_hook(layer))
         yield root.register_forward_hook(self._finish_root)
         yield root.register_forward_hook(self._leave_root, always_call=True)
+
+    def _is_recording(self) -> bool:
+        return self.enabled and not in_backward()
 
     def _enter_root(self, _module: nn.Module, args: tuple[Any, ...], kwargs: object) -> None:
         if in_backward():
@@ -285,13 +298,9 @@ class Recorder(Mapping[str, Any]):
 
     def _record_hook(self, layer: Layer) -> Callable[[nn.Module, object, object], None]:
         def record(module: nn.Module, _args: object, output: object) -> None:
-            if not self.enabled or in_backward():
+            if not self._is_recording():
                 return
-            if getattr(module, "_is_replica", False):
-                raise CaptureError(
-                    f"Recorder: layer {layer.name!r} runs in a DataParallel replica.\n"
-                    "  Call model.module inside the block: its batch is whole, on one device."
-                )
+            refuse_replica(layer.name, module)
             self._threads.check()
             call = self._calls[layer.name]
             self._calls[layer.name] += 1
@@ -299,7 +308,10 @@ class Recorder(Mapping[str, Any]):
             if not layer.wants(call) or (layer.name, call) in self._left_out:
                 return
             try:
-                tensor = self._axis.first(pick(output, layer.name, self._select), layer.name, call)
+                taken = pick(output, layer.name, self._select)
+                if self._no_ops is not None:
+                    self._no_ops.check(layer, taken)
+                tensor = self._axis.first(taken, layer.name, call)
                 value = self._apply(tensor, layer.name, call)
             except UnusableOutput as problem:
                 if layer.requires(call):
@@ -321,13 +333,7 @@ class Recorder(Mapping[str, Any]):
 
     def _settle(self) -> None:
         """Checks that are possible only after the forward."""
-        absent = [label for each in self._layers for label in each.absent(self._calls[each.name])]
-        if absent:
-            raise LayerNotFoundError(
-                f"Recorder: asked for by name, but did not run: {listing(absent)}.\n"
-                "  Their parents may use their weights directly, or take another path.\n"
-                f"  ran: {listing(list(self._calls)) or 'none of the chosen layers'}"
-            )
+        require_all_ran(self._layers, self._calls)
         self._drop_contradicted()
         idle = [name for name in self._layers.names if not self._calls[name]]
         ran = bool(self._calls)
@@ -336,6 +342,8 @@ class Recorder(Mapping[str, Any]):
             raise CaptureError(self._left_out.why_empty(self._layers.names, anything_ran=ran))
         self._ever_settled = True
         self._pending = False
+        if self._no_ops is not None:
+            self._no_ops.end()
 
     def _drop_contradicted(self) -> None:
         chosen = {layer.name: layer for layer in self._layers}

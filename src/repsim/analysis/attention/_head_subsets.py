@@ -60,6 +60,7 @@ def head_subset_cka(
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    all_modules: bool = False,
     batch_size: BatchSize = None,
     prepare_x: Prepare | None = None,
     prepare_y: Prepare | None = None,
@@ -130,6 +131,9 @@ def head_subset_cka(
     select, batch_dim, batch_size
         Which tensor of an output of model_y, its batch axis, and the samples of a batch, as in
         :func:`repsim.compare`.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, as in
+        :class:`repsim.Recorder`.
     prepare_x, prepare_y, forward
         As in :func:`repsim.compare`.
     names : tuple of two str, optional
@@ -193,7 +197,14 @@ def head_subset_cka(
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
     bound = BoundTransform("head_subset_cka", transform, model_y, Masks("head_subset_cka", mask))
     grams = LayerGrams(PilotKernels(Linear()), bound, operation="head_subset_cka")
-    recorder = Recorder(model_y, layers_y, transform=grams, select=select, batch_dim=batch_dim)
+    recorder = Recorder(
+        model_y,
+        layers_y,
+        transform=grams,
+        select=select,
+        batch_dim=batch_dim,
+        all_modules=all_modules,
+    )
     acc = MinibatchCKA(kernel="linear")
     samples = SampleFinder("head_subset_cka", batch_size, least=MIN_BATCH)
     with each_batch("head_subset_cka", data, model_x, model_y, progress=progress) as batches:

@@ -41,6 +41,7 @@ def token_localization(
     channels_last: bool | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    all_modules: bool = False,
     prepare: Prepare | None = None,
     forward: Forward | None = None,
     progress: bool = True,
@@ -99,6 +100,9 @@ def token_localization(
         Whether 4-d outputs are (n, h, w, c); by default whichever has the image's aspect.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, as in
+        :class:`repsim.Recorder`.
     prepare, forward, progress
         As in :func:`repsim.compare`. With ``forward``, the patches are those of the images in the
         batch that it gets.
@@ -172,7 +176,12 @@ def token_localization(
     sums = TokenPatchSums(operation, cut, memory)
 
     recorder = Recorder(
-        model, layers, transform=_Adding(grids, sums), select=select, batch_dim=batch_dim
+        model,
+        layers,
+        transform=_Adding(grids, sums),
+        select=select,
+        batch_dim=batch_dim,
+        all_modules=all_modules,
     )
     grids.rows_of = recorder.axes.rows_of
     finder = SampleFinder(operation, lambda _: int(image.shape[0]))

@@ -46,6 +46,7 @@ def effective_receptive_field(
     channels_last: bool | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    all_modules: bool = False,
     prepare: Prepare | None = None,
     forward: Forward | None = None,
     progress: bool = True,
@@ -113,6 +114,9 @@ def effective_receptive_field(
         Whether 4-d outputs are (n, h, w, c); by default whichever has the image's aspect.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, as in
+        :class:`repsim.Recorder`.
     prepare, forward, progress
         As in :func:`repsim.compare`. With ``forward``, gradients are with respect to the images in
         the batch that it gets.
@@ -179,6 +183,7 @@ def effective_receptive_field(
         transform=_Centre(operation, grids, place),
         select=select,
         batch_dim=batch_dim,
+        all_modules=all_modules,
         detach=False,
     )
     grids.rows_of = recorder.axes.rows_of

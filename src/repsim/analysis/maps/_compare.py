@@ -50,6 +50,7 @@ def compare(
     select_y: Select | AsX | None = AS_X,
     batch_dim: int | Mapping[str, int] | None = None,
     batch_dim_y: int | Mapping[str, int] | AsX | None = AS_X,
+    all_modules: bool = False,
     batch_size: BatchSize = None,
     samples: Samples = "inputs",
     max_samples: int | None = None,
@@ -108,7 +109,8 @@ def compare(
         batches give smaller errors. Batches of fewer than four samples are skipped and reported.
     layers, layers_y : str, re.Pattern, module type, callable, or a list of these
         Which layers, as in :func:`repsim.capture.select_layers`: names, globs whose ``*`` also
-        crosses dots, module types. By default all submodules; ``layers_y`` defaults to ``layers``.
+        crosses dots, module types, or ``"blocks"``. By default every submodule that computes;
+        ``layers_y`` defaults to ``layers``.
     measure : str or Measure, default "cka"
         A name from ``repsim.measures.MEASURES``, or your own ``Measure``. All but ``"cka"`` are
         computed on the CPU, from features in memory or in a store.
@@ -139,6 +141,9 @@ def compare(
     select, select_y, batch_dim, batch_dim_y
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`; those of
         model_y are by default the same.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, as in
+        :class:`repsim.Recorder`.
     batch_size : int or callable, optional
         The number of samples of a batch, or a function of the batch of the model. By default the
         batch shows it: see Notes.
@@ -304,7 +309,7 @@ def compare(
             seed=seed,
         )
         pairs = chosen.pairs("compare", pairs, samples)
-        of_x = SideOptions(transform, mask, select, batch_dim)
+        of_x = SideOptions(transform, mask, select, batch_dim, all_modules)
         of_y = of_x.with_given(
             transform=transform_y, mask=mask_y, select=select_y, batch_dim=batch_dim_y
         )

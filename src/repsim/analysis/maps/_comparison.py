@@ -102,4 +102,5 @@ class Comparison:
 
 def _label_of_side(options: SideOptions) -> str:
     named = (options.mask, options.select, options.batch_dim)
-    return ", ".join([transform_label(options.transform), *map(label_of, named)])
+    more = ["all modules"] if options.all_modules else []
+    return ", ".join([transform_label(options.transform), *map(label_of, named), *more])

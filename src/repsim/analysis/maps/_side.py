@@ -56,6 +56,7 @@ class SideOptions:
     mask: MaskOption = "auto"
     select: Select | None = None
     batch_dim: int | Mapping[str, int] | None = None
+    all_modules: bool = False
 
     def with_given(self, **options: Any) -> SideOptions:
         """Return these options with those that are not ``AS_X`` in their place."""
@@ -127,6 +128,7 @@ class RecordedSide:
             transform=self._reduction,
             select=options.select,
             batch_dim=options.batch_dim,
+            all_modules=options.all_modules,
         )
         self._recorder.enabled = False
         self._transform.follow(self._recorder.axes)

@@ -44,6 +44,7 @@ def linear_probe(
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    all_modules: bool = False,
     batch_size: BatchSize = None,
     prepare: Prepare | None = None,
     forward: Forward | None = None,
@@ -121,6 +122,9 @@ def linear_probe(
         among the real ones; padding is never a sample.
     select, batch_dim
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, as in
+        :class:`repsim.Recorder`.
     batch_size : int or callable, optional
         The number of samples of a batch, as in :func:`repsim.compare`.
     prepare, forward : callable, optional
@@ -189,7 +193,14 @@ def linear_probe(
     ridges = check_probe("linear_probe", n_classes, shots, ridges, holdout, standardize)
     options = TokenOptions("linear_probe", prefix=prefix)
     choices = TokenChoices(options, model, tokens, Masks("linear_probe", mask))
-    recorder = Recorder(model, layers, transform=choices, select=select, batch_dim=batch_dim)
+    recorder = Recorder(
+        model,
+        layers,
+        transform=choices,
+        select=select,
+        batch_dim=batch_dim,
+        all_modules=all_modules,
+    )
     split = HoldoutSplit(holdout, shots, of_tokens=choices.are_samples)
     samples = SampleFinder("linear_probe", batch_size)
     vectors = Vectors(model, recorder, choices, labels, samples, prepare, forward)

@@ -40,6 +40,7 @@ def data_scale(
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    all_modules: bool = False,
     batch_size: BatchSize = None,
     samples: Samples = "inputs",
     max_samples: int | None = None,
@@ -92,6 +93,9 @@ def data_scale(
         them, a fall of CKA with less data means little because CKA is below 1 between seeds too.
     kernel, transform, mask, select, batch_dim, batch_size
         As in :func:`repsim.compare`.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, as in
+        :class:`repsim.Recorder`.
     samples, max_samples, skip_first, seed, pairs
         As in :func:`repsim.compare`.
     prepare, forward : callable, optional
@@ -154,7 +158,7 @@ def data_scale(
         GramSide,
         "data_scale",
         layers=layers,
-        options=SideOptions(transform, mask, select, batch_dim),
+        options=SideOptions(transform, mask, select, batch_dim, all_modules),
         kernel=resolve_kernel("data_scale", kernel),
         tokens=tokens,
         prepare=prepare,

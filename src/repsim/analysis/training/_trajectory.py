@@ -49,6 +49,7 @@ def trajectory(
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
+    all_modules: bool = False,
     batch_size: BatchSize = None,
     samples: Samples = "inputs",
     max_samples: int | None = None,
@@ -106,6 +107,9 @@ def trajectory(
         As in :func:`repsim.compare`.
     transform, mask, select, batch_dim, batch_size
         As in :func:`repsim.compare`.
+    all_modules : bool, default False
+        Whether a glob that ends in ``*`` also takes layers that return their input unchanged, as in
+        :class:`repsim.Recorder`.
     samples, max_samples, skip_first, seed, pairs
         As in :func:`repsim.compare`.
     prepare, forward : callable, optional
@@ -175,7 +179,7 @@ def trajectory(
     )
     side: dict[str, Any] = {
         "layers": layers,
-        "options": SideOptions(transform, mask, select, batch_dim),
+        "options": SideOptions(transform, mask, select, batch_dim, all_modules),
         "prepare": prepare,
         "forward": forward,
         "batch_size": batch_size,

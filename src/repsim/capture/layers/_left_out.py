@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from repsim._errors import warn
 from repsim.capture._output import UnusableOutput
+from repsim.capture.layers._no_ops import UNCHANGED
 from repsim.capture.layers._select import listing
 
 __all__ = ["LeftOut"]
@@ -39,9 +40,11 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
             logger.info("Recorder: did not run: %s", listing(idle))
         news = {key: why for key, why in self.items() if key not in self._reported}
         self._reported.update(news)
-        quiet = [name for (name, _), why in news.items() if why.quiet]
-        if quiet:
-            logger.info("Recorder: returned no batch: %s", listing(quiet))
+        same = [name for (name, _), why in news.items() if why.brief == UNCHANGED]
+        quiet = [name for (name, _), why in news.items() if why.quiet and name not in same]
+        for what, names in (("returned no batch", quiet), (UNCHANGED, same)):
+            if names:
+                logger.info("Recorder: %s: %s", what, listing(names))
         loud = [f"{name} {why.brief}" for (name, _), why in news.items() if not why.quiet]
         if loud and recorded:
             shown = "".join(f"  {line}\n" for line in loud[:12])
@@ -71,17 +74,18 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
             "Recorder: nothing is left to record, no output is a tensor with the batch on axis 0.\n"
             f"{''.join(left[:8])}"
             + (
-                f"  {self._repairs()}"
-                if self._special()
+                f"  {self._repairs(quiet=True)}"
+                if self._special(quiet=True)
                 else "  Pass batch_dim= if the batch is another axis (sequence-first models: "
                 "batch_dim=1), select= to make\n  plain tensors of the outputs, or choose other "
                 "layers."
             )
         )
 
-    def _special(self) -> list[str]:
-        return list(dict.fromkeys(why.repair for why in self.values() if why.repair))
+    def _special(self, *, quiet: bool) -> list[str]:
+        asked = (why.repair for why in self.values() if why.repair and (quiet or not why.quiet))
+        return list(dict.fromkeys(asked))
 
-    def _repairs(self) -> str:
-        special = "".join(f"Pass {repair}\n  " for repair in self._special())
+    def _repairs(self, *, quiet: bool = False) -> str:
+        special = "".join(f"Pass {repair}\n  " for repair in self._special(quiet=quiet))
         return f"{special}Pass batch_dim=, mask= or select=, or choose other layers."

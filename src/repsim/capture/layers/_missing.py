@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from repsim._errors import LayerNotFoundError
 from repsim.capture.layers._left_out import LeftOut
 from repsim.capture.layers._select import Selection, listing, near_names
 from repsim.capture.layers._walk import find
 
-__all__ = ["why_missing"]
+__all__ = ["require_all_ran", "why_missing"]
 
 
 def why_missing(
@@ -64,3 +65,14 @@ def why_missing(
         )
     near = near_names(label, list(labels)).rstrip()
     return "\n".join([*lines, *([near] if near else []), f"  recorded: {listing(labels)}"])
+
+
+def require_all_ran(layers: Selection, calls: Mapping[str, int]) -> None:
+    """Raise a LayerNotFoundError if a layer that was requested by name did not run."""
+    absent = [label for each in layers for label in each.absent(calls.get(each.name, 0))]
+    if absent:
+        raise LayerNotFoundError(
+            f"Recorder: asked for by name, but did not run: {listing(absent)}.\n"
+            "  Their parents may use their weights directly, or take another path.\n"
+            f"  ran: {listing(list(calls)) or 'none of the chosen layers'}"
+        )

@@ -40,12 +40,15 @@ class Layer:
     required : frozenset of (int or None)
         Requests by exact name: None stands for the module, k for its k-th call. These must run and
         be usable; others are left out if they are not.
+    swept : bool
+        Whether it was chosen only by globs that end in ``*``, together with everything below.
     """
 
     name: str
     module: nn.Module = field(repr=False)
     calls: frozenset[int] | None
     required: frozenset[int | None]
+    swept: bool = False
 
     def wants(self, call: int) -> bool:
         """Whether this call is to be recorded."""
@@ -156,8 +159,11 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
 
     calls: dict[str, set[int | None]] = {}
     required: dict[str, set[int | None]] = {}
+    meant: set[str] = set()
     for spec in specs:
         names, call, exact = _match(model, named, spec)
+        if exact or not isinstance(spec, str) or not spec.endswith("*"):
+            meant.update(names)
         for name in names:
             calls.setdefault(name, set()).add(call)
             if exact:
@@ -166,7 +172,13 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
         raise _not_found(model, named, specs)
 
     chosen = tuple(
-        Layer(name, module, _call_set(calls[name]), frozenset(required.get(name, ())))
+        Layer(
+            name,
+            module,
+            _call_set(calls[name]),
+            frozenset(required.get(name, ())),
+            swept=name not in meant,
+        )
         for name, module in named.items()
         if name in calls
     )
