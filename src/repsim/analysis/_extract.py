@@ -50,8 +50,8 @@ def extract(
     dtype: Literal["float16", "float32", "float64"] | None = None,
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
-    all_modules: bool = False,
     batch_size: BatchSize = None,
+    all_modules: bool = False,
     samples: Samples = "inputs",
     max_samples: int | None = None,
     skip_first: int = 0,
@@ -181,14 +181,8 @@ def extract(
     masks = Masks("extract", mask)
     tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
     to_host = ToHost(BoundTransform("extract", transform, model, masks), dtype, tokens)
-    recorder = Recorder(
-        model,
-        layers,
-        transform=to_host,
-        select=select,
-        batch_dim=batch_dim,
-        all_modules=all_modules,
-    )
+    where: dict[str, Any] = {"select": select, "batch_dim": batch_dim, "all_modules": all_modules}
+    recorder = Recorder(model, layers, transform=to_host, **where)
     to_host.transform.follow(recorder.axes)
     store = ActivationStore(
         out,

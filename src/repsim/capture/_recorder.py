@@ -134,7 +134,7 @@ class Recorder(Mapping[str, Any]):
         # For the recorder's lifetime:
         self._stack: ExitStack | None = None
         self._left_out = LeftOut()
-        self._no_ops = None if all_modules else NoOps(self._layers)
+        self._no_ops = NoOps(() if all_modules else self._layers)
         self._ever_settled = False
         self._threads = OneThread()
 
@@ -147,8 +147,6 @@ class Recorder(Mapping[str, Any]):
         self._succeeded = False
         self._failed = False
         self._pending = False
-
-    # -- the block -------------------------------------------------------------------------------
 
     def __enter__(self) -> Recorder:
         if self._stack is not None:
@@ -210,8 +208,6 @@ class Recorder(Mapping[str, Any]):
         self._settled_labels = None
         self._left_out.report((), anything_ran=True, recorded=True)
 
-    # -- reading ---------------------------------------------------------------------------------
-
     def __getitem__(self, label: str) -> Any:
         labels = self._labels()
         if label not in labels:
@@ -257,8 +253,7 @@ class Recorder(Mapping[str, Any]):
         yield root.register_forward_pre_hook(self._enter_root, with_kwargs=True)
         if self._axis.is_assumed:
             yield from self._axis.watch(self._is_recording)
-        if self._no_ops is not None and not self._ever_settled:
-            yield from self._no_ops.watch(self._is_recording)
+        yield from self._no_ops.watch(self._is_recording)
         for layer in self._layers:
             yield layer.module.register_forward_hook(self._record_hook(layer))
         yield root.register_forward_hook(self._finish_root)
@@ -309,8 +304,7 @@ class Recorder(Mapping[str, Any]):
                 return
             try:
                 taken = pick(output, layer.name, self._select)
-                if self._no_ops is not None:
-                    self._no_ops.check(layer, taken)
+                self._no_ops.check(layer, taken)
                 tensor = self._axis.first(taken, layer.name, call)
                 value = self._apply(tensor, layer.name, call)
             except UnusableOutput as problem:
@@ -321,8 +315,6 @@ class Recorder(Mapping[str, Any]):
             self._records[layer.name, call] = _Record(value, tuple(tensor.shape))
 
         return record
-
-    # -- a forward's end -------------------------------------------------------------------------
 
     def _start(self) -> None:
         self._records = {}
@@ -342,8 +334,7 @@ class Recorder(Mapping[str, Any]):
             raise CaptureError(self._left_out.why_empty(self._layers.names, anything_ran=ran))
         self._ever_settled = True
         self._pending = False
-        if self._no_ops is not None:
-            self._no_ops.end()
+        self._no_ops.end()
 
     def _drop_contradicted(self) -> None:
         chosen = {layer.name: layer for layer in self._layers}

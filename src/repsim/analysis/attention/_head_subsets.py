@@ -60,8 +60,8 @@ def head_subset_cka(
     mask: MaskOption = "auto",
     select: Select | None = None,
     batch_dim: int | Mapping[str, int] | None = None,
-    all_modules: bool = False,
     batch_size: BatchSize = None,
+    all_modules: bool = False,
     prepare_x: Prepare | None = None,
     prepare_y: Prepare | None = None,
     forward: Forward | None = None,
@@ -197,14 +197,8 @@ def head_subset_cka(
     attention = AttentionRecorder(model_x, layer, handle=heads.add)
     bound = BoundTransform("head_subset_cka", transform, model_y, Masks("head_subset_cka", mask))
     grams = LayerGrams(PilotKernels(Linear()), bound, operation="head_subset_cka")
-    recorder = Recorder(
-        model_y,
-        layers_y,
-        transform=grams,
-        select=select,
-        batch_dim=batch_dim,
-        all_modules=all_modules,
-    )
+    where: dict[str, Any] = {"select": select, "batch_dim": batch_dim, "all_modules": all_modules}
+    recorder = Recorder(model_y, layers_y, transform=grams, **where)
     acc = MinibatchCKA(kernel="linear")
     samples = SampleFinder("head_subset_cka", batch_size, least=MIN_BATCH)
     with each_batch("head_subset_cka", data, model_x, model_y, progress=progress) as batches:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from repsim.capture._output import UnusableOutput, tensors_in
-from repsim.capture.layers._select import Layer, Selection
+from repsim.capture.layers._select import Layer
 
 __all__ = ["UNCHANGED", "NoOps"]
 
@@ -24,12 +24,12 @@ class NoOps:
 
     Parameters
     ----------
-    layers : Selection
+    layers : iterable of Layer
         The chosen layers. Only those are looked at that a glob ending in ``*`` took with everything
         else: a name, a type or another pattern means the layers that it finds.
     """
 
-    def __init__(self, layers: Selection) -> None:
+    def __init__(self, layers: Iterable[Layer]) -> None:
         self._layers = [layer for layer in layers if layer.swept]
         self._before: dict[str, list[_Given]] = {}
         self._handles: list[RemovableHandle] = []
@@ -50,7 +50,8 @@ class NoOps:
             yield handle
 
     def end(self) -> None:
-        """Remove the hooks after a forward that was recorded."""
+        """Remove the hooks for good, after a forward that was recorded."""
+        self._layers = []
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
