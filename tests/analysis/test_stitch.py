@@ -400,6 +400,8 @@ def test_the_result_is_drawn_stored_and_shown(tmp_path):
     result = repsim.stitch(x, "[13]", y, "[13]", labelled, names=("a", "b"), **quiet)
     ax = repsim.plot.heatmap(result.disagreement.sel(stitch="fitted"))
     assert ax.images[0].get_array().shape == (2, 2)
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("a layer", "b layer")
+    assert ax.images[0].get_clim() == (0, 1)
     repsim.report.save_result(tmp_path, "stitching", result)
     back = repsim.report.load_results(tmp_path)["stitching"]
     np.testing.assert_array_equal(back.kl, result.kl)

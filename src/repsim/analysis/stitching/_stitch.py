@@ -31,6 +31,14 @@ __all__ = ["stitch"]
 
 Control: TypeAlias = Literal["identity", "random", "untrained"]
 
+SCALES: dict[Any, dict[str, Any]] = {
+    "kl": {"kind": "dissimilarity"},
+    "disagreement": {"kind": "dissimilarity", "greatest": 1.0},
+    "loss": {"kind": "dissimilarity"},
+    "accuracy": {"kind": "similarity", "greatest": 1.0},
+}
+"""How a picture of each score is to be read."""
+
 CONTROLS: tuple[Control, ...] = (IDENTITY, RANDOM, UNTRAINED)
 
 
@@ -230,9 +238,16 @@ def stitch(
                 run.measure(batch)
         x.masks.check_used()
         y.masks.check_used()
-    return run.dataset().assign_attrs(
-        model_x=model_label(model_x, names and names[0]),
-        model_y=model_label(model_y, names and names[1]),
+    labelled = {
+        "model_x": model_label(model_x, names and names[0]),
+        "model_y": model_label(model_y, names and names[1]),
+    }
+    result = run.dataset()
+    for name, array in result.data_vars.items():
+        if name in SCALES:  # so that a map of it alone says what it is
+            array.attrs |= {**labelled, **SCALES[name]}
+    return result.assign_attrs(
+        **labelled,
         ridge=ridge,
         seed=seed,
         n_fitted=run.n_fitted,
