@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -223,19 +223,7 @@ def stitch(
     with ExitStack() as stack:
         stack.enter_context(as_found(*models))
         stack.enter_context(run.in_place())
-        if fit is not None:
-            with each_batch("stitch", fit, progress=progress) as batches:
-                for batch in batches:
-                    run.fit(batch)
-            run.solve(ridge, seed)
-        with each_batch("stitch", data, progress=progress) as batches:
-            for batch in batches:
-                if half is not None and batch.number < half:
-                    run.fit(batch)
-                    continue
-                if batch.number == half:
-                    run.solve(ridge, seed)
-                run.measure(batch)
+        _fit_and_measure(run, data, fit, half, partial(run.solve, ridge, seed), progress=progress)
         x.masks.check_used()
         y.masks.check_used()
     labelled = {
@@ -254,6 +242,31 @@ def stitch(
         n_measured=run.n_measured,
         **versions(),
     )
+
+
+def _fit_and_measure(
+    run: Stitching,
+    data: Iterable[Any],
+    fit: Iterable[Any] | None,
+    half: int | None,
+    solve: Callable[[], None],
+    *,
+    progress: bool,
+) -> None:
+    """Fit on ``fit``, or on the first batches of the data, and measure on the others."""
+    if fit is not None:
+        with each_batch("stitch", fit, progress=progress) as batches:
+            for batch in batches:
+                run.fit(batch)
+        solve()
+    with each_batch("stitch", data, progress=progress) as batches:
+        for batch in batches:
+            if half is not None and batch.number < half:
+                run.fit(batch)
+                continue
+            if batch.number == half:
+                solve()
+            run.measure(batch)
 
 
 def _controls(controls: Any) -> list[str]:
