@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from plot.results import space
 from repsim import InputError, pairwise
 from repsim.plot import heatmap
 
@@ -305,6 +306,33 @@ class TestAxes:
         assert ax.get_tightbbox().x0 >= right.bbox.x0
         assert ax.get_tightbbox().x1 <= right.bbox.x1
         assert not left.axes
+
+
+class TestGroups:
+    def test_colours_stand_along_both_sides_and_in_a_key(self):
+        result = space(6)
+        groups = {name: "cnn" if at % 2 else "vit" for at, name in enumerate(result.model_x.values)}
+        ax = heatmap(result, groups=groups)
+        draw(ax)
+        strips = [patch for patch in ax.patches if patch.get_facecolor()[:3] != (1, 1, 1)]
+        assert len(strips) == 12
+        assert len({patch.get_facecolor() for patch in strips}) == 2
+        left, below = strips[:6], strips[6:]
+        assert all(patch.get_x() < -0.5 and patch.get_width() < 1 for patch in left)
+        assert all(patch.get_y() < -0.5 and patch.get_height() < 1 for patch in below)
+        assert ax.get_xlim()[0] == left[0].get_x()
+        (key,) = [artist for artist in ax.artists if hasattr(artist, "get_texts")]
+        assert [text.get_text() for text in key.get_texts()] == ["vit", "cnn"]
+        assert [label.get_text() for label in ax.get_xticklabels()] == list(groups)
+
+    def test_two_different_sides_and_lists(self, make_result):
+        result = make_result(3, 4)
+        names = [*result.layer_x.values, *result.layer_y.values]
+        ax = heatmap(result, groups={name: name[-1] for name in names})
+        assert len(ax.patches) == 7
+        assert len(heatmap(space(4), groups=["a", "a", "b", "b"]).patches) == 8
+        with pytest.raises(InputError, match=r"groups must give the group of each of the 7 names"):
+            heatmap(result, groups={names[0]: "a"})
 
 
 def test_pyplot_stays_unimported():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.transforms import ScaledTranslation
 
 from repsim._options import require_bool, require_text
+from repsim._shown import shown
 from repsim.plot.parts._beside import PAD, add_colour_bar, make_room
+from repsim.plot.parts._between import Group, groups_of
 from repsim.plot.parts._chance import by_chance
 from repsim.plot.parts._colours import colour_scale, least_like
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
@@ -38,6 +41,9 @@ SHORTEST, LONGEST = 2.2, 9.0
 SQUARISH = 2.0
 """Up to this ratio of the two numbers of layers, cells are squares."""
 
+STRIP = 0.04
+"""The width of the colours of groups, as a part of the longer side."""
+
 UNDEFINED: dict[str, Any] = {
     "facecolor": "0.88",
     "edgecolor": "0.55",
@@ -54,6 +60,7 @@ def heatmap(
     ax: Axes | None = None,
     *,
     above_chance: float | xr.DataArray | None = None,
+    groups: Mapping[str, str] | Sequence[str] | None = None,
     vmin: float | None = None,
     vmax: float | None = None,
     cmap: str | Colormap | None = None,
@@ -95,6 +102,9 @@ def heatmap(
         z-score in colour; `result` must then be a Dataset with the variable `z`, from
         ``repsim.compare(..., z_scores=True)`` or `repsim.max_t`. A DataArray of booleans is true
         where a cell is above chance, such as ``repsim.max_t(...).p_adjusted <= 0.05``.
+    groups : mapping of str to str, or sequence of str, optional
+        The group of each name, or one group for each name in their order if both sides have the
+        same names. Each group has a colour along both sides of the map, and a key lists them.
     vmin, vmax : float, optional
         The ends of the colour scale: by default 0 and the greatest value that the measure can have,
         1 for CKA, or the largest of the map if there is none. A value beyond an end gets a colour
@@ -122,7 +132,7 @@ def heatmap(
     ------
     InputError
         `result` is not such a map; `vmin` is not less than `vmax`; a threshold without z-scores; a
-        mask of other layers.
+        mask of other layers; a name without a group.
 
     References
     ----------
@@ -138,10 +148,10 @@ def heatmap(
     names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")
     undefined = np.isnan(array.values)
     grey = by_chance(result, array, above_chance, "heatmap") & ~undefined
-    shown = np.where(grey, np.nan, array.values)
+    visible = np.where(grey, np.nan, array.values)
     low, high, similar = scale_of(array)
     scale = colour_scale(
-        shown,
+        visible,
         "heatmap",
         vmin=low if vmin is None else vmin,
         vmax=high if vmax is None else vmax,
@@ -157,6 +167,8 @@ def heatmap(
         "aspect": "equal" if max(n_x, n_y) <= SQUARISH * min(n_x, n_y) else "auto",
         "extent": (-0.5, n_y - 0.5, -0.5, n_x - 0.5),
     }
+    everyone = list(dict.fromkeys([*names_x, *names_y]))
+    looks = dict(zip(everyone, groups_of(groups, everyone, "heatmap"), strict=True))
     dull = least_like(scale.cmap, BY_CHANCE)
     if grey.any():  # below the map, which is transparent there
         ax.imshow(np.where(grey, 0.0, np.nan), cmap=ListedColormap([dull]), **place)
@@ -168,13 +180,7 @@ def heatmap(
         ax.set_xlabel(plain(f"{model_name(array, 'y')} layer"))
     if title is not None:
         ax.set_title(title)
-    if labels:
-        name_layers(ax.yaxis, np.arange(n_x), names_x)
-        name_layers(ax.xaxis, np.arange(n_y), names_y)
-    else:
-        ax.set_xticks([])
-        ax.set_yticks([])
-
+    _name_sides(ax, names_x if labels else [], names_y if labels else [])
     beside: list[Artist] = []
     if colorbar:
         bar = add_colour_bar(ax, image, measure_label(array, direction=True), extend=scale.extend)
@@ -187,10 +193,20 @@ def heatmap(
     if grey.any():
         level = "" if isinstance(above_chance, xr.DataArray) else f" (z < {above_chance:g})"
         notes.append((Patch(facecolor=dull, linewidth=0.0), f"not above\nchance{level}"))
+    if groups is not None:
+        notes += _draw_groups(ax, looks, names_x, names_y)
     if notes:
         beside.append(_add_notes(ax, notes))
     make_room(ax, beside)
     return ax
+
+
+def _name_sides(ax: Axes, names_x: Sequence[str], names_y: Sequence[str]) -> None:
+    for axis, names in ((ax.yaxis, names_x), (ax.xaxis, names_y)):
+        if names:
+            name_layers(axis, np.arange(len(names)), names)
+        else:
+            axis.set_ticks([])
 
 
 def _axes_for(
@@ -204,6 +220,26 @@ def _axes_for(
         beside=0.4 + 0.8 * colorbar + (text_width(names_x) if labels else 0.0),
         below=0.4 + 0.3 * bool(title) + (text_width(names_y) if labels else 0.0),
     )
+
+
+def _draw_groups(
+    ax: Axes, looks: Mapping[str, Group], names_x: Sequence[str], names_y: Sequence[str]
+) -> list[tuple[Patch, str]]:
+    """Draw the colours of groups left of the map and below it; return the entries of the key."""
+    wide = STRIP * max(len(names_x), len(names_y))
+    flat: dict[str, Any] = {"linewidth": 0.0, "zorder": 1.5}
+    for at, name in enumerate(names_x):
+        place = (-0.5 - wide, at - 0.5)
+        ax.add_patch(Rectangle(place, wide, 1.0, facecolor=looks[name].colour, **flat))
+    for at, name in enumerate(names_y):
+        place = (at - 0.5, -0.5 - wide)
+        ax.add_patch(Rectangle(place, 1.0, wide, facecolor=looks[name].colour, **flat))
+    ax.set_xlim(-0.5 - wide, len(names_y) - 0.5)
+    ax.set_ylim(-0.5 - wide, len(names_x) - 0.5)
+    return [
+        (Patch(facecolor=look.colour, linewidth=0.0), plain(shown(look.name)))
+        for look in dict.fromkeys(looks.values())
+    ]
 
 
 def _add_notes(ax: Axes, notes: list[tuple[Patch, str]]) -> Legend:
