@@ -117,6 +117,12 @@ def cases(folder: Path) -> Iterator[Case]:
             yield case(name, thing, arrays)
     for name in ("pairwise", "cka_matrix", "max_t"):
         yield case(name, getattr(repsim, name), layers)
+    models = {"a": {"x": arrays()["x"]}, "b": {"y": arrays()["y"]}}
+    several = {"models": models, "measure": "nbs", "permutations": 19, "progress": False}
+    yield case("alignment", repsim.alignment, lambda: dict(several))
+    best = repsim.alignment(**several)
+    chosen = {"result": best, "model_x": "a", "model_y": "b"}
+    yield case("alignment_map", repsim.alignment_map, lambda: dict(chosen))
     for name in ("null_moments", "subsample"):
         yield case(f"inference.{name}", getattr(inference, name), arrays)
     for measure in ("cka", "mutual_knn", "rsa", "svcca", "linear_regression_r2"):
@@ -212,6 +218,8 @@ def model_cases(folder: Path) -> Iterator[Case]:
     import torch
 
     yield case("compare", repsim.compare, two_models, *WHERE, "group")
+    kept = case("compare(nbs)", repsim.compare, two_models, *WHERE, "group")
+    yield kept._replace(given=lambda: two_models() | {"measure": "nbs", "permutations": 3})
     numbers = itertools.count()
     yield case(
         "extract",

@@ -304,6 +304,25 @@ def test_features_beyond_the_memory_are_refused_with_the_way_out():
         aligned({"a": (net(), data), "b": (net(), data)}, memory=5000)
 
 
+def test_stored_tokens_are_permuted_with_their_inputs(tmp_path):
+    texts = [torch.randn(6, 4, 6) for _ in range(2)]
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh())
+    stores = {
+        name: repsim.extract(
+            model, texts, layers, out=tmp_path / name, samples="tokens", progress=False
+        )
+        for name, layers in (("a", "0"), ("b", "1"))
+    }
+    options = {"measure": "nbs", "permutations": 19, "seed": 2}
+    plain = {
+        name: {k: x.values for k, x in store.data_vars.items()} for name, store in stores.items()
+    }
+    groups = np.repeat(np.arange(12), 4)
+    result = aligned(stores, **options)
+    assert result.chance.equals(aligned(plain, groups=groups, **options).chance)
+    assert not result.chance.equals(aligned(plain, **options).chance)
+
+
 # -- the result ----------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from repsim._errors import InputError
+from repsim._options import got
 from repsim.results import ALIGNMENT, measured_map, names_of
 
 if TYPE_CHECKING:
@@ -58,9 +59,10 @@ def alignment_map(result: xarray.Dataset, model_x: str, model_y: str) -> xarray.
             f"  got {type(result).__name__}"
         )
     for dim, name in (("model_x", model_x), ("model_y", model_y)):
-        if name not in (names := names_of(result, dim)):
+        names = names_of(result, dim)
+        if not isinstance(name, str) or name not in names:
             raise InputError(
-                f"alignment_map: result has no model {name!r}.\n"
+                f"alignment_map: result has no model {got(name)}.\n"
                 f"  {dim}: {', '.join(map(repr, names))}"
             )
     here = result.sel(model_x=model_x, model_y=model_y)

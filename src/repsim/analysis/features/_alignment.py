@@ -15,8 +15,9 @@ from repsim._options import as_count, as_number, as_seed, got, require_bool
 from repsim._version import __version__
 from repsim.analysis._extract_rows import Values
 from repsim.analysis.features._choice import check_values
-from repsim.analysis.features._models import features_of
+from repsim.analysis.features._models import ModelFeatures, features_of
 from repsim.analysis.features._pairing import paired_rows, prepared_layers
+from repsim.arrays import Indices
 from repsim.capture import Layers, Transform
 from repsim.inference._best import ChanceOfBest, best_of, chance_of_best
 from repsim.inference._chance import rank_of
@@ -111,7 +112,8 @@ def alignment(
         α of the threshold, in (0, 1) with α(m+1) ≥ 1.
     groups : sequence or one-dimensional array of n labels, optional
         Groups of dependent samples, such as several captions of one image, by a label for each
-        shared sample. They are permuted as a whole and must be equally large.
+        shared sample. They are permuted as a whole and must be equally large. By default the inputs
+        of tokens that :func:`repsim.extract` stored with ``samples="tokens"``.
     seed : int, default 0
         Source of the permutations.
     memory : int, default 2**30
@@ -203,7 +205,9 @@ def alignment(
             f"{operation}: {fewest[1]} needs at least {fewest[0]} samples.\n  got {n}\n"
             f"  Bring more samples."
         )
-    orders = orders_of(operation, n, m, groups, seed)
+    if groups is None:
+        groups = _sequences(features, taken)
+    orders = orders_of(operation, n, m, groups, seed) if m else []
     rows = {
         name: prepared_layers(
             operation, name, each, taken[name], fewest, clip=clip, normalise=normalise
@@ -223,6 +227,18 @@ def alignment(
     more |= {} if clip is None else {"clip": clip}
     more |= {} if not m else {"alpha": float(alpha)}
     return result.assign_attrs(measure=chosen.name, **attrs, **more)
+
+
+def _sequences(
+    features: Mapping[str, ModelFeatures], taken: Mapping[str, Indices | None]
+) -> Values | None:
+    """Return the input of each shared sample, if the samples of a model are tokens."""
+    for name, each in features.items():
+        if each.sequences is not None:
+            rows = taken[name]
+            found: Values = each.sequences if rows is None else each.sequences[rows]
+            return found
+    return None
 
 
 def _check_models(operation: str, models: object) -> None:

@@ -39,8 +39,11 @@ class Measured:
 
     def pairs(self, operation: str, pairs: Pairs | None, samples: Samples) -> Pairs:
         """Return which pairs of tokens count; raise if the measure cannot leave out the others."""
-        if self.streams or samples != "tokens":
+        of_tokens = isinstance(samples, str) and samples == "tokens"
+        if self.streams or not of_tokens:
             return "between" if pairs is None else pairs
+        if pairs is not None:
+            require_choice(operation, "pairs", pairs, ("between", "all"))
         if pairs == "between":
             raise InputError(
                 f"{operation}: only CKA can leave out the pairs of tokens of one input.\n"

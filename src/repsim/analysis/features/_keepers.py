@@ -16,7 +16,7 @@ from repsim.analysis._filling import Filling
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.storage import ActivationStore, open_activations
 
-__all__ = ["InMemory", "InStore", "Keeper", "Kept"]
+__all__ = ["SEQUENCE", "InMemory", "InStore", "Keeper", "Kept"]
 
 SEQUENCE = "sequence"
 """The coordinate of a row with the input that its token is of."""

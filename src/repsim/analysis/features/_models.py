@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from repsim._errors import InputError, LayerNotFoundError
 from repsim._options import got, require_callable
 from repsim.analysis._extract_rows import Seen
-from repsim.analysis.features._keepers import InMemory
+from repsim.analysis.features._keepers import SEQUENCE, InMemory
 from repsim.analysis.features._record import Outputs, record
 from repsim.analysis.features._side import FeatureSide
 from repsim.analysis.maps._side import SideOptions
@@ -54,10 +54,13 @@ class ModelFeatures:
         By layer, (n, ...).
     ids : list, optional
         The ids of the samples, if they have any.
+    sequences : array, optional
+        The input of each sample, if samples are tokens.
     """
 
     layers: dict[str, Any]
     ids: list[Any] | None
+    sequences: Any = None
 
     @property
     def n(self) -> int:
@@ -195,7 +198,8 @@ def _stored(operation: str, name: str, arrays: Mapping[str, Any], layers: Any) -
             f"  models[{name!r}]: got {got(strange[0])}"
         )
     wanted = [layers] if isinstance(layers, str) else layers
-    if not isinstance(wanted, Sequence) or not all(isinstance(each, str) for each in wanted):
+    listed = isinstance(wanted, Sequence) and len(wanted)
+    if not listed or not all(isinstance(each, str) for each in wanted):
         raise InputError(
             f"{operation}: layers of stored features must be names or globs.\n"
             f"  models[{name!r}]: got {got(layers)}"
@@ -223,7 +227,12 @@ def _stored(operation: str, name: str, arrays: Mapping[str, Any], layers: Any) -
             f"{operation}: all layers of models[{name!r}] must describe the same samples.\n"
             f"  samples by layer: {dict(list(sizes.items())[:8])}"
         )
-    return ModelFeatures({layer: getattr(x, "variable", x) for layer, x in found.items()}, ids)
+    sequences = getattr(arrays, "coords", {}).get(SEQUENCE)
+    return ModelFeatures(
+        {layer: getattr(x, "variable", x) for layer, x in found.items()},
+        ids,
+        None if sequences is None else sequences.values,
+    )
 
 
 def _check_order(operation: str, to_run: Mapping[str, _ToRun]) -> None:

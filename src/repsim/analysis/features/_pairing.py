@@ -10,12 +10,10 @@ import numpy as np
 from repsim._errors import InputError, warn
 from repsim.analysis._extract_rows import Values
 from repsim.analysis.features._models import ModelFeatures
-from repsim.arrays import labelled_types, to_numpy
+from repsim.arrays import Indices, labelled_types, to_numpy
 from repsim.measures._pair_items import Rows
 
 __all__ = ["paired_rows", "prepared_layers"]
-
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def paired_rows(

@@ -287,6 +287,14 @@ def compare(
         functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}
         check_arguments("compare", models, names, progress, **functions)
         require_bool("compare", "z_scores", z_scores)
+        keeping = FeatureOptions.checked(
+            "compare",
+            memory=memory,
+            errors=errors,
+            draws=draws,
+            permutations=permutations,
+            seed=seed,
+        )
         chosen = chosen_measure(
             "compare",
             measure,
@@ -298,15 +306,7 @@ def compare(
                 "z_scores": bool(z_scores),
                 "group": group is not None,
             },
-            not_cka={"errors": errors is not None, "permutations": permutations != 0},
-        )
-        keeping = FeatureOptions.checked(
-            "compare",
-            memory=memory,
-            errors=errors,
-            draws=draws,
-            permutations=permutations,
-            seed=seed,
+            not_cka={"errors": errors is not None, "permutations": keeping.permutations > 0},
         )
         pairs = chosen.pairs("compare", pairs, samples)
         of_x = SideOptions(transform, mask, select, batch_dim, all_modules)
