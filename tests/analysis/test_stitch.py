@@ -1,6 +1,7 @@
 """Stitched models: against plain regressions, on models of packages, with controls, restored."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -316,6 +317,29 @@ def test_texts_that_are_padded_on_the_left():
     same = repsim.stitch(x, "transformer.h.0", x, "transformer.h.0", texts("left"), **quiet)
     agrees(same, {"kl": 0, "disagreement": 0}, stitch="identity")
     assert same.kl.sel(stitch="random").item() > 1e-3
+
+
+def test_encoders_with_decoders():
+    """The logits follow the decoder, and the labels in the batch make its input."""
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=30, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    net = transformers.T5ForConditionalGeneration(config).eval()
+    for batch in (data := texts()):
+        del batch["position_ids"]
+        batch["labels"] = batch["input_ids"][:, :5].clamp(min=1)
+    for part in ("encoder", "decoder"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "stitch: all positions of the decoder")
+            result = repsim.stitch(
+                net, f"{part}.block.0", net, f"{part}.block.0", data, controls=["random"], ridge=0,
+                **quiet,
+            )  # fmt: skip
+        agrees(result, {"kl": 0, "disagreement": 0})
+        assert result.kl.sel(stitch="random").item() > 1e-7
+        assert "loss" not in result
 
 
 def test_sequence_first_models_and_compiled_ones():

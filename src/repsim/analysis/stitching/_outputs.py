@@ -104,9 +104,14 @@ class Answers:
     labels: Tensor | None
 
     @classmethod
-    def of(cls, logits: Tensor, masks: Masks, labels: Any, number: int) -> Answers:
-        """Check the logits of a batch, and its mask and labels, against each other."""
-        shape = tuple(logits.shape[:2])
+    def of(
+        cls, logits: Tensor, masks: Masks, labels: Any, number: int, *, of_decoder: bool
+    ) -> Answers:
+        """Check the logits of a batch, and its mask and labels, against each other.
+
+        The logits of a model with encoder and decoder follow the decoder's sequence.
+        """
+        shape = (logits.shape[0], logits.shape[1])
         if not bool(torch.isfinite(logits.amax(-1)).all()):
             raise NonFiniteError(
                 f"stitch: the logits of model_y must be finite.\n"
@@ -114,7 +119,11 @@ class Answers:
                 f"  Half precision overflows at 65504: try float32."
             )
         counted = torch.ones(shape, dtype=torch.bool, device=logits.device)
-        if shape[1] > 1 and (mask := masks.of("", shape)) is not None:
+        of_queries = of_decoder and masks.is_auto
+        mask = None
+        if shape[1] > 1:
+            mask = masks.of_queries("", shape) if of_queries else masks.of("", shape)
+        if mask is not None:
             if tuple(mask.shape) != shape:
                 raise InputError(
                     f"stitch: the mask does not fit the logits of model_y.\n"

@@ -178,7 +178,9 @@ class Stitching:
                 f"  Pass logits=lambda output: ..., samples first."
             )
         self.n_measured += n
-        own = Answers.of(logits, self._y.masks, labels, batch.number)
+        own = Answers.of(
+            logits, self._y.masks, labels, batch.number, of_decoder=self._y.has_decoder
+        )
         self._own.add(own, logits)
         held_untrained: dict[str, Held] = {}
         if self._untrained is not None:

@@ -12,7 +12,7 @@ from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._kept_state import kept_state
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.analysis.stitching._positions import Form, Held, Positions
-from repsim.capture import Layers, MaskOption, Masks, Recorder, Select, spliced
+from repsim.capture import Layers, MaskOption, Masks, Recorder, Select, spliced, unwrap
 
 __all__ = ["Side"]
 
@@ -65,6 +65,12 @@ class Side:
         self._positions.follow(self._recorder.axes)
         self._samples = SampleFinder("stitch", batch_size)
         self._select, self._prepare, self._forward = select, prepare, forward
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the model says that it has an encoder and a decoder."""
+        config = getattr(unwrap(self.model), "config", None)
+        return bool(getattr(config, "is_encoder_decoder", False))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
