@@ -99,8 +99,13 @@ ON_THE_HOST = {
     "correlation_match",
     "permutation_procrustes",
     "permutation_procrustes_angle",
+    "rank_similarity",
+    "joint_rank_jaccard",
+    "cycle_knn",
+    "lcs_knn",
+    "edit_knn",
 }
-"""They pair features outside the framework."""
+"""They pair features or list neighbours outside the framework."""
 
 
 @pytest.mark.skipif(RELEASE < (2, 9), reason="vmap of torch 2.9 takes more operations")

@@ -19,12 +19,14 @@ from repsim.measures._information_imbalance import information_imbalance
 from repsim.measures._layer_match import LOWER_HALF, layer_match
 from repsim.measures._magnitude import magnitude_difference
 from repsim.measures._map_of_pairs import map_of_pairs
+from repsim.measures._neighbour_order import cycle_knn, edit_knn, lcs_knn
 from repsim.measures._neighbours import jaccard_knn, mutual_knn, second_order_cosine
 from repsim.measures._outputs import disagreement, jensen_shannon
 from repsim.measures._pairwise import pairwise
 from repsim.measures._permutation_procrustes import permutation_procrustes
 from repsim.measures._predictivity import predictivity
 from repsim.measures._procrustes import nbs, procrustes
+from repsim.measures._rank_similarity import joint_rank_jaccard, rank_similarity
 from repsim.measures._rdm import rdm
 from repsim.measures._registry import (
     INVARIANCES,
@@ -72,8 +74,10 @@ __all__ = [
     "cknna",
     "concentricity_difference",
     "correlation_match",
+    "cycle_knn",
     "disagreement",
     "distance_correlation",
+    "edit_knn",
     "effective_dimension",
     "eigenspace_overlap",
     "evaluate",
@@ -83,9 +87,11 @@ __all__ = [
     "information_imbalance",
     "jaccard_knn",
     "jensen_shannon",
+    "joint_rank_jaccard",
     "layer_map",
     "layer_match",
     "layer_names",
+    "lcs_knn",
     "linear_regression_r2",
     "magnitude_difference",
     "map_of_pairs",
@@ -98,6 +104,7 @@ __all__ = [
     "predictivity",
     "procrustes",
     "pwcca",
+    "rank_similarity",
     "rdm",
     "register",
     "resolve_measure",

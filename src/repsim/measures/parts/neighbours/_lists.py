@@ -15,7 +15,7 @@ from repsim.arrays import row_blocks
 from repsim.kernels import centre_features
 from repsim.measures.parts.neighbours._weights import SLACK
 
-__all__ = ["NeighbourLists", "neighbour_lists", "shared_weights"]
+__all__ = ["NeighbourLists", "common_neighbours", "neighbour_lists", "shared_weights"]
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
@@ -95,10 +95,18 @@ def neighbour_lists(points: Numbers, k: int, resolution: float, least: float) ->
 
 def shared_weights(x: NeighbourLists, y: NeighbourLists) -> Numbers:
     """Return the weight of the neighbours that both have, the smaller of the two, (n,)."""
-    at = np.minimum(np.searchsorted(y.keys, x.keys), len(y.keys) - 1)
-    both = np.flatnonzero(y.keys[at] == x.keys)
-    weights = np.minimum(x.weights[both], y.weights[at[both]])
-    return np.bincount(x.keys[both] // x.n, weights, x.n)
+    here, there = common_neighbours(x.keys, y.keys)
+    weights = np.minimum(x.weights[here], y.weights[there])
+    return np.bincount(x.keys[here] // x.n, weights, x.n)
+
+
+def common_neighbours(x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
+    """Return where the entries that both have are in the keys of each side; ``y`` is ascending."""
+    if not len(y):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    at = np.minimum(np.searchsorted(y, x), len(y) - 1)
+    here = np.flatnonzero(y[at] == x)
+    return here, at[here]
 
 
 def _products(points: Numbers) -> Iterator[tuple[int, Numbers]]:
