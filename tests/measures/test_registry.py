@@ -467,9 +467,10 @@ def test_the_needs_of_options():
 @pytest.mark.parametrize("name", [name for name in MEASURES if MEASURES[name].reorder])
 def test_a_reordered_item_is_that_of_the_reordered_samples(name):
     measure = MEASURES[name]
-    options = measure.options("test", {"k": 4})
+    has_k = "k" in measure.options("test", {})
+    options = measure.options("test", {"k": 4} if has_k else {})
     rng = np.random.default_rng(0)
-    with_ties = rng.integers(0, 3, (2, 30, 5)) + 0.5
+    with_ties = rng.integers(0, 3, (2, 30, 5)) + np.arange(5) / 8
     for data in (rng.standard_normal((2, 30, 5)), with_ties):
         x, y = (measure.prepare("test", z, name="z", **options) for z in data)
         for _ in range(3):
@@ -477,6 +478,7 @@ def test_a_reordered_item_is_that_of_the_reordered_samples(name):
             again = measure.prepare("test", data[1][order], name="y", **options)
             moved = measure.reorder(y, order)
             value = measure.compare(x, moved, **options)
-            assert value == pytest.approx(measure.compare(x, again, **options), rel=1e-12)
+            assert value == pytest.approx(measure.compare(x, again, **options), rel=1e-10)
             back = measure.reorder(moved, np.argsort(order))
-            assert measure.compare(y, back, **options) == pytest.approx(1.0)
+            same = measure.compare(y, y, **options)
+            assert measure.compare(y, back, **options) == pytest.approx(same, abs=1e-12)

@@ -15,7 +15,7 @@ from repsim.arrays._labelled import (
     unlabelled,
     unlabelled_sides,
 )
-from repsim.arrays._layout import column_blocks, flatten_features, row_blocks
+from repsim.arrays._layout import column_blocks, flatten_features, reordered_pairs, row_blocks
 from repsim.arrays._matmul import PRECISIONS, require_precision, row_products
 from repsim.arrays._namespace import (
     device_type,
@@ -71,6 +71,7 @@ __all__ = [
     "paired",
     "promote",
     "recorded",
+    "reordered_pairs",
     "require_precision",
     "require_square",
     "resolve_groups",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
-from array_api_compat import is_numpy_array, is_torch_array
+from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
 
 from repsim._typing import Array, Namespace
 from repsim.arrays._namespace import device_type
 
-__all__ = ["column_blocks", "flatten_features", "row_blocks"]
+__all__ = ["column_blocks", "flatten_features", "reordered_pairs", "row_blocks"]
 
 CACHE_BYTES = 1 << 22
 """Block of a matrix that stays in the caches of a CPU while it is shifted and multiplied.
@@ -36,6 +37,19 @@ def flatten_features(xp: Namespace, x: Array) -> Array:
     if x.ndim == 2:
         return x
     out: Array = xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+    return out
+
+
+def reordered_pairs(matrix: Array, order: Any) -> Array:
+    """Return a matrix of samples by samples (n, n) with its samples in another order.
+
+    >>> import numpy as np
+    >>> reordered_pairs(np.array([[0, 1, 2], [1, 0, 3], [2, 3, 0]]), [2, 0, 1]).tolist()
+    [[0, 2, 3], [2, 0, 1], [3, 1, 0]]
+    """
+    xp = array_namespace(matrix)
+    taken = xp.asarray(order, device=device(matrix))
+    out: Array = xp.take(xp.take(matrix, taken, axis=0), taken, axis=1)
     return out
 
 

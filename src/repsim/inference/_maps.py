@@ -93,8 +93,9 @@ class RearrangedMap:
         if isinstance(item, KernelItem):
             like = item.form(features)[0]
             return Fixed(item, features, item.xp.asarray(order, device=device(like)))
-        if self._items.measure.reorder is not None:
-            return self._items.measure.reorder(item, order)
+        moved = self._items.measure.reordered(item, order)
+        if moved is not None:
+            return moved
         return self._items.prepare(y, _taken(self._items.xp, y, order), dtype)
 
 

@@ -173,8 +173,9 @@ def permutation_test(
     certain.
 
     Cost for CKA, HSIC and angular CKA: the Grams, then O(n²) per permutation (from features O(n p
-    q) if that is less), because the denominators do not change. For mutual and Jaccard neighbours:
-    O(n k log n), because neighbours are moved. Other measures prepare y m times.
+    q) if that is less), because the denominators do not change. RSA, RV2, distance correlation and
+    measures of neighbours reorder their matrix, O(n²), or lists, O(n k log n). Other measures
+    prepare y m times.
     Values are read once every 64 permutations.
 
     References

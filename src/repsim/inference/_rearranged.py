@@ -24,8 +24,8 @@ class Rearranged:
     """The value of a measure for (x, y[order]).
 
     For HSIC and related measures, reordering the samples reorders the rows and columns of a centred
-    Gram, or the rows of centred features, and self-products do not change. Neighbours are moved.
-    Other measures prepare y again for every order.
+    Gram, or the rows of centred features, and self-products do not change. A measure may say how
+    its items are reordered. Others prepare y again for every order.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ class Rearranged:
             fixed = Fixed(self.item_y, self._features, taken)
             return self._measure.compare(self._fixed_x, fixed, **self._settings)
         item = self.item_y
-        if order is not None and self._measure.reorder is not None:
-            item = self._measure.reorder(item, order)
-        elif taken is not None:
+        if order is not None:
+            item = self._measure.reordered(item, order)
+        if item is None:
             y = self._xp.take(self._y, taken, axis=0)
             item = self._measure.prepare(self._operation, y, name="y", **self._settings)
         return self._measure.compare(self.item_x, item, **self._settings)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
 from repsim._typing import Array, Namespace
+from repsim.arrays import reordered_pairs
 from repsim.estimators import Products, alignment, off_diagonal
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
@@ -117,6 +118,12 @@ def _prepare(operation: str, x: Array, *, name: str, k: int) -> _Masked:
     return _Masked(cosines, weights, xp.where(usable, square, xp.zeros_like(square)))
 
 
+def _reorder(x: _Masked, order: Any) -> _Masked:
+    return x._replace(
+        cosines=reordered_pairs(x.cosines, order), weights=reordered_pairs(x.weights, order)
+    )
+
+
 def _compare(x: _Masked, y: _Masked, **_: object) -> Array:
     xp = array_namespace(x.cosines)
     # With ties the sets are fuzzy; the intersection of a set with itself is the set.
@@ -151,6 +158,7 @@ register(
         cost="item O(n² p + n² log n), pair O(n²)",
         reference="Huh et al. 2024",
         prepare=_prepare,
+        reorder=_reorder,
         compare=_compare,
         needs=partial(neighbours_need, operation="cknna", beyond=1, fewest=4),
     )

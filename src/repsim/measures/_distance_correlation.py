@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
 from repsim._typing import Array, EstimatorName
-from repsim.arrays import writable_numbers
+from repsim.arrays import reordered_pairs, writable_numbers
 from repsim.estimators import (
     Products,
     alignment,
@@ -121,6 +121,10 @@ def _prepare(operation: str, x: Array, *, name: str, estimator: str) -> _Centred
     return _Centred(centred, square)
 
 
+def _reorder(x: _Centred, order: Any) -> _Centred:
+    return x._replace(distances=reordered_pairs(x.distances, order))
+
+
 def _compare(x: _Centred, y: _Centred, **_: object) -> Array:
     xp = array_namespace(x.distances)
     return alignment(xp, Products(inner(xp, x.distances, y.distances), x.square, y.square))
@@ -140,6 +144,7 @@ register(
         cost="item O(n² p), pair O(n²)",
         reference="Székely, Rizzo, Bakirov 2007; Székely & Rizzo 2013",
         prepare=_prepare,
+        reorder=_reorder,
         compare=_compare,
         needs=partial(samples_needed, operation="distance_correlation"),
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from array_api_compat import array_namespace
 
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import known
+from repsim.arrays import known, reordered_pairs
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
 from repsim.measures.parts._subspace import where_defined
@@ -248,6 +248,11 @@ def _prepare_cosines(operation: str, x: Array, *, name: str, k: int) -> _Cosines
     return _Cosines(weights, cosines, defined & ~constant, operation, name)
 
 
+def _reorder_cosines(x: _Cosines, order: Any) -> _Cosines:
+    weights, cosines = (reordered_pairs(each, order) for each in (x.weights, x.cosines))
+    return x._replace(weights=weights, cosines=cosines)
+
+
 def _compare_mutual(x: NeighbourSets, y: NeighbourSets, **_: object) -> Array:
     xp = array_namespace(x.like)
     return where_defined(xp, xp.mean(shared(x, y)) / x.k, x.defined & y.defined)
@@ -323,6 +328,7 @@ register(
         reference="Hamilton et al. 2016; Klabunde et al. 2023",
         prepare=_prepare_cosines,
         compare=_compare_cosines,
+        reorder=_reorder_cosines,
         needs=partial(neighbours_need, operation="second_order_cosine", beyond=1),
     )
 )

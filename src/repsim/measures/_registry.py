@@ -84,7 +84,7 @@ class Measure:
         :class:`repsim.StreamingCovariance` computes it.
     reorder : callable, optional
         ``reorder(item, order)`` → the item of ``x[order]``, where that costs less than preparing
-        it. ``order`` are n integers of NumPy. Tests by permutation use it.
+        it, or None. ``order`` are n integers of NumPy. Tests by permutation use it.
     invariances_y : frozenset of str, optional
         Those that hold for y, if they differ from those of x.
     self_is_best : bool, default True
@@ -177,6 +177,10 @@ class Measure:
             f"  Pass stored activations to repsim.pairwise, or use repsim.MinibatchCKA for CKA "
             f"with another kernel."
         )
+
+    def reordered(self, item: Item, order: Any) -> Item | None:
+        """Return the item of the same samples in another order; None if it must be prepared."""
+        return None if self.reorder is None else self.reorder(item, order)
 
     def fewest(self, **options: object) -> tuple[int, str]:
         """Return the fewest samples that these options allow, and what needs them."""

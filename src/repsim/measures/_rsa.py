@@ -20,6 +20,7 @@ from repsim.measures.parts._rdm_entries import (
     compare_entries,
     is_rdm,
     rdm_entries,
+    reordered_entries,
     upper_entries,
 )
 from repsim.measures.parts.rdms._crossnobis import (
@@ -207,6 +208,7 @@ for _name, _preset, _invariances in (
             cost="item O(n² p), pair O(n²)" if _white else "item O(n² p + n² log n), pair O(n²)",
             reference="Diedrichsen et al. 2020" if _white else "Kriegeskorte et al. 2008",
             prepare=_prepare,
+            reorder=reordered_entries,
             compare=_compare,
             differentiable=_white,
             preset=_preset,

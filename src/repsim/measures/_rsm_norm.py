@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from array_api_compat import array_namespace
 
 from repsim._options import require_choice
 from repsim._typing import Array
+from repsim.arrays import reordered_pairs
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import squared_euclidean
 from repsim.measures.parts._geometry import root
@@ -96,6 +97,10 @@ def _prepare(operation: str, x: Array, *, name: str, norm: str) -> _Distances:
     return _Distances(root(array_namespace(x), squared), scale)
 
 
+def _reorder(x: _Distances, order: Any) -> _Distances:
+    return x._replace(distances=reordered_pairs(x.distances, order))
+
+
 def _compare(x: _Distances, y: _Distances, *, norm: str) -> Array:
     xp = array_namespace(x.distances)
     # In units of the larger scale, because the square of 1e30 is infinite in float32.
@@ -127,6 +132,7 @@ for _name, _norm, _pair in (
             cost=f"item O(n² p), pair {_pair}",
             reference="Yin & Shen 2018; Klabunde et al. 2023",
             prepare=_prepare,
+            reorder=_reorder,
             compare=_compare,
             defined_for_constant=True,
             units="of the features",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from array_api_compat import array_namespace
 
 from repsim._typing import Array
+from repsim.arrays import reordered_pairs
 from repsim.estimators import (
     ChanceWords,
     Products,
@@ -137,6 +138,10 @@ def _prepare(operation: str, x: Array, *, name: str) -> _Gram:
     return _Gram(x.shape[0], gram, inner(xp, centred, centred), square)
 
 
+def _reorder(x: _Gram, order: Any) -> _Gram:
+    return x._replace(gram=reordered_pairs(x.gram, order))
+
+
 def _prepare_contrasts(operation: str, z: Contrasts, *, name: str) -> _Contrasts:
     xp = array_namespace(z.points)
     trace = inner(xp, z.points, z.points)
@@ -179,6 +184,7 @@ register(
         cost="item O(n² p), pair O(n²)",
         reference="Smilde et al. 2009; Lange et al. 2023",
         prepare=_prepare,
+        reorder=_reorder,
         prepare_contrasts=_prepare_contrasts,
         compare=_compare,
         floor=_floor,

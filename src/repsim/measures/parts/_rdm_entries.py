@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import host_numbers, known
+from repsim.arrays import host_numbers, known, reordered_pairs
 from repsim.estimators import Products, alignment, inner
 from repsim.kernels import double_centre
 from repsim.measures._registry import undefined
@@ -22,6 +22,7 @@ __all__ = [
     "compare_entries",
     "is_rdm",
     "rdm_entries",
+    "reordered_entries",
     "samples_of",
     "upper_entries",
 ]
@@ -117,6 +118,23 @@ def compare_entries(x: RdmEntries, y: RdmEntries) -> Array:
     """Return the cosine of two prepared vectors of entries."""
     xp = array_namespace(x.vector)
     return alignment(xp, Products(inner(xp, x.vector, y.vector), x.square, y.square))
+
+
+def reordered_entries(x: RdmEntries, order: Any) -> RdmEntries | None:
+    """Return the entries for the same samples in another order; None if these are not the samples.
+
+    With repeats, the entries are those of conditions, not of rows.
+    """
+    xp, n, count = array_namespace(x.vector), len(order), x.vector.shape[0]
+    if count == n * n:
+        moved = reordered_pairs(xp.reshape(x.vector, (n, n)), order)
+        return x._replace(vector=xp.reshape(moved, (count,)))
+    if count != n * (n - 1) // 2:
+        return None
+    rows, columns = (np.asarray(order)[each] for each in np.triu_indices(n, 1))
+    first, second = np.minimum(rows, columns), np.maximum(rows, columns)
+    index = first * (2 * n - first - 1) // 2 + second - first - 1
+    return x._replace(vector=xp.take(x.vector, xp.asarray(index, device=device(x.vector)), axis=0))
 
 
 def upper_entries(xp: Namespace, d: Array) -> Array:

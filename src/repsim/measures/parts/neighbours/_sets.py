@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from repsim._typing import Array
-from repsim.arrays import detached, host_numbers
+from repsim.arrays import detached, host_numbers, reordered_pairs
 from repsim.measures._registry import undefined
 from repsim.measures.parts._dissimilarity import dissimilarities, near_points
 from repsim.measures.parts.neighbours._lists import NeighbourLists, neighbour_lists, shared_weights
@@ -56,9 +56,7 @@ def reordered(x: NeighbourSets, order: np.ndarray[Any, np.dtype[np.int64]]) -> N
     """Return the neighbours of the same samples in another order, ``x[order]``."""
     lists = x.neighbours
     if not isinstance(lists, NeighbourLists):
-        xp = array_namespace(lists)
-        taken = xp.asarray(order, device=device(lists))
-        return x._replace(neighbours=xp.take(xp.take(lists, taken, axis=0), taken, axis=1))
+        return x._replace(neighbours=reordered_pairs(lists, order))
     place = np.empty(lists.n, dtype=np.int64)
     place[order] = np.arange(lists.n)
     sample, neighbour = np.divmod(lists.keys, lists.n)
