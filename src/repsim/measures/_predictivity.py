@@ -149,8 +149,8 @@ def predictivity(
     scikit-learn's PLSRegression(scale=False) stops its iterations at tol=1e-6 and so differs in the
     fourth digit; with a smaller tol it gives the same values.
 
-    Computed in float64 where the device has it. Ridge is solved by its normal equations where the
-    penalty leaves eight digits, otherwise by a singular value decomposition. Differentiable as
+    Computed in float64 where the device has it, "ridge" and "ols" by their normal equations where
+    these leave eight digits, otherwise by a singular value decomposition. Differentiable as
     :func:`linear_regression_r2` with folds is; for ``"pls"`` the derivative is NaN where
     covariances have equal singular values. Cost: O(n p min(n, p)) once for each x and fold,
     O(n q min(n, p)) for a pair, once for each penalty; for ``"pls"`` O(n p q + min(n, p, q)³) for

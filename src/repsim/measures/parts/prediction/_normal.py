@@ -1,4 +1,4 @@
-"""Ridge regression by its normal equations, where the penalty is large enough for their digits."""
+"""Ridge regression by its normal equations, where these keep the digits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import known
+from repsim.arrays import detached, known
 from repsim.measures.parts._ridge_folds import Mask, split
 
 __all__ = ["Normal", "normal_predictions", "normally"]
@@ -19,8 +19,9 @@ DIGITS = 1e-8
 class Normal(NamedTuple):
     """The part of a ridge fit that does not depend on the target.
 
-    With at least as many samples as features, ``inverse`` is (X̄ᵀX̄ + λI)⁻¹ (p, p); otherwise
-    ``hat`` is X_h X̄ᵀ(X̄X̄ᵀ + λI)⁻¹ (h, m), which maps the training targets to held-out predictions.
+    With more samples than features, ``inverse`` is (X̄ᵀX̄ + λI)⁻¹ (p, p); otherwise
+    ``hat`` is X_h X̄ᵀ(X̄X̄ᵀ + λI)⁻¹ (h, m), which maps centred training targets to held-out
+    predictions.
     """
 
     inverse: Array | None
@@ -33,15 +34,26 @@ def normally(xp: Namespace, x: Array, mask: Mask, penalty: Array) -> Normal | No
     A decomposition of the features keeps them for any penalty, and takes several times as long.
     """
     train, held = _centred(xp, x, mask)
-    rounding = float(xp.finfo(x.dtype).eps) * xp.sum(train * train)
-    if known((rounding <= DIGITS * penalty) & xp.isfinite(penalty)) is not True:
-        return None
+    m, p = train.shape
     turned = xp.matrix_transpose(train)
-    if train.shape[0] >= train.shape[1]:
-        return Normal(xp.linalg.inv(_plus(xp, turned @ train, penalty)), None)
-    products = _plus(xp, train @ turned, penalty)
-    hat = xp.matrix_transpose(xp.linalg.solve(products, train @ xp.matrix_transpose(held)))
-    return Normal(None, hat)
+    size = xp.sum(train * train)
+    if known(xp.isfinite(penalty)) is not True:
+        return None
+    products = _plus(xp, turned @ train if m > p else train @ turned, penalty)
+    if m <= p:
+        # Products of centred samples are zero in the direction (1, …, 1), which no centred target
+        # has, so any number may stand there.
+        products = products + size / m**2
+    rounding = float(xp.finfo(x.dtype).eps) * size
+    # Without a large penalty, features whose variances are of one size will do.
+    if known(rounding <= DIGITS * penalty) is not True:
+        least = xp.min(xp.linalg.eigvalsh(detached(products)))
+        if known(rounding <= DIGITS * least) is not True:
+            return None
+    if m > p:
+        return Normal(xp.linalg.inv(products), None)
+    hat = xp.linalg.solve(products, train @ xp.matrix_transpose(held))
+    return Normal(None, xp.matrix_transpose(hat))
 
 
 def normal_predictions(xp: Namespace, x: Array, mask: Mask, found: Normal, train: Array) -> Array:
