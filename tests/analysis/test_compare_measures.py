@@ -320,3 +320,20 @@ def test_inputs_of_other_lengths_cannot_be_permuted_and_this_is_said_in_the_firs
     assert len(ran) < 6
     result = mapped(model, data=texts, errors="subsample", draws=5, **options)
     assert np.isfinite(result.standard_error).all()
+
+
+def test_files_and_pages_keep_the_map(tmp_path):
+    from repsim.report import load_results, save_result, write_report
+
+    model, other = net(), net(7)
+    for name in ("mutual_knn", "procrustes", "hsic"):
+        options = {"permutations": 19, "errors": "subsample", "draws": 5}
+        result = mapped(model, other, data=batches(n=12), measure=name, **options)
+        assert next(iter(result.data_vars)) == name
+        save_result(tmp_path, name, result)
+        assert load_results(tmp_path)[name].identical(result)
+        page = write_report({name: result}, tmp_path / "page.html").read_text("utf-8")
+        assert "pairs above chance, p ≤ 0.05 adjusted for all pairs" in page
+        assert ("Smaller is more alike" in page) == (name == "procrustes")
+    match = repsim.layer_match(mapped(model, data=batches(), measure="procrustes"))
+    assert match["match"].values.tolist() == ["0", "1", "2"]  # the smallest, not the largest
