@@ -77,7 +77,7 @@ class Backend:
         return np.asarray(x)
 
     def owns(self, x: Any) -> bool:
-        return isinstance(x, np.ndarray)
+        return isinstance(x, np.ndarray | np.generic)
 
     def dtype(self, x: Any) -> str:
         return str(x.dtype).removeprefix("torch.").rpartition(".")[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import is_numpy_array, is_torch_array
+from array_api_compat import is_numpy_array, is_numpy_namespace, is_torch_array
 
 from repsim._typing import Array, Namespace
 from repsim.arrays._namespace import device_type
@@ -49,6 +49,10 @@ def promote(xp: Namespace, x: Array, operation: str = "repsim", name: str = "x")
 
 
 def scalar(xp: Namespace, value: Array, dtype: Any) -> Array:
-    """Return a result as a 0-d array of the dtype, because NumPy's reductions return scalars."""
-    out: Array = xp.astype(value, dtype, copy=False)[...]
+    """Return a result in the dtype: a 0-d array, or for NumPy its scalar.
+
+    NumPy's scalars work where Python's numbers do: a float64 is a float, and JSON takes it.
+    """
+    typed = xp.astype(value, dtype, copy=False)
+    out: Array = typed[()] if is_numpy_namespace(xp) else typed[...]
     return out

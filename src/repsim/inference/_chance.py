@@ -47,7 +47,7 @@ def chance_floor(x: Array, y: Array, *, kernel: KernelName | Kernel = "linear") 
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In (0, 1], on the scale of CKA; near 1 if there are many features compared with n. Same
         namespace, device and dtype as :func:`repsim.cka` returns, differentiable where the inputs
         are.

@@ -29,7 +29,7 @@ def median_of(xp: Namespace, distances: Array, convention: str) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         The median; 1 if all samples are the same, because their kernel is constant at any
         bandwidth.
 

@@ -44,7 +44,7 @@ def aligned_cosine(x: Array, y: Array) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [−1, 1], without unit; 1 for representations whose rows are equal up to one rotation or
         reflection and one scale. Same namespace and device as the inputs; float32 for half
         precision and float32, float64 for float64 and integers.

@@ -56,7 +56,7 @@ def angular_cka(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, π/2] (biased) or [0, π] (unbiased), radians; 0 for equal representations. Same
         namespace and device as the inputs; float32 for half precision and float32, float64 for
         float64 and integers.

@@ -52,7 +52,7 @@ def cca(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit; 1 if one span contains the other. Same namespace and device as the
         inputs; float32 for half precision and float32, float64 for float64 and integers.
 
@@ -135,7 +135,7 @@ def svcca(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit. Same namespace and device as the inputs; float32 for half
         precision and float32, float64 for float64 and integers.
 
@@ -204,7 +204,7 @@ def pwcca(x: Array, y: Array) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit. Same namespace and device as the inputs; float32 for half
         precision and float32, float64 for float64 and integers.
 

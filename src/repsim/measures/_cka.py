@@ -97,7 +97,7 @@ def cka(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1] (biased) or [−1, 1] (unbiased, around 0 for independent data); 1 for equal
         representations. Same namespace and device as the inputs, differentiable where they are;
         float32 for half precision and float32, float64 for float64 and integers.
@@ -186,7 +186,7 @@ def cka_from_gram(k: Array, l: Array, *, estimator: EstimatorName = "biased") ->
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         As :func:`cka` returns it.
 
     Raises

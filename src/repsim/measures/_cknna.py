@@ -51,7 +51,7 @@ def cknna(x: Array, y: Array, *, k: int = 10) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         Without unit; 1 for equal representations, around 0 for independent data, where a few
         neighbours agree by chance. The value has no bounds because α K is not symmetric. Same
         namespace and device as the inputs; float32 for half precision and float32, float64 for

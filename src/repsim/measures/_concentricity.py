@@ -37,7 +37,7 @@ def concentricity_difference(x: Array, y: Array) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 2], without unit. Same namespace and device as the inputs; float32 for half precision
         and float32, float64 for float64 and integers.
 

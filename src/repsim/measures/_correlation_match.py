@@ -51,7 +51,7 @@ def correlation_match(x: Array, y: Array, *, score: Literal["hard", "soft"] = "h
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [−1, 1], without unit. With ``"hard"`` 1 where each feature of the narrower side is one
         of the wider side, up to shift and positive scale; with ``"soft"`` 1 where that holds in
         both directions. Same namespace and device as the inputs; float32 for half precision and

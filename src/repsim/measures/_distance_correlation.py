@@ -58,7 +58,7 @@ def distance_correlation(x: Array, y: Array, *, estimator: EstimatorName = "bias
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1] (biased) or [−1, 1] (unbiased), without unit; 1 for representations that are equal
         up to a rotation, a scale and a translation. This is the square; take its root to compare
         with what most packages call dCor. Same namespace and device as the inputs, differentiable

@@ -44,7 +44,7 @@ def effective_dimension(x: Array) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         From 1, if all samples lie on a line, to min(n − 1, p), if the variance is equal in all
         directions; without unit. Same namespace and device as the input; float32 for half precision
         and float32, float64 for float64 and integers.

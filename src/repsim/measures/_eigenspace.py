@@ -39,7 +39,7 @@ def eigenspace_overlap(x: Array, y: Array) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit; 1 for representations whose columns span the same space. Same
         namespace and device as the inputs; float32 for half precision and float32, float64 for
         float64 and integers.

@@ -81,7 +81,7 @@ def gromov_wasserstein(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         At least 0; without unit, or with ``norm="none"`` in that of the dissimilarities. Same
         namespace and device as the inputs; float32 for half precision and float32, float64 for
         float64 and integers.

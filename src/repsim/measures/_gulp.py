@@ -51,7 +51,7 @@ def gulp(x: Array, y: Array, *, ridge: float = 0.1) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         At least 0 and at most the root of the sum of both ranks, without unit; 0 for
         representations that are equal up to a rotation, a scale and a translation. Same namespace
         and device as the inputs; float32 for half precision and float32, float64 for float64 and

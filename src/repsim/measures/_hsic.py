@@ -52,7 +52,7 @@ def hsic(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In the units of the product of both kernels (for the linear one x² y²); same namespace and
         device as the inputs, differentiable where they are. float32 for half precision and
         float32, float64 for float64 and integers.

@@ -45,7 +45,7 @@ def information_imbalance(x: Array, y: Array) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         From 2/n, if the nearest neighbours in x are those in y, to 2(n − 1)/n, without unit; 1 on
         average for independent data. Same namespace and device as the inputs; float32 for half
         precision and float32, float64 for float64 and integers.

@@ -59,7 +59,7 @@ def mutual_knn(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit; k/(n−1) on average for independent data, 1 for equal neighbours.
         Same namespace and device as the inputs; float32 for half precision and float32, float64
         for float64 and integers.
@@ -129,7 +129,7 @@ def jaccard_knn(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], as :func:`mutual_knn` returns it; at most the mutual k-nearest-neighbour share.
 
     Raises
@@ -184,7 +184,7 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [−1, 1], without unit; 1 if for each sample the cosines of its neighbours agree up to a
         factor. Well above zero for independent data, because neighbours have positive cosines. Same
         namespace and device as the inputs; float32 for half precision and float32, float64 for

@@ -60,7 +60,7 @@ def jensen_shannon(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In nats, from 0, where all distributions are equal, to ln 2, where no two overlap. Same
         namespace and device as the inputs; float32 for half precision and float32, float64 for
         float64 and integers.
@@ -129,7 +129,7 @@ def disagreement(x: Array, y: Array, *, labels: Sequence[int] | Array | None = N
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit; with labels 0 where the models differ as little, and 1 where they
         differ as much, as two models of their accuracies can. Same namespace and device as the
         inputs; float32 for half precision and float32, float64 for float64 and integers.

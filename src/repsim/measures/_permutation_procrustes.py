@@ -52,7 +52,7 @@ def permutation_procrustes(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         The distance is at least 0, in the units of the features; the angle is in [0, π], in
         radians; 0 for features that are equal up to order and shift (and, for the angle, one
         positive scale). Same namespace and device as the inputs; float32 for half precision and

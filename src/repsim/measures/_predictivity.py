@@ -107,7 +107,7 @@ def predictivity(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [−1, 1] ("pearson") or at most 1 ("r2"; negative where predictions are worse than the
         mean), without unit; divided by the reliability it may be above 1 by chance. Same namespace
         and device as the inputs; float32 for half precision and float32, float64 for float64 and

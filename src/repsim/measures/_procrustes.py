@@ -72,7 +72,7 @@ def nbs(x: Array, y: Array) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit; 1 for representations that are equal up to a rotation, a
         reflection, a scale and a translation. Same namespace and device as the inputs; float32 for
         half precision and float32, float64 for float64 and integers.
@@ -143,7 +143,7 @@ def procrustes(x: Array, y: Array, *, norm: Literal["none", "unit"] = "none") ->
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         At least 0, in the units of the features, or in [0, √2] for ``norm="unit"``. Same namespace
         and device as the inputs; float32 for half precision and float32, float64 for float64 and
         integers.

@@ -279,7 +279,7 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In the namespace and on the device of the inputs.
 
     Raises

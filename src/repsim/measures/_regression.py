@@ -71,7 +71,7 @@ def linear_regression_r2(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1] without folds. With folds at most 1, and negative if predictions are worse than
         the mean. Without unit. Same namespace and device as the inputs; float32 for half precision
         and float32, float64 for float64 and integers.

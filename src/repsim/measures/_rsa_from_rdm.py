@@ -75,7 +75,7 @@ def rsa_from_rdm(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [−1, 1], without unit; 1 where the dissimilarities agree. Same namespace and device as
         the inputs; float32 for half precision and float32, float64 for float64 and integers.
         All but ranks are differentiable where the inputs are.

@@ -50,7 +50,7 @@ def rsm_norm_difference(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         At least 0, in the units of the features; 0 for representations that are equal up to a
         rotation, a reflection and a translation. Same namespace and device as the inputs; float32
         for half precision and float32, float64 for float64 and integers.

@@ -56,7 +56,7 @@ def rv2(x: Array, y: Array) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [−1, 1], without unit; 1 for representations that are equal up to a rotation, a scale and
         a translation. Same namespace and device as the inputs, differentiable where they are;
         float32 for half precision and float32, float64 for float64 and integers.

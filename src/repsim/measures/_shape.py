@@ -49,7 +49,7 @@ def shape_distance(x: Array, y: Array, *, alpha: float = 1.0) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, π/2], radians; 0 for representations that are equal up to the invariances. Same
         namespace and device as the inputs; float32 for half precision and float32, float64 for
         float64 and integers.

@@ -51,7 +51,7 @@ def soft_matching(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         The distance is at least 0, in the units of the features; the correlation is in [−1, 1],
         without unit, 1 for features that are equal up to order, duplication, shift and positive
         scale. Same namespace and device as the inputs; float32 for half precision and float32,

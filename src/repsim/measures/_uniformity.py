@@ -43,7 +43,7 @@ def uniformity_difference(x: Array, y: Array, *, t: float = 2.0) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         From 0 to log(n), without unit. Same namespace and device as the inputs; float32 for half
         precision and float32, float64 for float64 and integers.
 
