@@ -78,6 +78,11 @@ def arrays() -> dict[str, Any]:
     return {"x": x, "y": x @ rng.standard_normal((5, 4)) + rng.standard_normal((14, 4))}
 
 
+def subjects() -> dict[str, Any]:
+    both = arrays()
+    return {"x": both["x"], "ys": [both["y"], both["y"] ** 2, both["x"]]}
+
+
 def layers() -> dict[str, Any]:
     both = arrays()
     return {"xs": {"a": both["x"], "b": np.tanh(both["y"])}}
@@ -125,6 +130,11 @@ def cases(folder: Path) -> Iterator[Case]:
     yield case("alignment_map", repsim.alignment_map, lambda: dict(chosen))
     for name in ("null_moments", "subsample"):
         yield case(f"inference.{name}", getattr(inference, name), arrays)
+    yield case("inference.bootstrap_rsa", inference.bootstrap_rsa, subjects)
+    yield case("noise_ceiling", repsim.noise_ceiling, lambda: {"repeats": subjects()["ys"]})
+    sums = repsim.StreamingCovariance()
+    sums.update(layers()["xs"])
+    yield case("StreamingCovariance.compute", sums.compute, dict)
     for measure in ("cka", "mutual_knn", "rsa", "svcca", "linear_regression_r2"):
         options = tuple(inspect.signature(getattr(repsim, measure)).parameters)[2:]
         given = {"measure": measure, "permutations": 3}

@@ -52,3 +52,11 @@ exact = repsim.StreamingLinearCKA()
 for rows in np.arange(1024).reshape(-1, 32):
     exact.update({"x": x[rows]}, {"y": y[rows]})
 exact.compute().item() - whole
+
+# %%
+# Measures that follow from covariances are exact too, all from one pass.
+
+several = repsim.StreamingCovariance()
+for rows in np.arange(1024).reshape(-1, 32):
+    several.update({"x": x[rows]}, {"y": y[rows]})
+{name: round(several.compute(name).item(), 6) for name in ("cca", "nbs", "linear_regression_r2")}

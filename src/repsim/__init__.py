@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         chance_floor,
         jackknife,
         max_t,
+        noise_ceiling,
         permutation_test,
     )
     from repsim.measures import (
@@ -171,6 +172,7 @@ _LAZY = {
     "measures": "repsim",
     "mutual_knn": "repsim.measures",
     "nbs": "repsim.measures",
+    "noise_ceiling": "repsim.inference",
     "open_activations": "repsim.storage",
     "pairwise": "repsim.measures",
     "permutation_procrustes": "repsim.measures",
@@ -267,6 +269,7 @@ __all__ = [
     "max_t",
     "mutual_knn",
     "nbs",
+    "noise_ceiling",
     "open_activations",
     "pairwise",
     "permutation_procrustes",

@@ -66,7 +66,13 @@ def check_level(operation: str, level: float) -> float:
 
 
 def interval(
-    value: float, error: float, error_z: float, level: float, *, fisher: bool
+    value: float,
+    error: float,
+    error_z: float,
+    level: float,
+    *,
+    fisher: bool,
+    freedom: int | None = None,
 ) -> tuple[float, float]:
     """Return the ends of a normal interval, of a correlation on Fisher's scale.
 
@@ -82,10 +88,17 @@ def interval(
     fisher : bool
         If true, tanh(artanh(value) ± q error_z), which stays within (−1, 1); otherwise value ± q
         error.
+    freedom : int, optional
+        Degrees of freedom of Student's t, whose quantile q is; the normal one without.
     """
     from statistics import NormalDist
 
-    q = NormalDist().inv_cdf((1 + level) / 2)
+    if freedom is None:
+        q = NormalDist().inv_cdf((1 + level) / 2)
+    else:
+        from scipy.special import stdtrit
+
+        q = float(stdtrit(freedom, (1 + level) / 2))
     if math.isnan(value) or not fisher:
         return value - q * error, value + q * error
     left = 1 - value * value

@@ -99,7 +99,7 @@ def jackknife(
     quantile. If the CKA of the population is zero, its error is not normal; use
     :func:`repsim.permutation_test`.
 
-    There is no bootstrap. If a sample is drawn twice, the pair of its copies stands off the
+    There is no bootstrap of CKA. If a sample is drawn twice, the pair of its copies stands off the
     diagonal of the Gram but is as large as a diagonal entry, which the unbiased estimator leaves
     out. The bootstrap is therefore centred on the *biased* value. Its intervals are slightly off
     for few features, and with more features than samples on both sides they nearly always miss the

@@ -39,7 +39,7 @@ from repsim.measures._registry import (
 )
 from repsim.measures._regression import linear_regression_r2
 from repsim.measures._rsa import rsa
-from repsim.measures._rsa_from_rdm import rsa_from_rdm
+from repsim.measures._rsa_from_rdm import rdm_item, rsa_from_rdm
 from repsim.measures._rsm_norm import rsm_norm_difference
 from repsim.measures._rv2 import rv2
 from repsim.measures._shape import shape_distance
@@ -106,6 +106,7 @@ __all__ = [
     "pwcca",
     "rank_similarity",
     "rdm",
+    "rdm_item",
     "register",
     "resolve_measure",
     "rsa",

@@ -302,6 +302,17 @@ def alignment_once(x: KernelItem, y: KernelItem, **_: Any) -> Array:
     return kernel_alignment(x, y) if found is None else alignment(x.xp, found[0])
 
 
+def _entries(item: KernelItem) -> Array:
+    """Return the centred Gram, whose cosine with another one is CKA."""
+    if isinstance(item, SampledItem):
+        raise InputError(
+            "noise_ceiling: features='sampled' corrects CKA, so that it is no cosine of matrices.\n"
+            "  Pass features='all'."
+        )
+    item.self_product(False)  # warns of a constant
+    return item.form(False)[0]
+
+
 register(
     Measure(
         name="cka",
@@ -318,6 +329,7 @@ register(
         prepare=_prepare,
         prepare_contrasts=_prepare_contrasts,
         compare=kernel_alignment,
+        entries=_entries,
         compare_once=alignment_once,
         needs=partial(samples_needed, operation="cka"),
         floor=floor_by_chance,

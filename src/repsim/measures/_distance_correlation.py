@@ -146,6 +146,7 @@ register(
         prepare=_prepare,
         reorder=_reorder,
         compare=_compare,
+        entries=lambda item: item.distances,
         needs=partial(samples_needed, operation="distance_correlation"),
     )
 )

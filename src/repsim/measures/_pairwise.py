@@ -96,7 +96,8 @@ def pairwise(
     Invariances, range and bias are those of the measure. Cost: L_x + L_y items and L_x L_y pairs,
     whose costs the entry of the measure states. All items are in memory at once: for ``"cka"`` a
     centred Gram (n, n) or the centred features (n, p) of each array. If they do not fit, use
-    :class:`repsim.MinibatchCKA`. The values are read once, at the end.
+    :class:`repsim.MinibatchCKA`, or :class:`repsim.StreamingCovariance` for measures that follow
+    from covariances. The values are read once, at the end.
 
     References
     ----------

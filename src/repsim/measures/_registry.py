@@ -85,6 +85,9 @@ class Measure:
     reorder : callable, optional
         ``reorder(item, order)`` → the item of ``x[order]``, where that costs less than preparing
         it, or None. ``order`` are n integers of NumPy. Tests by permutation use it.
+    entries : callable, optional
+        ``entries(item)`` → array of any shape, if the value is the cosine of the arrays of two
+        items: RDMs or centred Grams. :func:`repsim.noise_ceiling` averages them over subjects.
     invariances_y : frozenset of str, optional
         Those that hold for y, if they differ from those of x.
     self_is_best : bool, default True
@@ -122,6 +125,7 @@ class Measure:
     compare_once: Callable[..., Array] | None = None
     prepare_contrasts: Callable[..., Item] | None = None
     reorder: Callable[[Item, Any], Item] | None = None
+    entries: Callable[[Item], Array] | None = None
     invariances_y: frozenset[str] | None = None
     self_is_best: bool = True
     defined_for_constant: bool = False

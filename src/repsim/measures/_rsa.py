@@ -210,6 +210,7 @@ for _name, _preset, _invariances in (
             prepare=_prepare,
             reorder=reordered_entries,
             compare=_compare,
+            entries=lambda item: item.vector,
             differentiable=_white,
             preset=_preset,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from array_api_compat import array_namespace
+
 from repsim._errors import InputError, NonFiniteError
 from repsim._options import require_choice
 from repsim._typing import Array, Namespace
@@ -21,6 +23,7 @@ from repsim.arrays import (
 from repsim.measures.parts._rdm_entries import (
     ASYMMETRY,
     COMPARISONS,
+    RdmEntries,
     compare_entries,
     diagonal,
     rdm_entries,
@@ -28,7 +31,7 @@ from repsim.measures.parts._rdm_entries import (
     upper_entries,
 )
 
-__all__ = ["rsa_from_rdm"]
+__all__ = ["rdm_item", "rsa_from_rdm"]
 
 MISSING = ("raise", "omit")
 
@@ -117,7 +120,10 @@ def rsa_from_rdm(
         )
     a, b = unlabelled("rsa_from_rdm", {"a": a, "b": b})
     xp = namespace("rsa_from_rdm", a=a, b=b)
-    sides = {name: _checked(xp, d, name, omit=nan == "omit") for name, d in (("a", a), ("b", b))}
+    sides = {
+        name: _checked("rsa_from_rdm", xp, d, name, omit=nan == "omit")
+        for name, d in (("a", a), ("b", b))
+    }
     d_a, d_b = sides.values()
     if d_a.shape != d_b.shape:
         n_a, n_b = (_samples(d.shape[0]) for d in (d_a, d_b))
@@ -127,51 +133,90 @@ def rsa_from_rdm(
             f"  Compute both RDMs from the same rows."
         )
     present = _present(xp, d_a, d_b) if nan == "omit" else None
-    prepared = []
-    for name, d in sides.items():
-        wide = xp.astype(d, accumulator_dtype(xp, d), copy=False)
-        if present is not None:
-            wide = xp.where(present, wide, xp.zeros_like(wide))
-        # Inside a compiler these could not be checked before.
-        defined = xp.all(xp.isfinite(wide))
-        if present is not None:
-            defined = defined & (_count(xp, present) >= FEWEST)
-        scaled, _ = unit_scale(xp, wide)
-        prepared.append(
-            rdm_entries(
-                "rsa_from_rdm",
-                name,
-                scaled,
-                comparison=comparison,
-                resolution=float(xp.finfo(d.dtype).eps),
-                zero="is zero for all pairs of samples",
-                defined=defined,
-                present=present,
-            )
-        )
+    prepared = [
+        _prepared("rsa_from_rdm", name, d, comparison, present) for name, d in sides.items()
+    ]
     return scalar(xp, compare_entries(*prepared), xp.result_type(d_a.dtype, d_b.dtype))
 
 
-def _checked(xp: Namespace, given: Array, name: str, *, omit: bool) -> Array:
+def rdm_item(operation: str, given: Array, *, name: str, comparison: str) -> RdmEntries:
+    """Prepare a ready RDM for RSA, as ``prepare`` of the measure does activations.
+
+    >>> import numpy as np, repsim
+    >>> d = repsim.rdm(np.array([[0.0], [1.0], [3.0]]))
+    >>> repsim.measures.rdm_item("mine", d, name="d", comparison="spearman").vector.tolist()
+    [-1.0, 1.0, 0.0]
+
+    Parameters
+    ----------
+    operation : str
+        The caller, for errors and warnings.
+    given : array, shape (n, n) or (n(n−1)/2,)
+        As in :func:`repsim.rsa_from_rdm`.
+    name : str
+        The name of the RDM in messages.
+    comparison : str
+        As in :func:`repsim.rsa`.
+
+    Returns
+    -------
+    RdmEntries
+        ``vector``, the entries above the diagonal as the comparison needs them, and ``square``.
+
+    Raises
+    ------
+    InputError
+        It is not an RDM, or has NaN or infinity (``NonFiniteError``).
+    """
+    xp = namespace(operation, **{name: given})
+    d = _checked(operation, xp, given, name, omit=False)
+    return _prepared(operation, name, d, comparison, None)
+
+
+def _prepared(
+    operation: str, name: str, d: Array, comparison: str, present: Array | None
+) -> RdmEntries:
+    xp = array_namespace(d)
+    wide = xp.astype(d, accumulator_dtype(xp, d), copy=False)
+    if present is not None:
+        wide = xp.where(present, wide, xp.zeros_like(wide))
+    # Inside a compiler these could not be checked before.
+    defined = xp.all(xp.isfinite(wide))
+    if present is not None:
+        defined = defined & (_count(xp, present) >= FEWEST)
+    scaled, _ = unit_scale(xp, wide)
+    return rdm_entries(
+        operation,
+        name,
+        scaled,
+        comparison=comparison,
+        resolution=float(xp.finfo(d.dtype).eps),
+        zero="is zero for all pairs of samples",
+        defined=defined,
+        present=present,
+    )
+
+
+def _checked(operation: str, xp: Namespace, given: Array, name: str, *, omit: bool) -> Array:
     """Return the entries of an RDM above its diagonal in the dtype to compute in, or raise."""
-    d = promote(xp, given, "rsa_from_rdm", name)
+    d = promote(xp, given, operation, name)
     square = d.ndim == 2 and d.shape[0] == d.shape[1]
     if not square and (d.ndim != 1 or _samples(d.shape[0]) is None):
         raise InputError(
-            f"rsa_from_rdm: {name} must be an RDM, (n, n) or (n(n−1)/2,).\n"
+            f"{operation}: {name} must be an RDM, (n, n) or (n(n−1)/2,).\n"
             f"  {describe(name, given)}\n"
             f"  For activations use rsa, or make their RDM with rdm."
         )
     if d.shape[0] < FEWEST:  # samples or pairs: three samples have three pairs
         raise InputError(
-            f"rsa_from_rdm: RSA needs at least 3 samples.\n"
+            f"{operation}: RSA needs at least 3 samples.\n"
             f"  {describe(name, given)}\n"
             f"  Bring more samples."
         )
-    _require_finite(xp, d, given, name, omit=omit)
+    _require_finite(operation, xp, d, given, name, omit=omit)
     if not square:
         return d
-    _require_dissimilarities(xp, d, given, name)
+    _require_dissimilarities(operation, xp, d, given, name)
     return upper_entries(xp, d)
 
 
@@ -181,23 +226,27 @@ def _samples(pairs: int) -> int | None:
     return n if n * (n - 1) // 2 == pairs else None
 
 
-def _require_finite(xp: Namespace, d: Array, given: Array, name: str, *, omit: bool) -> None:
+def _require_finite(
+    operation: str, xp: Namespace, d: Array, given: Array, name: str, *, omit: bool
+) -> None:
     bad = ~xp.isfinite(d) & ~xp.isnan(d) if omit else ~xp.isfinite(d)
     if known(xp.any(bad)):
         repair = (
             "Missing dissimilarities are NaN; find where infinity arises."
             if omit
-            else "If they are missing, pass nan='omit' to compare the pairs that both sides have."
+            else "If they are missing, rsa_from_rdm(nan='omit') compares the pairs that both have."
         )
         raise NonFiniteError(
-            f"rsa_from_rdm: {name} must be finite.\n"
+            f"{operation}: {name} must be finite.\n"
             f"  {describe(name, given)}: {int(xp.sum(xp.astype(bad, xp.int32)))} entries are "
             f"{'infinite' if omit else 'NaN or infinite'}\n"
             f"  {repair}"
         )
 
 
-def _require_dissimilarities(xp: Namespace, d: Array, given: Array, name: str) -> None:
+def _require_dissimilarities(
+    operation: str, xp: Namespace, d: Array, given: Array, name: str
+) -> None:
     """Raise if a square matrix is not symmetric or its diagonal is not zero."""
     absent = xp.isnan(d)
     # A pair that is missing on one side of the diagonal counts as a difference.
@@ -212,7 +261,7 @@ def _require_dissimilarities(xp: Namespace, d: Array, given: Array, name: str) -
             else f"largest |{name} - {name}ᵀ| = {float(gap):.3g}"
         )
         raise InputError(
-            f"rsa_from_rdm: {name} must be symmetric.\n"
+            f"{operation}: {name} must be symmetric.\n"
             f"  {describe(name, given)}, {found}\n"
             f"  An RDM holds the dissimilarity of every sample to every sample. For activations "
             f"use rsa."
@@ -220,7 +269,7 @@ def _require_dissimilarities(xp: Namespace, d: Array, given: Array, name: str) -
     on = xp.max(xp.abs(diagonal(xp, filled)))
     if known(on > ASYMMETRY * largest):
         raise InputError(
-            f"rsa_from_rdm: {name} must have a zero diagonal.\n"
+            f"{operation}: {name} must have a zero diagonal.\n"
             f"  {describe(name, given)}, largest |diagonal| = {float(on):.3g}\n"
             f"  Is it a matrix of similarities? Then pass 1 − {name}, or what makes them "
             f"dissimilarities."

@@ -187,6 +187,7 @@ register(
         reorder=_reorder,
         prepare_contrasts=_prepare_contrasts,
         compare=_compare,
+        entries=lambda item: item.gram,
         floor=_floor,
         floor_words=_WORDS,
     )

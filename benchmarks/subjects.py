@@ -1,0 +1,220 @@
+"""How often intervals of RSA contain the true value, over other conditions and other subjects.
+
+    pip install -e .
+    python benchmarks/subjects.py                              # print the table
+    python benchmarks/subjects.py --json subjects.json --write benchmarks/README.md
+
+Simulated subjects who see the same conditions as a model, each through its own random features,
+with responses of its own and noise. The true value is that of many conditions, or many subjects.
+benchmarks/README.md says what each column is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+import numpy as np
+from scipy.spatial.distance import pdist
+from scipy.stats import rankdata
+from scipy.stats import t as student
+
+from _markers import write_between
+from repsim.inference import bootstrap_rsa
+
+START, END = "<!-- subjects:start -->", "<!-- subjects:end -->"
+LEVEL = 0.95
+MANY_CONDITIONS, PARTS, MANY_SUBJECTS = 1200, 8, 200
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Population:
+    """A model x of ten causes; a subject answers x A + own B + noise, A and B its own features."""
+
+    name: str
+    conditions: int
+    subjects: int
+    private: float = 1.0
+    noise: float = 1.0
+    spread: float = 0.5
+    rdm: str = "euclidean"
+    comparison: str = "spearman"
+
+    def model(self, rng: np.random.Generator, n: int) -> Array:
+        """The causes of n conditions, with variances that fall off."""
+        return rng.standard_normal((n, 10)) / np.sqrt(np.arange(1, 11))
+
+    def people(self, rng: np.random.Generator, r: int) -> list[tuple[Array, Array]]:
+        """A and B of r subjects; some answer more on their own than others."""
+        out = []
+        for _ in range(r):
+            a, b = rng.standard_normal((2, 10, 20)) / math.sqrt(20)
+            out.append((a, 0.3 * self.private * math.exp(self.spread * rng.standard_normal()) * b))
+        return out
+
+    def answers(
+        self, rng: np.random.Generator, x: Array, people: list[tuple[Array, Array]]
+    ) -> list[Array]:
+        """The responses of subjects to the conditions of x."""
+        n = len(x)
+        return [
+            x @ a
+            + rng.standard_normal((n, 10)) @ b
+            + 0.1 * self.noise * rng.standard_normal((n, 20))
+            for a, b in people
+        ]
+
+    def value(self, x: Array, ys: list[Array]) -> float:
+        """The mean RSA over subjects, by SciPy."""
+        u, *others = (self.entries(z) for z in (x, *ys))
+        return float(np.mean([u @ v / math.sqrt((u @ u) * (v @ v)) for v in others]))
+
+    def entries(self, z: Array) -> Array:
+        """The RDM above its diagonal, ready for a cosine."""
+        d: Array = pdist(z, self.rdm)
+        if self.comparison == "cosine":
+            return d
+        ranked: Array = rankdata(d) if self.comparison == "spearman" else d
+        return ranked - ranked.mean()
+
+    def of_conditions(self, rng: np.random.Generator, people: list[tuple[Array, Array]]) -> float:
+        """The value of these subjects for many conditions, in parts that are drawn apart."""
+        parts = []
+        for _ in range(PARTS):
+            x = self.model(rng, MANY_CONDITIONS // PARTS)
+            parts.append(self.value(x, self.answers(rng, x, people)))
+        return float(np.mean(parts))
+
+
+POPULATIONS = (
+    Population("8 conditions, 5 subjects", 8, 5),
+    Population("20 conditions, 3 subjects", 20, 3),
+    Population("20 conditions, 10 subjects", 20, 10),
+    Population("the same, all alike", 20, 10, spread=0.0),
+    Population("50 conditions, 10 subjects", 50, 10),
+    Population("100 conditions, 5 subjects", 100, 5),
+    Population("30 conditions, 10 noisy subjects", 30, 10, private=0.3, noise=5),
+    Population("30 conditions, 8 subjects, little explained", 30, 8, private=6, noise=6),
+    Population("30 conditions, 8 subjects, nearly all explained", 30, 8, private=0.05, noise=0.1),
+    Population("20 conditions, 10 subjects, Pearson", 20, 10, comparison="pearson"),
+    Population(
+        "20 conditions, 10 subjects, cosine of squares",
+        20,
+        10,
+        rdm="sqeuclidean",
+        comparison="cosine",
+    ),
+)
+
+WAYS = ("both", "both, plain variance", "conditions", "subjects")
+
+
+def coverage(population: Population, datasets: int, draws: int, seed: int) -> dict[str, Any]:
+    """Share of data sets whose interval contains the value of its target, and the mean width."""
+    rng = np.random.default_rng([seed, 0])
+    many = [population.people(rng, 12) for _ in range(60)]
+    truth = float(np.mean([population.of_conditions(rng, people) for people in many]))
+    hits, widths = dict.fromkeys(WAYS, 0), dict.fromkeys(WAYS, 0.0)
+    for number in range(datasets):
+        rng = np.random.default_rng([seed, 1 + number])
+        x = population.model(rng, population.conditions)
+        people = population.people(rng, population.subjects)
+        ys = population.answers(rng, x, people)
+        options: Any = {
+            "rdm": population.rdm,
+            "comparison": population.comparison,
+            "draws": draws,
+            "level": LEVEL,
+        }
+        others = population.answers(rng, x, population.people(rng, MANY_SUBJECTS))
+        found = bootstrap_rsa(x, ys, seed=rng, **options)
+        ends = {"both": (truth, found.low, found.high)}
+        q = student.ppf((1 + LEVEL) / 2, min(len(ys), len(x)) - 1)
+        step = q * float(np.std(found.replicates)) / (1 - found.value**2)
+        z = math.atanh(found.value)
+        ends["both, plain variance"] = truth, math.tanh(z - step), math.tanh(z + step)
+        for way, target in (
+            ("conditions", population.of_conditions(rng, people)),
+            ("subjects", population.value(x, others)),
+        ):
+            found = bootstrap_rsa(x, ys, resample=way, seed=rng, **options)
+            ends[way] = target, found.low, found.high
+        for way, (target, low, high) in ends.items():
+            hits[way] += low <= target <= high
+            widths[way] += high - low
+    return {
+        "population": population.name,
+        "rsa": truth,
+        "coverage": {way: hits[way] / datasets for way in WAYS},
+        "width": {way: widths[way] / datasets for way in WAYS},
+    }
+
+
+def table(rows: list[dict[str, Any]], datasets: int) -> str:
+    lines = ["| subjects | RSA | " + " | ".join(WAYS) + " |", "|---|--:|" + "--:|" * len(WAYS)]
+    for row in rows:
+        cells = []
+        for way in WAYS:
+            share = row["coverage"][way]
+            error = math.sqrt(max(share * (1 - share), 1 / datasets / 4) / datasets)
+            cells.append(f"{100 * share:.1f} ± {100 * error:.1f} ({row['width'][way]:.2f})")
+        lines.append(f"| {row['population']} | {row['rsa']:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--datasets", type=int, default=300, help="for each row (default 300)")
+    parser.add_argument("--draws", type=int, default=200, help="of the bootstrap (default 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write everything that was found here")
+    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> str:
+    args = arguments(argv)
+    began = time.perf_counter()
+    rows = []
+    for population in POPULATIONS:
+        rows.append(coverage(population, args.datasets, args.draws, args.seed))
+        spent = time.perf_counter() - began
+        print(f"{spent:6.1f} s  {population.name}", file=sys.stderr, flush=True)
+    setting = {
+        "datasets": args.datasets,
+        "draws": args.draws,
+        "seed": args.seed,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("repsim", "numpy")},
+    }
+    about = ", ".join(f"{key} {value}" for key, value in setting.items())
+    text = (
+        f"{about}.\n\n**Coverage of 95 % intervals of RSA**, percent (mean width)\n\n"
+        f"{table(rows, args.datasets)}"
+    )
+    print(text)
+    if args.json:
+        args.json.write_text(json.dumps({"setting": setting, "coverage": rows}, indent=1))
+    if args.write:
+        write_between(args.write, START, END, text)
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Repeated measurements and subjects: noise ceilings, and the bootstrap of RSA."""

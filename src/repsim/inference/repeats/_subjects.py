@@ -1,0 +1,78 @@
+"""Arrays of several subjects or repeats of the same samples, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from repsim._errors import InputError
+from repsim._options import got
+from repsim._typing import Array
+from repsim.arrays import as_samples, check_finite, namespace, unlabelled
+
+__all__ = ["named_subjects"]
+
+
+def _is_sequence(arrays: Any) -> bool:
+    return isinstance(arrays, Sequence) and not isinstance(arrays, str | bytes)
+
+
+def named_subjects(
+    operation: str,
+    argument: str,
+    arrays: Any,
+    *,
+    fewest: int,
+    why: str,
+    least: int,
+    beside: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
+    """Return arrays (n, p_r) of the same n samples by their name in messages, or raise.
+
+    Parameters
+    ----------
+    operation, argument : str
+        For errors.
+    arrays : sequence or mapping of arrays, or one array with the subjects along axis 0
+        As the user passed them.
+    fewest, why : int, str
+        Samples that are needed, and what needs them.
+    least : int
+        Subjects that are needed.
+    beside : mapping of str to array, optional
+        Other arrays of the same samples, which come first in what is returned.
+    """
+    if isinstance(arrays, Mapping):
+        named = {f"{argument}[{key!r}]": x for key, x in arrays.items()}
+    elif not (_is_sequence(arrays) or getattr(arrays, "ndim", 0) > 1):
+        raise InputError(
+            f"{operation}: {argument} must be a sequence or a mapping of arrays.\n"
+            f"  got {got(arrays)}\n"
+            f"  Pass one array (n, p) for each subject or repeat, for example [first, second]."
+        )
+    else:
+        named = {f"{argument}[{i}]": arrays[i] for i in range(len(arrays))}
+    if len(named) < least:
+        raise InputError(
+            f"{operation}: {argument} must hold at least {least} arrays.\n"
+            f"  got {len(named)}\n"
+            f"  Pass one array (n, p) for each subject or repeat."
+        )
+    named = {**(beside or {}), **named}
+    named = dict(zip(named, unlabelled(operation, named), strict=True))
+    (first, like), *others = named.items()
+    xp = namespace(operation, **{first: like})
+    for name, x in others:
+        namespace(operation, **{first: like, name: x})
+        if like.ndim >= 1 and x.ndim >= 1 and x.shape[0] != like.shape[0]:
+            raise InputError(
+                f"{operation}: all arrays must describe the same samples.\n"
+                f"  {first}: {tuple(like.shape)} → n={like.shape[0]}    "
+                f"{name}: {tuple(x.shape)} → n={x.shape[0]}\n"
+                f"  Keep the samples that all have, in one order."
+            )
+    out = {}
+    for name, x in named.items():
+        out[name] = as_samples(operation, xp, x, name, min_samples=fewest, why=why)
+        check_finite(operation, xp, out[name], name)
+    return out
