@@ -227,6 +227,20 @@ PEERS = (
     ),
     ArrayPeer(
         "rsatoolbox",
+        'compare of calc_rdm(·, "euclidean"), "kendall"',
+        functions.of_rsatoolbox("euclidean", "kendall"),
+        "rsa",
+        {"comparison": "kendall"},
+    ),
+    ArrayPeer(
+        "rsatoolbox",
+        'compare of calc_rdm(·, "euclidean"), "tau-a"',
+        functions.of_rsatoolbox("euclidean", "tau-a"),
+        "rsa",
+        {"comparison": "kendall_a"},
+    ),
+    ArrayPeer(
+        "rsatoolbox",
         'compare of calc_rdm(·, "euclidean"), "corr"',
         functions.of_rsatoolbox("euclidean", "corr"),
         "rsa",

@@ -40,6 +40,27 @@ def rho_a(a, b):
     return 12 * sum((u - middle) * (v - middle) for u, v in zip(r, s, strict=True)) / (m**3 - m)
 
 
+def concordance(a, b):
+    """Concordant minus discordant pairs of entries, and the pairs untied in a and in b."""
+    pairs = list(itertools.combinations(range(len(a)), 2))
+    signs = [(np.sign(a[i] - a[j]), np.sign(b[i] - b[j])) for i, j in pairs]
+    return (
+        sum(s * t for s, t in signs),
+        sum(abs(s) for s, _ in signs),
+        sum(abs(t) for _, t in signs),
+    )
+
+
+def kendall(a, b):
+    """τ_b."""
+    difference, untied_a, untied_b = concordance(a, b)
+    return difference / math.sqrt(untied_a * untied_b)
+
+
+def kendall_a(a, b):
+    return concordance(a, b)[0] / (len(a) * (len(a) - 1) / 2)
+
+
 def whitened(a, b):
     """Diedrichsen et al. 2020 with the whole matrix V of the pairs' covariances."""
     m = len(a)
@@ -68,6 +89,8 @@ def crossnobis(x, precision):
 COMPARISON = {
     "whitened": whitened,
     "rho_a": rho_a,
+    "kendall": kendall,
+    "kendall_a": kendall_a,
     "pearson": pearson,
     "spearman": lambda a, b: pearson(ranks(a), ranks(b)),
     "cosine": cosine,

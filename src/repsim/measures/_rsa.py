@@ -40,7 +40,9 @@ def rsa(
     y: Array,
     *,
     rdm: Literal["euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis"] = "euclidean",
-    comparison: Literal["spearman", "rho_a", "pearson", "cosine", "whitened"] = "spearman",
+    comparison: Literal[
+        "spearman", "rho_a", "kendall", "kendall_a", "pearson", "cosine", "whitened"
+    ] = "spearman",
     repeats: int | None = None,
 ) -> Array:
     """Representational similarity analysis: the agreement of two dissimilarity matrices.
@@ -77,13 +79,16 @@ def rsa(
     rdm : {"euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis"}, default "euclidean"
         The dissimilarity of two samples, for both sides. :func:`rdm` has more, with a noise
         covariance, and :func:`rsa_from_rdm` compares RDMs of two kinds.
-    comparison : {"spearman", "rho_a", "pearson", "cosine", "whitened"}, default "spearman"
-        Rank correlation (equal entries share the mean of their ranks), linear correlation, or the
-        cosine of the two vectors, which are not centred. ``"rho_a"`` is the mean rank correlation
-        over all orders of equal entries: 12 Σ r_k s_k/(m³ − m) of the m centred ranks. Without
-        equal entries it is ``"spearman"``; with them it does not prefer models that predict ties.
+    comparison : {"spearman", "rho_a", "kendall", "kendall_a", "pearson", "cosine", "whitened"}
+        By default ``"spearman"``. Rank correlation (equal entries share the mean of their ranks),
+        linear correlation, or the cosine of the two vectors, which are not centred. ``"rho_a"`` is
+        the mean rank correlation over all orders of equal entries: 12 Σ r_k s_k/(m³ − m) of the m
+        centred ranks. Without equal entries it is ``"spearman"``; with them it does not prefer
+        models that predict ties.
         ``"whitened"`` is a linear correlation that takes into account that the entries of an RDM
         share samples. V is meant for squared distances, "sqeuclidean" and "crossnobis".
+        ``"kendall"`` is Kendall's τ_b: concordant minus discordant pairs of entries, divided by
+        √(pairs not tied in x · pairs not tied in y). ``"kendall_a"`` is τ_a, divided by all pairs.
     repeats : int, optional
         r ≥ 2: how often each sample was measured. Only for "crossnobis", which needs it.
 
@@ -91,13 +96,15 @@ def rsa(
     -------
     array, 0-d, or NumPy scalar
         In [−1, 1] (``"cosine"``: [0, 1]), without unit; 1 where the dissimilarities agree
-        (``"rho_a"``: and no two are equal). Same namespace and device as the inputs; float32 for
-        half precision and float32, float64 for float64 and integers.
+        (``"rho_a"``, ``"kendall_a"``: and no two are equal). Same namespace and device as the
+        inputs; float32 for half precision and float32, float64 for float64 and integers.
 
     Raises
     ------
     ArrayTypeError
-        Not arrays, or arrays of different frameworks or devices.
+        Not arrays, or arrays of different frameworks or devices; with ``"kendall"`` and
+        ``"kendall_a"`` arrays whose values cannot be read (inside ``jax.jit``, ``jax.grad``,
+        ``torch.compile`` and the transforms of ``torch.func``), because SciPy computes them.
     InputError
         Different n, fewer than 3 samples, one-dimensional or empty input, NaN or infinity
         (``NonFiniteError``), unknown RDM or comparison, repeats that do not fit. An input that
@@ -126,7 +133,8 @@ def rsa(
     Dissimilarities that differ only by rounding get equal ranks: those that agree to 17 bits
     (float32) or 32 bits (float64). All comparisons but ranks are differentiable where the inputs
     are. Computed in float64 where the device has it. Cost: O(n² p + n² log n) once for each array,
-    O(n²) for a pair; memory O(n²), also for ``"whitened"``, which does not build V.
+    O(n²) for a pair (Kendall: O(n² log n)); memory O(n²), also for ``"whitened"``, which does not
+    build V.
 
     References
     ----------

@@ -44,7 +44,9 @@ def rsa_from_rdm(
     a: Array,
     b: Array,
     *,
-    comparison: Literal["spearman", "rho_a", "pearson", "cosine", "whitened"] = "spearman",
+    comparison: Literal[
+        "spearman", "rho_a", "kendall", "kendall_a", "pearson", "cosine", "whitened"
+    ] = "spearman",
     nan: Literal["raise", "omit"] = "raise",
 ) -> Array:
     """Representational similarity analysis of two ready dissimilarity matrices.
@@ -70,8 +72,8 @@ def rsa_from_rdm(
         with a zero diagonal, or its entries above the diagonal row by row, as
         ``scipy.spatial.distance.squareform`` returns them. One framework and device. Entries may be
         negative, as those of crossvalidated distances are.
-    comparison : {"spearman", "rho_a", "pearson", "cosine", "whitened"}, default "spearman"
-        As in :func:`rsa`. ``"whitened"`` needs all pairs.
+    comparison : {"spearman", "rho_a", "kendall", "kendall_a", "pearson", "cosine", "whitened"}
+        As in :func:`rsa`, by default ``"spearman"``. ``"whitened"`` needs all pairs.
     nan : {"raise", "omit"}, default "raise"
         What to do with missing dissimilarities (NaN): raise an error, or compare only the pairs of
         samples that both sides have. Infinity is an error in any case.
@@ -86,7 +88,8 @@ def rsa_from_rdm(
     Raises
     ------
     ArrayTypeError
-        Not arrays, or arrays of different frameworks or devices.
+        Not arrays, or arrays of different frameworks or devices; with ``"kendall"`` and
+        ``"kendall_a"`` arrays whose values cannot be read, as in :func:`rsa`.
     InputError
         Not symmetric, a diagonal that is not zero, a number of entries that is not n(n−1)/2,
         different n, fewer than 3 samples or 3 pairs that both sides have, NaN or infinity

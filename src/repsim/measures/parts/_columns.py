@@ -9,12 +9,12 @@ from array_api_compat import array_namespace
 
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array
-from repsim.arrays import describe, to_numpy, transformed
+from repsim.arrays import describe, detached, to_numpy, transformed
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._subspace import unit_columns
 
-__all__ = ["Columns", "centred_columns", "readable", "unit_norm_columns"]
+__all__ = ["Columns", "centred_columns", "read", "readable", "unit_norm_columns"]
 
 
 class Columns(NamedTuple):
@@ -53,15 +53,36 @@ def unit_norm_columns(operation: str, z: Contrasts, *, name: str) -> Columns:
 
 def readable(item: Columns, products: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the products of features of two sides in NumPy, or raise if they are traced."""
+    why = "the pairing is found on the host. backward() works"
+    return read(item.operation, item.name, products, why, shown=item.features)
+
+
+def read(
+    operation: str, name: str, x: Array, why: str, *, shown: Array | None = None
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the values of an array in NumPy, float64, or raise if they are traced.
+
+    Parameters
+    ----------
+    operation, name : str
+        The function and its argument, for the error.
+    x : array
+        What is read.
+    why : str
+        Why values are needed: the end of the message.
+    shown : array, optional
+        The array that the message describes, if it is another one.
+    """
     try:
-        values = None if transformed(products) else to_numpy(products)
+        values = None if transformed(x) else to_numpy(detached(x))
     except TypeError:  # jax raises for a traced value
         values = None
     if values is None:
+        what = describe(name, x if shown is None else shown)
         raise ArrayTypeError(
-            f"{item.operation}: {item.name} must have values that can be read.\n"
-            f"  {describe(item.name, item.features)}, still being traced or transformed\n"
+            f"{operation}: {name} must have values that can be read.\n"
+            f"  {what}, still being traced or transformed\n"
             f"  Call it outside jax.jit, jax.grad, torch.compile and the transforms of torch.func: "
-            f"the pairing is found on the host. backward() works."
+            f"{why}."
         )
-    return values.astype("float64")
+    return values.astype(np.float64, copy=False)

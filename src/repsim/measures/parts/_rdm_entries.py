@@ -13,7 +13,10 @@ from repsim.arrays import host_numbers, known, reordered_pairs
 from repsim.estimators import Products, alignment, inner
 from repsim.kernels import double_centre
 from repsim.measures._registry import undefined
-from repsim.measures.parts._ranks import centred_ranks
+from repsim.measures.parts._columns import read
+from repsim.measures.parts._subspace import where_defined
+from repsim.measures.parts.rdms._kendall import kendall
+from repsim.measures.parts.rdms._ranks import centred_ranks
 
 __all__ = [
     "COMPARISONS",
@@ -27,10 +30,13 @@ __all__ = [
     "upper_entries",
 ]
 
-COMPARISONS = ("spearman", "rho_a", "pearson", "cosine", "whitened")
+COMPARISONS = ("spearman", "rho_a", "kendall", "kendall_a", "pearson", "cosine", "whitened")
 
-RANKED = ("spearman", "rho_a")
+RANKED = ("spearman", "rho_a", "kendall", "kendall_a")
 """Comparisons of ranks."""
+
+KENDALL = {"kendall": "untied", "kendall_a": "all"}
+"""The pairs of entries that a comparison divides by."""
 
 ASYMMETRY = 1e-3
 """An RDM is symmetric with a zero diagonal up to this share of its largest entry."""
@@ -44,6 +50,8 @@ class RdmEntries(NamedTuple):
 
     vector: Array
     square: Array
+    comparison: str
+    present: Array | None
 
 
 def rdm_entries(
@@ -65,7 +73,8 @@ def rdm_entries(
         For the warnings.
     d : array, shape (m,)
         Finite dissimilarities, scaled so that their squares do not overflow.
-    comparison : {"spearman", "rho_a", "pearson", "cosine", "whitened"}
+    comparison : str
+        One of :data:`COMPARISONS`:
         The comparison to prepare for.
     resolution : float
         Relative rounding error of the data from which ``d`` was computed.
@@ -84,6 +93,8 @@ def rdm_entries(
     vector = d
     count = d.shape[0] if present is None else xp.sum(xp.astype(present, d.dtype))
     if comparison in RANKED:
+        if comparison in KENDALL:
+            read(operation, name, d, "Kendall's tau is computed on the host")
         vector = centred_ranks(xp, d, resolution, present)
     elif comparison in ("pearson", "whitened"):
         centred = d - xp.sum(d) / count
@@ -106,7 +117,8 @@ def rdm_entries(
     if comparison == "rho_a":  # the sum of squares of ranks without ties
         whole = (count**3 - count) / 12 * xp.ones_like(square)
         square = xp.where(square > 0, whole, square)
-    return RdmEntries(vector, xp.where(defined, square, xp.zeros_like(square)))
+    square = xp.where(defined, square, xp.zeros_like(square))
+    return RdmEntries(vector, square, comparison, present)
 
 
 def _size(xp: Namespace, d: Array) -> Any:
@@ -115,8 +127,11 @@ def _size(xp: Namespace, d: Array) -> Any:
 
 
 def compare_entries(x: RdmEntries, y: RdmEntries) -> Array:
-    """Return the cosine of two prepared vectors of entries."""
+    """Return the cosine of two prepared vectors of entries, or Kendall's tau of their ranks."""
     xp = array_namespace(x.vector)
+    if x.comparison in KENDALL:
+        value = kendall(x.vector, y.vector, x.present, among=KENDALL[x.comparison])
+        return where_defined(xp, value, (x.square > 0) & (y.square > 0))
     return alignment(xp, Products(inner(xp, x.vector, y.vector), x.square, y.square))
 
 

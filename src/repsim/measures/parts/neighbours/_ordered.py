@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from repsim._errors import ArrayTypeError
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import describe, detached, to_numpy, transformed
 from repsim.measures._registry import undefined
+from repsim.measures.parts._columns import read
 from repsim.measures.parts._dissimilarity import near_points
 from repsim.measures.parts.neighbours._lists import (
     NeighbourLists,
@@ -64,7 +63,8 @@ def ordered(operation: str, x: Array, *, name: str, k: int, metric: str) -> Orde
     xp = array_namespace(x)
     resolution = float(xp.finfo(x.dtype).eps)
     points, least, defined = near_points(operation, name, x, metric)
-    lists = neighbour_lists(_read(operation, name, points), int(k), resolution, least)
+    values = read(operation, name, points, "the lists of neighbours are found on the host")
+    lists = neighbour_lists(values, int(k), resolution, least)
     undefined(operation, name, defined & lists.alike, "has all samples equally far from each other")
     group = _groups(lists, resolution)
     places = mean_places(lists.keys // lists.n, group, lists.weights)
@@ -172,19 +172,3 @@ def _groups(lists: NeighbourLists, resolution: float) -> Numbers:
     group = np.empty(len(order), np.int64)
     group[order] = np.cumsum(new)
     return group
-
-
-def _read(operation: str, name: str, points: Array) -> Numbers:
-    """Return the points in NumPy, float64, or raise if they are traced."""
-    try:
-        values = None if transformed(points) else to_numpy(detached(points))
-    except TypeError:  # jax raises for a traced value
-        values = None
-    if values is None:
-        raise ArrayTypeError(
-            f"{operation}: {name} must have values that can be read.\n"
-            f"  {describe(name, points)}, still being traced or transformed\n"
-            f"  Call it outside jax.jit, jax.grad, torch.compile and the transforms of torch.func: "
-            f"the lists of neighbours are found on the host."
-        )
-    return values.astype(np.float64, copy=False)

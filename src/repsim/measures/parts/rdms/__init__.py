@@ -1,1 +1,1 @@
-"""Distances in units of noise and from repeated measurements."""
+"""Dissimilarity matrices: noise, repeated measurements, ranks of the entries."""
