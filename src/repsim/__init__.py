@@ -303,9 +303,16 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module 'repsim' has no attribute {name!r}")
+    home = f"repsim.{name}" if _LAZY[name] == "repsim" else _LAZY[name]
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        from repsim._missing import missing_package
+
+        raise missing_package(f"repsim.{name}", error) or error from error
     if _LAZY[name] == "repsim":
-        return importlib.import_module(f"repsim.{name}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
+        return module
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -35,13 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from repsim.cli._app import app
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in ("typer", "rich"):
+        from repsim._missing import missing_package
+
+        known = missing_package("repsim: the command line", error)
+        if known is None:
             raise
-        print(
-            f"repsim: the command line needs {error.name}, which is not installed.\n"
-            f"  Install the extra from a checkout: pip install '.[cli]'",
-            file=sys.stderr,
-        )
+        print(known, file=sys.stderr)
         return 1
     with _terminated_as_interrupted(), _any_encoding():
         try:

@@ -5,16 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from repsim._missing import install_line
 from repsim.cli._outcome import UsageError
 
 __all__ = ["need"]
-
-INSTALL = {
-    "torch": "pip install '.[torch]'",
-    "jinja2": "pip install '.[cli]'",
-    "sklearn": "pip install scikit-learn",
-    "PIL": "pip install pillow",
-}
 
 
 def need(name: str, purpose: str) -> Any:
@@ -27,5 +21,5 @@ def need(name: str, purpose: str) -> Any:
             raise
         raise UsageError(
             f"{purpose} needs {package}, which is not installed.\n"
-            f"  Install it: {INSTALL.get(package, f'pip install {package}')}"
+            f"  Install it: {install_line(package)}"
         ) from error

@@ -9,6 +9,7 @@ import numpy as np
 from array_api_compat import device
 
 from repsim._errors import warn
+from repsim._missing import missing_package
 from repsim._options import as_count, as_seed, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import (
@@ -213,10 +214,5 @@ def _pot() -> Any:
         import ot
         import ot.gromov
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"gromov_wasserstein: {error.name} is not installed.\n"
-            "  It needs POT (Python optimal transport). Install the extra from a checkout: "
-            "pip install '.[ot]', or pip install pot",
-            name=error.name,
-        ) from error
+        raise missing_package("gromov_wasserstein", error) or error from error
     return ot

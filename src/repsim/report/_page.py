@@ -15,6 +15,7 @@ from typing import Any
 import xarray as xr
 
 from repsim._errors import InputError
+from repsim._missing import missing_package
 from repsim._options import require_text
 from repsim._shown import shown
 from repsim._version import __version__
@@ -133,11 +134,7 @@ def _render(sections: list[Section], **values: Any) -> str:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"write_report: {error.name} is not installed.\n"
-            "  Install repsim with the extra cli: pip install '.[cli]'",
-            name=error.name,
-        ) from error
+        raise missing_package("write_report", error) or error from error
     folder = files("repsim.report")
     script, style, template = (
         (folder / f"_page.{kind}").read_text(encoding="utf-8") for kind in ("js", "css", "html.j2")

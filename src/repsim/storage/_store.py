@@ -20,7 +20,7 @@ from repsim.storage._journal import Journal
 from repsim.storage._names import folders_of
 from repsim.storage._plan import columns_of, plan_of
 from repsim.storage._rows import damaged, reading
-from repsim.storage._stored import FORMAT, group_of, journal_of, sealed
+from repsim.storage._stored import FORMAT, group_of, journal_of, sealed, zarr_for
 
 __all__ = ["ActivationStore", "StoredBatch"]
 
@@ -151,7 +151,7 @@ class ActivationStore:
 
     def _create(self) -> None:
         """Create an empty group, in place of one without rows that count."""
-        import zarr
+        zarr = zarr_for(self.operation)
 
         with self._writing():
             zarr.create_group(str(self.path), overwrite=True, zarr_format=3, attributes=sealed({}))

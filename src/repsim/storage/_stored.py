@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from repsim._errors import StateError
+from repsim._missing import missing_package
 from repsim._options import as_path, require_choice
 from repsim.storage._chunks import SAMPLE, absent_chunk, unlike
 from repsim.storage._journal import read_journal
@@ -20,7 +21,7 @@ from repsim.storage._plan import columns_of
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["FORMAT", "group_of", "journal_of", "open_activations", "sealed"]
+__all__ = ["FORMAT", "group_of", "journal_of", "open_activations", "sealed", "zarr_for"]
 
 FORMAT = "repsim.activations/2"
 
@@ -159,6 +160,15 @@ def _token_dim(mask: str) -> str:
     return mask.replace("mask", "token", 1)
 
 
+def zarr_for(operation: str) -> Any:
+    """Return Zarr, or raise an error that says how to install it."""
+    try:
+        import zarr
+    except ModuleNotFoundError as error:
+        raise missing_package(operation, error) or error from error
+    return zarr
+
+
 def journal_of(path: Path) -> Path:
     """Return the path of the journal of a store: beside it, so the store remains plain Zarr."""
     return path.with_name(path.name + ".journal")
@@ -166,7 +176,7 @@ def journal_of(path: Path) -> Path:
 
 def group_of(operation: str, path: Path, mode: Literal["r", "a"]) -> Any:
     """Return the Zarr group of a store, after checking its attributes."""
-    import zarr
+    zarr = zarr_for(operation)
 
     from repsim.storage._rows import damaged, reading
 
