@@ -307,8 +307,8 @@ def test_errors():
         repsim.rsa(x, y, rdm=np.zeros(2))
     with refuses(repsim.InputError, "'mahalanobis' needs the noise covariance", "rsa_from_rdm"):
         repsim.rsa(x, y, rdm="mahalanobis")
-    with refuses(repsim.InputError, "rsa: unknown comparison", "'pearson'", "'kendall'"):
-        repsim.rsa(x, y, comparison="kendall")
+    with refuses(repsim.InputError, "rsa: unknown comparison", "'pearson'", "'tau'"):
+        repsim.rsa(x, y, comparison="tau")
     with refuses(repsim.InputError, "rsa", "at least 3 samples"):
         repsim.rsa(x[:2], y[:2])
     with refuses(repsim.InputError, "same samples"):

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array
-from repsim.arrays import describe, detached, to_numpy, transformed
+from repsim.arrays import describe, to_numpy, transformed
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._subspace import unit_columns
@@ -74,7 +74,7 @@ def read(
         The array that the message describes, if it is another one.
     """
     try:
-        values = None if transformed(x) else to_numpy(detached(x))
+        values = None if transformed(x) else to_numpy(x)
     except TypeError:  # jax raises for a traced value
         values = None
     if values is None:
