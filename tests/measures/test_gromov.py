@@ -133,11 +133,9 @@ def test_errors(monkeypatch):
     with refuses(repsim.ArrayTypeError, "gromov_wasserstein: x must have values that can be read"):
         jax.jit(repsim.gromov_wasserstein)(x, y)
     monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"gromov_wasserstein needs ot, which is not installed"
-    ) as e:
+    with pytest.raises(ModuleNotFoundError, match="gromov_wasserstein needs ot, which") as e:
         repsim.gromov_wasserstein(x, y)
-    assert "pip install 'pot>=" in str(e.value)
+    assert "pip install 'pot" in str(e.value)
     assert e.value.name == "ot"
 
 
