@@ -33,7 +33,7 @@ from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from _markers import write_between
-from repsim.inference import bootstrap_rsa
+from repsim.inference import RsaInterval, bootstrap_rsa, noise_ceiling
 
 START, END = "<!-- subjects:start -->", "<!-- subjects:end -->"
 LEVEL = 0.95
@@ -107,6 +107,7 @@ POPULATIONS = (
     Population("the same, all alike", 20, 10, spread=0.0),
     Population("50 conditions, 10 subjects", 50, 10),
     Population("100 conditions, 5 subjects", 100, 5),
+    Population("30 conditions, 1 subject", 30, 1),
     Population("30 conditions, 10 noisy subjects", 30, 10, private=0.3, noise=5),
     Population("30 conditions, 8 subjects, little explained", 30, 8, private=6, noise=6),
     Population("30 conditions, 8 subjects, nearly all explained", 30, 8, private=0.05, noise=0.1),
@@ -141,16 +142,13 @@ def coverage(population: Population, datasets: int, draws: int, seed: int) -> di
             "level": LEVEL,
         }
         others = population.answers(rng, x, population.people(rng, MANY_SUBJECTS))
-        found = bootstrap_rsa(x, ys, seed=rng, **options)
-        ends = {"both": (truth, found.low, found.high)}
-        q = student.ppf((1 + LEVEL) / 2, min(len(ys), len(x)) - 1)
-        step = q * float(np.std(found.replicates)) / (1 - found.value**2)
-        z = math.atanh(found.value)
-        ends["both, plain variance"] = truth, math.tanh(z - step), math.tanh(z + step)
-        for way, target in (
-            ("conditions", population.of_conditions(rng, people)),
-            ("subjects", population.value(x, others)),
-        ):
+        ends, targets = {}, {"conditions": population.of_conditions(rng, people)}
+        if len(ys) > 1:
+            found = bootstrap_rsa(x, ys, seed=rng, **options)
+            ends["both"] = truth, found.low, found.high
+            ends["both, plain variance"] = truth, *plain(found, min(len(ys), len(x)) - 1)
+            targets["subjects"] = population.value(x, others)
+        for way, target in targets.items():
             found = bootstrap_rsa(x, ys, resample=way, seed=rng, **options)
             ends[way] = target, found.low, found.high
         for way, (target, low, high) in ends.items():
@@ -159,9 +157,31 @@ def coverage(population: Population, datasets: int, draws: int, seed: int) -> di
     return {
         "population": population.name,
         "rsa": truth,
-        "coverage": {way: hits[way] / datasets for way in WAYS},
-        "width": {way: widths[way] / datasets for way in WAYS},
+        "coverage": {way: hits[way] / datasets for way in ends},
+        "width": {way: widths[way] / datasets for way in ends},
     }
+
+
+def plain(found: RsaInterval, freedom: int) -> tuple[float, float]:
+    """The ends from the variance over draws of both, without the correction."""
+    q = student.ppf((1 + LEVEL) / 2, freedom)
+    step = q * float(np.std(found.replicates)) / (1 - found.value**2)
+    z = math.atanh(found.value)
+    return math.tanh(z - step), math.tanh(z + step)
+
+
+def ceilings(population: Population, datasets: int, seed: int) -> dict[str, Any]:
+    """The means over data sets of both bounds of the noise ceiling, and of the true model."""
+    found = []
+    for number in range(datasets):
+        rng = np.random.default_rng([seed, 1 + number])
+        x = population.model(rng, population.conditions)
+        ys = population.answers(rng, x, population.people(rng, population.subjects))
+        options: Any = {"rdm": population.rdm, "comparison": population.comparison}
+        ceiling = noise_ceiling(ys, measure="rsa", **options)
+        found.append((ceiling.lower, population.value(x, ys), ceiling.upper))
+    lower, model, upper = np.mean(found, axis=0).tolist()
+    return {"population": population.name, "lower": lower, "model": model, "upper": upper}
 
 
 def table(rows: list[dict[str, Any]], datasets: int) -> str:
@@ -169,10 +189,21 @@ def table(rows: list[dict[str, Any]], datasets: int) -> str:
     for row in rows:
         cells = []
         for way in WAYS:
+            if way not in row["coverage"]:
+                cells.append("–")
+                continue
             share = row["coverage"][way]
             error = math.sqrt(max(share * (1 - share), 1 / datasets / 4) / datasets)
             cells.append(f"{100 * share:.1f} ± {100 * error:.1f} ({row['width'][way]:.2f})")
         lines.append(f"| {row['population']} | {row['rsa']:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ceiling_table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| subjects | lower | true model | upper |", "|---|--:|--:|--:|"]
+    for row in rows:
+        cells = " | ".join(f"{row[key]:.3f}" for key in ("lower", "model", "upper"))
+        lines.append(f"| {row['population']} | {cells} |")
     return "\n".join(lines)
 
 
@@ -196,6 +227,8 @@ def main(argv: list[str] | None = None) -> str:
         rows.append(coverage(population, args.datasets, args.draws, args.seed))
         spent = time.perf_counter() - began
         print(f"{spent:6.1f} s  {population.name}", file=sys.stderr, flush=True)
+    several = [population for population in POPULATIONS if population.subjects > 1]
+    bounds = [ceilings(population, args.datasets, args.seed) for population in several]
     setting = {
         "datasets": args.datasets,
         "draws": args.draws,
@@ -206,11 +239,14 @@ def main(argv: list[str] | None = None) -> str:
     about = ", ".join(f"{key} {value}" for key, value in setting.items())
     text = (
         f"{about}.\n\n**Coverage of 95 % intervals of RSA**, percent (mean width)\n\n"
-        f"{table(rows, args.datasets)}"
+        f"{table(rows, args.datasets)}\n\n"
+        f"**Noise ceilings of RSA**, means over data sets\n\n{ceiling_table(bounds)}"
     )
     print(text)
     if args.json:
-        args.json.write_text(json.dumps({"setting": setting, "coverage": rows}, indent=1))
+        args.json.write_text(
+            json.dumps({"setting": setting, "coverage": rows, "ceilings": bounds}, indent=1)
+        )
     if args.write:
         write_between(args.write, START, END, text)
     return text

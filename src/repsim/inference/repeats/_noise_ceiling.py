@@ -141,8 +141,10 @@ def noise_ceiling(
     that fits (CCA, regression without folds) can exceed it with a model of many features.
 
     The bounds move together as R grows. They say nothing about how precisely they are estimated.
-    What all repeats share counts as signal. If some conditions are noisier than others in all
-    subjects, so do their larger distances; ``rdm="crossnobis"`` is free of this.
+    What all repeats share counts as signal, and noise makes distances larger in all of them. If
+    some conditions are noisier than others in all subjects, or if ``comparison="cosine"`` compares
+    distances without subtracting their mean, the true model can lie below the lower bound.
+    ``rdm="crossnobis"`` is free of this.
     For CCA, Procrustes or neighbours of subjects with features of their own there is no average, so
     there is no ceiling; :func:`repsim.pairwise` shows how alike such subjects are. Cost: R items
     and, for features, R + 1 more and 2 R pairs; memory O(R n²) for matrices.

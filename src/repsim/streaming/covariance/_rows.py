@@ -24,24 +24,25 @@ class Rows:
     def __init__(self) -> None:
         self._triangle: Triangle | None = None
         self._waiting: list[Array] = []
+        self._count = 0  # rows that wait
 
     @property
     def n(self) -> int:
         """Samples."""
-        waiting = sum(int(rows.shape[0]) for rows in self._waiting)
-        return waiting + (0 if self._triangle is None else self._triangle.n)
+        return self._count + (0 if self._triangle is None else self._triangle.n)
 
     def add(self, rows: Array, cuts: Slices) -> None:
         """Add the rows of one batch; they wait until there are as many as columns."""
         if self._waiting and not same_home(self._waiting[0], rows):
             self.settled(cuts)
         self._waiting.append(rows)
-        if sum(int(r.shape[0]) for r in self._waiting) >= max(FEWEST, rows.shape[1]):
+        self._count += int(rows.shape[0])
+        if self._count >= max(FEWEST, rows.shape[1]):
             self.settled(cuts)
 
     def settled(self, cuts: Slices) -> Triangle:
         """Return the triangle of all rows; none waits any more."""
-        self._triangle, self._waiting = self._joined(cuts), []
+        self._triangle, self._waiting, self._count = self._joined(cuts), [], 0
         return self._triangle
 
     def plus(self, other: Rows, cuts: Slices) -> Rows:
@@ -70,6 +71,7 @@ class Rows:
         out = cls()
         out._triangle = None if state["triangle"] is None else Triangle(**state["triangle"])
         out._waiting = [] if state["waiting"] is None else [np.array(state["waiting"])]
+        out._count = sum(len(rows) for rows in out._waiting)
         return out
 
     def _joined(self, cuts: Slices) -> Triangle:
