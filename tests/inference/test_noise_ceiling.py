@@ -8,7 +8,7 @@ from cases import each
 from reference import rdm, repeats
 from repsim import InputError, noise_ceiling
 
-RSA = ("spearman", "rho_a", "pearson", "cosine")
+RSA = ("spearman", "rho_a", "kendall", "kendall_a", "pearson", "cosine")
 MATRICES = ("cka", "rv2", "distance_correlation", "rsa", "rsa_whitened", "rsa_correlation")
 
 
@@ -39,7 +39,7 @@ def test_ranks_of_ties():
     """Integers have equal distances; the average of two repeats ties again."""
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 2, (9, 4)).astype(float) for _ in range(4)]
-    for comparison in ("spearman", "rho_a"):
+    for comparison in ("spearman", "rho_a", "kendall", "kendall_a"):
         expected = repeats.ceiling_of_rdms([rdm.entries(x) for x in arrays], comparison)
         found = noise_ceiling(arrays, comparison=comparison)
         np.testing.assert_allclose([found.from_others, found.from_all], expected, rtol=1e-10)

@@ -12,6 +12,8 @@ PREPARED = {
     "cosine": lambda d: d / np.linalg.norm(d),
     "spearman": rdm.ranks,
     "rho_a": rdm.ranks,
+    "kendall": rdm.ranks,
+    "kendall_a": rdm.ranks,
 }
 
 COMPARED = {
@@ -19,6 +21,8 @@ COMPARED = {
     "cosine": cosine,
     "spearman": lambda a, b: rdm.pearson(rdm.ranks(a), rdm.ranks(b)),
     "rho_a": rdm.rho_a,
+    "kendall": rdm.kendall,
+    "kendall_a": rdm.kendall_a,
 }
 
 

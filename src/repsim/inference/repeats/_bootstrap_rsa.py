@@ -105,7 +105,7 @@ def bootstrap_rsa(
         As in :func:`repsim.rsa`, or ``"precomputed"``: ``x`` and ``ys`` are ready RDMs, (n, n).
     comparison : {"spearman", "pearson", "cosine"}, default "spearman"
         As in :func:`repsim.rsa`; ranks are those among the drawn pairs. ``"rho_a"`` and
-        ``"whitened"`` have no value for conditions with copies.
+        ``"whitened"`` have no value for conditions with copies; Kendall's τ is not offered.
     repeats : int, optional
         As in :func:`repsim.rsa`.
     resample : {"both", "conditions", "subjects"}, optional

@@ -24,7 +24,7 @@ Values = np.ndarray[Any, np.dtype[np.float64]]
 
 POOLS = ("matrices", "features")
 
-RANKED = ("spearman", "rho_a")
+RANKED = ("spearman", "rho_a", "kendall", "kendall_a")
 """Comparisons of RDMs by ranks, for which the average is ranked again."""
 
 
@@ -136,7 +136,8 @@ def noise_ceiling(
     -----
     With ``pool="matrices"`` and one of ``"pearson"``, ``"cosine"``, ``"whitened"``, CKA, RV2 or
     distance correlation, no model at all has a higher mean value over these repeats than ``upper``:
-    Σ cos(u_r, v) is largest for v = Σ u_r/‖u_r‖. With ranks this holds where repeats have no ties.
+    Σ cos(u_r, v) is largest for v = Σ u_r/‖u_r‖. For ``"spearman"`` and ``"rho_a"`` this holds if
+    repeats have no ties. For Kendall's τ the average of ranks is close to the best model.
     With ``pool="features"`` the upper bound holds for models that do not know the noise; a measure
     that fits (CCA, regression without folds) can exceed it with a model of many features.
 
@@ -203,35 +204,37 @@ def _of_matrices(
             item = measure.prepare(operation, x, name=name, **settings)
         vectors.append(np.reshape(to_numpy(measure.entries(item)), (-1,)).astype(np.float64))
     u = np.stack(vectors)
-    ranked = settings.get("comparison") in RANKED
-    if not ranked:  # ranks of all repeats have one scale, and their sums have exact ties
-        norms = np.sqrt(np.sum(u * u, axis=1, keepdims=True))
-        u = np.divide(u, norms, out=np.full_like(u, math.nan), where=norms > 0)
-    total = np.sum(u, axis=0)
-    best = settings.get("comparison") == "rho_a"
-
-    def value(r: int, average: Values) -> float:
-        v = _ranks(average) if ranked else average
-        m = len(v)
-        below = (
-            (m**3 - m) / 12
-            if best
-            else math.sqrt(float(np.sum(u[r] * u[r])) * float(np.sum(v * v)))
-        )
-        return float(np.sum(u[r] * v)) / below if below > 0 else math.nan
-
+    norms = np.sqrt(np.sum(u * u, axis=1, keepdims=True))
+    if np.any(norms <= 0):  # a warning has named it
+        nothing = np.full(len(u), math.nan)
+        return nothing, nothing
     count = range(len(u))
-    # The sum of the others anew, because total − u_r has other rounding and so other ties.
-    others = [value(r, np.sum(np.delete(u, r, axis=0), axis=0)) for r in count]
-    return np.array(others), np.array([value(r, total) for r in count])
+    # The sum of the others anew, because the sum of all less u_r has other rounding and other ties.
+    if settings.get("comparison") not in RANKED:
+        u = u / norms
+        left = np.stack([np.sum(np.delete(u, r, axis=0), axis=0) for r in count])
+        return _cosines(u, left), _cosines(u, np.sum(u, axis=0, keepdims=True))
+
+    def ranked(vector: Values, name: str) -> Any:
+        return rdm_item(operation, vector, name=name, comparison=settings["comparison"])
+
+    # Ranks of all repeats have one scale, so that their sums have exact ties.
+    mine = [ranked(v, name) for v, name in zip(u, arrays, strict=True)]
+    whole = ranked(np.sum(u, axis=0), "the average of all repeats")
+    others, everyone = [], []
+    for r, name in enumerate(arrays):
+        rest = ranked(np.sum(np.delete(u, r, axis=0), axis=0), f"the average without {name}")
+        others.append(float(measure.compare(mine[r], rest, **settings)))
+        everyone.append(float(measure.compare(mine[r], whole, **settings)))
+    return np.array(others), np.array(everyone)
 
 
-def _ranks(x: Values) -> Values:
-    """Return centred ranks; equal entries share the mean of theirs."""
-    from scipy.stats import rankdata
-
-    ranks: Values = rankdata(x) - (len(x) + 1) / 2
-    return ranks
+def _cosines(u: Values, v: Values) -> Values:
+    """Return the cosines of unit vectors with others, row by row."""
+    norms = np.sqrt(np.sum(v * v, axis=1))
+    above = np.sum(u * v, axis=1)
+    out: Values = np.divide(above, norms, out=np.full_like(above, math.nan), where=norms > 0)
+    return out
 
 
 def _of_features(

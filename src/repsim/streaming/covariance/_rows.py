@@ -70,8 +70,9 @@ class Rows:
         """Return the rows that :meth:`as_plain` described."""
         out = cls()
         out._triangle = None if state["triangle"] is None else Triangle(**state["triangle"])
-        out._waiting = [] if state["waiting"] is None else [np.array(state["waiting"])]
-        out._count = sum(len(rows) for rows in out._waiting)
+        waiting = state["waiting"]
+        out._waiting = [] if waiting is None else [np.array(waiting)]
+        out._count = 0 if waiting is None else len(waiting)
         return out
 
     def _joined(self, cuts: Slices) -> Triangle:
