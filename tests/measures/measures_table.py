@@ -75,10 +75,14 @@ def invariances() -> str:
 
 
 def costs() -> str:
-    lines = ["| measure | cost of an array and of a pair |", "|---|---|"]
-    lines += [
-        f"| {call(m)} | {m.cost} |" for m in sorted(MEASURES.values(), key=lambda m: m.family)
+    lines = [
+        "| measure | cost of an array and of a pair | one pass | ceiling |",
+        "|---|---|:-:|:-:|",
     ]
+    for m in sorted(MEASURES.values(), key=lambda m: m.family):
+        one_pass = "yes" if m.prepare_contrasts is not None else ""
+        ceiling = "yes" if m.entries is not None else ""
+        lines.append(f"| {call(m)} | {m.cost} | {one_pass} | {ceiling} |")
     return "\n".join(lines)
 
 
