@@ -105,7 +105,7 @@ def test_the_picture_of_the_layers_is_the_contract():
     rules = architecture.contracts()
     source = Path(repsim.__file__).parent
     rows = architecture.layers_of(rules, source)
-    assert rows[-1] == ["_errors", "_shown", "_typing"]
+    assert rows[-1] == ["_errors", "_missing", "_shown", "_typing"]
     packages = {
         p.stem for p in source.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
     }
