@@ -1,6 +1,7 @@
 """``compare`` takes any iterable of batches, and reads all of it once in each pass."""
 
 import copy
+import logging
 
 import numpy as np
 import pytest
@@ -327,3 +328,11 @@ def test_data_are_left_at_once_when_an_analysis_fails(tmp_path):
         with pytest.raises(RuntimeError, match="broken") as kept:
             analysis()
         assert stream.open == 0, kept
+
+
+def test_passes_are_logged(caplog):
+    caplog.set_level(logging.INFO, "repsim")
+    compare(net(), data=Shuffled(torch.cat(inputs(5)), 8), passes=2, **quiet)
+    lines = [record.getMessage() for record in caplog.records]
+    assert "compare: pass 1 of 2 over the data" in lines
+    assert [line for line in lines if line.startswith("compare: 5 batches in ")]

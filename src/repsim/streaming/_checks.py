@@ -33,6 +33,7 @@ __all__ = [
     "require_same_columns",
     "require_state",
     "require_sums",
+    "summary",
 ]
 
 
@@ -204,6 +205,16 @@ def not_finite(operation: str, side: str, names: Sequence[str], batch: int) -> N
         f"  Look at the first of them: half precision overflows at 65504, and features above "
         f"1e17 overflow a float32 Gram. The batches before are kept."
     )
+
+
+def summary(held: Any) -> str:
+    """Return what an accumulator holds: <MinibatchCKA of 2 × 3 layers: 64 samples in 4 batches>."""
+    name = type(held).__name__
+    if not held.layers_x:
+        return f"<{name}: empty>"
+    sides = len(held.layers_x), len(held.layers_x if held.layers_y is None else held.layers_y)
+    batches = f"{held.n_batches:,} batch{'es' * (held.n_batches != 1)}"
+    return f"<{name} of {sides[0]} × {sides[1]} layers: {held.n_samples:,} samples in {batches}>"
 
 
 def require_alike(accumulator: object, other: object) -> None:

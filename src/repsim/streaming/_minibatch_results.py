@@ -13,7 +13,7 @@ from repsim.estimators import Products, alignment
 from repsim.kernels import Kernel
 from repsim.results import map_of_layers
 from repsim.streaming._blocks import BlockSums
-from repsim.streaming._checks import not_finite
+from repsim.streaming._checks import not_finite, summary
 from repsim.streaming._state import State
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ class MinibatchResults:
     def n_samples(self) -> int:
         """Samples accumulated."""
         return self._state.n_samples
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     @property
     def n_batches(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
+from time import monotonic
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +17,8 @@ from tqdm.auto import tqdm
 
 from repsim._errors import InputError
 from repsim._options import require_bool
+
+logger = logging.getLogger("repsim")
 
 __all__ = [
     "Batch",
@@ -222,8 +226,11 @@ def each_pass(
                     seen += 1
                     bar.update()
 
+            began = monotonic()
+            logger.info("%s: pass %d of %d over the data", operation, each + 1, passes)
             with closing(one_pass()) as batches:
                 yield batches
+            logger.info("%s: %d batches in %.1f s", operation, seen, monotonic() - began)
             if not seen and not may_be_empty:
                 raise InputError(
                     f"{operation}: data gave no batch in pass {each + 1}.\n"

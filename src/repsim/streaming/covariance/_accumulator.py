@@ -21,6 +21,7 @@ from repsim.streaming._checks import (
     require_same_columns,
     require_state,
     require_sums,
+    summary,
 )
 from repsim.streaming._distributed import gather
 from repsim.streaming.covariance._linear_cka_sums import column_slices
@@ -110,6 +111,9 @@ class StreamingCovariance:
     def n_samples(self) -> int:
         """Samples accumulated."""
         return self._rows.n
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     @without_autocast
     def update(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:

@@ -24,6 +24,7 @@ from repsim.streaming._checks import (
     require_fourth_powers,
     require_same_columns,
     require_state,
+    summary,
 )
 from repsim.streaming._distributed import gather
 from repsim.streaming.covariance._linear_cka_sums import Cuts, Moments, column_means, column_slices
@@ -107,6 +108,9 @@ class StreamingLinearCKA:
     def n_samples(self) -> int:
         """Samples accumulated."""
         return self._moments[0].n if self._moments else 0
+
+    def __repr__(self) -> str:
+        return summary(self)
 
     @without_autocast
     def update(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:
