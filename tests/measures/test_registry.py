@@ -482,3 +482,29 @@ def test_a_reordered_item_is_that_of_the_reordered_samples(name):
             back = measure.reorder(moved, np.argsort(order))
             same = measure.compare(y, y, **options)
             assert measure.compare(y, back, **options) == pytest.approx(same, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURES if MEASURES[name].compare_with_all])
+def test_all_items_at_once_have_the_values_of_each(name):
+    measure = MEASURES[name]
+    options = measure.options("test", {"k": 4})
+    rng = np.random.default_rng(0)
+    items = [
+        measure.prepare("test", rng.standard_normal((30, p)), name="x", **options)
+        for p in (3, 5, 8)
+    ]
+
+    def tied(levels):
+        data = rng.integers(0, levels, (30, 4)) + rng.random(4)
+        return measure.prepare("test", data, name="x", **options)
+
+    items += [tied(2), tied(3), tied(5)]
+    with_all = measure.compare_with_all(items, **options)
+    for other in (*items, tied(2), tied(4)):
+        expected = [float(measure.compare(each, other, **options)) for each in items]
+        np.testing.assert_allclose(with_all(other), expected, rtol=1e-12)
+    same = np.eye(30) + 1  # all samples are equally far from each other
+    with pytest.warns(repsim.DegenerateWarning):
+        undefined = measure.prepare("test", same, name="x", **options)
+    assert with_all(undefined) is None
+    assert measure.compare_with_all([*items, undefined], **options) is None

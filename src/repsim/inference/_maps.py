@@ -23,6 +23,9 @@ Moved: TypeAlias = dict[tuple[Rows, str, bool], Any]
 """Items in one order of the samples."""
 
 
+UNKNOWN = object()
+
+
 class RearrangedMap:
     """The values of all pairs with the samples of y in another order, the same for all layers.
 
@@ -39,16 +42,43 @@ class RearrangedMap:
     def __init__(self, items: PairItems, xs: Sequence[Rows], ys: Sequence[Rows]) -> None:
         self._items, self._xs, self._ys = items, xs, ys
         self._fixed: dict[tuple[Rows, str, bool], Fixed] = {}
+        self._with_all: Any = UNKNOWN
 
     def values(self, order: Indices, moved: Moved | None = None) -> Values:
         """Return the measure of every pair, (len(xs), len(ys)), for one order of y's samples.
 
         ``moved`` keeps the items of y in this order for other maps that compare them too.
         """
-        items, out = self._items, []
         moved = {} if moved is None else moved
+        if (all_x := self._all_x()) is not None:
+            return np.stack([self._column(all_x, y, order, moved) for y in self._ys], axis=1)
+        return self._pairs(self._ys, order, moved)
+
+    def _column(self, all_x: Any, y: Rows, order: Indices, moved: Moved) -> Values:
+        """Return the values of one layer of y with all layers of x."""
+        dtype = self._items.dtype_of(self._xs[0], y)
+        key = y, str(dtype), False
+        if key not in moved:
+            moved[key] = self._moved(y, self._items.item(y, dtype), dtype, order, False)
+        found = all_x(moved[key])
+        return self._pairs([y], order, moved)[:, 0] if found is None else np.asarray(found)
+
+    def _all_x(self) -> Any:
+        """Return the function that compares an item with all layers of x, if there is one."""
+        if self._with_all is UNKNOWN:
+            self._with_all = None
+            make, items = self._items.measure.compare_with_all, self._items
+            dtypes = {str(items.dtype_of(x, y)) for x in self._xs for y in self._ys}
+            if make is not None and len(dtypes) == 1:
+                dtype = items.dtype_of(self._xs[0], self._ys[0])
+                self._with_all = make([items.item(x, dtype) for x in self._xs], **items.settings)
+        return self._with_all
+
+    def _pairs(self, ys: Sequence[Rows], order: Indices, moved: Moved) -> Values:
+        """Return the values of all pairs, compared one by one."""
+        items, out = self._items, []
         for x in self._xs:
-            for y in self._ys:
+            for y in ys:
                 dtype = items.dtype_of(x, y)
                 item_x, item_y, features = items.item(x, dtype), items.item(y, dtype), False
                 if isinstance(item_x, KernelItem):
@@ -58,7 +88,7 @@ class RearrangedMap:
                 if key not in moved:
                     moved[key] = self._moved(y, item_y, dtype, order, features)
                 out.append(items.measure.compare(item_x, moved[key], **items.settings))
-        return np.reshape(to_host(out), (len(self._xs), len(self._ys)))
+        return np.reshape(to_host(out), (len(self._xs), len(ys)))
 
     def slack(self, values: Values) -> Values:
         """Return how far the order of the sums alone can change each value.

@@ -20,6 +20,7 @@ from repsim.measures.parts.neighbours._sets import (
     shared,
 )
 from repsim.measures.parts.neighbours._weights import neighbour_weights, neighbours_need
+from repsim.measures.parts.neighbours._with_all import jaccard_with_all, mutual_with_all
 
 __all__ = ["jaccard_knn", "mutual_knn", "second_order_cosine"]
 
@@ -287,10 +288,10 @@ _ORTHOGONAL = "has a sample that is orthogonal to all its neighbours"
 _TURNS = frozenset({"orthogonal", "permutation", "isotropic_scale"})
 _COST = "item O(n² p), pair O(n²)"
 
-for _name, _function, _compare, _preset in (
-    ("mutual_knn", mutual_knn, _compare_mutual, "cosine"),
-    ("mutual_knn_euclidean", mutual_knn, _compare_mutual, "euclidean"),
-    ("jaccard_knn", jaccard_knn, _compare_jaccard, "cosine"),
+for _name, _function, _compare, _all, _preset in (
+    ("mutual_knn", mutual_knn, _compare_mutual, mutual_with_all, "cosine"),
+    ("mutual_knn_euclidean", mutual_knn, _compare_mutual, mutual_with_all, "euclidean"),
+    ("jaccard_knn", jaccard_knn, _compare_jaccard, jaccard_with_all, "cosine"),
 ):
     register(
         Measure(
@@ -308,6 +309,7 @@ for _name, _function, _compare, _preset in (
             prepare=_prepare,
             compare=_compare,
             reorder=reordered,
+            compare_with_all=_all,
             needs=partial(neighbours_need, operation=_function.__name__, beyond=2),
             differentiable=False,
             preset={"metric": _preset},

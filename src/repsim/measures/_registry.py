@@ -83,11 +83,11 @@ class Measure:
         covariances of the samples. A measure that has it follows from covariances alone, and
         :class:`repsim.StreamingCovariance` computes it.
     reorder : callable, optional
-        ``reorder(item, order)`` → the item of ``x[order]``, where that costs less than preparing
-        it, or None. ``order`` are n integers of NumPy. Tests by permutation use it.
-    entries : callable, optional
-        ``entries(item)`` → array of any shape, if the value is the cosine of the arrays of two
-        items: RDMs or centred Grams. :func:`repsim.noise_ceiling` averages them over subjects.
+        ``reorder(item, order)`` → the item of ``x[order]``, if that costs less than preparing it;
+        or None. Tests by permutation use it.
+    compare_with_all : callable, optional
+        ``compare_with_all(items_x, **options)`` → a function from an item of y to its values with
+        all of them, as NumPy's; or None, and the function may return None too. For tests.
     invariances_y : frozenset of str, optional
         Those that hold for y, if they differ from those of x.
     self_is_best : bool, default True
@@ -125,6 +125,7 @@ class Measure:
     compare_once: Callable[..., Array] | None = None
     prepare_contrasts: Callable[..., Item] | None = None
     reorder: Callable[[Item, Any], Item] | None = None
+    compare_with_all: Callable[..., Callable[[Item], Any] | None] | None = None
     entries: Callable[[Item], Array] | None = None
     invariances_y: frozenset[str] | None = None
     self_is_best: bool = True
