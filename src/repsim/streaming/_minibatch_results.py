@@ -46,8 +46,7 @@ class MinibatchResults:
         """Samples accumulated."""
         return self._state.n_samples
 
-    def __repr__(self) -> str:
-        return summary(self)
+    __repr__ = summary
 
     @property
     def n_batches(self) -> int:

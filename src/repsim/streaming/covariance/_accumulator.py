@@ -112,8 +112,7 @@ class StreamingCovariance:
         """Samples accumulated."""
         return self._rows.n
 
-    def __repr__(self) -> str:
-        return summary(self)
+    __repr__ = summary
 
     @without_autocast
     def update(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:

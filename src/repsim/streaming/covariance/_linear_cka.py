@@ -109,8 +109,7 @@ class StreamingLinearCKA:
         """Samples accumulated."""
         return self._moments[0].n if self._moments else 0
 
-    def __repr__(self) -> str:
-        return summary(self)
+    __repr__ = summary
 
     @without_autocast
     def update(self, xs: Mapping[str, Array], ys: Mapping[str, Array] | None = None) -> None:
@@ -259,8 +258,6 @@ class StreamingLinearCKA:
             },
         )
 
-    # Several accumulators
-
     @without_autocast
     def merge(self, other: StreamingLinearCKA) -> StreamingLinearCKA:
         """Add everything that another accumulator has seen to this one, and return this one.
@@ -289,12 +286,8 @@ class StreamingLinearCKA:
         else:
             mine, theirs = (self.layers_x, self.layers_y), (other.layers_x, other.layers_y)
             require_same_columns("StreamingLinearCKA.merge", mine, theirs)
-            self._moments = [
-                mine.plus(theirs, cuts)
-                for mine, theirs, cuts in zip(
-                    self._moments, other._moments, self._cuts(), strict=True
-                )
-            ]
+            each = zip(self._moments, other._moments, self._cuts(), strict=True)
+            self._moments = [mine.plus(theirs, cuts) for mine, theirs, cuts in each]
         self.n_batches += other.n_batches
         return self
 
