@@ -108,6 +108,8 @@ REFUSED = {
     "group is an option of measure='cka'": {"measure": "nbs", "group": "world"},
     "errors is an option of the other": {"errors": "subsample"},
     "permutations is an option of the other": {"permutations": 9},
+    "memory is an option of the other": {"memory": 10**6},
+    "draws is an option of the other": {"draws": 9},
     "unknown errors": {"measure": "nbs", "errors": "jackknife"},
     "permutations must be an integer of at least 0": {"measure": "nbs", "permutations": -1},
     "memory must be a positive integer": {"measure": "nbs", "memory": 0},

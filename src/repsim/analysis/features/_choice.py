@@ -13,6 +13,8 @@ from repsim.kernels import resolve_kernel
 from repsim.measures import MEASURES, Measure, resolve_measure
 
 __all__ = [
+    "DRAWS",
+    "MEMORY",
     "Errors",
     "FeatureOptions",
     "Measured",
@@ -20,6 +22,9 @@ __all__ = [
     "chosen_measure",
     "is_streamed",
 ]
+
+MEMORY, DRAWS = 1 << 30, 200
+"""Defaults of ``memory=`` and ``draws=``."""
 
 Errors = Literal["subsample"]
 """Types of ``errors=``."""
@@ -63,6 +68,16 @@ class FeatureOptions:
     permutations: int
     seed: int
 
+    @property
+    def given(self) -> dict[str, bool]:
+        """Which of the options differ from their defaults."""
+        return {
+            "errors": self.errors is not None,
+            "draws": self.draws != DRAWS,
+            "permutations": self.permutations > 0,
+            "memory": self.memory != MEMORY,
+        }
+
     @classmethod
     def checked(cls, operation: str, **given: Any) -> FeatureOptions:
         """Return the options as the caller wrote them; raise if one is out of range."""
@@ -89,6 +104,14 @@ STREAMING = {
     "repsim.pairwise.",
 }
 """Options that only CKA has, and what takes their place."""
+
+KEEPING = {
+    "errors": "CKA always has a standard error, by jackknife over batches: leave it out.",
+    "draws": "CKA always has a standard error, by jackknife over batches: leave it out.",
+    "permutations": "z_scores=True adds z by chance.",
+    "memory": "CKA of a stream of batches keeps no features: leave it out.",
+}
+"""Options that CKA does not have, and why."""
 
 
 def is_streamed(measure: object) -> bool:
@@ -158,9 +181,7 @@ def _check_cka(operation: str, options: Mapping[str, object], given: list[str]) 
     if given:
         raise InputError(
             f"{operation}: {given[0]} is an option of the other measures.\n"
-            f"  got measure='cka' and {given[0]}=...\n"
-            f"  CKA always has a standard error, by jackknife over batches; z_scores=True adds z "
-            f"by chance."
+            f"  got measure='cka' and {given[0]}=...\n  {KEEPING[given[0]]}"
         )
     for name, value in options.items():
         if name == "kernel" or (name == "estimator" and value == "unbiased"):

@@ -11,7 +11,14 @@ from torch import nn
 from repsim._options import as_count, require_bool
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis.features._choice import Errors, FeatureOptions, chosen_measure, is_streamed
+from repsim.analysis.features._choice import (
+    DRAWS,
+    MEMORY,
+    Errors,
+    FeatureOptions,
+    chosen_measure,
+    is_streamed,
+)
 from repsim.analysis.features._compare import compare_features
 from repsim.analysis.maps._comparison import Comparison
 from repsim.analysis.maps._ranks import Ranks
@@ -66,9 +73,9 @@ def compare(
     checkpoint: str | PathLike[str] | None = None,
     group: Any = None,
     sample_ids: SampleIds | None = None,
-    memory: int = 1 << 30,
+    memory: int = MEMORY,
     errors: Errors | None = None,
-    draws: int = 200,
+    draws: int = DRAWS,
     permutations: int = 0,
     **options: object,
 ) -> xarray.Dataset:
@@ -306,7 +313,7 @@ def compare(
                 "z_scores": bool(z_scores),
                 "group": group is not None,
             },
-            not_cka={"errors": errors is not None, "permutations": keeping.permutations > 0},
+            not_cka=keeping.given,
         )
         pairs = chosen.pairs("compare", pairs, samples)
         of_x = SideOptions(transform, mask, select, batch_dim, all_modules)
