@@ -54,7 +54,7 @@ def cycle_knn(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit; about 1 − (1 − k/(n−1))^k for independent data. Same namespace and
         device as the inputs; float32 for half precision and float32, float64 for float64 and
         integers.
@@ -130,7 +130,7 @@ def lcs_knn(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, k], a number of samples, not divided by k; k for equal neighbours in the same order.
         Same namespace and device as the inputs; float32 for half precision and float32, float64 for
         float64 and integers.
@@ -196,7 +196,7 @@ def edit_knn(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit; 1 for equal neighbours in the same order. Same namespace and device
         as the inputs; float32 for half precision and float32, float64 for float64 and integers.
 
@@ -212,11 +212,11 @@ def edit_knn(
 
     Notes
     -----
-    The distance of two lists equals k − max_C (|C| − V(C)/2) over their common subsequences C, with
-    V(C) the total change of r_j − s_j, the difference of the places of a sample on both sides, from
-    zero before the first of C to zero after its last. With ties, |C| is the sum of the smaller
-    weights, as in :func:`mutual_knn`, samples that are equally far share the mean of the places
-    that they fill, and contradict no order. So the value does not depend on the order of the
+    The distance of two lists equals ``k − max_C (|C| − V(C)/2)`` over their common subsequences C.
+    V(C) is the total change of r_j − s_j, the difference of the places of a sample on both sides,
+    from zero before the first of C to zero after its last. With ties, ``|C|`` is the sum of the
+    smaller weights, as in :func:`mutual_knn`; samples that are equally far share the mean of the
+    places that they fill, and contradict no order. So the value does not depend on the order of the
     samples, and is 1 for equal representations.
 
     At most ``lcs_knn/k``. Symmetric; a similarity. Invariances and cost as :func:`lcs_knn`. It has

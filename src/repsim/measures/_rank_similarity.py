@@ -57,7 +57,7 @@ def rank_similarity(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], without unit; 1 for the same neighbours in the same order. Same namespace and
         device as the inputs; float32 for half precision and float32, float64 for float64 and
         integers.
@@ -133,7 +133,7 @@ def joint_rank_jaccard(
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         In [0, 1], as :func:`rank_similarity` returns it; at most the Jaccard similarity.
 
     Raises

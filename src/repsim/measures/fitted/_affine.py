@@ -210,7 +210,7 @@ class AffineAlignment(Alignment):
 
         Returns
         -------
-        array, 0-d
+        array, 0-d, or NumPy scalar
             1 − ‖y − ŷ‖²/‖y − mean y‖²: at most 1, negative where predictions are worse than the
             mean of these samples; NaN where y is constant.
 

@@ -180,7 +180,7 @@ class CCAAlignment(Alignment):
 
         Returns
         -------
-        array, 0-d
+        array, 0-d, or NumPy scalar
             In [−1, 1]; NaN where a variate is constant.
 
         Raises

@@ -30,7 +30,7 @@ def kendall(x: Array, y: Array, present: Array | None, *, among: str) -> Array:
 
     Returns
     -------
-    array, 0-d
+    array, 0-d, or NumPy scalar
         NaN if all entries of a side are equal.
     """
     from scipy.stats import kendalltau
