@@ -18,7 +18,7 @@ import repsim
 __all__ = ["PEERS", "ArrayPeer", "installed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ArrayPeer:
     """A way to the value of one of our measures with another package.
 
@@ -36,7 +36,10 @@ class ArrayPeer:
 
     @property
     def ours(self) -> str:
-        words = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        words = ", ".join(
+            f"{name}={'RBF(median=' + repr(value.median) + ')' if value is OFF else repr(value)}"
+            for name, value in self.options.items()
+        )
         return f"{self.measure}({words})" if words else self.measure
 
     def own_value(self, x: np.ndarray, y: np.ndarray) -> float:
@@ -87,6 +90,7 @@ PEERS = (
         functions.pytorch_cka,
         "cka",
         UNBIASED,
+        how="the same, but negative values are cut to 0",
         module="cka",
     ),
     ArrayPeer(
@@ -385,6 +389,6 @@ PEERS = (
         "subspace_angles(x, y)",
         functions.scipy_angles,
         "eigenspace_overlap",
-        how="Σ cos² ÷ max(p, q)",
+        how="Σ cos² of its values ÷ the larger rank",
     ),
 )

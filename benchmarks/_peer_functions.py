@@ -230,4 +230,5 @@ def pot_matching(x: np.ndarray, y: np.ndarray) -> float:
 def scipy_angles(x: np.ndarray, y: np.ndarray) -> float:
     from scipy.linalg import subspace_angles
 
-    return float((np.cos(subspace_angles(x, y)) ** 2).sum() / max(x.shape[1], y.shape[1]))
+    dimensions = max(np.linalg.matrix_rank(x), np.linalg.matrix_rank(y))
+    return float((np.cos(subspace_angles(x, y)) ** 2).sum() / dimensions)
