@@ -172,6 +172,11 @@ def disagreeing(rank, size):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         compared(share(rank, size))
+        alone = {"progress": False, "layers": "0"}
+        repsim.trajectory({0: net()}, share(rank, size), **alone)
+        compared(share(rank, size), measure="nbs")
+        with tempfile.TemporaryDirectory() as folder:
+            repsim.extract(net(), share(rank, size), out=f"{folder}/run.zarr", **alone)
     return told, [str(each.message) for each in caught]
 
 
@@ -192,8 +197,12 @@ def test_ranks_that_disagree_are_an_error_on_each_of_them():
             assert f"\n  {name}: " in message, (what, message)
             assert " on ranks 0, 2; " in message, message
             assert " on rank 1\n" in message, message
-        alone = "torch.distributed has 3 ranks, and group= is not given"
-        assert any(alone in message for message in caught)
+        alone = [each for each in caught if "of the data of this rank alone" in each]
+        assert [each.partition(":")[0] for each in alone] == [
+            "compare", "trajectory", "compare", "extract",
+        ]  # fmt: skip
+        assert all("torch.distributed has 3 ranks" in each for each in alone)
+        assert "Pass group='world'" in alone[0]
 
 
 def failing(rank, size):

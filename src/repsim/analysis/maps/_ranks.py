@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from repsim._errors import InputError, StateError, warn
-from repsim.analysis.run._drive import Batch, each_pass
+from repsim._errors import InputError, StateError
+from repsim.analysis.run._drive import Batch, each_pass, warn_of_ranks
 from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids, ids_of
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.kernels import Kernel
@@ -67,7 +67,8 @@ class Ranks:
     group : None, "world" or torch.distributed.ProcessGroup
         With None only this process counts, even if there are others.
     can_combine : bool
-        Whether the measure can combine the batches of several ranks.
+        Whether the measure can combine the batches of several ranks. If not, the pass over the data
+        warns.
 
     Warns
     -----
@@ -87,15 +88,8 @@ class Ranks:
         self._size = 1 if self.alone else group_size("compare", self._group)
         self._rank = 0 if self.alone else dist.get_rank(self._group)
         self._sample_ids: SampleIds | None = None
-        others = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        if self.alone and others > 1:
-            repair = "Pass group='world' on every rank to combine their batches."
-            if not can_combine:
-                repair = "Run it on one rank, with all of the data."
-            warn(
-                f"compare: the result is of the data of this rank alone.\n"
-                f"  torch.distributed has {others} ranks, and group= is not given\n  {repair}"
-            )
+        if self.alone and can_combine:
+            warn_of_ranks("compare", "Pass group='world' on every rank to combine their batches.")
 
     def share(self, sample_ids: SampleIds | None, kernel: Kernel) -> None:
         """Check and set what all ranks use.

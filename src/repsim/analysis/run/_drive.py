@@ -12,10 +12,11 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from repsim._errors import InputError
+from repsim._errors import InputError, warn
 from repsim._options import require_bool
 
 logger = logging.getLogger("repsim")
@@ -28,6 +29,7 @@ __all__ = [
     "call_model",
     "each_batch",
     "each_pass",
+    "warn_of_ranks",
 ]
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
@@ -178,11 +180,23 @@ def each_batch(
     The models are restored afterwards (:func:`as_found`; without models this is up to the caller).
     However the pass ends, the progress bar and the iterator of the data are closed.
     """
+    warn_of_ranks(operation, "Run it on one rank, with all of the data.")
     with (
         as_found(*models, gradients=gradients) if models else nullcontext(),
         closing(each_pass(operation, data, passes=1, progress=progress)) as passes,
     ):
         yield chain.from_iterable(passes)
+
+
+def warn_of_ranks(operation: str, repair: str) -> None:
+    """Warn that a result is of one rank, if torch.distributed has several."""
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if ranks > 1:
+        warn(
+            f"{operation}: the result is of the data of this rank alone.\n"
+            f"  torch.distributed has {ranks} ranks, and this call does not combine them\n"
+            f"  {repair}"
+        )
 
 
 def each_pass(
