@@ -55,6 +55,7 @@ default_role = "py:obj"  # `repsim.compare` in a docstring is a link
 PICTURES = [
     "plot_cka_map.py",
     "plot_layer_match.py",
+    "plot_panels.py",
     "plot_above_chance.py",
     "plot_attention_distance.py",
     "plot_head_subsets.py",

@@ -18,11 +18,19 @@ from sphinx_gallery.scrapers import figure_rst
 
 __all__ = ["axes_of_last_line", "figure_of", "quiet"]
 
+SHOWN = 736
+"""Pixels: the width of the text of a page, in which a picture is shown."""
+
+SHARPEST = 144
+"""Dots per inch, at most."""
+
 
 def figure_of(value: object) -> Figure | None:
-    """Return the figure of an Axes, of an array of them, or the figure itself."""
-    if isinstance(value, np.ndarray) and value.size and isinstance(value.flat[0], Axes):
-        value = value.flat[0]
+    """Return the figure of an Axes, of an array or list of them, or the figure itself."""
+    if isinstance(value, np.ndarray):
+        value = value.ravel().tolist()
+    if isinstance(value, list) and value and isinstance(value[0], Axes):
+        value = value[0]
     if isinstance(value, Axes):
         value = value.figure
     return value if isinstance(value, Figure) else None
@@ -36,7 +44,7 @@ def axes_of_last_line(
         return ""
     paths: Iterator[str] = variables["image_path_iterator"]
     path = next(paths)
-    figure.savefig(path, dpi=144, bbox_inches="tight")
+    figure.savefig(path, dpi=min(SHARPEST, SHOWN / figure.get_figwidth()))
     pyplot.close("all")
     return figure_rst([path], configuration["src_dir"], fig_titles=_title(figure))
 

@@ -128,7 +128,7 @@ class TestLabels:
         assert [label.get_text().replace("\\$", "$") for label in ax.get_yticklabels()] == names
 
     def test_can_be_left_off(self, make_result):
-        ax = heatmap(make_result(3, 3), labels=False)
+        ax = heatmap(make_result(3, 3), labels="none")
         assert not ax.get_xticklabels()
         assert not ax.get_yticklabels()
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from repsim.plot._heatmap import UNDEFINED
 from repsim.plot.parts._beside import add_colour_bar, make_room
+from repsim.plot.parts._colours import UNDEFINED
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, frame_lines, width_for
 from repsim.plot.parts._result import choose

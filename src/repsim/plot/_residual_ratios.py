@@ -14,9 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from repsim.plot._heatmap import UNDEFINED
 from repsim.plot.parts._beside import add_colour_bar, make_room
-from repsim.plot.parts._colours import Extend
+from repsim.plot.parts._colours import UNDEFINED, Extend
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
 from repsim.plot.parts._result import choose

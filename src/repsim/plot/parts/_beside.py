@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox, BboxBase
 from repsim.plot.parts._colours import Extend
 from repsim.plot.parts._ticks import NAME_SIZE
 
-__all__ = ["add_colour_bar", "make_room"]
+__all__ = ["PAD", "WIDTH", "add_colour_bar", "dress_colour_bar", "make_room"]
 
 PAD = 6.0
 WIDTH = 9.0
@@ -150,7 +150,12 @@ def add_colour_bar(
     bar_ax = ax.inset_axes((1.0, 0.0, 0.05, 1.0))
     bar_ax.set_axes_locator(_ColourBarPlace(ax, after))
     bar = ax.figure.colorbar(mappable, cax=bar_ax, extend=extend, extendfrac=0.03)
+    dress_colour_bar(bar, label)
+    return bar
+
+
+def dress_colour_bar(bar: Colorbar, label: str) -> None:
+    """Give a colour bar its label, small numbers and thin lines."""
     bar.set_label(label, size=NAME_SIZE + 1)
     bar.ax.tick_params(labelsize=NAME_SIZE, length=2.0, width=0.6)
     bar.outline.set_linewidth(0.6)
-    return bar

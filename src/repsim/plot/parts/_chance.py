@@ -11,7 +11,7 @@ from repsim._errors import InputError
 from repsim._options import as_number
 from repsim.plot.parts._layer_map import layer_map, layer_names
 
-__all__ = ["by_chance"]
+__all__ = ["Mask", "by_chance"]
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

@@ -11,11 +11,19 @@ from matplotlib.colors import Colormap, Normalize, to_rgba
 from repsim._errors import InputError
 from repsim._options import as_number, got, require_choice
 
-__all__ = ["Scale", "colour_scale", "least_like"]
+__all__ = ["UNDEFINED", "Scale", "colour_scale", "least_like"]
 
 UNDER = ("#4f9dac", "#e08b7d", "#b39ddb")
 OVER = ("#5aae61", "#f4a6c0", "#8d6e63")
 """Candidate colours below and above the scale; the one least like the scale is chosen."""
+
+UNDEFINED: dict[str, Any] = {
+    "facecolor": "0.88",
+    "edgecolor": "0.55",
+    "hatch": "//////",
+    "linewidth": 0.0,
+}
+"""How an undefined cell (NaN) looks."""
 
 ROUNDING = 1e-5
 """Part of the scale by which a value may exceed an end and still count as the end.

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
@@ -17,7 +18,18 @@ from repsim._shown import shown
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE
 
-__all__ = ["new_axes", "require_axes", "text_width"]
+__all__ = ["new_axes", "new_figure", "require_axes", "text_width"]
+
+TRUE_TYPE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42}
+
+
+class PrintedFigure(Figure):
+    """A figure whose text stays text in PDF and PostScript; journals refuse Type 3 fonts."""
+
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """Save it with TrueType fonts; see `matplotlib.figure.Figure.savefig`."""
+        with rc_context(TRUE_TYPE):
+            super().savefig(fname, **options)
 
 
 def text_width(names: Sequence[str]) -> float:
@@ -54,17 +66,23 @@ def new_axes(width: float, height: float, *, beside: float, below: float) -> Axe
     """
     size = width + beside, height + below
     pyplot = _pyplot()
-    if pyplot is None:
-        return Figure(figsize=size, layout="constrained").add_subplot()
-    if pyplot.get_fignums():
+    if pyplot is not None and pyplot.get_fignums():
         current = pyplot.gcf()
         if not current.axes and current.get_layout_engine() is None:
             current.set_layout_engine("constrained")  # names of layers would be cut off
         place: Axes = current.gca()
         if not place.has_data():
             return place
-    axes: Axes = pyplot.figure(figsize=size, layout="constrained").add_subplot()
-    return axes
+    return new_figure(*size).add_subplot()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return a new figure of this size in inches, of pyplot if that is in use."""
+    size, pyplot = (width, height), _pyplot()
+    if pyplot is None:
+        return PrintedFigure(figsize=size, layout="constrained")
+    figure: Figure = pyplot.figure(figsize=size, layout="constrained", FigureClass=PrintedFigure)
+    return figure
 
 
 def _pyplot() -> Any:

@@ -34,9 +34,11 @@ def as_layers(result: Any) -> tuple[Any, bool]:
     return array.rename(model_x="layer_x", model_y="layer_y"), True
 
 
-def measure_label(array: xr.DataArray, *, direction: bool = False) -> str:
+def measure_label(
+    array: xr.DataArray, *, direction: bool = False, characters: int = LABEL_WIDTH
+) -> str:
     """Return which similarity this is, with kernel and estimator: "CKA (linear, unbiased)".
 
     A long description is broken into lines, because it must not be longer than the colour bar.
     """
-    return plain("\n".join(wrap(_on_one_line(array, direction=direction), LABEL_WIDTH)))
+    return plain("\n".join(wrap(_on_one_line(array, direction=direction), characters)))

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from repsim._shown import shown
-from repsim.plot._heatmap import UNDEFINED
+from repsim.plot.parts._colours import UNDEFINED
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import LINE, NAME_SIZE
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from scipy.linalg import eigh
 
 from repsim._options import require_text
-from repsim.plot._dendrogram import group_handles
+from repsim.plot.maps._dendrogram import group_handles
 from repsim.plot.parts._between import Between, between, groups_of
 from repsim.plot.parts._figure import new_axes, require_axes
 from repsim.plot.parts._lines import add_key
