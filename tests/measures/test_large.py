@@ -118,3 +118,13 @@ def test_ranks_of_many_dissimilarities():
     with jax.enable_x64(True):
         traced = jax.jit(repsim.rsa)(x, y)
     assert float(traced) == pytest.approx(float(repsim.rsa(x, y)), abs=1e-12)
+
+
+def test_whitened_correlation_of_many_samples():
+    """In place, and traced by a compiler: the same value."""
+    x, y = related(120, 4, 5)
+    options = {"rdm": "sqeuclidean", "comparison": "whitened"}
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(True):
+        traced = jax.jit(lambda a, b: repsim.rsa(a, b, **options))(x, y)
+    assert float(repsim.rsa(x, y, **options)) == pytest.approx(float(traced), rel=1e-11)
