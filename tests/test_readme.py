@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(
@@ -15,6 +16,13 @@ BLOCKS = re.findall(
 
 def test_every_python_block_is_found():
     assert len(BLOCKS) == README.read_text().count("```python")
+
+
+def test_the_first_picture_is_in_full_colour_and_small():
+    file = README.parent / re.search(r"\((docs/images/[^)]+)\)", README.read_text())[1]
+    with Image.open(file) as picture:
+        assert picture.mode in ("RGB", "RGBA")
+    assert file.stat().st_size <= 200_000
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ shifted = repsim.compare(
     names=("CNN", "ViT"),
     progress=False,
 )
-repsim.plot.heatmap(shifted, above_chance=3.0, title="Each image with another")
+repsim.plot.heatmap(shifted, above_chance=3.0, title="Each image with another", width=7)
 
 # %%
 # **The same image on both sides.** 48 images are enough to see that both networks have something in
@@ -36,7 +36,7 @@ repsim.plot.heatmap(shifted, above_chance=3.0, title="Each image with another")
 same = repsim.compare(
     networks.cnn, networks.vit, data=few, z_scores=True, names=("CNN", "ViT"), progress=False
 )
-repsim.plot.heatmap(same, above_chance=3.0, title="The same images")
+repsim.plot.heatmap(same, above_chance=3.0, title="The same images", width=7)
 
 # %%
 # A map has many entries, and the largest of many z-scores is large by chance. `repsim.max_t`

@@ -16,7 +16,7 @@ networks = trained()  # two small networks, trained on digits
 # of the CNN show as blocks.
 
 result = repsim.compare(networks.cnn, data=networks.batches(), progress=False)
-repsim.plot.heatmap(result, title="CNN with itself")
+repsim.plot.heatmap(result, title="CNN with itself", width=7)
 
 # %%
 # **Two networks.** Their layers may differ in size and kind.
@@ -24,7 +24,7 @@ repsim.plot.heatmap(result, title="CNN with itself")
 result = repsim.compare(
     networks.cnn, networks.vit, data=networks.batches(), names=("CNN", "ViT"), progress=False
 )
-repsim.plot.heatmap(result, title="CNN with ViT")
+repsim.plot.heatmap(result, title="CNN with ViT", width=7)
 
 # %%
 # The result is a labelled ``xarray.Dataset`` with the standard error of each entry.

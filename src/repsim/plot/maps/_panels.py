@@ -71,7 +71,7 @@ def panels(
     ...     layers = {f"{name}.{i}": rng.standard_normal((50, 8)) for i in range(6)}
     ...     maps.append(repsim.pairwise(layers, measure="cka", estimator="unbiased"))
     >>> axes = repsim.plot.panels(maps, width=3.3, labels="index", titles=["first", "second"])
-    >>> axes[0].figure.get_figwidth()
+    >>> float(axes[0].figure.get_figwidth())
     3.3
     >>> [ax.get_title() for ax in axes]
     ['first', 'second']
