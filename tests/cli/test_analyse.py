@@ -61,6 +61,12 @@ def test_analyses_that_do_not_fit_a_model_are_skipped_with_the_reason(repsim_com
     assert again.code == 0
     assert "nothing is computed again" in again.err
     assert again.out.count("skipped") == 3
+    page = Path("run/report.html").read_text("utf-8")
+    assert "<h1>cli.tiny_models:cnn</h1>" in page  # not the folder
+    for name in ("attention_distance", "residual_ratios", "block_influence"):
+        assert f"<dt>{name}</dt><dd>" in page
+    assert repsim_command("report", "run").code == 0
+    assert Path("run/report.html").read_text("utf-8") == page
 
 
 def test_layers_are_those_of_the_blocks_not_of_the_attention_in_them(repsim_command, folder):

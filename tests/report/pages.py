@@ -152,6 +152,8 @@ def shown(value, digits=4):
     if np.isnan(value):
         return "undefined"
     text = f"{value:.{digits}f}"
+    if 1e-3 <= abs(value) < 10.0 ** (1 - digits):
+        text = f"{value:.2g}"
     return text.replace("-", "−") if float(text) else text.removeprefix("-")
 
 

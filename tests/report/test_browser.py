@@ -572,3 +572,23 @@ def test_the_page_may_load_nothing_and_run_nothing_else(show):
     assert set(failed) == {"csp"}
     page.complaints.clear()  # they were asked for
     del page.requests[1:]
+
+
+def test_small_numbers_keep_their_digits(show):
+    small = made.fields()
+    small["sigma"] = small.sigma * 1e-7
+    low = compared(4, 5)
+    low["standard_error"] = low.standard_error * 0.0 + 0.00341
+    page = show({"fields": small, "map": low})
+    bars = page.locator(".legend .scale").all_inner_texts()
+    assert len(bars) == 2
+    assert "0.00" not in [bar.split()[-1] for bar in bars]
+    levels = page.locator(
+        "#result-1 svg text[text-anchor=end]:not([transform])"
+    ).all_text_contents()
+    assert len(set(levels)) == len(levels) > 2, levels
+    assert levels[0] == "0"
+    assert all(level.endswith(" × 10⁻⁷") or level.endswith(" × 10⁻⁶") for level in levels[1:])
+    page.locator("#result-2 select").first.select_option(index=1)
+    (bar,) = page.locator("#result-2 .legend .scale").all_inner_texts()
+    assert bar.split() == ["0.00", "0.0034"]

@@ -238,14 +238,113 @@ def test_missing_results_are_named(tmp_path):
 
 def test_title_command_and_versions(tmp_path):
     page = written({"A & B": compared()}, tmp_path, command=["repsim", "compare", "a b"])
-    assert "<h1>A &amp; B</h1>" in page
-    assert "<title>A &amp; B</title>" in page
+    assert "<h1>ViT-Ti/16 and ResNet-18</h1>" in page
+    assert "<title>ViT-Ti/16 and ResNet-18</title>" in page
+    assert '<h2 id="title-1">A &amp; B</h2>' in page
     assert "<code>repsim compare &#39;a b&#39;</code>" in page
     assert re.search(r"<dt>torch</dt><dd>2\.6\.0</dd>", page)
     page = written({"a": compared(), "b": compared()}, tmp_path, title="Mine", command="make map")
     assert "<h1>Mine</h1>" in page
     assert "<code>make map</code>" in page
     assert "2,048 samples, 16 batches" in page
+
+
+def test_the_heading_names_the_models_of_all_results(tmp_path):
+    def heading(*models):
+        results = {str(at): with_itself(model_x=x, model_y=y) for at, (x, y) in enumerate(models)}
+        return re.search("<h1>(.*?)</h1>", written(results, tmp_path))[1]
+
+    assert heading(("ViT", "ViT")) == "ViT"
+    assert heading(("ViT", "ViT"), ("CNN", "CNN"), ("ViT", "CNN")) == "ViT and CNN"
+    assert heading(("a", "b"), ("b", "c")) == "a, b and c"
+    assert heading(("a", "b"), ("c", "d"), ("e", "f")) == "a, b, c and 3 more models"
+    bare = with_itself().drop_attrs()
+    assert "<h1>mine</h1>" in written({"mine": bare}, tmp_path)
+    named = with_itself().cka.assign_attrs(model_x="ViT", model_y="CNN")  # attributes of a variable
+    assert "<h1>ViT and CNN</h1>" in written({"mine": named}, tmp_path)
+
+
+def test_models_that_were_not_trained_are_named_first_and_beside_each_picture(tmp_path):
+    def said(**results):
+        page = written(results, tmp_path)
+        top = re.search(r'<p class="untrained"><strong>(.*?)</strong>', page)
+        badges = re.findall(r'<h3>[^<]*<span class="badge">(.*?)</span></h3>', page)
+        assert len(badges) in (0, len(re.findall("<figure", page)))
+        return top and top[1], set(badges)
+
+    random = {"weights_x": "random (seed 0)", "weights_y": "random (seed 1)"}
+    both = compared(**random)
+    told = "ViT-Ti/16, ResNet-18"
+    assert said(a=both) == (f"Not trained: {told}.", {f"not trained: {told}"})
+    one = compared(weights_x="resnet.pt (sha256 1)", weights_y="random (seed 1)")
+    assert said(a=one)[1] == {"not trained: ResNet-18"}
+    assert said(a=compared(weights_x="published", weights_y="published")) == (None, set())
+    assert said(a=compared()) == (None, set())
+    for side in ("_x", ""):
+        itself = with_itself(model_x="ViT", model_y="ViT", **{f"weights{side}": "random (seed 0)"})
+        assert said(a=itself)[1] == {"not trained: ViT"}
+    assert said(a=made.attention().assign_attrs(model="ViT", weights="random (seed 0)"))[1] == {
+        "not trained: ViT"
+    }
+    assert said(a=with_itself())[0] == "Not trained: untrained ViT."
+    for name, untrained in (
+        ("vit_untrained", True),
+        ("random init", True),
+        ("RandomForest", False),
+        ("vit_random_crop", False),
+        ("initial", False),
+    ):
+        assert bool(said(a=compared(model_x=name))[0]) == untrained, name
+    page = written({"a": both}, tmp_path)
+    assert page.index("Not trained") < page.index("Findings</h2>")
+    assert "no untrained control" not in page
+
+
+def test_skipped_results_are_listed_with_the_reason(tmp_path):
+    page = written(
+        {"a": compared()}, tmp_path, skipped={"probe & co": "the data have\n  no labels <b>"}
+    )
+    assert re.search(
+        r"<h3 class=\"skipped\">Skipped</h3>\s*<dl class=\"skipped\">\s*"
+        r"<div><dt>probe &amp; co</dt><dd>the data have no labels &lt;b&gt;</dd></div>",
+        page,
+    )
+    assert "Skipped</h3>" not in written({"a": compared()}, tmp_path, skipped={})
+    for wrong in (["a"], {"a": None}, {1: "b"}, "a"):
+        with pytest.raises(InputError, match="skipped must map names to reasons"):
+            written({"a": compared()}, tmp_path, skipped=wrong)
+
+
+def curves(result):
+    (chart,) = [each for each in section_of("it", result).pictures if each["type"] == "chart"]
+    return chart
+
+
+def test_charts_are_drawn_over_layers_that_one_can_tell_apart():
+    parts = ("", ".norm1", ".attn", ".attn.qkv", ".attn.proj", ".norm2", ".mlp", ".mlp.fc1")
+    names = ["embed", *(f"blocks.{i}{part}" for i in range(24) for part in parts), "norm", "head"]
+    result = with_itself(len(names)).assign_coords(layer_x=names, layer_y=names)
+    chart = curves(result)
+    drawn = ["embed", *(f"blocks.{i}" for i in range(24)), "norm", "head"]
+    assert chart["categories"] == drawn
+    note = "Drawn: 27 of 195 layers, those whose names have at most 2 parts."
+    assert chart["note"] == note
+    assert chart["alt"].endswith(note)
+    for series, i in zip(chart["series"], (0, 97, 194), strict=True):
+        assert series["x"] == list(range(27))
+        np.testing.assert_allclose(
+            series["y"], result.cka[i].sel(layer_y=drawn), rtol=1e-5, atol=1e-9
+        )
+
+    flat = curves(with_itself(250))
+    assert len(flat["categories"]) == 60
+    assert (flat["categories"][0], flat["categories"][-1]) == ("blocks.0", "blocks.249")
+    assert "60 of 250 layers, evenly spaced" in flat["note"]
+    for few in (with_itself(60), made.probes()):
+        assert "Drawn" not in curves(few)["note"]
+    many = curves(made.probes(100, single=1))
+    assert len(many["categories"]) == 60
+    assert all(max(series["x"]) < 60 for series in many["series"])
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path):
@@ -332,14 +431,19 @@ def test_fields_are_averaged_not_sampled():
 
 
 def test_numbers_as_text():
-    assert [number(v) for v in (0.1234, -0.5, -0.0001, 12345.6, np.nan, -np.inf)] == [
+    values = (0.1234, -0.5, 12345.6, np.nan, -np.inf, 0.0, -0.00341, 3.4e-5, -1e-17)
+    assert [number(v) for v in values] == [
         "0.123",
         "−0.500",
-        "0.000",
         "12,346",
         "undefined",
         "−∞",
+        "0.000",
+        "−0.0034",
+        "3.4 × 10⁻⁵",
+        "0.000",
     ]
+    assert number(0.0341, 1) == "0.034"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from repsim.storage import differences, locked, write_whole
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["RunFolder", "command_of", "write_page"]
+__all__ = ["RunFolder", "record_of", "write_page"]
 
 FORMAT = "repsim.run/1"
 RECORD, STATE, PAGE = "run.json", "state.npz", "report.html"
@@ -101,11 +101,7 @@ class RunFolder:
     @property
     def skipped(self) -> dict[str, str]:
         """The skipped results and the reasons."""
-        return {
-            name: entry["reason"]
-            for name, entry in self._record["analyses"].items()
-            if entry["status"] == "skipped"
-        }
+        return _skipped(self._record)
 
     def has(self, name: str) -> bool:
         """Whether a result is finished."""
@@ -167,7 +163,7 @@ class RunFolder:
 
     def write_page(self) -> Path:
         """Write the page of all finished results."""
-        return write_page(self.path, shlex.join(self._record["command_line"]))
+        return write_page(self.path, self._record)
 
     def _lock(self) -> None:
         """Keep other commands out of the folder until this one ends."""
@@ -215,21 +211,35 @@ class RunFolder:
         write_whole(self.path / RECORD, lambda out: out.write(text.encode()))
 
 
-def command_of(folder: Path) -> str | None:
-    """Return the command that created a folder, if any."""
+def record_of(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a folder, or None if another program saved its results."""
     try:
-        return shlex.join(json.loads((folder / RECORD).read_text())["command_line"])
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        record["command_line"], _skipped(record)
     except FileNotFoundError:
-        return None  # results that a program saved without this command
-    except (ValueError, KeyError, TypeError) as error:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"the folder's record is damaged.\n  {folder / RECORD}: {error}") from error
+    return record
 
 
-def write_page(folder: Path, command: str | None = None) -> Path:
+def write_page(folder: Path, record: Mapping[str, Any] | None) -> Path:
     """Write the page of a folder's results, and return it."""
     need("jinja2", "the report")
     report: Any = need("repsim.report", "the report")
     page: Path = report.write_report(
-        report.load_results(folder), folder / PAGE, title=folder.resolve().name, command=command
+        report.load_results(folder),
+        folder / PAGE,
+        command=None if record is None else shlex.join(record["command_line"]),
+        skipped=None if record is None else _skipped(record),
     )
     return page
+
+
+def _skipped(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the skipped results of a record and the reasons."""
+    return {
+        name: entry["reason"]
+        for name, entry in record["analyses"].items()
+        if entry["status"] == "skipped"
+    }

@@ -231,6 +231,8 @@ class Section:
     pictures: list[LayerMap | Chart | Tiles] = field(default_factory=list)
     table: tuple[list[str], list[list[str]]] | None = None
     provenance: list[tuple[str, str]] = field(default_factory=list)
+    untrained: list[str] = field(default_factory=list)
+    """Its models that were not trained; each picture says so."""
 
 
 def _packed(values: Floats) -> str:

@@ -75,11 +75,15 @@
       const raised = Array.from(String(Number(power)), (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻").join("");
       return `${digit} × 10${raised}`.replace("-", "−");
     }
+    // Two significant digits, where a fixed number of decimals would leave fewer.
+    else if (size !== 0 && size < 10 ** (1 - digits)) text = String(Number(value.toPrecision(2)));
     else if (size >= 100) text = value.toFixed(1);
     else text = value.toFixed(digits);
     if (Number(text) === 0) text = text.replace("-", "");
     return text.replace("-", "−");
   }
+
+  const short = (value) => String(Number(value.toPrecision(4))).replace("-", "−");
 
   // Ticks: 1, 2 or 5 times a power of ten.
   function ticks(low, high, count) {
@@ -335,7 +339,9 @@
       context.putImageData(pixels, 0, 0);
       scale.disabled = each.low === null;
       scale.options[0].textContent =
-        each.low === null ? "fitted to the data" : `from ${each.low} to ${each.high ?? "the largest"}`;
+        each.low === null
+          ? "fitted to the data"
+          : `from ${short(each.low)} to ${each.high === null ? "the largest" : short(each.high)}`;
       explain(each, low, high, found);
       fill();
       draw();
@@ -799,9 +805,12 @@
       const scale = log ? Math.log : (v) => v;
       let levels = log ? logTicks(low, high) : ticks(Math.max(low, data.diagonal ? 0 : low), data.diagonal ? 1 : high, height / 42);
       const step = levels.length > 1 ? Math.abs(levels[1] - levels[0]) : 1;
-      const digits = Math.max(0, Math.min(4, -Math.floor(Math.log10(step) + 1e-9)));
+      const digits = Math.max(0, Math.min(12, -Math.floor(Math.log10(step) + 1e-9)));
       const label = (v) =>
-        data.percent ? percent(v, step < 0.01 ? 1 : 0) : log ? String(v) : v.toFixed(digits).replace("-", "−");
+        data.percent ? percent(v, Math.max(0, digits - 2))
+          : log ? String(v)
+          : step < 1e-4 ? (v === 0 ? "0" : number(v))
+          : v.toFixed(digits).replace("-", "−");
       const left = Math.max(...levels.map((v) => measure(label(v)))) + 30;
       const place = { x: left, y: 8, w: room - left - 10, h: height - 16 };
       const yAt = (v) => place.y + place.h * (1 - (scale(v) - scale(low)) / (scale(high) - scale(low)));

@@ -16,10 +16,11 @@ import xarray as xr
 
 from repsim._errors import InputError
 from repsim._missing import missing_package
-from repsim._options import require_text
+from repsim._options import got, require_text
 from repsim._shown import shown
 from repsim._version import __version__
 from repsim.report._blocks import Section
+from repsim.report._models import title_of
 from repsim.report._run import as_dataset
 from repsim.report._sections import section_of
 from repsim.results import LAYER_MAP
@@ -37,6 +38,7 @@ def write_report(
     *,
     title: str | None = None,
     command: str | Sequence[str] | None = None,
+    skipped: Mapping[str, str] | None = None,
 ) -> Path:
     r"""Write one HTML page that shows results: interactive maps, curves and findings.
 
@@ -66,9 +68,12 @@ def write_report(
     path : str or os.PathLike
         The file to write; an existing file is replaced. Its folder must exist.
     title : str, optional
-        The heading; by default the name of a single result, or a general heading.
+        The heading; by default the models of the results, if these name them, or the name of a
+        single result.
     command : str or sequence of str, optional
         The command that made the results, shown at the end.
+    skipped : mapping of str to str, optional
+        Results that are missing and why, shown below the findings.
 
     Returns
     -------
@@ -87,9 +92,14 @@ def write_report(
     Notes
     -----
     Findings are numbers of the results, and cautions say what these numbers do not show. The page
-    gives no verdicts. Maps store values in float32 and show four digits. Receptive fields and token
-    maps store 8 bits per cell. The same results give the same bytes. Cost: O(L³) for the orders of
-    a map of L layers; a map of 150 by 150 with its standard errors and z-scores takes 0.45 MB.
+    gives no verdicts. Below the heading and beside each picture it says which models were not
+    trained: those whose attribute ``weights``, ``weights_x`` or ``weights_y`` begins with "random",
+    as the command writes it, or whose names contain "untrained". Curves over more than 60 layers
+    are drawn over whole blocks, or over evenly spaced layers.
+
+    Maps store values in float32 and show four digits. Receptive fields and token maps store 8 bits
+    per cell. The same results give the same bytes. Cost: O(L³) for the orders of a map of L layers;
+    a map of 150 by 150 with its standard errors and z-scores takes 0.45 MB.
 
     Names in a result may contain any characters. The page treats them as text, never as markup, and
     forbids all scripts except its own. Control characters are shown escaped, as ``\x1b``.
@@ -100,15 +110,16 @@ def write_report(
     leaf ordering for hierarchical clustering".
     """
     if not isinstance(results, Mapping) or not results:
-        got = "an empty mapping" if isinstance(results, Mapping) else type(results).__name__
+        what = "an empty mapping" if isinstance(results, Mapping) else type(results).__name__
         raise InputError(
-            f"write_report: results must map names to results.\n  results: {got}\n"
+            f"write_report: results must map names to results.\n  results: {what}\n"
             "  Name them, as in {'ViT with CNN': result}, or read a run folder with load_results."
         )
     datasets = {str(name): as_dataset("write_report", each) for name, each in results.items()}
     sections = [section_of(name, dataset) for name, dataset in datasets.items()]
     if title is None:
-        title = next(iter(datasets)) if len(datasets) == 1 else "Representation similarity"
+        alone = next(iter(datasets)) if len(datasets) == 1 else "Representation similarity"
+        title = title_of(datasets.values()) or alone
     require_text("write_report", title=title)
     if command is not None and not isinstance(command, str):
         if not isinstance(command, list | tuple) or not all(isinstance(x, str) for x in command):
@@ -117,8 +128,18 @@ def write_report(
                 f"  command: {type(command).__name__}"
             )
         command = shlex.join(command)
+    if not isinstance(skipped, Mapping | None) or not all(
+        isinstance(each, str) for pair in (skipped or {}).items() for each in pair
+    ):
+        raise InputError(
+            f"write_report: skipped must map names to reasons.\n  got {got(skipped)}\n"
+            "  For example {'linear_probe': 'the data have no labels'}."
+        )
+    untrained = dict.fromkeys(name for section in sections for name in section.untrained)
     html = _render(
         title=title,
+        untrained=list(untrained),
+        skipped={name: " ".join(why.split()) for name, why in (skipped or {}).items()},
         command=command,
         sections=sections,
         cautions=_cautions(datasets, sections),
@@ -190,7 +211,8 @@ def _cautions(datasets: Mapping[str, xr.Dataset], sections: list[Section]) -> li
         for name, dataset in datasets.items()
     ).lower()
     out = []
-    if not any(word in called for word in UNTRAINED):
+    untrained = any(section.untrained for section in sections)
+    if not untrained and not any(word in called for word in UNTRAINED):
         out.append(
             "The results have no untrained control (none is named so). Two untrained networks "
             "can score high because they see the same images."

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from repsim.report._blocks import Section
+from repsim.report._blocks import Chart, Section
+from repsim.report._few_layers import with_few_layers
+from repsim.report._models import untrained_of
 from repsim.report.kinds._any import kind_section, unknown_section
 from repsim.report.kinds._attention_distance import attention_section
 from repsim.report.kinds._block_influence import influence_section
@@ -66,6 +68,10 @@ COUNTS = {
 def section_of(name: str, result: xr.Dataset) -> Section:
     """Return the section of a result of any kind, with its provenance."""
     section = _section(name, result)
+    section.untrained = untrained_of(result)
+    section.pictures = [
+        with_few_layers(each) if isinstance(each, Chart) else each for each in section.pictures
+    ]
     section.provenance = [(str(key), _text(value)) for key, value in result.attrs.items()]
     own = {
         str(key): value

@@ -6,12 +6,24 @@ import numpy as np
 
 __all__ = ["number", "ordinal", "percent", "plus_minus"]
 
+ROUNDING = 1e-12
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number as text, with a minus sign: "−0.012"; "undefined" for NaN."""
+    """Return a number as text, with a minus sign: "−0.012"; "undefined" for NaN.
+
+    A number that `digits` decimals would leave with fewer than two significant digits has two:
+    "0.0034", "3.4 × 10⁻⁵". Below 1e-12 it is rounding and has only zeros.
+    """
     if not np.isfinite(value):
         return "undefined" if np.isnan(value) else ("∞" if value > 0 else "−∞")
-    text = f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
+    size = abs(value)
+    if ROUNDING <= size < 10.0 ** (1 - digits):
+        text, _, power = f"{value:.2g}".partition("e")
+        raised = f" × 10{str(int(power)).translate(RAISED)}" if power else ""
+        return text.replace("-", "−") + raised
+    text = f"{value:.{digits}f}" if size < 1000 else f"{value:,.0f}"
     # No minus sign before zeros only.
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")

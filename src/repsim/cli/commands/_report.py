@@ -24,9 +24,9 @@ def report(
         raise UsageError(
             f"report: there is no such folder.\n  got {folder}\n  Name the folder that --out named."
         )
-    from repsim.cli._run_folder import command_of, write_page
+    from repsim.cli._run_folder import record_of, write_page
 
-    page = write_page(folder, command_of(folder))
+    page = write_page(folder, record_of(folder))
     if session.as_json:
         session.emit({"command": "report", "files": {"folder": str(folder), "report": str(page)}})
     else:

@@ -29,9 +29,6 @@ from repsim.results import (
 
 __all__ = ["alignment_section", "map_section"]
 
-MANY = 60
-"""Curves of more layers are drawn without points."""
-
 MOST_P = 0.05
 FEW_SAMPLES = 256
 FEW_BATCHES = 8
@@ -195,8 +192,7 @@ def _profiles(array: xr.DataArray, label: str) -> Chart:
         x_label="layer",
         y_label=label,
         series=[
-            Series(f"{which}: {names[i]}", np.arange(m), array.values[i], points=m <= MANY)
-            for which, i in places
+            Series(f"{which}: {names[i]}", np.arange(m), array.values[i]) for which, i in places
         ],
         categories=names,
     )
