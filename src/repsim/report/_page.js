@@ -201,6 +201,7 @@
           high = Math.max(high, v);
         }
       }
+      if (low === high && each.low !== null && each.low < low) low = each.low;
       if (!(low < high)) [low, high] = low === high ? [low - 0.5, low + 0.5] : [0, 1];
       return { ...each, values, least: low, most: high };
     });
