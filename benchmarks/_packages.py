@@ -97,7 +97,9 @@ def _repsim(
     import repsim
 
     x, y = ("*", "*") if layers is None else layers
-    cka = repsim.compare(model_x, model_y, data=batches, layers=x, layers_y=y, progress=False).cka
+    # The other packages compare layers that return their input, too.
+    where = {"layers": x, "layers_y": y, "all_modules": True}
+    cka = repsim.compare(model_x, model_y, data=batches, **where, progress=False).cka
     cka = cka.transpose("layer_x", "layer_y")
     return Matrix(
         [str(label) for label in cka.layer_x.values],

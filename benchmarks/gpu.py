@@ -110,6 +110,7 @@ class Bench:
                 *self.models,
                 data=batches,
                 precision=precision,  # type: ignore[arg-type]
+                all_modules=True,
                 progress=False,
             ).cka
         names = [list(map(str, cka[axis].values)) for axis in ("layer_x", "layer_y")]

@@ -140,7 +140,7 @@ def disk(size: int = 1 << 28) -> tuple[float, float]:
         data = [torch.randn(512, features) for _ in range(n // 512)]
         start = time.perf_counter()
         stored = repsim.extract(
-            nn.Sequential(model), data, out=Path(folder) / "run.zarr", progress=False
+            nn.Sequential(model), data, "0", out=Path(folder) / "run.zarr", progress=False
         )
         write = n * features * 4 / (time.perf_counter() - start)
         array = stored["0"]

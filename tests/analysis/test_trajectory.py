@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 import repsim
@@ -78,7 +79,7 @@ def test_any_measure_is_the_diagonal_of_compare():
             kind = "similarity" if measure.similarity else "dissimilarity"
             assert result[name].attrs["kind"] == kind
             assert list(result.data_vars) == [name]
-        repsim.plot.trajectory(result)
+        repsim.plot.trajectory(result, Figure().subplots())
 
 
 def test_another_measure_of_all_pairs_and_of_functions_that_load():
