@@ -197,7 +197,7 @@ def main() -> None:
     text = (
         f"repsim: {counts[True]} of {counts.total()} values equal the formula. Others: "
         f"{others[True]} of {others.total()}, with {versions}.\n\n{summary(ours, theirs)}\n\n"
-        f"### Every difference\n\n{differences(ours, theirs)}"
+        f"## Every difference\n\n{differences(ours, theirs)}"
     )
     page = conversions(theirs)
     print(text, page, sep="\n\n")
