@@ -146,6 +146,17 @@ class TestPicture:
         early = layer_match(known([0] * 10, 10)).texts[0]
         assert early.get_position()[1] > 0.5 > late.get_position()[1]
 
+    @pytest.mark.parametrize(("side", "there"), [(3.0, False), (7.0, True)])
+    def test_note_covers_no_names_of_a_small_picture(self, side, there):
+        ax = Figure(figsize=(side, side), layout="constrained").add_subplot()
+        layer_match(known(list(range(20)), 20), ax)
+        canvas = FigureCanvasAgg(ax.figure)
+        canvas.draw()
+        x0, y0, x1, y1 = ax.bbox.extents.astype(int)
+        blue = (np.asarray(canvas.buffer_rgba())[::-1, :, :3] == (0x21, 0x66, 0xAC)).all(axis=2)
+        assert not blue[:, x1 + 1 :].any()
+        assert blue[(y0 + y1) // 2 : y1, x0:x1].any() == there
+
     def test_other_variable(self, make_result):
         result = make_result(4, 5).rename(cka="mutual_knn")
         ax = layer_match(result, variable="mutual_knn")

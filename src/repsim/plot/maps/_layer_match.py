@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 
 from repsim.measures import LOWER_HALF
 from repsim.measures import layer_match as best_match
@@ -22,6 +25,9 @@ __all__ = ["layer_match"]
 
 SIDE = 4.2
 """Inches: the side of the square."""
+
+FILLED = 0.95
+"""The part of a side that the note may take."""
 
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ACCENT = "#2166ac"
@@ -56,7 +62,7 @@ def layer_match(
     The shaded area summarises the lower half of x, its layers of depth at most 0.5. Its upper edge
     is the smallest depth of y such that at least 90 % of them find their match at or below it (a
     90th percentile because one stray layer would decide a maximum). The line inside is the median
-    of their matched depths. The note states both.
+    of their matched depths. The note states both if the picture has room for it.
 
     Parameters
     ----------
@@ -171,7 +177,7 @@ def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, mod
     upper_left = int(((x < 0.6) & (y > 0.75)).sum())
     lower_right = int(((x > 0.4) & (y < 0.25)).sum())
     at_left = upper_left <= lower_right
-    note = ax.text(
+    note = _Note(
         0.03 if at_left else 0.97,
         0.97 if at_left else 0.03,
         plain("\n".join(lines)),
@@ -183,4 +189,16 @@ def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, mod
         path_effects=[withStroke(linewidth=2.0, foreground="white")],
         zorder=2.5,  # hides no name and no point
     )
-    note.set_in_layout(False)  # in small axes it may overlap the edge
+    note.set_in_layout(False)  # it takes no room
+    ax.add_artist(note)
+
+
+class _Note(Text):
+    """Text that is drawn only inside its Axes: beside small ones it would cover names."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it if there is room."""
+        room: Any = self.axes and self.axes.bbox
+        own = self.get_window_extent(renderer)
+        if room and own.width <= FILLED * room.width and own.height <= FILLED * room.height:
+            super().draw(renderer)
