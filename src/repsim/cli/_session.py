@@ -18,6 +18,9 @@ from repsim._shown import shown, shown_lines
 
 __all__ = ["Session", "plain"]
 
+HALF = 20
+"""Rows at the beginning and at the end of a table that a terminal shows; a file gets all."""
+
 WIDE = 160
 """Columns if the output is not a terminal, so names are not cut."""
 
@@ -89,15 +92,24 @@ class Session:
             table.add_column(
                 Text(shown(column)), justify="right" if numeric else "left", overflow="fold"
             )
-        for row in rows:
-            table.add_row(*(Text(shown(_cell(value))) for value in row))
         # Made here because standard output may have been replaced before.
         console = Console()
         if not console.is_terminal:
             console.width = WIDE
+        for row in _shortened(rows) if console.is_terminal else rows:
+            table.add_row(*(Text(shown(_cell(value))) for value in row))
         # Not as the title of the table, which would wrap at the width of the table.
         console.print(Text(shown(title)))
         console.print(table)
+
+
+def _shortened(rows: Sequence[Sequence[object]]) -> Sequence[Sequence[object]]:
+    """Return the first and the last rows of a long table, and how many are between."""
+    left_out = len(rows) - 2 * HALF
+    if left_out <= 1:
+        return rows
+    between = [f"… {left_out} more", *[""] * (len(rows[0]) - 1)]
+    return [*rows[:HALF], between, *rows[-HALF:]]
 
 
 def plain(value: Any) -> Any:
