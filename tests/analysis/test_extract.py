@@ -482,6 +482,15 @@ def test_dtypes(tmp_path):
         np.testing.assert_array_equal(half[layer].values, values.astype(np.float16))
 
 
+def test_a_truth_value_of_numpy_is_kept_as_pythons(tmp_path):
+    model = nn.Sequential(nn.Identity(), nn.ReLU())
+    for one in (True, np.True_):  # the second call resumes the first
+        stored = repsim.extract(
+            model, data(), out=tmp_path / "run", all_modules=one, progress=False
+        )
+        assert list(stored) == ["0", "1"]
+
+
 def test_a_value_beyond_the_dtype_is_named_and_the_batches_before_are_there(tmp_path):
     batches, out = data(), tmp_path / "run.zarr"
     batches[3] = batches[3] * 1e6

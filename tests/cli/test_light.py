@@ -70,7 +70,7 @@ def test_a_missing_extra_is_reported(found):
     for name in ("typer", "rich"):
         assert found[name]["code"] == 1
         assert f"needs {name}" in found[name]["err"]
-        assert f"Install it: pip install '{name}>=" in found[name]["err"]
+        assert f"Install it: pip install '{name}" in found[name]["err"]
 
 
 def test_help_and_version_load_only_the_command_line_packages(found):

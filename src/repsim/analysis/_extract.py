@@ -196,7 +196,7 @@ def extract(
             "dtype": dtype,
             "select": label_of(select),
             "batch_dim": label_of(batch_dim),
-            "all_modules": all_modules,
+            "all_modules": bool(all_modules),
             "prepare": label_of(prepare),
             "forward": label_of(forward),
             "batch_size": label_of(batch_size),
