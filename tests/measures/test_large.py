@@ -15,6 +15,7 @@ METRICS = ("cosine", "euclidean")
 
 
 @each("metric", METRICS)
+@pytest.mark.slow
 def test_neighbours_of_many_samples_are_those_of_loops(metric):
     """More samples than one group of distances, duplicates, and several blocks of rows."""
     x, y = related(700, 5, 6)

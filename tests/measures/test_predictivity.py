@@ -45,6 +45,7 @@ def test_values(backend, options, dtype):
     "options",
     [{"ridge": 0.1}, {"ridge": 30.0}, {"model": "ols"}, {"model": "pls", "components": 3}],
 )
+@pytest.mark.slow
 def test_more_features_than_samples(shape, options):
     x, y = related(*shape)
     expected = reference.predictivity(x, y, **options)

@@ -17,6 +17,9 @@ from repsim import InputError
 from repsim.plot import heatmap, panels, trajectory
 from repsim.plot import layer_match as match
 
+# Drawings of several maps at two widths.
+pytestmark = pytest.mark.slow
+
 COLUMN, PAGE = 3.3, 7.0
 
 

@@ -46,6 +46,7 @@ def saved():
     return np.asarray(Image.open(file).convert("L"))
 
 
+@pytest.mark.slow
 def test_every_picture_is_the_current_figure_of_pyplot():
     assert set(PICTURES) == set(plot.__all__) - {"panels"}
     for name in PICTURES:
