@@ -149,6 +149,20 @@ def test_steps_are_sorted_and_keep_their_type():
     np.testing.assert_allclose(one.cka, 1.0)
 
 
+def test_steps_that_differ_in_late_digits_are_different_models():
+    """Both are 10000.2 in six digits: one model had been compared in the place of the other."""
+    models, data = trained((0, 10)), inputs()
+    close = {10000.21: models[0], 10000.24: models[10]}
+    for options in ({}, {"measure": "mutual_knn", "k": 3, "metric": "euclidean"}):
+        name = options.get("measure", "cka")
+        want = trajectory(models, data, against="each other", **options, **quiet)[name]
+        got = trajectory(close, data, against="each other", **options, **quiet)[name]
+        np.testing.assert_array_equal(got.values, want.values)
+        last = trajectory(close, data, against="last", **options, **quiet)[name]
+        np.testing.assert_allclose(last.values, want.values[:, 1], atol=1e-12)
+        assert (last.values[0] < 1).any()
+
+
 def test_tokens_of_texts_are_samples_of_every_step():
     models = {}
     for step in (0, 1):

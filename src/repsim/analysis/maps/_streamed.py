@@ -1,4 +1,4 @@
-"""The map of CKA from a stream of batches, of which no features are kept."""
+"""The map of CKA from a stream of batches. Features are not kept."""
 
 from __future__ import annotations
 

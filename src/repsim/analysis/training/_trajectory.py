@@ -220,7 +220,7 @@ def _run_with(
     reference: nn.Module | float,
     data: object,
 ) -> None:
-    """Compare all steps with one model, in as many passes as models have to be loaded."""
+    """Compare all steps with one model: one pass for all models, and one for each loader."""
     rounds = rounds_of(checkpoints, steps)
     if len(rounds) > 1 and isinstance(data, Iterator):
         raise InputError(

@@ -22,7 +22,7 @@ PART = re.compile(rf"{ASIDE.pattern}|branch|aux|attn|attention", re.I)
 """Numbered parts of a block, or of what is beside the blocks."""
 
 LEAST = 2
-"""Layers with a matrix of weights in a block. A convolution with its norm is no block."""
+"""The fewest layers with a weight matrix in a block. A convolution and its norm have one."""
 
 
 def number_of(name: str) -> tuple[str, int] | None:

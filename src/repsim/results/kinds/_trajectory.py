@@ -45,8 +45,8 @@ def _variables(dims: tuple[str, ...], with_what: str) -> dict[str, Variable]:
 
 
 def step_label(step: Any) -> str:
-    """Return a step as text, without digits that say nothing: 1000, 0.5."""
-    return f"{step:g}" if float(step) != int(step) else f"{int(step)}"
+    """Return a step as text, with all digits, because different steps need different names."""
+    return repr(float(step)) if float(step) != int(step) else f"{int(step)}"
 
 
 def trajectory_variable(result: xarray.Dataset) -> str:
@@ -78,7 +78,7 @@ def _label(result: xarray.Dataset, name: str) -> str:
 
 
 def against(result: xarray.Dataset) -> str:
-    """Return with what each step is compared, as a phrase."""
+    """Return what each step is compared with, as a phrase."""
     return str(result.attrs.get("compared_with") or "the reference")
 
 
