@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from repsim._distributed import gather
 from repsim._errors import StateError
 from repsim._typing import Array, KernelName
 from repsim._version import __version__
@@ -30,7 +31,6 @@ from repsim.streaming._checks import (
     require_layers,
     require_state,
 )
-from repsim.streaming._distributed import gather
 from repsim.streaming._minibatch_results import MIN_BATCH, MinibatchResults
 from repsim.streaming._pairs import LayerProducts
 from repsim.streaming._pilot import PilotKernels

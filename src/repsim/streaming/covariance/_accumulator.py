@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from array_api_compat import array_namespace
 
+from repsim._distributed import gather
 from repsim._errors import StateError
 from repsim._typing import Array
 from repsim._version import __version__
@@ -23,7 +24,6 @@ from repsim.streaming._checks import (
     require_sums,
     summary,
 )
-from repsim.streaming._distributed import gather
 from repsim.streaming.covariance._linear_cka_sums import column_slices
 from repsim.streaming.covariance._rows import Rows
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from repsim._distributed import gather
 from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._typing import Array, EstimatorName
 from repsim._version import __version__
@@ -26,7 +27,6 @@ from repsim.streaming._checks import (
     require_state,
     summary,
 )
-from repsim.streaming._distributed import gather
 from repsim.streaming.covariance._linear_cka_sums import Cuts, Moments, column_means, column_slices
 
 if TYPE_CHECKING:
