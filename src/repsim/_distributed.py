@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from repsim._errors import StateError
+from repsim._errors import InputError, StateError
+from repsim._options import got
 
 __all__ = ["RankError", "gather", "group_size", "tell_failure"]
 
@@ -14,7 +15,12 @@ class RankError(StateError):
 
 
 def group_size(operation: str, group: Any) -> int:
-    """Return the number of ranks in a process group; None is the default group."""
+    """Return the number of ranks in a process group; None and "world" are all ranks."""
+    return _members(operation, group)[1]
+
+
+def _members(operation: str, group: Any) -> tuple[Any, int]:
+    """Return the group as torch takes it, and its size, or raise if this rank has no such group."""
     # Imported on call, because accumulators work without torch.
     import torch.distributed as dist
 
@@ -24,7 +30,25 @@ def group_size(operation: str, group: Any) -> int:
             f"  torch.distributed is not initialised in this process\n"
             f"  Start with torchrun and call torch.distributed.init_process_group() first."
         )
-    return dist.get_world_size(group)
+    if group is None or isinstance(group, str):
+        if group not in (None, "world"):
+            raise InputError(
+                f"{operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
+                f"  got {group!r}\n  Without it, all ranks are the group."
+            )
+        return None, dist.get_world_size()
+    if not isinstance(group, dist.ProcessGroup):
+        if group is dist.GroupMember.NON_GROUP_MEMBER:  # new_group returns it on the others
+            raise StateError(
+                f"{operation}: this rank does not belong to the group.\n"
+                f"  rank {dist.get_rank()} of {dist.get_world_size()} called it\n"
+                f"  Call it on the ranks that were given to torch.distributed.new_group."
+            )
+        raise InputError(
+            f"{operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
+            f"  got {got(group)}\n  Without it, all ranks are the group."
+        )
+    return group, dist.get_world_size(group)
 
 
 def gather(operation: str, value: Any, group: Any) -> list[Any]:
@@ -51,7 +75,7 @@ def tell_failure(operation: str, error: BaseException, group: Any) -> None:
 def _gather(operation: str, message: tuple[str, Any], group: Any) -> list[Any]:
     import torch.distributed as dist
 
-    size = group_size(operation, group)
+    group, size = _members(operation, group)
     messages: list[Any] = [None] * size
     try:
         dist.all_gather_object(messages, message, group=group)

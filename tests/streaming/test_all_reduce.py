@@ -8,11 +8,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 
 import repsim
 from ranks import run_ranks
 from repsim.kernels import RBF
-from repsim.streaming import gather
+from repsim.streaming import RidgeStatistics, gather
 
 SHARES = {1: [4], 2: [3, 5], 4: [3, 5, 0, 2]}
 """Batches of each rank: unequal, and one rank without any."""
@@ -130,8 +131,42 @@ ONE_PASS = {
 }
 
 
+def ridge_of(ranks, batches, p=20):
+    """With 20 features, a rank of two batches keeps rows, and one of three batches keeps sums."""
+    statistics = RidgeStatistics()
+    for rank in ranks:
+        for number in range(batches[rank]):
+            rng = np.random.default_rng([9, rank, number])
+            labels = rng.integers(0, 2 + rank, 8)  # the classes differ too
+            statistics.update(rng.standard_normal((3, 8, p)) + labels[:, None], labels)
+    return statistics
+
+
+def fitted(statistics):
+    solved = statistics.solve(n_classes=5).weights(2.0)
+    return solved.weights, solved.bias, statistics.n
+
+
+def groups(rank):
+    """Return what a group of some ranks returns, and the errors of what is none."""
+    some = dist.new_group([0, 1])
+    acc = of_one_pass(repsim.StreamingLinearCKA, [rank], [rank + 1] * 4)
+    return {
+        "some": acc.all_reduce(some).n_batches
+        if rank < 2
+        else refusal(lambda: acc.all_reduce(some)),
+        "world": acc.all_reduce("world").n_batches,
+        "all": refusal(lambda: acc.all_reduce("all")),
+        "number": refusal(lambda: acc.all_reduce(3)),
+    }
+
+
 def one_pass_scenarios(rank, size):
-    result = {}
+    mine = ridge_of([rank], SHARES[size])
+    wide = RidgeStatistics()
+    wide.update(np.ones((2, 2, 3 + rank)), np.array([0, 1]))
+    result = {"ridge": (fitted(mine.all_reduce()), mine.n, refusal(wide.all_reduce))}
+    result["groups"] = groups(rank)
     for name, values_of in ONE_PASS.items():
         kind = getattr(repsim, name)
         mine = of_one_pass(kind, [rank], {rank: SHARES[size][rank]})
@@ -146,6 +181,24 @@ def one_pass_scenarios(rank, size):
 @pytest.mark.parametrize("size", [2, 4])
 def test_accumulators_of_one_pass(size):
     results = run_ranks("streaming.test_all_reduce:one_pass_scenarios", size)[0]
+    expected = [ridge_of([rank], SHARES[size]) for rank in range(size)]
+    merged = RidgeStatistics()
+    for each in expected:
+        merged.merge(each)
+    assert {each.folded for each in expected if each.n} == ({True} if size == 2 else {True, False})
+    for rank, result in enumerate(results):
+        found, n, refused = result["ridge"]
+        for mine, same, close in zip(
+            found, fitted(merged), fitted(ridge_of(range(size), SHARES[size])), strict=True
+        ):
+            np.testing.assert_array_equal(mine, same)
+            np.testing.assert_allclose(mine, close, rtol=1e-9)
+        assert n == expected[rank].n
+        assert "same problems and features" in refused
+        told = result["groups"]
+        assert told["world"] == sum(range(1, size + 1))
+        assert told["some"] == 3 if rank < 2 else "does not belong to the group" in told["some"]
+        assert all("'world' or a torch.distributed" in told[each] for each in ("all", "number"))
     for name, values_of in ONE_PASS.items():
         kind = getattr(repsim, name)
         merged = kind()
@@ -163,6 +216,6 @@ def test_accumulators_of_one_pass(size):
 
 def test_a_missing_process_group_is_reported_with_a_remedy():
     accumulators = [of_one_pass(getattr(repsim, name), [0], [1]) for name in ONE_PASS]
-    for acc in (accumulated([0], [1]), *accumulators):
+    for acc in (accumulated([0], [1]), ridge_of([0], [1]), *accumulators):
         with pytest.raises(repsim.StateError, match="init_process_group"):
             acc.all_reduce()

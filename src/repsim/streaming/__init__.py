@@ -6,7 +6,8 @@ from repsim.streaming._minibatch import MinibatchCKA
 from repsim.streaming._minibatch_results import MIN_BATCH
 from repsim.streaming._pairs import CHUNK, pair_products, self_products
 from repsim.streaming._pilot import PilotKernels
-from repsim.streaming._ridge import LinearClassifier, RidgePath, RidgeStatistics
+from repsim.streaming._ridge import RidgeStatistics
+from repsim.streaming._ridge_path import LinearClassifier, RidgePath
 from repsim.streaming.covariance._accumulator import StreamingCovariance
 from repsim.streaming.covariance._linear_cka import StreamingLinearCKA
 from repsim.streaming.exact._matrix import cka_matrix

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from repsim._distributed import gather
 from repsim._errors import InputError, StateError
 from repsim._typing import Array, Namespace
+from repsim._version import __version__
 from repsim.arrays import accumulator_dtype, promote, same_home, to_numpy, without_autocast
+from repsim.streaming._checks import require_alike, require_state
 from repsim.streaming._moments import ClassMoments, one_hot
+from repsim.streaming._ridge_path import Labels, RidgePath, in_float64, in_reach_of_float64
 
-__all__ = ["LinearClassifier", "RidgePath", "RidgeStatistics"]
+__all__ = ["RidgeStatistics"]
 
-Labels: TypeAlias = np.ndarray[Any, np.dtype[np.integer[Any]]]
+FORMAT = "repsim.RidgeStatistics/1"
 
 ROUNDING = 4.0
 """Greatest spread of a constant feature, in units of the last digit of its mean."""
@@ -77,7 +81,7 @@ class RidgeStatistics:
             )
         if x.shape[-2] == 0:
             return
-        x = promote(xp, _in_reach_of_float64(xp, x), "RidgeStatistics.update")
+        x = promote(xp, in_reach_of_float64(xp, x), "RidgeStatistics.update")
         self._shape = shape
         self._eps = max(self._eps, float(array_namespace(x).finfo(x.dtype).eps))
         self.n += x.shape[-2]
@@ -87,20 +91,28 @@ class RidgeStatistics:
                 self._fold()
         else:
             self._moments = self._moments.plus(
-                ClassMoments.of(_wide(x), labels, shift=self._moments.shift)
+                ClassMoments.of(in_float64(x), labels, shift=self._moments.shift)
             )
 
     def merge(self, other: RidgeStatistics) -> RidgeStatistics:
-        """Add the samples of another, which does not change, and return this one."""
-        if other._moments is None:
-            for x, labels in other._rows:
-                self.update(x, labels)
-            return self
-        if self._shape not in (None, other._shape):
+        """Add the samples of another, which does not change, and return this one.
+
+        Raises
+        ------
+        StateError
+            The two have different problems or features.
+        """
+        require_alike(self, other)
+        if None not in (self._shape, other._shape) and self._shape != other._shape:
             raise StateError(
                 f"RidgeStatistics.merge: both must have the same problems and features.\n"
                 f"  this: {self._shape}    other: {other._shape}"
             )
+        if other._moments is None:
+            for x, labels in other._rows:
+                self.update(x, labels)
+            self._eps = max(self._eps, other._eps)
+            return self
         self._fold()
         mine = self._moments
         self._moments = other._moments if mine is None else mine.plus(other._moments)
@@ -113,12 +125,94 @@ class RidgeStatistics:
         """Replace features by their sums about the mean of the first batch."""
         rows, self._rows = self._rows, []
         for x, labels in rows:
-            wide = _wide(x)
+            wide = in_float64(x)
             if self._moments is None:
                 self._moments = ClassMoments.of(wide, labels, shift=_mean(wide))
             else:
                 more = ClassMoments.of(wide, labels, shift=self._moments.shift)
                 self._moments = self._moments.plus(more)
+
+    def all_reduce(self, group: Any = None) -> RidgeStatistics:
+        """Return new statistics of everything that the ranks of torch.distributed have seen.
+
+        Parameters
+        ----------
+        group : "world" or torch.distributed.ProcessGroup, optional
+            The ranks, by default all; any backend, including gloo and nccl. With nccl call
+            ``torch.cuda.set_device`` first.
+
+        Returns
+        -------
+        RidgeStatistics
+            NumPy arrays, the same bits on every rank: those of one process that merges the
+            statistics in the order of ranks. These statistics do not change.
+
+        Raises
+        ------
+        StateError
+            There is no process group; the ranks differ in problems or features; a rank died or did
+            not answer within the time limit of the group.
+
+        Notes
+        -----
+        Every rank must call it. Ranks may have seen different numbers of samples, or none. Each
+        sends 8 (p + K) p bytes per problem, or its n ≤ p rows of features.
+        """
+        merged = RidgeStatistics()
+        for state in gather("RidgeStatistics.all_reduce", self.state_dict(), group):
+            merged.merge(RidgeStatistics.from_state_dict(state))
+        return merged
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything accumulated as a dict of NumPy arrays, numbers, strings and lists."""
+        moments = self._moments
+        return {
+            "format": FORMAT,
+            "repsim_version": __version__,
+            "n": self.n,
+            "eps": self._eps,
+            "shape": None if self._shape is None else list(self._shape),
+            "rows": [(np.array(to_numpy(x)), np.array(labels)) for x, labels in self._rows],
+            "moments": moments
+            and {f.name: np.array(to_numpy(getattr(moments, f.name))) for f in fields(moments)},
+        }
+
+    @classmethod
+    def from_state_dict(
+        cls, state: Mapping[str, Any], *, like: Array | None = None
+    ) -> RidgeStatistics:
+        """Return statistics with this state.
+
+        Parameters
+        ----------
+        state : mapping
+            A result of :meth:`state_dict`.
+        like : array, optional
+            The arrays are in its framework and on its device, if that has float64. By default they
+            are NumPy arrays.
+
+        Raises
+        ------
+        StateError
+            If it is not such a state, or has another format.
+        """
+        require_state("RidgeStatistics", state, FORMAT, {"n", "eps", "shape", "rows", "moments"})
+
+        def home(x: Any) -> Any:
+            if like is None:
+                return x
+            xp = array_namespace(like)
+            reached = accumulator_dtype(xp, like) == xp.float64
+            return xp.asarray(x, device=device(like)) if reached else x
+
+        out = cls()
+        out.n, out._eps = int(state["n"]), float(state["eps"])
+        out._shape = None if state["shape"] is None else tuple(state["shape"])
+        out._rows = [(home(x), labels) for x, labels in state["rows"]]
+        if state["moments"] is not None:
+            moments = {name: home(x) for name, x in state["moments"].items()}
+            out._moments = ClassMoments(**moments)
+        return out
 
     @without_autocast
     def solve(self, *, standardize: bool = True, n_classes: int | None = None) -> RidgePath:
@@ -186,7 +280,7 @@ class RidgeStatistics:
         if not all(same_home(x, rows[0]) for x in rows):  # merged from another device
             rows = [to_numpy(x) for x in rows]
         xp = array_namespace(rows[0])
-        x = xp.concat([_wide(x) for x in rows], axis=-2)
+        x = xp.concat([in_float64(x) for x in rows], axis=-2)
         labels = np.concatenate([labels for _, labels in self._rows])
         mean = _mean(x)
         x = x - mean
@@ -211,89 +305,6 @@ class RidgeStatistics:
             safe = xp.where(constant, out, variance)
             out = xp.where(constant, xp.zeros_like(variance), 1 / xp.sqrt(safe))
         return out
-
-
-@dataclass(frozen=True)
-class RidgePath:
-    """Ridge solutions for every λ: scores are ((x − mean)·inverse_scale @ basis) @ f(λ) + b₀.
-
-    With f(λ) = coefficients / (eigenvalues + λ); r is the smaller of n and p.
-    """
-
-    mean: Array  # (..., 1, p)
-    inverse_scale: Array  # (..., 1, p)
-    basis: Array  # (..., p, r)
-    eigenvalues: Array  # (..., r)
-    coefficients: Array  # (..., r, K)
-    intercept: Array  # (K,)
-
-    def weights(self, ridge: Any) -> LinearClassifier:
-        """Return weights and bias for raw features, for one λ > 0 or one per problem, (...)."""
-        xp = array_namespace(self.basis)
-        scaled = self.basis @ self._filtered(ridge)
-        weights = xp.matrix_transpose(self.inverse_scale) * scaled
-        return LinearClassifier(weights, self.intercept - self.mean @ weights)
-
-    def assess(self, x: Array, labels: Labels, ridges: Sequence[float]) -> tuple[Any, Any]:
-        """Return, for each λ, the number of correct samples and the sum of squared errors.
-
-        Parameters
-        ----------
-        x : array, shape (..., n, p)
-            Features of held-out samples.
-        labels : numpy.ndarray of int, shape (n,)
-            Their classes.
-        ridges : sequence of R floats above zero
-
-        Returns
-        -------
-        correct, error : numpy.ndarray, shape (R, ...)
-            Counts, and squared errors to the {−1, +1} targets summed over samples and classes.
-        """
-        wide = _wide(_in_reach_of_float64(array_namespace(x), x))
-        xp = array_namespace(wide)
-        projected = ((wide - self.mean) * self.inverse_scale) @ self.basis
-        targets = 2 * one_hot(xp, labels, self.coefficients.shape[-1], wide) - 1
-        truth = xp.argmax(targets, axis=-1)
-        correct, error = [], []
-        for ridge in ridges:
-            scores = projected @ self._filtered(ridge) + self.intercept
-            hits = xp.astype(xp.argmax(scores, axis=-1) == truth, wide.dtype)
-            correct.append(xp.sum(hits, axis=-1))
-            error.append(xp.sum((scores - targets) ** 2, axis=(-2, -1)))
-        return to_numpy(xp.stack(correct)), to_numpy(xp.stack(error))
-
-    def _filtered(self, ridge: Any) -> Any:
-        xp = array_namespace(self.eigenvalues)
-        values = self.eigenvalues
-        if not isinstance(ridge, float | int):
-            ridge = xp.asarray(ridge, dtype=values.dtype, device=device(values))[..., None]
-        return self.coefficients / (values + ridge)[..., None]
-
-
-@dataclass(frozen=True)
-class LinearClassifier:
-    """A linear map from features to class scores; the class is that of the largest score."""
-
-    weights: Array  # (..., p, K)
-    bias: Array  # (..., 1, K)
-
-    def predict(self, x: Array) -> Array:
-        """Return the classes, int, (..., n), of features (..., n, p)."""
-        wide = _wide(_in_reach_of_float64(array_namespace(x), x))
-        out: Array = array_namespace(wide).argmax(wide @ self.weights + self.bias, axis=-1)
-        return out
-
-
-def _in_reach_of_float64(xp: Namespace, x: Array) -> Array:
-    """Copy to the CPU if the device has no float64 (jax by default, Apple's GPUs)."""
-    return x if accumulator_dtype(xp, x) == xp.float64 else to_numpy(x)
-
-
-def _wide(x: Array) -> Array:
-    xp = array_namespace(x)
-    out: Array = xp.astype(x, xp.float64, copy=False)
-    return out
 
 
 def _mean(x: Array) -> Array:

@@ -271,7 +271,7 @@ class StreamingCovariance:
 
         Parameters
         ----------
-        group : torch.distributed.ProcessGroup, optional
+        group : "world" or torch.distributed.ProcessGroup, optional
             The ranks, by default all; any backend, including gloo and nccl. With nccl call
             ``torch.cuda.set_device`` first.
 

@@ -296,19 +296,22 @@ class StreamingLinearCKA:
 
         Parameters
         ----------
-        group : torch.distributed.ProcessGroup, optional
-            The ranks, by default all. With nccl call ``torch.cuda.set_device`` first.
+        group : "world" or torch.distributed.ProcessGroup, optional
+            The ranks, by default all. For nccl, call ``torch.cuda.set_device`` first.
 
         Returns
         -------
         StreamingLinearCKA
-            The bits of one process that merges the accumulators in the order of ranks, on every
-            rank.
+            The same bits on every rank: those of one process that merges in the order of ranks.
 
         Raises
         ------
         StateError
-            There is no process group; ranks differ in layers or estimator; a rank does not answer.
+            There is no process group; ranks differ in layers or estimator; a rank died.
+
+        Notes
+        -----
+        Every rank must call it, even one without batches. Repeated samples count twice.
         """
         merged = StreamingLinearCKA(estimator=self._estimator.name)  # type: ignore[arg-type]
         for state in gather("StreamingLinearCKA.all_reduce", self.state_dict(), group):
