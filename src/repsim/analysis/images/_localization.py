@@ -137,7 +137,8 @@ def token_localization(
         A layer does not exist or did not run; the positions of a layer with an exact name are
         unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains.
     NonFiniteError
-        NaN or infinity in a token or a patch; the message names layer and batch.
+        NaN or infinity in a token or a patch; the message names layer and batch. Of a model on an
+        accelerator it comes after the last batch.
     StateError
         There was no batch of at least four images.
 
@@ -158,7 +159,8 @@ def token_localization(
     Everything is computed inside the hooks, and no activation is kept. Cost for P tokens of d
     features and Q patches of e pixels: O(n² (P d + Q e + P Q)) per layer and batch; the Grams of
     patches are shared by consecutive layers of one grid if ``memory`` holds all of them, n² numbers
-    each. The result holds P × Q numbers per layer: pass ``patches`` for fine maps.
+    each. The result holds P × Q numbers per layer, in float64 on the device of the layer until the
+    last batch: pass ``patches`` for fine maps.
 
     If ``patches`` does not divide the image, it is cut at ⌊i·height/rows⌋.
 

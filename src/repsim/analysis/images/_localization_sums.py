@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from repsim._errors import InputError, NonFiniteError
 from repsim.analysis.images._batch import axes_of
-from repsim.arrays import compute_dtype, promote, to_numpy
+from repsim.analysis.run._first_bad import FirstBad
+from repsim.arrays import accumulator_dtype, compute_dtype, promote, to_numpy
 from repsim.capture.tokens import TokenGrid
 from repsim.estimators import ESTIMATORS, centred
 from repsim.kernels import Linear, centre_features
@@ -35,6 +36,10 @@ FEW_TOKENS = 32
 """Tokens below which copying all patches for a product takes longer than the product."""
 
 
+NONE = -1
+"""The place of a Gram that is not finite if there is none."""
+
+
 @dataclass
 class LayerSums:
     """Σ over batches of ⟨A, B⟩ for one layer: tokens with patches, and each with itself.
@@ -45,18 +50,31 @@ class LayerSums:
         The positions of the tokens.
     patches, image : tuple of int
         Patches and pixels along height and width; those of a video begin with its frames.
+    xy, xx, yy : numpy.ndarray, shapes (tokens, patches), (tokens,), (patches,)
+        The sums.
     """
 
     grid: TokenGrid
     patches: tuple[int, ...]
     image: tuple[int, ...]
-    xy: Floats = field(init=False)
-    xx: Floats = field(init=False)
-    yy: Floats = field(init=False)
+    xy: Floats
+    xx: Floats
+    yy: Floats
 
-    def __post_init__(self) -> None:
-        p, q = self.grid.n_tokens, math.prod(self.patches)
-        self.xy, self.xx, self.yy = np.zeros((p, q)), np.zeros(p), np.zeros(q)
+
+class _Running(NamedTuple):
+    """The sums so far of one layer, in float64 if its device has it; see :class:`LayerSums`."""
+
+    grid: TokenGrid
+    patches: tuple[int, ...]
+    image: tuple[int, ...]
+    xy: Tensor
+    xx: Tensor
+    yy: Tensor
+
+    def read(self) -> LayerSums:
+        sums = (to_numpy(x).astype(np.float64) for x in (self.xy, self.xx, self.yy))
+        return LayerSums(self.grid, self.patches, self.image, *sums)
 
 
 class _Budget(NamedTuple):
@@ -87,9 +105,11 @@ class TokenPatchSums:
         self._memory = memory
         self._image: Tensor | None = None
         # The patch Grams of the current images on one grid, if memory holds all of them.
-        self._held: tuple[object, Tensor, Floats] | None = None
-        self._sums: dict[tuple[str, int], LayerSums] = {}
+        self._held: tuple[object, Tensor, Tensor] | None = None
+        self._sums: dict[tuple[str, int], _Running] = {}
         self._labels: dict[str, tuple[str, int]] = {}
+        self._first_bad = FirstBad(self._not_finite)
+        self._bad_places: dict[str, Tensor] = {}  # in the first batch that is not finite
         self.n_samples = 0
         self.n_batches = 0
 
@@ -102,22 +122,22 @@ class TokenPatchSums:
         """Add one layer's output, batch first, and return the key of its sums."""
         image = self._image
         assert image is not None, "start() comes first"
-        mine = self._layer(layer, call, grid, tuple(image.shape[2:]))
         tokens = grid.tokens(output)
-        xp = array_namespace(tokens)
+        mine = self._layer(layer, call, grid, tuple(image.shape[2:]), tokens)
+        xp: Any = array_namespace(tokens)
         budget = self._budget(tokens, image, mine)
-        xx = np.zeros_like(mine.xx)
+        xx = torch.zeros_like(mine.xx)
         for columns, b, yy in self._patch_blocks(mine.patches, tokens.device, budget):
             mine.yy[columns] += yy
             for start in range(0, len(xx), budget.tokens):
                 rows = slice(start, min(start + budget.tokens, len(xx)))
                 a = _token_grams(tokens[:, rows], budget.making)
-                mine.xy[rows, columns] += to_numpy(pair_products(xp, a, b))
+                mine.xy[rows, columns] += pair_products(xp, a, b)  # type: ignore[arg-type]
                 if columns.start == 0:
-                    xx[rows] = to_numpy(self_products(xp, a))
+                    xx[rows] = self_products(xp, a)  # type: ignore[assignment]
                 del a  # free them before the next are computed
-        self._check_finite(xx, f"layer {layer!r}, token")
-        mine.xx += xx
+        self._note_finite(xx, f"layer {layer!r}, token")
+        mine.xx[:] += xx
         return layer, call
 
     def finish(self, labels: Mapping[str, tuple[str, int]]) -> None:
@@ -132,14 +152,18 @@ class TokenPatchSums:
             )
         self._labels = dict(labels)
         self.n_samples += int(self._image.shape[0])
+        self._first_bad.check(wait=False)
         self.n_batches += 1
         self._image = self._held = None
 
     def layers(self) -> dict[str, LayerSums]:
-        """Return the sums of every layer by its label."""
-        return {label: self._sums[key] for label, key in self._labels.items()}
+        """Return the sums of every layer by its label; raise if a batch was not finite."""
+        self._first_bad.check(wait=True)
+        return {label: self._sums[key].read() for label, key in self._labels.items()}
 
-    def _layer(self, layer: str, call: int, grid: TokenGrid, image: tuple[int, ...]) -> LayerSums:
+    def _layer(
+        self, layer: str, call: int, grid: TokenGrid, image: tuple[int, ...], tokens: Tensor
+    ) -> _Running:
         mine = self._sums.get((layer, call))
         if mine is not None:
             if (mine.grid, mine.image) != (grid, image):
@@ -172,11 +196,14 @@ class TokenPatchSums:
                 f"{size / 2**20:.3g} MiB, memory is {self._memory / 2**20:.3g} MiB\n"
                 f"  Pass patches={wanted} for coarser ones, or choose coarser layers."
             )
-        return self._sums.setdefault((layer, call), LayerSums(grid, patches, image))
+        wide = accumulator_dtype(array_namespace(tokens), tokens)
+        shapes = (grid.n_tokens, count), (grid.n_tokens,), (count,)
+        sums = (tokens.new_zeros(shape, dtype=wide) for shape in shapes)
+        return self._sums.setdefault((layer, call), _Running(grid, patches, image, *sums))
 
     # -- blocks ----------------------------------------------------------------------------------
 
-    def _budget(self, tokens: Tensor, image: Tensor, mine: LayerSums) -> _Budget:
+    def _budget(self, tokens: Tensor, image: Tensor, mine: _Running) -> _Budget:
         """Divide the memory among the Grams of tokens, those of patches, and their computation."""
         p, q = mine.xy.shape
         n = int(image.shape[0])
@@ -203,7 +230,7 @@ class TokenPatchSums:
 
     def _patch_blocks(
         self, patches: tuple[int, ...], device: torch.device, budget: _Budget
-    ) -> Iterator[tuple[slice, Tensor, Floats]]:
+    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield blocks of patches: their slice, Grams (patches, n²) and self-products."""
         count = math.prod(patches)
         key = (patches, device)
@@ -215,8 +242,8 @@ class TokenPatchSums:
         for start in range(0, count, budget.patches):
             which = slice(start, min(start + budget.patches, count))
             block = self._patch_grams(patches, which, device, budget.making)
-            selves = to_numpy(self_products(array_namespace(block), block))
-            self._check_finite(selves, "image patch", first=start)
+            selves: Any = self_products(array_namespace(block), block)
+            self._note_finite(selves, "image patch", first=start)
             if budget.patches == count:
                 self._held = key, block, selves
             yield which, block, selves
@@ -247,15 +274,23 @@ class TokenPatchSums:
         assert out is not None, "a block has patches"
         return out
 
-    def _check_finite(self, selves: Floats, what: str, first: int = 0) -> None:
-        bad = np.flatnonzero(~np.isfinite(selves))
-        if bad.size:
-            raise NonFiniteError(
-                f"{self._operation}: tokens and patches must be finite, and so must their Gram.\n"
-                f"  {what} {first + bad[0]}, batch {self.n_batches} (counted from 0)\n"
-                f"  Half precision overflows at 65504, and features above 1e17 overflow a float32 "
-                f"Gram."
-            )
+    def _note_finite(self, selves: Tensor, what: str, first: int = 0) -> None:
+        """Note whether a Gram is not finite, without waiting for an accelerator."""
+        bad = ~torch.isfinite(selves)
+        place = torch.where(bad.any(), first + bad.int().argmax(), NONE)
+        before = self._bad_places.get(what)
+        if before is not None:
+            place = torch.where(before == NONE, place, before)
+        self._bad_places[what] = place
+        self._first_bad.add(what, ~bad.any(), self.n_batches)
+
+    def _not_finite(self, what: str, batch: int) -> NonFiniteError:
+        return NonFiniteError(
+            f"{self._operation}: tokens and patches must be finite, and so must their Gram.\n"
+            f"  {what} {int(self._bad_places[what])}, batch {batch} (counted from 0)\n"
+            f"  Half precision overflows at 65504, and features above 1e17 overflow a float32 "
+            f"Gram."
+        )
 
 
 def patch_edges(size: int, parts: int) -> list[int]:

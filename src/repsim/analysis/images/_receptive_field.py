@@ -148,7 +148,8 @@ def effective_receptive_field(
         unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains; no autograd
         graph connects a layer to the images.
     NonFiniteError
-        NaN or infinity in a unit or its gradient; the message names layer and batch.
+        NaN or infinity in a unit or its gradient; the message names layer and batch. Of a model on
+        an accelerator it comes after the last batch.
 
     Warns
     -----

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.analysis.images._batch import axes_of
+from repsim.analysis.run._first_bad import FirstBad
 from repsim.arrays import accumulator_dtype, to_numpy
 from repsim.capture.tokens import TokenGrid
 from repsim.results import RECEPTIVE_FIELD
@@ -58,19 +59,21 @@ class Probes:
         n, channels = unit.shape
         # Image by image, so the random stream does not depend on batch sizes.
         bits = torch.randint(0, 2, (n, self.count, channels), generator=self._generators[label])
-        for probe in (2 * bits - 1).unbind(1):
-            yield probe.to(unit)
+        signs = (2 * bits - 1).to(torch.int8).to(unit.device, non_blocking=True)
+        for probe in signs.unbind(1):
+            yield probe.to(unit.dtype)
 
 
 class Fields:
-    """Σ over images of the field of every layer, in float64, on the CPU."""
+    """Σ over images of the field of every layer, in float64 if the device of the images has it."""
 
     def __init__(self, operation: str, probes: Probes) -> None:
         self._operation = operation
         self._probes = probes
-        self._sums: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        self._sums: dict[str, Tensor] = {}
         self._units: dict[str, Unit] = {}
         self._without_graph: set[str] = set()
+        self._first_bad = FirstBad(self._not_finite)
         self.n_samples = 0
         self.n_batches = 0
 
@@ -94,11 +97,13 @@ class Fields:
             else:
                 self._without_graph.add(label)
             if label not in self._sums:
-                self._sums[label] = np.zeros(extent)
+                wide = accumulator_dtype(array_namespace(image), image)
+                self._sums[label] = image.new_zeros(extent, dtype=wide)
                 # Only its place, because keeping the channels would keep the graph.
                 self._units[label] = replace(unit, channels=image.new_empty(0))
             if total is not None:
-                self._sums[label] += to_numpy(total)
+                self._sums[label] += total
+        self._first_bad.check(wait=False)
         self.n_samples += int(image.shape[0])
         self.n_batches += 1
 
@@ -116,18 +121,20 @@ class Fields:
         if squares is None:
             return None
         field = (squares / self._probes.count).sqrt().sum(channels).sum(0)
-        # One after the other, because layer and images may be on different devices.
-        if not (torch.isfinite(field).all() and torch.isfinite(unit).all()):
-            raise NonFiniteError(
-                f"{self._operation}: units and gradients must be finite.\n"
-                f"  layer {label!r}, batch {self.n_batches} (counted from 0)\n"
-                f"  Look for half precision (it overflows at 65504), and for divisions or square "
-                f"roots at zero."
-            )
+        finite = torch.isfinite(unit).all().to(field.device) & torch.isfinite(field).all()
+        self._first_bad.add(label, finite, self.n_batches)
         return field
 
+    def _not_finite(self, label: str, batch: int) -> NonFiniteError:
+        return NonFiniteError(
+            f"{self._operation}: units and gradients must be finite.\n"
+            f"  layer {label!r}, batch {batch} (counted from 0)\n"
+            f"  Look for half precision (it overflows at 65504), and for divisions or square "
+            f"roots at zero."
+        )
+
     def _same_as_before(self, extent: tuple[int, ...], units: Mapping[str, Unit]) -> None:
-        shape = next(iter(self._sums.values())).shape
+        shape = tuple(next(iter(self._sums.values())).shape)
         if shape != extent:
             before, now = ("×".join(map(str, size)) for size in (shape, extent))
             raise InputError(
@@ -145,8 +152,10 @@ class Fields:
 
     def result(self, provenance: Mapping[str, Any]) -> xarray.Dataset:
         """Return fields and summaries with their labels."""
+        self._first_bad.check(wait=True)
         labels = list(self._sums)
-        zero = [label for label in labels if not self._sums[label].any()]
+        mean = to_numpy(torch.stack(list(self._sums.values()))).astype(np.float64) / self.n_samples
+        zero = [label for label, field in zip(labels, mean, strict=True) if not field.any()]
         if zero:
             graph = [label for label in zero if label in self._without_graph]
             no_graph = f"  without a graph (detached, no_grad): {graph[:8]}\n" if graph else ""
@@ -156,7 +165,6 @@ class Fields:
                 f"  Is the unit dead (a ReLU), constant, or not reached by the input?",
                 DegenerateWarning,
             )
-        mean = np.stack([self._sums[label] for label in labels]) / self.n_samples
         units = [self._units[label] for label in labels]
         along = {
             "grid_height": [unit.grid.height for unit in units],

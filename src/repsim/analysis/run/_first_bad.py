@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["FirstBad"]
 
-NEVER = torch.iinfo(torch.int32).max
+NEVER = torch.iinfo(torch.int64).max
 """The number of a non-finite batch if there is none."""
 
 
@@ -29,20 +29,26 @@ class FirstBad:
         self._error = error
         self._batches: dict[str, Tensor] = {}
 
-    def add(self, name: str, finite: Tensor, batch: int) -> None:
-        """Add whether a batch was finite, a 0-d bool."""
-        here = torch.where(finite, NEVER, batch).to(torch.int32)
+    def add(self, name: str, finite: Tensor, batch: int | Tensor) -> None:
+        """Add whether a batch was finite, a 0-d bool; its number grows from batch to batch."""
+        here = torch.where(finite, NEVER, batch)
         before = self._batches.get(name)
         self._batches[name] = here if before is None else torch.minimum(before, here)
 
     def check(self, *, wait: bool) -> None:
-        """Raise the error of a batch that was not finite.
+        """Raise the error of the first batch that was not finite.
 
         Parameters
         ----------
         wait : bool
-            Whether to read the numbers on accelerators too.
+            Whether to read the numbers on accelerators too, all of one device at once.
         """
+        by_device: dict[torch.device, list[str]] = {}
         for name, batch in self._batches.items():
-            if (wait or batch.device.type == "cpu") and int(batch) != NEVER:
-                raise self._error(name, int(batch))
+            if wait or batch.device.type == "cpu":
+                by_device.setdefault(batch.device, []).append(name)
+        for names in by_device.values():
+            numbers = torch.stack([self._batches[name] for name in names]).tolist()
+            first = min(numbers)
+            if first != NEVER:
+                raise self._error(names[numbers.index(first)], first)
