@@ -19,8 +19,8 @@ from repsim.analysis.run._drive import Forward, Prepare, each_batch
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
-from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids
 from repsim.analysis.run._token_samples import Samples, token_samples
+from repsim.analysis.run.ranks import SampleIds, check_sample_ids
 from repsim.capture import (
     BoundTransform,
     Layers,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from repsim._errors import CaptureError, InputError, NonFiniteError
 from repsim.analysis.run._reduced import reduced
-from repsim.analysis.run._sample_ids import SampleIds, ids_of
 from repsim.analysis.run._token_samples import TokenSamples
+from repsim.analysis.run.ranks import SampleIds, ids_of
 from repsim.capture import BoundTransform
 
 __all__ = [

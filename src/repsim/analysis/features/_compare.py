@@ -19,8 +19,8 @@ from repsim.analysis.features._side import FeatureSide
 from repsim.analysis.maps._comparison import Comparison
 from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._provenance import versions
-from repsim.analysis.run._sample_ids import check_sample_ids
 from repsim.analysis.run._token_samples import TokenSamples
+from repsim.analysis.run.ranks import check_sample_ids
 from repsim.inference._maps import chance_of_map, errors_of_map, orders_of
 from repsim.measures._pair_items import PairItems, Rows, Values, attrs_of_measure
 from repsim.results import measured_map

@@ -21,7 +21,7 @@ from repsim.analysis.features._side import FeatureSide
 from repsim.analysis.maps._side import SideOptions
 from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._sample_finder import BatchSize
-from repsim.analysis.run._sample_ids import SampleIds, check_sample_ids
+from repsim.analysis.run.ranks import SampleIds, check_sample_ids
 from repsim.arrays import labelled_types, row_dtype
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.storage import open_activations

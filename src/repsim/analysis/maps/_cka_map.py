@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repsim._errors import NonFiniteError, warn
-from repsim.analysis.maps._ranks import Ranks
+from repsim.analysis.maps._rank_grams import reduced
 from repsim.analysis.maps._run import Run
+from repsim.analysis.run.ranks import Ranks
 from repsim.arrays import to_numpy
 from repsim.results import LAYER_MAP
 from repsim.streaming import MinibatchCKA
@@ -66,7 +67,7 @@ def cka_map(
 
 def finished(run: Run, ranks: Ranks, result: Callable[..., xarray.Dataset]) -> xarray.Dataset:
     """Return the result of all ranks, and warn if it is incomplete."""
-    passes = ranks.all_reduce(run.accumulators)
+    passes = reduced(ranks, run.accumulators)
     attrs: dict[str, Any] = {**ranks.report()}
     if run.interrupted:
         attrs["interrupted"] = f"after {run.n_batches} batches"

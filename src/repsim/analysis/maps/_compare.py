@@ -21,13 +21,12 @@ from repsim.analysis.features._choice import (
 )
 from repsim.analysis.features._compare import compare_features
 from repsim.analysis.maps._comparison import Comparison
-from repsim.analysis.maps._ranks import Ranks
 from repsim.analysis.maps._side import AS_X, AsX, SideOptions
 from repsim.analysis.maps._streamed import StreamOptions, stream
 from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._sample_finder import BatchSize
-from repsim.analysis.run._sample_ids import SampleIds
 from repsim.analysis.run._token_samples import Pairs, Samples, token_samples
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, Precision
 from repsim.measures import Measure
@@ -288,7 +287,7 @@ def compare(
     ----------
     Nguyen, Raghu, Kornblith 2021, arXiv:2010.15327. Raghu et al. 2021, arXiv:2108.08810.
     """
-    ranks = Ranks(group, can_combine=is_streamed(measure))
+    ranks = Ranks("compare", group, can_combine=is_streamed(measure))
     with ranks.raise_on_all_ranks():
         models = {"model_x": model_x, "model_y": model_x if model_y is None else model_y}
         functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}

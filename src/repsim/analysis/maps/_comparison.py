@@ -15,8 +15,8 @@ from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label
 from repsim.analysis.run._sample_finder import BatchSize
-from repsim.analysis.run._sample_ids import SampleIds
 from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples
+from repsim.analysis.run.ranks import SampleIds
 from repsim.capture import Layers
 
 __all__ = ["Comparison"]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from repsim._errors import CheckpointError, NonFiniteError, warn
-from repsim.analysis.maps._ranks import NewSamples, Ranks
+from repsim.analysis.maps._rank_grams import grams_of, tokens_of
 from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._fingerprint import BatchLog
 from repsim.analysis.run._token_samples import TokenSamples
+from repsim.analysis.run.ranks import NewSamples, Ranks
 from repsim.kernels import Kernel
 from repsim.storage import Checkpoint, from_arrays, to_arrays, uninterrupted
 from repsim.streaming import MinibatchCKA
@@ -120,9 +121,9 @@ class Run:
         """Count the latest batch, given the Grams of each side."""
         xs, ys = grams
         if new is not None and self._tokens is not None:
-            new = new.as_tokens(self._tokens)
+            new = tokens_of(new, self._tokens)
         if new is not None:
-            xs, ys = new.of(xs), None if ys is None else new.of(ys)
+            xs, ys = grams_of(new, xs), None if ys is None else grams_of(new, ys)
         if self._tokens is not None:
             rows = None if new is None else new.rows
             xs = self._tokens.centred(xs, rows)

@@ -12,12 +12,13 @@ from repsim._options import as_count, require_bool
 from repsim._typing import KernelName
 from repsim.analysis.maps._cka_map import cka_map, finished
 from repsim.analysis.maps._comparison import Comparison
-from repsim.analysis.maps._ranks import Ranks
+from repsim.analysis.maps._rank_grams import check_one_bandwidth
 from repsim.analysis.maps._run import Run
 from repsim.analysis.maps._side import GramSide
 from repsim.analysis.run._drive import as_found
 from repsim.analysis.run._provenance import versions
 from repsim.analysis.run._token_samples import TokenSamples
+from repsim.analysis.run.ranks import Ranks
 from repsim.kernels import Kernel, Precision, resolve_kernel, with_precision
 from repsim.streaming import MIN_BATCH
 
@@ -41,7 +42,8 @@ def stream(ranks: Ranks, asked: Comparison, options: StreamOptions) -> Callable[
     """Run the models on all batches; return a function to the result of all ranks."""
     passes = as_count("compare", "passes", options.passes)
     resolved = _resolved(options)
-    ranks.share(asked.sample_ids, resolved)
+    ranks.share(asked.sample_ids)
+    check_one_bandwidth(ranks, resolved)
     tokens, z_scores = asked.tokens, options.z_scores
     _check_z_scores(z_scores, tokens)
     side = partial(GramSide, kernel=resolved, least=MIN_BATCH if ranks.alone else 1)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
+from repsim._errors import CaptureError, InputError, NonFiniteError, warn
 from repsim.analysis.residual._layout import Layout, Layouts
+from repsim.analysis.residual._ratio_totals import RatioTotals, SiteTotals
+from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._first_bad import FirstBad
-from repsim.capture import Join, Masks, ResidualSite, SiteFinder, UnusableOutput, listing
-from repsim.results import RESIDUAL_RATIOS
-
-if TYPE_CHECKING:
-    import xarray
+from repsim.capture import Join, Masks, ResidualSite, SiteFinder, UnusableOutput
 
 __all__ = ["RatioSums"]
-
-STATISTICS = ("ratio", "branch_share", "cosine")
 
 
 class _SiteSums:
@@ -57,7 +54,7 @@ class _SiteSums:
         """Return the sums of the statistics, and the number of samples, by token."""
         assert self._parts is not None
         totals = self._parts.cpu().to(torch.float64).numpy()
-        return np.asarray(totals[:, totals[-1] > 0])
+        return np.array(totals[:, totals[-1] > 0])
 
 
 class RatioSums:
@@ -73,7 +70,7 @@ class RatioSums:
 
     def __init__(self, layouts: Layouts, masks: Masks) -> None:
         self.finder: SiteFinder
-        self.n_samples = 0
+        self._n_samples = 0
         self._layouts = layouts
         self._masks = masks
         self._sums: dict[tuple[str, int], _SiteSums] = {}
@@ -83,10 +80,11 @@ class RatioSums:
         self._n_added = 0  # of the batch
         self._rows = 0
 
-    def start(self, batch: Any) -> None:
+    def start(self, batch: Batch) -> None:
         """Start the next batch, in the form that the model gets."""
         self.finder.restart()
-        self._masks.start(batch)
+        self._masks.start(batch.value)
+        self._batch = batch.number
         self._n_added = 0
 
     def add(self, site: ResidualSite, call: int, join: Join) -> None:
@@ -114,13 +112,13 @@ class RatioSums:
         self._first_bad.add(site.label, sums.add(join, layout, mask), self._batch)
         self._n_added += 1
 
-    def end_batch(self) -> None:
-        """Check the batch, if that need not wait for an accelerator."""
+    def end_batch(self, batch: Batch) -> None:
+        """Count the batch, and check it if that need not wait for an accelerator."""
         if not self._n_added:
             raise self._nothing()
         self._first_bad.check(wait=False)
-        self._batch += 1
-        self.n_samples += self._rows if self.finder.batch_size is None else self.finder.batch_size
+        n = self._rows if self.finder.batch_size is None else self.finder.batch_size
+        self._n_samples += batch.n_samples(n, self._rows)
 
     def warn(self) -> None:
         """Report values that are not finite, sites that are left out, and masks of no site."""
@@ -133,50 +131,19 @@ class RatioSums:
                 f"out:\n{self._listed()}"
             )
 
-    def dataset(self) -> xarray.Dataset:
-        """Return the means; see :func:`residual_ratios`."""
-        sites = list(self._sums.values())
-        again = {label for label, call in self._sums if call}
-        labels = [f"{name}:{call}" if name in again else name for name, call in self._sums]
+    def totals(self) -> RatioTotals | None:
+        """Return the sums of this process; None if there was no batch."""
+        if not self._n_samples:
+            return None
         # The first of several parallel branches shows only when the next is added.
         kinds = {site.label: site.kind for site in self.finder.sites()}
-        totals = [each.totals() for each in sites]
-        most = max(total.shape[1] for total in totals)
-        values = np.full((len(STATISTICS), len(sites), most), np.nan)
-        for i, total in enumerate(totals):
-            values[:, i, : total.shape[1]] = total[:-1] / total[-1]
-        zero = [name for name, total in zip(labels, totals, strict=True) if np.isnan(total).any()]
-        if zero:
-            warn(
-                "residual_ratios: a skip or a branch is exactly zero at some tokens, NaN there: "
-                f"{listing(zero)}.",
-                DegenerateWarning,
-            )
-        variables: dict[str, Any] = dict(zip(STATISTICS, values, strict=True))
-        n_prefix = [each.layout.n_prefix for each in sites]
-        for key, parts in (
-            ("ratio_prefix", [slice(0, p) for p in n_prefix]),
-            ("ratio_spatial", [slice(p, None) for p in n_prefix]),
-        ):
-            variables[key] = [
-                _mean(total[0, part], total[-1, part])
-                for total, part in zip(totals, parts, strict=True)
-            ]
-        return RESIDUAL_RATIOS.dataset(
-            variables,
-            {
-                "site": labels,
-                "token": np.arange(most),
-                "block": [each.site.block for each in sites],
-                "branch": [each.site.branch for each in sites],
-                "kind": [
-                    kinds.get(label, each.site.kind)
-                    for label, each in zip(labels, sites, strict=True)
-                ],
-                "n_prefix": n_prefix,
-                "n_tokens": [total.shape[1] for total in totals],
-            },
-        )
+        again = {label for label, call in self._sums if call}
+        sites = {}
+        for (name, call), sums in self._sums.items():
+            label = f"{name}:{call}" if name in again else name
+            site = replace(sums.site, kind=kinds.get(label, sums.site.kind))
+            sites[name, call] = SiteTotals(site, sums.layout, sums.totals())
+        return RatioTotals(sites, self._n_samples)
 
     def _nothing(self) -> CaptureError:
         if self._left_out:
@@ -226,8 +193,3 @@ def _padded_sum(before: Tensor | None, sums: Tensor) -> Tensor:
 def _nonzero(norm: Tensor) -> Tensor:
     """NaN in place of 0, so a quotient is NaN and not infinity."""
     return torch.where(norm > 0, norm, torch.nan)
-
-
-def _mean(sums: np.ndarray[Any, np.dtype[np.float64]], counts: Any) -> float:
-    """Mean over samples and tokens; NaN if there are none."""
-    return float(sums.sum() / counts.sum()) if sums.size else math.nan

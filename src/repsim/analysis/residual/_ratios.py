@@ -11,9 +11,11 @@ from torch import nn
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.residual._layout import Layouts
 from repsim.analysis.residual._ratio_sums import RatioSums
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.residual._ratio_totals import RatioTotals
+from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.capture import MaskOption, Masks, SiteFinder
 from repsim.capture.tokens import PrefixOption, TokenOptions
 
@@ -35,6 +37,8 @@ def residual_ratios(
     forward: Forward | None = None,
     progress: bool = True,
     name: str | None = None,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """Norm of the skip over norm of the branch, at every residual connection and token.
 
@@ -93,6 +97,16 @@ def residual_ratios(
         Whether to show a progress bar on standard error.
     name : str, optional
         Name of the model in the result and the pictures, by default its class.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process. Each rank passes its
+        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
+        Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before, on any rank, the sample is not counted again: the
+        model gets the other samples of the batch. This matters because a ``DistributedSampler``
+        repeats samples to give all ranks the same number. It costs one exchange of ids per batch.
+        Pass it on all ranks or on none.
 
     Returns
     -------
@@ -104,7 +118,8 @@ def residual_ratios(
         and over all spatial tokens of all samples, NaN if there are none. Coordinates along site,
         in execution order: its label, ``block``, ``branch``, ``kind`` as in
         :func:`repsim.residual_sites`, ``n_prefix`` and ``n_tokens`` (of the longest sample).
-        ``attrs``: model, n_samples, versions.
+        ``attrs``: model, n_samples, versions; n_ranks with ``group``, n_duplicates with
+        ``sample_ids``.
 
     Raises
     ------
@@ -114,9 +129,14 @@ def residual_ratios(
     LayerNotFoundError
         ``mask`` names a site that does not exist.
     InputError
-        The data are not batches; the prefix of a sequence is unknown; a map changes its size.
+        The data are not batches; the prefix of a sequence is unknown; a map changes its size; the
+        ranks have other axes, prefixes or maps than each other; a batch with samples that came
+        before cannot be cut, or has another number of ids than samples.
     NonFiniteError
         NaN or infinity in a summand; the message names site and batch.
+    StateError
+        A rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
@@ -124,7 +144,8 @@ def residual_ratios(
         A branch or a skip is exactly zero at a token, so ratios with this divisor are NaN.
     RepsimWarning
         An operation looks like a residual connection but could not be followed, or sites with
-        another number of tokens than the mask were left out.
+        another number of tokens than the mask were left out; torch.distributed has several ranks,
+        but ``group`` is not given.
 
     Notes
     -----
@@ -142,28 +163,44 @@ def residual_ratios(
     ----------
     Raghu et al. 2021, arXiv:2108.08810, section 5, figure 7.
     """
-    check_arguments(
-        "residual_ratios", {"model": model}, name, progress, prepare=prepare, forward=forward
-    )
-    options = TokenOptions("residual_ratios", prefix=prefix)
-    masks = Masks("residual_ratios", mask)
-    layouts = Layouts(model, options, batch_dim, channel_dim)
-    total = RatioSums(layouts, masks)
-    with (
-        each_batch("residual_ratios", data, model, progress=progress) as batches,
-        ExitStack() as stack,
-    ):
-        for batch in batches:
-            prepared = batch.prepared(model, prepare)
-            if not batch.number:
-                layouts.ask(model, prepared, forward)
-                learn_sequences([masks], prepared, model, forward)
-                total.finder = stack.enter_context(SiteFinder(model, total.add))
-            total.start(prepared.value)
-            prepared.run(model, forward=forward)
-            total.end_batch()
-    total.warn()
-    options.check_used("site or block")
-    return total.dataset().assign_attrs(
-        model=model_label(model, name), n_samples=total.n_samples, **versions()
+    ranks = Ranks("residual_ratios", group)
+    with ranks.raise_on_all_ranks():
+        check_arguments(
+            "residual_ratios", {"model": model}, name, progress, prepare=prepare, forward=forward
+        )
+        ranks.share(sample_ids)
+        options = TokenOptions("residual_ratios", prefix=prefix)
+        masks = Masks("residual_ratios", mask)
+        layouts = Layouts(model, options, batch_dim, channel_dim)
+        ranks.agree_on(
+            {"model": model},
+            prefix=prefix,
+            mask=mask,
+            batch_dim=batch_dim,
+            channel_dim=channel_dim,
+            prepare=prepare,
+            forward=forward,
+            name=name,
+        )
+        sums = RatioSums(layouts, masks)
+        with (
+            ranks.each_batch(data, model, progress=progress) as batches,
+            ExitStack() as stack,
+        ):
+            for batch in batches:
+                prepared = batch.prepared(model, prepare)
+                if batch.is_first:
+                    layouts.ask(model, prepared, forward)
+                    learn_sequences([masks], prepared, model, forward)
+                    sums.finder = stack.enter_context(SiteFinder(model, sums.add))
+                sums.start(prepared)
+                prepared.run(model, forward=forward)
+                sums.end_batch(prepared)
+        part = sums.totals()
+        if part is not None:
+            sums.warn()
+            options.check_used("site or block")
+    totals = ranks.merged(part, RatioTotals.merge)
+    return totals.dataset().assign_attrs(
+        model=model_label(model, name), **ranks.report(), **versions()
     )

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from repsim._errors import InputError, warn
 from repsim._options import require_bool
+from repsim.analysis.run._local_forwards import local_forwards
 
 logger = logging.getLogger("repsim")
 
@@ -57,13 +58,18 @@ def as_found(*models: nn.Module, gradients: bool = False) -> Iterator[None]:
     """Run models in evaluation mode; restore flags and random state afterwards.
 
     The flag of every submodule is restored separately, so a frozen batch norm inside a training
-    model stays frozen. Without ``gradients`` no graph is recorded.
+    model stays frozen. Without ``gradients`` no graph is recorded. Wrappers of torch.distributed
+    exchange no buffers.
     """
     flags = [(module, module.training) for model in models for module in model.modules()]
     places = {device_of(model) for model in models}
     cuda = [d.index for d in places if d is not None and d.type == "cuda" and d.index is not None]
     try:
-        with torch.random.fork_rng(devices=cuda), torch.set_grad_enabled(gradients):
+        with (
+            torch.random.fork_rng(devices=cuda),
+            torch.set_grad_enabled(gradients),
+            local_forwards(*models),
+        ):
             for model in models:
                 _to_evaluation_mode(model)
             yield
@@ -143,11 +149,35 @@ class Batch:
         The batch of the data.
     number : int
         Its place in its pass over the data, counted from 0.
+    is_first : bool
+        Whether it is the first that the models get in its pass: batches of repeated samples are
+        left out.
+    n_ids : int or None
+        The number of its samples, by their ids if the caller gives them.
     """
 
     operation: str
     value: Any
     number: int
+    is_first: bool = False
+    n_ids: int | None = None
+
+    def n_samples(self, *seen: int) -> int:
+        """Return the number of samples: of the ids, or the first of the numbers that were seen.
+
+        Raises
+        ------
+        InputError
+            The caller gave another number of ids than was seen.
+        """
+        if self.n_ids is None:
+            return seen[0]
+        if self.n_ids not in seen:
+            raise InputError(
+                f"{self.operation}: sample_ids must give one id for each sample.\n"
+                f"  got {self.n_ids} ids for a batch of {seen[0]}"
+            )
+        return self.n_ids
 
     def prepared(self, model: nn.Module, prepare: Prepare | None) -> Batch:
         """Return the batch as prepared for a model, on the model's device."""
@@ -236,7 +266,7 @@ def each_pass(
             def one_pass() -> Generator[Batch]:
                 nonlocal seen
                 for value in data:
-                    yield Batch(operation, value, seen)
+                    yield Batch(operation, value, seen, is_first=not seen)
                     seen += 1
                     bar.update()
 

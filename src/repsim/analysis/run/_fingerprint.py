@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,14 @@ def label_of(value: Any) -> str:
         return repr(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {label_of(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(label_of, value)) + "]"
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    if isinstance(value, Tensor | np.ndarray):
+        return digest(value)
+    if isinstance(value, re.Pattern):
+        return repr(value)
     name = getattr(value, "name", None) or getattr(value, "__qualname__", None)
     return str(name or type(value).__name__)
 

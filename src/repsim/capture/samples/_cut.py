@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["cut", "have_one_size", "lengths_in", "uncut_indices"]
+__all__ = ["cut", "have_one_size", "lengths_in", "taken", "uncut_indices"]
 
 Rows = Callable[[int], list[int] | None]
 """Which rows to take of a first axis of this length; None keeps them all."""
@@ -34,14 +36,23 @@ def cut(batch: Any, n: int, size: int, *, packed: bool = False) -> Any:
     packed : bool, default False
         Whether a first axis of k·n holds k rows of each sample.
     """
+    return taken(batch, n, [i % n for i in range(size)], packed=packed)
 
-    def rows(length: int) -> list[int] | None:
+
+def taken(batch: Any, n: int, rows: Sequence[int], *, packed: bool = False) -> Any:
+    """Return a batch of these samples of its n, in this order; see :func:`cut`.
+
+    >>> taken((torch.arange(3), ["a", "b", "c"]), n=3, rows=[2, 0])
+    (tensor([2, 0]), ['c', 'a'])
+    """
+
+    def of_axis(length: int) -> list[int] | None:
         k, rest = divmod(length, n)
         if rest or k == 0 or (k > 1 and not packed):
             return None
-        return [(i % n) * k + j for i in range(size) for j in range(k)]
+        return [row * k + j for row in rows for j in range(k)]
 
-    return _cut(batch, rows)
+    return _cut(batch, of_axis)
 
 
 def lengths_in(batch: Any) -> Iterator[tuple[int, bool]]:
@@ -81,18 +92,19 @@ def have_one_size(batch: Any, n: int) -> bool:
 
 def _cut(value: Any, rows: Rows) -> Any:
     if isinstance(value, Tensor):
-        taken = rows(value.size(0)) if value.ndim else None
-        return value if taken is None else _taken(value, taken)
+        index = rows(value.size(0)) if value.ndim else None
+        return value if index is None else _rows_of(value, index)
     if isinstance(value, np.ndarray):
-        taken = rows(len(value)) if value.ndim else None
-        return value if taken is None else value[taken]
+        index = rows(len(value)) if value.ndim else None
+        return value if index is None else value[index]
     if isinstance(value, list):
-        taken = rows(len(value))
-        if taken is not None:
-            return type(value)(value[row] for row in taken)
+        index = rows(len(value))
+        if index is not None:
+            return type(value)(value[row] for row in index)
         return type(value)(_cut(item, rows) for item in value)
     if isinstance(value, Mapping):
-        return {key: _cut(item, rows) for key, item in value.items()}
+        items_by_key = {key: _cut(item, rows) for key, item in value.items()}
+        return _like(value, items_by_key) if isinstance(value, UserDict) else items_by_key
     if isinstance(value, tuple):
         items = (_cut(item, rows) for item in value)
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
@@ -104,7 +116,14 @@ def _cut(value: Any, rows: Rows) -> Any:
     return value
 
 
-def _taken(tensor: Tensor, rows: list[int]) -> Tensor:
+def _like(batch: UserDict[Any, Any], values: dict[Any, Any]) -> UserDict[Any, Any]:
+    """Keep the class of a batch, such as BatchEncoding of transformers with its attributes."""
+    copied = copy.copy(batch)
+    copied.data = values
+    return copied
+
+
+def _rows_of(tensor: Tensor, rows: list[int]) -> Tensor:
     """Copy rows: a model may overwrite its input."""
     if tensor.is_nested:
         parts = tensor.unbind()

@@ -1,0 +1,114 @@
+"""The samples of a batch that no rank has seen before, and batches cut to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from repsim._errors import InputError
+from repsim.analysis.run._drive import Batch
+from repsim.capture.samples import have_one_size, lengths_in, taken
+
+__all__ = ["NewSamples"]
+
+
+@dataclass(frozen=True)
+class NewSamples:
+    """The rows of a batch whose samples no rank has seen before in the pass.
+
+    Attributes
+    ----------
+    rows : list of int
+        The rows that count.
+    n_ids : int
+        The number of rows of the batch, by the ids.
+    """
+
+    rows: list[int]
+    n_ids: int
+
+    def of(self, batch: Batch) -> Batch | None:
+        """Return the batch with these samples only; None if there are none.
+
+        Raises
+        ------
+        InputError
+            Which parts of the batch belong to which sample is unclear.
+        """
+        if not self.rows:
+            return None
+        if len(self.rows) == self.n_ids:
+            return replace(batch, n_ids=self.n_ids)
+        value, n = batch.value, self.n_ids
+        problem = _problem(value, n)
+        if problem is not None:
+            raise InputError(
+                f"{batch.operation}: batch {batch.number} (counted from 0) has samples that were "
+                f"counted before, and cannot be cut to the {len(self.rows)} others of its {n}.\n"
+                f"  {problem}\n"
+                "  Return tensors or lists whose first axis holds the samples, or share out the "
+                "data so that no\n  sample comes twice, without sample_ids."
+            )
+        packed = have_one_size(value, n)
+        if _is_structure(value):
+            cut: Any = type(value)(taken(each, n, self.rows, packed=packed) for each in value)
+        else:
+            cut = taken(value, n, self.rows, packed=packed)
+        return replace(batch, value=cut, n_ids=len(self.rows))
+
+
+def _is_structure(batch: Any) -> bool:
+    """Whether a list is what the default collation returns, (inputs, labels, ids)."""
+    return isinstance(batch, list) and bool(batch) and isinstance(batch[0], Tensor)
+
+
+def _problem(batch: Any, n: int) -> str | None:
+    """Return why a batch cannot be cut by the first axes of n; None if it can."""
+    lengths = [length for length, _ in lengths_in(batch)]
+    if n not in lengths:
+        return f"the lengths of its first axes are {lengths[:8]}"
+    packed = have_one_size(batch, n)
+    if isinstance(batch, list | tuple) and isinstance(batch[0], Tensor):
+        first = len(batch[0]) if batch[0].ndim else 0
+        if first != n and not (packed and first and first % n == 0):
+            return f"its first item, the input of the model, has {first} rows"
+    if not packed:
+        many = next((k for k in _lengths_of_tensors(batch) if k > n and k % n == 0), None)
+        if many is not None:
+            return f"an axis of {many} may hold {many // n} rows of each sample"
+    children = batch if isinstance(batch, tuple) or _is_structure(batch) else (batch,)
+    return next((found for each in children if (found := _unclear(each, n))), None)
+
+
+def _unclear(value: Any, n: int) -> str | None:
+    """Return why a part of a batch is unclear: a sequence of n that may be samples or parts."""
+    if isinstance(value, tuple) and len(value) == n and not hasattr(value, "_fields"):
+        return f"it holds a tuple of {n}, which may be samples or parts of them"
+    if isinstance(value, list) and len(value) == n:
+        nested = [n in (length for length, _ in lengths_in(each)) for each in value]
+        if all(nested):
+            return f"it holds a list of {n}, which may be samples or parts of them"
+        return None
+    children: Any = ()
+    if isinstance(value, list | tuple):
+        children = value
+    elif hasattr(value, "values") and hasattr(value, "keys"):
+        children = value.values()
+    return next((found for each in children if (found := _unclear(each, n))), None)
+
+
+def _lengths_of_tensors(value: Any) -> Iterator[int]:
+    """Yield the first axes of tensors and arrays that are not the samples of a list."""
+    if isinstance(value, Tensor | np.ndarray):
+        if value.ndim:
+            yield value.shape[0]
+    elif isinstance(value, tuple) or _is_structure(value):
+        for each in value:
+            yield from _lengths_of_tensors(each)
+    elif hasattr(value, "values") and hasattr(value, "keys"):
+        for each in value.values():
+            yield from _lengths_of_tensors(each)

@@ -1,0 +1,266 @@
+"""A group of processes that share the batches of one analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
+from os import PathLike, fspath
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from torch import nn
+
+from repsim._errors import InputError
+from repsim.analysis.run._drive import Batch, as_found, each_pass, warn_of_ranks
+from repsim.analysis.run._fingerprint import label_of, model_digest
+from repsim.analysis.run.ranks._new_samples import NewSamples
+from repsim.analysis.run.ranks._sample_ids import SampleIds, check_sample_ids, ids_of
+from repsim.streaming import RankError, gather, group_size, tell_failure
+
+__all__ = ["Ranks"]
+
+LONGEST = 200
+"""Characters of a value in a message; a longer one is cut."""
+
+Part = TypeVar("Part")
+"""The sums of one rank."""
+
+
+class Ranks:
+    """A group of ranks, or this process alone.
+
+    Parameters
+    ----------
+    operation : str
+        The analysis, for messages.
+    group : None, "world" or torch.distributed.ProcessGroup
+        With None only this process counts, even if there are others.
+    can_combine : bool
+        Whether the analysis can combine the batches of several ranks. If not, the pass over the
+        data warns.
+
+    Attributes
+    ----------
+    alone : bool
+        Whether there is no group.
+    group : torch.distributed.ProcessGroup or None
+        The group; None is the default group.
+    size : int
+        The number of ranks.
+    duplicates : int
+        The number of samples of all ranks that were left out because they came before.
+
+    Warns
+    -----
+    RepsimWarning
+        There are other ranks, but no group is given.
+    """
+
+    def __init__(self, operation: str, group: Any, *, can_combine: bool = True) -> None:
+        if group is not None and group != "world" and not isinstance(group, dist.ProcessGroup):
+            raise InputError(
+                f"{operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
+                f"  got {group!r}"
+            )
+        self.operation = operation
+        self.alone = group is None
+        self.duplicates = 0
+        self.group = None if isinstance(group, str) else group
+        self.size = 1 if self.alone else group_size(operation, self.group)
+        self._rank = 0 if self.alone else dist.get_rank(self.group)
+        self._sample_ids: SampleIds | None = None
+        if self.alone and can_combine:
+            warn_of_ranks(operation, "Pass group='world' on every rank to combine their batches.")
+
+    def share(self, sample_ids: SampleIds | None) -> None:
+        """Check and set the function to the ids of samples, which all ranks use."""
+        check_sample_ids(self.operation, sample_ids)
+        self._sample_ids = sample_ids
+
+    def __str__(self) -> str:
+        return f"{self._rank} of {self.size}"
+
+    def own_path(self, path: str | PathLike[str]) -> str:
+        """Return the file for the state of this rank."""
+        return fspath(path) if self.alone else f"{fspath(path)}.rank{self._rank}of{self.size}"
+
+    def agree(self, described: Callable[[], Mapping[str, Any]]) -> None:
+        """Raise on every rank if the ranks have other models or options than each other.
+
+        Parameters
+        ----------
+        described : callable
+            Returns models and options of this rank by name, as texts. It is not called for a
+            process alone.
+        """
+        if self.size == 1:
+            return
+        everyone = self.gathered(dict(described()))
+        names = dict.fromkeys(name for each in everyone for name in each)
+        values = {name: [each.get(name, "not given") for each in everyone] for name in names}
+        unlike = {name: each for name, each in values.items() if any(x != each[0] for x in each)}
+        if unlike:
+            lines = "".join(f"  {name}: {_by_rank(each)}\n" for name, each in unlike.items())
+            weights = any(name.startswith("weights") for name in unlike)
+            hint = (
+                "\n  DistributedDataParallel leaves each rank the running statistics of its batch "
+                "norm: broadcast\n  the buffers of rank 0 first."
+            )
+            raise RankError(
+                f"{self.operation}: all ranks of a group must have the same models and options.\n"
+                f"{lines}  Load the same weights on every rank, and pass the same options."
+                f"{hint if weights else ''}"
+            )
+
+    def agree_on(self, models: Mapping[str, nn.Module], **options: Any) -> None:
+        """Raise on every rank if the ranks differ in the weights of models or in options.
+
+        Parameters
+        ----------
+        models : mapping of str to torch.nn.Module
+            The models by argument.
+        **options
+            The options of the caller, or texts that stand for them; functions count by their names.
+        """
+
+        def described() -> dict[str, str]:
+            weights = {
+                f"weights of {name}": model_digest(model, with_shards=False)
+                for name, model in models.items()
+            }
+            ids = {"sample_ids": self._sample_ids}
+            return {
+                **weights,
+                **{name: label_of(value) for name, value in {**options, **ids}.items()},
+            }
+
+        self.agree(described)
+
+    @contextmanager
+    def raise_on_all_ranks(self) -> Iterator[None]:
+        """Raise an error of this rank on the other ranks too, which would otherwise wait for it.
+
+        The block must end before the last exchange: then the other ranks wait no more.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not self.alone:
+                tell_failure(self.operation, error, self.group)
+            raise
+
+    def gathered(self, value: Part) -> list[Part]:
+        """Return the values of all ranks in their order, on every rank; they are pickled."""
+        return [value] if self.alone else gather(self.operation, value, self.group)
+
+    def merged(self, part: Part | None, merge: Callable[[list[Part]], Part]) -> Part:
+        """Return the sums of all ranks, with the same bits on every rank.
+
+        It is called after :meth:`raise_on_all_ranks`, on all ranks.
+
+        Parameters
+        ----------
+        part : object or None
+            The sums of this rank, which can be pickled and hold no module and no tensor of an
+            accelerator; None if the rank had no batch.
+        merge : callable
+            Merges the sums of the ranks that had one, in the order of ranks. Its errors are raised
+            on all ranks, because all merge the same sums.
+        """
+        parts = [each for each in self.gathered(part) if each is not None]
+        if not parts:
+            raise InputError(
+                f"{self.operation}: data gave no batch on any rank.\n"
+                f"  Is the folder empty, or drop_last=True with fewer samples than a batch?"
+            )
+        return merge(parts)
+
+    def each_pass(
+        self, data: Iterable[Any] | None, passes: int, *, progress: bool
+    ) -> Generator[Iterator[tuple[Batch, NewSamples | None]]]:
+        """Yield, for every pass, the batches with the samples that count; None means all."""
+        may_be_empty = not self.alone
+        with closing(
+            each_pass(
+                self.operation, data, passes=passes, progress=progress, may_be_empty=may_be_empty
+            )
+        ) as all_passes:
+            for batches in all_passes:
+                if self._sample_ids is None:
+                    yield ((batch, None) for batch in batches)
+                else:
+                    yield self._with_new_samples(batches, self._sample_ids)
+
+    @contextmanager
+    def each_batch(
+        self,
+        data: Iterable[Any] | None,
+        *models: nn.Module,
+        progress: bool,
+        gradients: bool = False,
+    ) -> Iterator[Iterator[Batch]]:
+        """Yield the batches of this rank, with the models in evaluation mode.
+
+        A batch is cut to the samples that no rank had before, and is left out if there are none.
+        With a group, there may be no batch. All else is as in
+        :func:`repsim.analysis.run._drive.each_batch`.
+        """
+        with (
+            as_found(*models, gradients=gradients) if models else nullcontext(),
+            closing(self.each_pass(data, 1, progress=progress)) as passes,
+        ):
+            yield (batch for one_pass in passes for batch in _cut(one_pass))
+
+    def report(self) -> dict[str, int]:
+        """Return the attributes of a result about ranks and repeated samples."""
+        ranks = {} if self.alone else {"n_ranks": self.size}
+        return ranks if self._sample_ids is None else {**ranks, "n_duplicates": self.duplicates}
+
+    def _with_new_samples(
+        self, batches: Iterator[Batch], sample_ids: SampleIds
+    ) -> Iterator[tuple[Batch, NewSamples]]:
+        # All ranks take this step together until all are done, so every rank knows the same ids. If
+        # several ranks have a sample in one step, the lowest rank counts it.
+        seen: set[Any] = set()
+        while True:
+            batch = next(batches, None)
+            ids = None if batch is None else ids_of(self.operation, sample_ids, batch.value)
+            everyone = self.gathered(ids)
+            if all(theirs is None for theirs in everyone):
+                return
+            mine: list[int] = []
+            for rank, theirs in enumerate(everyone):
+                rows = []
+                for row, each in enumerate(theirs or ()):
+                    if each not in seen:
+                        seen.add(each)
+                        rows.append(row)
+                self.duplicates += len(theirs or ()) - len(rows)
+                if rank == self._rank:
+                    mine = rows
+            if batch is not None and ids is not None:
+                yield batch, NewSamples(mine, len(ids))
+
+
+def _cut(batches: Iterable[tuple[Batch, NewSamples | None]]) -> Iterator[Batch]:
+    """Yield the batches cut to their new samples."""
+    is_first = True
+    for batch, new in batches:
+        cut = batch if new is None else new.of(batch)
+        if cut is not None:
+            yield replace(cut, is_first=is_first)
+            is_first = False
+
+
+def _by_rank(values: list[Any]) -> str:
+    """Return which ranks have which value: "'rbf' on rank 0, 'linear' on ranks 1 and 2"."""
+    ranks: dict[str, list[str]] = {}
+    for rank, value in enumerate(values):
+        text = str(value)
+        text = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+        ranks.setdefault(text, []).append(str(rank))
+    return "; ".join(
+        f"{value} on rank{'s' if len(on) > 1 else ''} {', '.join(on)}"
+        for value, on in ranks.items()
+    )

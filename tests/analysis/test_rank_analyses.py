@@ -1,0 +1,194 @@
+"""Analyses over a process group: 1, 2 and 4 gloo processes equal one process."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import repsim
+from analysis.rank_cases import ANALYSES, N, batches, ids_of, net, share, summary, uneven
+from ranks import run_ranks
+
+KILLED = "residual_ratios"
+
+
+def refusal(run, *args, **options):
+    try:
+        run(*args, **options)
+    except (repsim.RepsimError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+def broken(rank, size):
+    """The share of a rank; the last rank raises after its first batch."""
+    for number, batch in enumerate(share(rank, size)):
+        if rank == size - 1 and number == 1:
+            raise OSError("the disk is gone")
+        yield batch
+
+
+def not_finite(rank, size):
+    data = share(rank, size)
+    if rank == size - 1:
+        data[1][0][0, 0, 0, 0] = torch.nan
+    return data
+
+
+def told_by(run, rank, size, group):
+    """The results of a rank, and the errors of calls that must fail on all ranks."""
+    options = {"group": group}
+    once = {**options, "sample_ids": ids_of}
+    of_ddp = None if group == "world" else group
+    wrapped = DistributedDataParallel(net(), process_group=of_ddp)  # one exchange of its own
+    told = {
+        "uneven": summary(run(uneven(rank, size), **options)),
+        "uneven, wrapped": summary(run(uneven(rank, size), model=wrapped, **options)),
+        "once": summary(run(share(rank, size), **once)),
+    }
+    if size > 1:
+        told["broken"] = refusal(run, broken(rank, size), **options)
+        told["broken, once"] = refusal(run, broken(rank, size), **once)
+        told["nan"] = refusal(run, not_finite(rank, size), **options)
+        told["weights"] = refusal(run, share(rank, size), model=net(rank), **options)
+        told["no data"] = refusal(run, [], **options)
+    return told
+
+
+def scenarios(rank, size):
+    """Every analysis over 4 ranks, over one, and over 2 of them, by number of ranks."""
+    told = {size: {name: told_by(run, rank, size, "world") for name, run in ANALYSES.items()}}
+    alone, two = [dist.new_group([each]) for each in range(size)][rank], dist.new_group([0, 1])
+    told[1] = {name: told_by(run, 0, 1, alone) for name, run in ANALYSES.items()}
+    if rank > 1:
+        return told
+    told[2] = {name: told_by(run, rank, 2, two) for name, run in ANALYSES.items()}
+
+    def dying():
+        for number, batch in enumerate(share(rank, 2)):
+            if rank == 1 and number == 1:
+                os._exit(7)
+            yield batch
+
+    # Last, because the group cannot be used any more.
+    return {**told, "dying": refusal(ANALYSES[KILLED], dying(), group=two, sample_ids=ids_of)}
+
+
+def same_bits(got, expected):
+    assert got[1:] == expected[1:]
+    for name, values in expected[0].items():
+        np.testing.assert_array_equal(got[0][name], values, err_msg=name)
+
+
+def same_within_rounding(got, expected):
+    assert got[1] == expected[1]
+    for name, values in expected[0].items():
+        np.testing.assert_allclose(got[0][name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.slow
+def test_ranks_make_one_result():
+    everyone = run_ranks("analysis.test_rank_analyses:scenarios", 4, limit=240.0)
+    assert everyone[1] is None  # it died on purpose
+    left = [everyone[0], *everyone[2:]]
+    assert f"{KILLED}: rank 0 of 2 could not exchange with the others" in left[0]["dying"]
+    for name, run in ANALYSES.items():
+        plain = summary(run(batches(range(N))))
+        for size in (1, 2, 4):
+            results = [told[size][name] for told in left if size in told]
+            for told in results:
+                for what in ("uneven", "uneven, wrapped", "once"):
+                    same_bits(told[what], results[0][what])
+                    same_within_rounding(told[what], plain)
+                    assert told[what][2]["n_samples"] == N
+                    assert told[what][2]["n_ranks"] == size
+                assert told["once"][2]["n_duplicates"] == (2 if size == 4 else 0)
+                if size > 1:
+                    check_errors(name, told, is_last=size == 4 and told is results[-1])
+
+
+def check_errors(name, told, *, is_last):
+    """Of the last rank, which raises, and of others, which name it."""
+    for what, error in {
+        "broken": "OSError: the disk is gone",
+        "broken, once": "OSError: the disk is gone",
+        "nan": "NonFiniteError: ",
+    }.items():
+        if is_last:
+            assert told[what].startswith(error)
+        else:
+            assert f"RankError: {name}: 1 of " in told[what]
+            assert error in told[what]
+    assert "weights of model: " in told["weights"]
+    assert f"InputError: {name}: data gave no batch on any rank" in told["no data"]
+
+
+def test_repeated_samples_count_once_in_one_process_too():
+    data = batches([*range(8), 3, 2, 8, 8, 7, 5, 1, 9, 10, *range(3)])
+    for run in ANALYSES.values():
+        once, expected = run(data, sample_ids=ids_of), run(batches(range(11)))
+        same_within_rounding(summary(once), summary(expected))
+        assert once.attrs["n_samples"] == expected.attrs["n_samples"] == 11
+        assert once.attrs["n_duplicates"] == 9
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        (lambda x, ids: (tuple(x), ids), "a tuple of 4"),
+        (lambda x, ids: (x.transpose(0, 1), ids), "has 3 rows"),
+        (lambda x, ids: (x, x.repeat(2, 1, 1, 1), ids), "2 rows of each"),
+        (lambda x, ids: (x[0], dict.fromkeys(ids.tolist())), r"are \[3\]"),
+        (lambda x, ids: ([x, x, x, x], ids), "a list of 4"),
+    ],
+)
+def test_a_batch_that_cannot_be_cut_is_refused(batch, says):
+    x = images = torch.ones(4, 3, 8, 8).double()
+    data = [batch(x, torch.arange(4)), batch(x, torch.tensor([4, 0, 5, 6]))]
+    message = f"(?s)^NAME: batch 1 .*to the 3 others of its 4.*{says}.*without sample_ids"
+    options = {
+        "sample_ids": lambda each: [int(i) for i in each[-1]],
+        "forward": lambda model, _: model(images),
+    }
+    for name, run in ANALYSES.items():
+        with pytest.raises(repsim.InputError, match=message.replace("NAME", name)):
+            run(data, **options)
+
+
+def test_invalid_ids_and_groups_are_refused():
+    for run in ANALYSES.values():
+        with pytest.raises(repsim.InputError, match="one id for each sample"):
+            run(batches(range(4)), sample_ids=lambda batch: batch[1][:-1])
+        with pytest.raises(repsim.InputError, match="'world'"):
+            run(batches(range(4)), group="all")
+        with pytest.raises(repsim.StateError, match="init_process_group"):
+            run(batches(range(4)), group="world")
+
+
+class Named(nn.Module):
+    """The transformer, with other items of a batch as keywords."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x, **_):
+        return self.net(x)
+
+
+def test_lists_and_mappings_are_cut():
+    # As of the default collation: a list of three, and here of three samples each.
+    lists = [[x, ids, ids] for x, ids in batches([*range(6), 6, 5, 1])]
+    keyed = [{"x": x, "names": [f"{i}" for i in ids.tolist()]} for x, ids, _ in lists]
+    expected = repsim.residual_ratios(net(), batches(range(7)), progress=False)
+    once = repsim.residual_ratios(net(), lists, sample_ids=ids_of, progress=False)
+    same_within_rounding(summary(once), summary(expected))
+    names = {"sample_ids": lambda batch: batch["names"]}
+    by_name = repsim.residual_ratios(Named(), keyed, progress=False, **names)
+    np.testing.assert_allclose(by_name.ratio, expected.ratio, rtol=1e-9)
