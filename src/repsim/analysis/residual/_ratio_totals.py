@@ -49,11 +49,12 @@ class SiteTotals:
         first, label = parts[0], parts[0].site.label
         layouts = [each.layout for each in parts]
         repair = "Pass prefix=, batch_dim= and channel_dim=, or images of one size, on all ranks."
-        for what, values in {
+        described: dict[str, list[Any]] = {
             "axes of samples and channels": [(x.batch, x.channels) for x in layouts],
             "number of prefix tokens": [x.n_prefix for x in layouts],
             "size of the maps": [x.positions if len(x.positions) > 1 else () for x in layouts],
-        }.items():
+        }
+        for what, values in described.items():
             one_for_all("residual_ratios", f"{what} of site {label!r}", values, repair)
         most = max(each.sums.shape[1] for each in parts)
         sums = sum(np.pad(each.sums, ((0, 0), (0, most - each.sums.shape[1]))) for each in parts)
