@@ -269,7 +269,7 @@ def test_every_framework(eager, n):
     found = eager.numpy(classifier.predict(eager.array(x)))
     np.testing.assert_array_equal(found, reference.predict(x, *reference.fit(x, labels, 3, 0.5)))
     correct, _ = stats.solve().assess(eager.array(x), labels, [0.5])
-    assert correct[0] == (found == labels).sum()
+    assert eager.numpy(correct)[0] == (found == labels).sum()
 
 
 @pytest.mark.parametrize("n", [30, 6])

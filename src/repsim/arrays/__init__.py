@@ -32,6 +32,7 @@ from repsim.arrays._readable import (
     recorded,
     to_numpy,
     transformed,
+    uploaded,
     writable_numbers,
 )
 from repsim.arrays._scale import square, unit_scale
@@ -88,6 +89,7 @@ __all__ = [
     "unlabelled",
     "unlabelled_sides",
     "unpromoted_samples",
+    "uploaded",
     "without_autocast",
     "writable_numbers",
 ]

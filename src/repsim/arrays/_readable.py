@@ -1,4 +1,4 @@
-"""Whether the values of an array can be read, and whether reading them would hide a derivative."""
+"""Reading values: whether it is possible, whether it would hide a derivative, and copies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import sys
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_jax_array, is_numpy_array, is_torch_array
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_jax_array,
+    is_numpy_array,
+    is_torch_array,
+)
 
 from repsim._typing import Array
 from repsim.arrays._namespace import host_resident
@@ -19,6 +25,7 @@ __all__ = [
     "recorded",
     "to_numpy",
     "transformed",
+    "uploaded",
     "writable_numbers",
 ]
 
@@ -102,6 +109,14 @@ def to_numpy(x: Any) -> np.ndarray[Any, np.dtype[Any]]:
     if hasattr(x, "get") and not isinstance(x, np.ndarray):  # cupy raises on implicit copies
         x = x.get()
     return np.asarray(x)
+
+
+def uploaded(x: np.ndarray[Any, np.dtype[Any]], like: Any) -> Any:
+    """Copy a NumPy array to the framework and device of ``like`` without waiting for the device."""
+    xp = array_namespace(like)
+    if is_torch_array(like):
+        return xp.asarray(x, copy=True).to(like.device, non_blocking=True)
+    return xp.asarray(x, device=device(like))
 
 
 def _without_value(x: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import same_home, to_numpy
+from repsim.arrays import same_home, to_numpy, uploaded
 
 __all__ = ["ClassMoments", "one_hot"]
 
@@ -99,5 +99,6 @@ class ClassMoments:
 
 def one_hot(xp: Namespace, labels: np.ndarray[Any, Any], classes: int, like: Array) -> Any:
     """Return (n, K) in float64, 1 at the class of each sample, on the device of ``like``."""
-    hot = labels[:, None] == np.arange(classes)
-    return xp.asarray(hot.astype(np.float64), device=device(like))
+    numbers = uploaded(labels.astype(np.int64), like)
+    hot = numbers[:, None] == xp.arange(classes, dtype=numbers.dtype, device=device(like))
+    return xp.astype(hot, xp.float64)

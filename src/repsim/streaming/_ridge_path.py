@@ -52,8 +52,9 @@ class RidgePath:
 
         Returns
         -------
-        correct, error : numpy.ndarray, shape (R, ...)
-            Counts, and squared errors to the {−1, +1} targets summed over samples and classes.
+        correct, error : array, shape (R, ...)
+            Counts, and squared errors to the {−1, +1} targets summed over samples and classes, on
+            the device of ``x`` if it has float64.
         """
         wide = in_float64(in_reach_of_float64(array_namespace(x), x))
         xp = array_namespace(wide)
@@ -67,7 +68,7 @@ class RidgePath:
             hits = xp.astype(xp.argmax(scores, axis=-1) == truth, wide.dtype)
             correct.append(xp.sum(hits, axis=-1))
             error.append(xp.sum((scores - targets) ** 2, axis=(-2, -1)))
-        return to_numpy(xp.stack(correct)), to_numpy(xp.stack(error))
+        return xp.stack(correct), xp.stack(error)
 
     def _filtered(self, ridge: Any) -> Any:
         xp = array_namespace(self.eigenvalues)

@@ -36,10 +36,6 @@ FEW_TOKENS = 32
 """Tokens below which copying all patches for a product takes longer than the product."""
 
 
-NONE = -1
-"""The place of a Gram that is not finite if there is none."""
-
-
 @dataclass
 class LayerSums:
     """Σ over batches of ⟨A, B⟩ for one layer: tokens with patches, and each with itself.
@@ -109,7 +105,6 @@ class TokenPatchSums:
         self._sums: dict[tuple[str, int], _Running] = {}
         self._labels: dict[str, tuple[str, int]] = {}
         self._first_bad = FirstBad(self._not_finite)
-        self._bad_places: dict[str, Tensor] = {}  # in the first batch that is not finite
         self.n_samples = 0
         self.n_batches = 0
 
@@ -277,17 +272,12 @@ class TokenPatchSums:
     def _note_finite(self, selves: Tensor, what: str, first: int = 0) -> None:
         """Note whether a Gram is not finite, without waiting for an accelerator."""
         bad = ~torch.isfinite(selves)
-        place = torch.where(bad.any(), first + bad.int().argmax(), NONE)
-        before = self._bad_places.get(what)
-        if before is not None:
-            place = torch.where(before == NONE, place, before)
-        self._bad_places[what] = place
-        self._first_bad.add(what, ~bad.any(), self.n_batches)
+        self._first_bad.add(what, ~bad.any(), self.n_batches, first + bad.int().argmax())
 
     def _not_finite(self, what: str, batch: int) -> NonFiniteError:
         return NonFiniteError(
             f"{self._operation}: tokens and patches must be finite, and so must their Gram.\n"
-            f"  {what} {int(self._bad_places[what])}, batch {batch} (counted from 0)\n"
+            f"  {what} {self._first_bad.detail(what)}, batch {batch} (counted from 0)\n"
             f"  Half precision overflows at 65504, and features above 1e17 overflow a float32 "
             f"Gram."
         )

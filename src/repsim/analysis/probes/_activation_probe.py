@@ -149,7 +149,7 @@ def probe_activations(
             tested_one = probe.choose(ridges, classes, standardize=standardize)
             hits = [tested_one.hits(values, answers[part]) for part, values in _blocks(new)]
             if tested_sequences is not None:
-                tested_one.add_sequences(np.concatenate(hits, axis=-1), tested_sequences)
+                tested_one.add_sequences(torch.cat(hits, dim=-1), tested_sequences)
             found[layer] = tested_one
     counts = np.bincount(answers, minlength=classes)
     return probe_result(found, [TOKEN], len(answers)).assign_attrs(

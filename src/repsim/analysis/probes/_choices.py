@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError
 from repsim._options import got
+from repsim.arrays import uploaded
 from repsim.capture import Masks, UnusableOutput, unwrap
 from repsim.capture.tokens import (
     Convolution,
@@ -156,8 +157,8 @@ class TokenChoices:
                 "  Choose layers (B, N, D) whose N is that of the labels.",
                 brief=f"{shape}: its tokens are not those of the labels {labelled.shape}",
             )
-        kept = torch.from_numpy(labelled).to(tensor.device)
-        return ChosenTokens((ALL,), sequence[kept][None].to(wide))
+        rows, columns = (uploaded(places, tensor) for places in np.nonzero(labelled))
+        return ChosenTokens((ALL,), sequence[rows, columns][None].to(wide))
 
     def _mask(self, sequence: Tensor, layer: str, call: int) -> Tensor | None:
         """Return the mask of (B, N, D); None if all its tokens are real."""

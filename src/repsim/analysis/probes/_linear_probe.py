@@ -153,7 +153,8 @@ def linear_probe(
     LayerNotFoundError, CaptureError
         A layer does not exist or did not run, or its output is not a vector, tokens or a map.
     NonFiniteError
-        NaN or infinity in a layer; the message names it and the batch.
+        NaN or infinity in a layer; the message names it and the batch. Of a model on an
+        accelerator it comes after the last batch of train or of test.
 
     Warns
     -----
@@ -246,6 +247,7 @@ def _train(
                 probe.add(values, batch.labels, fit, hold)
         if split.complete(n_classes):
             break
+    vectors.check_finite()
     return training
 
 
@@ -258,6 +260,7 @@ def _test(
         counts += np.bincount(batch.labels, minlength=classes)
         for layer, values in vectors.of(batch):
             tested[layer].add(values, batch.labels, batch.sequences)
+    vectors.check_finite()
     return counts
 
 

@@ -8,20 +8,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from array_api_compat import array_namespace
 from torch import Tensor
 
 from repsim._errors import InputError
 from repsim._options import as_count, as_number, as_numbers, require_bool
 from repsim.analysis.probes._labelled import IntArray
 from repsim.analysis.run._sequence_means import SequenceMeans
-from repsim.arrays import to_numpy
+from repsim.arrays import accumulator_dtype, to_numpy, uploaded
 from repsim.streaming import LinearClassifier, RidgeStatistics
 
 __all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_probe"]
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
-Hits: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
-
 
 RIDGES = tuple(2.0**k for k in range(-10, 21, 2))
 """From nearly no shrinkage to little more than the class means; the diagonal of A is n."""
@@ -35,8 +34,8 @@ class TestedProbe:
     ----------
     names : tuple of T str
         The tokens; empty if the layer has none of the requested ones.
-    ridge, holdout_accuracy, correct : numpy.ndarray, shape (T,)
-        The chosen λ, its accuracy on the held-out samples, and hits on test.
+    ridge, holdout_accuracy : numpy.ndarray, shape (T,)
+        The chosen λ and its accuracy on the held-out samples.
     by_sequence : SequenceMeans
         The accuracy on test, if the samples are the tokens of sequences.
     """
@@ -45,10 +44,18 @@ class TestedProbe:
     classifier: LinearClassifier | None
     ridge: Floats
     holdout_accuracy: Floats
-    correct: Floats
     by_sequence: SequenceMeans = field(default_factory=SequenceMeans)
 
+    _correct: Tensor | None = None
+
     __test__ = False  # pytest would take a class of this name for a test
+
+    @property
+    def correct(self) -> Floats:
+        """The number of hits on test, (T,)."""
+        if self._correct is None:
+            return np.zeros(len(self.names))
+        return to_numpy(self._correct).astype(np.float64)
 
     def add(self, values: Tensor, labels: IntArray, sequences: IntArray | None = None) -> None:
         """Count the hits in a batch (T, n, p), with the number of each sample's sequence."""
@@ -58,18 +65,23 @@ class TestedProbe:
         if sequences is not None:
             self.add_sequences(hits, sequences)
 
-    def hits(self, values: Tensor, labels: IntArray) -> Hits:
+    def hits(self, values: Tensor, labels: IntArray) -> Tensor:
         """Count the hits in rows (T, n, p), and return which rows these are, (T, n)."""
         assert self.classifier is not None
-        hits: Hits = to_numpy(self.classifier.predict(values)) == labels
-        self.correct += hits.sum(-1)
+        # NumPy's where the device has no float64.
+        predicted = torch.as_tensor(self.classifier.predict(values))
+        hits: Tensor = predicted == uploaded(labels, predicted)
+        found = hits.sum(-1)
+        self._correct = found if self._correct is None else self._correct + found
         return hits
 
-    def add_sequences(self, hits: Hits, sequences: IntArray) -> None:
+    def add_sequences(self, hits: Tensor, sequences: IntArray) -> None:
         """Add the hits (T, n) of whole sequences, by the number of each row's sequence."""
         _, at, counts = np.unique(sequences, return_inverse=True, return_counts=True)
-        sums = np.stack([np.bincount(at, row, len(counts)) for row in hits])
-        self.by_sequence.add(torch.from_numpy(sums), torch.from_numpy(counts))
+        wide = accumulator_dtype(array_namespace(hits), hits)
+        sums = hits.new_zeros((len(hits), len(counts)), dtype=wide)
+        sums.index_add_(1, uploaded(at, hits), hits.to(wide))
+        self.by_sequence.add(sums, uploaded(counts, hits))
 
 
 @dataclass
@@ -96,13 +108,12 @@ class TrainedProbe:
         tokens = len(self.names)
         nothing = np.zeros(tokens)
         if not tokens:
-            return TestedProbe((), None, nothing, nothing, nothing)
+            return TestedProbe((), None, nothing, nothing)
         ridge, best = np.full(tokens, float(ridges[0])), np.full(tokens, np.nan)
         path = self.statistics.solve(standardize=standardize, n_classes=classes)
         if self.held:
             parts = [path.assess(x, labels, ridges) for x, labels in self.held]
-            correct = np.sum([part[0] for part in parts], axis=0)
-            error = np.sum([part[1] for part in parts], axis=0)
+            correct, error = (to_numpy(sum(each)) for each in zip(*parts, strict=True))
             at = np.where(correct == correct.max(0), error, np.inf).argmin(0)
             ridge = np.asarray(ridges, dtype=np.float64)[at]
             best = correct.max(0) / sum(len(labels) for _, labels in self.held)
@@ -110,13 +121,14 @@ class TrainedProbe:
                 self.statistics.update(x, labels)
             self.held.clear()
             path = self.statistics.solve(standardize=standardize, n_classes=classes)
-        return TestedProbe(self.names, path.weights(ridge), ridge, best, nothing)
+        return TestedProbe(self.names, path.weights(ridge), ridge, best)
 
 
 def _rows(values: Tensor, rows: IntArray) -> Tensor:
     if len(rows) == values.shape[1]:
         return values
-    return values[:, torch.from_numpy(rows).to(values.device)]
+    picked: Tensor = values[:, uploaded(rows, values)]
+    return picked
 
 
 def check_probe(

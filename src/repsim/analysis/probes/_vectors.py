@@ -20,6 +20,7 @@ from repsim.analysis.probes._labelled import (
     split_labels,
 )
 from repsim.analysis.run._drive import Batch, Forward, Prepare
+from repsim.analysis.run._first_bad import FirstBad
 from repsim.analysis.run._sample_finder import SampleFinder
 from repsim.arrays import to_numpy
 from repsim.capture import Recorder
@@ -89,11 +90,14 @@ class Vectors:
         self._model, self._recorder, self._choices = model, recorder, choices
         self._samples = samples
         self._labels, self._prepare, self._forward = labels, prepare, forward
+        self._source = ""
+        self._first_bad = FirstBad(self._not_finite)
 
     def labelled(
         self, batches: Iterator[Batch], source: str, classes: int | None
     ) -> Iterator[LabelledBatch]:
         """Yield each batch with its labels."""
+        self._source, self._first_bad = source, FirstBad(self._not_finite)
         of_tokens = self._choices.are_samples
         for batch in batches:
             given, labels = split_labels(
@@ -137,10 +141,26 @@ class Vectors:
         self._choices.start(batch.places)
         self._recorder.clear()
         self._samples.run(prepared, self._model, [self._recorder], self._forward)
+        for layer, found in self._recorder.items():
+            bad = ~torch.isfinite(found.values)
+            self._first_bad.add(layer, ~bad.any(), batch.batch.number, bad.sum())
+        self.check_finite(wait=False)
         _check_outputs(self._recorder, len(batch.labels), self.names, batch.where)
         for layer, found in self._recorder.items():
             self.names.setdefault(layer, found.names)
             yield layer, found.values
+
+    def check_finite(self, *, wait: bool = True) -> None:
+        """Raise if a layer was not finite; without ``wait``, look at layers in main memory."""
+        self._first_bad.check(wait=wait)
+
+    def _not_finite(self, layer: str, batch: int) -> NonFiniteError:
+        return NonFiniteError(
+            f"linear_probe: layer {layer!r} must be finite.\n"
+            f"  batch {batch} of {self._source} (counted from 0): {self._first_bad.detail(layer)} "
+            f"values are NaN or infinite\n"
+            "  Half precision overflows at 65504. Look at the first layer in which they arise."
+        )
 
 
 def _check_outputs(
@@ -153,13 +173,6 @@ def _check_outputs(
                 "linear_probe: inputs and labels must describe the same samples.\n"
                 f"  layer {layer!r}: {found.values.shape[1]} samples    labels: {n}, {where}\n"
                 "  Pair them before batching."
-            )
-        bad = ~torch.isfinite(found.values)
-        if bool(bad.any()):
-            raise NonFiniteError(
-                f"linear_probe: layer {layer!r} must be finite.\n"
-                f"  {where} (counted from 0): {int(bad.sum())} values are NaN or infinite\n"
-                "  Half precision overflows at 65504. Look at the first layer in which they arise."
             )
         if names and names.get(layer) != found.names:
             before = f"{len(names[layer])} tokens" if layer in names else "it did not run"

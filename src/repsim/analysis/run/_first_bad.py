@@ -28,12 +28,21 @@ class FirstBad:
     def __init__(self, error: Callable[[str, int], Exception]) -> None:
         self._error = error
         self._batches: dict[str, Tensor] = {}
+        self._details: dict[str, Tensor] = {}
 
-    def add(self, name: str, finite: Tensor, batch: int | Tensor) -> None:
-        """Add whether a batch was finite, a 0-d bool; its number grows from batch to batch."""
+    def add(self, name: str, finite: Tensor, batch: int, detail: Tensor | None = None) -> None:
+        """Add whether a batch was finite, a 0-d bool, and a 0-d whole number about what was not."""
         here = torch.where(finite, NEVER, batch)
         before = self._batches.get(name)
         self._batches[name] = here if before is None else torch.minimum(before, here)
+        if detail is not None:
+            if before is not None:
+                detail = torch.where(here < before, detail, self._details[name])
+            self._details[name] = detail
+
+    def detail(self, name: str) -> int:
+        """Return the number that came with the first batch that was not finite."""
+        return int(self._details[name])
 
     def check(self, *, wait: bool) -> None:
         """Raise the error of the first batch that was not finite.
