@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from repsim._errors import CheckpointError
-from repsim._options import as_count, as_path, require_choice
+from repsim._options import as_count, require_choice
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis._filling import Filling, where_of
@@ -31,7 +31,7 @@ from repsim.capture import (
     Transform,
     select_layers,
 )
-from repsim.storage import ActivationStore, open_activations
+from repsim.storage import ActivationStore, open_activations, place_of
 
 if TYPE_CHECKING:
     import xarray
@@ -44,7 +44,8 @@ def extract(
     data: Iterable[Any],
     layers: Layers = "*",
     *,
-    out: str | PathLike[str],
+    out: str | PathLike[str] | Any,
+    storage_options: Mapping[str, Any] | None = None,
     transform: Transform = None,
     mask: MaskOption = "auto",
     dtype: Literal["float16", "float32", "float64"] | None = None,
@@ -95,9 +96,13 @@ def extract(
         seeded one. The model does not run on batches that are already in the store.
     layers : str, re.Pattern, module type, callable, or a list of these, default "*"
         Which layers, as in :class:`repsim.Recorder`. All layers take much space: see Notes.
-    out : path
-        The folder of the store, a name like ``"run.zarr"``. The file ``<out>.journal`` beside it
-        says what is complete. Delete both to start again.
+    out : path, str or zarr.abc.store.Store
+        The store: a folder with a name like ``"run.zarr"``; an address that fsspec opens, such as
+        ``"s3://bucket/run.zarr"`` or ``"memory://run.zarr"``; or a store object of Zarr. The
+        journal, the file ``<out>.journal`` beside a folder or the object ``.journal`` in an
+        address, says what is complete. Delete both to start again.
+    storage_options : mapping, optional
+        Options of fsspec for an address, such as ``{"profile": "lab"}``.
     transform : {"flatten", "cls", "first", "last", "mean"} or callable, optional
         Which part of an output (n, ...) to store; it runs inside the hook. By default the whole
         output, in its shape.
@@ -152,8 +157,10 @@ def extract(
         message says what differs); it is not a store; it is damaged; or another process is writing
         it.
     CheckpointError
-        ``out`` cannot be written: a full disk, a read-only or missing folder. Earlier rows are
-        intact.
+        ``out`` cannot be written: a full disk, a read-only or missing folder, no network. Earlier
+        rows are intact.
+    ModuleNotFoundError
+        zarr is not installed, or what fsspec needs for the address (s3fs for "s3://").
 
     Notes
     -----
@@ -162,6 +169,13 @@ def extract(
     the model: the outputs of one batch, and ``memory``. Rows are written when a chunk is full,
     every two minutes, and on an error or interrupt; a kill loses later rows. Each chunk has a
     checksum.
+
+    On a disk, a chunk is renamed into its place and synced before the journal counts it, so neither
+    a kill nor a power failure leaves a row that counts and is not there. A lock keeps a second
+    writer out. An address of an object store has neither renames nor locks. There, an object is
+    written whole or not at all; the journal is written again, whole, after each chunk; a second
+    writer is found when the next chunk is written; and the attributes, written last, say that a
+    store is finished. Chunks that vanish or change later are errors on reading in both.
 
     With several ranks, pass each rank its share of the data and a separate ``out``.
 
@@ -173,7 +187,7 @@ def extract(
     The store is Zarr, version 3: https://zarr-specs.readthedocs.io; each chunk has a checksum.
     """
     check_arguments("extract", {"model": model}, name, progress, prepare=prepare, forward=forward)
-    as_path("extract", "out", out)
+    place = place_of("extract", "out", out, storage_options)
     memory = as_count("extract", "memory", memory)
     if dtype is not None:
         require_choice("extract", "dtype", dtype, DTYPES)
@@ -185,7 +199,7 @@ def extract(
     recorder = Recorder(model, layers, transform=to_host, **where)
     to_host.transform.follow(recorder.axes)
     store = ActivationStore(
-        out,
+        place,
         operation="extract",
         fingerprint={
             "model": model_label(model, name),
@@ -230,7 +244,7 @@ def extract(
         raise
     finally:
         store.close()
-    return open_activations(out)
+    return open_activations(out, storage_options=storage_options)
 
 
 def _fill(

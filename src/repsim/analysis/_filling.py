@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import fspath
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ class Filling:
         self.new: list[int] | None = None
         self._store, self._seen, self._tokens = store, seen, tokens
         known = [[batch.digest for batch in store.batches]]
-        self._log = BatchLog(store.operation, fspath(store.path), known)
+        self._log = BatchLog(store.operation, str(store.place), known)
         self._log.begin_pass()
         # Rows on disk of an incomplete batch.
         self._there = store.n_rows - sum(batch.rows for batch in store.batches)

@@ -6,17 +6,25 @@ from repsim.storage._interrupts import uninterrupted
 from repsim.storage._lock import locked
 from repsim.storage._names import LONGEST, safe_name
 from repsim.storage._nested import from_arrays, to_arrays
+from repsim.storage._open import open_activations
 from repsim.storage._store import ActivationStore
-from repsim.storage._stored import open_activations
+from repsim.storage.parts._run import begin_parts, check_parts, end_parts, part_name
+from repsim.storage.places._address import Place, place_of
 
 __all__ = [
     "LONGEST",
     "ActivationStore",
     "Checkpoint",
+    "Place",
+    "begin_parts",
+    "check_parts",
     "differences",
+    "end_parts",
     "from_arrays",
     "locked",
     "open_activations",
+    "part_name",
+    "place_of",
     "safe_name",
     "to_arrays",
     "uninterrupted",

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from os import PathLike, fspath
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from repsim._errors import CheckpointError, RepsimError, StateError
+from repsim._errors import StateError
 from repsim.storage._atomic import differences
 from repsim.storage._checkpoint import EVERY_SECONDS
-from repsim.storage._chunks import SAMPLE, absent_chunk, make_array, sync_chunk, unlike
+from repsim.storage._chunks import SAMPLE, make_array, unlike
 from repsim.storage._interrupts import uninterrupted
-from repsim.storage._journal import Journal
 from repsim.storage._names import folders_of
 from repsim.storage._plan import columns_of, plan_of
-from repsim.storage._rows import damaged, reading
-from repsim.storage._stored import FORMAT, group_of, journal_of, sealed, zarr_for
+from repsim.storage._rows import damaged, reading, writing
+from repsim.storage._stored import FORMAT, group_of, sealed
+from repsim.storage.places._address import Place, zarr_for
 
 __all__ = ["ActivationStore", "StoredBatch"]
 
@@ -41,14 +39,14 @@ class StoredBatch(NamedTuple):
 class ActivationStore:
     """Rows of named layers, appended to a Zarr group that a kill at any moment leaves intact.
 
-    Rows are collected until they fill a chunk of each layer. A chunk is written aside, renamed and
-    synced, and only then counted in a journal beside the group, ``<path>.journal``. A resumed run
-    overwrites rows that the journal does not count.
+    Rows are collected until they fill a chunk of each layer. A chunk is written and synced, and
+    only then counted in the journal of the place. A resumed run overwrites rows that the journal
+    does not count.
 
     Parameters
     ----------
-    path : path
-        The folder of the group.
+    place : Place
+        Where the group is.
     operation : str
         Name of the caller, for error messages.
     fingerprint : mapping of str to JSON values
@@ -75,13 +73,13 @@ class ActivationStore:
 
     def __init__(
         self,
-        path: str | PathLike[str],
+        place: Place,
         *,
         operation: str,
         fingerprint: Mapping[str, Any],
         memory: int,
     ) -> None:
-        self.path = Path(fspath(path))
+        self.place = place
         self.operation = operation
         self.n_rows = 0
         self.batches: list[StoredBatch] = []
@@ -90,14 +88,15 @@ class ActivationStore:
         self._pending: list[StoredBatch] = []
         self._group: Any = None
         self._plan: Mapping[str, Any] = {"layers": {}}
-        self._folders: dict[str, Path] = {}
+        self._folders: dict[str, str] = {}
         self._arrays: dict[str, Any] = {}
         self._gathered: dict[str, Values] = {}
         self._filled = 0  # rows of the current chunk, including those on disk
         self._chunk = 0
         self._saved = time.monotonic()
         self._prepare_folder()
-        self._journal = Journal(journal_of(self.path), operation=operation)
+        zarr_for(operation)
+        self._journal = place.journal(operation)
         try:
             self._recover(dict(fingerprint))
         except BaseException:
@@ -107,18 +106,17 @@ class ActivationStore:
     # -- the state on disk -----------------------------------------------------------------------
 
     def _prepare_folder(self) -> None:
-        journal = journal_of(self.path)
-        if self.path.exists() and not journal.exists():
+        if self.place.is_taken() and not self.place.has_journal():
             raise StateError(
                 f"{self.operation}: there is something else at this place already.\n"
-                f"  {self.path} exists, and {journal.name} is not beside it\n"
+                f"  {self.place} exists, and the journal of a store is not there\n"
                 f"  Name another place, or delete it. A finished store is read with "
                 f"repsim.open_activations."
             )
 
     def _recover(self, fingerprint: dict[str, Any]) -> None:
         entries = self._journal.entries
-        if entries and not self.path.exists():
+        if entries and not self.place.is_group():
             # The data were deleted but the journal was not: there is nothing to resume.
             self._journal.restart()
         if not entries:
@@ -138,36 +136,33 @@ class ActivationStore:
         if plan is None:
             self._create()
             return
-        for partial in self.path.glob("*/*.partial"):  # the remains of a chunk after a kill
-            partial.unlink()
+        self.place.tidy()
         self._chunk = plan["chunk"]
         self._open(plan)
         start = self.n_rows - self.n_rows % self._chunk
         self._filled = self.n_rows - start
         if self._filled:
             for name, array in self._arrays.items():
-                with reading(self.operation, self.path, name):
+                with reading(self.operation, self.place, name):
                     self._gathered[name][: self._filled] = array[start : self.n_rows]
 
     def _create(self) -> None:
         """Create an empty group, in place of one without rows that count."""
-        zarr = zarr_for(self.operation)
-
         with self._writing():
-            zarr.create_group(str(self.path), overwrite=True, zarr_format=3, attributes=sealed({}))
+            self.place.create(sealed({}))
 
     def _open(self, plan: Mapping[str, Any]) -> None:
         """Open the arrays, and create those that a kill prevented."""
-        with reading(self.operation, self.path), self._writing():
-            self._group = group_of(self.operation, self.path, "a")
+        with reading(self.operation, self.place), self._writing():
+            self._group = group_of(self.operation, self.place, "a")
         self._plan, columns = plan, columns_of(plan)
-        self._folders = {name: self.path / each for name, each in folders_of(columns).items()}
+        self._folders = folders_of(columns)
         for name, (shape, dtype) in columns.items():
             row, folder = tuple(shape), self._folders[name]
-            with reading(self.operation, self.path, name), self._writing():
-                self._arrays[name] = self._array(folder.name, row, dtype)
-            if absent := absent_chunk(self._arrays[name], folder, self.n_rows):
-                raise damaged(self.operation, self.path, name, absent)
+            with reading(self.operation, self.place, name), self._writing():
+                self._arrays[name] = self._array(folder, row, dtype)
+            if absent := self.place.absent(self._arrays[name], folder, self.n_rows):
+                raise damaged(self.operation, self.place, name, absent)
             kind = object if dtype == "str" else np.dtype(dtype)
             self._gathered[name] = np.zeros((self._chunk, *row), dtype=kind)
             if dtype == "str":
@@ -304,7 +299,7 @@ class ActivationStore:
             if array.shape[0] < stop:
                 array.resize((max(stop, 2 * array.shape[0]), *array.shape[1:]))
             array[start:stop] = self._gathered[name][: stop - start]
-            sync_chunk(array, self._folders[name], index)
+            self.place.sync(array, self._folders[name], index)
 
     def finish(self, attrs: Mapping[str, Any]) -> None:
         """Save, cut the arrays to their rows, and write the attributes of the store."""
@@ -315,32 +310,24 @@ class ActivationStore:
                     array.resize((self.n_rows, *array.shape[1:]))
             layers = list(self._plan["layers"])
             attrs = {**attrs, "layers": layers, "n_samples": self.n_rows, "format": FORMAT}
+            if layers:
+                attrs["plan"] = self._plan
+            else:  # a rank without data
+                self._group = group_of(self.operation, self.place, "a")
             # Not attrs.update, which writes the file once for every attribute.
-            self._group.update_attributes(sealed({**attrs, "plan": self._plan}))
+            self._group.update_attributes(sealed(attrs))
 
     def close(self) -> None:
         """Close the store and release its lock; unsaved rows are dropped."""
         self._journal.close()
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turn errors of the disk into a CheckpointError that says what is stored."""
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, RepsimError):
-                raise
-            raise CheckpointError(
-                f"{self.operation}: the store cannot be written.\n"
-                f"  {self.path}: {error.strerror or error}; {self.n_rows} rows are there, whole\n"
-                f"  Free some space or make the folder writable, then call again with the same "
-                f"arguments: it goes on from there."
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.operation, self.place, f"{self.n_rows} rows are there, whole")
 
     def _refused(self, why: str) -> StateError:
         return StateError(
             f"{self.operation}: the store does not belong to this call.\n"
-            f"  {self.path} is {why}\n"
+            f"  {self.place} is {why}\n"
             f"  Call with the arguments it was made with, name another place, or delete it to "
             f"begin anew."
         )

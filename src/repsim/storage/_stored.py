@@ -1,27 +1,34 @@
-"""Opening stored activations, and checking that they are complete."""
+"""One store of activations as it lies on disk: its plan, its rows, and whether it is finished."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from os import PathLike
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from repsim._errors import StateError
-from repsim._missing import missing_package
-from repsim._options import as_path, require_choice
-from repsim.storage._chunks import SAMPLE, absent_chunk, unlike
-from repsim.storage._journal import read_journal
+from repsim.storage._chunks import SAMPLE, unlike
 from repsim.storage._names import folders_of
 from repsim.storage._plan import columns_of
+from repsim.storage.places._address import Place, zarr_for
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["FORMAT", "group_of", "journal_of", "open_activations", "sealed", "zarr_for"]
+    from repsim.storage._rows import StoredRows
+
+__all__ = [
+    "FORMAT",
+    "SEAL",
+    "Stored",
+    "as_dataset",
+    "group_of",
+    "no_store",
+    "rows_of_place",
+    "sealed",
+]
 
 FORMAT = "repsim.activations/2"
 
@@ -29,163 +36,136 @@ SEAL = "repsim_attributes_sha256"
 """The attribute of a store with the checksum of all others."""
 
 
-def open_activations(
-    path: str | PathLike[str], *, transform: Literal["mean", "first", "last"] | None = None
-) -> xarray.Dataset:
-    """Open the activations that :func:`repsim.extract` stored, without reading them.
+@dataclass(frozen=True)
+class Stored:
+    """What lies at one place.
 
-    >>> import tempfile, torch, repsim
-    >>> from torch import nn
-    >>> net = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
-    >>> data = [torch.randn(10, 8) for _ in range(3)]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = repsim.extract(net, data, out=folder + "/run.zarr", progress=False)
-    ...     stored = repsim.open_activations(folder + "/run.zarr")
-    ...     stored["1"].shape, repsim.cka_matrix(stored).shape
-    ((30, 16), (2, 2))
+    Attributes
+    ----------
+    plan : mapping, optional
+        Layers and coordinates, as :func:`plan_of` returned them; None if there was no batch.
+    rows : int
+        How many rows are safely there.
+    attrs : dict
+        The attributes of the group.
+    columns : dict of str to StoredRows
+        Every array, which is read on access.
+    """
 
-    It needs neither torch nor the model. You can copy the store to another machine.
+    plan: Mapping[str, Any] | None
+    rows: int
+    attrs: dict[str, Any]
+    columns: dict[str, StoredRows]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run that wrote the rows came to its end."""
+        return self.attrs.get("format") == FORMAT and self.attrs["n_samples"] == self.rows
+
+
+def rows_of_place(operation: str, place: Place) -> Stored:
+    """Return what lies at a place, after checking that no chunk is missing.
 
     Parameters
     ----------
-    path : path
-        The store that was ``out`` in :func:`repsim.extract`. An unfinished store has the rows that
-        are safely on disk.
-    transform : {"mean", "first", "last"}, optional
-        Which vector of the real tokens of each sample to read, for layers that were stored with
-        their mask; other layers are unchanged. By default whole tokens, padding included.
-
-    Returns
-    -------
-    xarray.Dataset
-        A variable for each layer in execution order, dims ("sample", ...), in the dtype that was
-        stored; the coordinate ``sample`` holds the ids of the samples. Values are read on access,
-        and only the rows of a slice. You can pass it as a mapping of names to arrays to
-        :func:`repsim.cka_matrix` and :func:`repsim.pairwise`. Layers of tokens with a mask have the
-        dims ("sample", "token", ...) and a coordinate ``mask`` (sample, token), true where a token
-        is real. If tokens are the samples, the coordinates ``sequence`` and ``position`` say which
-        input a row is of, and which of its real tokens. ``attrs``: model, transform, n_samples,
-        layers, versions.
+    operation : str
+        The caller's name, for errors.
+    place : Place
+        Where.
 
     Raises
     ------
     StateError
-        There is no store of activations, or it or its journal is damaged; the message names the
-        store and the layer. Reading values raises it too, because each chunk has a checksum.
+        There is no store of activations, or it or its journal is damaged.
     CheckpointError
         It cannot be read.
-
-    References
-    ----------
-    Zarr, version 3: https://zarr-specs.readthedocs.io; any reader of Zarr 3 opens the store.
     """
-    from repsim.storage._pooled import POOLED
-
-    if transform is not None:
-        require_choice("open_activations", "transform", transform, POOLED)
-    operation, folder = "open_activations", Path(as_path("open_activations", "path", path))
-    journal = journal_of(folder)
-    entries = read_journal(journal, operation=operation) if os.path.exists(journal) else []
-    if not os.path.isdir(folder):  # unlike Path, False for a name that is too long
-        raise StateError(
-            f"{operation}: there is no store of activations here.\n  {folder}\n"
-            f"  Pass what was out= in repsim.extract."
-        )
-    group = group_of(operation, folder, "r")
+    entries = place.entries(operation) if place.has_journal() else []
+    group = group_of(operation, place, "r")
     attrs = dict(group.attrs)
     plan = next((entry for entry in entries if "layers" in entry), None)
     rows = next((entry["rows"] for entry in reversed(entries) if "rows" in entry), 0)
     made = entries[0].get("format") if entries else attrs.get("format")
-    if made != FORMAT or (plan is None and "plan" not in attrs):
-        raise StateError(
-            f"{operation}: this is no store of activations, or one without a batch.\n"
-            f"  {folder}: of format {made!r}, expected {FORMAT!r}; "
-            f"{'no journal' if plan is None else 'a journal'} with rows beside it\n"
-            f"  Pass what was out= in repsim.extract."
-        )
-    if plan is None:
-        plan, rows = attrs["plan"], attrs["n_samples"]
-    stored = _dataset(operation, folder, group, plan, rows)
-    stored.attrs = {k: v for k, v in attrs.items() if k not in (SEAL, "plan")}
-    return stored if transform is None else _pooled(stored, plan.get("masked", {}), transform)
+    if made != FORMAT:
+        raise no_store(operation, place, made, journal=plan is not None)
+    if plan is None and attrs.get("format") == FORMAT:
+        plan, rows = attrs.get("plan"), attrs["n_samples"]
+    columns = {} if plan is None else _columns(operation, place, group, plan, rows)
+    return Stored(plan, rows, attrs, columns)
 
 
-def _dataset(
-    operation: str, folder: Path, group: Any, plan: Mapping[str, Any], rows: int
-) -> xarray.Dataset:
-    """Return the layers and coordinates of a store, which are read on access."""
+def no_store(operation: str, place: Place, made: object, *, journal: bool) -> StateError:
+    """Return the error about a group that holds no activations."""
+    return StateError(
+        f"{operation}: this is no store of activations, or one without a batch.\n"
+        f"  {place}: of format {made!r}, expected {FORMAT!r}; "
+        f"{'a journal' if journal else 'no journal'} with rows beside it\n"
+        f"  Pass what was out= in repsim.extract."
+    )
+
+
+def _columns(
+    operation: str, place: Place, group: Any, plan: Mapping[str, Any], rows: int
+) -> dict[str, StoredRows]:
+    from repsim.storage._rows import StoredRows, damaged, reading
+
+    found, columns = {}, columns_of(plan)
+    for name, folder in folders_of(columns).items():
+        shape, dtype = columns[name]
+        with reading(operation, place, name):
+            array = group[folder]
+            why = unlike(array, rows, tuple(shape), dtype, plan["chunk"])
+            # Zarr reads zeros for a missing chunk.
+            why = why or place.absent(array, folder, rows)
+            if why:
+                raise damaged(operation, place, name, why)
+        found[name] = StoredRows(array, rows, place, folder, name)
+    return found
+
+
+def as_dataset(plan: Mapping[str, Any], columns: Mapping[str, Any]) -> xarray.Dataset:
+    """Return the layers and coordinates of a store, which are read on access.
+
+    Parameters
+    ----------
+    plan : mapping
+        As :func:`plan_of` returned it.
+    columns : mapping of str to array or BackendArray
+        Every array by name, (n, ...).
+    """
+    import numpy as np
     import xarray
     from xarray.core import indexing
 
-    from repsim.storage._rows import StoredRows, damaged, reading
-
     masked = plan.get("masked", {})
-    variables, columns = {}, columns_of(plan)
-    for name, place in folders_of(columns).items():
-        shape, dtype = columns[name]
-        with reading(operation, folder, name):
-            array = group[place]
-            why = unlike(array, rows, tuple(shape), dtype, plan["chunk"])
-            # Zarr reads zeros for a missing chunk.
-            why = why or absent_chunk(array, folder / place, rows)
-            if why:
-                raise damaged(operation, folder, name, why)
+    variables = {}
+    for name, (shape, _) in columns_of(plan).items():
         dims = [SAMPLE, *(f"{name}[{axis}]" for axis in range(1, len(shape) + 1))]
         if mask := name if name in masked.values() else masked.get(name):
-            dims[1] = _token_dim(mask)
-        values: Any = indexing.LazilyIndexedArray(
-            StoredRows(array, rows, folder, folder / place, name)
-        )
-        variables[name] = xarray.Variable(dims, indexing.CopyOnWriteArray(values))
+            dims[1] = mask.replace("mask", "token", 1)
+        values: Any = columns[name]
+        if not isinstance(values, np.ndarray):
+            lazy: Any = indexing.LazilyIndexedArray(values)
+            values = indexing.CopyOnWriteArray(lazy)
+        variables[name] = xarray.Variable(dims, values)
     coords = {name: variables.pop(name) for name in (SAMPLE, *plan.get("coords", ()))}
     return xarray.Dataset(variables, coords)
 
 
-def _pooled(stored: xarray.Dataset, masked: dict[str, str], transform: str) -> xarray.Dataset:
-    """Reduce the real tokens of masked layers to one vector."""
-    import xarray
-    from xarray.core import indexing
-
-    from repsim.storage._pooled import PooledTokens
-
-    for name, mask in masked.items():
-        tokens = stored[name]
-        pooled = PooledTokens(tokens.variable, stored[mask].variable, transform)
-        dims = (SAMPLE, *tokens.dims[2:])
-        stored[name] = xarray.Variable(dims, indexing.LazilyIndexedArray(pooled), tokens.attrs)
-    return stored.drop_vars(set(masked.values())).assign_attrs(transform=transform)
-
-
-def _token_dim(mask: str) -> str:
-    return mask.replace("mask", "token", 1)
-
-
-def zarr_for(operation: str) -> Any:
-    """Return Zarr, or raise an error that says how to install it."""
-    try:
-        import zarr
-    except ModuleNotFoundError as error:
-        raise missing_package(operation, error) or error from error
-    return zarr
-
-
-def journal_of(path: Path) -> Path:
-    """Return the path of the journal of a store: beside it, so the store remains plain Zarr."""
-    return path.with_name(path.name + ".journal")
-
-
-def group_of(operation: str, path: Path, mode: Literal["r", "a"]) -> Any:
+def group_of(operation: str, place: Place, mode: Literal["r", "a"]) -> Any:
     """Return the Zarr group of a store, after checking its attributes."""
     zarr = zarr_for(operation)
 
     from repsim.storage._rows import damaged, reading
 
-    with reading(operation, path):
-        group = zarr.open_group(str(path), mode="r" if mode == "r" else "r+", zarr_format=3)
+    with reading(operation, place):
+        store, path = place.zarr
+        group = zarr.open_group(store, path=path, mode="r" if mode == "r" else "r+", zarr_format=3)
         attrs = dict(group.attrs)
-    ours = mode == "a" or journal_of(path).exists() or attrs.get("format") == FORMAT
+    made = str(attrs.get("format"))
+    ours = mode == "a" or made.startswith("repsim.") or place.has_journal()
     if (ours or SEAL in attrs) and sealed(attrs) != attrs:
-        raise damaged(operation, path, None, "the checksum of zarr.json does not fit")
+        raise damaged(operation, place, None, "the checksum of zarr.json does not fit")
     return group
 
 

@@ -14,7 +14,7 @@ from repsim._errors import CheckpointError, InputError
 from repsim.analysis._extract_rows import BatchRows, LayerRows, Seen, Values, same_layers
 from repsim.analysis._filling import Filling
 from repsim.analysis.run._token_samples import TokenSamples
-from repsim.storage import ActivationStore, open_activations
+from repsim.storage import ActivationStore, open_activations, place_of
 
 __all__ = ["SEQUENCE", "InMemory", "InStore", "Keeper", "Kept"]
 
@@ -181,8 +181,12 @@ class InStore:
         fingerprint: Mapping[str, Any],
         memory: int,
     ) -> None:
+        self._path = path
         self._store = ActivationStore(
-            path, operation=operation, fingerprint=fingerprint, memory=memory
+            place_of(operation, "checkpoint", path),
+            operation=operation,
+            fingerprint=fingerprint,
+            memory=memory,
         )
         try:
             self._filling = Filling(self._store, seen, tokens)
@@ -213,7 +217,7 @@ class InStore:
         self._filling.end()
         n_batches = len(self._store.batches)
         self._store.finish({**attrs, "n_batches": n_batches})
-        stored = open_activations(self._store.path)
+        stored = open_activations(self._path)
         sequences = stored[SEQUENCE].values if SEQUENCE in stored.coords else None
         layers = {str(name): array.variable for name, array in stored.data_vars.items()}
         ids = stored["sample"].values.tolist()
@@ -233,7 +237,7 @@ class InStore:
                 error.add_note(str(failure))
             else:
                 error.add_note(
-                    f"The features of the batches before are in {fspath(self._store.path)!r}: the "
+                    f"The features of the batches before are in {fspath(self._path)!r}: the "
                     f"same call goes on from there."
                 )
             raise

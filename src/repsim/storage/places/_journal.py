@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from repsim._errors import CheckpointError, StateError
 
-__all__ = ["Journal", "read_journal"]
+__all__ = ["Journal", "entries_of", "line_of", "read_journal"]
 
 
 class Journal:
@@ -84,8 +84,7 @@ class Journal:
         CheckpointError
             The disk is full or gone. Earlier entries are intact.
         """
-        text = json.dumps(dict(entry))
-        line = f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+        line = line_of(entry)
         try:
             self._file.write(line)
             self._file.flush()
@@ -95,7 +94,7 @@ class Journal:
                 os.truncate(self.path, self._size)
             raise self._unwritable(error) from error
         self._size += len(line)
-        self.entries.append(json.loads(text))
+        self.entries += entries_of(line, self.path, self.operation)
 
     def _lock(self) -> None:
         if os.name == "nt":
@@ -118,7 +117,7 @@ class Journal:
     def _read(self) -> None:
         self._file.seek(0)
         written = self._file.read()
-        self.entries = _entries(written, self.path, self.operation)
+        self.entries = entries_of(written, self.path, self.operation)
         whole = written.rfind(b"\n") + 1
         self._size = whole
         if whole < len(written):
@@ -143,7 +142,7 @@ class Journal:
 def read_journal(path: Path, *, operation: str) -> list[dict[str, Any]]:
     """Return the entries of a journal to which another process may be writing."""
     try:
-        return _entries(path.read_bytes(), path, operation)
+        return entries_of(path.read_bytes(), path, operation)
     except OSError as error:
         raise CheckpointError(
             f"{operation}: the journal cannot be read.\n  {path}: {error.strerror or error}\n"
@@ -151,7 +150,14 @@ def read_journal(path: Path, *, operation: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def _entries(written: bytes, path: Path, operation: str) -> list[dict[str, Any]]:
+def line_of(entry: Mapping[str, Any]) -> bytes:
+    """Return an entry as a line with its checksum."""
+    text = json.dumps(dict(entry))
+    return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+
+
+def entries_of(written: bytes, path: Path | str, operation: str) -> list[dict[str, Any]]:
+    """Return the entries of the whole lines of a journal; damage is an error."""
     entries = []
     lines = written.split(b"\n")
     # The text after the last line break is empty or a truncated line.

@@ -1,0 +1,1 @@
+"""A store that several ranks write: a group for each rank, read as one."""
