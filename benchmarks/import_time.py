@@ -30,9 +30,10 @@ SCRIPTS = {
     "repsim, and cka of two arrays": (
         "import repsim, numpy; x = numpy.ones((5, 2)); x[0] = 0; repsim.cka(x, x)"
     ),
+    "numpy and scipy": "import numpy, scipy",
     "numpy, scipy.spatial and scipy.optimize": "import numpy, scipy.spatial, scipy.optimize",
     "repsim, and every measure and test": (
-        "import repsim; repsim.measures.MEASURES; repsim.inference.permutation_test"
+        "import repsim; dict(repsim.measures.MEASURES); repsim.inference.permutation_test"
     ),
 }
 FLOOR = "numpy"

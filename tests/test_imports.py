@@ -48,8 +48,28 @@ def test_a_name_loads_only_the_modules_that_it_needs():
     loaded = own_modules("import repsim; repsim.cka")
     assert {"numpy", "repsim.measures._cka"} <= loaded
     assert not {"repsim.inference", "repsim.attention", "repsim.streaming"} & loaded
+    assert not {"repsim.results", "repsim.measures._procrustes", "repsim.measures._rsa"} & loaded
     loaded = own_modules("import repsim; repsim.kernels.RBF")
     assert not {"repsim.measures", "repsim.estimators"} & loaded
+
+
+def test_a_value_loads_no_other_measure_and_no_further_part_of_numpy():
+    script = "import numpy, repsim; x = numpy.eye(5)[:, :2]; repsim.cka(x, x, estimator='unbiased')"
+    loaded = own_modules(script)
+    assert not {"numpy.f2py", "numpy.testing", "numpy.ma", "numpy.random"} & loaded
+    assert not {"repsim.results", "repsim.measures._procrustes", "repsim.measures._rsa"} & loaded
+
+
+def test_the_table_has_every_measure_before_its_module_loads():
+    script = """
+import importlib, pkgutil, repsim
+before = list(repsim.measures.MEASURES)
+for info in pkgutil.walk_packages(repsim.measures.__path__, "repsim.measures."):
+    importlib.import_module(info.name)
+assert list(repsim.measures.MEASURES) == before, (before, list(repsim.measures.MEASURES))
+assert [m.name for m in repsim.measures.MEASURES.values()] == before
+"""
+    own_modules(script)
 
 
 def test_subpackages_are_there_without_an_import_of_their_own():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib import metadata
 
 __all__ = ["install_line", "missing_package"]
 
@@ -43,6 +42,8 @@ def install_line(name: str) -> str:
 
 def _requirement(distribution: str) -> str:
     """Return a requirement of repsim without its marker, such as 'torch>=2.7'."""
+    from importlib import metadata  # on call: it costs a third of NumPy's own import
+
     # The extras of a wheel cannot be named where no index has it, but what they list can.
     try:
         lines = metadata.requires("repsim") or []

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from array_api_compat import array_namespace
 from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
 from repsim.arrays import (
     accumulator_dtype,
+    array_namespace,
     as_samples,
     check_finite,
     column_blocks,

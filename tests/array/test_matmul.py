@@ -4,10 +4,9 @@ import contextlib
 
 import numpy as np
 import pytest
-from array_api_compat import array_namespace
 
 from repsim import InputError
-from repsim.arrays import require_precision, row_products
+from repsim.arrays import array_namespace, require_precision, row_products
 
 
 def sample(n=12, p=300, seed=0):

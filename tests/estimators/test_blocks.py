@@ -7,7 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-from array_api_compat import array_namespace
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ import repsim
 from reference import hsic as reference
 from reference import kernels as grams
 from reference.data import related, rounding
+from repsim.arrays import array_namespace
 from repsim.estimators import (
     ESTIMATORS,
     BlockSizes,

@@ -4,14 +4,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from array_api_compat import array_namespace
 from hypothesis import given
 from hypothesis import strategies as st
 
 import repsim
 from reference import kernels as reference
 from reference.data import oracle, related
-from repsim.arrays import column_blocks
+from repsim.arrays import array_namespace, column_blocks
 from repsim.kernels import (
     KERNELS,
     RBF,

@@ -18,6 +18,7 @@ from repsim.arrays._labelled import (
 from repsim.arrays._layout import column_blocks, flatten_features, reordered_pairs, row_blocks
 from repsim.arrays._matmul import PRECISIONS, require_precision, row_products
 from repsim.arrays._namespace import (
+    array_namespace,
     device_type,
     host_resident,
     namespace,
@@ -52,6 +53,7 @@ __all__ = [
     "Indices",
     "accumulator_dtype",
     "active_autocast",
+    "array_namespace",
     "as_samples",
     "as_square",
     "check_finite",

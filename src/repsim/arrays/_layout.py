@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
+from array_api_compat import device, is_numpy_array, is_torch_array
 
 from repsim._typing import Array, Namespace
-from repsim.arrays._namespace import device_type
+from repsim.arrays._namespace import array_namespace, device_type
 
 __all__ = ["column_blocks", "flatten_features", "reordered_pairs", "row_blocks"]
 

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj, is_torch_array
+from array_api_compat import array_namespace as namespace_of_any
+from array_api_compat import device, is_array_api_obj, is_torch_array
 
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array, Namespace
 from repsim.arrays._ordinary import describe, require_ordinary, require_values
 
 __all__ = [
+    "array_namespace",
     "device_type",
     "host_resident",
     "namespace",
     "same_home",
 ]
+
+NUMPY = (np.ndarray, np.generic)  # torch.compile cannot evaluate their union
+
+
+def array_namespace(*arrays: object) -> Namespace:
+    """Return the common array namespace of arrays; that of NumPy is ``numpy`` itself.
+
+    NumPy follows the standard since version 2. The module in its place that array-api-compat makes
+    for older versions would load numpy.f2py and numpy.testing, and double the time of the first
+    call.
+    """
+    if all(isinstance(x, NUMPY) for x in arrays):
+        return np
+    return namespace_of_any(*arrays)
 
 
 def namespace(operation: str, **arrays: object) -> Namespace:

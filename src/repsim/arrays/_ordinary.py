@@ -6,6 +6,7 @@ read by rows.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +41,8 @@ def require_ordinary(operation: str, x: object, name: str) -> None:
 
 
 def _unusual(x: Any) -> str | None:
-    if isinstance(x, np.ma.MaskedArray):
+    # Where it is not loaded, no array is masked; loading it would cost more than most calls.
+    if "numpy.ma" in sys.modules and isinstance(x, np.ma.MaskedArray):
         return "hides some values\n  Drop the masked rows from both arrays first."
     if isinstance(x, np.matrix):
         return "multiplies with *\n  Convert it first: numpy.asarray(x)."

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._errors import ArrayTypeError, InputError, NonFiniteError
 from repsim._typing import Array, Namespace
 from repsim.arrays._dtype import compute_dtype, promote
 from repsim.arrays._labelled import unlabelled
 from repsim.arrays._layout import flatten_features
-from repsim.arrays._namespace import namespace
+from repsim.arrays._namespace import array_namespace, namespace
 from repsim.arrays._ordinary import describe, number_kind, require_ordinary, require_values
 from repsim.arrays._readable import known
 

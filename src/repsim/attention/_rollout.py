@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._errors import ArrayTypeError, InputError
 from repsim._options import as_count, got, require_choice
 from repsim._typing import Array, Namespace
-from repsim.arrays import describe, same_home, without_autocast
+from repsim.arrays import array_namespace, describe, same_home, without_autocast
 from repsim.attention._weights import as_weights
 
 __all__ = ["rollout"]

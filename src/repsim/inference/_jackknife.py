@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._errors import InputError
 from repsim._typing import Array, KernelName, Namespace
 from repsim.arrays import (
     Groups,
     accumulator_dtype,
+    array_namespace,
     paired,
     resolve_groups,
     to_numpy,

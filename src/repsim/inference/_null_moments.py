@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._typing import Array, EstimatorName, KernelName, Namespace
-from repsim.arrays import paired, scalar, without_autocast
+from repsim.arrays import array_namespace, paired, scalar, without_autocast
 from repsim.estimators import Products, alignment, permutation_variance, resolve_estimator
 from repsim.kernels import Kernel
 from repsim.measures import KernelItem, resolve_measure

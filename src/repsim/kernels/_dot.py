@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from array_api_compat import array_namespace
-
 from repsim._options import as_count, as_number
 from repsim._typing import Array
-from repsim.arrays import promote, require_precision, row_products, without_autocast
+from repsim.arrays import (
+    array_namespace,
+    promote,
+    require_precision,
+    row_products,
+    without_autocast,
+)
 from repsim.kernels._precision import Precision, repr_of
 from repsim.kernels._products import centred_products, flat_if_constant
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import is_array_api_obj
 
 from repsim._errors import InputError
 from repsim._options import as_number, got, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import (
+    array_namespace,
     known,
     recorded,
     require_precision,

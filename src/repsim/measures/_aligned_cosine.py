@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, unit_scale
+from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
 from repsim.measures._procrustes import configuration
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import NO_DIRECTION

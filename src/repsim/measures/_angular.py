@@ -6,10 +6,8 @@ import math
 from functools import partial
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from repsim._typing import Array, EstimatorName, KernelName
-from repsim.arrays import accumulator_dtype
+from repsim.arrays import accumulator_dtype, array_namespace
 from repsim.estimators import BIASED_CKA
 from repsim.kernels import Kernel
 from repsim.measures._cka import alignment_once, floor_by_chance, kernel_alignment

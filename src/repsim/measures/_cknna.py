@@ -5,10 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._typing import Array, Namespace
-from repsim.arrays import reordered_pairs
+from repsim.arrays import array_namespace, reordered_pairs
 from repsim.estimators import Products, alignment, off_diagonal
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._options import require_choice
 from repsim._typing import Array
+from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._columns import Columns, readable, unit_norm_columns
 from repsim.measures.parts._geometry import Contrasts, of_samples

@@ -5,10 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._typing import Array, EstimatorName
-from repsim.arrays import reordered_pairs, writable_numbers
+from repsim.arrays import array_namespace, reordered_pairs, writable_numbers
 from repsim.estimators import (
     Products,
     alignment,

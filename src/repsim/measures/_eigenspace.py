@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
-
 from repsim._typing import Array
+from repsim.arrays import array_namespace
 from repsim.measures._registry import INVARIANCES, Measure, evaluate, register
 from repsim.measures.parts._geometry import uncentred
 from repsim.measures.parts._subspace import Subspace, subspace, where_defined

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._options import as_number
 from repsim._typing import Array, Namespace
+from repsim.arrays import array_namespace
 from repsim.measures._procrustes import configuration
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import Contrasts, nonnegative, of_samples, root

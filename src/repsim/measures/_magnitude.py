@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, unit_scale
+from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._geometry import root
 

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._typing import Array
+from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts.neighbours._lists import common_neighbours

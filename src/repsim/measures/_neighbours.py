@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import known, reordered_pairs
+from repsim.arrays import array_namespace, known, reordered_pairs
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
 from repsim.measures.parts._subspace import where_defined

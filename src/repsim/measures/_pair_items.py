@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
 from repsim.arrays import (
     accumulator_dtype,
+    array_namespace,
     as_samples,
     check_finite,
     row_dtype,

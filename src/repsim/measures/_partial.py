@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
-
 from repsim._errors import InputError
 from repsim._typing import Array
-from repsim.arrays import as_samples, check_finite, known, namespace, unlabelled
+from repsim.arrays import array_namespace, as_samples, check_finite, known, namespace, unlabelled
 from repsim.estimators import Estimator, inner
 from repsim.kernels import Kernel
 from repsim.measures._registry import undefined

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._options import require_choice
 from repsim._typing import Array
+from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._columns import Columns, centred_columns, readable
 from repsim.measures.parts._geometry import Contrasts, angle, nonnegative, of_samples, root

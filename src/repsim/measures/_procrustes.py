@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._options import require_choice
 from repsim._typing import Array, Namespace
+from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import Contrasts, chord, nonnegative, of_samples, root
 

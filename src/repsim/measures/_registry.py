@@ -22,6 +22,7 @@ from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
 from repsim.arrays import known, paired, scalar, without_autocast
 from repsim.estimators import ChanceWords, high_floor, warn_of_chance
+from repsim.measures._table import Table
 
 __all__ = [
     "INVARIANCES",
@@ -192,10 +193,10 @@ class Measure:
         return self.needs(**options) if self.needs else (self.minimum_samples, self.name)
 
 
-_TABLE: dict[str, Measure] = {}
+_TABLE = Table()
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(_TABLE)
-"""Every measure by its name, in the order in which they were registered."""
+"""Every measure by its name; the module of a measure loads when it is asked for."""
 
 
 def register(measure: Measure) -> Measure:
@@ -224,7 +225,7 @@ def register(measure: Measure) -> Measure:
             f"  that of {'.'.join(_home(there))}\n"
             f"  Choose another name."
         )
-    _TABLE[measure.name] = measure
+    _TABLE.add(measure)
     return measure
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from repsim._errors import InputError
 from repsim._options import as_number, as_numbers
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, unit_scale
+from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
 from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import Contrasts, contrasts

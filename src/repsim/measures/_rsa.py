@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from array_api_compat import array_namespace
-
 from repsim._errors import InputError
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import describe, unit_scale
+from repsim.arrays import array_namespace, describe, unit_scale
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import dissimilarities, wide
 from repsim.measures.parts._geometry import own_root

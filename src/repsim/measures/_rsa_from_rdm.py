@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from array_api_compat import array_namespace
-
 from repsim._errors import InputError, NonFiniteError
 from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import (
     accumulator_dtype,
+    array_namespace,
     describe,
     known,
     namespace,

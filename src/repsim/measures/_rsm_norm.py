@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import reordered_pairs
+from repsim.arrays import array_namespace, reordered_pairs
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import squared_euclidean
 from repsim.measures.parts._geometry import root

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
-
 from repsim._typing import Array
-from repsim.arrays import reordered_pairs
+from repsim.arrays import array_namespace, reordered_pairs
 from repsim.estimators import (
     ChanceWords,
     Products,

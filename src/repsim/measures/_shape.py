@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from repsim._options import as_number
 from repsim._typing import Array
-from repsim.arrays import known
+from repsim.arrays import array_namespace, known
 from repsim.measures._procrustes import Configuration, configuration, similarity
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import Contrasts, angle, of_samples

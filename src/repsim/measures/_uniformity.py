@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from repsim._options import as_number
 from repsim._typing import Array
+from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import squared_euclidean
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._typing import Array
-from repsim.arrays import same_home, to_numpy
+from repsim.arrays import array_namespace, same_home, to_numpy
 from repsim.estimators import Products, alignment, permutation_variance
 
 __all__ = ["BlockSums", "Sums"]

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._errors import ArrayTypeError, InputError, NonFiniteError, StateError
 from repsim._options import got
 from repsim._typing import Array
 from repsim.arrays import (
     accumulator_dtype,
+    array_namespace,
     detached,
     namespace,
     require_square,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._distributed import gather
 from repsim._errors import StateError
@@ -15,6 +14,7 @@ from repsim._typing import Array, KernelName
 from repsim._version import __version__
 from repsim.arrays import (
     accumulator_dtype,
+    array_namespace,
     host_resident,
     to_numpy,
     unlabelled_sides,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import same_home, to_numpy, uploaded
+from repsim.arrays import array_namespace, same_home, to_numpy, uploaded
 
 __all__ = ["ClassMoments", "one_hot"]
 

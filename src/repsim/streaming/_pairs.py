@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, promote, same_home
+from repsim.arrays import accumulator_dtype, array_namespace, promote, same_home
 from repsim.estimators import ESTIMATORS, centred
 from repsim.streaming._blocks import Sums
 

@@ -7,13 +7,20 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._distributed import gather
 from repsim._errors import InputError, StateError
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
-from repsim.arrays import accumulator_dtype, promote, same_home, to_numpy, without_autocast
+from repsim.arrays import (
+    accumulator_dtype,
+    array_namespace,
+    promote,
+    same_home,
+    to_numpy,
+    without_autocast,
+)
 from repsim.streaming._checks import require_alike, require_state
 from repsim.streaming._moments import ClassMoments, one_hot
 from repsim.streaming._ridge_path import Labels, RidgePath, in_float64, in_reach_of_float64

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, same_home, to_numpy
+from repsim.arrays import accumulator_dtype, array_namespace, same_home, to_numpy
 from repsim.streaming._moments import one_hot
 
 __all__ = ["Labels", "LinearClassifier", "RidgePath", "in_float64", "in_reach_of_float64"]

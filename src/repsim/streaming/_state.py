@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim import kernels
 from repsim._errors import StateError
 from repsim._typing import Array
-from repsim.arrays import same_home, to_numpy
+from repsim.arrays import array_namespace, same_home, to_numpy
 from repsim.streaming._blocks import BlockSums
 
 __all__ = ["FORMAT", "State", "kernel_from_state", "kernel_state"]

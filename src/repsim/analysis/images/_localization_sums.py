@@ -10,13 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from array_api_compat import array_namespace
 from torch import Tensor
 
 from repsim._errors import InputError, NonFiniteError
 from repsim.analysis.images._batch import axes_of
 from repsim.analysis.run._first_bad import FirstBad
-from repsim.arrays import accumulator_dtype, compute_dtype, promote, to_numpy
+from repsim.arrays import accumulator_dtype, array_namespace, compute_dtype, promote, to_numpy
 from repsim.capture.tokens import TokenGrid
 from repsim.estimators import ESTIMATORS, centred
 from repsim.kernels import Linear, centre_features

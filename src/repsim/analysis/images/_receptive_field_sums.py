@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from array_api_compat import array_namespace
 from torch import Tensor
 
 from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
 from repsim.analysis.images._batch import axes_of
 from repsim.analysis.run._first_bad import FirstBad
-from repsim.arrays import accumulator_dtype, to_numpy
+from repsim.arrays import accumulator_dtype, array_namespace, to_numpy
 from repsim.capture.tokens import TokenGrid
 from repsim.results import RECEPTIVE_FIELD
 

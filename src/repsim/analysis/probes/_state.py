@@ -8,14 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from array_api_compat import array_namespace
 from torch import Tensor
 
 from repsim._errors import InputError
 from repsim._options import as_count, as_number, as_numbers, require_bool
 from repsim.analysis.probes._labelled import IntArray
 from repsim.analysis.run._sequence_means import SequenceMeans
-from repsim.arrays import accumulator_dtype, to_numpy, uploaded
+from repsim.arrays import accumulator_dtype, array_namespace, to_numpy, uploaded
 from repsim.streaming import LinearClassifier, RidgeStatistics
 
 __all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_probe"]

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._errors import InputError
 from repsim._options import as_count, require_choice
 from repsim._typing import Array
-from repsim.arrays import to_numpy, without_autocast
+from repsim.arrays import array_namespace, to_numpy, without_autocast
 from repsim.inference._draws import resolve_seed
 from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference.repeats._subjects import named_subjects

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._errors import InputError
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, to_numpy, without_autocast
+from repsim.arrays import accumulator_dtype, array_namespace, to_numpy, without_autocast
 from repsim.inference._options import settings_for
 from repsim.inference.repeats._subjects import named_subjects
 from repsim.measures import MEASURES, Measure, rdm_item, resolve_measure

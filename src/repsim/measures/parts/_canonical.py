@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._errors import InputError
 from repsim._options import as_number, require_choice
 from repsim._typing import Array, Namespace
-from repsim.arrays import known
+from repsim.arrays import array_namespace, known
 from repsim.estimators import HIGH_FLOOR, ChanceWords
 from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._subspace import (

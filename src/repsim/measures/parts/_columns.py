@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array
-from repsim.arrays import describe, to_numpy, transformed
+from repsim.arrays import array_namespace, describe, to_numpy, transformed
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._subspace import unit_columns

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
-
 from repsim._errors import InputError
 from repsim._typing import Array
-from repsim.arrays import square
+from repsim.arrays import array_namespace, square
 from repsim.estimators import (
     above_rounding,
     inner,

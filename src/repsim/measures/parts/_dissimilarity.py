@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, row_blocks, unit_scale, writable_numbers
+from repsim.arrays import (
+    accumulator_dtype,
+    array_namespace,
+    row_blocks,
+    unit_scale,
+    writable_numbers,
+)
 from repsim.kernels import squared_distances
 from repsim.measures._registry import undefined
 

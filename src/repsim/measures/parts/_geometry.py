@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, unit_scale, writable_numbers
+from repsim.arrays import accumulator_dtype, array_namespace, unit_scale, writable_numbers
 from repsim.kernels import centre_features
 
 __all__ = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import is_torch_array
 
 from repsim._errors import BandwidthError, NonFiniteError
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, known, square, unit_scale
+from repsim.arrays import accumulator_dtype, array_namespace, known, square, unit_scale
 from repsim.estimators import (
     Estimator,
     Products,

@@ -6,10 +6,10 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import host_numbers, known, reordered_pairs
+from repsim.arrays import array_namespace, host_numbers, known, reordered_pairs
 from repsim.estimators import Products, alignment, centre_in_place, inner
 from repsim.kernels import double_centre
 from repsim.measures._registry import undefined

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from array_api_compat import array_namespace
-
 from repsim._errors import InputError
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, known
+from repsim.arrays import accumulator_dtype, array_namespace, known
 from repsim.estimators import Estimator, between_features, within_features
 from repsim.kernels import Kernel, Linear
 from repsim.measures._registry import undefined

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import detached, known, unit_scale
+from repsim.arrays import array_namespace, detached, known, unit_scale
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import Contrasts
 

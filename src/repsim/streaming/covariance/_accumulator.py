@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from array_api_compat import array_namespace
-
 from repsim._distributed import gather
 from repsim._errors import StateError
 from repsim._typing import Array
 from repsim._version import __version__
-from repsim.arrays import compute_dtype, unlabelled_sides, without_autocast
+from repsim.arrays import array_namespace, compute_dtype, unlabelled_sides, without_autocast
 from repsim.measures import Measure, map_of_pairs, resolve_measure
 from repsim.streaming._checks import (
     batch_size,

@@ -7,13 +7,12 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._distributed import gather
 from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._typing import Array, EstimatorName
 from repsim._version import __version__
-from repsim.arrays import same_home, to_numpy, unlabelled_sides, without_autocast
+from repsim.arrays import array_namespace, same_home, to_numpy, unlabelled_sides, without_autocast
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator, warn_of_matrix
 from repsim.results import map_of_layers
 from repsim.streaming._checks import (

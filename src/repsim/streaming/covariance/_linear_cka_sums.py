@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._typing import Array
-from repsim.arrays import same_home, to_numpy
+from repsim.arrays import array_namespace, same_home, to_numpy
 from repsim.estimators import unbiased_product
 
 __all__ = ["Cuts", "Moments", "column_means", "column_slices"]

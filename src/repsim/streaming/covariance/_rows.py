@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from repsim._typing import Array
-from repsim.arrays import same_home, to_numpy
+from repsim.arrays import array_namespace, same_home, to_numpy
 from repsim.streaming.covariance._triangle import Slices, Triangle
 
 __all__ = ["Rows"]

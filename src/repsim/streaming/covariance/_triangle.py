@@ -9,10 +9,10 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
+from array_api_compat import device, is_numpy_array, is_torch_array
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import same_home, to_numpy
+from repsim.arrays import array_namespace, same_home, to_numpy
 from repsim.kernels import centre_features
 from repsim.measures import Contrasts
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._options import require_choice
 from repsim._typing import Array
+from repsim.arrays import array_namespace
 from repsim.measures._registry import undefined
 from repsim.measures.parts._columns import read
 from repsim.measures.parts._dissimilarity import near_points

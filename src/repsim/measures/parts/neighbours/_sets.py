@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._typing import Array
-from repsim.arrays import detached, host_numbers, reordered_pairs
+from repsim.arrays import array_namespace, detached, host_numbers, reordered_pairs
 from repsim.measures._registry import undefined
 from repsim.measures.parts._dissimilarity import dissimilarities, near_points
 from repsim.measures.parts.neighbours._lists import NeighbourLists, neighbour_lists, shared_weights

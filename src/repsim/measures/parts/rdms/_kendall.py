@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
 from repsim._typing import Array
-from repsim.arrays import detached, to_numpy
+from repsim.arrays import array_namespace, detached, to_numpy
 
 __all__ = ["kendall"]
 
