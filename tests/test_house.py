@@ -69,6 +69,16 @@ def test_no_folder_has_more_than_14_files():
     assert not many
 
 
+def test_the_namespace_of_arrays_has_one_source():
+    """Not array-api-compat's: NumPy's is NumPy itself, so that both cannot meet."""
+    others = [
+        path.name
+        for path in FILES
+        if re.search(r"array_api_compat import .*\barray_namespace\b", path.read_text())
+    ]
+    assert others == ["_namespace.py"]
+
+
 IN_TEXT = re.compile(r"from (repsim[\w.]*) import (\w+)|(repsim(?:\.\w+)+)")
 PRIVATE = re.compile(r"repsim(\.\w+)*\._[a-z]")
 
