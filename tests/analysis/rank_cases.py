@@ -87,6 +87,9 @@ def ids_of(batch):
 
 
 ANALYSES = {
+    "attention_distance": lambda data, model=None, **options: repsim.attention_distance(
+        model or net(), data, progress=False, **options
+    ),
     "residual_ratios": lambda data, model=None, **options: repsim.residual_ratios(
         model or net(), data, progress=False, **options
     ),

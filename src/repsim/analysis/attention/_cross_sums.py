@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.analysis.attention._layer_sums import LayerSums
 from repsim.capture import AttentionCall
 
 __all__ = ["CrossSums"]
 
 
-class CrossSums:
+class CrossSums(LayerSums):
     """The entropy of one layer of cross-attention, over samples and real queries.
 
     Parameters
@@ -25,6 +26,7 @@ class CrossSums:
         The device of the sums.
     """
 
+    added = ("totals", "uniform")
     places = None
 
     def __init__(self, heads: int, device: torch.device) -> None:

@@ -10,9 +10,11 @@ from torch import nn
 
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.attention._sums import AttentionDistances
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.attention._totals import AttentionTotals
+from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.capture import AttentionRecorder, Layers, MaskOption, Masks
 from repsim.capture.tokens import PrefixOption, TokenOptions, VideoGridOption, VideoPatchOption
 
@@ -35,6 +37,8 @@ def attention_distance(
     forward: Forward | None = None,
     progress: bool = True,
     name: str | None = None,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """Mean attention distance, prefix mass and entropy of every head, over images.
 
@@ -103,6 +107,16 @@ def attention_distance(
         Whether to show a progress bar.
     name : str, optional
         Name of the model in the result, by default its class.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process. Each rank passes its
+        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
+        Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before, on any rank, the sample is not counted again: the
+        model gets the other samples of the batch. This matters because a ``DistributedSampler``
+        repeats samples to give all ranks the same number. It costs one exchange of ids per batch.
+        Pass it on all ranks or on none.
 
     Returns
     -------
@@ -118,24 +132,31 @@ def attention_distance(
         holds several calls), and along them ``kind``, ``grid_height``, ``grid_width``,
         ``patch_height``, ``patch_width`` and ``prefix``. ``kind`` is "self" or "cross"; attention
         from one sequence to another has an entropy alone, over the real queries, and is NaN
-        elsewhere. ``attrs``: model, n_samples, versions.
+        elsewhere. ``attrs``: model, n_samples, versions; n_ranks with ``group``,
+        n_duplicates with ``sample_ids``.
 
     Raises
     ------
     InputError
         The grid, the pixels between patches or the prefix cannot be found, or the passed values do
-        not fit; the grid of a layer changes from batch to batch; the data are not batches.
+        not fit; the grid of a layer changes from batch to batch or from rank to rank; the data are
+        not batches; a batch with samples that came before cannot be cut, or has another number of
+        ids than samples.
     LayerNotFoundError, CaptureError
         A layer does not exist or has no attention; no attention was seen (the message says why); a
         layer with an exact name has attention without distances.
     NonFiniteError
         NaN or infinity in a layer's attention, naming layer and batch.
+    StateError
+        A rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
         Layers found by a glob were left out because they have no distances: they attend over
-        channels (XCiT, DaViT), or queries and keys differ (pooling).
+        channels (XCiT, DaViT), or queries and keys differ (pooling); torch.distributed has several
+        ranks, but ``group`` is not given.
 
     Notes
     -----
@@ -167,26 +188,45 @@ def attention_distance(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 3. Dosovitskiy et al. 2021, arXiv:2010.11929,
     App. D.7.
     """
-    check_arguments(
-        "attention_distance", {"model": model}, name, progress, prepare=prepare, forward=forward
-    )
-    masks = Masks("attention_distance", mask)
-    options = TokenOptions("attention_distance", grid, patch_size, prefix, with_time=True)
-    total = AttentionDistances(options, masks)
-    recorder = AttentionRecorder(model, layers, handle=total.add)
-    with (
-        each_batch("attention_distance", data, model, progress=progress) as batches,
-        ExitStack() as stack,
-    ):
-        for batch in batches:
-            prepared = batch.prepared(model, prepare)
-            if not batch.number:
-                learn_sequences([masks], prepared, model, forward)
-                stack.enter_context(recorder)
-            recorder.clear()
-            total.start(prepared.value)
-            prepared.run(model, forward=forward)
-            total.finish(recorder)
-    return total.dataset(recorder).assign_attrs(
-        {"model": model_label(model, name), "n_samples": total.n_samples, **versions()}
+    ranks = Ranks("attention_distance", group)
+    with ranks.raise_on_all_ranks():
+        check_arguments(
+            "attention_distance", {"model": model}, name, progress, prepare=prepare, forward=forward
+        )
+        ranks.share(sample_ids)
+        masks = Masks("attention_distance", mask)
+        options = TokenOptions("attention_distance", grid, patch_size, prefix, with_time=True)
+        sums = AttentionDistances(options, masks)
+        recorder = AttentionRecorder(model, layers, handle=sums.add)
+        ranks.agree_on(
+            {"model": model},
+            layers=layers,
+            grid=grid,
+            patch_size=patch_size,
+            prefix=prefix,
+            mask=mask,
+            prepare=prepare,
+            forward=forward,
+            name=name,
+        )
+        with (
+            ranks.each_batch(data, model, progress=progress) as batches,
+            ExitStack() as stack,
+        ):
+            for batch in batches:
+                prepared = batch.prepared(model, prepare)
+                if batch.is_first:
+                    learn_sequences([masks], prepared, model, forward)
+                    stack.enter_context(recorder)
+                recorder.clear()
+                sums.start(prepared)
+                prepared.run(model, forward=forward)
+                sums.finish(recorder)
+        part = sums.totals(recorder)
+    totals = ranks.merged(part, AttentionTotals.merge)
+    return totals.dataset().assign_attrs(
+        model=model_label(model, name),
+        n_samples=totals.n_samples,
+        **ranks.report(),
+        **versions(),
     )

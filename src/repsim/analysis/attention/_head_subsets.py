@@ -206,7 +206,7 @@ def head_subset_cka(
             prepared = batch.prepared(model_x, prepare_x)
             if not batch.number:
                 learn_sequences([heads.distances.masks], prepared, model_x, forward)
-            heads.start(prepared.value)
+            heads.start(prepared)
             # One after the other, because the models may share modules or be the same.
             with attention:
                 prepared.run(model_x, forward=forward)
@@ -221,7 +221,7 @@ def head_subset_cka(
             others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}
             acc.update_grams(found, {**found, **others})
     acc.compute()  # warns about constant and skipped data
-    distances = heads.distances.dataset(attention)
+    distances = heads.means(attention)
     label_x, label_y = (None, None) if names is None else names
     return _dataset(
         acc,

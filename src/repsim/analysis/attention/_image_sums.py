@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.analysis.attention._layer_sums import LayerSums
 from repsim.analysis.attention._places import Places
 from repsim.attention import grid_distances, uniform_distance
 from repsim.capture import AttentionCall
@@ -17,8 +18,10 @@ from repsim.capture import AttentionCall
 __all__ = ["ImageSums"]
 
 
-class ImageSums:
+class ImageSums(LayerSums):
     """Sums over images and patches of one layer: (distance, renormalised, mass, entropy, rows)."""
+
+    added = ("totals", "rows")
 
     def __init__(self, places: Places, heads: int, device: torch.device) -> None:
         self.places = places
@@ -35,6 +38,10 @@ class ImageSums:
     def fits(self, places: Places, heads: int) -> bool:
         """Whether a call of these places can be added."""
         return (self.places, self.heads) == (places, heads)
+
+    def fits_sums(self, other: LayerSums) -> bool:
+        """Whether the sums of another rank can be added."""
+        return isinstance(other, ImageSums) and self.fits(other.places, other.heads)
 
     def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
         """Add the weights of one batch, chunk by chunk while each is in the cache."""

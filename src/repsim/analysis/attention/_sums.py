@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,15 +12,13 @@ from repsim._errors import CaptureError, InputError, NonFiniteError, warn
 from repsim.analysis.attention._chunks import NEVER
 from repsim.analysis.attention._cross_sums import CrossSums
 from repsim.analysis.attention._image_sums import ImageSums
-from repsim.analysis.attention._places import NoDistance, Places, PlacesFinder, n_samples
+from repsim.analysis.attention._places import NoDistance, PlacesFinder, n_samples
 from repsim.analysis.attention._text_sums import TextSums
+from repsim.analysis.attention._totals import AnySums, AttentionTotals, LayerTotals
 from repsim.analysis.attention._video_sums import VideoSums, in_space, in_time
+from repsim.analysis.run._drive import Batch
 from repsim.capture import AttentionCall, AttentionRecorder, Masks, listing
 from repsim.capture.tokens import TokenGrid, TokenOptions
-from repsim.results import ATTENTION_DISTANCE
-
-if TYPE_CHECKING:
-    import xarray
 
 __all__ = ["AttentionDistances"]
 
@@ -41,18 +38,18 @@ class AttentionDistances:
         self._operation = options.operation
         self.masks = masks
         self._finder = PlacesFinder(options)
-        self.n_samples = 0
-        self._batch = -1
-        self._size: int | None = None
-        self._layers: dict[tuple[str, int], _Sums] = {}
+        self._n_samples = 0
+        self._batch: Batch | None = None
+        self._sizes: tuple[int, ...] = ()
+        self._layers: dict[tuple[str, int], AnySums] = {}
         self._left_out: dict[tuple[str, int], str] = {}
         self._tables: dict[tuple[TokenGrid, bool, torch.device, torch.dtype], Tensor] = {}
 
-    def start(self, batch: Any) -> None:
+    def start(self, batch: Batch) -> None:
         """Prepare for the next batch, in the form that the model gets."""
-        self._batch += 1
-        self._size = None
-        self.masks.start(batch)
+        self._batch = batch
+        self._sizes = ()
+        self.masks.start(batch.value)
 
     def add(self, call: AttentionCall) -> None:
         """Add one attention call of the running forward."""
@@ -65,7 +62,7 @@ class AttentionDistances:
         except NoDistance as reason:
             self._left_out[key] = str(reason)
             return
-        self._size = n_samples(call)
+        self._sizes = _sizes(call)
         sums = self._layers.get(key)
         if sums is None:
             kind = TextSums if places.text else VideoSums if places.video else ImageSums
@@ -74,17 +71,17 @@ class AttentionDistances:
             raise InputError(
                 f"{self._operation}: layer {call.label!r} changes from batch to batch.\n"
                 f"  before: {sums.places and sums.places.grid}, {sums.heads} heads\n"
-                f"  batch {self._batch}: {places.grid}, {call.heads} heads\n"
+                f"  batch {self._number}: {places.grid}, {call.heads} heads\n"
                 f"  Images of one size belong into one call: sort them by size."
             )
         if isinstance(sums, TextSums):
-            sums.add(call, self._mask(call), self._batch)
+            sums.add(call, self._mask(call), self._number)
         elif isinstance(sums, VideoSums):
             space = self._distances(call, places.grid, in_space)
             time = self._distances(call, places.grid, in_time)
-            sums.add(call, space, time, self._batch)
+            sums.add(call, space, time, self._number)
         else:
-            sums.add(call, self._distances(call, places.grid, in_space), self._batch)
+            sums.add(call, self._distances(call, places.grid, in_space), self._number)
 
     def _add_cross(self, key: tuple[str, int], call: AttentionCall) -> None:
         """Add one call of cross-attention, which has an entropy and no distance."""
@@ -92,52 +89,38 @@ class AttentionDistances:
         if not isinstance(sums, CrossSums) or sums.heads != call.heads:
             raise InputError(
                 f"{self._operation}: layer {call.label!r} changes from batch to batch.\n"
-                f"  batch {self._batch}: cross-attention of {call.heads} heads\n"
+                f"  batch {self._number}: cross-attention of {call.heads} heads\n"
                 f"  Pass batches of one kind."
             )
-        self._size = self._size or n_samples(call)
-        sums.add(call, self.masks.of_queries(call.name, (call.batch, call.queries)), self._batch)
+        self._sizes = self._sizes or _sizes(call)
+        sums.add(call, self.masks.of_queries(call.name, (call.batch, call.queries)), self._number)
 
     def finish(self, recorder: AttentionRecorder) -> None:
-        """Check a finished batch, if that need not wait for an accelerator."""
-        self.n_samples += self._size or 0
+        """Count a finished batch, and check it if that need not wait for an accelerator."""
+        assert self._batch is not None, "start() comes first"
+        self._n_samples += self._batch.n_samples(*self._sizes) if self._sizes else 0
         for key, sums in self._layers.items():
             if sums.totals.device.type == "cpu":
                 self._check_finite(recorder, key, sums)
 
-    def dataset(self, recorder: AttentionRecorder) -> xarray.Dataset:
-        """Return the means; see :func:`attention_distance`."""
+    def totals(self, recorder: AttentionRecorder) -> AttentionTotals | None:
+        """Return the sums of this process after checking them; None if there was no batch."""
+        if self._batch is None:
+            return None
         self._report(recorder)
         for key, sums in self._layers.items():
             self._check_finite(recorder, key, sums)
         self._finder.options.check_used("layer with attention")
-        most = max(sums.heads for sums in self._layers.values())
-        values = np.full((5, len(self._layers), most), np.nan)
-        for i, sums in enumerate(self._layers.values()):
-            means = sums.means()
-            values[: len(means), i, : sums.heads] = means
-        along = _along([sums.places for sums in self._layers.values()])
-        texts = [
-            isinstance(sums, TextSums)
-            for sums in self._layers.values()
-            if not isinstance(sums, CrossSums)
-        ]
-        names = _MEANS if any(texts) else _MEANS[:-1]
-        variables = dict(zip(names, values, strict=False))
-        layers = self._layers.values()
-        variables["uniform_distance"] = np.array([sums.uniform_distance() for sums in layers])
-        variables["uniform_entropy"] = np.array([sums.uniform_entropy() for sums in layers])
-        if any(isinstance(sums, VideoSums) for sums in self._layers.values()):
-            variables |= _of_time(list(self._layers.values()), most)
-        labels = [recorder.label(*key) for key in self._layers]
-        result = ATTENTION_DISTANCE.dataset(
-            variables, {"layer": labels, "head": np.arange(most), **along}
-        )
-        if any(texts):
-            unit = "tokens" if all(texts) else "pixels of images, tokens of texts"
-            for name in _IN_PIXELS:
-                result[name].attrs["units"] = unit
-        return result
+        layers = {
+            key: LayerTotals(recorder.label(*key), sums.on_cpu())
+            for key, sums in self._layers.items()
+        }
+        return AttentionTotals(self._operation, layers, self._n_samples)
+
+    @property
+    def _number(self) -> int:
+        assert self._batch is not None, "start() comes first"
+        return self._batch.number
 
     def _mask(self, call: AttentionCall) -> Tensor | None:
         """Return which tokens of a text are real; None means all."""
@@ -162,7 +145,9 @@ class AttentionDistances:
             self._tables[key] = nn.functional.pad(distances, (grid.prefix, 0)).to(device)
         return self._tables[key]
 
-    def _check_finite(self, recorder: AttentionRecorder, key: tuple[str, int], sums: _Sums) -> None:
+    def _check_finite(
+        self, recorder: AttentionRecorder, key: tuple[str, int], sums: AnySums
+    ) -> None:
         batch = int(sums.first_bad)
         if batch != NEVER:
             raise NonFiniteError(
@@ -193,40 +178,7 @@ def _is_cross(call: AttentionCall) -> bool:
     return call.frames[-1].cross and not pools
 
 
-def _along(places: list[Places | None]) -> dict[str, list[Any]]:
-    """Return the coordinates along layers; those of cross-attention have no grid."""
-    grids = [None if p is None else p.grid for p in places]
-    steps = [(np.nan, np.nan) if p is None else p.step for p in places]
-    along: dict[str, list[Any]] = {
-        "kind": ["cross" if grid is None else "self" for grid in grids],
-        "grid_height": [0 if grid is None else grid.height for grid in grids],
-        "grid_width": [0 if grid is None else grid.width for grid in grids],
-        "patch_height": [step[0] for step in steps],
-        "patch_width": [step[1] for step in steps],
-        "prefix": [0 if grid is None else grid.prefix for grid in grids],
-    }
-    if any(p is not None and p.video for p in places):
-        along["grid_frames"] = [0 if grid is None else grid.frames or 1 for grid in grids]
-        frame_steps = [None if grid is None else grid.frame_step for grid in grids]
-        along["patch_frames"] = [np.nan if step is None else step for step in frame_steps]
-    return along
-
-
-def _of_time(layers: list[_Sums], most: int) -> dict[str, Any]:
-    """Return the variables along time; NaN for layers without frames."""
-    values, uniform = np.full((len(layers), most), np.nan), np.full(len(layers), np.nan)
-    for i, sums in enumerate(layers):
-        if isinstance(sums, VideoSums):
-            values[i, : sums.heads] = sums.time_distance()
-            uniform[i] = sums.uniform_time_distance()
-    return {"time_distance": values, "uniform_time_distance": uniform}
-
-
-_MEANS = ("distance", "renormalised", "prefix_mass", "entropy", "sink_mass")
-"""The names of the results of `means`, in order; the last one for text only."""
-
-_IN_PIXELS = ("distance", "renormalised", "uniform_distance", "patch_height", "patch_width")
-"""Quantities in pixels for an image and in tokens for a text."""
-
-
-_Sums: TypeAlias = ImageSums | VideoSums | TextSums | CrossSums
+def _sizes(call: AttentionCall) -> tuple[int, ...]:
+    """Return the number of samples in a call, and that of the input of the model."""
+    n = n_samples(call)
+    return n, call.input.batch or n

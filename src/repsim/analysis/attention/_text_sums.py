@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import torch
 from torch import Tensor
 
 from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.analysis.attention._layer_sums import LayerSums
 from repsim.analysis.attention._places import Places
 from repsim.capture import AttentionCall
 
 __all__ = ["TextSums"]
 
 
-class TextSums:
+class TextSums(LayerSums):
     """Sums over texts and real queries of one layer, in batches of any length.
 
     Positions are counted among the real tokens of each text. So a text has the same distances
@@ -31,6 +33,8 @@ class TextSums:
         The device of the sums.
     """
 
+    added = ("totals", "uniform", "rows")
+
     def __init__(self, places: Places, heads: int, device: torch.device) -> None:
         self.places = places
         self.heads = heads
@@ -45,6 +49,16 @@ class TextSums:
     def fits(self, places: Places, heads: int) -> bool:
         """Whether a call of these places can be added: its length may differ."""
         return places.text and places.grid.prefix == self.places.grid.prefix and heads == self.heads
+
+    def fits_sums(self, other: LayerSums) -> bool:
+        """Whether the sums of another rank can be added."""
+        return isinstance(other, TextSums) and self.fits(other.places, other.heads)
+
+    def plus(self, others: Sequence[TextSums]) -> TextSums:
+        """Return the sums together with those of other ranks, with the places of the longest."""
+        total = super().plus(others)
+        total.places = max((each.places for each in (self, *others)), key=lambda p: p.grid.width)
+        return total
 
     def add(self, call: AttentionCall, mask: Tensor | None, batch: int) -> None:
         """Add the weights of one batch, one chunk of queries at a time.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from repsim.analysis.attention._image_sums import ImageSums
+from repsim.analysis.attention._layer_sums import LayerSums
 from repsim.analysis.attention._places import Places
 from repsim.attention import grid_distances
 from repsim.capture import AttentionCall
@@ -34,7 +35,7 @@ def in_time(grid: TokenGrid) -> Floats:
     return apart
 
 
-class VideoSums:
+class VideoSums(LayerSums):
     """Sums over videos and tokens of one layer: those of images, and those of distances in time.
 
     Parameters
@@ -46,6 +47,8 @@ class VideoSums:
     device : torch.device
         The device of the sums.
     """
+
+    added = ("_space", "_time")
 
     def __init__(self, places: Places, heads: int, device: torch.device) -> None:
         self._space = ImageSums(places, heads, device)
@@ -65,6 +68,10 @@ class VideoSums:
     def fits(self, places: Places, heads: int) -> bool:
         """Whether a call of these places can be added."""
         return self._space.fits(places, heads)
+
+    def fits_sums(self, other: LayerSums) -> bool:
+        """Whether the sums of another rank can be added."""
+        return isinstance(other, VideoSums) and self.fits(other.places, other.heads)
 
     def add(self, call: AttentionCall, space: Tensor, time: Tensor, batch: int) -> None:
         """Add the weights of one batch; distances are (tokens, keys), 0 for prefix tokens."""

@@ -58,7 +58,9 @@ class Ranks:
     """
 
     def __init__(self, operation: str, group: Any, *, can_combine: bool = True) -> None:
-        if group is not None and group != "world" and not isinstance(group, dist.ProcessGroup):
+        of_others = group is dist.GroupMember.NON_GROUP_MEMBER  # group_size refuses it
+        is_group = isinstance(group, dist.ProcessGroup) or of_others
+        if group is not None and group != "world" and not is_group:
             raise InputError(
                 f"{operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
                 f"  got {group!r}"
