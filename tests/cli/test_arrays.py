@@ -84,6 +84,28 @@ def test_a_file_of_layers_with_itself(repsim_command, layers):
     np.testing.assert_allclose(ran.json["variables"]["nbs"]["data"], expected.values)
 
 
+def test_several_files_are_a_matrix(repsim_command, tmp_path, arrays, layers):
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "late.npy", layers["late"])
+    np.save(tmp_path / "other" / "x.npy", layers["late"])
+    for names in (["x", "y", "late"], ["x", "y", "other/x"]):
+        files = [f"{name}.npy" for name in names]
+        ran = repsim_command("measure", *files, "--json")
+        assert ran.json["files"] == files
+        assert ran.json["coords"]["layer_y"]["data"] == names
+        expected = repsim.cka_matrix({name: np.load(f"{name}.npy") for name in names})
+        np.testing.assert_allclose(ran.json["variables"]["cka"]["data"], expected.values)
+    assert "other/x" in repsim_command("measure", *files, "--measure", "nbs").out
+
+    for repair, third in {
+        "Write all arrays to one .npz": "layers.npz",
+        "Name each file once": "x.npy",
+    }.items():
+        refused = repsim_command("measure", "x.npy", "y.npy", third)
+        assert refused.code == 2
+        assert repair in refused.err
+
+
 def test_a_matrix_is_tested_under_one_error_rate(repsim_command, layers):
     ran = repsim_command("measure", "layers.npz", "--test", "--permutations", 99, "--json")
     expected = repsim.max_t(layers, permutations=99)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
+import numpy as np
 import pytest
 
 MODEL = "cli.tiny_models:mlp"
@@ -12,13 +13,15 @@ SAME = "the same line, but for the name of the command"
 
 
 def test_the_other_command_is_named_with_the_line_that_works(
-    repsim_command, arrays, layers, inputs
+    repsim_command, arrays, layers, inputs, tmp_path
 ):
+    np.save(tmp_path / "z.npy", arrays[0])
     for typed, works in {
         "compare x.npy y.npy": SAME,
         "compare --kernel rbf x.npy y.npy --json": "measure x.npy y.npy --kernel rbf --json",
         "compare x.npy y.npy --test --permutations 9": SAME,
         "compare layers.npz --measure nbs --no-progress": SAME,
+        "compare x.npy y.npy z.npy --no-progress": SAME,
         "compare x.npy y.npy --measure rsa --option rdm=cosine --option comparison=pearson": SAME,
         "compare x.npy y.npy --layers a --seed 3 --test --out run": (
             "measure x.npy y.npy --seed 3 --test"
@@ -34,6 +37,14 @@ def test_the_other_command_is_named_with_the_line_that_works(
         assert refused.out == ""
         assert re.findall("Run: repsim (.*)", refused.err) == [works]
         assert repsim_command(*shlex.split(works)).code == 0, works
+
+
+def test_three_models_are_too_many(repsim_command):
+    models = ("timm:resnet18", "timm:resnet34", "timm:resnet50")
+    for command in ("measure", "compare"):
+        ran = repsim_command(command, *models, "--data", "digits")
+        assert ran.code == 2
+        assert "compare: takes one or two models.\n  got timm:resnet18 and" in ran.err
 
 
 def test_options_that_the_other_command_does_not_have_are_named(repsim_command, arrays):

@@ -211,3 +211,7 @@ class TestErrors:
     def test_missing_dimension(self, make_result):
         with pytest.raises(InputError, match=r"^layer_match: result must have exactly"):
             layer_match(make_result(3, 3)["cka"][0])
+
+    def test_the_matches_in_place_of_the_map(self, make_result):
+        with pytest.raises(InputError, match=r"result of repsim.layer_match. Pass the map"):
+            layer_match(repsim.layer_match(make_result(3, 3)))

@@ -274,8 +274,16 @@ def test_pdf_has_real_text_and_no_setting_changes(make_result):
     assert plt.rcParams["pdf.fonttype"] == 3
 
 
+def test_a_figure_has_the_type_that_experiment_trackers_know(make_result):
+    """wandb.Image takes objects whose type is called "matplotlib. ...", not subclasses."""
+    for ax in (heatmap(make_result(3, 3)), panels([make_result(3, 3)])[0]):
+        assert type(ax.figure) is Figure
+
+
 def test_a_figure_can_be_pickled(make_result):
     axes = panels([make_result(3, 3)] * 2, labels="index")
     again = pickle.loads(pickle.dumps(axes[0].figure))
-    again.draw_without_rendering()
+    file = io.BytesIO()
+    again.savefig(file, format="pdf")
+    assert fonts_of(file.getvalue()) == {"CIDFontType2"}
     assert again.get_size_inches().tolist() == axes[0].figure.get_size_inches().tolist()

@@ -96,11 +96,11 @@ def layer_map(result: Any, operation: str, variable: str | None = None) -> xarra
         )
     if set(array.dims) != set(DIMS) or array.ndim != 2:
         rest = [dim for dim in array.dims if dim not in DIMS]
-        repair = (
-            f"Choose one entry of the rest first, as in result.isel({rest[0]}=0)."
-            if rest and set(DIMS) < set(array.dims)
-            else "Keep both dimensions: select with a list, as in sel(layer_x=['blocks.3'])."
-        )
+        repair = "Keep both dimensions: select with a list, as in sel(layer_x=['blocks.3'])."
+        if rest and set(DIMS) < set(array.dims):
+            repair = f"Choose one entry of the rest first, as in result.isel({rest[0]}=0)."
+        elif isinstance(result, xarray.Dataset) and "match" in result.data_vars:
+            repair = "This is the result of repsim.layer_match. Pass the map that was passed there."
         raise InputError(
             f"{operation}: result must have exactly the dimensions layer_x and layer_y.\n"
             f"  result: {tuple(map(str, array.dims))} → {array.shape}\n"

@@ -1,4 +1,4 @@
-"""``repsim measure X.npy Y.npy``: how similar two arrays are, or the layers in two files."""
+"""``repsim measure X.npy Y.npy``: how similar arrays are, or the layers in files."""
 
 from __future__ import annotations
 
@@ -99,16 +99,23 @@ def measure(
             help="A second file; without it, the layers of X are compared with each other.",
         ),
     ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MORE",
+            help="Further files .npy: each file, X and Y too, is a row of the matrix.",
+        ),
+    ] = None,
     *,
     asked: MeasureOptions,
     chance: TestOptions,
     progress: Progress = True,
 ) -> None:
-    """Measure how similar two arrays are, or all layers of two files of arrays.
+    """Measure how similar two arrays are, or all layers of files of arrays.
 
-    Arrays are (n, ...), with the same n samples in the same order. Two arrays give a number, an
-    .npz with several arrays gives a matrix. CKA and HSIC are unbiased unless --estimator says
-    otherwise.
+    Arrays are (n, ...), with the same n samples in the same order. Two arrays give a number. More
+    files, or an .npz with several arrays, give a matrix. CKA and HSIC are unbiased unless
+    --estimator says otherwise.
     """
     if chance.permutations is not None and not chance.test:
         raise UsageError(
@@ -116,4 +123,5 @@ def measure(
         )
     from repsim.cli.tasks._arrays import measure_arrays
 
-    measure_arrays(session, x, y, asked, chance, progress=progress)
+    files = [x, *([] if y is None else [y]), *(more or ())]
+    measure_arrays(session, files, asked, chance, progress=progress)

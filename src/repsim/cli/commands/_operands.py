@@ -31,6 +31,7 @@ class _Operands(TyperCommand):
         if read is not None:
             values, given = read
             operands = [values[name] for name in ("x", "y") if isinstance(values.get(name), str)]
+            operands += values.get("more") or ()
             asks_for_help = any(word in ctx.help_option_names for word in args)
             if operands and not asks_for_help:
                 self._check_operands(operands)
@@ -43,9 +44,14 @@ class _Operands(TyperCommand):
         if len({_kind(each, self.takes) for each in operands}) > 1:
             raise UsageError(
                 f"{self.name}: a file of arrays and a model cannot be compared.\n"
-                f"  got {' and '.join(operands)}\n"
-                f"  Name two files: repsim measure X.npy Y.npy\n"
+                f"  got {_listed(operands)}\n"
+                f"  Name files: repsim measure X.npy Y.npy\n"
                 f"  or two models: repsim compare MODEL MODEL --data DATA"
+            )
+        if len(operands) > 2 and _kind(operands[0], self.takes) == "models":
+            raise UsageError(
+                f"compare: takes one or two models.\n  got {_listed(operands)}\n"
+                f"  Name two of them. In Python, repsim.alignment compares several."
             )
 
     def _point_to(
@@ -58,16 +64,18 @@ class _Operands(TyperCommand):
                 words += _typed(each, values[each.name])
         if self.other == "compare" and "data" not in values:
             words += ["--data", "DATA"]
-        dropped = [each.opts[0] for each in given if each.name not in known]
+        options = [each for each in given if each.param_type_name == "option"]
+        dropped = [each.opts[0] for each in options if each.name not in known]
         raise UsageError(
             f"{self.name}: takes {NOUNS[self.takes]}, and these are {NOUNS[other.takes]}.\n"
-            f"  got {' and '.join(operands)}\n  Run: {shlex.join(words)}"
+            f"  got {_listed(operands)}\n  Run: {shlex.join(words)}"
             + (f"\n  {self.other} has no {', '.join(dropped)}." if dropped else "")
         )
 
     def _check_options(self, ctx: Any, given: Sequence[Any]) -> None:
         own = {each.name for each in self.get_params(ctx)}
-        names = [each.opts[0] for each in given if each.name not in own]
+        options = [each for each in given if each.param_type_name == "option"]
+        names = [each.opts[0] for each in options if each.name not in own]
         if names:
             raise UsageError(
                 f"{', '.join(names)}: {'is an option' if len(names) == 1 else 'are options'} of "
@@ -107,6 +115,11 @@ def _read_with_both(
             return None
         raise
     return values, list({each.name: each for each in order}.values())
+
+
+def _listed(operands: Sequence[str]) -> str:
+    rest = len(operands) - 3
+    return " and ".join([*operands[:3], *([f"{rest} more"] if rest > 0 else [])])
 
 
 def _kind(operand: str, otherwise: str) -> str:

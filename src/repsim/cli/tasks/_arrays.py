@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from repsim.cli._literals import read_kernel, read_measure
 from repsim.cli._outcome import UsageError
 from repsim.cli._session import Session
 from repsim.cli._tables import dataset_json, show_matrix
-from repsim.cli.data._array_files import read_layers
+from repsim.cli.data._array_files import read_each, read_layers
 from repsim.measures import Measure
 
 if TYPE_CHECKING:
@@ -24,15 +24,19 @@ PERMUTATIONS = 999
 
 def measure_arrays(
     session: Session,
-    x: str,
-    y: str | None,
+    files: Sequence[str],
     asked: MeasureOptions,
     chance: TestOptions,
     *,
     progress: bool,
 ) -> None:
-    """Measure the arrays of two files, or the layers of one file with each other."""
+    """Measure the arrays of two files, or those of one or of several files with each other."""
     choice = _choice(asked)
+    if len(files) > 2:
+        dataset = _matrix(read_each(files), None, choice, chance, progress)
+        _show_matrix_of(session, {"files": list(files)}, dataset, choice, chance)
+        return
+    x, y = files[0], files[1] if len(files) == 2 else None
     xs = read_layers(x)
     ys = None if y is None else read_layers(y)
     if ys is None and len(xs) == 1:
@@ -55,10 +59,7 @@ def measure_arrays(
             _show_pair(session, found, choice.measure, chance)
         return
     dataset = _matrix(xs, ys, choice, chance, progress)
-    if session.as_json:
-        session.emit({"command": "measure", "x": x, "y": y or x, **dataset_json(dataset)})
-    else:
-        _show_matrices(session, dataset, choice, chance)
+    _show_matrix_of(session, {"x": x, "y": y or x}, dataset, choice, chance)
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,16 @@ def _matrix(
     return result.to_dataset(name=measure.name)
 
 
-def _show_matrices(session: Session, dataset: Any, choice: _Choice, chance: TestOptions) -> None:
+def _show_matrix_of(
+    session: Session,
+    files: Mapping[str, Any],
+    dataset: Any,
+    choice: _Choice,
+    chance: TestOptions,
+) -> None:
+    if session.as_json:
+        session.emit({"command": "measure", **files, **dataset_json(dataset)})
+        return
     name = choice.measure.name
     values = dataset[name]
     n = int(dataset.attrs.get("n_samples", values.attrs.get("n_samples", 0)))

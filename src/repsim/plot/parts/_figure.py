@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from matplotlib import rc_context
@@ -21,15 +22,6 @@ from repsim.plot.parts._ticks import NAME_SIZE
 __all__ = ["new_axes", "new_figure", "require_axes", "text_width"]
 
 TRUE_TYPE: Any = {"pdf.fonttype": 42, "ps.fonttype": 42}
-
-
-class PrintedFigure(Figure):
-    """A figure whose text stays text in PDF and PostScript; journals refuse Type 3 fonts."""
-
-    def savefig(self, fname: Any, **options: Any) -> None:
-        """Save it with TrueType fonts; see `matplotlib.figure.Figure.savefig`."""
-        with rc_context(TRUE_TYPE):
-            super().savefig(fname, **options)
 
 
 def text_width(names: Sequence[str]) -> float:
@@ -79,10 +71,18 @@ def new_axes(width: float, height: float, *, beside: float, below: float) -> Axe
 def new_figure(width: float, height: float) -> Figure:
     """Return a new figure of this size in inches, of pyplot if that is in use."""
     size, pyplot = (width, height), _pyplot()
-    if pyplot is None:
-        return PrintedFigure(figsize=size, layout="constrained")
-    figure: Figure = pyplot.figure(figsize=size, layout="constrained", FigureClass=PrintedFigure)
+    figure: Figure = (Figure if pyplot is None else pyplot.figure)(
+        figsize=size, layout="constrained"
+    )
+    # No subclass, because experiment trackers know figures by the name of their type.
+    figure.savefig = partial(_save, figure)  # type: ignore[method-assign]
     return figure
+
+
+def _save(figure: Figure, fname: Any, **options: Any) -> None:
+    """Save it so that text stays text in PDF and PostScript; journals refuse Type 3 fonts."""
+    with rc_context(TRUE_TYPE):
+        Figure.savefig(figure, fname, **options)
 
 
 def _pyplot() -> Any:
