@@ -13,7 +13,7 @@ from repsim._errors import CaptureError, InputError, NonFiniteError
 from repsim.analysis.run._reduced import reduced
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.analysis.run.ranks import SampleIds, ids_of
-from repsim.capture import BoundTransform
+from repsim.capture import BoundTransform, values_of
 
 __all__ = [
     "DTYPES",
@@ -97,7 +97,7 @@ class ToHost:
                 continue
             mask = masks.of(layer, shape, call)
             if mask is not None and tuple(mask.shape) == shape:
-                found[label] = masks.name_of(layer, shape, call), mask.cpu().numpy()
+                found[label] = masks.name_of(layer, shape, call), values_of(mask).numpy()
         return found
 
 

@@ -2,6 +2,7 @@
 
 from repsim.capture._bound import BoundTransform
 from repsim.capture._masks import MaskOption, Masks
+from repsim.capture._near import carried, real_places, values_of
 from repsim.capture._output import Select, UnusableOutput, tensors_in
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
@@ -57,9 +58,11 @@ __all__ = [
     "Transform",
     "UnusableOutput",
     "blocks_of",
+    "carried",
     "kind_of",
     "listing",
     "named_layers",
+    "real_places",
     "repeated_blocks",
     "resolve_transform",
     "select_layers",
@@ -68,6 +71,7 @@ __all__ = [
     "tensors_in",
     "token",
     "unwrap",
+    "values_of",
     "watching_blocks",
     "without_residual",
 ]

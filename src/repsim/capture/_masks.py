@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError, LayerNotFoundError, warn
+from repsim.capture._near import carried, remember, values_of
 from repsim.capture._output import UnusableOutput
 from repsim.capture._sequences import AUTO, DECODER, Follows, by_length
 
@@ -151,7 +152,7 @@ class Masks:
                 brief=f"{tuple(tensor.shape)}: its positions are not those of the mask "
                 f"{tuple(mask.shape)}",
             )
-        return mask.to(tensor.device)
+        return carried(mask, tensor.device)
 
     def _of(self, layer: str, follows: Follows) -> tuple[Tensor | None, int]:
         mask = self._mask
@@ -248,7 +249,9 @@ class Masks:
                 f"a position is real.\n  got {got}"
             )
         real = found.to(torch.bool)
-        counts = real.sum(1).tolist()
+        near = values_of(found).to(torch.bool)
+        remember(real, near)
+        counts = near.sum(1).tolist()
         if not all(counts):
             empty = counts.index(0)
             raise InputError(

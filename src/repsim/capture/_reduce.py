@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim.capture._near import values_of
 from repsim.capture._output import UnusableOutput
 
 __all__ = ["REDUCERS", "Reducer", "token"]
@@ -120,7 +121,7 @@ def _taking(name: str, index: int) -> Reducer:
                 raise _NoToken(x.shape[1])
             return x[:, index]
         counts = mask.sum(1)
-        fewest = int(counts.min())
+        fewest = int(values_of(mask).sum(1).min())
         if not -fewest <= index < fewest:
             raise _NoToken(fewest)
         wanted = counts.new_full(counts.shape, index) if index >= 0 else counts + index

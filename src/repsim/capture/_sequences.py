@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from repsim.capture._near import values_of
+
 __all__ = ["AUTO", "DECODER", "Follows", "Sequences", "by_length", "shortened"]
 
 AUTO = "attention_mask"
@@ -105,5 +107,6 @@ def by_length(batch: Mapping[str, Any], n: int) -> Follows:
     if source is None or source.shape[1] != n:
         return "target"
     if DECODER in keys.target:
-        return "source" if bool((source == target).all()) else "unclear"
-    return "source" if bool(source.all()) else "unclear"
+        same = values_of(source) == values_of(target)
+        return "source" if bool(same.all()) else "unclear"
+    return "source" if bool(values_of(source).all()) else "unclear"

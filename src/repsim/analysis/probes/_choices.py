@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError, InputError
 from repsim._options import got
 from repsim.arrays import uploaded
-from repsim.capture import Masks, UnusableOutput, unwrap
+from repsim.capture import Masks, UnusableOutput, unwrap, values_of
 from repsim.capture.tokens import (
     Convolution,
     Declared,
@@ -226,9 +226,9 @@ def _vector(
     index = {"cls": 0, "first": 0, "last": -1}[name] if name in NAMED else int(name)
     if mask is None:
         return sequence[:, index].to(wide) if index < sequence.shape[1] else None
-    counts = mask.sum(1)
-    if index >= int(counts.min()):
+    if index >= int(values_of(mask).sum(1).min()):
         return None
+    counts = mask.sum(1)
     wanted = counts - 1 if index < 0 else torch.full_like(counts, index)
     at = (mask & (mask.cumsum(1) - 1 == wanted[:, None])).int().argmax(1)
     return sequence[torch.arange(len(sequence), device=sequence.device), at].to(wide)
@@ -236,10 +236,10 @@ def _vector(
 
 def _real_mean(sequence: Tensor, skipped: int, mask: Tensor, wide: torch.dtype) -> Tensor | None:
     """Mean over the real tokens after the first ones; None if a sample has no others."""
+    if int(values_of(mask).sum(1).min()) <= skipped:
+        return None
     kept = mask & (mask.cumsum(1) > skipped)
     counts = kept.sum(1)
-    if not bool(counts.all()):
-        return None
     # Not a product with the mask: padding may hold NaN.
     return sequence.to(wide).masked_fill(~kept[..., None], 0.0).sum(1) / counts[:, None]
 

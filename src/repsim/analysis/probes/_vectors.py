@@ -22,8 +22,7 @@ from repsim.analysis.probes._labelled import (
 from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._first_bad import FirstBad
 from repsim.analysis.run._sample_finder import SampleFinder
-from repsim.arrays import to_numpy
-from repsim.capture import Recorder
+from repsim.capture import Recorder, values_of
 
 __all__ = ["LabelledBatch", "Vectors"]
 
@@ -129,7 +128,7 @@ class Vectors:
                     f"  mask: {tuple(mask.shape)}    labels: {labels.shape}, {found.where}\n"
                     f"  A token without a label has {IGNORED}."
                 )
-            places &= to_numpy(mask)
+            places &= values_of(mask).numpy()
         return replace(found, labels=labels[places], places=places)
 
     def of(self, batch: LabelledBatch) -> Iterator[tuple[str, Tensor]]:

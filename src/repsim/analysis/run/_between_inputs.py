@@ -52,9 +52,11 @@ class _Centring:
         system = np.diag(n - 2.0 * counts) + counts[:, None]
         # Apple's GPUs lack float64.
         self._wide = torch.float32 if device.type == "mps" else torch.float64
-        self._input = torch.from_numpy(numbers).to(device)
-        self._solved = torch.from_numpy(np.linalg.inv(system)).to(device, self._wide)
-        self._others = torch.from_numpy(n - counts[numbers]).to(device, self._wide)
+        solved, others = np.linalg.inv(system), n - counts[numbers]
+        self._input, self._solved, self._others = (
+            torch.from_numpy(each).to(device, dtype, non_blocking=True)
+            for each, dtype in ((numbers, None), (solved, self._wide), (others, self._wide))
+        )
         # A product, because index_add on an accelerator sums in any order.
         each = torch.arange(len(counts), device=device)
         self._members = (each[:, None] == self._input).to(self._wide)

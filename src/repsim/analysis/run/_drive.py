@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from repsim._errors import InputError, warn
 from repsim._options import require_bool
 from repsim.analysis.run._local_forwards import local_forwards
+from repsim.capture import carried
 
 logger = logging.getLogger("repsim")
 
@@ -96,7 +97,7 @@ def to_device(batch: Any, device: torch.device | None) -> Any:
     if device is None:
         return batch
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return carried(batch, device)
     if isinstance(batch, Mapping):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):

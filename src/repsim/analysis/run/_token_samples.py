@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from repsim._errors import InputError
 from repsim._options import as_count, as_seed, require_choice
 from repsim.analysis.run._between_inputs import between_inputs
-from repsim.capture import BoundTransform, Reducer, UnusableOutput
+from repsim.arrays import uploaded
+from repsim.capture import BoundTransform, Reducer, UnusableOutput, values_of
 from repsim.streaming import MIN_BATCH
 
 __all__ = ["Pairs", "Samples", "TokenSamples", "token_samples"]
@@ -235,20 +235,19 @@ class TokenSamples:
         """Return the number of real tokens of each sequence."""
         if mask is None:
             return (int(sequence.shape[1]),) * len(sequence)
-        if id(mask) not in self._masks:  # read once from an accelerator; kept alive for its id
-            self._masks[id(mask)] = mask, tuple(mask.sum(1).tolist())
+        if id(mask) not in self._masks:  # counted once for all layers; kept alive for its id
+            self._masks[id(mask)] = mask, tuple(values_of(mask).sum(1).tolist())
         return self._masks[id(mask)][1]
 
     def _places(self, sequence: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the indices of the samples in (B, N)."""
-        of, position = self.drawn()
-        if mask is None:
-            places = torch.from_numpy(np.stack([of, position])).to(sequence.device)
-        else:
+        places = np.stack(self.drawn())
+        if mask is not None:
             assert self._drawn is not None, "the tokens are drawn"
-            real = mask.nonzero()  # the real tokens in the order of their sequences
-            places = real[torch.from_numpy(self._drawn[0]).to(real.device)].T
-        return places[0], places[1]
+            real = np.nonzero(values_of(mask).numpy())  # in the order of their sequences
+            places = np.stack(real)[:, self._drawn[0]]
+        samples, positions = uploaded(places, sequence)
+        return samples, positions
 
     def _draw(self, counts: tuple[int, ...]) -> tuple[Ints, Ints, Ints]:
         """Return which of the real tokens are samples: number, sequence, position."""

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repsim._errors import InputError, NonFiniteError
+from repsim._errors import InputError
 from repsim.analysis.probes._labelled import IGNORED, KEYS, LabelsOf, class_numbers
 from repsim.analysis.run._sequence_means import SequenceMeans
-from repsim.capture import Masks
+from repsim.capture import Masks, carried, values_of
 
 __all__ = ["Answers", "LogitsOf", "Scores", "found_labels", "logits_in"]
 
@@ -97,28 +97,25 @@ class Answers:
         Which answers count: those of real tokens.
     labels : torch.Tensor, shape (B, N), int64, or None
         The right answers, −100 where there is none.
+    labelled : torch.Tensor, shape (B, N), bool, or None
+        Which answers count and have a label, in main memory.
     """
 
     logits: Tensor
     counted: Tensor
     labels: Tensor | None
+    labelled: Tensor | None
 
     @classmethod
     def of(
         cls, logits: Tensor, masks: Masks, labels: Any, number: int, *, of_decoder: bool
     ) -> Answers:
-        """Check the logits of a batch, and its mask and labels, against each other.
+        """Check the shapes of the logits of a batch, and of its mask and labels.
 
         The logits of a model with encoder and decoder follow the decoder's sequence.
         """
         shape = (logits.shape[0], logits.shape[1])
-        if not bool(torch.isfinite(logits.amax(-1)).all()):
-            raise NonFiniteError(
-                f"stitch: the logits of model_y must be finite.\n"
-                f"  batch {number} (counted from 0) has NaN or infinity\n"
-                f"  Half precision overflows at 65504: try float32."
-            )
-        counted = torch.ones(shape, dtype=torch.bool, device=logits.device)
+        counted = torch.ones(shape, dtype=torch.bool)
         of_queries = of_decoder and masks.is_auto
         mask = None
         if shape[1] > 1:
@@ -130,10 +127,13 @@ class Answers:
                     f"  logits: {tuple(logits.shape)}    mask: {tuple(mask.shape)}\n"
                     f"  Pass mask_y=, or logits= that takes those of the masked sequence."
                 )
-            counted = mask.to(logits.device)
+            counted = mask
+        there = carried(counted, logits.device)
         if labels is None:
-            return cls(logits, counted, None)
-        return cls(logits, counted, _checked(labels, logits, number).to(logits.device))
+            return cls(logits, there, None, None)
+        known = _checked(labels, logits, number)
+        labelled = values_of(counted) & (known != IGNORED)
+        return cls(logits, there, carried(known, logits.device), labelled)
 
 
 def _checked(labels: Any, logits: Tensor, number: int) -> Tensor:
@@ -172,7 +172,10 @@ class Scores:
         step = max(1, MOST // max(1, logits[0].numel()))
         for start in range(0, len(logits), step):
             rows = slice(start, start + step)
-            labels = None if own.labels is None else own.labels[rows]
+            labels = None
+            if own.labels is not None and own.labelled is not None and own.labelled[rows].any():
+                self._any_labels = True
+                labels = own.labels[rows]
             self._add(own.logits[rows], logits[rows], own.counted[rows], labels)
 
     def _add(self, own: Tensor, logits: Tensor, counted: Tensor, labels: Tensor | None) -> None:
@@ -189,9 +192,7 @@ class Scores:
         chosen = labels.clamp(min=0)
         loss = -q.gather(-1, chosen[..., None])[..., 0]
         right = (logits.argmax(-1) == chosen).to(wide)
-        if bool(known.any()):
-            self._any_labels = True
-            self._labelled.add(_sums([loss, right], known), known.sum(1))
+        self._labelled.add(_sums([loss, right], known), known.sum(1))
 
     @property
     def is_nan(self) -> bool:

@@ -18,6 +18,7 @@ from repsim.analysis.stitching._maps import AffineMap, FitSums
 from repsim.analysis.stitching._outputs import Answers, LogitsOf, Scores, found_labels, logits_in
 from repsim.analysis.stitching._positions import Form, Held, Unfit, brought
 from repsim.analysis.stitching._side import Side
+from repsim.capture import real_places, values_of
 from repsim.results import STITCHING
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Stitching:
         self._scores: dict[tuple[str, Pair], Scores] = {}
         self._own = Scores()
         self._first_bad = FirstBad(_not_finite)
+        self._bad_logits = FirstBad(_not_finite_logits)
         self._classes: list[set[int]] = [set(), set()]  # fitted, measured
         self.n_fitted = self.n_measured = 0
 
@@ -113,11 +115,12 @@ class Stitching:
             return
         real = y.real if x.real is None or x.values is not values else x.real
         if real is not None and y.real is not None and y.real is not real:
-            real = real.to(y.values.device) & y.real
+            real = values_of(real) & values_of(y.real)
         if real is None:
             rows = values.flatten(0, 1), y.values.flatten(0, 1)
         else:
-            rows = values[real.to(values.device)], y.values[real.to(y.values.device)]
+            of_x, of_y = (each[real_places(real, each.device)] for each in (values, y.values))
+            rows = of_x, of_y
         for layer, side, each in zip(pair, "xy", rows, strict=True):
             name = f"{layer!r} of model_{side}" + " with random weights" * (
                 side == "x" and stitch == UNTRAINED
@@ -178,6 +181,8 @@ class Stitching:
                 f"  Pass logits=lambda output: ..., samples first."
             )
         self.n_measured += n
+        self._bad_logits.add("", torch.isfinite(logits.amax(-1)).all(), batch.number)
+        self._bad_logits.check(wait=False)
         own = Answers.of(
             logits, self._y.masks, labels, batch.number, of_decoder=self._y.has_decoder
         )
@@ -202,6 +207,7 @@ class Stitching:
                 f"  fitted: {self.n_fitted} samples\n"
                 f"  Is its length right? Otherwise pass fit=, other batches to fit on."
             )
+        self._bad_logits.check(wait=True)
         if self._classes[0] and self._classes[1] and not self._classes[0] & self._classes[1]:
             warn(
                 "stitch: the maps were fitted on other classes than they are measured on.\n"
@@ -279,6 +285,14 @@ def _replacement(held: Held, mapped: AffineMap | None) -> Any:
 def _not_finite(layer: str, number: int) -> NonFiniteError:
     return NonFiniteError(
         f"stitch: layer {layer} must be finite.\n"
+        f"  batch {number} (counted from 0) has NaN or infinity\n"
+        f"  Half precision overflows at 65504: try float32."
+    )
+
+
+def _not_finite_logits(_name: str, number: int) -> NonFiniteError:
+    return NonFiniteError(
+        f"stitch: the logits of model_y must be finite.\n"
         f"  batch {number} (counted from 0) has NaN or infinity\n"
         f"  Half precision overflows at 65504: try float32."
     )

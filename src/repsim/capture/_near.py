@@ -1,0 +1,73 @@
+"""Small tensors of an accelerator whose values are known in main memory, so nothing waits for them.
+
+Masks decide which rows are taken, and indexing by a mask on an accelerator waits for all that runs
+there. But most masks came from main memory a moment ago.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+__all__ = ["carried", "real_places", "remember", "values_of"]
+
+
+class _Near(NamedTuple):
+    """A tensor in main memory, and the versions of both tensors when they were equal."""
+
+    tensor: Tensor
+    versions: tuple[int, int]
+
+
+_KNOWN: Any = WeakTensorKeyDictionary()
+
+
+def carried(x: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device without waiting, and remember the values of a mask or of tokens."""
+    out = x.to(device, non_blocking=True)
+    if out is not x and out.ndim <= 2 and not (out.is_floating_point() or out.is_complex()):
+        near = x if x.device.type == "cpu" else _known(x)
+        if near is not None:
+            remember(out, near)
+    return out
+
+
+def remember(far: Tensor, near: Tensor) -> None:
+    """Remember that two tensors have the same values, until one of them is written to."""
+    if far.device.type != "cpu":
+        _KNOWN[far] = _Near(near, (_version(far), _version(near)))
+
+
+def values_of(x: Tensor) -> Tensor:
+    """Return the values in main memory: the tensor itself, what is known of it, or a copy."""
+    if x.device.type == "cpu":
+        return x
+    near = _known(x)
+    if near is None:
+        near = x.detach().cpu()
+        remember(x, near)
+    return near
+
+
+def real_places(mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of the true entries of a mask (B, N), on a device, row by row."""
+    rows, columns = (
+        torch.from_numpy(each).to(device, non_blocking=True)
+        for each in np.nonzero(values_of(mask).numpy())
+    )
+    return rows, columns
+
+
+def _known(x: Tensor) -> Tensor | None:
+    near: _Near | None = _KNOWN.get(x)
+    if near is None or near.versions != (_version(x), _version(near.tensor)):
+        return None
+    return near.tensor
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version
