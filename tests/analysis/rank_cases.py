@@ -86,10 +86,19 @@ def ids_of(batch):
     return batch[1]
 
 
+def receptive_fields(data, model=None, **options):
+    """Random signs follow the ids of the images; without ids there are none here."""
+    mode = "rademacher" if "sample_ids" in options else "sum"
+    options = {"mode": mode, "progress": False, **options}
+    layers = ["patch", "blocks.0", "blocks.1.mlp"]
+    return repsim.effective_receptive_field(model or net(), data, layers, prefix=1, **options)
+
+
 ANALYSES = {
     "attention_distance": lambda data, model=None, **options: repsim.attention_distance(
         model or net(), data, progress=False, **options
     ),
+    "effective_receptive_field": receptive_fields,
     "residual_ratios": lambda data, model=None, **options: repsim.residual_ratios(
         model or net(), data, progress=False, **options
     ),

@@ -10,9 +10,21 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DistributedSampler
 
 import repsim
-from analysis.rank_cases import ANALYSES, N, batches, ids_of, net, share, summary, uneven
+from analysis.rank_cases import (
+    ANALYSES,
+    N,
+    batches,
+    ids_of,
+    images,
+    net,
+    receptive_fields,
+    share,
+    summary,
+    uneven,
+)  # fmt: skip
 from ranks import run_ranks
 
 KILLED = "residual_ratios"
@@ -46,7 +58,9 @@ def told_by(run, rank, size, group):
     options = {"group": group}
     once = {**options, "sample_ids": ids_of}
     of_ddp = None if group == "world" else group
-    wrapped = DistributedDataParallel(net(), process_group=of_ddp)  # one exchange of its own
+    wrapped = DistributedDataParallel(net(), process_group=of_ddp)
+    # Its next forward would exchange buffers, and with gradients the order of the parameters.
+    wrapped.eval()(images()[:2]).sum().backward()
     told = {
         "uneven": summary(run(uneven(rank, size), **options)),
         "uneven, wrapped": summary(run(uneven(rank, size), model=wrapped, **options)),
@@ -68,6 +82,8 @@ def scenarios(rank, size):
     told[1] = {name: told_by(run, 0, 1, alone) for name, run in ANALYSES.items()}
     if rank > 1:
         return told
+    fields = receptive_fields(share(rank, 2), mode="rademacher", group=two)
+    told["dealt"] = summary(fields)
     told[2] = {name: told_by(run, rank, 2, two) for name, run in ANALYSES.items()}
 
     def dying():
@@ -98,14 +114,17 @@ def test_ranks_make_one_result():
     assert everyone[1] is None  # it died on purpose
     left = [everyone[0], *everyone[2:]]
     assert f"{KILLED}: rank 0 of 2 could not exchange with the others" in left[0]["dying"]
+    in_order = batches(list(DistributedSampler(range(N), 1, 0, shuffle=True, seed=3)))
+    same_within_rounding(left[0]["dealt"], summary(receptive_fields(in_order, mode="rademacher")))
     for name, run in ANALYSES.items():
         plain = summary(run(batches(range(N))))
+        once = summary(run(batches(range(N)), sample_ids=ids_of))
         for size in (1, 2, 4):
             results = [told[size][name] for told in left if size in told]
             for told in results:
                 for what in ("uneven", "uneven, wrapped", "once"):
                     same_bits(told[what], results[0][what])
-                    same_within_rounding(told[what], plain)
+                    same_within_rounding(told[what], once if what == "once" else plain)
                     assert told[what][2]["n_samples"] == N
                     assert told[what][2]["n_ranks"] == size
                 assert told["once"][2]["n_duplicates"] == (2 if size == 4 else 0)
@@ -132,7 +151,7 @@ def check_errors(name, told, *, is_last):
 def test_repeated_samples_count_once_in_one_process_too():
     data = batches([*range(8), 3, 2, 8, 8, 7, 5, 1, 9, 10, *range(3)])
     for run in ANALYSES.values():
-        once, expected = run(data, sample_ids=ids_of), run(batches(range(11)))
+        once, expected = (run(each, sample_ids=ids_of) for each in (data, batches(range(11))))
         same_within_rounding(summary(once), summary(expected))
         assert once.attrs["n_samples"] == expected.attrs["n_samples"] == 11
         assert once.attrs["n_duplicates"] == 9
@@ -149,16 +168,15 @@ def test_repeated_samples_count_once_in_one_process_too():
     ],
 )
 def test_a_batch_that_cannot_be_cut_is_refused(batch, says):
-    x = images = torch.ones(4, 3, 8, 8).double()
+    x = torch.ones(4, 3, 8, 8).double()
     data = [batch(x, torch.arange(4)), batch(x, torch.tensor([4, 0, 5, 6]))]
-    message = f"(?s)^NAME: batch 1 .*to the 3 others of its 4.*{says}.*without sample_ids"
+    message = f"(?s)^residual_ratios: batch 1 .*to the 3 others of its 4.*{says}.*without sample_"
     options = {
         "sample_ids": lambda each: [int(i) for i in each[-1]],
-        "forward": lambda model, _: model(images),
+        "forward": lambda model, _: model(x),
     }
-    for name, run in ANALYSES.items():
-        with pytest.raises(repsim.InputError, match=message.replace("NAME", name)):
-            run(data, **options)
+    with pytest.raises(repsim.InputError, match=message):
+        repsim.residual_ratios(net(), data, progress=False, **options)
 
 
 def test_invalid_ids_and_groups_are_refused():

@@ -8,20 +8,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from repsim._errors import InputError
 from repsim._grid_options import as_cell
 from repsim._options import as_count, as_seed, require_choice
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.images._batch import image_of, with_image
 from repsim.analysis.images._positions import LayerGrids
-from repsim.analysis.images._receptive_field_sums import Fields, Probes, Unit
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.images._receptive_field_sums import Fields, Probes
+from repsim.analysis.images._receptive_field_totals import FieldTotals
+from repsim.analysis.images._receptive_field_unit import Centre
+from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import SampleFinder
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.capture import Layers, Recorder, Select
-from repsim.capture.tokens import PrefixOption, TokenGrid, TokenOptions, VideoGridOption
+from repsim.capture.tokens import PrefixOption, TokenOptions, VideoGridOption
 from repsim.results import attribute
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ def effective_receptive_field(
     forward: Forward | None = None,
     progress: bool = True,
     name: str | None = None,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """Mean absolute gradient of the centre unit of each layer with respect to the input pixels.
 
@@ -105,7 +109,9 @@ def effective_receptive_field(
         video, frame, row and column.
     seed : int, default 0
         Seed of the signs. The signs of a layer depend on the seed, the name of the layer and the
-        place of the image in the data, not on batch sizes or other layers.
+        image, not on batch sizes or other layers. They follow the id of an image, with
+        ``sample_ids``, else its place in the data. The images of several ranks then alternate, as a
+        ``DistributedSampler`` deals them.
     grid, prefix : int or (int, int), int, or mapping of layer to these, optional
         Rows and columns of patches, and the number of tokens before them, for token outputs; by
         default found, as in :func:`repsim.attention_distance`. The tokens of a video lie frame by
@@ -122,6 +128,16 @@ def effective_receptive_field(
         the batch that it gets.
     name : str, optional
         Name of the model in the result, by default its class.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process. Each rank passes its
+        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
+        Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before, on any rank, the sample is not counted again: the
+        model gets the other samples of the batch. This matters because a ``DistributedSampler``
+        repeats samples to give all ranks the same number. It costs one exchange of ids per batch.
+        Pass it on all ranks or on none.
 
     Returns
     -------
@@ -136,13 +152,16 @@ def effective_receptive_field(
         summed over frames, and ``time_field`` ("layer", "frame") over pixels; ``time_sigma`` and
         ``centre_frame`` [frames] are the root mean square distance and the centre of the latter,
         and ``grid_frames``, ``unit_frame`` further coordinates. ``attrs``: model, erf_mode,
-        n_probes, seed, position, n_samples, n_batches, versions. p does not depend on the scale of
+        n_probes, seed, position, n_samples, n_batches, versions; n_ranks with ``group``,
+        n_duplicates with ``sample_ids``. p does not depend on the scale of
         the output or of the input.
 
     Raises
     ------
     InputError
-        No floating-point images, images of different sizes, a position outside a layer's grid.
+        No floating-point images, images of different sizes, a position outside a layer's grid;
+        grids or layers that differ between ranks; a batch with samples that came before that cannot
+        be cut, or another number of ids than images.
     LayerNotFoundError, CaptureError
         A layer does not exist or did not run; the positions of a layer with an exact name are
         unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains; no autograd
@@ -150,13 +169,17 @@ def effective_receptive_field(
     NonFiniteError
         NaN or infinity in a unit or its gradient; the message names layer and batch. Of a model on
         an accelerator it comes after the last batch.
+    StateError
+        A rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
     DegenerateWarning
         The gradient of a layer is exactly zero, or the layer has no graph; its values are NaN.
     RepsimWarning
-        Layers found by a glob have unknown positions.
+        Layers found by a glob have unknown positions; torch.distributed has several ranks, but
+        ``group`` is not given.
 
     Notes
     -----
@@ -171,35 +194,90 @@ def effective_receptive_field(
     Luo, Li, Urtasun, Zemel 2016, arXiv:1701.04128. Raghu et al. 2021, arXiv:2108.08810.
     """
     operation = "effective_receptive_field"
-    check_arguments(operation, {"model": model}, name, progress, prepare=prepare, forward=forward)
-    require_choice(operation, "mode", mode, MODES)
-    n_probes, seed = as_count(operation, "n_probes", n_probes), as_seed(operation, seed)
-    place = None if position is None else _place(operation, position)
-    probes = Probes(n_probes if mode == "rademacher" else None, seed)
-    options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
-    grids = LayerGrids(options, model, layers, channels_last=channels_last)
-    recorder = Recorder(
-        model,
-        layers,
-        transform=_Centre(operation, grids, place),
-        select=select,
-        batch_dim=batch_dim,
-        all_modules=all_modules,
-        detach=False,
+    ranks = Ranks(operation, group)
+    with ranks.raise_on_all_ranks():
+        check_arguments(
+            operation, {"model": model}, name, progress, prepare=prepare, forward=forward
+        )
+        require_choice(operation, "mode", mode, MODES)
+        n_probes, seed = as_count(operation, "n_probes", n_probes), as_seed(operation, seed)
+        ranks.share(sample_ids)
+        place = None if position is None else _place(operation, position)
+        probes = Probes(n_probes if mode == "rademacher" else None, seed)
+        options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
+        grids = LayerGrids(options, model, layers, channels_last=channels_last)
+        recorder = Recorder(
+            model,
+            layers,
+            transform=Centre(operation, grids, place),
+            select=select,
+            batch_dim=batch_dim,
+            all_modules=all_modules,
+            detach=False,
+        )
+        ranks.agree_on(
+            {"model": model},
+            layers=layers,
+            mode=mode,
+            n_probes=n_probes,
+            position=place,
+            seed=seed,
+            grid=grid,
+            prefix=prefix,
+            channels_last=channels_last,
+            select=select,
+            batch_dim=batch_dim,
+            all_modules=all_modules,
+            prepare=prepare,
+            forward=forward,
+            name=name,
+        )
+        fields = Fields(operation, probes, ranks)
+        _run(model, data, grids, recorder, fields, prepare, forward, progress=progress)
+        part = fields.totals()
+        if part is not None:
+            options.check_used()
+    totals = ranks.merged(part, FieldTotals.merge)
+    return totals.dataset().assign_attrs(
+        {
+            "model": model_label(model, name),
+            # Not "mode", because SciPy's NetCDF writer uses an attribute of that name.
+            "erf_mode": mode,
+            "n_probes": probes.count,
+            "seed": attribute(seed),
+            "position": "centre" if place is None else ", ".join(map(str, place)),
+            **ranks.report(),
+            **versions(),
+        }
     )
+
+
+def _run(
+    model: nn.Module,
+    data: Iterable[Any],
+    grids: LayerGrids,
+    recorder: Recorder,
+    fields: Fields,
+    prepare: Prepare | None,
+    forward: Forward | None,
+    *,
+    progress: bool,
+) -> None:
+    """Add the fields of all batches of this rank."""
+    operation = fields.operation
     grids.rows_of = recorder.axes.rows_of
     finder = SampleFinder(operation, lambda _: int(image.shape[0]))
-    fields = Fields(operation, probes)
     with ExitStack() as stack:
         # Inside the caller's inference mode there would be no graph in any gradient mode.
         stack.enter_context(torch.inference_mode(False))
         batches = stack.enter_context(
-            each_batch(operation, data, model, progress=progress, gradients=True)
+            fields.ranks.each_batch(data, model, progress=progress, gradients=True)
         )
         stack.enter_context(_without_parameter_gradients(model))
-        stack.enter_context(grids)
-        stack.enter_context(recorder)
         for batch in batches:
+            if batch.is_first:  # without a batch, the recorder would miss its layers
+                stack.enter_context(grids)
+                stack.enter_context(recorder)
             prepared = batch.prepared(model, prepare)
             image = image_of(operation, prepared.value, floating=True, videos=True)
             leaf = image.detach().clone().requires_grad_()
@@ -210,58 +288,10 @@ def effective_receptive_field(
             finder.run(given, model, [recorder], forward)
             units = {label: unit for label, unit in recorder.items() if unit is not None}
             grids.report(units)
-            fields.add(leaf, units)
+            fields.add(leaf, units, prepared)
             # Otherwise the graph would remain until the next forward ends.
             del units, given, leaf
             recorder.clear()
-    options.check_used()
-    return fields.result(
-        {
-            "model": model_label(model, name),
-            # Not "mode", because SciPy's NetCDF writer uses an attribute of that name.
-            "erf_mode": mode,
-            "n_probes": probes.count,
-            "seed": attribute(seed),
-            "position": "centre" if place is None else ", ".join(map(str, place)),
-            **versions(),
-        }
-    )
-
-
-class _Centre:
-    """A transform for the recorder: take the unit at a position of the output inside the hook.
-
-    Later in-place operations on the output then change neither its value nor its graph.
-    """
-
-    wants_layer = True
-
-    def __init__(self, operation: str, grids: LayerGrids, position: tuple[int, ...] | None) -> None:
-        self._operation = operation
-        self._grids = grids
-        self._position = position
-
-    def __call__(self, tensor: Tensor, layer: str, call: int) -> Unit | None:
-        """Return the unit (n, c) of an output; None if it has no positions."""
-        grid = self._grids.of(tensor, layer, call)
-        if grid is None:
-            return None
-        frame, row, column = self._place_in(grid, layer)
-        index = grid.prefix + (frame * grid.height + row) * grid.width + column
-        return Unit(grid.tokens(tensor)[:, index].clone(), grid, row, column, frame)
-
-    def _place_in(self, grid: TokenGrid, layer: str) -> tuple[int, int, int]:
-        """Return the frame (0 in an image), row and column of the unit."""
-        sides: tuple[int, ...] = grid.size if grid.frames is None else (grid.frames, *grid.size)
-        place = self._position or tuple(side // 2 for side in sides)
-        if len(place) != len(sides) or any(a >= b for a, b in zip(place, sides, strict=True)):
-            raise InputError(
-                f"{self._operation}: position must lie in every layer's grid.\n"
-                f"  got {place}, layer {layer!r} has {'×'.join(map(str, sides))} positions\n"
-                f"  Choose layers of one resolution, or leave it out for the centre of each."
-            )
-        frame, row, column = place if len(place) == 3 else (0, *place)
-        return frame, row, column
 
 
 def _place(operation: str, position: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -153,15 +153,15 @@ class Batch:
     is_first : bool
         Whether it is the first that the models get in its pass: batches of repeated samples are
         left out.
-    n_ids : int or None
-        The number of its samples, by their ids if the caller gives them.
+    ids : sequence or None
+        The ids of its samples, if the caller gives them.
     """
 
     operation: str
     value: Any
     number: int
     is_first: bool = False
-    n_ids: int | None = None
+    ids: Sequence[Any] | None = None
 
     def n_samples(self, *seen: int) -> int:
         """Return the number of samples: of the ids, or the first of the numbers that were seen.
@@ -171,14 +171,14 @@ class Batch:
         InputError
             The caller gave another number of ids than was seen.
         """
-        if self.n_ids is None:
+        if self.ids is None:
             return seen[0]
-        if self.n_ids not in seen:
+        if len(self.ids) not in seen:
             raise InputError(
                 f"{self.operation}: sample_ids must give one id for each sample.\n"
-                f"  got {self.n_ids} ids for a batch of {seen[0]}"
+                f"  got {len(self.ids)} ids for a batch of {seen[0]}"
             )
-        return self.n_ids
+        return len(self.ids)
 
     def prepared(self, model: nn.Module, prepare: Prepare | None) -> Batch:
         """Return the batch as prepared for a model, on the model's device."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["local_forwards"]
-
-EXCHANGES = ("require_forward_param_sync", "require_backward_grad_sync")
 
 
 @contextmanager
@@ -25,11 +24,30 @@ def local_forwards(*models: nn.Module) -> Iterator[None]:
         for module in model.modules()
         if isinstance(module, DistributedDataParallel)
     ]
-    flags = [(each, name, getattr(each, name)) for each in wrappers for name in EXCHANGES]
+    kept = [
+        (each, each.require_forward_param_sync, each.require_backward_grad_sync, each.reducer)
+        for each in dict.fromkeys(wrappers)
+    ]
     try:
-        for wrapper, name, _ in flags:
-            setattr(wrapper, name, False)
+        for wrapper, *_, reducer in kept:
+            wrapper.require_forward_param_sync = wrapper.require_backward_grad_sync = False
+            wrapper.reducer = cast(Any, _LaterReducer(reducer))
         yield
     finally:
-        for wrapper, name, value in flags:
-            setattr(wrapper, name, value)
+        for wrapper, forward, backward, reducer in kept:
+            wrapper.require_forward_param_sync = forward
+            wrapper.require_backward_grad_sync = backward
+            wrapper.reducer = reducer
+
+
+class _LaterReducer:
+    """A reducer that leaves to a later forward what the first one after a backward exchanges."""
+
+    def __init__(self, reducer: Any) -> None:
+        self._reducer = reducer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reducer, name)
+
+    def _rebuild_buckets(self) -> bool:
+        return False

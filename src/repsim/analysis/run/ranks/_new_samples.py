@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,13 @@ class NewSamples:
         The rows that count.
     n_ids : int
         The number of rows of the batch, by the ids.
+    ids : list
+        The ids of the rows that count.
     """
 
     rows: list[int]
     n_ids: int
+    ids: list[Any] = field(default_factory=list)
 
     def of(self, batch: Batch) -> Batch | None:
         """Return the batch with these samples only; None if there are none.
@@ -42,7 +45,7 @@ class NewSamples:
         if not self.rows:
             return None
         if len(self.rows) == self.n_ids:
-            return replace(batch, n_ids=self.n_ids)
+            return replace(batch, ids=self.ids)
         value, n = batch.value, self.n_ids
         problem = _problem(value, n)
         if problem is not None:
@@ -58,7 +61,7 @@ class NewSamples:
             cut: Any = type(value)(taken(each, n, self.rows, packed=packed) for each in value)
         else:
             cut = taken(value, n, self.rows, packed=packed)
-        return replace(batch, value=cut, n_ids=len(self.rows))
+        return replace(batch, value=cut, ids=self.ids)
 
 
 def _is_structure(batch: Any) -> bool:

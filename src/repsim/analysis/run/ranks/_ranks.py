@@ -83,6 +83,14 @@ class Ranks:
     def __str__(self) -> str:
         return f"{self._rank} of {self.size}"
 
+    def places(self, first: int, n: int) -> list[int]:
+        """Return the places of n samples in the data of all ranks, whose samples alternate.
+
+        A DistributedSampler deals them in this way. `first` is the place of the first one in the
+        share of this rank.
+        """
+        return [place * self.size + self._rank for place in range(first, first + n)]
+
     def own_path(self, path: str | PathLike[str]) -> str:
         """Return the file for the state of this rank."""
         return fspath(path) if self.alone else f"{fspath(path)}.rank{self._rank}of{self.size}"
@@ -242,7 +250,7 @@ class Ranks:
                 if rank == self._rank:
                     mine = rows
             if batch is not None and ids is not None:
-                yield batch, NewSamples(mine, len(ids))
+                yield batch, NewSamples(mine, len(ids), [ids[row] for row in mine])
 
 
 def _cut(batches: Iterable[tuple[Batch, NewSamples | None]]) -> Iterator[Batch]:
