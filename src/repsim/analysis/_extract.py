@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -13,14 +13,15 @@ from torch import nn
 from repsim._errors import CheckpointError
 from repsim._options import as_count, require_choice
 from repsim.analysis._arguments import check_arguments
+from repsim.analysis._extract_parts import agree, end_together, in_step, own_part, writers
 from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis._filling import Filling, where_of
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.analysis.run._token_samples import Samples, token_samples
-from repsim.analysis.run.ranks import SampleIds, check_sample_ids
+from repsim.analysis.run.ranks import Ranks, SampleIds, check_sample_ids
 from repsim.capture import (
     BoundTransform,
     Layers,
@@ -60,6 +61,7 @@ def extract(
     prepare: Prepare | None = None,
     forward: Forward | None = None,
     sample_ids: SampleIds | None = None,
+    group: Any = None,
     name: str | None = None,
     memory: int = 1 << 30,
     progress: bool = True,
@@ -125,7 +127,16 @@ def extract(
         of ``model(batch)``.
     sample_ids : callable, optional
         A function from a batch to the ids of its samples, n integers or n strings; by default
-        samples are numbered from 0. A sample with a known id is not stored again.
+        samples are numbered from 0. A sample with a known id is not stored again. With a group,
+        samples without ids are numbered rank by rank, and what a ``DistributedSampler`` repeats is
+        stored twice. Pass it on all ranks or on none.
+    group : "world", "alone" or torch.distributed.ProcessGroup, optional
+        The ranks that write one store. Each passes its share as ``data``, for example by a
+        ``DistributedSampler``; shares may be unequal or empty. Each rank writes a part of its own,
+        ``<out>/rank<r>of<size>``, and resumes it, so a resumed run must have as many ranks. The
+        store is complete when all have come to the end; before, opening it is an error that names
+        the parts. With ``"alone"``, or outside torch.distributed, a process stores all that it
+        gets. Several ranks must say which of the two they want.
     name : str, optional
         Name of the model in the result, by default its class.
     memory : int, default 2**30
@@ -140,12 +151,15 @@ def extract(
         The result of :func:`repsim.open_activations`: a variable (sample, ...) for each layer in
         execution order, read from disk on access; ``sample`` holds the ids. Layers of tokens that
         have a mask carry it as the coordinate ``mask`` (sample, token). ``attrs``: model,
-        transform, n_samples, n_batches, n_duplicates with ``sample_ids``, layers, versions.
+        transform, n_samples, n_batches, n_duplicates with ``sample_ids``, n_ranks with ``group``,
+        layers, versions. The samples of several ranks are sorted by id, each once, so they do not
+        depend on the number of ranks. Every rank returns the whole store.
 
     Raises
     ------
     InputError
-        The data cannot be iterated as batches or differ in size, or an option is invalid.
+        The data cannot be iterated as batches or differ in size, or an option is invalid; or
+        torch.distributed has several ranks, and ``group`` is not given.
     LayerNotFoundError, CaptureError
         A layer does not exist or did not run, its output is not a batch of samples, or the layers
         differ from batch to batch.
@@ -155,7 +169,9 @@ def extract(
     StateError
         ``out`` was made with another model (including weights), other layers, options or data (the
         message says what differs); it is not a store; it is damaged; or another process is writing
-        it.
+        it. With ``group``: the store was begun with another number of ranks; a rank failed, died,
+        has other weights or options, or did not answer within the time limit of its group. Each
+        rank that failed raises its own error.
     CheckpointError
         ``out`` cannot be written: a full disk, a read-only or missing folder, no network. Earlier
         rows are intact.
@@ -177,7 +193,11 @@ def extract(
     writer is found when the next chunk is written; and the attributes, written last, say that a
     store is finished. Chunks that vanish or change later are errors on reading in both.
 
-    With several ranks, pass each rank its share of the data and a separate ``out``.
+    The ranks of a group exchange one truth value for each batch, so that the failure of one stops
+    the others, and the number of rows at the end; rows are not sent. They must reach the same
+    ``out``: a file system that they share, or an object store. Use a sampler without shuffle: then
+    neighbours by id lie near each other on disk, and blocks of rows are read fast (see
+    :func:`repsim.open_activations`).
 
     :func:`repsim.cka_matrix` and :func:`repsim.probe_activations` read the store in blocks of rows.
     :func:`repsim.pairwise`, :func:`repsim.cka` and :mod:`repsim.inference` read whole layers.
@@ -186,24 +206,30 @@ def extract(
     ----------
     The store is Zarr, version 3: https://zarr-specs.readthedocs.io; each chunk has a checksum.
     """
-    check_arguments("extract", {"model": model}, name, progress, prepare=prepare, forward=forward)
-    place = place_of("extract", "out", out, storage_options)
-    memory = as_count("extract", "memory", memory)
-    if dtype is not None:
-        require_choice("extract", "dtype", dtype, DTYPES)
-    check_sample_ids("extract", sample_ids)
-    masks = Masks("extract", mask)
-    tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
-    to_host = ToHost(BoundTransform("extract", transform, model, masks), dtype, tokens)
-    where: dict[str, Any] = {"select": select, "batch_dim": batch_dim, "all_modules": all_modules}
-    recorder = Recorder(model, layers, transform=to_host, **where)
-    to_host.transform.follow(recorder.axes)
-    store = ActivationStore(
-        place,
-        operation="extract",
-        fingerprint={
+    ranks = writers(group)
+    with ranks.raise_on_all_ranks():
+        check_arguments(
+            "extract", {"model": model}, name, progress, prepare=prepare, forward=forward
+        )
+        place = place_of("extract", "out", out, storage_options)
+        memory = as_count("extract", "memory", memory)
+        if dtype is not None:
+            require_choice("extract", "dtype", dtype, DTYPES)
+        check_sample_ids("extract", sample_ids)
+        masks = Masks("extract", mask)
+        tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
+        to_host = ToHost(BoundTransform("extract", transform, model, masks), dtype, tokens)
+        recorder = Recorder(
+            model,
+            layers,
+            transform=to_host,
+            select=select,
+            batch_dim=batch_dim,
+            all_modules=all_modules,
+        )
+        to_host.transform.follow(recorder.axes)
+        described = {
             "model": model_label(model, name),
-            "weights": model_digest(model),
             "layers": list(select_layers(model, layers).names),
             "transform": transform_label(transform, nothing="none"),
             "mask": label_of(mask),
@@ -216,24 +242,41 @@ def extract(
             "batch_size": label_of(batch_size),
             "sample_ids": label_of(sample_ids),
             **({} if tokens is None else {"samples": samples, **tokens.options()}),
-        },
-        memory=memory,
-    )
-    try:
-        seen = Seen("extract", sample_ids)
-        finder = SampleFinder("extract", batch_size)
-        _fill(store, model, recorder, to_host, finder, seen, data, prepare, forward, progress)
-        masks.check_used()
-        store.finish(
-            {
-                "model": model_label(model, name),
-                "transform": transform_label(transform, nothing="none"),
-                "n_batches": len(store.batches),
-                **({} if sample_ids is None else {"n_duplicates": seen.duplicates}),
-                **({} if tokens is None else tokens.report()),
-                **versions(),
-            }
+        }
+        agree(ranks, model, described)
+        store = ActivationStore(
+            own_part(ranks, place, named=sample_ids is not None),
+            operation="extract",
+            fingerprint={**described, "weights": model_digest(model)},
+            memory=memory,
         )
+        with _saving(store):
+            seen, finder = Seen("extract", sample_ids), SampleFinder("extract", batch_size)
+            calls = Calls(prepare, forward, progress)
+            _fill(store, ranks, model, recorder, to_host, finder, seen, data, calls)
+            if store.n_rows:
+                masks.check_used()
+            labels = {option: described[option] for option in ("model", "transform")}
+            counts = {} if sample_ids is None else {"n_duplicates": seen.duplicates}
+            counts |= {} if tokens is None else tokens.report()
+            store.finish({**labels, "n_batches": len(store.batches), **counts, **versions()})
+        end_together(ranks, place, store.n_rows)
+    return open_activations(out, storage_options=storage_options)
+
+
+class Calls(NamedTuple):
+    """How the caller wants a model to be called, and whether to show a bar."""
+
+    prepare: Prepare | None
+    forward: Forward | None
+    progress: bool
+
+
+@contextmanager
+def _saving(store: ActivationStore) -> Iterator[None]:
+    """Write all rows before an error of this block is raised, and close the store."""
+    try:
+        yield
     except CheckpointError:
         raise  # its message says what remains
     except BaseException as error:
@@ -244,42 +287,41 @@ def extract(
         raise
     finally:
         store.close()
-    return open_activations(out, storage_options=storage_options)
 
 
 def _fill(
     store: ActivationStore,
+    ranks: Ranks,
     model: nn.Module,
     recorder: Recorder,
     to_host: ToHost,
     finder: SampleFinder,
     seen: Seen,
     data: Iterable[Any],
-    prepare: Prepare | None,
-    forward: Forward | None,
-    progress: bool,
+    calls: Calls,
 ) -> None:
     """Store the batches that are not in the store yet."""
     tokens, masks = to_host.tokens, [to_host.transform.masks]
     filling = Filling(store, seen, tokens)
     recording = False
-    with each_batch("extract", data, model, progress=progress) as batches, ExitStack() as stack:
-        for batch in batches:
+    every = ranks.each_batch(data, model, progress=calls.progress)
+    with every as batches, ExitStack() as stack:
+        for batch in in_step(ranks, batches):
             if filling.has(batch.value):
                 continue
             if not recording:  # nothing runs if all batches are stored
                 stack.enter_context(recorder)
                 recording = True
             recorder.clear()
-            prepared = batch.prepared(model, prepare)
+            prepared = batch.prepared(model, calls.prepare)
             to_host.transform.start(prepared.value)
             if tokens is not None:
                 tokens.start()
                 if not tokens.surveyed:
                     with torch.random.fork_rng(devices=[]), tokens.survey():
-                        finder.run(prepared, model, [recorder], forward, masks)
+                        finder.run(prepared, model, [recorder], calls.forward, masks)
                     recorder.clear()
-            finder.run(prepared, model, [recorder], forward, masks)
+            finder.run(prepared, model, [recorder], calls.forward, masks)
             where = where_of(batch.number)
             rows = rows_of(dict(recorder), to_host, filling.ids, filling.new, seen.n_rows, where)
             filling.add(rows, where)

@@ -46,8 +46,8 @@ class Ranks:
         Whether there is no group.
     group : torch.distributed.ProcessGroup or None
         The group; None is the default group.
-    size : int
-        The number of ranks.
+    size, rank : int
+        The number of ranks, and the number of this one.
     duplicates : int
         The number of samples of all ranks that were left out because they came before.
 
@@ -70,7 +70,7 @@ class Ranks:
         self.duplicates = 0
         self.group = None if isinstance(group, str) else group
         self.size = 1 if self.alone else group_size(operation, self.group)
-        self._rank = 0 if self.alone else dist.get_rank(self.group)
+        self.rank = 0 if self.alone else dist.get_rank(self.group)
         self._sample_ids: SampleIds | None = None
         if self.alone and can_combine:
             warn_of_ranks(operation, "Pass group='world' on every rank to combine their batches.")
@@ -81,7 +81,7 @@ class Ranks:
         self._sample_ids = sample_ids
 
     def __str__(self) -> str:
-        return f"{self._rank} of {self.size}"
+        return f"{self.rank} of {self.size}"
 
     def places(self, first: int, n: int) -> list[int]:
         """Return the places of n samples in the data of all ranks, whose samples alternate.
@@ -93,7 +93,7 @@ class Ranks:
 
     def own_path(self, path: str | PathLike[str]) -> str:
         """Return the file for the state of this rank."""
-        return fspath(path) if self.alone else f"{fspath(path)}.rank{self._rank}of{self.size}"
+        return fspath(path) if self.alone else f"{fspath(path)}.rank{self.rank}of{self.size}"
 
     def agree(self, described: Callable[[], Mapping[str, Any]]) -> None:
         """Raise on every rank if the ranks have other models or options than each other.
@@ -247,7 +247,7 @@ class Ranks:
                         seen.add(each)
                         rows.append(row)
                 self.duplicates += len(theirs or ()) - len(rows)
-                if rank == self._rank:
+                if rank == self.rank:
                     mine = rows
             if batch is not None and ids is not None:
                 yield batch, NewSamples(mine, len(ids), [ids[row] for row in mine])

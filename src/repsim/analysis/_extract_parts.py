@@ -1,0 +1,126 @@
+"""One store from the ranks of a group: each writes a part of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from repsim._errors import InputError
+from repsim._options import got
+from repsim.analysis.run._drive import Batch
+from repsim.analysis.run._fingerprint import model_digest
+from repsim.analysis.run.ranks import Ranks
+from repsim.storage import Place, begin_parts, check_parts, end_parts, part_name
+
+__all__ = ["agree", "end_together", "in_step", "own_part", "writers"]
+
+OPERATION = "extract"
+ALONE = "alone"
+"""The value of ``group=`` with which a rank stores what it sees alone."""
+
+
+def writers(group: Any) -> Ranks:
+    """Return the ranks that write one store.
+
+    Raises
+    ------
+    InputError
+        It is no group; or there is none although torch.distributed has several ranks.
+    """
+    if isinstance(group, str) and group == ALONE:
+        return Ranks(OPERATION, None, can_combine=False)
+    if isinstance(group, str) and group != "world":
+        raise InputError(
+            f"{OPERATION}: group must be 'world', 'alone' or a torch.distributed.ProcessGroup.\n"
+            f"  got {got(group)}"
+        )
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if group is None and ranks > 1:
+        # Not a warning: a share of the data would be a store that looks complete.
+        raise InputError(
+            f"{OPERATION}: several ranks need group=, which says whose data make the store.\n"
+            f"  torch.distributed has {ranks} ranks\n"
+            f"  Pass group='world' on every rank: each writes its share of one store. Or pass "
+            f"group='alone' on a rank\n  that stores all that it gets at a place of its own."
+        )
+    return Ranks(OPERATION, group)
+
+
+def agree(ranks: Ranks, model: nn.Module, options: Mapping[str, Any]) -> None:
+    """Raise on every rank if the ranks have other weights or options than each other."""
+    ranks.agree(
+        lambda: {
+            "weights of model": model_digest(model, with_shards=False),
+            **{option: str(value) for option, value in options.items()},
+        }
+    )
+
+
+def own_part(ranks: Ranks, place: Place, *, named: bool) -> Place:
+    """Return the place that this rank writes to.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        All that write.
+    place : Place
+        The store.
+    named : bool
+        Whether samples have ids.
+
+    Raises
+    ------
+    StateError
+        There is something else at the place, or a store of another number of ranks; or this rank
+        does not see what the first one made.
+    CheckpointError
+        The place cannot be written.
+    """
+    if ranks.alone:
+        return place
+    if ranks.rank == 0:
+        begin_parts(OPERATION, place, ranks.size, named=named)
+    ranks.gathered(None)
+    check_parts(OPERATION, place, ranks.size)
+    return place.part(part_name(ranks.rank, ranks.size))
+
+
+def in_step(ranks: Ranks, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches of this rank, after an exchange for each that ends when all are done.
+
+    An error of one rank so reaches the others at their next batch, and a rank with few batches
+    waits for no longer than one batch of the others, which no time limit of a group ends.
+    """
+    if ranks.alone:
+        yield from batches
+        return
+    while True:
+        batch = next(batches, None)
+        if not any(ranks.gathered(batch is not None)):
+            return
+        if batch is not None:
+            yield batch
+
+
+def end_together(ranks: Ranks, place: Place, n_rows: int) -> None:
+    """Wait until all ranks have written their rows, and make the store complete.
+
+    Raises
+    ------
+    InputError
+        No rank had a batch.
+    """
+    if ranks.alone:
+        return
+    rows = ranks.gathered(n_rows)
+    if not any(rows):
+        raise InputError(
+            f"{OPERATION}: data gave no batch on any rank.\n"
+            f"  Is the folder empty, or drop_last=True with fewer samples than a batch?"
+        )
+    if ranks.rank == 0:
+        end_parts(OPERATION, place, rows)
+    ranks.gathered(None)
