@@ -89,7 +89,7 @@ class Ranks:
         A DistributedSampler deals them in this way. `first` is the place of the first one in the
         share of this rank.
         """
-        return [place * self.size + self._rank for place in range(first, first + n)]
+        return [place * self.size + self.rank for place in range(first, first + n)]
 
     def own_path(self, path: str | PathLike[str]) -> str:
         """Return the file for the state of this rank."""
