@@ -98,6 +98,9 @@ ANALYSES = {
     "attention_distance": lambda data, model=None, **options: repsim.attention_distance(
         model or net(), data, progress=False, **options
     ),
+    "block_influence": lambda data, model=None, **options: repsim.block_influence(
+        model or net(), data, progress=False, **options
+    ),
     "effective_receptive_field": receptive_fields,
     "residual_ratios": lambda data, model=None, **options: repsim.residual_ratios(
         model or net(), data, progress=False, **options

@@ -14,10 +14,12 @@ from repsim._options import as_count, require_choice
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.residual._found_blocks import FOUND, Block, found_blocks
 from repsim.analysis.residual._influence_sums import InfluenceSums
+from repsim.analysis.residual._influence_totals import InfluenceTotals
 from repsim.analysis.residual._layout import StreamAxes
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.capture import Layers, MaskOption, Masks
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def block_influence(
     forward: Forward | None = None,
     progress: bool = True,
     name: str | None = None,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """How far every block, and every span of blocks, turns the residual stream.
 
@@ -99,6 +103,16 @@ def block_influence(
         Whether to show a progress bar on standard error.
     name : str, optional
         Name of the model in the result and the pictures, by default its class.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process. Each rank passes its
+        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
+        Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before, on any rank, the sample is not counted again: the
+        model gets the other samples of the batch. This matters because a ``DistributedSampler``
+        repeats samples to give all ranks the same number. It costs one exchange of ids per batch.
+        Pass it on all ranks or on none.
 
     Returns
     -------
@@ -107,7 +121,7 @@ def block_influence(
         ``norm_ratio``. Dims ("start", "span"): ``angular`` in [0, 1], from the input of block
         ``start`` to that of the block ``span`` later, or to the output of the last block; NaN
         beyond it. Each has a ``..._standard_error``, NaN for a single sample. ``attrs``: model,
-        n_samples, tokens, versions.
+        n_samples, tokens, versions; n_ranks with ``group``, n_duplicates with ``sample_ids``.
 
     Raises
     ------
@@ -115,9 +129,14 @@ def block_influence(
         No block is found or named; a block of exact name does not run or changes the shape of its
         input; axis 0 is not the batch; no block has the N of the mask (B, N).
     InputError
-        The data are not batches; unusable options; a later batch runs other blocks.
+        The data are not batches; unusable options; a later batch or another rank runs other blocks;
+        a batch with samples that came before cannot be cut, or has another number of ids than
+        samples.
     NonFiniteError
         NaN or infinity in the stream; the message names block and batch.
+    StateError
+        A rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
@@ -125,7 +144,7 @@ def block_influence(
         The stream is exactly zero at a token, so means over it are NaN.
     RepsimWarning
         Blocks were left out: they change the shape of their input, or have another number of tokens
-        than the mask.
+        than the mask. torch.distributed has several ranks, but ``group`` is not given.
 
     Notes
     -----
@@ -148,31 +167,52 @@ def block_influence(
     Men et al. 2024, arXiv:2403.03853 (block influence). Gromov et al. 2024, arXiv:2403.17887
     (angular distance).
     """
-    check_arguments(
-        "block_influence", {"model": model}, name, progress, prepare=prepare, forward=forward
-    )
-    require_choice("block_influence", "tokens", tokens, TOKENS)
-    wanted, masks = _spans(span), Masks("block_influence", mask)
-    axes = StreamAxes("block_influence", "block", batch_dim, channel_dim)
-    total: InfluenceSums | None = None
-    with (
-        each_batch("block_influence", data, model, progress=progress) as batches,
-        ExitStack() as stack,
-    ):
-        for batch in batches:
-            given = batch.prepared(model, prepare)
-            if total is None:
-                learn_sequences([masks], given, model, forward)
-                found = found_blocks(model, blocks, axes, given, forward)
-                total = InfluenceSums(found, _within(wanted, found), masks, last=tokens == "last")
-                restart = stack.enter_context(total.watching(model))
-            restart()
-            total.start(given.value)
-            given.run(model, forward=forward)
-            total.finish()
-    assert total is not None, "data without a batch raise an error"
-    return total.dataset().assign_attrs(
-        model=model_label(model, name), n_samples=total.n_samples, tokens=tokens, **versions()
+    ranks = Ranks("block_influence", group)
+    with ranks.raise_on_all_ranks():
+        check_arguments(
+            "block_influence", {"model": model}, name, progress, prepare=prepare, forward=forward
+        )
+        require_choice("block_influence", "tokens", tokens, TOKENS)
+        ranks.share(sample_ids)
+        wanted, masks = _spans(span), Masks("block_influence", mask)
+        axes = StreamAxes("block_influence", "block", batch_dim, channel_dim)
+        ranks.agree_on(
+            {"model": model},
+            blocks=blocks,
+            span=wanted,
+            tokens=tokens,
+            mask=mask,
+            batch_dim=batch_dim,
+            channel_dim=channel_dim,
+            prepare=prepare,
+            forward=forward,
+            name=name,
+        )
+        sums: InfluenceSums | None = None
+        with (
+            ranks.each_batch(data, model, progress=progress) as batches,
+            ExitStack() as stack,
+        ):
+            for batch in batches:
+                given = batch.prepared(model, prepare)
+                if sums is None:
+                    learn_sequences([masks], given, model, forward)
+                    found = found_blocks(model, blocks, axes, given, forward)
+                    spans, last = _within(wanted, found), tokens == "last"
+                    sums = InfluenceSums(found, spans, masks, last=last)
+                    restart = stack.enter_context(sums.watching(model))
+                restart()
+                sums.start(given)
+                given.run(model, forward=forward)
+                sums.finish()
+        part = None if sums is None else sums.totals()
+    totals = ranks.merged(part, InfluenceTotals.merge)
+    return totals.dataset().assign_attrs(
+        model=model_label(model, name),
+        n_samples=totals.n_samples,
+        tokens=tokens,
+        **ranks.report(),
+        **versions(),
     )
 
 

@@ -6,28 +6,27 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repsim._errors import CaptureError, DegenerateWarning, InputError, NonFiniteError, warn
+from repsim._errors import CaptureError, InputError, NonFiniteError, warn
 from repsim.analysis.residual._found_blocks import Block
+from repsim.analysis.residual._influence_totals import (
+    InfluenceTotals,
+    Place,
+    left_out_for_masks,
+)
+from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._first_bad import FirstBad
 from repsim.analysis.run._sequence_means import SequenceMeans
 from repsim.capture import Masks, UnusableOutput, listing, watching_blocks
-from repsim.results import BLOCK_INFLUENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import xarray
-
 __all__ = ["InfluenceSums"]
-
-Place: TypeAlias = tuple[int, int]
-"""A chain, and a place in it: the input of the block there, or the output of the last block."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,9 @@ class InfluenceSums:
     ) -> None:
         self._blocks = {block.source.key: block for block in blocks}
         self._spans, self._masks, self._last = list(spans), masks, last
-        self.n_samples = 0
-        self._batch = -1
+        self._n_samples = 0
+        self._batch: Batch | None = None
+        self._first = 0
         self._rows = 0
         self._own = {key: SequenceMeans() for key in self._blocks}
         self._between: dict[Place, SequenceMeans] = {}
@@ -91,16 +91,18 @@ class InfluenceSums:
         calls = [block.source for block in self._blocks.values()]
         return watching_blocks(model, calls, self._entered, self._left)
 
-    def start(self, batch: Any) -> None:
+    def start(self, batch: Batch) -> None:
         """Start the next batch, in the form that the model gets."""
-        self._batch += 1
-        self._masks.start(batch)
+        self._first = batch.number if self._batch is None else self._first
+        self._batch = batch
+        self._masks.start(batch.value)
         self._inputs.clear()
         self._streams.clear()
         self._finished.clear()
 
     def finish(self) -> None:
-        """Check a finished batch, if that need not wait for an accelerator."""
+        """Count a finished batch, and check it if that need not wait for an accelerator."""
+        assert self._batch is not None, "start() comes first"
         waiting = [
             block.label
             for key, block in self._blocks.items()
@@ -108,7 +110,7 @@ class InfluenceSums:
         ]
         if waiting:
             raise self._other_blocks(waiting)
-        self.n_samples += self._rows
+        self._n_samples += self._batch.n_samples(self._rows)
         self._inputs.clear()
         self._streams.clear()
         self._first_bad.check(wait=False)
@@ -175,62 +177,39 @@ class InfluenceSums:
         norms = torch.linalg.vector_norm(x, dim=-1)
         finite = torch.isfinite(norms)
         finite = finite.all() if real is None else (finite | ~real).all()
-        self._first_bad.add(block.label, finite, self._batch)
+        self._first_bad.add(block.label, finite, self._number)
         return _Stream(x / _nonzero(norms)[..., None], norms, real, counts)
+
+    @property
+    def _number(self) -> int:
+        assert self._batch is not None, "start() comes first"
+        return self._batch.number
 
     def _other_blocks(self, labels: Sequence[str]) -> InputError:
         return InputError(
             "block_influence: every batch must run the same blocks in the same order.\n"
-            f"  batch {self._batch}: {listing(labels)} did not run as in batch 0\n"
+            f"  batch {self._number}: {listing(labels)} did not run as in batch {self._first}\n"
             "  Leave out blocks that run for some inputs only: blocks=[...]."
         )
 
     # -- the result ------------------------------------------------------------------------------
 
-    def dataset(self) -> xarray.Dataset:
-        """Return the means; see :func:`repsim.block_influence`."""
+    def totals(self) -> InfluenceTotals:
+        """Return the sums of this process after checking them."""
         self._report()
-        blocks = [b for b in self._blocks.values() if b.chain not in self._left_out]
-        rows = {(block.chain, block.place): i for i, block in enumerate(blocks)}
-        own = np.array([self._own[block.source.key].result() for block in blocks])
-        angular = np.full((2, len(blocks), len(self._spans)), np.nan)
-        for (chain, place), means in self._between.items():
-            if chain in self._left_out:
-                continue
-            for j, values in enumerate(zip(*means.result(), strict=True)):
-                angular[:, rows[chain, place - self._spans[j]], j] = values
-        labels = [block.label for block in blocks]
-        undefined = [
-            label for label, row in zip(labels, own, strict=True) if np.isnan(row[0]).any()
-        ]
-        if undefined:
-            warn(
-                "block_influence: the stream is exactly zero at some tokens, NaN there: "
-                f"{listing(undefined)}.",
-                DegenerateWarning,
-            )
-        variables = {
-            "influence": own[:, 0, 0],
-            "influence_standard_error": own[:, 1, 0],
-            "norm_ratio": own[:, 0, 1],
-            "norm_ratio_standard_error": own[:, 1, 1],
-            "angular": angular[0],
-            "angular_standard_error": angular[1],
-        }
-        coords = {"block": labels, "start": labels, "span": self._spans}
-        return BLOCK_INFLUENCE.dataset(variables, coords)
+        own = {key: means.on_host() for key, means in self._own.items()}
+        between = {place: means.on_host() for place, means in self._between.items()}
+        blocks = list(self._blocks.values())
+        return InfluenceTotals(
+            blocks, self._spans, own, between, dict(self._left_out), self._n_samples
+        )
 
     def _report(self) -> None:
         self._masks.check_used()
         self._first_bad.check(wait=True)
         if not self._left_out:
             return
-        shown = "".join(f"  {why}\n" for why in list(self._left_out.values())[:8])
-        problem = (
-            "block_influence: blocks with another number of tokens than the mask are left out, "
-            f"from these on:\n{shown}  Give each sequence its mask: mask={{block or glob: key of "
-            "the batch}, with None for blocks without padding."
-        )
+        problem = left_out_for_masks(self._left_out)
         if {block.chain for block in self._blocks.values()} == set(self._left_out):
             raise CaptureError(problem)
         warn(problem)

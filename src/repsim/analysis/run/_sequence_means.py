@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,16 +44,39 @@ class SequenceMeans:
         counts = counts.to(sums.dtype)
         tokens = self._tokens + counts.sum()
         before = sums.new_zeros(4, len(sums)) if self._state is None else self._state
-        mean, squares, products, weights = before
+        mean = before[0]
         now = (mean * self._tokens + sums.sum(1)) / tokens
-        moved = now - mean
         rest = sums - now[:, None] * counts
-        squares = squares - 2 * moved * products + moved**2 * weights + (rest**2).sum(1)
-        products = products - moved * weights + (rest * counts).sum(1)
+        _, squares, products, weights = _about(before, now)
+        squares = squares + (rest**2).sum(1)
+        products = products + (rest * counts).sum(1)
         weights = weights + (counts**2).sum()
         self._state = torch.stack([now, squares, products, weights])
         self._tokens = tokens
         self.n += len(counts)
+
+    def on_host(self) -> SequenceMeans:
+        """Return the same sums on the CPU, which other processes can read."""
+        out = SequenceMeans()
+        out._state = None if self._state is None else self._state.cpu().to(torch.float64)
+        out._tokens, out.n = float(self._tokens), self.n
+        return out
+
+    @staticmethod
+    def merge(parts: Sequence[SequenceMeans]) -> SequenceMeans:
+        """Return the means over the sequences of all parts, on the CPU."""
+        out = SequenceMeans()
+        for each in map(SequenceMeans.on_host, parts):
+            if out._state is None or each._state is None:
+                out._state = each._state if out._state is None else out._state
+            else:
+                tokens = out._tokens + each._tokens
+                mean = (out._state[0] * out._tokens + each._state[0] * each._tokens) / tokens
+                out._state = _about(out._state, mean) + _about(each._state, mean)
+                out._state[0] = mean
+            out._tokens = out._tokens + each._tokens
+            out.n += each.n
+        return out
 
     def result(self) -> tuple[Floats, Floats]:
         """Return the means and their standard errors, NaN for the errors of one sequence."""
@@ -60,3 +84,11 @@ class SequenceMeans:
         mean, squares = self._state[:2].cpu().to(torch.float64).numpy()
         factor = self.n / (self.n - 1) if self.n > 1 else np.nan
         return mean, np.sqrt(factor * squares) / float(self._tokens)
+
+
+def _about(state: Tensor, mean: Tensor) -> Tensor:
+    """Return the sums of a state about another mean."""
+    before, squares, products, weights = state
+    moved = mean - before
+    squares = squares - 2 * moved * products + moved**2 * weights
+    return torch.stack([mean, squares, products - moved * weights, weights])
