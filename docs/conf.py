@@ -31,6 +31,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "architecture",
     "executed_pages",
+    "lines_of_code",
     "mathml",
     "optional_pages",
     "reference_pages",

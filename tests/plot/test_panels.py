@@ -186,8 +186,10 @@ class TestPanels:
         assert seen == [axes[0]]
         assert axes[2].collections
         assert axes[2].get_tightbbox().x1 <= axes[0].figure.bbox.x1
-        (only,) = panels([lambda ax: ax.plot([0, 1])])
+        (only,) = panels([lambda ax: ax.plot([0, 1], label="curve") and ax.legend()])
         assert only.figure.axes == [only]
+        for text in (*texts([only]), *only.get_legend().get_texts()):
+            assert 7 <= text.get_fontsize() <= 9
 
     def test_groups_and_models(self):
         result = space(6)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -157,7 +158,9 @@ def panels(
     }
     for ax, panel in zip(axes, results, strict=True):
         if callable(panel):
-            panel(ax)
+            ax.tick_params(labelsize=NAME_SIZE)
+            with rc_context({"font.size": NAME_SIZE}):  # of its legend, and of texts inside it
+                panel(ax)
     arrangement = Arrangement(
         [
             Placed(ax, *divmod(at, columns), _ratio(ax, maps.get(at)), at in maps)
