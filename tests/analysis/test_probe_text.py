@@ -260,6 +260,9 @@ def test_errors(llama):
     short = [{**batch, "labels": batch["labels"][:, :5]} for batch in tokens]
     with pytest.raises(InputError, match=r"mask: \(10, 9\)    labels: \(10, 5\), batch 0 of train"):
         probe(short, tokens="all")
+    nothing = [{**batch, "labels": torch.full_like(batch["labels"], -100)} for batch in tokens]
+    with pytest.raises(InputError, match="no token of test has a label"):
+        linear_probe(llama, tokens, nothing, layers=[LAYER], tokens="all", **OPTIONS)
 
 
 def test_layers_that_do_not_fit():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ from repsim.analysis._arguments import check_arguments
 from repsim.analysis.images._batch import image_of
 from repsim.analysis.images._localization_result import localization_result
 from repsim.analysis.images._localization_sums import TokenPatchSums
+from repsim.analysis.images._localization_total import Localized
 from repsim.analysis.images._positions import LayerGrids
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import SampleFinder
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.capture import Layers, Recorder, Select
 from repsim.capture.tokens import PrefixOption, TokenOptions, VideoGridOption
 from repsim.streaming import MIN_BATCH
@@ -46,6 +48,8 @@ def token_localization(
     forward: Forward | None = None,
     progress: bool = True,
     name: str | None = None,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """CKA of every token of each layer with every patch of the input image, over images.
 
@@ -108,6 +112,16 @@ def token_localization(
         batch that it gets.
     name : str, optional
         Name of the model in the result, by default its class.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process. Each rank passes its
+        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
+        Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its images, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before, on any rank, the image is not counted again: the model
+        gets the other images of the batch. This matters because a ``DistributedSampler`` repeats
+        samples to give all ranks the same number. It costs one exchange of ids per batch. Pass it
+        on all ranks or on none.
 
     Returns
     -------
@@ -126,13 +140,15 @@ def token_localization(
         ``patch_height``, ``patch_width`` [pixels] ("layer",); for videos also ``token_frame``,
         ``patch_frame``, ``grid_frames``, ``patch_frames`` [frames]. ``attrs``: model, patch_size
         and grid ("per layer" where they differ), estimator, n_samples, n_batches,
-        n_skipped_batches, n_skipped_samples, versions.
+        n_skipped_batches, n_skipped_samples, versions; n_ranks with ``group``, n_duplicates with
+        ``sample_ids``.
 
     Raises
     ------
     InputError
         A ``memory`` that does not hold two Grams of a batch, images or grids that change from
-        batch to batch, more patches than pixels.
+        batch to batch or differ between ranks, more patches than pixels; a batch with images that
+        came before cannot be cut, or has another number of ids than images.
     LayerNotFoundError, CaptureError
         A layer does not exist or did not run; the positions of a layer with an exact name are
         unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains.
@@ -140,7 +156,9 @@ def token_localization(
         NaN or infinity in a token or a patch; the message names layer and batch. Of a model on an
         accelerator it comes after the last batch.
     StateError
-        There was no batch of at least four images.
+        There was no batch of at least four images; a rank died, failed, has other weights or
+        options than the others (the message says which ranks differ in what), or did not answer
+        within the time limit of its group.
 
     Warns
     -----
@@ -148,7 +166,8 @@ def token_localization(
         Patches (black borders) or tokens (CLS before the first attention) are the same in all
         images; their CKA is NaN.
     RepsimWarning
-        Short batches were skipped; layers found by a glob have unknown positions.
+        Short batches were skipped; layers found by a glob have unknown positions; torch.distributed
+        has several ranks, but ``group`` is not given.
 
     Notes
     -----
@@ -162,6 +181,9 @@ def token_localization(
     each. The result holds P × Q numbers per layer, in float64 on the device of the layer until the
     last batch: pass ``patches`` for fine maps.
 
+    With a group, the Grams are those of the batches of each rank, so the value is that of one
+    process on the same batches, up to rounding. Each rank sends its P × Q sums once.
+
     If ``patches`` does not divide the image, it is cut at ⌊i·height/rows⌋.
 
     References
@@ -170,34 +192,77 @@ def token_localization(
     arXiv:2010.15327, Eq. 3.
     """
     operation = "token_localization"
-    check_arguments(operation, {"model": model}, name, progress, prepare=prepare, forward=forward)
-    memory = as_count(operation, "memory", memory)
-    options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
-    grids = LayerGrids(options, model, layers, channels_last=channels_last)
-    cut = None if patches is None else as_video_grid(operation, patches, "patches")
-    sums = TokenPatchSums(operation, cut, memory)
-
-    recorder = Recorder(
-        model,
-        layers,
-        transform=_Adding(grids, sums),
-        select=select,
-        batch_dim=batch_dim,
-        all_modules=all_modules,
+    ranks = Ranks(operation, group)
+    with ranks.raise_on_all_ranks():
+        check_arguments(
+            operation, {"model": model}, name, progress, prepare=prepare, forward=forward
+        )
+        ranks.share(sample_ids)
+        memory = as_count(operation, "memory", memory)
+        options = TokenOptions(operation, grid, prefix=prefix, with_time=True)
+        grids = LayerGrids(options, model, layers, channels_last=channels_last)
+        cut = None if patches is None else as_video_grid(operation, patches, "patches")
+        sums = TokenPatchSums(operation, cut, memory)
+        which: dict[str, Any] = {
+            "select": select,
+            "batch_dim": batch_dim,
+            "all_modules": all_modules,
+        }
+        recorder = Recorder(model, layers, transform=_Adding(grids, sums), **which)
+        grids.rows_of = recorder.axes.rows_of
+        ranks.agree_on(
+            {"model": model},
+            layers=layers,
+            patches=cut,
+            grid=grid,
+            prefix=prefix,
+            channels_last=channels_last,
+            **which,
+            prepare=prepare,
+            forward=forward,
+            name=name,
+        )
+        with ranks.each_batch(data, model, progress=progress) as batches:
+            _add_batches(batches, model, recorder, grids, sums, prepare, forward)
+        if sums.n_batches:
+            options.check_used()
+        part = sums.total()
+    total = ranks.merged(part, Localized.merge)
+    _check_batches(total)
+    return localization_result(
+        total,
+        {
+            "model": model_label(model, name),
+            "estimator": "minibatch unbiased",
+            **total.counts,
+            **ranks.report(),
+            **versions(),
+        },
     )
-    grids.rows_of = recorder.axes.rows_of
-    finder = SampleFinder(operation, lambda _: int(image.shape[0]))
-    skipped: list[int] = []
+
+
+def _add_batches(
+    batches: Iterator[Batch],
+    model: nn.Module,
+    recorder: Recorder,
+    grids: LayerGrids,
+    sums: TokenPatchSums,
+    prepare: Prepare | None,
+    forward: Forward | None,
+) -> None:
+    """Run the model on all batches, and add them to the sums."""
+    finder = SampleFinder(sums.operation, lambda _: int(image.shape[0]))
     with ExitStack() as stack:
-        batches = stack.enter_context(each_batch(operation, data, model, progress=progress))
-        stack.enter_context(grids)
-        stack.enter_context(recorder)
         for batch in batches:
             prepared = batch.prepared(model, prepare)
-            image = image_of(operation, prepared.value, videos=True)
-            if image.shape[0] < MIN_BATCH:
-                skipped.append(int(image.shape[0]))
+            image = image_of(sums.operation, prepared.value, videos=True)
+            n = prepared.n_samples(int(image.shape[0]))
+            if n < MIN_BATCH:
+                sums.skip(n)
                 continue
+            if not sums.n_batches:  # before, no layer may run: a rank may have no batch
+                stack.enter_context(grids)
+                stack.enter_context(recorder)
             grids.start(image)
             sums.start(image)
             recorder.clear()
@@ -205,35 +270,21 @@ def token_localization(
             kept = {label: key for label, key in recorder.items() if key is not None}
             grids.report(kept)
             sums.finish(kept)
-        _check_batches(operation, sums.n_batches, skipped)
-    options.check_used()
-    return localization_result(
-        operation,
-        sums,
-        {
-            "model": model_label(model, name),
-            "estimator": "minibatch unbiased",
-            "n_samples": sums.n_samples,
-            "n_batches": sums.n_batches,
-            "n_skipped_batches": len(skipped),
-            "n_skipped_samples": sum(skipped),
-            **versions(),
-        },
-    )
 
 
-def _check_batches(operation: str, n_batches: int, skipped: Sequence[int]) -> None:
+def _check_batches(total: Localized) -> None:
     """Warn about short batches; raise if there are no others."""
-    if not n_batches:
+    if not total.n_batches:
         raise StateError(
-            f"{operation}: there is nothing to compute from.\n"
-            f"  batches of at least {MIN_BATCH} images: 0, shorter ones: {len(skipped)}\n"
+            f"{total.operation}: there is nothing to compute from.\n"
+            f"  batches of at least {MIN_BATCH} images: 0, shorter ones: "
+            f"{total.n_skipped_batches}\n"
             f"  Bring batches of {MIN_BATCH} images or more."
         )
-    if skipped:
+    if total.n_skipped_batches:
         warn(
-            f"{operation}: {len(skipped)} batch(es) of fewer than {MIN_BATCH} samples "
-            f"({sum(skipped)} samples in all) were left out.",
+            f"{total.operation}: {total.n_skipped_batches} batch(es) of fewer than {MIN_BATCH} "
+            f"samples ({total.n_skipped_samples} samples in all) were left out.",
         )
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repsim._errors import DegenerateWarning, warn
-from repsim.analysis.images._localization_sums import Floats, LayerSums, TokenPatchSums, patch_edges
+from repsim.analysis.images._localization_sums import patch_edges
+from repsim.analysis.images._localization_total import Floats, LayerSums, Localized
 from repsim.capture.tokens import TokenGrid
 from repsim.estimators import Products, alignment
 from repsim.results import TOKEN_LOCALIZATION
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["localization_result"]
 
 
-def localization_result(
-    operation: str, sums: TokenPatchSums, provenance: Mapping[str, Any]
-) -> xarray.Dataset:
+def localization_result(total: Localized, provenance: Mapping[str, Any]) -> xarray.Dataset:
     """Label the accumulated CKA of tokens with patches, their hit rates and their positions."""
-    layers = sums.layers()
-    _warn_of_constants(operation, layers)
+    layers = total.layers
+    _warn_of_constants(total.operation, layers)
     n_tokens = max(len(each.xx) for each in layers.values())
     n_patches = max(len(each.yy) for each in layers.values())
     cka = np.full((len(layers), n_tokens, n_patches), np.nan)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +13,13 @@ from torch import Tensor
 
 from repsim._errors import InputError, NonFiniteError
 from repsim.analysis.images._batch import axes_of
+from repsim.analysis.images._localization_total import (
+    LayerSums,
+    Localized,
+    described,
+    other_positions,
+    times,
+)
 from repsim.analysis.run._first_bad import FirstBad
 from repsim.arrays import accumulator_dtype, array_namespace, compute_dtype, promote, to_numpy
 from repsim.capture.tokens import TokenGrid
@@ -21,9 +27,7 @@ from repsim.estimators import ESTIMATORS, centred
 from repsim.kernels import Linear, centre_features
 from repsim.streaming import CHUNK, pair_products, self_products
 
-__all__ = ["Floats", "LayerSums", "TokenPatchSums", "patch_edges"]
-
-Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+__all__ = ["TokenPatchSums", "patch_edges"]
 
 MAKING = 8
 """Matrices in memory at a time for each Gram that is computed and centred."""
@@ -33,28 +37,6 @@ GROUP_BYTES = 1 << 26
 
 FEW_TOKENS = 32
 """Tokens below which copying all patches for a product takes longer than the product."""
-
-
-@dataclass
-class LayerSums:
-    """Σ over batches of ⟨A, B⟩ for one layer: tokens with patches, and each with itself.
-
-    Attributes
-    ----------
-    grid : TokenGrid
-        The positions of the tokens.
-    patches, image : tuple of int
-        Patches and pixels along height and width; those of a video begin with its frames.
-    xy, xx, yy : numpy.ndarray, shapes (tokens, patches), (tokens,), (patches,)
-        The sums.
-    """
-
-    grid: TokenGrid
-    patches: tuple[int, ...]
-    image: tuple[int, ...]
-    xy: Floats
-    xx: Floats
-    yy: Floats
 
 
 class _Running(NamedTuple):
@@ -95,7 +77,7 @@ class TokenPatchSums:
     """
 
     def __init__(self, operation: str, patches: tuple[int, ...] | None, memory: int) -> None:
-        self._operation = operation
+        self.operation = operation
         self._patches = patches
         self._memory = memory
         self._image: Tensor | None = None
@@ -106,10 +88,15 @@ class TokenPatchSums:
         self._first_bad = FirstBad(self._not_finite)
         self.n_samples = 0
         self.n_batches = 0
+        self._skipped: list[int] = []
+
+    def skip(self, n: int) -> None:
+        """Count a batch that has too few samples for unbiased CKA."""
+        self._skipped.append(n)
 
     def start(self, image: Tensor) -> None:
         """Start the next batch with its images or videos, which get their channels in front."""
-        axis, _ = axes_of(self._operation, image)
+        axis, _ = axes_of(self.operation, image)
         self._image = image.movedim(axis, 1)
 
     def add(self, output: Tensor, grid: TokenGrid, layer: str, call: int) -> tuple[str, int]:
@@ -140,7 +127,7 @@ class TokenPatchSums:
         before, now = self._labels.keys(), labels.keys()
         if self.n_batches and before != now:
             raise InputError(
-                f"{self._operation}: every batch must have the layers of the first.\n"
+                f"{self.operation}: every batch must have the layers of the first.\n"
                 f"  missing: {sorted(before - now)[:8]}    new: {sorted(now - before)[:8]}\n"
                 f"  Leave out layers that run in some batches only."
             )
@@ -150,10 +137,19 @@ class TokenPatchSums:
         self.n_batches += 1
         self._image = self._held = None
 
-    def layers(self) -> dict[str, LayerSums]:
-        """Return the sums of every layer by its label; raise if a batch was not finite."""
+    def total(self) -> Localized | None:
+        """Return what all batches left behind, or None; raise if a batch was not finite."""
+        if not (self.n_batches or self._skipped):
+            return None
         self._first_bad.check(wait=True)
-        return {label: self._sums[key].read() for label, key in self._labels.items()}
+        return Localized(
+            self.operation,
+            {label: self._sums[key].read() for label, key in self._labels.items()},
+            n_samples=self.n_samples,
+            n_batches=self.n_batches,
+            n_skipped_batches=len(self._skipped),
+            n_skipped_samples=sum(self._skipped),
+        )
 
     def _layer(
         self, layer: str, call: int, grid: TokenGrid, image: tuple[int, ...], tokens: Tensor
@@ -161,31 +157,27 @@ class TokenPatchSums:
         mine = self._sums.get((layer, call))
         if mine is not None:
             if (mine.grid, mine.image) != (grid, image):
-                raise InputError(
-                    f"{self._operation}: images and grids must stay the same.\n"
-                    f"  layer {layer!r}, before: {_describe(mine.grid, mine.image)}    "
-                    f"batch {self.n_batches}: {_describe(grid, image)}\n"
-                    f"  Resize the images with prepare=."
-                )
+                now = f"batch {self.n_batches}: {described(grid, image)}"
+                raise other_positions(self.operation, layer, mine, now)
             return mine
         patches, wanted = self._patches or grid.extent, _names(image)
         if len(patches) != len(image):
             raise InputError(
-                f"{self._operation}: patches must have the axes of the input.\n"
-                f"  layer {layer!r}: {_times(patches)} patches of {_times(image)} pixels\n"
+                f"{self.operation}: patches must have the axes of the input.\n"
+                f"  layer {layer!r}: {times(patches)} patches of {times(image)} pixels\n"
                 f"  Pass patches={wanted}."
             )
         if any(parts > length for parts, length in zip(patches, image, strict=True)):
             raise InputError(
-                f"{self._operation}: a patch must hold at least one pixel.\n"
-                f"  layer {layer!r}: {_times(patches)} patches of {_times(image)} pixels\n"
+                f"{self.operation}: a patch must hold at least one pixel.\n"
+                f"  layer {layer!r}: {times(patches)} patches of {times(image)} pixels\n"
                 f"  Pass patches={wanted}, or channels_last= if the grid is wrong."
             )
         count = math.prod(patches)
         size = 8 * grid.n_tokens * count
         if size > self._memory:
             raise InputError(
-                f"{self._operation}: the result must fit into memory.\n"
+                f"{self.operation}: the result must fit into memory.\n"
                 f"  layer {layer!r}: {grid.n_tokens} tokens × {count} patches take "
                 f"{size / 2**20:.3g} MiB, memory is {self._memory / 2**20:.3g} MiB\n"
                 f"  Pass patches={wanted} for coarser ones, or choose coarser layers."
@@ -212,7 +204,7 @@ class TokenPatchSums:
         held = (self._memory - making) // row
         if held < 2:
             raise InputError(
-                f"{self._operation}: memory must hold two Gram matrices and the making of one.\n"
+                f"{self.operation}: memory must hold two Gram matrices and the making of one.\n"
                 f"  n={n}: {(one + 2 * row) / 2**20:.3g} MiB    "
                 f"memory: {self._memory / 2**20:.3g} MiB\n"
                 f"  Give it more, or take smaller batches."
@@ -275,7 +267,7 @@ class TokenPatchSums:
 
     def _not_finite(self, what: str, batch: int) -> NonFiniteError:
         return NonFiniteError(
-            f"{self._operation}: tokens and patches must be finite, and so must their Gram.\n"
+            f"{self.operation}: tokens and patches must be finite, and so must their Gram.\n"
             f"  {what} {self._first_bad.detail(what)}, batch {batch} (counted from 0)\n"
             f"  Half precision overflows at 65504, and features above 1e17 overflow a float32 "
             f"Gram."
@@ -313,14 +305,6 @@ def _centred(grams: Tensor) -> Tensor:
 
 def _item_size(tensor: Tensor) -> int:
     return int(torch.finfo(compute_dtype(array_namespace(tensor), tensor)).bits // 8)
-
-
-def _describe(grid: TokenGrid, image: tuple[int, ...]) -> str:
-    return f"{_times(grid.extent)} positions in {_times(image)} pixels"
-
-
-def _times(lengths: tuple[int, ...]) -> str:
-    return "×".join(map(str, lengths))
 
 
 def _names(image: tuple[int, ...]) -> str:

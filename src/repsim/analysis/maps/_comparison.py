@@ -19,7 +19,7 @@ from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples
 from repsim.analysis.run.ranks import SampleIds
 from repsim.capture import Layers
 
-__all__ = ["Comparison"]
+__all__ = ["Comparison", "label_of_side"]
 
 OneSide: TypeAlias = tuple[nn.Module, Layers, SideOptions, Prepare | None]
 """A model, its layers, what is compared of an output, and the function of its batches."""
@@ -94,13 +94,14 @@ class Comparison:
             "weights of model_y": model_digest(sides.model_y, with_shards=with_shards),
             "layers": x.chosen,
             "layers_y": "as layers" if y is None else y.chosen,
-            "options of x": _label_of_side(x.options),
-            "options of y": _label_of_side(sides.options_y),
+            "options of x": label_of_side(x.options),
+            "options of y": label_of_side(sides.options_y),
             **{name: label_of(value) for name, value in functions.items()},
         }
 
 
-def _label_of_side(options: SideOptions) -> str:
+def label_of_side(options: SideOptions) -> str:
+    """Return a text that stands for the options of a side."""
     named = (options.mask, options.select, options.batch_dim)
     more = ["all modules"] if options.all_modules else []
     return ", ".join([transform_label(options.transform), *map(label_of, named), *more])

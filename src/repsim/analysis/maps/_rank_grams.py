@@ -48,7 +48,7 @@ def check_one_bandwidth(ranks: Ranks, kernel: Kernel) -> None:
     """Raise if the bandwidth of a kernel would differ between ranks."""
     if ranks.size > 1 and getattr(kernel, "sigma", 0.0) is None:
         raise InputError(
-            f"compare: the ranks of a group need one bandwidth.\n"
+            f"{ranks.operation}: the ranks of a group need one bandwidth.\n"
             f"  kernel {kernel!r} would fix another on every rank's first batch\n"
             f"  Give it one: kernel=repsim.kernels.RBF(sigma=...)."
         )

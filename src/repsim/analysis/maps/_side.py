@@ -143,6 +143,13 @@ class RecordedSide:
         """The values of the latest batch by layer, valid until the next batch."""
         return dict(self._recorder)
 
+    @property
+    def n_samples(self) -> int:
+        """The samples of the latest batch: inputs, also where their tokens are compared."""
+        if self._tokens is not None:
+            return self._tokens.n_in_batch
+        return int(next(iter(self._recorder.values())).shape[0])
+
     def run(self, batch: Batch) -> None:
         """Call the model on a batch."""
         self.run_with([self], batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -193,6 +193,38 @@ class HoldoutSplit:
             rows[out].append(row)
         return np.array(rows[0], np.int64), np.array(rows[1], np.int64)
 
+    def take_of_ranks(
+        self, parts: Sequence[tuple[IntArray, IntArray | None] | None]
+    ) -> list[tuple[IntArray, IntArray]]:
+        """Return for each rank the rows of its next samples to fit, and those to hold out.
+
+        The samples are numbered row by row, and in each row rank by rank. A ``DistributedSampler``
+        deals samples out in this way, so the numbers are those of one process.
+
+        Parameters
+        ----------
+        parts : sequence of (labels, sequences) or None
+            The samples of each rank, as of :meth:`take`; None for a rank without a batch.
+        """
+        there = [(rank, *part) for rank, part in enumerate(parts) if part is not None]
+        if not there:
+            return [(_NO_ROWS, _NO_ROWS)] * len(parts)
+        ranks = np.concatenate([np.full(len(labels), rank) for rank, labels, _ in there])
+        rows = np.concatenate([np.arange(len(labels)) for _, labels, _ in there])
+        labels = np.concatenate([labels for _, labels, _ in there])
+        sequences = None
+        order = np.lexsort((ranks, rows))
+        if self._of_tokens:  # a row is a sequence
+            of = np.concatenate([sequences for _, _, sequences in there])
+            order = np.lexsort((ranks, of))
+            sequences = (of * len(parts) + ranks)[order]
+        taken = self.take(labels[order], sequences)
+        ranks, rows = ranks[order], rows[order]
+        return [
+            (rows[taken[0]][ranks[taken[0]] == rank], rows[taken[1]][ranks[taken[1]] == rank])
+            for rank in range(len(parts))
+        ]
+
     def _take_sequences(self, labels: IntArray, sequences: IntArray) -> tuple[IntArray, IntArray]:
         number = self._sequences + np.unique(sequences, return_inverse=True)[1]
         out = np.floor((number + 1) * self._holdout) > np.floor(number * self._holdout)
@@ -249,6 +281,9 @@ class HoldoutSplit:
                 f"  holdout={self._holdout}: the part of the sequences must come to one\n"
                 "  Bring more of them, or hold out more."
             )
+
+
+_NO_ROWS: IntArray = np.zeros(0, np.int64)
 
 
 def _classes(which: IntArray) -> str:

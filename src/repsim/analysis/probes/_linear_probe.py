@@ -11,13 +11,15 @@ from torch import nn
 from repsim._errors import InputError, warn
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.probes._choices import TokenChoices, Tokens
-from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, LabelsOf
+from repsim.analysis.probes._labelled import IGNORED, HoldoutSplit, LabelsOf
+from repsim.analysis.probes._ranks import TestTotals, chosen_probes
 from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_probe
 from repsim.analysis.probes._vectors import Vectors
-from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found, each_batch
+from repsim.analysis.run._drive import Batch, Forward, Prepare, as_found
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.capture import Layers, MaskOption, Masks, Recorder, Select
 from repsim.capture.tokens import PrefixOption, TokenOptions
 
@@ -50,6 +52,8 @@ def linear_probe(
     forward: Forward | None = None,
     name: str | None = None,
     progress: bool = True,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """Test accuracy of a closed-form linear classifier on each layer and choice of token.
 
@@ -134,6 +138,16 @@ def linear_probe(
         Name of the model in the result, by default its class.
     progress : bool, default True
         Whether to show progress bars on standard error.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose samples are combined; by default only this process. Each rank passes its
+        shares as ``train`` and ``test``, for example by a ``DistributedSampler``; shares may be
+        unequal or empty. Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before in ``train``, or in ``test``, on any rank, the sample
+        is not counted again: the model gets the other samples of the batch. This matters because a
+        ``DistributedSampler`` repeats samples to give all ranks the same number. It costs one
+        exchange of ids per batch. Pass it on all ranks or on none.
 
     Returns
     -------
@@ -143,22 +157,29 @@ def linear_probe(
         over λ (NaN without holdout). Layers are in execution order, tokens in the requested order,
         then "0", "1", ... If a layer lacks a token, its values are NaN; no other token replaces a
         missing CLS. ``attrs``: n_train, n_holdout (of n_train), n_test, n_classes, chance (the
-        share of the most frequent class of test), options, model, versions.
+        share of the most frequent class of test), options, model, versions; n_ranks with
+        ``group``, n_duplicates of train and test with ``sample_ids``.
 
     Raises
     ------
     InputError
         No or unusable labels, fewer than two classes, a class that is absent from the fitted or
-        the held-out part, no layer with any of the tokens, unusable options.
+        the held-out part, no layer with any of the tokens, unusable options; ranks whose layers,
+        tokens or features differ; a batch with samples that came before cannot be cut, or has
+        another number of ids than samples.
     LayerNotFoundError, CaptureError
         A layer does not exist or did not run, or its output is not a vector, tokens or a map.
     NonFiniteError
         NaN or infinity in a layer; the message names it and the batch. Of a model on an
         accelerator it comes after the last batch of train or of test.
+    StateError
+        A rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
+        torch.distributed has several ranks, but ``group`` is not given.
         Layers whose tokens are neither the patches of the last map nor these and the prefix: there
         "cls" and "mean_without_cls" are unknown and NaN, unless ``prefix`` is given.
 
@@ -172,6 +193,15 @@ def linear_probe(
     Tokens of one sequence are dependent. With labels of tokens, whole sequences are held out for λ
     (every fifth), and the standard error is by sequence, as in :func:`repsim.block_influence`.
 
+    With a group, λ, the classifiers and the accuracies are those of all samples. Ranks take the
+    batches of ``train`` step by step. In each step, samples are numbered row by row, and in each
+    row rank by rank, before ``shots`` and ``holdout`` choose among them. A ``DistributedSampler``
+    deals samples out in this order, so with batches of one size the fitted and held-out samples are
+    those of one process in the order of the sampler, for any number of ranks, and the result is the
+    same up to rounding. Other shares give another order, and so another choice. Each rank sends the
+    sums of a layer, min(n, p)·p numbers per token for both fits, and makes both
+    eigendecompositions itself.
+
     For each layer and token with p features, the memory is min(n, p)·p for the fit and holdout·n·p
     for the held-out features. For a large ``train``, limit the latter by ``shots`` or a smaller
     ``holdout``. Cost: one forward pass over train and test, and two eigendecompositions of min(n,
@@ -182,66 +212,82 @@ def linear_probe(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 6: 10-shot probes by layer and token. Dosovitskiy et
     al. 2021, arXiv:2010.11929, Sec. 4.1: regularised least squares to {−1, 1} targets.
     """
-    check_arguments(
-        "linear_probe",
-        {"model": model},
-        name,
-        progress,
-        prepare=prepare,
-        forward=forward,
-        labels=labels,
-    )
-    ridges = check_probe("linear_probe", n_classes, shots, ridges, holdout, standardize)
-    options = TokenOptions("linear_probe", prefix=prefix)
-    choices = TokenChoices(options, model, tokens, Masks("linear_probe", mask))
-    recorder = Recorder(
-        model,
-        layers,
-        transform=choices,
-        select=select,
-        batch_dim=batch_dim,
-        all_modules=all_modules,
-    )
-    split = HoldoutSplit(holdout, shots, of_tokens=choices.are_samples)
-    samples = SampleFinder("linear_probe", batch_size)
-    vectors = Vectors(model, recorder, choices, labels, samples, prepare, forward)
-    with as_found(model), choices.watching(), recorder:
-        with each_batch("linear_probe", train, progress=progress) as batches:
-            training = _train(vectors, batches, split, n_classes)
-        classes = split.check("linear_probe", n_classes, hold=holdout > 0)
-        options.check_used()
-        choices.masks.check_used()
-        _report_unknown(choices)
-        _check_any(vectors.names, tokens)
-        tested: dict[str, TestedProbe] = {}
-        for layer in list(training):  # free the state of a layer once its classifiers exist
-            tested[layer] = training.pop(layer).choose(ridges, classes, standardize=standardize)
-        with each_batch("linear_probe", test, progress=progress) as batches:
-            counts = _test(vectors, batches, tested, classes)
-    n_test, held = int(counts.sum()), int(split.held.sum())
-    return probe_result(tested, choices.named, n_test).assign_attrs(
+    ranks = Ranks("linear_probe", group)
+    with ranks.raise_on_all_ranks():
+        functions = {"prepare": prepare, "forward": forward, "labels": labels}
+        check_arguments("linear_probe", {"model": model}, name, progress, **functions)
+        ranks.share(sample_ids)
+        ridges = check_probe("linear_probe", n_classes, shots, ridges, holdout, standardize)
+        options = TokenOptions("linear_probe", prefix=prefix)
+        choices = TokenChoices(options, model, tokens, Masks("linear_probe", mask))
+        which: dict[str, Any] = {
+            "select": select,
+            "batch_dim": batch_dim,
+            "all_modules": all_modules,
+        }
+        recorder = Recorder(model, layers, transform=choices, **which)
+        ranks.agree_on(
+            {"model": model},
+            layers=layers,
+            tokens=tokens,
+            n_classes=n_classes,
+            ridges=ridges,
+            standardize=standardize,
+            shots=shots,
+            holdout=holdout,
+            prefix=prefix,
+            mask=mask,
+            batch_size=batch_size,
+            name=name,
+            **{**which, **functions},
+        )
+        split = HoldoutSplit(holdout, shots, of_tokens=choices.are_samples)
+        samples = SampleFinder("linear_probe", batch_size)
+        vectors = Vectors(model, recorder, choices, labels, samples, prepare, forward)
+        with as_found(model), choices.watching(), vectors.recording():
+            with ranks.each_step(train, progress=progress) as steps:
+                training = _train(vectors, steps, split, n_classes, ranks)
+            classes = split.check("linear_probe", n_classes, hold=holdout > 0)
+            if training:  # a rank without data knows no layer
+                _check_used(options, choices)
+            tested = chosen_probes(ranks, training, ridges, classes, standardize=standardize)
+            vectors.names = {layer: each.names for layer, each in tested.items()}
+            _check_any(vectors.names, tokens)
+            with ranks.each_batch(test, progress=progress) as batches:
+                part = _test(vectors, batches, tested, classes)
+    totals = ranks.merged(part, TestTotals.merge)
+    n_test, held = int(totals.counts.sum()), int(split.held.sum())
+    _check_tested(n_test)
+    return probe_result(totals.put_in(tested), choices.named, n_test).assign_attrs(
         model=model_label(model, name),
         n_train=int(split.fitted.sum()) + held,
         n_holdout=held,
         n_test=n_test,
         n_classes=classes,
-        chance=float(counts.max() / n_test),
+        chance=float(totals.counts.max() / n_test),
         shots="all" if shots is None else shots,
         holdout=holdout,
         ridges=list(ridges),
         standardize=int(standardize),
+        **ranks.report(),
         **versions(),
     )
 
 
 def _train(
-    vectors: Vectors, batches: Iterator[Batch], split: HoldoutSplit, n_classes: int | None
+    vectors: Vectors,
+    steps: Iterator[Batch | None],
+    split: HoldoutSplit,
+    n_classes: int | None,
+    ranks: Ranks,
 ) -> dict[str, TrainedProbe]:
-    """Gather the statistics of the fitted and the held-out samples of each layer."""
+    """Gather the statistics of the fitted and the held-out samples of each layer on this rank."""
     training: dict[str, TrainedProbe] = {}
-    for batch in vectors.labelled(batches, "train", n_classes):
-        fit, hold = split.take(batch.labels, batch.sequences)
-        if len(fit) or len(hold):
+    for found in steps:
+        batch = None if found is None else vectors.labelled(found, "train", n_classes)
+        told = None if batch is None else (batch.labels, batch.sequences)
+        fit, hold = split.take_of_ranks(ranks.gathered(told))[ranks.rank]
+        if batch is not None and (len(fit) or len(hold)):
             for layer, values in vectors.of(batch):
                 probe = training.setdefault(layer, TrainedProbe(vectors.names[layer]))
                 probe.add(values, batch.labels, fit, hold)
@@ -253,18 +299,32 @@ def _train(
 
 def _test(
     vectors: Vectors, batches: Iterator[Batch], tested: Mapping[str, TestedProbe], classes: int
-) -> IntArray:
-    """Count the right answers of each layer, and return how many samples each class has."""
+) -> TestTotals | None:
+    """Count the right answers of each layer on this rank, and the samples of each class."""
     counts = np.zeros(classes, np.int64)
-    for batch in vectors.labelled(batches, "test", classes):
+    found = None
+    for found in batches:
+        batch = vectors.labelled(found, "test", classes)
         counts += np.bincount(batch.labels, minlength=classes)
         for layer, values in vectors.of(batch):
             tested[layer].add(values, batch.labels, batch.sequences)
     vectors.check_finite()
-    return counts
+    if found is None:
+        return None
+    return TestTotals(counts, {layer: each.totals() for layer, each in tested.items()})
 
 
-def _report_unknown(choices: TokenChoices) -> None:
+def _check_tested(n_test: int) -> None:
+    if not n_test:
+        raise InputError(
+            f"linear_probe: no token of test has a label.\n"
+            f"  all are {IGNORED} or padding\n  Pass a test set with labels."
+        )
+
+
+def _check_used(options: TokenOptions, choices: TokenChoices) -> None:
+    options.check_used()
+    choices.masks.check_used()
     if choices.unknown:
         shown = "".join(f"  {k} {shape}\n" for k, shape in list(choices.unknown.items())[:8])
         more = f"  and {len(choices.unknown) - 8} more\n" if len(choices.unknown) > 8 else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,11 +15,22 @@ from repsim._options import as_count, as_number, as_numbers, require_bool
 from repsim.analysis.probes._labelled import IntArray
 from repsim.analysis.run._sequence_means import SequenceMeans
 from repsim.arrays import accumulator_dtype, array_namespace, to_numpy, uploaded
-from repsim.streaming import LinearClassifier, RidgeStatistics
+from repsim.streaming import LinearClassifier, RidgePath, RidgeStatistics
 
-__all__ = ["RIDGES", "TestedProbe", "TrainedProbe", "check_probe"]
+__all__ = ["RIDGES", "Gathered", "TestedProbe", "TrainedProbe", "check_probe", "of_one"]
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+Gathered: TypeAlias = Callable[[Any], list[Any]]
+"""Type of functions that return the values of all ranks, in the order of ranks, on every rank."""
+
+_Assessed: TypeAlias = tuple[Floats, Floats, int]
+
+
+def of_one(value: Any) -> list[Any]:
+    """Return the value of the only process."""
+    return [value]
+
 
 RIDGES = tuple(2.0**k for k in range(-10, 21, 2))
 """From nearly no shrinkage to little more than the class means; the diagonal of A is n."""
@@ -56,6 +67,14 @@ class TestedProbe:
             return np.zeros(len(self.names))
         return to_numpy(self._correct).astype(np.float64)
 
+    def totals(self) -> tuple[Floats, SequenceMeans]:
+        """Return the hits and the accuracy by sequence, which other ranks can read."""
+        return self.correct, self.by_sequence.on_host()
+
+    def with_totals(self, correct: Floats, by_sequence: SequenceMeans) -> TestedProbe:
+        """Return this probe with the hits and the accuracy by sequence of all ranks."""
+        return replace(self, _correct=torch.from_numpy(correct), by_sequence=by_sequence)
+
     def add(self, values: Tensor, labels: IntArray, sequences: IntArray | None = None) -> None:
         """Count the hits in a batch (T, n, p), with the number of each sample's sequence."""
         if self.classifier is None or not len(labels):
@@ -90,37 +109,73 @@ class TrainedProbe:
     names: tuple[str, ...]
     statistics: RidgeStatistics = field(default_factory=RidgeStatistics)
     held: list[tuple[Tensor, IntArray]] = field(default_factory=list)
+    home: Tensor | None = None
+    """A tensor (p,) on the device of the features."""
 
     def add(self, values: Tensor, labels: IntArray, fit: IntArray, hold: IntArray) -> None:
         """Add the rows `fit` of a batch (T, n, p) to the statistics, keep the rows `hold`."""
+        self.home = values.new_empty(values.shape[-1])
         if self.names and len(labels):
             self.statistics.update(_rows(values, fit), labels[fit])
             if len(hold):
                 self.held.append((_rows(values, hold), labels[hold]))
 
-    def choose(self, ridges: Sequence[float], classes: int, *, standardize: bool) -> TestedProbe:
+    def choose(
+        self,
+        ridges: Sequence[float],
+        classes: int,
+        *,
+        standardize: bool,
+        gathered: Gathered = of_one,
+    ) -> TestedProbe:
         """Choose λ for each token on the held-out samples, and fit again on all samples.
 
         The best accuracy decides. Few-shot accuracies have many ties, so the least squared error to
-        the targets decides next, and then the first λ.
+        the targets decides next, and then the first λ. The samples are those of all ranks, and so
+        are the counts that decide.
         """
         tokens = len(self.names)
         nothing = np.zeros(tokens)
         if not tokens:
             return TestedProbe((), None, nothing, nothing)
         ridge, best = np.full(tokens, float(ridges[0])), np.full(tokens, np.nan)
-        path = self.statistics.solve(standardize=standardize, n_classes=classes)
-        if self.held:
-            parts = [path.assess(x, labels, ridges) for x, labels in self.held]
-            correct, error = (to_numpy(sum(each)) for each in zip(*parts, strict=True))
+        statistics = self._of_ranks(self.statistics, gathered)
+        path = statistics.solve(standardize=standardize, n_classes=classes)
+        assessed = [each for each in gathered(self._assessed(path, ridges)) if each is not None]
+        if assessed:
+            correct, error, count = (sum(parts) for parts in zip(*assessed, strict=True))
             at = np.where(correct == correct.max(0), error, np.inf).argmin(0)
             ridge = np.asarray(ridges, dtype=np.float64)[at]
-            best = correct.max(0) / sum(len(labels) for _, labels in self.held)
-            for x, labels in self.held:
-                self.statistics.update(x, labels)
-            self.held.clear()
-            path = self.statistics.solve(standardize=standardize, n_classes=classes)
+            best = correct.max(0) / count
+            self._add_held(statistics, gathered)
+            path = statistics.solve(standardize=standardize, n_classes=classes)
         return TestedProbe(self.names, path.weights(ridge), ridge, best)
+
+    def _assessed(self, path: RidgePath, ridges: Sequence[float]) -> _Assessed | None:
+        """Return for each λ the right answers and squared errors, and the number of samples."""
+        if not self.held:
+            return None
+        parts = [path.assess(x, labels, ridges) for x, labels in self.held]
+        correct, error = (to_numpy(sum(each)) for each in zip(*parts, strict=True))
+        return correct, error, sum(len(labels) for _, labels in self.held)
+
+    def _add_held(self, statistics: RidgeStatistics, gathered: Gathered) -> None:
+        """Add the held-out samples of all ranks, and forget them."""
+        own = statistics if gathered is of_one else RidgeStatistics()
+        for x, labels in self.held:
+            own.update(x, labels)
+        self.held.clear()
+        if own is not statistics:
+            statistics.merge(self._of_ranks(own, gathered))
+
+    def _of_ranks(self, statistics: RidgeStatistics, gathered: Gathered) -> RidgeStatistics:
+        """Return the statistics of all ranks, merged in their order, on the device of this one."""
+        if gathered is of_one:
+            return statistics
+        merged = RidgeStatistics()
+        for state in gathered(statistics.state_dict()):
+            merged.merge(RidgeStatistics.from_state_dict(state, like=self.home))
+        return merged
 
 
 def _rows(values: Tensor, rows: IntArray) -> Tensor:

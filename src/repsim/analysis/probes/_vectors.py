@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -91,24 +92,31 @@ class Vectors:
         self._labels, self._prepare, self._forward = labels, prepare, forward
         self._source = ""
         self._first_bad = FirstBad(self._not_finite)
+        self._stack = ExitStack()
+        self._records = False
 
-    def labelled(
-        self, batches: Iterator[Batch], source: str, classes: int | None
-    ) -> Iterator[LabelledBatch]:
-        """Yield each batch with its labels."""
-        self._source, self._first_bad = source, FirstBad(self._not_finite)
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the layers from the first batch on; a rank may have none."""
+        with ExitStack() as self._stack:
+            yield
+
+    def labelled(self, batch: Batch, source: str, classes: int | None) -> LabelledBatch:
+        """Return a batch with its labels."""
+        if source != self._source:
+            self._source, self._first_bad = source, FirstBad(self._not_finite)
         of_tokens = self._choices.are_samples
-        for batch in batches:
-            given, labels = split_labels(
-                "linear_probe", batch.value, self._labels, classes, source, of_tokens=of_tokens
-            )
-            found = LabelledBatch(
-                replace(batch, value=given), labels, f"batch {batch.number} of {source}"
-            )
-            if of_tokens:
-                found = self._of_tokens(found)
-                check_range("linear_probe", found.labels, classes, source)
-            yield found
+        given, labels = split_labels(
+            "linear_probe", batch.value, self._labels, classes, source, of_tokens=of_tokens
+        )
+        batch.n_samples(len(labels))
+        found = LabelledBatch(
+            replace(batch, value=given), labels, f"batch {batch.number} of {source}"
+        )
+        if of_tokens:
+            found = self._of_tokens(found)
+            check_range("linear_probe", found.labels, classes, source)
+        return found
 
     def _of_tokens(self, found: LabelledBatch) -> LabelledBatch:
         """Return a batch whose samples are its labelled real tokens."""
@@ -133,6 +141,9 @@ class Vectors:
 
     def of(self, batch: LabelledBatch) -> Iterator[tuple[str, Tensor]]:
         """Run the model and yield every layer with its vectors."""
+        if not self._records:
+            self._stack.enter_context(self._recorder)
+            self._records = True
         prepared = batch.batch.prepared(self._model, self._prepare)
         masks = [self._choices.masks]
         self._samples.ask(prepared, self._model, [self._recorder], self._forward, masks)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +11,20 @@ from torch import nn
 from repsim._errors import InputError
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
+from repsim.analysis.maps._comparison import label_of_side
+from repsim.analysis.maps._rank_grams import check_one_bandwidth
 from repsim.analysis.maps._side import GramSide, SideOptions
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._provenance import model_label, versions
 from repsim.analysis.run._sample_finder import BatchSize
-from repsim.analysis.run._token_samples import Pairs, Samples, token_samples
-from repsim.analysis.training._same_layers import SameLayers, values_of_layers
+from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples, token_samples
+from repsim.analysis.run.ranks import Ranks, SampleIds
+from repsim.analysis.training._passes import all_active
+from repsim.analysis.training._same_layers import SameLayers, of_all_ranks, values_of_layers
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import DATA_SCALE
+from repsim.streaming import MIN_BATCH
 
 if TYPE_CHECKING:
     import xarray
@@ -51,6 +55,8 @@ def data_scale(
     forward: Forward | None = None,
     name: str | None = None,
     progress: bool = True,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """CKA of models trained on parts of the data with the model trained on all data, by layer.
 
@@ -105,6 +111,16 @@ def data_scale(
         Name of the architecture in the result, by default the class of ``full``.
     progress : bool, default True
         Whether to show a progress bar on standard error.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process. Each rank passes all
+        models and its share as ``data``, for example by a ``DistributedSampler``; shares may be
+        unequal or empty. Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before, on any rank, the sample is not counted again: the
+        models get the other samples of the batch. This matters because a ``DistributedSampler``
+        repeats samples to give all ranks the same number. It costs one exchange of ids per batch.
+        Pass it on all ranks or on none.
 
     Returns
     -------
@@ -113,22 +129,29 @@ def data_scale(
         ``standard_error`` (NaN with a single batch). With controls, dims ("control", "layer"):
         ``control_cka`` and ``control_standard_error``. Fractions ascend, layers are in the
         execution order of ``full``. ``attrs``: model, kernel, estimator, n_samples, n_batches,
-        n_skipped_batches, n_skipped_samples, versions.
+        n_skipped_batches, n_skipped_samples, versions; n_ranks with ``group``, n_duplicates with
+        ``sample_ids``.
 
     Raises
     ------
     InputError
-        Models whose layers differ, listing the differences; a fraction outside (0, 1]; data that
-        cannot be iterated as batches.
+        Models or ranks whose layers differ, listing the differences; a fraction outside (0, 1];
+        data that cannot be iterated as batches; with a group, a kernel whose bandwidth follows the
+        data; a batch with samples that came before cannot be cut, or has another number of ids than
+        samples.
     LayerNotFoundError, CaptureError
         A layer that does not exist or did not run, an output that is no batch of samples.
     NonFiniteError
         NaN or infinity in a layer; the message names model, layer and batch.
+    StateError
+        A rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
-        Batches of fewer than four samples were skipped; there was a single batch.
+        Batches of fewer than four samples were skipped; there was a single batch; torch.distributed
+        has several ranks, but ``group`` is not given.
     DegenerateWarning
         A layer of a model is constant; its CKA is NaN.
 
@@ -143,62 +166,82 @@ def data_scale(
     Raghu et al. 2021, arXiv:2108.08810, Sec. 7: lower layers are learned from little data, higher
     layers are not. Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327, Eq. 3.
     """
-    check_arguments(
-        "data_scale",
-        _named(models, full, controls),
-        name,
-        progress,
-        prepare=prepare,
-        forward=forward,
-    )
-    tokens = token_samples(
-        "data_scale", samples, max_samples, skip_first, seed, transform, pairs=pairs
-    )
-    side = partial(
-        GramSide,
-        "data_scale",
-        layers=layers,
-        options=SideOptions(transform, mask, select, batch_dim, all_modules),
-        kernel=resolve_kernel("data_scale", kernel),
-        tokens=tokens,
-        prepare=prepare,
-        forward=forward,
-        batch_size=batch_size,
-    )
-    reference, fractions = side(full), sorted(models)
-    labels = [f"fraction {f:g}" for f in fractions] + [f"control {key!r}" for key in controls or {}]
-    others = [*(models[f] for f in fractions), *(controls or {}).values()]
-    sides = [side(model) for model in others]
-    kernel = reference.kernels.kernel
-    sums = [SameLayers("data_scale", [label], "full", kernel) for label in labels]
-    everyone = [reference, *sides]
-    centred = dict if tokens is None else tokens.centred
-    with ExitStack() as stack:
-        found = [each.model for each in everyone]
-        batches = stack.enter_context(each_batch("data_scale", data, *found, progress=progress))
-        for recorded in everyone:
-            stack.enter_context(recorded)
-        for batch in batches:
-            reference.start_tokens(batch)
-            expected = centred(reference.run_recorded(batch))
-            for each, other in zip(sums, sides, strict=True):
-                each.add([centred(other.run_recorded(batch))], expected)
-            if tokens is not None:
-                tokens.count()
-    names = sums[0].layers
+    ranks = Ranks("data_scale", group)
+    with ranks.raise_on_all_ranks():
+        named = _named(models, full, controls)
+        check_arguments("data_scale", named, name, progress, prepare=prepare, forward=forward)
+        ranks.share(sample_ids)
+        tokens = token_samples(
+            "data_scale", samples, max_samples, skip_first, seed, transform, pairs=pairs
+        )
+        chosen = resolve_kernel("data_scale", kernel)
+        check_one_bandwidth(ranks, chosen)
+        which = SideOptions(transform, mask, select, batch_dim, all_modules)
+        side = partial(
+            GramSide,
+            "data_scale",
+            layers=layers,
+            options=which,
+            kernel=chosen,
+            tokens=tokens,
+            prepare=prepare,
+            forward=forward,
+            batch_size=batch_size,
+            least=MIN_BATCH if ranks.alone and sample_ids is None else 1,
+        )
+        fractions = sorted(models)
+        labels = [f"fraction {f:g}" for f in fractions]
+        labels += [f"control {key!r}" for key in controls or {}]
+        everyone = [full, *(models[f] for f in fractions), *(controls or {}).values()]
+        sides = [side(model) for model in everyone]
+        ranks.agree_on(
+            dict(zip(["full", *labels], everyone, strict=True)),
+            layers=sides[0].chosen,
+            kernel=repr(chosen),
+            options=label_of_side(which),
+            samples=None if tokens is None else {"pairs": pairs, **tokens.options()},
+            prepare=prepare,
+            forward=forward,
+            batch_size=batch_size,
+            name=name,
+        )
+        sums = [SameLayers("data_scale", [label], "full", chosen) for label in labels]
+        with ranks.each_batch(data, *everyone, progress=progress) as batches, all_active(sides):
+            _add_batches(batches, sides, sums, tokens)
+    sums = of_all_ranks(ranks, sums, tokens)
+    names, count = sums[0].layers, len(fractions)
     values, errors = (each[:, :, 0].T for each in values_of_layers("data_scale", sums))
-    count = len(fractions)
     dataset = _dataset(names, fractions, values[:count], errors[:count])
     if controls:
         dataset = _with_controls(dataset, list(controls), values[count:], errors[count:])
     return dataset.assign_attrs(
         model=model_label(full, name),
-        kernel=repr(kernel),
+        kernel=repr(chosen),
         estimator="minibatch unbiased",
         **sums[0].counts,
         **({} if tokens is None else tokens.report()),
+        **ranks.report(),
         **versions(),
     )
+
+
+def _add_batches(
+    batches: Iterator[Batch],
+    sides: Sequence[GramSide],
+    sums: Sequence[SameLayers],
+    tokens: TokenSamples | None,
+) -> None:
+    """Run all models on all batches, the reference first, and add the pairs of their layers."""
+    reference, *others = sides
+    centred = dict if tokens is None else tokens.centred
+    for batch in batches:
+        reference.start_tokens(batch)
+        expected = centred(reference.run_recorded(batch))
+        batch.n_samples(reference.n_samples)
+        for each, other in zip(sums, others, strict=True):
+            each.add([centred(other.run_recorded(batch))], expected)
+        if tokens is not None:
+            tokens.count()
 
 
 def _named(models: object, full: object, controls: object) -> dict[str, object]:

@@ -16,6 +16,7 @@ from repsim.analysis.features._record import Outputs, record
 from repsim.analysis.features._side import FeatureSide
 from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._token_samples import TokenSamples
+from repsim.analysis.run.ranks import SampleIds
 from repsim.analysis.training._passes import Passes, Round, all_active
 from repsim.measures._pair_items import (
     PairItems,
@@ -42,7 +43,7 @@ class FeaturePasses(Passes[FeatureSide]):
     ----------
     side, tokens
         As in :class:`Passes`.
-    data, progress
+    data, progress, sample_ids
         As in :func:`repsim.trajectory`.
     measured : Measured
         The measure and its options.
@@ -58,9 +59,11 @@ class FeaturePasses(Passes[FeatureSide]):
         progress: bool,
         measured: Measured,
         memory: int,
+        sample_ids: SampleIds | None,
     ) -> None:
         super().__init__(side, tokens)
         self._data, self._progress, self._memory = data, progress, memory
+        self._sample_ids = sample_ids
         self._measured = measured
         self._operation = f"trajectory({measured.measure.name!r})"
         self._values: dict[float | None, dict[str, Values]] = {}
@@ -82,7 +85,7 @@ class FeaturePasses(Passes[FeatureSide]):
             found = {side: (side.run_recorded(batch), side.rows) for side in running}
             return {name: found[side] for name, side in named.items()}
 
-        seen = Seen("trajectory", None)
+        seen = Seen("trajectory", self._sample_ids)
         keeper = InMemory("trajectory", seen, tokens, self._memory, self._data)
         models = [side.model for side in running]
         record(
@@ -96,6 +99,7 @@ class FeaturePasses(Passes[FeatureSide]):
             progress=self._progress,
         )
         kept = keeper.end({})
+        self.duplicates = seen.duplicates
         self._compare(these, kept.layers)
         return {"n_samples": kept.n_samples, "n_batches": kept.n_batches}
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from torch import nn
 
 from repsim._errors import InputError
+from repsim._typing import KernelName
+from repsim.analysis.maps._rank_grams import check_one_bandwidth
 from repsim.analysis.maps._side import GramSide, RecordedSide
-from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._provenance import model_label
 from repsim.analysis.run._token_samples import TokenSamples
-from repsim.analysis.training._same_layers import SameLayers, values_of_layers
-from repsim.kernels import Kernel
+from repsim.analysis.run.ranks import Ranks
+from repsim.analysis.training._same_layers import SameLayers, of_all_ranks, values_of_layers
+from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import BETWEEN_STEPS, TRAJECTORY, step_label
 
 if TYPE_CHECKING:
@@ -63,8 +66,12 @@ class Passes(ABC, Generic[Side]):
 
     Attributes
     ----------
+    described : dict
+        The kernel and the estimator, if there are any.
     counts : dict
         Samples and batches, the same in every pass.
+    duplicates : int
+        The samples of one pass that were left out because they came before.
     report : dict
         What the token samples counted.
     model_name : str
@@ -75,7 +82,9 @@ class Passes(ABC, Generic[Side]):
         self, side: Callable[..., Side], tokens: Callable[[], TokenSamples | None]
     ) -> None:
         self._side, self._tokens = side, tokens
+        self.described: dict[str, str] = {}
         self.counts: dict[str, int] = {}
+        self.duplicates = 0
         self.report: dict[str, Any] = {}
         self.model_name = ""
 
@@ -105,6 +114,9 @@ class Passes(ABC, Generic[Side]):
     ) -> dict[str, int]:
         """Go over the data once, and return what was counted."""
 
+    def merge(self) -> None:
+        """Add what the other ranks found. It is called on all ranks, after the last pass."""
+
     @abstractmethod
     def dataset(self, steps: Sequence[float], *, together: bool) -> xarray.Dataset:
         """Return the result of all passes."""
@@ -124,28 +136,44 @@ class GramPasses(Passes[GramSide]):
 
     Parameters
     ----------
-    side, tokens
+    side : callable
+        As in :class:`Passes`, but it also takes the operation and ``kernel=``.
+    tokens : callable
         As in :class:`Passes`.
-    batches : callable
-        ``batches(*models)`` → context manager of the batches of one pass.
-    kernel : Kernel
-        The kernel of the Grams.
+    ranks : Ranks
+        The ranks that share the batches.
+    data, progress
+        As in :func:`repsim.trajectory`.
+    kernel : str or Kernel, optional
+        The kernel of the Grams, by default linear.
     """
 
     def __init__(
         self,
         side: Callable[..., GramSide],
         tokens: Callable[[], TokenSamples | None],
-        batches: Callable[..., AbstractContextManager[Iterator[Batch]]],
-        kernel: Kernel,
+        ranks: Ranks,
+        data: Iterable[Any],
+        progress: bool,
+        kernel: KernelName | Kernel | None,
     ) -> None:
-        super().__init__(side, tokens)
-        self._batches, self._kernel = batches, kernel
+        chosen: Kernel = resolve_kernel("trajectory", "linear" if kernel is None else kernel)
+        check_one_bandwidth(ranks, chosen)
+        super().__init__(partial(side, "trajectory", kernel=chosen), tokens)
+        self.described = {"kernel": repr(chosen), "estimator": "minibatch unbiased"}
+        self._ranks, self._kernel = ranks, chosen
+        self._batches = partial(ranks.each_batch, data, progress=progress)
+        self._latest: TokenSamples | None = None
         self._sums: dict[float | None, SameLayers] = {}
 
     def _run(
         self, these: Round, main: GramSide, sides: Sequence[GramSide], tokens: TokenSamples | None
     ) -> dict[str, int]:
+        models = dict(zip(these.names, these.models.values(), strict=True))
+        if these.label is not None:
+            models |= {these.label: these.reference}
+        self._ranks.agree_on(models)
+        duplicates, self._latest = self._ranks.duplicates, tokens
         sums: dict[float | None, SameLayers] = {}
         if these.label is None:
             together = sums[None] = SameLayers("trajectory", these.names, None, self._kernel)
@@ -158,6 +186,7 @@ class GramPasses(Passes[GramSide]):
             for batch in batches:
                 main.start_tokens(batch)
                 expected = centred(main.run_recorded(batch))
+                batch.n_samples(main.n_samples)
                 found = (
                     expected if side is main else centred(side.run_recorded(batch))
                     for side in sides
@@ -170,7 +199,15 @@ class GramPasses(Passes[GramSide]):
                 if tokens is not None:
                     tokens.count()
         self._sums |= sums
+        self.duplicates = self._ranks.duplicates - duplicates
         return next(iter(sums.values())).counts
+
+    def merge(self) -> None:
+        """Add the sums of the other ranks."""
+        merged = of_all_ranks(self._ranks, list(self._sums.values()), self._latest)
+        self._sums = dict(zip(self._sums, merged, strict=True))
+        self.counts = merged[0].counts
+        self.report = {} if self._latest is None else self._latest.report()
 
     def dataset(self, steps: Sequence[float], *, together: bool) -> xarray.Dataset:
         """Return CKA with its standard errors."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
 from repsim._errors import DegenerateWarning, InputError, NonFiniteError, RepsimWarning, warn
+from repsim.analysis.run._token_samples import TokenSamples
+from repsim.analysis.run.ranks import Ranks
 from repsim.kernels import Kernel
 from repsim.streaming import MinibatchCKA
 
-__all__ = ["SameLayers", "values_of_layers"]
+__all__ = ["SameLayers", "of_all_ranks", "values_of_layers"]
+
+States: TypeAlias = dict[str, dict[str, Any]]
+"""The state of the accumulator of every layer."""
 
 
 class SameLayers:
@@ -46,9 +51,37 @@ class SameLayers:
     @property
     def counts(self) -> dict[str, int]:
         """Samples and batches, counted and left out."""
-        acc = next(iter(self._sums.values()))
+        acc = next(iter(self._sums.values()), MinibatchCKA())  # a rank may have no batch
         names = ("n_samples", "n_batches", "n_skipped_batches", "n_skipped_samples")
         return {name: getattr(acc, name) for name in names}
+
+    def state(self) -> States:
+        """Return the state of every layer, which another rank can add by :meth:`of_states`."""
+        return {name: acc.state_dict() for name, acc in self._sums.items()}
+
+    def of_states(self, states: Sequence[States]) -> SameLayers:
+        """Return the sums of several ranks, of the same models as this one.
+
+        Raises
+        ------
+        InputError
+            The ranks have other layers.
+        """
+        out = SameLayers(self._operation, self.labels, self.reference, self._kernel)
+        for name in states[0]:
+            out._sums[name] = MinibatchCKA(kernel=self._kernel)
+        for state in states:
+            missing, extra = out._sums.keys() - state, state.keys() - out._sums
+            if missing or extra:
+                raise InputError(
+                    f"{self._operation}: all ranks must have the same layers.\n"
+                    f"  missing on a rank: {sorted(missing)[:8]}    only there: "
+                    f"{sorted(extra)[:8]}\n"
+                    f"  Leave out layers that run in some batches only."
+                )
+            for name, acc in out._sums.items():
+                acc.merge(MinibatchCKA.from_state_dict(state[name], kernel=self._kernel))
+        return out
 
     def add(
         self, models: Sequence[Mapping[str, Tensor]], reference: Mapping[str, Tensor] | None = None
@@ -112,6 +145,31 @@ class SameLayers:
                 if np.isnan(row).all()
             ]
         return np.stack(values), np.stack(errors), constant
+
+
+def of_all_ranks(
+    ranks: Ranks, sums: Sequence[SameLayers], tokens: TokenSamples | None
+) -> list[SameLayers]:
+    """Return the sums of all ranks, the same bits on every rank, from one exchange.
+
+    It is called on all ranks, after :meth:`Ranks.raise_on_all_ranks`. The token samples then report
+    the sequences of all ranks.
+    """
+    if ranks.alone:
+        return list(sums)
+    n_sequences = 0 if tokens is None else tokens.n_sequences
+    states = [each.state() for each in sums]
+
+    def merge(parts: Sequence[Any]) -> Any:
+        of_each = zip(*(states for states, _ in parts), strict=True)
+        merged = [each.of_states(states) for each, states in zip(sums, of_each, strict=True)]
+        return merged, sum(n for _, n in parts)
+
+    part: Any = (states, n_sequences) if sums[0].layers else None
+    merged: tuple[list[SameLayers], int] = ranks.merged(part, merge)
+    if tokens is not None:
+        tokens.n_sequences = merged[1]
+    return merged[0]
 
 
 def values_of_layers(operation: str, sums: Sequence[SameLayers]) -> tuple[Any, Any]:

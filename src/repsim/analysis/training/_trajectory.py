@@ -12,20 +12,23 @@ from repsim._errors import InputError
 from repsim._options import as_count, got
 from repsim._typing import KernelName
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis.features._choice import chosen_measure
+from repsim.analysis.features._choice import chosen_measure, is_streamed
 from repsim.analysis.features._side import FeatureSide
+from repsim.analysis.maps._comparison import label_of_side
 from repsim.analysis.maps._side import GramSide, SideOptions
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._provenance import versions
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._token_samples import Pairs, Samples, token_samples
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.analysis.training._checkpoints import Checkpoint, checked_steps, loaded, rounds_of
 from repsim.analysis.training._feature_passes import FeaturePasses
 from repsim.analysis.training._passes import GramPasses, Round
 from repsim.capture import Layers, MaskOption, Select, Transform
-from repsim.kernels import Kernel, resolve_kernel
+from repsim.kernels import Kernel
 from repsim.measures import Measure
 from repsim.results import EACH_OTHER, step_label
+from repsim.streaming import MIN_BATCH
 
 if TYPE_CHECKING:
     import xarray
@@ -61,6 +64,8 @@ def trajectory(
     memory: int = 2**30,
     name: str | None = None,
     progress: bool = True,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
     **options: object,
 ) -> xarray.Dataset:
     """Compare each layer of a model with itself at other steps of its training.
@@ -121,6 +126,16 @@ def trajectory(
         Name of the model in the result, by default its class.
     progress : bool, default True
         Whether to show a progress bar on standard error.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        For CKA, the ranks whose batches are combined; by default only this process. Each rank
+        passes all checkpoints and its share as ``data``, for example by a ``DistributedSampler``;
+        shares may be unequal or empty. Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before in the pass, on any rank, the sample is not counted
+        again. For CKA the models get the other samples of the batch. This matters because a
+        ``DistributedSampler`` repeats samples to give all ranks the same number. It costs one
+        exchange of ids per batch. Pass it on all ranks or on none.
     **options
         Options of the measure, as in ``measure="mutual_knn", k=10``.
 
@@ -132,23 +147,30 @@ def trajectory(
         no standard error. With ``against="each other"`` the dims are
         ("step_x", "step_y", "layer"). Steps ascend, layers are in the order of execution.
         ``attrs``: model, compared_with, kernel, estimator, n_samples, n_batches,
-        n_skipped_batches, n_skipped_samples, versions. :func:`repsim.plot.trajectory` draws it.
+        n_skipped_batches, n_skipped_samples, versions; n_ranks with ``group``, n_duplicates of one
+        pass with ``sample_ids``. :func:`repsim.plot.trajectory` draws it.
 
     Raises
     ------
     InputError
         An unknown measure or option, features that do not fit in ``memory``, keys that are not
-        numbers, one model at two steps, models whose layers differ, data that
-        cannot be iterated as often as needed or that differ between the passes.
+        numbers, one model at two steps, models or ranks whose layers differ, data that cannot be
+        iterated as often as needed or that differ between the passes; ``group`` with another
+        measure than CKA, or with a kernel whose bandwidth follows the data; a batch with samples
+        that came before cannot be cut, or has another number of ids than samples.
     LayerNotFoundError, CaptureError
         A layer that does not exist or did not run, an output that is no batch of samples.
     NonFiniteError
         NaN or infinity in a layer; the message names layer, step and batch.
+    StateError
+        A rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
-        Batches of fewer than four samples were skipped; there was a single batch.
+        Batches of fewer than four samples were skipped; there was a single batch; torch.distributed
+        has several ranks, but ``group`` is not given.
     DegenerateWarning
         A layer is constant at a step; its CKA is NaN.
 
@@ -165,50 +187,59 @@ def trajectory(
     Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327, Eq. 3. Raghu et al. 2017, arXiv:1706.05806,
     Sec. 4, for lower layers that reach their final form first.
     """
-    steps = checked_steps(checkpoints)
-    reference = _reference(against, steps)
-    named = {"against": against} if isinstance(against, nn.Module) else {}
-    check_arguments("trajectory", named, name, progress, prepare=prepare, forward=forward)
-    measured = chosen_measure(
-        "trajectory", measure, options, kernel=kernel, only_cka={}, not_cka={}
-    )
-    memory = as_count("trajectory", "memory", memory)
-    pairs = measured.pairs("trajectory", pairs, samples)
-    tokens = partial(
-        token_samples, "trajectory", samples, max_samples, skip_first, seed, transform, pairs=pairs
-    )
-    side: dict[str, Any] = {
-        "layers": layers,
-        "options": SideOptions(transform, mask, select, batch_dim, all_modules),
-        "prepare": prepare,
-        "forward": forward,
-        "batch_size": batch_size,
-    }
-    passes: GramPasses | FeaturePasses
-    described: dict[str, str] = {}
-    if measured.streams:
-        chosen = resolve_kernel("trajectory", "linear" if kernel is None else kernel)
-        passes = GramPasses(
-            partial(GramSide, "trajectory", kernel=chosen, **side),
-            tokens,
-            partial(each_batch, "trajectory", data, progress=progress),
-            chosen,
+    ranks = Ranks("trajectory", group, can_combine=is_streamed(measure))
+    with ranks.raise_on_all_ranks():
+        steps = checked_steps(checkpoints)
+        reference = _reference(against, steps)
+        named = {"against": against} if isinstance(against, nn.Module) else {}
+        check_arguments("trajectory", named, name, progress, prepare=prepare, forward=forward)
+        ranks.share(sample_ids)
+        only_cka = {"group": group is not None}
+        measured = chosen_measure(
+            "trajectory", measure, options, kernel=kernel, only_cka=only_cka, not_cka={}
         )
-        described = {"kernel": repr(chosen), "estimator": "minibatch unbiased"}
-    else:
-        features = partial(FeatureSide, "trajectory", **side)
-        passes = FeaturePasses(features, tokens, data, progress, measured, memory)
-    if reference is None:
-        models = loaded(checkpoints, steps)
-        passes.run(Round(models, models[steps[0]], None))
-    else:
-        _run_with(passes, checkpoints, steps, reference, data)
+        memory = as_count("trajectory", "memory", memory)
+        pairs = measured.pairs("trajectory", pairs, samples)
+        drawn = max_samples, skip_first, seed
+        tokens = partial(token_samples, "trajectory", samples, *drawn, transform, pairs=pairs)
+        which = SideOptions(transform, mask, select, batch_dim, all_modules)
+        side: dict[str, Any] = {
+            "layers": layers,
+            "options": which,
+            "prepare": prepare,
+            "forward": forward,
+            "batch_size": batch_size,
+        }
+        passes: GramPasses | FeaturePasses
+        if measured.streams:
+            ranks.agree_on(
+                named,
+                steps=steps,
+                functions=[not isinstance(checkpoints[step], nn.Module) for step in steps],
+                against=_phrase(against, steps),
+                samples=[samples, *drawn, pairs],
+                name=name,
+                **{**side, "options": label_of_side(which), "kernel": repr(kernel)},
+            )
+            side["least"] = MIN_BATCH if ranks.alone and sample_ids is None else 1
+            passes = GramPasses(partial(GramSide, **side), tokens, ranks, data, progress, kernel)
+        else:
+            features = partial(FeatureSide, "trajectory", **side)
+            passes = FeaturePasses(features, tokens, data, progress, measured, memory, sample_ids)
+        if reference is None:
+            models = loaded(checkpoints, steps)
+            passes.run(Round(models, models[steps[0]], None))
+        else:
+            _run_with(passes, checkpoints, steps, reference, data)
+    passes.merge()
+    duplicates = {} if sample_ids is None else {"n_duplicates": passes.duplicates}
     return passes.dataset(steps, together=reference is None).assign_attrs(
         model=name or passes.model_name,
         compared_with=_phrase(against, steps),
-        **described,
+        **passes.described,
         **passes.counts,
         **passes.report,
+        **{**ranks.report(), **duplicates},
         **versions(),
     )
 

@@ -180,11 +180,14 @@ class Ranks:
         """
         parts = [each for each in self.gathered(part) if each is not None]
         if not parts:
-            raise InputError(
-                f"{self.operation}: data gave no batch on any rank.\n"
-                f"  Is the folder empty, or drop_last=True with fewer samples than a batch?"
-            )
+            raise self._no_batch()
         return merge(parts)
+
+    def _no_batch(self) -> InputError:
+        return InputError(
+            f"{self.operation}: data gave no batch on any rank.\n"
+            f"  Is the folder empty, or drop_last=True with fewer samples than a batch?"
+        )
 
     def each_pass(
         self, data: Iterable[Any] | None, passes: int, *, progress: bool
@@ -200,7 +203,8 @@ class Ranks:
                 if self._sample_ids is None:
                     yield ((batch, None) for batch in batches)
                 else:
-                    yield self._with_new_samples(batches, self._sample_ids)
+                    steps = self._with_new_samples(batches, self._sample_ids)
+                    yield ((batch, new) for batch, new in steps if batch is not None)
 
     @contextmanager
     def each_batch(
@@ -222,6 +226,45 @@ class Ranks:
         ):
             yield (batch for one_pass in passes for batch in _cut(one_pass))
 
+    @contextmanager
+    def each_step(
+        self, data: Iterable[Any] | None, *, progress: bool
+    ) -> Iterator[Iterator[Batch | None]]:
+        """Yield the batches of this rank, while all ranks take each step together.
+
+        None stands for a step in which only other ranks have a batch, or new samples. All ranks
+        are at one place, so they may exchange values in a step, and must leave the loop in the same
+        one. It costs an exchange per step. All else is as in :meth:`each_batch`.
+        """
+        with closing(
+            each_pass(
+                self.operation, data, passes=1, progress=progress, may_be_empty=not self.alone
+            )
+        ) as passes:
+            yield (step for batches in passes for step in self._steps(batches))
+
+    def _steps(self, batches: Iterator[Batch]) -> Iterator[Batch | None]:
+        is_first, n_steps = True, 0
+        for batch, new in self._uncut_steps(batches):
+            n_steps += 1
+            cut = batch if batch is None or new is None else new.of(batch)
+            yield None if cut is None else replace(cut, is_first=is_first)
+            is_first = is_first and cut is None
+        if not n_steps and not self.alone:
+            raise self._no_batch()
+
+    def _uncut_steps(
+        self, batches: Iterator[Batch]
+    ) -> Iterator[tuple[Batch | None, NewSamples | None]]:
+        if self._sample_ids is not None:
+            yield from self._with_new_samples(batches, self._sample_ids)
+            return
+        while True:
+            batch = next(batches, None)
+            if not any(self.gathered(batch is not None)):
+                return
+            yield batch, None
+
     def report(self) -> dict[str, int]:
         """Return the attributes of a result about ranks and repeated samples."""
         ranks = {} if self.alone else {"n_ranks": self.size}
@@ -229,7 +272,7 @@ class Ranks:
 
     def _with_new_samples(
         self, batches: Iterator[Batch], sample_ids: SampleIds
-    ) -> Iterator[tuple[Batch, NewSamples]]:
+    ) -> Iterator[tuple[Batch | None, NewSamples | None]]:
         # All ranks take this step together until all are done, so every rank knows the same ids. If
         # several ranks have a sample in one step, the lowest rank counts it.
         seen: set[Any] = set()
@@ -249,7 +292,9 @@ class Ranks:
                 self.duplicates += len(theirs or ()) - len(rows)
                 if rank == self.rank:
                     mine = rows
-            if batch is not None and ids is not None:
+            if batch is None or ids is None:
+                yield None, None
+            else:
                 yield batch, NewSamples(mine, len(ids), [ids[row] for row in mine])
 
 
