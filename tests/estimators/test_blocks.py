@@ -129,9 +129,27 @@ def multiplied(function, *arrays, **options):
                 shapes.add(tuple(out.shape))
             return out
 
+    # NumPy computes what torch does not record, and is not watched.
+    tensors = [torch.tensor(each, requires_grad=True) for each in arrays]
     with Watch():
-        function(*map(torch.tensor, arrays), **options)
+        function(*tensors, **options)
     return dtypes, shapes
+
+
+def test_tensors_in_main_memory_have_the_values_of_numpy():
+    torch = pytest.importorskip("torch")
+    for shape in [(300, 12, 20), (40, 100, 90), (2100, 30, 3000)]:
+        for dtype, scale in ((np.float32, 1.0), (np.float64, 2.0**-300)):
+            x, y = (scale * z.astype(dtype) for z in related(*shape))
+            for estimator in ("biased", "unbiased"):
+                a, b = map(torch.from_numpy, (x, y))
+                value = repsim.cka(a, b, estimator=estimator)
+                assert value.dtype == a.dtype
+                assert value.shape == ()
+                assert value.item() == repsim.cka(x, y, estimator=estimator)
+                assert repsim.hsic(a, b, estimator=estimator).item() == repsim.hsic(
+                    x, y, estimator=estimator
+                )
 
 
 def test_products_are_float32_where_nothing_cancels_and_float64_where_it_does():

@@ -6,16 +6,10 @@ import sys
 from typing import Any
 
 import numpy as np
-from array_api_compat import (
-    array_namespace,
-    device,
-    is_jax_array,
-    is_numpy_array,
-    is_torch_array,
-)
+from array_api_compat import device, is_jax_array, is_numpy_array, is_torch_array
 
 from repsim._typing import Array
-from repsim.arrays._namespace import host_resident
+from repsim.arrays._namespace import array_namespace, host_resident
 
 __all__ = [
     "detached",

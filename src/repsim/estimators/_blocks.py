@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, known
+from repsim.arrays import accumulator_dtype, host_numbers, known
 from repsim.estimators._centred import CentredRows, sum_of_products
 from repsim.estimators._centring import off_diagonal
 from repsim.estimators._correction import above_rounding, unbiased_product
@@ -103,6 +105,11 @@ def block_products(
     scale : float
         The divisor of ``products.xy``.
     """
+    if xp is not np and (on_host := _on_host(x, y)) is not None:
+        products, scale = block_products(
+            np, *on_host, estimator, self_products=self_products, features=features, sizes=sizes
+        )
+        return products.in_namespace(xp), scale
     n, p, q = x.shape[0], x.shape[1], y.shape[1]
     sides = CentredRows(xp, x, x.dtype, sizes.rows), CentredRows(xp, y, y.dtype, sizes.rows)
     unbiased = estimator.name == "unbiased"
@@ -120,6 +127,15 @@ def block_products(
     products = products._replace(traces=(sides[0].trace(), sides[1].trace()))
     scale = sides[0].scale * sides[1].scale
     return products, scale * scale  # infinite beyond float64, where ** raises
+
+
+def _on_host(x: Array, y: Array) -> tuple[Any, Any] | None:
+    """Return views of tensors in main memory, where NumPy is faster.
+
+    NumPy multiplies a matrix by its own transpose with half of the operations (syrk of BLAS).
+    """
+    a, b = host_numbers(x), host_numbers(y)
+    return None if a is None or b is None else (a, b)
 
 
 def _from_features(

@@ -57,7 +57,7 @@ class ImageSums(LayerSums):
                 rows = _among_real(rows, real, slice(first, part.stop))
             # (batch, heads, queries): pairwise sums in one precision, then further sums in the
             # other.
-            far = (rows * distances[first - p : part.stop - p]).sum(-1).to(dtype)
+            far = torch.linalg.vecdot(rows, distances[first - p : part.stop - p]).to(dtype)
             mass = rows[..., :p].sum(-1).to(dtype)
             patches = rows[..., p:].sum(-1).to(dtype)
             some = patches > 0
