@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytest_plugins = ("browsers",)  # one browser for all tests of pages
+
 
 @pytest.fixture(autouse=True)
 def figures_are_closed():

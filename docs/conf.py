@@ -33,6 +33,7 @@ extensions = [
     "executed_pages",
     "lines_of_code",
     "mathml",
+    "narrow_screens",
     "optional_pages",
     "reference_pages",
 ]
@@ -78,7 +79,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": ExplicitOrder(PICTURES),
     "image_scrapers": (axes_of_last_line,),
     "reset_modules": (quiet,),
-    "ignore_repr_types": r"matplotlib",
+    "ignore_repr_types": r"matplotlib|'list'",
     "capture_repr": ("_repr_html_", "__repr__"),
     "download_all_examples": False,
     "show_signature": False,
@@ -106,5 +107,5 @@ html_theme_options = {
         "color-brand-content": "#f0a3cf",
     },
 }
-pygments_style = "friendly"
+pygments_style = "default"  # its colours stand out from the ground
 pygments_dark_style = "github-dark"

@@ -13,9 +13,9 @@ from html import escape
 import xarray as xr
 from matplotlib.figure import Figure
 
-from _digit_findings import Finding
+from _digit_findings import HOLDS, Finding
 
-__all__ = ["Picture", "page", "plain"]
+__all__ = ["Picture", "page", "plain", "summary"]
 
 LEARNED = 0.9
 """Test accuracy below which a model has learned too little to show effects of training."""
@@ -51,7 +51,7 @@ def plain(n: Mapping[str, float], found: Sequence[Finding]) -> str:
         lines.append(f"{finding.verdict.upper():<15}{finding.claim}")
         measured = finding.measured.format_map(shown)
         lines += textwrap.wrap(measured, 96, initial_indent=" " * 15, subsequent_indent=" " * 15)
-    return "\n".join([*_unlearned(n), *lines])
+    return "\n".join([*_unlearned(n), *lines, "", summary(found)])
 
 
 def page(
@@ -71,10 +71,11 @@ def page(
     }
     (digits,) = (picture.html for picture in pictures if picture.name == "digits")
     sections = (
-        _lead(n, shown, digits, results["cnn-vit"]),
+        _lead(n, shown, digits, results["cnn-vit"], found),
         _verdicts(found, shown),
         _maps([figures[name] for name in ("vit", "cnn", "cnn-vit", "layer-match")]),
         _controls([figures[name] for name in figures if "untrained" in name]),
+        TRY_NEXT,
         _method(shown, details),
     )
     return f"""<!doctype html>
@@ -95,20 +96,39 @@ def page(
 """
 
 
-def _lead(n: Mapping[str, float], shown: Mapping[str, str], digits: str, both: xr.Dataset) -> str:
+def _lead(
+    n: Mapping[str, float],
+    shown: Mapping[str, str],
+    digits: str,
+    both: xr.Dataset,
+    found: Sequence[Finding],
+) -> str:
     layers_cnn, layers_vit = both.cka.shape
     warnings = "".join(f'<p class="warning">{line}</p>' for line in _unlearned(n))
     return f"""<header>
 <h1>Does a vision transformer see handwritten digits like a convolutional network?</h1>
-<p class="lead">A small ViT and a small residual CNN learned to read the same digits. The ViT
-reads {shown["accuracy_vit"]} of the held-out images correctly, and the CNN
-{shown["accuracy_cnn"]}. Below, CKA compares each of the {layers_vit} layers of the ViT with each of
-the {layers_cnn} layers of the CNN. Raghu et al. (2021) made the claims for large models and
-photographs. The numbers decide whether they hold here, by the criterion beside each claim.</p>
+<p class="lead">A small vision transformer (ViT) and a small convolutional network (CNN) learned to
+read the same digits. The ViT reads {shown["accuracy_vit"]} of the held-out images correctly, and
+the CNN {shown["accuracy_cnn"]}. Do they get there in the same way? This page compares each of the
+{layers_vit} layers of the ViT with each of the {layers_cnn} layers of the CNN. Its number is CKA:
+1 if two layers represent the images alike, up to rotation and scale, and about 0 if they have
+nothing in common.</p>
+<p class="lead"><strong>{summary(found)}</strong> Raghu et al. (2021) made the claims for large
+models and photographs. Controls check that the answer is not an accident.</p>
 {warnings}
 {digits}
 </header>
 """
+
+
+def summary(found: Sequence[Finding]) -> str:
+    """Say in one sentence how many of the claims hold, controls apart."""
+    claims = [finding.verdict for finding in found if not finding.claim.startswith("Control")]
+    controls = [finding.verdict for finding in found if finding.claim.startswith("Control")]
+    return (
+        f"{claims.count(HOLDS)} of {len(claims)} claims about how such models differ hold on these "
+        f"digits, and {controls.count(HOLDS)} of {len(controls)} controls."
+    )
 
 
 def _verdicts(found: Sequence[Finding], shown: Mapping[str, str]) -> str:
@@ -219,10 +239,30 @@ CAPTIONS = {
     "within the lowest {match_untrained_lower}.",
 }
 
+TRY_NEXT = """
+<section>
+<h2>Try next</h2>
+<p>Compare your own models. Any two torch models and any stream of batches will do:</p>
+<pre><code>import repsim
+
+result = repsim.compare(first_model, second_model, data=loader, layers="blocks")
+repsim.plot.heatmap(result)</code></pre>
+<ul>
+<li>Point at the cells of these maps, and zoom: <code>.venv/bin/repsim report
+demo-output/results</code> writes a page for that.</li>
+<li>Train other models: <code>.venv/bin/python examples/digits.py --seed 1</code>. A verdict near
+its criterion may change.</li>
+<li>Redo every figure of the paper: <code>make paper</code>.</li>
+<li>Learn more: <code>docs/tutorial.md</code> takes ten minutes, and
+<code>docs/howto/reading-a-map.md</code> says what misleads.</li>
+</ul>
+</section>
+"""
+
 STYLE = """
 :root { --ground: #fff; --text: #1c2128; --soft: #57606a; --line: #d8dee4; --plate: #fff;
   --good: #1a7f37; --partly: #9a6700; --bad: #b42318; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --ground: #14171c; --text: #e6e8eb; --soft: #a3abb5; --line: #333a43; --plate: #fff;
     --good: #5bc57c; --partly: #d9a93a; --bad: #f28b80; } }
 * { box-sizing: border-box; }
@@ -245,6 +285,9 @@ img { display: block; width: 100%; height: auto; background: var(--plate); borde
 .holds-in-part .verdict { color: var(--partly); }
 .does-not-hold .verdict { color: var(--bad); }
 .criterion, .note, figcaption, dl { color: var(--soft); font-size: .92rem; }
+pre { overflow-wrap: anywhere; white-space: pre-wrap; border: 1px solid var(--line);
+  border-radius: 4px; padding: .6rem .8rem; max-width: 46rem; }
+pre, code { font: .88rem/1.5 ui-monospace, Menlo, Consolas, monospace; }
 data { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
   gap: 2rem 1.6rem; align-items: start; }

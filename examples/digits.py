@@ -101,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"Pictures: {', '.join(f'{picture.name}.png' for picture in pictures)}, in {out}/")
     print(f"Results:  {', '.join(f'{name}.nc' for name in results)}, in {out / 'results'}/")
     print(f"          {out / 'findings.json'}")
+    print("Next:     open the page; its part 'Try next' says how to compare your own models.")
     seconds, cpu = time.perf_counter() - began, time.process_time() - busy
     print(f"Done in {seconds:.0f} s ({cpu:.0f} s of processor time).")
     return 0

@@ -44,10 +44,10 @@ START, END = "<!-- text:start -->", "<!-- text:end -->"
 YES, HINTED = "yes", "yes ¹"
 
 REASONS = {  # the words of an error, and its entry in the table
-    "no attention was seen": "no attention",
-    "the grid of layer": "refused: no grid",
-    "this takes tokens": "refused: maps",
-    "has other positions than the other layers": "refused: sizes differ",
+    "no attention was seen": "– ²",
+    "the grid of layer": "– ³",
+    "this takes tokens": "– ⁴",
+    "has other positions than the other layers": "– ⁵",
 }
 
 quiet = {"progress": False}

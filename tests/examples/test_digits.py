@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from browsers import faults
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "digits.py"
 PICTURES = {
     "vit", "cnn", "cnn-vit", "layer-match", "untrained-vit", "vit-untrained-vit",
@@ -112,6 +114,32 @@ def test_pictures_are_pictures(demo: tuple[Path, str]) -> None:
         image = imread(out / f"{name}.png")
         assert min(image.shape[:2]) > 500, name
         assert len(np.unique(image.reshape(-1, image.shape[2]), axis=0)) > 50, name
+
+
+def test_the_page_fits_every_screen(browser, demo: tuple[Path, str]) -> None:
+    found = {}
+    for width, scheme, media in (
+        (390, "light", "screen"),
+        (390, "dark", "screen"),
+        (1440, "light", "screen"),
+        (1440, "dark", "screen"),
+        (690, "dark", "print"),
+    ):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.emulate_media(media=media)
+        page.goto((demo[0] / "index.html").as_uri())
+        wrong = faults(page)
+        for figure in page.locator("figure").all():
+            picture, frame = figure.locator("img").bounding_box(), figure.bounding_box()
+            if picture["width"] > frame["width"] + 1 or picture["height"] < 60:
+                wrong.append(f"{picture} in {frame}")
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        if media == "print" and ground != "rgb(255, 255, 255)":
+            wrong.append(f"the paper is {ground}")
+        if wrong:
+            found[width, scheme, media] = wrong[:5]
+        page.close()
+    assert not found
 
 
 def test_results_are_labelled(results: dict[str, xr.Dataset]) -> None:

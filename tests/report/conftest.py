@@ -1,48 +1,13 @@
-"""A browser for the report's pages; its errors and requests are recorded."""
+"""Pages of the report in a browser, whose errors and requests are recorded."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from repsim.report import write_report
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def missing(what):
-    """Skip on a machine without a browser; in CI a missing browser is an error."""
-    if os.environ.get("CI", "").lower() in ("1", "true"):
-        pytest.fail(f"the report's pages are not tested: {what}")
-    pytest.skip(f"{what}; apt-get install chromium, pip install playwright")
-
-
-@pytest.fixture(scope="session")
-def browser():
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        missing(f"none of {', '.join(BROWSERS)} is installed")
-    if importlib.util.find_spec("playwright") is None:
-        missing("playwright is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=found, args=QUIET)
-        yield made
-        made.close()
 
 
 @pytest.fixture

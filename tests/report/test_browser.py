@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from matplotlib.colors import to_rgb
 
+from browsers import CONTRAST
 from plot import results as made
 from report.pages import (
     HOSTILE,
@@ -448,36 +449,6 @@ def test_odd_results_are_drawn_too(show, screenshots, width):
     text = page.locator("main").inner_text().replace("undefined (NaN)", "")
     text += " ".join(page.locator("figure").evaluate_all("all => all.map((e) => e.dataset.alt)"))
     assert not re.search(r"\bnan\b|\bnull\b|Infinity|\binf\b|\[object", text.lower(), re.IGNORECASE)
-
-
-CONTRAST = """() => {
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((c) => c / 255).map(
-      (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const ground = (element) => {
-    for (let e = element; e; e = e.parentElement) {
-      const colour = parse(getComputedStyle(e).backgroundColor);
-      if (colour.length < 4 || colour[3] > 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const out = [];
-  for (const element of document.querySelectorAll("body *:not(script):not(noscript)")) {
-    const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!own || !element.getClientRects().length) continue;
-    const style = getComputedStyle(element);
-    const svg = element instanceof SVGElement;
-    const a = light(parse(svg ? style.fill : style.color));
-    const b = light(ground(element));
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    const kind = element.tagName + "." + element.getAttribute("class");
-    out.push([ratio, kind + ": " + element.textContent.slice(0, 30)]);
-  }
-  return out;
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

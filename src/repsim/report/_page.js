@@ -852,7 +852,10 @@
           svg.append(drawn("text", { x: xAt(v), y: base + 18, "text-anchor": "middle" }, data.diagonal ? percent(v, 0) : String(v)));
         }
       }
-      svg.append(drawn("text", { x: place.x + place.w / 2, y: height + below() - 8, "text-anchor": "middle" }, fitted(data.xLabel, place.w + left, measure)));
+      const xTitle = fitted(data.xLabel, room - 4, measure);
+      const half = measure(xTitle) / 2 + 2;
+      const middle = Math.max(half, Math.min(place.x + place.w / 2, room - half));
+      svg.append(drawn("text", { x: middle, y: height + below() - 8, "text-anchor": "middle" }, xTitle));
 
       for (const [level] of data.references) {
         if (level !== null && level >= low && level <= high) {
