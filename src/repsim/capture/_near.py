@@ -27,7 +27,20 @@ _KNOWN: Any = WeakTensorKeyDictionary()
 
 
 def carried(x: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device without waiting, and remember the values of a mask or of tokens."""
+    """Copy a tensor to a device without waiting, and remember the values of a mask or of tokens.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Any tensor. Whole numbers and truth values of at most two axes are remembered.
+    device : torch.device
+        Where to.
+
+    Returns
+    -------
+    torch.Tensor
+        The copy; the tensor itself if it is there.
+    """
     out = x.to(device, non_blocking=True)
     if out is not x and out.ndim <= 2 and not (out.is_floating_point() or out.is_complex()):
         near = x if x.device.type == "cpu" else _known(x)
@@ -43,7 +56,18 @@ def remember(far: Tensor, near: Tensor) -> None:
 
 
 def values_of(x: Tensor) -> Tensor:
-    """Return the values in main memory: the tensor itself, what is known of it, or a copy."""
+    """Return the values of a tensor in main memory; wait for its device only if they are unknown.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        A tensor on any device.
+
+    Returns
+    -------
+    torch.Tensor
+        On the CPU: the tensor itself, the tensor from which it was copied, or a copy.
+    """
     if x.device.type == "cpu":
         return x
     near = _known(x)
@@ -54,7 +78,22 @@ def values_of(x: Tensor) -> Tensor:
 
 
 def real_places(mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return rows and columns of the true entries of a mask (B, N), on a device, row by row."""
+    """Return the places of the true entries of a mask, row by row.
+
+    Parameters
+    ----------
+    mask : torch.Tensor, shape (B, N), bool
+        On any device.
+    device : torch.device
+        Where the places are used.
+
+    Returns
+    -------
+    rows : torch.Tensor
+        int64, on this device.
+    columns : torch.Tensor
+        int64, on this device.
+    """
     rows, columns = (
         torch.from_numpy(each).to(device, non_blocking=True)
         for each in np.nonzero(values_of(mask).numpy())
