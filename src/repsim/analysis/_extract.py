@@ -32,7 +32,7 @@ from repsim.capture import (
     Transform,
     select_layers,
 )
-from repsim.storage import ActivationStore, open_activations, place_of
+from repsim.storage import ActivationStore, open_activations, place_of, rows_of_chunk
 
 if TYPE_CHECKING:
     import xarray
@@ -140,8 +140,8 @@ def extract(
     name : str, optional
         Name of the model in the result, by default its class.
     memory : int, default 2**30
-        Bytes for rows that are collected and written together. A chunk has up to 1024 rows, fewer
-        if those of all layers would take more.
+        Bytes for rows that are collected and written together. A chunk has up to 1024 rows;
+        fewer if those of all layers would take more, and 1024/R of R ranks that give ids.
     progress : bool, default True
         Whether to show a progress bar on standard error.
 
@@ -249,6 +249,7 @@ def extract(
             operation="extract",
             fingerprint={**described, "weights": model_digest(model)},
             memory=memory,
+            most_rows=rows_of_chunk(ranks.size, named=sample_ids is not None),
         )
         with _saving(store):
             seen, finder = Seen("extract", sample_ids), SampleFinder("extract", batch_size)

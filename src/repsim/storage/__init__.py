@@ -8,7 +8,13 @@ from repsim.storage._names import LONGEST, safe_name
 from repsim.storage._nested import from_arrays, to_arrays
 from repsim.storage._open import open_activations
 from repsim.storage._store import ActivationStore
-from repsim.storage.parts._run import begin_parts, check_parts, end_parts, part_name
+from repsim.storage.parts._run import (
+    begin_parts,
+    check_parts,
+    end_parts,
+    part_name,
+    rows_of_chunk,
+)
 from repsim.storage.places._address import Place, place_of
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "open_activations",
     "part_name",
     "place_of",
+    "rows_of_chunk",
     "safe_name",
     "to_arrays",
     "uninterrupted",

@@ -11,7 +11,7 @@ import numpy as np
 from repsim._errors import InputError
 from repsim.storage._chunks import SAMPLE
 
-__all__ = ["Columns", "columns_of", "plan_of"]
+__all__ = ["MOST_ROWS", "Columns", "columns_of", "plan_of"]
 
 MOST_ROWS = 1024
 """Rows of a chunk; blocks of rows that are read are multiples of it."""
@@ -27,6 +27,7 @@ def plan_of(
     coords: Columns,
     masked: Mapping[str, str],
     memory: int,
+    most_rows: int,
 ) -> dict[str, Any]:
     """Return the plan of a new store, in a form for JSON.
 
@@ -44,6 +45,8 @@ def plan_of(
         The coordinate that says which positions of a layer are real, by layer.
     memory : int
         Bytes that collected rows may take.
+    most_rows : int
+        The most rows of a chunk.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def plan_of(
             f"  memory={memory} bytes, one row takes {2 * row}\n"
             f"  Give more memory, fewer layers, or a transform that reduces them."
         )
-    chunk = min(MOST_ROWS, 1 << (fitting.bit_length() - 1))
+    chunk = min(most_rows, 1 << (fitting.bit_length() - 1))
     plan: dict[str, Any] = {"layers": _plain(layers), "ids": ids, "chunk": chunk}
     return {**plan, "coords": _plain(coords), "masked": dict(masked)} if coords else plan
 

@@ -15,7 +15,7 @@ from repsim.storage._checkpoint import EVERY_SECONDS
 from repsim.storage._chunks import SAMPLE, make_array, unlike
 from repsim.storage._interrupts import uninterrupted
 from repsim.storage._names import folders_of
-from repsim.storage._plan import columns_of, plan_of
+from repsim.storage._plan import MOST_ROWS, columns_of, plan_of
 from repsim.storage._rows import damaged, reading, writing
 from repsim.storage._stored import FORMAT, group_of, sealed
 from repsim.storage.places._address import Place, zarr_for
@@ -53,6 +53,8 @@ class ActivationStore:
         Description of model, layers and options. A store with another fingerprint raises.
     memory : int
         Bytes that collected rows may take.
+    most_rows : int, default 1024
+        The most rows of a chunk.
 
     Attributes
     ----------
@@ -78,13 +80,14 @@ class ActivationStore:
         operation: str,
         fingerprint: Mapping[str, Any],
         memory: int,
+        most_rows: int = MOST_ROWS,
     ) -> None:
         self.place = place
         self.operation = operation
         self.n_rows = 0
         self.batches: list[StoredBatch] = []
         self.part: str | None = None
-        self._memory = memory
+        self._memory, self._most_rows = memory, most_rows
         self._pending: list[StoredBatch] = []
         self._group: Any = None
         self._plan: Mapping[str, Any] = {"layers": {}}
@@ -208,7 +211,8 @@ class ActivationStore:
         masked : mapping of str to str, optional
             The coordinate that says which positions of a layer are real, by layer.
         """
-        entry = plan_of(self.operation, layers, ids, coords or {}, masked or {}, self._memory)
+        room = self._memory, self._most_rows
+        entry = plan_of(self.operation, layers, ids, coords or {}, masked or {}, *room)
         known = next((entry for entry in self._journal.entries if "layers" in entry), None)
         if known is not None:
             before, now = columns_of(known), columns_of(entry)

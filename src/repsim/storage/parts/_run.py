@@ -6,18 +6,36 @@ from collections.abc import Sequence
 from typing import Any
 
 from repsim._errors import StateError
+from repsim.storage._plan import MOST_ROWS
 from repsim.storage._rows import writing
 from repsim.storage._stored import group_of, sealed
 from repsim.storage.places._address import Place, zarr_for
 
-__all__ = ["PARTS", "begin_parts", "check_parts", "end_parts", "part_name"]
+__all__ = ["PARTS", "begin_parts", "check_parts", "end_parts", "part_name", "rows_of_chunk"]
 
 PARTS = "repsim.activations.parts/1"
+
+FEWEST_ROWS = 64
+"""Rows of a chunk of many ranks: below, there would be too many files."""
 
 
 def part_name(rank: int, size: int) -> str:
     """Return the name of the part of a rank."""
     return f"rank{rank}of{size}"
+
+
+def rows_of_chunk(size: int, *, named: bool) -> int:
+    """Return the most rows of a chunk of a part.
+
+    >>> [rows_of_chunk(size, named=True) for size in (1, 2, 3, 8, 64)]
+    [1024, 512, 256, 128, 64]
+
+    Samples that are sorted by id alternate between the parts. A block of rows then has a share of
+    each part, and a chunk of this size is read once and not once for each of several blocks.
+    """
+    if not named:
+        return MOST_ROWS
+    return max(FEWEST_ROWS, MOST_ROWS >> (size - 1).bit_length())
 
 
 def begin_parts(operation: str, place: Place, size: int, *, named: bool) -> None:
