@@ -20,10 +20,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x):
+    def forward(self, x, mask):
         n, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return self.proj(scaled_dot_product_attention(*qkv).transpose(1, 2).reshape(x.shape))
+        out = scaled_dot_product_attention(*qkv, attn_mask=mask)
+        return self.proj(out.transpose(1, 2).reshape(x.shape))
 
 
 class Block(nn.Module):
@@ -33,8 +34,8 @@ class Block(nn.Module):
         self.attn = Attention(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, 8), nn.GELU(), nn.Linear(8, width))
 
-    def forward(self, x):
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x, mask=None):
+        x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
 
@@ -52,8 +53,40 @@ class Transformer(nn.Module):
 
     def forward(self, x):
         x = self.patch(self.norm(x)).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1) + self.position
+        x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1)
+        x = x + self.position[:, : x.shape[1]]  # smaller images have fewer patches
         return self.head(self.blocks(x)[:, 0])
+
+
+class TextTransformer(nn.Module):
+    """Attention among the real tokens of texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 8)
+        self.blocks = nn.ModuleList([Block(8, 2), Block(8, 2)])
+
+    def forward(self, input_ids, attention_mask, number=None):
+        x = self.embed(input_ids)
+        for block in self.blocks:
+            x = block(x, attention_mask[:, None, None, :].bool())
+        return x
+
+
+class Convolutions(nn.Module):
+    """A residual connection of maps of any size."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+def text_net():
+    torch.manual_seed(0)
+    return TextTransformer().double()
 
 
 def net(seed=0):
@@ -71,6 +104,27 @@ def batches(ids):
     return [(images()[part], part) for part in torch.as_tensor(ids).split(BATCH)]
 
 
+def small_images():
+    """Other batches, of 3 by 3 patches."""
+    return [(images()[i : i + 3, :, :6, :6], torch.arange(i, i + 3)) for i in (0, 3)]
+
+
+def texts(rank, size):
+    """Batches of texts of 2 to 9 tokens, padded to the longest; the last rank has text 0 again."""
+    generator = torch.Generator().manual_seed(2)
+    lengths = torch.randint(2, 10, (N,), generator=generator)
+    tokens = torch.randint(0, 50, (N, 9), generator=generator)
+    numbers = torch.arange(N)[rank::size]
+    if rank == size - 1 and size > 1:
+        numbers = torch.cat([numbers, numbers.new_zeros(1)])
+    found = []
+    for part in numbers.split(BATCH):
+        most = int(lengths[part].max())
+        mask = torch.arange(most) < lengths[part][:, None]
+        found.append({"input_ids": tokens[part, :most], "attention_mask": mask, "number": part})
+    return found
+
+
 def share(rank, size):
     """The batches of a DistributedSampler; with 4 ranks, 2 of 24 samples are repeated."""
     return batches(list(DistributedSampler(range(N), size, rank, shuffle=True, seed=3)))
@@ -83,7 +137,7 @@ def uneven(rank, size):
 
 
 def ids_of(batch):
-    return batch[1]
+    return batch["number"] if isinstance(batch, dict) else batch[1]
 
 
 def receptive_fields(data, model=None, **options):
@@ -107,6 +161,9 @@ ANALYSES = {
     ),
 }
 """The analyses by name: functions of the batches, the model and other options."""
+
+OF_TEXTS = ("attention_distance", "block_influence", "residual_ratios")
+"""Those that take texts."""
 
 
 def summary(result):

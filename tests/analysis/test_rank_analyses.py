@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from torch.utils.data import DistributedSampler
 import repsim
 from analysis.rank_cases import (
     ANALYSES,
+    OF_TEXTS,
+    Convolutions,
     N,
     batches,
     ids_of,
@@ -22,7 +25,10 @@ from analysis.rank_cases import (
     net,
     receptive_fields,
     share,
+    small_images,
     summary,
+    text_net,
+    texts,
     uneven,
 )  # fmt: skip
 from ranks import run_ranks
@@ -75,15 +81,48 @@ def told_by(run, rank, size, group):
     return told
 
 
+def of_all_four(rank, size):
+    """What is tried on 4 ranks only: texts, images of two sizes, options that differ, no group."""
+    group = {"group": "world"}
+    odd = rank == size - 1
+    sizes = small_images() if odd else share(rank, size)
+    told = {
+        "texts": {
+            name: summary(
+                ANALYSES[name](texts(rank, size), model=text_net(), sample_ids=ids_of, **group)
+            )
+            for name in OF_TEXTS
+        },
+        "sizes": {
+            name: refusal(ANALYSES[name], sizes, **group)
+            for name in ("attention_distance", "effective_receptive_field")
+        },
+        "maps": refusal(ANALYSES["residual_ratios"], sizes, model=Convolutions().double(), **group),
+        "lengths": {
+            name: summary(ANALYSES[name](sizes, **group))
+            for name in ("block_influence", "residual_ratios")
+        },
+        "options": {
+            name: refusal(run, share(rank, size), name="a" if odd else "b", **group)
+            for name, run in ANALYSES.items()
+        },
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for run in ANALYSES.values():
+            run(share(rank, size), sample_ids=ids_of)
+    return {**told, "alone": [str(each.message) for each in caught]}
+
+
 def scenarios(rank, size):
     """Every analysis over 4 ranks, over one, and over 2 of them, by number of ranks."""
     told = {size: {name: told_by(run, rank, size, "world") for name, run in ANALYSES.items()}}
+    told["of four"] = of_all_four(rank, size)
     alone, two = [dist.new_group([each]) for each in range(size)][rank], dist.new_group([0, 1])
     told[1] = {name: told_by(run, 0, 1, alone) for name, run in ANALYSES.items()}
     if rank > 1:
-        return told
-    fields = receptive_fields(share(rank, 2), mode="rademacher", group=two)
-    told["dealt"] = summary(fields)
+        return told | {"not a member": refusal(ANALYSES[KILLED], share(rank, size), group=two)}
+    told["dealt"] = summary(receptive_fields(share(rank, 2), mode="rademacher", group=two))
     told[2] = {name: told_by(run, rank, 2, two) for name, run in ANALYSES.items()}
 
     def dying():
@@ -116,6 +155,9 @@ def test_ranks_make_one_result():
     assert f"{KILLED}: rank 0 of 2 could not exchange with the others" in left[0]["dying"]
     in_order = batches(list(DistributedSampler(range(N), 1, 0, shuffle=True, seed=3)))
     same_within_rounding(left[0]["dealt"], summary(receptive_fields(in_order, mode="rademacher")))
+    check_of_four([told["of four"] for told in left])
+    for told in left[1:]:
+        assert f"{KILLED}: this rank does not belong to the group" in told["not a member"]
     for name, run in ANALYSES.items():
         plain = summary(run(batches(range(N))))
         once = summary(run(batches(range(N)), sample_ids=ids_of))
@@ -132,6 +174,34 @@ def test_ranks_make_one_result():
                     check_errors(name, told, is_last=size == 4 and told is results[-1])
 
 
+def check_of_four(results):
+    """Every rank has the same results and errors, and a call without a group warns."""
+    whole = texts(0, 1)
+    mixed = [batch for rank in range(3) for batch in share(rank, 4)] + small_images()
+    for told in results:
+        for name in OF_TEXTS:
+            same_bits(told["texts"][name], results[0]["texts"][name])
+            same_within_rounding(
+                told["texts"][name], summary(ANALYSES[name](whole, model=text_net()))
+            )
+            assert told["texts"][name][2]["n_duplicates"] == 1
+        for name, got in told["lengths"].items():
+            same_bits(got, results[0]["lengths"][name])
+            same_within_rounding(got, summary(ANALYSES[name](mixed)))
+        for name, message in told["sizes"].items():
+            assert f"InputError: {name}: " in message
+            assert "the same grid and heads on all ranks" in message or (
+                "the size of the images must be the same on all ranks" in message
+            )
+        assert "the size of the maps of site 'conv' must be the same on all ranks" in told["maps"]
+        for name, message in told["options"].items():
+            assert f"{name}: all ranks of a group must have the same" in message
+            assert "\n  name: 'b' on ranks 0, 1, 2; 'a' on rank 3" in message
+        alone = [each for each in told["alone"] if "the data of this rank alone" in each]
+        assert [each.partition(":")[0] for each in alone] == list(ANALYSES)
+        assert all("Pass group='world' on every rank" in each for each in alone)
+
+
 def check_errors(name, told, *, is_last):
     """Of the last rank, which raises, and of others, which name it."""
     for what, error in {
@@ -145,6 +215,7 @@ def check_errors(name, told, *, is_last):
             assert f"RankError: {name}: 1 of " in told[what]
             assert error in told[what]
     assert "weights of model: " in told["weights"]
+    assert "broadcast\n  the buffers of rank 0 first" in told["weights"]
     assert f"InputError: {name}: data gave no batch on any rank" in told["no data"]
 
 
