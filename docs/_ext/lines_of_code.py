@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["ROW", "lines_of_code", "setup", "with_numbers"]
 
 PAGE = "howto/index"
-ROW = re.compile(r"^\|.*\]\((?P<page>[\w-]+\.md)(?:#(?P<part>[\w-]+))?\) \| \{lines\} \|$", re.M)
+ROW = re.compile(
+    r"^\|.*\]\((?P<page>[\w-]+\.md)(?:#(?P<part>[\w-]+))?\) \| \{lines\} lines \|$", re.M
+)
 HEADING = re.compile(r"^#+ (?P<title>.*)\n", re.M)
 STAND_IN = "# Stand-in"
 

@@ -61,7 +61,7 @@ class StateError(RepsimError, ValueError):
 
 
 class CheckpointError(RepsimError, OSError):
-    """A checkpoint cannot be written or read: a full disk, a read-only or missing folder."""
+    """A saved state or a store cannot be written or read: a full disk, a missing folder."""
 
 
 class CaptureError(RepsimError, RuntimeError):

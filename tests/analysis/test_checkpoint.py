@@ -227,7 +227,7 @@ def test_a_damaged_state_is_refused(tmp_path, damage):
             "text": b"this is no state",
         }[damage]
     )
-    with pytest.raises(repsim.StateError, match="checkpoint"):
+    with pytest.raises(repsim.StateError, match="saved state"):
         repsim.compare(net(), data=data(), checkpoint=file, progress=False)
 
 

@@ -1,4 +1,4 @@
-"""Files that survive a kill: checkpoints, journals, and the store of activations."""
+"""Files that survive a kill: saved states, journals, and the store of activations."""
 
 from repsim.storage._atomic import differences, write_whole
 from repsim.storage._checkpoint import Checkpoint

@@ -90,7 +90,7 @@ class Checkpoint:
                 else "nothing had been saved there"
             )
             raise CheckpointError(
-                f"{self.operation}: the checkpoint cannot be written.\n"
+                f"{self.operation}: the state of this call cannot be written.\n"
                 f"  {self.path}: {error.strerror or error}; {before}\n"
                 f"  Free some space or make the folder writable, then call again with the same "
                 f"arguments: it goes on from the saved state."
@@ -103,7 +103,7 @@ class Checkpoint:
         Raises
         ------
         StateError
-            The file is truncated or damaged, is not a checkpoint, or belongs to another operation,
+            The file is truncated or damaged, is no saved state, or belongs to another operation,
             other inputs or other options (the message says which).
         CheckpointError
             The file exists but cannot be read.
@@ -116,9 +116,9 @@ class Checkpoint:
         except OSError as error:
             # A damaged archive sends its reader to places before the file.
             if error.errno in (None, errno.EINVAL):
-                raise self._refused(f"damaged, or not a checkpoint: {error}") from error
+                raise self._refused(f"damaged, or no saved state: {error}") from error
             raise CheckpointError(
-                f"{self.operation}: the checkpoint cannot be read.\n"
+                f"{self.operation}: the saved state cannot be read.\n"
                 f"  {self.path}: {error.strerror or error}\n"
                 f"  Check the permissions of the file, or name another one."
             ) from error
@@ -136,7 +136,7 @@ class Checkpoint:
         ) as error:
             # Errors of NumPy and zipfile for a damaged archive, and for a file that is not an
             # archive.
-            raise self._refused(f"damaged, or not a checkpoint: {error}") from error
+            raise self._refused(f"damaged, or no saved state: {error}") from error
         self._check(arrays)
         del arrays[HEADER]
         return arrays
@@ -147,7 +147,7 @@ class Checkpoint:
             kind, checksum = header["format"], header["checksum"]
             operation, fingerprint = header["operation"], header["fingerprint"]
         except (KeyError, ValueError, TypeError) as error:
-            raise self._refused("not a checkpoint: it has no header") from error
+            raise self._refused("no saved state: it has no header") from error
         if kind != FORMAT:
             raise self._refused(f"of format {kind!r}, expected {FORMAT!r}")
         rest = {name: x for name, x in arrays.items() if name != HEADER}
@@ -160,7 +160,7 @@ class Checkpoint:
 
     def _refused(self, why: str) -> StateError:
         return StateError(
-            f"{self.operation}: the checkpoint does not belong to this call.\n"
+            f"{self.operation}: the saved state does not belong to this call.\n"
             f"  {self.path} is {why}\n"
             f"  Call with the arguments it was made with, or delete it to start afresh."
         )

@@ -190,10 +190,10 @@ def compare(
     progress : bool, default True
         Whether to show a progress bar with rate and remaining time on standard error.
     checkpoint : path, optional
-        A file that holds the state, written every two minutes, on an interrupt or error, and at
-        the end. If it exists, the batches counted in it are read from ``data`` and skipped, so the
+        A file for the state of this call, written every two minutes, on an interrupt or error, and
+        at the end. If it exists, batches counted in it are read from ``data`` and skipped, so the
         data must return the same batches in the same order: without shuffle, or with a seeded one.
-        A digest of a part of each batch is checked. With a checkpoint, Ctrl-C returns the result so
+        A digest of a part of each batch is checked. With such a file, Ctrl-C returns the result so
         far with a warning. Delete the file to start again. For other measures it is the folder of a
         store, as :func:`repsim.extract` writes it, with layers named "x/..." and "y/...": features
         are read from it layer by layer, Ctrl-C ends the call, and the same call goes on, also with
@@ -201,7 +201,7 @@ def compare(
     group : "world" or torch.distributed.ProcessGroup, optional
         The ranks whose batches are combined; by default only this process. Each rank passes its
         share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
-        Every rank returns the same bits. With a checkpoint each rank writes a separate file,
+        Every rank returns the same bits. With ``checkpoint`` each rank writes a separate file,
         ``<checkpoint>.rank<r>of<size>``.
     sample_ids : callable, optional
         A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
@@ -251,16 +251,16 @@ def compare(
         NaN or infinity in a layer; the message names layer and batch. For CKA, ``partial`` is the
         result before it.
     StateError
-        The checkpoint is damaged, cannot be written, or belongs to other models, options or data; a
-        rank died, failed, has other weights or options than the others (the message says which
+        The saved state is damaged, cannot be written, or belongs to other models, options or data;
+        a rank died, failed, has other weights or options than the others (the message says which
         ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
         Layers found by a glob return no batch, or NaN or infinity in the first one; short batches
-        were skipped; all passes saw the same batches; an interrupt (with a checkpoint); a
-        checkpoint could not be written during the run; the samples could not be found (see Notes);
+        were skipped; all passes saw the same batches; an interrupt (with ``checkpoint``); the
+        state could not be written during the run; the samples could not be found (see Notes);
         torch.distributed has several ranks, but ``group`` is not given.
     DegenerateWarning
         A layer is constant; its CKA is NaN.

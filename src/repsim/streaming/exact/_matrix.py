@@ -99,9 +99,9 @@ def cka_matrix(
         The dtype of blocks; by default float64 if any layer is float64 or integer, else float32.
         Sums over blocks are always in float64.
     checkpoint : path, optional
-        A file (``.npz``) to which the state is saved at the start, every two minutes and at the
-        end. If the file exists, the computation resumes from it and returns the same bits. From a
-        finished checkpoint, the result is returned after two passes over the data.
+        A file (``.npz``) for the state of this call, written at the start, every two minutes and at
+        the end. If the file exists, the computation resumes from it and returns the same bits. From
+        a finished state, the result is returned after two passes over the data.
     progress : bool, default False
         Show a progress bar.
 
@@ -123,9 +123,9 @@ def cka_matrix(
         NaN or infinity in a layer or in a block of its Gram; the message names the layer and the
         rows.
     StateError
-        The checkpoint is damaged, or belongs to other data or options.
+        The saved state is damaged, or belongs to other data or options.
     CheckpointError
-        The checkpoint cannot be written (full disk, read-only folder); the previous one is intact.
+        The state cannot be written (full disk, read-only folder); the previous one is intact.
 
     Warns
     -----
