@@ -12,6 +12,8 @@ memory above theirs, the largest difference from minibatch CKA in float64, and f
 activations over the time, against a measured copy, and the operations of the Grams, against a
 measured product of the same precision. A row that runs out of memory is tried with half the batch,
 beside forward passes of that batch. After --budget seconds no further round starts.
+
+From the second batch on, an operation of repsim during which the host waits for CUDA is an error.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,7 @@ class Bench:
             precision = name.removeprefix("repsim, ")
             cka = repsim.compare(
                 *self.models,
-                data=batches,
+                data=unwaiting(batches, self.device),
                 precision=precision,  # type: ignore[arg-type]
                 all_modules=True,
                 progress=False,
@@ -154,6 +156,22 @@ class Bench:
                 return size
             gc.collect()
         return None
+
+
+def unwaiting(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Yield batches; from the second on, an operation that waits for CUDA raises an error.
+
+    During the first batch, models are asked where their samples are. After the last, sums are read.
+    """
+    for number, batch in enumerate(batches):
+        guarded = number and device.type == "cuda"
+        if guarded:
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield batch
+        finally:
+            if guarded:
+                torch.cuda.set_sync_debug_mode("default")
 
 
 def outputs(model: nn.Module, images: Tensor, keep: Callable[[Tensor], Any]) -> dict[Key, Any]:

@@ -81,6 +81,22 @@ def test_a_batch_that_does_not_fit_is_halved(gpu, tiny, monkeypatch):
     assert bench.largest("anything") == 4
 
 
+def test_waiting_is_an_error_from_the_second_batch_on(gpu, monkeypatch):
+    modes = ["default"]
+    monkeypatch.setattr(gpu.torch.cuda, "set_sync_debug_mode", modes.append)
+    during = [modes[-1] for _ in gpu.unwaiting(range(3), torch.device("cuda"))]
+    assert during == ["default", "error", "error"]
+    assert modes[-1] == "default"
+    with pytest.raises(ArithmeticError):
+        for number in gpu.unwaiting(range(3), torch.device("cuda")):
+            if number:
+                raise ArithmeticError
+    assert modes[-1] == "default"
+    modes.clear()
+    assert list(gpu.unwaiting(range(3), torch.device("cpu"))) == [0, 1, 2]
+    assert not modes
+
+
 def test_no_device(gpu):
     if torch.cuda.is_available():
         pytest.skip("there is one")

@@ -162,6 +162,27 @@ def test_cuda_does_not_synchronise(kernel):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_does_not_synchronise_with_grams():
+    grams = [
+        [{name: x.cuda() @ x.cuda().T for name, x in batch.items()} for batch in side]
+        for side in batches(4)
+    ]
+    for side in grams:
+        for batch in side:
+            batch["again"] = next(iter(batch.values()))
+    acc = MinibatchCKA()
+    acc.update_grams(grams[0][0], grams[1][0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for x, y in zip(*(side[1:] for side in grams), strict=True):
+            acc.update_grams(x, y)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(acc.compute()).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_and_cpu_batches_do_not_mix():
     xs, ys = batches(1)
     with pytest.raises(repsim.ArrayTypeError, match="one device"):
