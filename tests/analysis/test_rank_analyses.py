@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import UserDict
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -107,6 +109,11 @@ def of_all_four(rank, size):
             for name, run in ANALYSES.items()
         },
     }
+    mine = [x for x, _ in uneven(rank, size)]
+    few = {"data": [torch.cat(mine)] if mine else [], "layers": "blocks.*.mlp", **group}
+    for model in (net(), DistributedDataParallel(net())):  # one rank has no batch
+        result = repsim.compare(model, progress=False, **few)
+        told[type(model).__name__] = result.cka.values
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for run in ANALYSES.values():
@@ -188,6 +195,7 @@ def check_of_four(results):
         for name, got in told["lengths"].items():
             same_bits(got, results[0]["lengths"][name])
             same_within_rounding(got, summary(ANALYSES[name](mixed)))
+        np.testing.assert_array_equal(told["DistributedDataParallel"], told["Transformer"])
         for name, message in told["sizes"].items():
             assert f"InputError: {name}: " in message
             assert "the same grid and heads on all ranks" in message or (
@@ -236,6 +244,7 @@ def test_repeated_samples_count_once_in_one_process_too():
         (lambda x, ids: (x, x.repeat(2, 1, 1, 1), ids), "2 rows of each"),
         (lambda x, ids: (x[0], dict.fromkeys(ids.tolist())), r"are \[3\]"),
         (lambda x, ids: ([x, x, x, x], ids), "a list of 4"),
+        (lambda x, ids: ({"x": x, "places": x.transpose(0, 1)}, ids), r"axis 1 of a tensor \(3, 4"),
     ],
 )
 def test_a_batch_that_cannot_be_cut_is_refused(batch, says):
@@ -278,6 +287,27 @@ def test_lists_and_mappings_are_cut():
     expected = repsim.residual_ratios(net(), batches(range(7)), progress=False)
     once = repsim.residual_ratios(net(), lists, sample_ids=ids_of, progress=False)
     same_within_rounding(summary(once), summary(expected))
-    names = {"sample_ids": lambda batch: batch["names"]}
-    by_name = repsim.residual_ratios(Named(), keyed, progress=False, **names)
+    names = {"sample_ids": lambda batch: batch["names"], "progress": False}
+    by_name = repsim.residual_ratios(Named(), keyed, **names)
     np.testing.assert_allclose(by_name.ratio, expected.ratio, rtol=1e-9)
+
+    class Encoding(UserDict):  # as BatchEncoding of transformers
+        def __getattr__(self, name):
+            try:
+                return self.data[name]
+            except KeyError:
+                raise AttributeError(name) from None
+
+    encoded = [Encoding(each) for each in keyed]
+    by_attribute = repsim.residual_ratios(net(), encoded, prepare=lambda each: each.x, **names)
+    np.testing.assert_allclose(by_attribute.ratio, expected.ratio, rtol=1e-9)
+
+    @dataclass
+    class Sample:
+        x: torch.Tensor
+        number: torch.Tensor
+
+    objects = [Sample(x, ids) for x, ids, _ in lists]
+    options = {"prepare": lambda each: each.x, "sample_ids": lambda each: each.number}
+    of_objects = repsim.residual_ratios(net(), objects, progress=False, **options)
+    np.testing.assert_allclose(of_objects.ratio, expected.ratio, rtol=1e-9)

@@ -1,7 +1,14 @@
 """Which axis of an output holds the samples: evidence of small batches, and a rule of sizes."""
 
 from repsim.capture.samples._axes import BatchAxis
-from repsim.capture.samples._cut import cut, have_one_size, lengths_in, taken, uncut_indices
+from repsim.capture.samples._cut import (
+    cut,
+    have_one_size,
+    lengths_in,
+    parts_of,
+    taken,
+    uncut_indices,
+)
 from repsim.capture.samples._probe import SIZES, Evidence, ask
 
 __all__ = [
@@ -12,6 +19,7 @@ __all__ = [
     "cut",
     "have_one_size",
     "lengths_in",
+    "parts_of",
     "taken",
     "uncut_indices",
 ]

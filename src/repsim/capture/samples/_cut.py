@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["cut", "have_one_size", "lengths_in", "taken", "uncut_indices"]
+__all__ = ["cut", "have_one_size", "lengths_in", "parts_of", "taken", "uncut_indices"]
 
 Rows = Callable[[int], list[int] | None]
 """Which rows to take of a first axis of this length; None keeps them all."""
@@ -66,7 +66,7 @@ def lengths_in(batch: Any) -> Iterator[tuple[int, bool]]:
         return
     if isinstance(batch, list) and batch:
         yield len(batch), _are_alike(batch)
-    for child in _children(batch):
+    for child in parts_of(batch):
         yield from lengths_in(child)
 
 
@@ -75,7 +75,7 @@ def uncut_indices(batch: Any, n: int, *, packed: bool) -> bool:
     if isinstance(batch, Tensor):
         whole = batch.size(0) != n and not (packed and batch.size(0) % n == 0) if batch.ndim else 0
         return bool(whole) and not batch.is_floating_point() and batch.dtype != torch.bool
-    return any(uncut_indices(child, n, packed=packed) for child in _children(batch))
+    return any(uncut_indices(child, n, packed=packed) for child in parts_of(batch))
 
 
 def have_one_size(batch: Any, n: int) -> bool:
@@ -87,7 +87,7 @@ def have_one_size(batch: Any, n: int) -> bool:
         is_table = batch.ndim == 2 and batch.shape[0] == n and 2 <= batch.shape[1] <= 4
         integers = not batch.is_floating_point() and not batch.is_complex()
         return is_table and integers and bool((batch == batch[0]).all())
-    return any(have_one_size(child, n) for child in _children(batch))
+    return any(have_one_size(child, n) for child in parts_of(batch))
 
 
 def _cut(value: Any, rows: Rows) -> Any:
@@ -131,7 +131,8 @@ def _rows_of(tensor: Tensor, rows: list[int]) -> Tensor:
     return tensor.index_select(0, torch.tensor(rows, device=tensor.device))
 
 
-def _children(value: Any) -> Iterator[Any]:
+def parts_of(value: Any) -> Iterator[Any]:
+    """Yield the items of a mapping, a sequence or a dataclass; nothing for other values."""
     if isinstance(value, Mapping):
         yield from value.values()
     elif isinstance(value, tuple | list):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repsim._errors import InputError
 from repsim.analysis.run._drive import Batch
-from repsim.capture.samples import have_one_size, lengths_in, taken
+from repsim.capture.samples import have_one_size, lengths_in, parts_of, taken
 
 __all__ = ["NewSamples"]
 
@@ -79,10 +79,11 @@ def _problem(batch: Any, n: int) -> str | None:
         first = len(batch[0]) if batch[0].ndim else 0
         if first != n and not (packed and first and first % n == 0):
             return f"its first item, the input of the model, has {first} rows"
-    if not packed:
-        many = next((k for k in _lengths_of_tensors(batch) if k > n and k % n == 0), None)
-        if many is not None:
-            return f"an axis of {many} may hold {many // n} rows of each sample"
+    for shape in _shapes(batch):
+        if shape[0] > n and shape[0] % n == 0 and not packed:
+            return f"an axis of {shape[0]} may hold {shape[0] // n} rows of each sample"
+        if shape[0] != n and n in shape[1:2]:
+            return f"axis 1 of a tensor {shape} may hold the samples"
     children = batch if isinstance(batch, tuple) or _is_structure(batch) else (batch,)
     return next((found for each in children if (found := _unclear(each, n))), None)
 
@@ -92,26 +93,17 @@ def _unclear(value: Any, n: int) -> str | None:
     if isinstance(value, tuple) and len(value) == n and not hasattr(value, "_fields"):
         return f"it holds a tuple of {n}, which may be samples or parts of them"
     if isinstance(value, list) and len(value) == n:
-        nested = [n in (length for length, _ in lengths_in(each)) for each in value]
-        if all(nested):
+        if all(n in (length for length, _ in lengths_in(each)) for each in value):
             return f"it holds a list of {n}, which may be samples or parts of them"
         return None
-    children: Any = ()
-    if isinstance(value, list | tuple):
-        children = value
-    elif hasattr(value, "values") and hasattr(value, "keys"):
-        children = value.values()
-    return next((found for each in children if (found := _unclear(each, n))), None)
+    return next((found for each in parts_of(value) if (found := _unclear(each, n))), None)
 
 
-def _lengths_of_tensors(value: Any) -> Iterator[int]:
-    """Yield the first axes of tensors and arrays that are not the samples of a list."""
+def _shapes(value: Any) -> Iterator[tuple[int, ...]]:
+    """Yield the shapes of tensors and arrays that are not the samples of a list."""
     if isinstance(value, Tensor | np.ndarray):
-        if value.ndim:
-            yield value.shape[0]
-    elif isinstance(value, tuple) or _is_structure(value):
-        for each in value:
-            yield from _lengths_of_tensors(each)
-    elif hasattr(value, "values") and hasattr(value, "keys"):
-        for each in value.values():
-            yield from _lengths_of_tensors(each)
+        if value.ndim and not getattr(value, "is_nested", False):
+            yield tuple(value.shape)
+    elif not isinstance(value, list) or _is_structure(value):
+        for each in parts_of(value):
+            yield from _shapes(each)
