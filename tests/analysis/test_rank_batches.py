@@ -93,8 +93,21 @@ def localized(data, model=None, **options):
     )
 
 
+def heads(data, model=None, **options):
+    return repsim.head_subset_cka(
+        model or net(),
+        net(5),
+        data,
+        layer="blocks.0.attn",
+        layers_y=["patch", "blocks.?"],
+        progress=False,
+        **options,
+    )
+
+
 CASES = {
     "data_scale": scaled,
+    "head_subset_cka": heads,
     "linear_probe": probe,
     "linear_probe of few": lambda data, model=None, **options: probe(
         data, model, **{"shots": 12, "n_classes": 3, **options}
@@ -118,8 +131,12 @@ CASES = {
 
 
 def summary(result):
+    """As of other analyses, with the coordinates that are not whole numbers among the values."""
     values, names, attrs = rank_cases.summary(result)
-    return values, {name: repr(each) for name, each in names.items()}, attrs  # NaN equals NaN
+    for name, each in result.coords.items():
+        if each.dtype.kind == "f":
+            values[str(name)] = np.array(names.pop(str(name)))
+    return values, names, attrs
 
 
 def refusal(run, *args, **options):
@@ -203,6 +220,10 @@ def unlike(rank, size):
         ),
         "token_localization: all ranks must have the same layers": (
             repsim.token_localization, model, mine, "*", {},
+        ),
+        "head_subset_cka: the heads and layers of y must be the same on all ranks": (
+            repsim.head_subset_cka, rank_cases.net(), model, mine,
+            {"layer": "blocks.0.attn", "layers_y": "*"},
         ),
         "linear_probe: all ranks must have the same layers": (
             repsim.linear_probe, model, mine, mine, {"layers": "*", "tokens": "mean", **labels},

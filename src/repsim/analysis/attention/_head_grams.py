@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from repsim._errors import InputError
 from repsim.analysis.attention._distance import AttentionDistances
 from repsim.analysis.attention._places import n_samples
 from repsim.analysis.run._drive import Batch
-from repsim.capture import AttentionCall, AttentionRecorder, BoundTransform
+from repsim.capture import AttentionCall, BoundTransform
 from repsim.capture.tokens import TokenOptions
 from repsim.kernels import Linear
-
-if TYPE_CHECKING:
-    import xarray
 
 __all__ = ["HeadGrams"]
 
@@ -38,7 +33,6 @@ class HeadGrams:
         self._transform = transform
         self._width = width
         self.grams: dict[str, Tensor] = {}
-        self.count = 0
 
     def start(self, batch: Batch) -> None:
         """Prepare for the next batch."""
@@ -59,7 +53,6 @@ class HeadGrams:
                 f"  width: {self._width}    heads: {call.heads}"
             )
         self.distances.add(call)
-        self.count = call.heads
         n = n_samples(call)
         # (samples × windows, heads, queries, d), samples first.
         out = call.output.reshape(n, -1, *call.output.shape[1:])
@@ -67,12 +60,6 @@ class HeadGrams:
             f"head {h}": Linear().gram(self._features(out[:, :, h], call))  # type: ignore[misc]
             for h in range(call.heads)
         }
-
-    def means(self, recorder: AttentionRecorder) -> xarray.Dataset:
-        """Return the distances of the heads over all batches, as `attention_distance`."""
-        totals = self.distances.totals(recorder)
-        assert totals is not None, "data without a batch raise an error"
-        return totals.dataset()
 
     def _features(self, output: Tensor, call: AttentionCall) -> Tensor:
         """Return the features (n, p) of one head's output (n, windows, queries, d)."""

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
-from repsim._errors import InputError, warn
+from repsim._errors import InputError
 from repsim._options import as_count, got, require_choice
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis.attention._head_grams import HeadGrams
-from repsim.analysis.maps._grams import LayerGrams
-from repsim.analysis.run._drive import Forward, Prepare, each_batch
+from repsim.analysis.attention._head_totals import LAYER, HeadTotals
+from repsim.analysis.maps._comparison import label_of_side
+from repsim.analysis.maps._side import GramSide, SideOptions
+from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._followed import learn_sequences
 from repsim.analysis.run._provenance import model_label, versions
-from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
+from repsim.analysis.run._sample_finder import BatchSize
+from repsim.analysis.run.ranks import Ranks, SampleIds
 from repsim.capture import (
     AttentionRecorder,
     BoundTransform,
     Layers,
     MaskOption,
     Masks,
-    Recorder,
     Select,
     Transform,
 )
 from repsim.capture.tokens import GridOption, PatchOption, PrefixOption, TokenOptions
 from repsim.kernels import Linear
-from repsim.results import HEAD_SUBSET_CKA
-from repsim.streaming import MIN_BATCH, BlockSums, MinibatchCKA, PilotKernels, Sums
+from repsim.streaming import MIN_BATCH, MinibatchCKA
 
 if TYPE_CHECKING:
     import xarray
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["head_subset_cka"]
 
 KINDS = ("growing", "sliding")
-
-_LAYER = "layer "
-"""Prefix of the names of layers of y, which must differ from those of heads."""
 
 
 def head_subset_cka(
@@ -67,6 +64,8 @@ def head_subset_cka(
     forward: Forward | None = None,
     names: tuple[str, str] | None = None,
     progress: bool = True,
+    group: Any = None,
+    sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
     """CKA of subsets of a layer's heads with layers of another model, by how far the heads look.
 
@@ -140,6 +139,16 @@ def head_subset_cka(
         Names of the models in the result, by default their classes.
     progress : bool, default True
         Whether to show a progress bar.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process. Each rank passes its
+        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
+        Every rank returns the same bits.
+    sample_ids : callable, optional
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before, on any rank, the sample is not counted again: the
+        models get the other samples of the batch. This matters because a ``DistributedSampler``
+        repeats samples to give all ranks the same number. It costs one exchange of ids per batch.
+        Pass it on all ranks or on none.
 
     Returns
     -------
@@ -149,22 +158,29 @@ def head_subset_cka(
         of single heads. Dim ("head",): ``head_distance``, mean attention distance in pixels.
         Coordinates along subset: ``mean_distance`` [pixels], the mean over its heads; ``size``;
         ``kind``; ``heads``, their numbers from local to global ("3,0,7"). ``attrs``: model_x,
-        model_y, layer, n_samples, n_batches, versions.
+        model_y, layer, n_samples, n_batches, versions; n_ranks with ``group``, n_duplicates with
+        ``sample_ids``.
 
     Raises
     ------
     InputError
         More than one attention call or none under ``layer``; an unknown kind of subset; a width
-        beyond the number of heads; a grid that cannot be found.
+        beyond the number of heads; a grid that cannot be found; ranks whose heads, grids or layers
+        differ; a batch with samples that came before cannot be cut, or has another number of ids
+        than samples.
     LayerNotFoundError, CaptureError
         A layer does not exist, has no attention or did not run.
     NonFiniteError
         NaN or infinity in a head or a layer; the message names it and the batch.
+    StateError
+        A rank died, failed, has other weights or options than the others (the message says which
+        ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----
     RepsimWarning
-        Batches of fewer than four samples were skipped; there was a single batch.
+        Batches of fewer than four samples were skipped; there was a single batch; torch.distributed
+        has several ranks, but ``group`` is not given.
     DegenerateWarning
         A head or layer is constant.
 
@@ -172,72 +188,98 @@ def head_subset_cka(
     -----
     The distances are the plain ones, in which attention to prefix tokens counts as 0. In addition
     to the forwards, H heads and L layers take O(n²(H + L)) memory and cost O(n² Σp + n²(H + L)H).
+    With a group, the Grams are those of the batches of each rank, so the value is that of one
+    process on the same batches, up to rounding.
 
     References
     ----------
     Raghu et al. 2021, arXiv:2108.08810, Sec. 4, Fig. 5: subsets of local heads resemble the lower
     layers of a ResNet more than subsets of global ones.
     """
-    models = {"model_x": model_x, "model_y": model_y}
-    functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}
-    check_arguments("head_subset_cka", models, names, progress, **functions)
-    kinds = _kinds(subsets)
-    if not isinstance(layer, str):
-        raise InputError(
-            f"head_subset_cka: layer must be the name of one module with attention.\n"
-            f"  got {got(layer)}"
+    ranks = Ranks("head_subset_cka", group)
+    with ranks.raise_on_all_ranks():
+        models = {"model_x": model_x, "model_y": model_y}
+        functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}
+        check_arguments("head_subset_cka", models, names, progress, **functions)
+        ranks.share(sample_ids)
+        kinds = _kinds(subsets)
+        _check_layer(layer)
+        width = None if width is None else as_count("head_subset_cka", "width", width)
+        options = TokenOptions("head_subset_cka", grid, patch_size, prefix)
+        of_heads = "flatten" if transform_x is None else transform_x
+        masks = Masks("head_subset_cka", mask)
+        bound = BoundTransform("head_subset_cka", of_heads, model_x, masks)
+        heads = HeadGrams(options, bound, width)
+        least = MIN_BATCH if ranks.alone and sample_ids is None else 1
+        side = SideOptions(transform, mask, select, batch_dim, all_modules)
+        others = GramSide(
+            "head_subset_cka",
+            model_y,
+            layers_y,
+            side,
+            kernel=Linear(),
+            prepare=prepare_y,
+            forward=forward,
+            batch_size=batch_size,
+            least=least,
         )
-    width = None if width is None else as_count("head_subset_cka", "width", width)
-    options = TokenOptions("head_subset_cka", grid, patch_size, prefix)
-    masks = Masks("head_subset_cka", mask)
-    bound_x = BoundTransform(
-        "head_subset_cka", "flatten" if transform_x is None else transform_x, model_x, masks
-    )
-    heads = HeadGrams(options, bound_x, width)
-    attention = AttentionRecorder(model_x, layer, handle=heads.add)
-    bound = BoundTransform("head_subset_cka", transform, model_y, Masks("head_subset_cka", mask))
-    grams = LayerGrams(PilotKernels(Linear()), bound, operation="head_subset_cka")
-    where: dict[str, Any] = {"select": select, "batch_dim": batch_dim, "all_modules": all_modules}
-    recorder = Recorder(model_y, layers_y, transform=grams, **where)
-    acc = MinibatchCKA(kernel="linear")
-    samples = SampleFinder("head_subset_cka", batch_size, least=MIN_BATCH)
-    with each_batch("head_subset_cka", data, model_x, model_y, progress=progress) as batches:
-        for batch in batches:
-            prepared = batch.prepared(model_x, prepare_x)
-            if not batch.number:
-                learn_sequences([heads.distances.masks], prepared, model_x, forward)
-            heads.start(prepared)
-            # One after the other, because the models may share modules or be the same.
-            with attention:
-                prepared.run(model_x, forward=forward)
-            heads.distances.finish(attention)
-            grams.forget()
-            with recorder:
-                prepared = batch.prepared(model_y, prepare_y)
-                bound.start(prepared.value)
-                samples.run(prepared, model_y, [recorder], forward, [bound.masks])
-            found = heads.grams
-            home = next(iter(found.values())).device
-            others = {f"{_LAYER}{name}": gram.to(home) for name, gram in recorder.items()}
-            acc.update_grams(found, {**found, **others})
-    acc.compute()  # warns about constant and skipped data
-    distances = heads.means(attention)
-    label_x, label_y = (None, None) if names is None else names
-    return _dataset(
-        acc,
-        distances.distance.values[0, : heads.count],
-        kinds,
-        max(1, heads.count // 4) if width is None else width,
-    ).assign_attrs(
-        model_x=model_label(model_x, label_x),
-        model_y=model_label(model_y, label_y),
-        layer=distances.layer.values[0].item(),
-        n_samples=acc.n_samples,
-        n_batches=acc.n_batches,
-        n_skipped_batches=acc.n_skipped_batches,
-        n_skipped_samples=acc.n_skipped_samples,
+        ranks.agree_on(
+            models,
+            layer=layer,
+            layers_y=others.chosen,
+            subsets=kinds,
+            width=width,
+            grid=grid,
+            patch_size=patch_size,
+            prefix=prefix,
+            transform_x=transform_x,
+            options_y=label_of_side(side),
+            batch_size=batch_size,
+            names=names,
+            **functions,
+        )
+        attention = AttentionRecorder(model_x, layer, handle=heads.add)
+        with ranks.each_batch(data, model_x, model_y, progress=progress) as batches, others:
+            part = _totals(batches, attention, heads, (model_x, prepare_x, forward), others)
+    totals = ranks.merged(part, HeadTotals.merge)
+    result = totals.dataset(kinds, width)
+    return result.assign_attrs(
+        {
+            "model_x": model_label(model_x, names and names[0]),
+            "model_y": model_label(model_y, names and names[1]),
+            **result.attrs,
+        },
+        **ranks.report(),
         **versions(),
     )
+
+
+def _totals(
+    batches: Iterator[Batch],
+    attention: AttentionRecorder,
+    heads: HeadGrams,
+    side: tuple[nn.Module, Prepare | None, Forward | None],
+    others: GramSide,
+) -> HeadTotals | None:
+    """Run both models on all batches, and return the sums; None if there was no batch."""
+    model_x, prepare_x, forward = side
+    acc = MinibatchCKA(kernel="linear")
+    for batch in batches:
+        prepared = batch.prepared(model_x, prepare_x)
+        if batch.is_first:
+            learn_sequences([heads.distances.masks], prepared, model_x, forward)
+        heads.start(prepared)
+        # One after the other, because the models may share modules or be the same.
+        with attention:
+            prepared.run(model_x, forward=forward)
+        heads.distances.finish(attention)
+        found = heads.grams
+        home = next(iter(found.values())).device
+        grams = others.run_recorded(batch)
+        named = {f"{LAYER}{name}": gram.to(home) for name, gram in grams.items()}
+        acc.update_grams(found, {**found, **named})
+    distances = heads.distances.totals(attention)
+    return None if distances is None else HeadTotals(distances, acc.state_dict())
 
 
 def _kinds(subsets: str | Sequence[str]) -> list[str]:
@@ -247,69 +289,9 @@ def _kinds(subsets: str | Sequence[str]) -> list[str]:
     return kinds
 
 
-def _chosen(order: Sequence[int], kinds: Sequence[str], width: int) -> list[tuple[str, list[int]]]:
-    """Return the subsets as (kind, heads from local to global)."""
-    count = len(order)
-    growing = [list(order[:size]) for size in range(1, count + 1)]
-    sliding = [list(order[at : at + width]) for at in range(count - width + 1)]
-    return [
-        (kind, members)
-        for kind in kinds
-        for members in {"growing": growing, "sliding": sliding}[kind]
-    ]
-
-
-def _dataset(acc: MinibatchCKA, distances: Any, kinds: Sequence[str], width: int) -> xarray.Dataset:
-
-    count = len(distances)
-    assert acc.layers_y is not None, "heads and layers stand side by side in y"
-    # Use the order of the first batch, because layers may run in another order later.
-    layers = [name.removeprefix(_LAYER) for name in acc.layers_y[count:]]
-    order = np.argsort(distances, kind="stable")
-    subsets = _chosen(order.tolist(), kinds, width)
-    members = np.zeros((len(subsets), count))
-    for row, (_, chosen) in enumerate(subsets):
-        members[row, chosen] = 1.0
-    sums = acc.block_sums()
-    cka, error = _subset_cka(sums, members)
-    head_cka, _ = _subset_cka(sums, np.eye(count))
-    if len(sums.blocks) < 2:
-        warn(
-            "head_subset_cka: one batch has no spread, so there is no standard error (NaN).\n"
-            "  Pass several batches."
+def _check_layer(layer: object) -> None:
+    if not isinstance(layer, str):
+        raise InputError(
+            f"head_subset_cka: layer must be the name of one module with attention.\n"
+            f"  got {got(layer)}"
         )
-    return HEAD_SUBSET_CKA.dataset(
-        {
-            "cka": cka,
-            "standard_error": error,
-            "head_cka": head_cka,
-            "head_distance": distances,
-        },
-        {
-            "layer_y": layers,
-            "head": np.arange(count),
-            "mean_distance": members @ distances / members.sum(1),
-            "size": members.sum(1).astype(int),
-            "kind": [kind for kind, _ in subsets],
-            "heads": [",".join(map(str, chosen)) for _, chosen in subsets],
-        },
-    )
-
-
-def _subset_cka(sums: BlockSums, members: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-    """Return CKA and standard error, (subsets, layers), because HSIC is linear in each Gram."""
-    count = members.shape[1]
-    mapped = BlockSums(
-        [
-            Sums(
-                members @ block.xy[:, count:],
-                (members @ block.xy[:, :count] * members).sum(1),
-                block.yy[count:],
-                block.batches,
-            )
-            for block in sums.blocks
-        ],
-        sums.batches_per_block,
-        sums.capacity,
-    )
-    return mapped.cka(), mapped.jackknife()
