@@ -318,8 +318,11 @@ def test_inputs_of_other_lengths_cannot_be_permuted_and_this_is_said_in_the_firs
     options = {"samples": "tokens", "measure": "nbs", "forward": lambda m, b: m(b["input"])}
     with pytest.raises(repsim.InputError, match="from 3 to 5 tokens") as caught:
         mapped(model, data=texts, permutations=9, **options)
+    assert "Leave out permutations, or reduce" in str(caught.value)
     assert 'transform="mean"' in str(caught.value)
     assert len(ran) < 6
+    with pytest.raises(repsim.InputError, match="Leave out max_samples or permutations"):
+        mapped(model, data=texts, permutations=9, max_samples=9, **options)
     result = mapped(model, data=texts, errors="subsample", draws=5, **options)
     assert np.isfinite(result.standard_error).all()
 

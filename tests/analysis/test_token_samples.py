@@ -205,12 +205,22 @@ def test_layers_with_other_positions():
     assert found.layer_x.values.tolist() == ["1", "2", "3"]
     message = (
         r"(?s)layer '0' has other positions.*16 positions in each of 6.*the others: 4 positions"
+        r".*Maps get one grid by transform=lambda maps: torch.nn.functional.adaptive_avg_pool2d"
     )
     with pytest.raises(repsim.CaptureError, match=message):
         repsim.compare(x, data=data, layers=["0", "1", "2"], samples="tokens", **QUIET)
     y = nn.Sequential(nn.Conv2d(3, 4, 2))
     with pytest.raises(repsim.CaptureError, match="'0' has other positions"):
         repsim.compare(x, y, data=data, layers="[12]", layers_y=["0"], samples="tokens", **QUIET)
+    with pytest.raises(
+        repsim.CaptureError, match=r"(?s)nothing is left.*Pass transform=lambda maps"
+    ):
+        repsim.compare(x, y, data=data, layers="[12]", layers_y="*", samples="tokens", **QUIET)
+    found = repsim.compare(
+        x, y, data=data, layers="[12]", layers_y="*", samples="tokens",
+        transform=lambda maps: torch.nn.functional.adaptive_avg_pool2d(maps, 2), **QUIET,
+    )  # fmt: skip
+    assert found.attrs["n_samples"] == 12 * 4
     mask = {"*": "attention_mask"}
     batches = [{"input": b, "attention_mask": torch.ones(6, 9)} for b in data]
     with pytest.raises(repsim.CaptureError, match=r"(?s)does not fit layer '0'.*mask: \(6, 9\)"):

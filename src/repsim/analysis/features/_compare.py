@@ -84,11 +84,13 @@ def _check_exchangeable(tokens: TokenSamples, batch: Batch) -> None:
     """Raise before more is computed if inputs cannot take each other's places."""
     counts = np.unique(np.bincount(tokens.drawn()[0]))
     if len(counts) > 1:
+        drawn = tokens.options()["max_samples"] != "all"
+        leave_out = "Leave out max_samples or permutations" if drawn else "Leave out permutations"
         raise InputError(
             f"compare: permutations move whole inputs, which must have equally many tokens.\n"
             f"  from {counts.min()} to {counts.max()} tokens that are samples in "
             f"{where_of(batch.number)}\n"
-            f"  Leave out permutations, or reduce each input to one vector, as by "
+            f"  {leave_out}, or reduce each input to one vector, as by "
             f'transform="mean".'
         )
 

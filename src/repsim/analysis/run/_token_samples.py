@@ -27,6 +27,8 @@ Pairs: TypeAlias = Literal["between", "all"]
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
+ONE_GRID = "transform=lambda maps: torch.nn.functional.adaptive_avg_pool2d(maps, 7)"
+
 
 def token_samples(
     operation: str,
@@ -274,8 +276,10 @@ class TokenSamples:
             f"{self._operation}: layer {layer!r} has other positions than the other layers.\n"
             f"  it returned {shape}: {found}\n  the others: {others}\n"
             f"  samples='tokens' needs the same tokens in all layers of both models: choose such "
-            f"layers, or give each its mask: mask={{name or glob: key of the batch, or None}}.",
+            f"layers, or give each its mask: mask={{name or glob: key of the batch, or None}}.\n"
+            f"  Maps get one grid by {ONE_GRID}.",
             brief=f"{shape}: it has {found}, the others {others}",
+            repair=f"{ONE_GRID}, which brings maps to one grid.",
         )
 
 

@@ -71,7 +71,7 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
             )
         left = [f"  {name}: {why.brief}\n" for (name, _), why in self.items()]
         return (
-            "Recorder: nothing is left to record, no output is a tensor with the batch on axis 0.\n"
+            "Recorder: nothing is left to record, no output is a batch that can be compared.\n"
             f"{''.join(left[:8])}"
             + (
                 f"  {self._repairs(quiet=True)}"
