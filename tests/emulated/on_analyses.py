@@ -183,6 +183,41 @@ def test_as_on_the_cpu_without_waiting(name):
         assert batches.waits[1:] == [[]] * (len(batches) - 1)
 
 
+class FarRun(Run):
+    """Data that are on the device from the start."""
+
+    def data(self, batches: list[Any]) -> Batches:
+        def moved(batch: Any) -> Any:
+            if isinstance(batch, dict):
+                return {name: x.to(self.device) for name, x in batch.items()}
+            if isinstance(batch, tuple):
+                return tuple(x.to(self.device) for x in batch)
+            return batch.to(self.device)
+
+        return super().data([moved(batch) for batch in batches])
+
+
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    [
+        ("compare", 0),
+        ("compare, tokens", 1),
+        ("linear_probe, texts", 2),
+        ("attention_distance, texts", 1),
+        ("token_localization", 0),
+        ("stitch, labels", 1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::repsim.RepsimWarning")
+def test_masks_and_labels_that_are_on_the_device_are_read_once(name, reads):
+    far = FarRun("sim")
+    CASES[name](far)
+    for batches in far.given:
+        for waits in batches.waits[1:]:
+            assert len(waits) == reads
+            assert all("values_of:" in wait for wait in waits)
+
+
 @pytest.mark.parametrize("name", ["compare", "extract", "alignment", "trajectory"])
 @pytest.mark.filterwarnings("ignore::repsim.RepsimWarning")
 def test_features_are_copied_once(name, tmp_path):

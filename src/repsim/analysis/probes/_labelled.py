@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from repsim._errors import InputError
-from repsim.arrays import to_numpy
+from repsim.capture import values_of
 
 __all__ = [
     "IGNORED",
@@ -93,7 +93,9 @@ def class_numbers(
 ) -> IntArray:
     """Return labels as int64, or raise if they are not one class number per sample or token."""
     try:
-        labels = to_numpy(found) if isinstance(found, Tensor) else np.asarray(found)
+        if isinstance(found, Tensor):
+            found = values_of(found).detach().numpy()
+        labels = np.asarray(found)
     except (TypeError, ValueError) as error:  # a Dataset, or lists of several lengths
         raise InputError(
             f"{operation}: labels must be an array of class numbers.\n  {source}: {error}"

@@ -254,7 +254,8 @@ class Stitching:
 
     def _note(self, labels: Any, half: int) -> None:
         if labels is not None and getattr(labels, "ndim", 0) == 1:
-            self._classes[half] |= set(labels.tolist())
+            known = values_of(labels) if isinstance(labels, Tensor) else labels
+            self._classes[half] |= set(known.tolist())
 
     def _check_layers(self, batch: Batch, held_x: dict[str, Held], held_y: dict[str, Held]) -> None:
         assert self._layers is not None
