@@ -130,6 +130,12 @@ CASES = {
 """The analyses by name: functions of the batches, the model and other options."""
 
 
+def compared(data, **options):
+    """CKA of tokens; test_ranks.py has the rest of `compare`."""
+    chosen = {"layers": "blocks.?", "samples": "tokens", "progress": False}
+    return repsim.compare(net(), net(5), data, **chosen, **options)
+
+
 def summary(result):
     """As of other analyses, with the coordinates that are not whole numbers among the values."""
     values, names, attrs = rank_cases.summary(result)
@@ -188,15 +194,18 @@ def not_finite(rank, size):
     return data
 
 
+def results_of(run, rank, size):
+    return {
+        "uneven": summary(run(uneven(rank, size), group="world")),
+        "once": summary(run(share(rank, size), group="world", sample_ids=ids_of)),
+    }
+
+
 def told_by(run, rank, size):
     """The results of a rank, and the errors of calls that must fail on all ranks."""
-    group = {"group": "world"}
-    told = {
-        "uneven": summary(run(uneven(rank, size), **group)),
-        "once": summary(run(share(rank, size), **group, sample_ids=ids_of)),
-    }
+    told = results_of(run, rank, size)
     if size > 1:
-        mine = share(rank, size)
+        mine, group = share(rank, size), {"group": "world"}
         told["broken"] = refusal(run, Broken(mine), **group)
         told["broken, once"] = refusal(run, Broken(mine), **group, sample_ids=ids_of)
         told["nan"] = refusal(run, not_finite(rank, size), **group)
@@ -250,6 +259,7 @@ def unlike(rank, size):
 
 def scenarios(rank, size):
     told = {name: told_by(run, rank, size) for name, run in CASES.items()}
+    told["compare"] = results_of(compared, rank, size)
     if size > 1:
         told["unlike"] = unlike(rank, size)
         # Last, because the group cannot be used any more.
@@ -305,7 +315,7 @@ def test_ranks_make_one_result(size):
             assert "could not exchange" in told["dying"]
             for says, message in told["unlike"].items():
                 assert says in message, message
-    for name, run in CASES.items():
+    for name, run in {**CASES, "compare": compared}.items():
         results = [each[name] for each in everyone]
         plain, once = of_one_process(name, run, size)
         for told in results:
@@ -317,7 +327,7 @@ def test_ranks_make_one_result(size):
                 assert told[what][2]["n_ranks"] == size
             twice = 2 if "linear_probe" in name else 1  # train and test
             assert told["once"][2]["n_duplicates"] <= twice * (2 if size == 4 else 0)
-        for told in results if size > 1 else []:
+        for told in results if size > 1 and name in CASES else []:
             check_errors(name.partition(" ")[0], told)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repsim._errors import NonFiniteError, warn
-from repsim.analysis.maps._rank_grams import reduced
+from repsim.analysis.maps._rank_grams import reduced, report_of_tokens
 from repsim.analysis.maps._run import Run
+from repsim.analysis.run._token_samples import TokenSamples
 from repsim.analysis.run.ranks import Ranks
 from repsim.arrays import to_numpy
 from repsim.results import LAYER_MAP
@@ -65,10 +66,15 @@ def cka_map(
     return dataset.assign_attrs(cka.attrs, **origin, **attrs, passes=len(passes))
 
 
-def finished(run: Run, ranks: Ranks, result: Callable[..., xarray.Dataset]) -> xarray.Dataset:
+def finished(
+    run: Run,
+    ranks: Ranks,
+    tokens: TokenSamples | None,
+    result: Callable[..., xarray.Dataset],
+) -> xarray.Dataset:
     """Return the result of all ranks, and warn if it is incomplete."""
     passes = reduced(ranks, run.accumulators)
-    attrs: dict[str, Any] = {**ranks.report()}
+    attrs: dict[str, Any] = {**report_of_tokens(ranks, tokens), **ranks.report()}
     if run.interrupted:
         attrs["interrupted"] = f"after {run.n_batches} batches"
         warn(

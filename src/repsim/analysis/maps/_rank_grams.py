@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from repsim.analysis.run.ranks import NewSamples, Ranks
 from repsim.kernels import Kernel
 from repsim.streaming import MinibatchCKA
 
-__all__ = ["check_one_bandwidth", "grams_of", "reduced", "tokens_of"]
+__all__ = ["check_one_bandwidth", "grams_of", "reduced", "report_of_tokens", "tokens_of"]
 
 
 def grams_of(new: NewSamples, grams: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -52,6 +53,18 @@ def check_one_bandwidth(ranks: Ranks, kernel: Kernel) -> None:
             f"  kernel {kernel!r} would fix another on every rank's first batch\n"
             f"  Give it one: kernel=repsim.kernels.RBF(sigma=...)."
         )
+
+
+def report_of_tokens(ranks: Ranks, tokens: TokenSamples | None) -> dict[str, Any]:
+    """Return the attributes of a result about tokens as samples, with the sequences of all ranks.
+
+    Each rank numbers its sequences, also those that came before, so repeated ones are left out
+    here.
+    """
+    if tokens is None:
+        return {}
+    n_sequences = sum(ranks.gathered(tokens.n_sequences)) - ranks.duplicates
+    return {**tokens.report(), "n_sequences": n_sequences}
 
 
 def reduced(ranks: Ranks, accumulators: list[MinibatchCKA]) -> list[MinibatchCKA]:

@@ -59,8 +59,7 @@ def stream(ranks: Ranks, asked: Comparison, options: StreamOptions) -> Callable[
         for batch, new in run.batches(asked.data, passes, progress=asked.progress):
             run.count(sides.kept(batch), new)
         sides.check_used()
-    attrs: dict[str, Any] = {} if tokens is None else tokens.report()
-    return partial(finished, run, ranks, partial(result, **attrs))
+    return partial(finished, run, ranks, tokens, result)
 
 
 def _check_z_scores(z_scores: bool, tokens: TokenSamples | None) -> None:

@@ -180,7 +180,9 @@ def trajectory(
     ``against=other_seed``. Cost per batch: one forward of every model and the Grams; for every
     function in ``checkpoints`` one more forward of the reference. Memory: the Grams of two models
     at a time, O(L n²), or of all of them with "each other"; for other measures the features of the
-    models of a pass.
+    models of a pass. With a group, the CKA is that of one process on the same batches, up to
+    rounding. With ``max_samples``, the tokens that count are drawn by the place of their sequence
+    in the share of its rank.
 
     References
     ----------
