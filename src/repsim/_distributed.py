@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike, fspath
 from typing import Any
 
 from repsim._errors import InputError, StateError
 from repsim._options import got
 
-__all__ = ["RankError", "gather", "group_size", "tell_failure"]
+__all__ = ["RankError", "RankGroup", "gather", "group_size", "tell_failure"]
+
+LONGEST = 200
+"""Characters of a value in a message; a longer one is cut."""
 
 
 class RankError(StateError):
@@ -94,3 +100,111 @@ def _gather(operation: str, message: tuple[str, Any], group: Any) -> list[Any]:
             f"{operation}: {len(failed)} of {size} ranks failed.\n" + "\n".join(failed[:4])
         )
     return [what for _, what in messages]
+
+
+class RankGroup:
+    """The ranks that share the work of one call, or this process alone.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name, for errors.
+    group : None, "world" or torch.distributed.ProcessGroup
+        With None this process works alone, even if there are other ranks.
+    """
+
+    def __init__(self, operation: str, group: Any) -> None:
+        self.operation, self.alone = operation, group is None
+        self._group = None if isinstance(group, str) and group == "world" else group
+        self.size, self.rank = (1, 0) if self.alone else self._members(group)
+
+    def _members(self, group: Any) -> tuple[int, int]:
+        size = group_size(self.operation, None)
+        import torch.distributed as dist
+
+        if self._group is None:
+            return size, dist.get_rank()
+        if not isinstance(group, dist.ProcessGroup):
+            raise InputError(
+                f"{self.operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
+                f"  got {got(group)}\n  Without it, this process works alone."
+            )
+        return dist.get_world_size(group), dist.get_rank(group)
+
+    def __str__(self) -> str:
+        return f"{self.rank} of {self.size}"
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's value, in the order of ranks, on every rank."""
+        return [value] if self.alone else gather(self.operation, value, self._group)
+
+    @contextmanager
+    def raise_on_all_ranks(self) -> Iterator[None]:
+        """Raise an error of this rank on the other ranks too, which would otherwise wait for it."""
+        try:
+            yield
+        except BaseException as error:
+            if not self.alone:
+                tell_failure(self.operation, error, self._group)
+            raise
+
+    def own_path(self, path: str | PathLike[str]) -> str:
+        """Return the file for the state of this rank."""
+        return fspath(path) if self.alone else f"{fspath(path)}.rank{self.rank}of{self.size}"
+
+    def agree(self, described: Callable[[], Mapping[str, object]]) -> None:
+        """Raise on every rank if the ranks have other inputs or options than each other.
+
+        Parameters
+        ----------
+        described : callable
+            Returns inputs and options of this rank by name. It is not called for a process alone.
+        """
+        if self.alone:
+            return
+        everyone = self.gather({name: str(value) for name, value in described().items()})
+        names = dict.fromkeys(name for each in everyone for name in each)
+        for name in names:
+            values = [each.get(name, "nothing") for each in everyone]
+            other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
+            if other is not None:
+                raise RankError(
+                    f"{self.operation}: all ranks of a group must have the same inputs and "
+                    f"options.\n"
+                    f"  {name}: {_cut(values[0])} on rank 0, {_cut(values[other])} on rank {other}"
+                    f"\n  Open the same arrays in the same order on every rank, and pass the same "
+                    f"options."
+                )
+
+    def share(self, costs: Sequence[float]) -> list[int]:
+        """Return the numbers of the tasks of this rank, so that the costs of ranks are alike.
+
+        >>> RankGroup("sums", None).share([3.0, 1.0])
+        [0, 1]
+        """
+        loads = [0.0] * self.size
+        mine = []
+        # The costliest first, each to the rank that has least to do.
+        for task in sorted(range(len(costs)), key=lambda each: -costs[each]):
+            rank = loads.index(min(loads))
+            loads[rank] += costs[task]
+            if rank == self.rank:
+                mine.append(task)
+        return sorted(mine)
+
+    def stretch(self, costs: Sequence[float]) -> range:
+        """Return the numbers of the tasks of this rank, which follow each other.
+
+        >>> RankGroup("sums", None).stretch([3.0, 1.0])
+        range(0, 2)
+        """
+        total, before, owners = sum(costs), 0.0, []
+        for cost in costs:
+            owners.append(min(self.size - 1, int((before + cost / 2) / total * self.size)))
+            before += cost
+        start = sum(owner < self.rank for owner in owners)
+        return range(start, start + owners.count(self.rank))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

@@ -44,7 +44,7 @@ class BandwidthError(InputError):
     def __init__(
         self, n: int, convention: str, operation: str = "kernel bandwidth", name: str = "samples"
     ) -> None:
-        self._n, self._convention = n, convention
+        self._made_of = n, convention, operation, name
         super().__init__(
             f"{operation}: the median distance of {name} is zero (median={convention!r}).\n"
             f"  n={n}, more than half of the pairs are duplicates\n"
@@ -53,7 +53,10 @@ class BandwidthError(InputError):
 
     def named(self, operation: str, name: str) -> BandwidthError:
         """Return the same error where the operation and the array are known."""
-        return BandwidthError(self._n, self._convention, operation, name)
+        return BandwidthError(*self._made_of[:2], operation, name)
+
+    def __reduce__(self) -> tuple[type[BandwidthError], tuple[int, str, str, str]]:
+        return BandwidthError, self._made_of
 
 
 class StateError(RepsimError, ValueError):

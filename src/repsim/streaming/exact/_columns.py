@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from repsim._errors import NonFiniteError
 from repsim.streaming.exact._sources import Floats, Source, row_slices
+from repsim.streaming.exact._work import Piece, Work
 
 __all__ = ["ColumnStats", "column_stats", "scaled_about"]
 
@@ -30,10 +32,6 @@ class ColumnStats:
     constant: bool
     digest: str  # of all of the above; any change of a value of the layer changes it
 
-    def centred(self, block: Floats, dtype: np.dtype[Any]) -> Floats:
-        """Return rows (b, p), centred and scaled to size one, in ``dtype``."""
-        return scaled_about(block, self.shift, self.rest, self.scale, dtype)
-
 
 def scaled_about(
     block: Floats, shift: Floats, rest: Floats, scale: float, dtype: np.dtype[Any]
@@ -49,42 +47,101 @@ def scaled_about(
     return out
 
 
-def column_stats(source: Source, dtype: np.dtype[Any], rows: int) -> ColumnStats:
-    """Read a layer twice, ``rows`` rows at a time: means, size, norms, and whether it is finite."""
-    first = source.raw(0)[0].astype(np.float64)
-    total = np.zeros(source.p)
-    largest = 0.0
-    for part in row_slices(source.n, rows):
-        raw = source.raw(part)
-        with np.errstate(all="ignore"):  # reported by name below
-            shifted = np.subtract(raw, first, dtype=np.float64)
-            total += shifted.sum(axis=0)
-            size = max(float(shifted.max()), -float(shifted.min()))
-        if not (np.isfinite(size) and np.isfinite(total).all()):
-            _not_finite(source, raw, part.start)
-        largest = max(largest, size)
-    mean_shifted = total / source.n
+@dataclass(frozen=True)
+class RowPart:
+    """Some rows of a layer, as an error names them."""
+
+    operation: str
+    label: str
+    start: int
+    n: int
+    p: int
+
+
+def column_stats(
+    sources: Sequence[Source], dtype: np.dtype[Any], rows: int, work: Work
+) -> list[ColumnStats]:
+    """Read layers twice, ``rows`` rows at a time: means, size, norms, and whether all is finite."""
+    firsts = [raw[0].astype(np.float64) for raw in work.read([(s, slice(0, 1)) for s in sources])]
+    totals = work.reduce(
+        _sums,
+        [
+            [
+                Piece(((s, part),), (first, RowPart(s.operation, s.label, part.start, s.n, s.p)))
+                for part in row_slices(s.n, rows)
+            ]
+            for s, first in zip(sources, firsts, strict=True)
+        ],
+        _sums_together,
+    )
+    for s, (total, _) in zip(sources, totals, strict=True):
+        if not np.isfinite(total).all():
+            part = RowPart(s.operation, s.label, 0, s.n, s.p)
+            _refuse(part, "the sums of all rows: they overflow float64")
+    centres = [
+        _centre(first, total / source.n, largest, dtype)
+        for source, first, (total, largest) in zip(sources, firsts, totals, strict=True)
+    ]
+    parts = [(index, part) for index, s in enumerate(sources) for part in row_slices(s.n, rows)]
+    squares = [np.empty(source.n) for source in sources]
+    found = work.reduce(
+        _squares, [[Piece(((sources[index], part),), centres[index])] for index, part in parts]
+    )
+    for (index, part), values in zip(parts, found, strict=True):
+        squares[index][part] = values
+    return [
+        ColumnStats(*centre, own, largest == 0, _digest(*centre, own))
+        for centre, own, (_, largest) in zip(centres, squares, totals, strict=True)
+    ]
+
+
+def _sums(raw: Floats, first: Floats, part: RowPart) -> tuple[Floats, float]:
+    """Return the sums of the columns about a first row, and their largest distance from it."""
+    with np.errstate(all="ignore"):  # reported by name below
+        shifted = np.subtract(raw, first, dtype=np.float64)
+        total = shifted.sum(axis=0)
+        size = max(float(shifted.max()), -float(shifted.min()))
+    if not (np.isfinite(size) and np.isfinite(total).all()):
+        _not_finite(raw, part)
+    return total, size
+
+
+def _sums_together(one: tuple[Floats, float], other: tuple[Floats, float]) -> tuple[Floats, float]:
+    return one[0] + other[0], max(one[1], other[1])
+
+
+def _centre(
+    first: Floats, mean_shifted: Floats, largest: float, dtype: np.dtype[Any]
+) -> tuple[Floats, Floats, float]:
     shift = (first + mean_shifted).astype(dtype)
     rest = ((first - shift) + mean_shifted).astype(dtype)
-    scale = 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
-    squares = np.empty(source.n)
-    wide = np.dtype(np.float64)  # their squares cancel if few samples are far from the others
-    for part in row_slices(source.n, rows):
-        block = scaled_about(source.raw(part), shift, rest, scale, wide)
-        squares[part] = np.einsum("ij,ij->i", block, block)
+    return shift, rest, 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
+
+
+def _squares(raw: Floats, shift: Floats, rest: Floats, scale: float) -> Floats:
+    # In float64, because the squares cancel if few samples are far from the others.
+    block = scaled_about(raw, shift, rest, scale, np.dtype(np.float64))
+    out: Floats = np.einsum("ij,ij->i", block, block)
+    return out
+
+
+def _digest(shift: Floats, rest: Floats, scale: float, squares: Floats) -> str:
     digest = hashlib.sha256()
     for x in (shift, rest, np.float64(scale), squares):
         digest.update(np.ascontiguousarray(x).tobytes())
-    return ColumnStats(shift, rest, scale, squares, largest == 0, digest.hexdigest()[:16])
+    return digest.hexdigest()[:16]
 
 
-def _not_finite(source: Source, raw: Floats, start: int) -> None:
-    bad = start + np.flatnonzero(~np.isfinite(raw).all(axis=1))
+def _not_finite(raw: Floats, part: RowPart) -> None:
+    bad = part.start + np.flatnonzero(~np.isfinite(raw).all(axis=1))
     some = ", ".join(map(str, bad[:8].tolist())) + (", ..." if len(bad) > 8 else "")
-    where = f"rows {some}" if len(bad) else f"rows from {start}: sums overflow float64"
+    _refuse(part, f"rows {some}" if len(bad) else f"rows from {part.start}: sums overflow float64")
+
+
+def _refuse(part: RowPart, where: str) -> None:
     raise NonFiniteError(
-        f"{source.operation}: {source.label} must be finite.\n"
-        f"  NaN or infinity in {where} (of {source.n}, {source.p} features)\n"
+        f"{part.operation}: {part.label} must be finite.\n"
+        f"  NaN or infinity in {where} (of {part.n}, {part.p} features)\n"
         f"  Find where they arise (half precision overflows at 65504) or drop those rows from "
         f"every layer."
     )

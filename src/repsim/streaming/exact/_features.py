@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from repsim.estimators import above_rounding, unbiased_product
 from repsim.streaming.exact._columns import ColumnStats, scaled_about
 from repsim.streaming.exact._sources import Floats, Source, row_slices
+from repsim.streaming.exact._work import Work
 
-__all__ = ["FeatureTiles", "loses_digits"]
+__all__ = [
+    "Centre",
+    "FeatureTiles",
+    "Tile",
+    "assembled",
+    "loses_digits",
+    "squared_by_panel",
+    "width_of",
+]
 
 SPREAD = 0.9
 """Greatest share of ‖XᵀX‖² that the unbiased estimator may subtract in float32."""
@@ -31,6 +41,17 @@ class Panel(NamedTuple):
 
 
 Tile = tuple[Panel, ...]
+
+
+class Centre(Protocol):
+    """How the columns of a layer are centred and scaled; ColumnStats is one."""
+
+    @property
+    def shift(self) -> Floats: ...
+    @property
+    def rest(self) -> Floats: ...
+    @property
+    def scale(self) -> float: ...
 
 
 class FeatureTiles:
@@ -70,7 +91,11 @@ class FeatureTiles:
                 self.tasks += [(a, b) for i, a in enumerate(own) for b in own[i:]]
         self.sums = np.zeros((len(sources), len(sources)))
 
-    def start(self, rng: np.random.Generator) -> None:
+    def costs(self) -> list[float]:
+        """Return the relative cost of each task."""
+        return [float(width_of(left) * width_of(right)) for left, right in self.tasks]
+
+    def start(self, rng: np.random.Generator, work: Work) -> None:
         """There is nothing to estimate first, because the means of the columns are known."""
 
     def state(self) -> dict[str, Floats]:
@@ -81,18 +106,29 @@ class FeatureTiles:
         """Restore what ``state`` returned."""
         self.sums = state["sums"]
 
+    def merge(self, gather: Callable[[Floats], list[Floats]]) -> None:
+        """Add the sums of all ranks, which ran different tasks."""
+        self.sums = functools.reduce(np.add, gather(self.sums))
+
+    def dtype_of(self, task: int) -> np.dtype[np.floating]:
+        """Return the dtype in which the products of a pair of tiles are computed."""
+        left, right = self.tasks[task]
+        return np.result_type(*(self.dtypes[panel.layer] for panel in (*left, *right)))
+
     def run(self, task: int) -> None:
         """Add the cross products of one pair of tiles."""
         left, right = self.tasks[task]
-        dtype = np.result_type(*(self.dtypes[panel.layer] for panel in (*left, *right)))
-        total = np.zeros((_width(left), _width(right)))
+        dtype = self.dtype_of(task)
+        total = np.zeros((width_of(left), width_of(right)))
         for part in row_slices(self.n, self.rows):
             a = self._read(left, part, dtype)
             b = a if right is left else self._read(right, part, dtype)
             total += a.T @ b
-        np.square(total, out=total)
-        by_panel = np.add.reduceat(total, _starts(left), axis=0)
-        by_panel = np.add.reduceat(by_panel, _starts(right), axis=1)
+        self.add(task, squared_by_panel(total, left, right))
+
+    def add(self, task: int, by_panel: Floats) -> None:
+        """Add the squared cross products of the panels of a pair of tiles."""
+        left, right = self.tasks[task]
         for i, one in enumerate(left):
             for j, other in enumerate(right):
                 self.sums[one.layer, other.layer] += by_panel[i, j]
@@ -100,14 +136,7 @@ class FeatureTiles:
                     self.sums[other.layer, one.layer] += by_panel[i, j]
 
     def _read(self, tile: Tile, part: slice, dtype: np.dtype[np.floating]) -> Floats:
-        out = np.empty((part.stop - part.start, _width(tile)), dtype)
-        for start, panel in zip(_starts(tile), tile, strict=True):
-            stats, columns = self.stats[panel.layer], slice(panel.start, panel.stop)
-            raw = self.sources[panel.layer].raw(part)[:, columns]
-            out[:, start : start + panel.width] = scaled_about(
-                raw, stats.shift[columns], stats.rest[columns], stats.scale, dtype
-            )
-        return out
+        return assembled(tile, lambda layer: self.sources[layer].raw(part), self.stats, dtype)
 
     def traces(self) -> Floats:
         """Return tr(Kc) of every layer, (L,), in the units of ``products``."""
@@ -126,6 +155,34 @@ class FeatureTiles:
         return out
 
 
+def assembled(
+    tile: Tile,
+    raw: Callable[[int], Floats],
+    centres: Mapping[int, Centre] | Sequence[Centre],
+    dtype: np.dtype[np.floating],
+) -> Floats:
+    """Return rows of a tile, (b, width), centred and scaled; ``raw`` returns those of a layer."""
+    out: Floats | None = None
+    for start, panel in zip(_starts(tile), tile, strict=True):
+        centre, columns = centres[panel.layer], slice(panel.start, panel.stop)
+        rows = raw(panel.layer)[:, columns]
+        if out is None:
+            out = np.empty((len(rows), width_of(tile)), dtype)
+        out[:, start : start + panel.width] = scaled_about(
+            rows, centre.shift[columns], centre.rest[columns], centre.scale, dtype
+        )
+    assert out is not None  # a tile has a panel
+    return out
+
+
+def squared_by_panel(total: Floats, left: Tile, right: Tile) -> Floats:
+    """Return ‖XᵀY‖² of each pair of panels from the cross products of a pair of tiles."""
+    np.square(total, out=total)
+    by_panel = np.add.reduceat(total, _starts(left), axis=0)
+    out: Floats = np.add.reduceat(by_panel, _starts(right), axis=1)
+    return out
+
+
 def loses_digits(stats: ColumnStats, p: int) -> bool:
     """Whether Σ a_i² may be most of ‖XᵀX‖², which is at least (Σ a_i)²/p.
 
@@ -140,7 +197,7 @@ def _tiles(sources: Sequence[Source], layers: Sequence[int], width: int) -> list
     """Pack the columns of these layers into tiles of at most ``width``; wide layers are cut."""
     tiles: list[list[Panel]] = [[]]
     for panel in _panels(sources, layers, width):
-        if _width(tuple(tiles[-1])) + panel.width > width:
+        if width_of(tuple(tiles[-1])) + panel.width > width:
             tiles.append([])
         tiles[-1].append(panel)
     return [tuple(tile) for tile in tiles if tile]
@@ -153,7 +210,8 @@ def _panels(sources: Sequence[Source], layers: Sequence[int], width: int) -> Ite
             yield Panel(layer, start, min(start + width, p))
 
 
-def _width(tile: Tile) -> int:
+def width_of(tile: Tile) -> int:
+    """Return the number of columns of a tile."""
     return sum(panel.width for panel in tile)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from repsim._errors import NonFiniteError
 from repsim.kernels import RBF, Cosine, Laplacian, Linear
+from repsim.streaming.exact._columns import ColumnStats
 from repsim.streaming.exact._kernels import LayerKernel, Rows
-from repsim.streaming.exact._sources import Floats, pick, row_slices
+from repsim.streaming.exact._sources import Floats, Source, row_slices
+from repsim.streaming.exact._work import Piece, Work
 
-__all__ = ["GramBlocks"]
+__all__ = ["GramBlocks", "GramSums", "Side", "gram_sums"]
 
 PILOT_COLUMNS = 256
 """Columns of the Gram from which the means of its rows are estimated first."""
@@ -20,6 +24,32 @@ CHUNK = 1 << 13
 """Entries of all Grams multiplied at a time; more would lose digits of the sum in float32."""
 
 STATE = ("sums", "row_sums", "means", "scales", "sizes")
+
+
+class Side(NamedTuple):
+    """One of the two blocks of rows of a block of all Grams."""
+
+    number: int
+    part: slice
+    rows: Callable[[int], Rows]
+    """The prepared rows of a layer, by its number."""
+    means: Floats
+    """(L, b), f of these rows."""
+
+
+class GramSums(NamedTuple):
+    """What a block of all Grams adds to the sums."""
+
+    products: Floats  # (L, L)
+    rows: dict[int, Floats]  # by number of the block of rows, (L, b)
+    sizes: Floats  # (L,)
+
+    def plus(self, other: GramSums) -> GramSums:
+        """Return the sums of both."""
+        rows = dict(self.rows)
+        for number, values in other.rows.items():
+            rows[number] = rows[number] + values if number in rows else values
+        return GramSums(self.products + other.products, rows, np.maximum(self.sizes, other.sizes))
 
 
 class GramBlocks:
@@ -37,10 +67,18 @@ class GramBlocks:
     """
 
     def __init__(
-        self, layers: Sequence[LayerKernel], lx: int, *, unbiased: bool, rows: int
+        self,
+        sources: Sequence[Source],
+        stats: Sequence[ColumnStats],
+        layers: Sequence[LayerKernel],
+        lx: int,
+        *,
+        unbiased: bool,
+        rows: int,
     ) -> None:
-        self.layers, self.lx, self.unbiased = layers, lx, unbiased
-        self.n, self.rows = layers[0].source.n, rows
+        self.sources, self.stats, self.layers = sources, stats, layers
+        self.lx, self.unbiased = lx, unbiased
+        self.n, self.rows = sources[0].n, rows
         self.blocks = list(row_slices(self.n, rows))
         self.tasks = [(i, j) for i in range(len(self.blocks)) for j in range(i, len(self.blocks))]
         self.sums = np.zeros((len(layers), len(layers)))
@@ -50,31 +88,46 @@ class GramBlocks:
         self.scales = np.ones(len(layers))
         self.sizes = np.zeros(len(layers))
 
-    def start(self, rng: np.random.Generator) -> None:
+    def costs(self) -> list[float]:
+        """Return the relative cost of each task."""
+        size = [part.stop - part.start for part in self.blocks]
+        return [float(size[i] * size[j]) for i, j in self.tasks]
+
+    def start(self, rng: np.random.Generator, work: Work) -> None:
         """Find f, near the means of the rows of every Gram."""
         count = min(PILOT_COLUMNS, self.rows)
         chosen = np.sort(rng.choice(self.n, count, replace=False))
-        for index, (layer, means) in enumerate(zip(self.layers, self.means, strict=True)):
+        pieces = []
+        for index, layer in enumerate(self.layers):
             if isinstance(layer.kernel, Linear):
                 # Rows of XcXcᵀ sum to zero, and to −‖x_i‖² without the diagonal.
                 if self.unbiased:
-                    squares = layer.stats.squares
-                    means[:] = -squares / (self.n - 2)
-                    means += squares.sum() / (2 * (self.n - 1) * (self.n - 2))
+                    squares = self.stats[index].squares
+                    self.means[index] = -squares / (self.n - 2)
+                    self.means[index] += squares.sum() / (2 * (self.n - 1) * (self.n - 2))
                 continue
-            pilot = layer.prepared(pick(layer.source, chosen, self.rows))
-            largest = 0.0
-            with np.errstate(all="ignore"):  # non-finite values show in the sums
-                for part in self.blocks:
-                    k = layer.block(layer.rows(part), pilot, same=False)
-                    if self.unbiased:  # the diagonal is not summed
-                        k[part.start + np.arange(len(k))[:, None] == chosen] = 0
-                    means[part] = k.mean(axis=1, dtype=np.float64)
-                    largest = max(largest, _largest(k))
-            if 0 < largest < np.inf and not 2**-20 < largest < 2**20:
-                self.scales[index] = 2.0 ** np.floor(np.log2(largest))
-            means /= self.scales[index]
-            means -= means.mean() / 2
+            source = self.sources[index]
+            pieces += [
+                Piece(
+                    ((source, chosen), (source, part)), (layer, part.start, chosen, self.unbiased)
+                )
+                for part in self.blocks
+            ]
+        if pieces:
+            found = work.reduce(_pilot_means, [[piece] for piece in pieces])
+            for index in range(len(self.layers)):
+                self._set_means(index, found[index * len(self.blocks) :])
+
+    def _set_means(self, index: int, found: Sequence[tuple[Floats, float]]) -> None:
+        means = self.means[index]
+        own = found[: len(self.blocks)]
+        for part, (values, _) in zip(self.blocks, own, strict=True):
+            means[part] = values
+        largest = max(size for _, size in own)
+        if 0 < largest < np.inf and not 2**-20 < largest < 2**20:
+            self.scales[index] = 2.0 ** np.floor(np.log2(largest))
+        means /= self.scales[index]
+        means -= means.mean() / 2
 
     def state(self) -> dict[str, Floats]:
         """Return all sums that tasks add to, and the estimates that they start from."""
@@ -85,69 +138,43 @@ class GramBlocks:
         for name in STATE:
             setattr(self, name, state[name])
 
+    def merge(self, gather: Callable[[Floats], list[Floats]]) -> None:
+        """Add the sums of all ranks, which started alike and ran different tasks."""
+        self.sums = functools.reduce(np.add, gather(self.sums))
+        self.sizes = functools.reduce(np.maximum, gather(self.sizes))
+        for index, layer in enumerate(self.layers):
+            if not isinstance(layer.kernel, Linear):  # one layer at a time, because n is large
+                self.row_sums[index] = functools.reduce(np.add, gather(self.row_sums[index]))
+
+    def side(self, block: int, rows: Callable[[int], Rows] | None = None) -> Side:
+        """Return a block of rows, by default read when they are requested."""
+        part = self.blocks[block]
+        if rows is None:
+            rows = functools.partial(self._read, part)
+        return Side(block, part, rows, self.means[:, part])
+
+    def _read(self, part: slice, index: int) -> Rows:
+        return self.layers[index].prepared(self.sources[index].raw(part))
+
     def run(self, task: int) -> None:
         """Add one pair of blocks of rows."""
         i, j = self.tasks[task]
-        a, b = self.blocks[i], self.blocks[j]
-        flat = np.empty(
-            (len(self.layers), (a.stop - a.start) * (b.stop - b.start)), self.layers[0].dtype
-        )
-        with np.errstate(all="ignore"):  # non-finite values are reported with the name of the layer
-            for index, layer in enumerate(self.layers):
-                self._fill(index, layer, a, b, flat[index])
-            self._multiply(flat, 1.0 if i == j else 2.0)
-        self._check(a, b)
+        a = self.side(i)
+        b = a if i == j else self.side(j)
+        self.add(gram_sums(self.layers, self.lx, self.unbiased, self.scales, a, b))
 
-    def _fill(self, index: int, layer: LayerKernel, a: slice, b: slice, out: Floats) -> None:
-        left: Rows = layer.rows(a)
-        k = layer.block(left, left if a == b else layer.rows(b), same=a == b)
-        if self.scales[index] != 1:
-            k *= 1 / self.scales[index]
-        if a == b and self.unbiased:
-            np.fill_diagonal(k, 0)
-        if not isinstance(layer.kernel, Linear):
-            self.sizes[index] = max(self.sizes[index], _largest(k))
-        means = self.means[index].astype(k.dtype)
-        if self.unbiased or not isinstance(layer.kernel, Linear):
-            k -= means[a, None]
-            k -= means[None, b]
-        if a == b and self.unbiased:
-            np.fill_diagonal(k, 0)
-        if not isinstance(layer.kernel, Linear):  # whose row sums are now zero
-            self.row_sums[index, a] += k.sum(axis=1)
-            if a != b:
-                self.row_sums[index, b] += k.sum(axis=0)
-        out[:] = k.reshape(-1)
-
-    def _multiply(self, flat: Floats, weight: float) -> None:
-        lx = self.lx
-        total = np.zeros_like(self.sums)
-        for start in range(0, flat.shape[1], CHUNK):  # summed in float64
-            part = flat[:, start : start + CHUNK]
-            if lx == len(self.layers):
-                total += part @ part.T
-            else:
-                total[:lx, lx:] += part[:lx] @ part[lx:].T
-                own = np.einsum("ij,ij->i", part, part)
-                np.fill_diagonal(total, np.diagonal(total) + own)
-        self.sums += weight * total
-
-    def _check(self, a: slice, b: slice) -> None:
-        for index in np.flatnonzero(~np.isfinite(np.diagonal(self.sums)))[:1]:
-            source = self.layers[index].source
-            raise NonFiniteError(
-                f"{source.operation}: the Gram of {source.label} is not finite.\n"
-                f"  kernel {self.layers[index].kernel!r}, rows {a.start}-{a.stop - 1} with "
-                f"{b.start}-{b.stop - 1}\n"
-                f"  A row of zeros has no cosine; large features overflow a power: divide them by "
-                f"their size first."
-            )
+    def add(self, found: GramSums) -> None:
+        """Add the sums of some tasks."""
+        self.sums += found.products
+        for number, values in found.rows.items():
+            self.row_sums[:, self.blocks[number]] += values
+        self.sizes = np.maximum(self.sizes, found.sizes)
 
     def traces(self) -> Floats:
         """Return tr(Kc) of every layer, (L,), in the units of ``products``; NaN if unknown."""
         kernels = [layer.kernel for layer in self.layers]
         linear = [isinstance(kernel, Linear) for kernel in kernels]
-        of_features = np.array([layer.stats.squares.sum() for layer in self.layers])
+        of_features = np.array([one.squares.sum() for one in self.stats])
         # tr(HKH) = ΣK_ii − ΣK/n; only of these kernels is the diagonal known: it is 1.
         known = [isinstance(kernel, RBF | Laplacian | Cosine) for kernel in kernels]
         total = self.row_sums.sum(axis=1) + 2 * self.n * self.means.sum(axis=1)
@@ -171,6 +198,84 @@ class GramBlocks:
         selves = np.diagonal(out)
         np.fill_diagonal(out, np.where(selves <= rounding**2, 0.0, selves))
         return out
+
+
+def gram_sums(
+    layers: Sequence[LayerKernel], lx: int, unbiased: bool, scales: Floats, a: Side, b: Side
+) -> GramSums:
+    """Return the sums of one block of all Grams; a block above the diagonal counts twice."""
+    same = a.number == b.number
+    size = (a.part.stop - a.part.start, b.part.stop - b.part.start)
+    flat = np.empty((len(layers), size[0] * size[1]), layers[0].dtype)
+    rows = {side.number: np.zeros(side.means.shape) for side in (a, b)}
+    sizes = np.zeros(len(layers))
+    with np.errstate(all="ignore"):  # non-finite values are reported with the name of the layer
+        for index, layer in enumerate(layers):
+            left = a.rows(index)
+            k = layer.block(left, left if same else b.rows(index), same=same)
+            del left
+            if scales[index] != 1:
+                k *= 1 / scales[index]
+            linear = isinstance(layer.kernel, Linear)
+            if same and unbiased:
+                np.fill_diagonal(k, 0)
+            if not linear:
+                sizes[index] = _largest(k)
+            if unbiased or not linear:
+                k -= a.means[index].astype(k.dtype)[:, None]
+                k -= b.means[index].astype(k.dtype)[None, :]
+            if same and unbiased:
+                np.fill_diagonal(k, 0)
+            if not linear:  # whose row sums are now zero
+                rows[a.number][index] += k.sum(axis=1)
+                if not same:
+                    rows[b.number][index] += k.sum(axis=0)
+            flat[index] = k.reshape(-1)
+        products = (1.0 if same else 2.0) * _products(flat, lx)
+    _check(layers, np.diagonal(products), a.part, b.part)
+    if all(isinstance(layer.kernel, Linear) for layer in layers):
+        rows = {}
+    return GramSums(products, rows, sizes)
+
+
+def _products(flat: Floats, lx: int) -> Floats:
+    total = np.zeros((len(flat), len(flat)))
+    for start in range(0, flat.shape[1], CHUNK):  # summed in float64
+        part = flat[:, start : start + CHUNK]
+        if lx == len(flat):
+            total += part @ part.T
+        else:
+            total[:lx, lx:] += part[:lx] @ part[lx:].T
+            own = np.einsum("ij,ij->i", part, part)
+            np.fill_diagonal(total, np.diagonal(total) + own)
+    return total
+
+
+def _check(layers: Sequence[LayerKernel], selves: Floats, a: slice, b: slice) -> None:
+    for index in np.flatnonzero(~np.isfinite(selves))[:1]:
+        raise NonFiniteError(
+            f"cka_matrix: the Gram of {layers[index].label} is not finite.\n"
+            f"  kernel {layers[index].kernel!r}, rows {a.start}-{a.stop - 1} with "
+            f"{b.start}-{b.stop - 1}\n"
+            f"  A row of zeros has no cosine; large features overflow a power: divide them by "
+            f"their size first."
+        )
+
+
+def _pilot_means(
+    pilot_raw: Floats,
+    raw: Floats,
+    layer: LayerKernel,
+    start: int,
+    chosen: Floats,
+    unbiased: bool,
+) -> tuple[Floats, float]:
+    """Return the means of some rows of a Gram over chosen columns, and their largest entry."""
+    with np.errstate(all="ignore"):  # non-finite values show in the sums
+        k = layer.block(layer.prepared(raw), layer.prepared(pilot_raw), same=False)
+        if unbiased:  # the diagonal is not summed
+            k[start + np.arange(len(k))[:, None] == chosen] = 0
+        return k.mean(axis=1, dtype=np.float64), _largest(k)
 
 
 def _largest(k: Floats) -> float:

@@ -12,8 +12,16 @@ from repsim.arrays import to_numpy
 from repsim.kernels import RBF, Cosine, Kernel, Laplacian, Linear, Polynomial
 from repsim.streaming.exact._columns import ColumnStats, scaled_about
 from repsim.streaming.exact._sources import Floats, Source
+from repsim.streaming.exact._work import Work
 
-__all__ = ["PILOT_ROWS", "LayerKernel", "Rows", "follows_data", "require_blockwise"]
+__all__ = [
+    "PILOT_ROWS",
+    "LayerKernel",
+    "Rows",
+    "bandwidth",
+    "follows_data",
+    "require_blockwise",
+]
 
 PILOT_ROWS = 2048
 """The most rows from which a bandwidth is computed. Up to this number of samples it is that of all
@@ -54,46 +62,47 @@ def follows_data(kernel: Kernel) -> bool:
 
 @dataclass
 class LayerKernel:
-    """The kernel of one layer: it prepares rows and computes kernel values of two blocks."""
+    """The kernel of one layer: it prepares rows and computes kernel values of two blocks.
+
+    It is small and can be sent to other processes.
+    """
 
     kernel: Kernel
-    source: Source
-    stats: ColumnStats
+    label: str
+    p: int
     dtype: np.dtype[Any]
+    shift: Floats
+    rest: Floats
+    scale: float
+    """(x − shift) − rest, divided by ``scale``, is what the kernel gets."""
+    power_scale: float = 1.0
     sigma: float = float("nan")
 
-    def __post_init__(self) -> None:
-        kernel = self.kernel
+    @classmethod
+    def of(
+        cls, kernel: Kernel, source: Source, stats: ColumnStats, dtype: np.dtype[Any], work: Work
+    ) -> LayerKernel:
+        """Return the kernel of a layer; a bandwidth that follows the data is set later."""
+        shift, rest, scale = stats.shift, stats.rest, stats.scale
+        power, sigma = 1.0, float("nan")
         if isinstance(kernel, RBF | Laplacian):
             # Subtract the sample nearest to the mean: one outlier moves the mean away from the
             # data, and |a|² + |b|² − 2a·b loses its digits far from the origin.
-            nearest = int(np.argmin(self.stats.squares))
-            self._origin = self.source.raw(nearest)[0].astype(self.dtype)
+            nearest = int(np.argmin(stats.squares))
+            shift = work.read([(source, slice(nearest, nearest + 1))])[0][0].astype(dtype)
+            rest, scale = np.zeros(1, dtype), 1.0
             if kernel.sigma is not None:
-                self.sigma = float(to_numpy(kernel.sigma))
-        self._scale = 1.0
-        if isinstance(kernel, Polynomial):
-            self._scale = self._polynomial_scale(kernel)
-
-    def fit(self, rows: Floats) -> None:
-        """Compute the bandwidth from these rows (m, p), as ``repsim.cka`` does from all rows."""
-        try:
-            fitted: Any = self.kernel.fit(rows)
-        except BandwidthError as error:
-            raise error.named("cka_matrix", self.source.label) from None
-        self.sigma = float(to_numpy(fitted.sigma))
-
-    def rows(self, part: slice) -> Rows:
-        """Read rows and prepare them once for all blocks that they are multiplied with."""
-        return self.prepared(self.source.raw(part))
+                sigma = float(to_numpy(kernel.sigma))
+        elif isinstance(kernel, Polynomial):
+            power = _power_scale(kernel, stats, source.p)
+        return cls(kernel, source.label, source.p, dtype, shift, rest, scale, power, sigma)
 
     def prepared(self, raw: Floats) -> Rows:
-        """Prepare rows (b, p)."""
-        if isinstance(self.kernel, Linear):
-            return Rows(self.stats.centred(raw, self.dtype), None)
-        if isinstance(self.kernel, RBF | Laplacian):
-            x = scaled_about(raw, self._origin, np.zeros(1, self.dtype), 1.0, self.dtype)
-            return Rows(x, np.einsum("ij,ij->i", x, x))
+        """Prepare rows (b, p) once for all blocks that they are multiplied with."""
+        if isinstance(self.kernel, Linear | RBF | Laplacian):
+            x = scaled_about(raw, self.shift, self.rest, self.scale, self.dtype)
+            linear = isinstance(self.kernel, Linear)
+            return Rows(x, None if linear else np.einsum("ij,ij->i", x, x))
         x = raw.astype(self.dtype, copy=False)
         if isinstance(self.kernel, Cosine):
             largest = np.abs(x).max(axis=1, keepdims=True)
@@ -106,9 +115,9 @@ class LayerKernel:
         kernel = self.kernel
         k: Floats = a.x @ b.x.T
         if isinstance(kernel, Polynomial):
-            gamma = 1.0 / self.source.p if kernel.gamma is None else kernel.gamma
-            k *= gamma / self._scale
-            k += kernel.coef0 / self._scale
+            gamma = 1.0 / self.p if kernel.gamma is None else kernel.gamma
+            k *= gamma / self.power_scale
+            k += kernel.coef0 / self.power_scale
             k = k ** int(kernel.degree)
         if not isinstance(kernel, RBF | Laplacian):
             return k
@@ -129,10 +138,20 @@ class LayerKernel:
             k *= -1 / (2 * self.sigma**2)
         return np.exp(k, out=k)
 
-    def _polynomial_scale(self, kernel: Polynomial) -> float:
-        """A power of two near the largest base, so powers of the scaled base stay in range."""
-        gamma = 1.0 / self.source.p if kernel.gamma is None else kernel.gamma
-        # ‖x‖ ≤ ‖x − mean‖ + ‖mean‖; an upper bound suffices.
-        mean = np.linalg.norm(self.stats.shift.astype(np.float64))
-        norm = np.sqrt(self.stats.squares.max()) * self.stats.scale + mean
-        return float(2.0 ** np.ceil(np.log2(gamma * norm**2 + kernel.coef0 or 1.0)))
+
+def bandwidth(rows: Floats, kernel: Kernel, dtype: np.dtype[Any], label: str) -> float:
+    """Compute the bandwidth from these rows (m, p), as ``repsim.cka`` does from all rows."""
+    try:
+        fitted: Any = kernel.fit(rows.astype(dtype, copy=False))
+    except BandwidthError as error:
+        raise error.named("cka_matrix", label) from None
+    return float(to_numpy(fitted.sigma))
+
+
+def _power_scale(kernel: Polynomial, stats: ColumnStats, p: int) -> float:
+    """A power of two near the largest base, so powers of the scaled base stay in range."""
+    gamma = 1.0 / p if kernel.gamma is None else kernel.gamma
+    # ‖x‖ ≤ ‖x − mean‖ + ‖mean‖; an upper bound suffices.
+    mean = np.linalg.norm(stats.shift.astype(np.float64))
+    norm = np.sqrt(stats.squares.max()) * stats.scale + mean
+    return float(2.0 ** np.ceil(np.log2(gamma * norm**2 + kernel.coef0 or 1.0)))

@@ -8,39 +8,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from repsim._errors import DegenerateWarning, InputError, warn
-from repsim._options import as_count, as_path, require_bool, require_choice
+from repsim._distributed import RankGroup
+from repsim._errors import InputError
+from repsim._options import as_count, got, require_bool, require_choice
 from repsim._typing import EstimatorName, KernelName
 from repsim._version import __version__
 from repsim.arrays import check_same_samples, without_autocast
-from repsim.estimators import (
-    Products,
-    alignment,
-    resolve_estimator,
-    warn_of_matrix,
-)
+from repsim.estimators import resolve_estimator
 from repsim.kernels import Kernel, Linear, resolve_kernel
 from repsim.results import map_of_layers
-from repsim.storage import Checkpoint
-from repsim.streaming.exact._columns import ColumnStats, column_stats
-from repsim.streaming.exact._features import FeatureTiles, loses_digits
-from repsim.streaming.exact._grams import GramBlocks
-from repsim.streaming.exact._kernels import (
-    PILOT_ROWS,
-    LayerKernel,
-    follows_data,
-    require_blockwise,
-)
-from repsim.streaming.exact._plan import Plan, make_plan, reading_rows
+from repsim.streaming.exact._call import OPERATION, Call, cka_values, described, pilot_rows
+from repsim.streaming.exact._dask import all_in_dask
+from repsim.streaming.exact._kernels import follows_data, require_blockwise
+from repsim.streaming.exact._plan import make_plan
 from repsim.streaming.exact._sources import Source, sources_of
-from repsim.streaming.exact._tasks import run_tasks
 
 if TYPE_CHECKING:
     import xarray
 
 __all__ = ["cka_matrix"]
-
-OPERATION = "cka_matrix"
 
 
 @without_autocast
@@ -55,6 +41,7 @@ def cka_matrix(
     dtype: Literal["float32", "float64"] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
+    group: Any = None,
 ) -> xarray.DataArray:
     """Exact CKA of every layer of x with every layer of y, over all samples of stored arrays.
 
@@ -79,7 +66,8 @@ def cka_matrix(
     xs : mapping of str to array-like, shape (n, ...)
         The layers of a model for the same n samples in the same order: NumPy arrays and memory
         maps, Zarr, h5py, torch or jax arrays, also mixed. They are only sliced by rows, one block
-        at a time, and computed with on the CPU. Trailing axes are flattened.
+        at a time, and computed with on the CPU. Trailing axes are flattened. If all layers are Dask
+        arrays (also in xarray), rows and products stay on the workers of your scheduler.
     ys : mapping of str to array-like, shape (n, ...), optional
         The layers of a second model. Without it, the layers of ``xs`` are compared with each other.
     kernel : str or Kernel, default "linear"
@@ -91,8 +79,9 @@ def cka_matrix(
     estimator : {"unbiased", "biased"}, default "unbiased"
         As in :func:`repsim.cka`; at least 4 or 2 samples.
     memory : int, default 2**30
-        Bytes that blocks may take. In addition, the function needs 24 bytes for each sample and
-        layer, a few bytes for each feature, and the memory of the arrays themselves.
+        Bytes that blocks may take, on each rank, or on all workers of Dask together. In addition,
+        the function needs 24 bytes for each sample and layer, a few bytes for each feature, and the
+        memory of the arrays themselves.
     block_size : int, optional
         Rows read at a time. By default the number follows from ``memory`` and speed.
     dtype : {"float32", "float64"}, optional
@@ -101,9 +90,14 @@ def cka_matrix(
     checkpoint : path, optional
         A file (``.npz``) for the state of this call, written at the start, every two minutes and at
         the end. If the file exists, the computation resumes from it and returns the same bits. From
-        a finished state, the result is returned after two passes over the data.
+        a finished state, the result is returned after two passes over the data. With ``group`` each
+        rank has its own file, ``run.npz.rank0of2`` and so on.
     progress : bool, default False
         Show a progress bar.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks that share the passes over the data and the pairs of blocks. Every rank must open
+        the same arrays, and pass the same options; every rank gets the whole result, of the same
+        bits. By default this process works alone, even if there are other ranks.
 
     Returns
     -------
@@ -123,7 +117,8 @@ def cka_matrix(
         NaN or infinity in a layer or in a block of its Gram; the message names the layer and the
         rows.
     StateError
-        The saved state is damaged, or belongs to other data or options.
+        The saved state is damaged, or belongs to other data or options. With ``group``: a rank
+        failed (every rank raises), died, or has other layers or options. With Dask: a task failed.
     CheckpointError
         The state cannot be written (full disk, read-only folder); the previous one is intact.
 
@@ -154,7 +149,12 @@ def cka_matrix(
     In float32, products of features are computed in float64 for layers in which few samples are far
     from the others, because there the terms of the unbiased estimator cancel.
 
-    Results have the same bits only with the same number of BLAS threads.
+    Results have the same bits only with the same number of BLAS threads, of ranks, and with or
+    without Dask; all agree within rounding. Ranks exchange p numbers for each layer, n for each
+    layer, L² for the products, and for kernels other than the linear one another n for each layer.
+    Dask sends the same numbers from the workers to this process; rows go to a worker only if it
+    does not have them. Chunks of whole rows are best, some thousand rows each: rows are read again
+    for every pass, as from a disk, unless you call ``persist()``.
 
     References
     ----------
@@ -162,47 +162,49 @@ def cka_matrix(
     Borgwardt 2012, "Feature selection via dependence maximization", Eq. 5. Székely, Rizzo 2014,
     "Partial distance correlation with methods for dissimilarities", Definition 2.
     """
-    resolved = resolve_estimator(OPERATION, estimator)
-    chosen = resolve_kernel(OPERATION, kernel)
-    require_blockwise(OPERATION, chosen)
-    layers_x = sources_of(OPERATION, "xs", xs)
-    layers_y = None if ys is None else sources_of(OPERATION, "ys", ys)
-    layers = [*layers_x, *(layers_y or [])]
-    check_same_samples(OPERATION, {source.label: source.array for source in layers})
-    _check(layers, resolved.min_samples, estimator, memory, block_size, dtype, progress)
-    block_dtype = np.result_type(*(s.dtype for s in layers)) if dtype is None else np.dtype(dtype)
-    plan = make_plan(
-        OPERATION,
-        layers_x,
-        layers_y,
-        linear=isinstance(chosen, Linear),
-        itemsize=block_dtype.itemsize,
-        memory=memory,
-        block_size=block_size,
-    )
-    reading = reading_rows(layers, memory)
-    stats = [column_stats(source, block_dtype, reading) for source in layers]
-    form = _form(plan, layers, stats, len(layers_x), chosen, estimator, block_dtype)
-    pilot = _pilot_rows(layers, memory) if follows_data(chosen) else 0
-    attrs = {
-        "estimator": estimator,
-        "kernel": repr(chosen),
-        "n_samples": layers[0].n,
-        "form": plan.form,
-        "dtype": str(block_dtype),
-        "bandwidth_rows": pilot,
-        "repsim_version": __version__,
-    }
-    saved = None
-    if checkpoint is not None:
-        checkpoint = as_path(OPERATION, "checkpoint", checkpoint)
-        fingerprint = _fingerprint(attrs, plan, layers, stats)
-        fingerprint |= {"layers_x": list(xs), "layers_y": None if ys is None else list(ys)}
-        saved = Checkpoint(checkpoint, operation=OPERATION, fingerprint=fingerprint)
-    run_tasks(OPERATION, form, pilot, reading, saved, progress)
-    traces = form.traces() if estimator == "biased" else None
-    values = _values(form.products(), layers, stats, len(layers_x), ys is None, traces)
-    return map_of_layers(values, xs, xs if ys is None else ys, "cka", attrs)
+    ranks = RankGroup(OPERATION, group)
+    with ranks.raise_on_all_ranks():
+        resolved = resolve_estimator(OPERATION, estimator)
+        chosen = resolve_kernel(OPERATION, kernel)
+        require_blockwise(OPERATION, chosen)
+        layers_x = sources_of(OPERATION, "xs", xs)
+        layers_y = None if ys is None else sources_of(OPERATION, "ys", ys)
+        layers = [*layers_x, *(layers_y or [])]
+        check_same_samples(OPERATION, {source.label: source.array for source in layers})
+        _check(layers, resolved.min_samples, estimator, memory, block_size, dtype, progress)
+        wide = np.result_type(*(s.dtype for s in layers)) if dtype is None else np.dtype(dtype)
+        in_dask = all_in_dask(OPERATION, layers)
+        if in_dask and not ranks.alone:
+            raise InputError(
+                f"{OPERATION}: Dask arrays are shared by the workers of Dask, not by ranks.\n"
+                f"  got Dask arrays and group={got(group)}\n"
+                f"  Leave group out, or open the arrays without Dask on every rank."
+            )
+        plan = make_plan(
+            OPERATION,
+            layers_x,
+            layers_y,
+            linear=isinstance(chosen, Linear),
+            itemsize=wide.itemsize,
+            memory=memory,
+            block_size=block_size,
+            ranks=ranks.size,
+            together=in_dask,
+        )
+        attrs = {
+            "estimator": estimator,
+            "kernel": repr(chosen),
+            "n_samples": layers[0].n,
+            "form": plan.form,
+            "dtype": str(wide),
+            "bandwidth_rows": pilot_rows(layers, memory) if follows_data(chosen) else 0,
+            "repsim_version": __version__,
+        }
+        call = Call(layers, len(layers_x), chosen, estimator, plan, wide, memory)
+        ranks.agree(lambda: described(call, attrs, checkpoint))
+        names = {"layers_x": list(xs), "layers_y": None if ys is None else list(ys)}
+        values = cka_values(call, attrs, names, ys is None, ranks, checkpoint, progress)
+        return map_of_layers(values, xs, xs if ys is None else ys, "cka", attrs)
 
 
 def _check(
@@ -235,71 +237,3 @@ def _check(
         as_count(OPERATION, "block_size", block_size)
     if dtype is not None:
         require_choice(OPERATION, "dtype", dtype, ("float32", "float64"))
-
-
-def _form(
-    plan: Plan,
-    layers: Sequence[Source],
-    stats: Sequence[ColumnStats],
-    lx: int,
-    kernel: Kernel,
-    estimator: str,
-    dtype: np.dtype[Any],
-) -> FeatureTiles | GramBlocks:
-    unbiased = estimator == "unbiased"
-    if plan.form == "grams":
-        kernels = [
-            LayerKernel(kernel, source, one, dtype)
-            for source, one in zip(layers, stats, strict=True)
-        ]
-        return GramBlocks(kernels, lx, unbiased=unbiased, rows=plan.rows)
-    wide = np.dtype(np.float64)
-    dtypes = [
-        wide if unbiased and loses_digits(one, source.p) else dtype
-        for source, one in zip(layers, stats, strict=True)
-    ]
-    return FeatureTiles(
-        layers, stats, lx, unbiased=unbiased, dtypes=dtypes, rows=plan.rows, width=plan.width
-    )
-
-
-def _fingerprint(
-    attrs: Mapping[str, Any], plan: Plan, layers: Sequence[Source], stats: Sequence[ColumnStats]
-) -> dict[str, Any]:
-    """Return what must be the same for a saved state to be continued, but for the names."""
-    return {
-        **{name: attrs[name] for name in ("kernel", "estimator", "dtype", "bandwidth_rows")},
-        "plan": [plan.form, plan.rows, plan.width],
-        "shapes": [list(source.array.shape) for source in layers],
-        "contents": [one.digest for one in stats],
-    }
-
-
-def _pilot_rows(layers: Sequence[Source], memory: int) -> int:
-    widest = max(source.p for source in layers)
-    return max(2, min(layers[0].n, PILOT_ROWS, memory // 4 // (16 * widest)))
-
-
-def _values(
-    products: np.ndarray[Any, Any],
-    layers: Sequence[Source],
-    stats: Sequence[ColumnStats],
-    lx: int,
-    alone: bool,
-    traces: np.ndarray[Any, Any] | None,
-) -> np.ndarray[Any, Any]:
-    selves = np.where([one.constant for one in stats], 0.0, np.diagonal(products))
-    empty = [source.label for source, own in zip(layers, selves, strict=True) if own <= 0]
-    if empty:
-        warn(
-            f"{OPERATION}: constant over the samples, so the CKA is undefined (NaN): "
-            f"{', '.join(empty)}.",
-            DegenerateWarning,
-        )
-    start = 0 if alone else lx
-    if traces is not None:
-        labels = [source.label for source in layers]
-        names_y = None if alone else labels[lx:]
-        warn_of_matrix(OPERATION, layers[0].n, traces, selves, labels[:lx], names_y)
-    shared = Products(products[:lx, start:], selves[:lx, None], selves[None, start:])
-    return np.asarray(alignment(np, shared))

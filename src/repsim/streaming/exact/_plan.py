@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from repsim._errors import InputError
@@ -24,6 +24,13 @@ TASK = 1e13
 
 ENTRY = 200
 """Cost of passing an entry of a Gram through memory, in multiplications of a product."""
+
+TASKS = 3
+"""Tasks for each rank, at least; more would read the layers more often. Four times as many blocks
+of a Gram, which are cheaper."""
+
+LEAST_WIDTH, LEAST_ROWS = 256, 128
+"""Tiles and blocks are not made smaller than this for more ranks to have one."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,13 @@ def make_plan(
     itemsize: int,
     memory: int,
     block_size: int | None,
+    ranks: int = 1,
+    together: bool = False,
 ) -> Plan:
     """Choose features or Grams by multiplications, then blocks by bytes.
+
+    Blocks are smaller if ``ranks`` processes share them. With ``together`` the rows of all layers
+    are in memory at the same time, and not those of one layer.
 
     Features: Σ p_i p_j n over the pairs and the self-products. Grams: half of n² for each feature,
     and n² L_x L_y for the products.
@@ -62,16 +74,31 @@ def make_plan(
         pairs = sum(s.p for s in xs) * sum(s.p for s in ys) + sum(s.p**2 for s in layers) / 2
         crossed = len(xs) * len(ys)
     if linear and pairs < n / 2 * (columns + ENTRY * len(layers) + crossed):
-        return _features(operation, layers, itemsize, memory, block_size)
-    return _grams(operation, layers, itemsize, memory, block_size)
+        plan = _features(operation, layers, itemsize, memory, block_size, ranks)
+    else:
+        plan = _grams(operation, layers, itemsize, memory, block_size, ranks)
+    if together and block_size is None:
+        # Two sides of a block, as read and prepared, and as much again for the next.
+        row = 8 * columns * (8 + itemsize)
+        _require(operation, memory, row, memory // row, row)
+        plan = replace(plan, rows=max(1, min(plan.rows, memory // row)))
+    return plan
 
 
 def _features(
-    operation: str, layers: Sequence[Source], itemsize: int, memory: int, block_size: int | None
+    operation: str,
+    layers: Sequence[Source],
+    itemsize: int,
+    memory: int,
+    block_size: int | None,
+    ranks: int,
 ) -> Plan:
     n, columns = layers[0].n, sum(s.p for s in layers)
     # A sum in float64, a product to be added to it, and its squares.
     width = min(columns, WIDTH, int(math.sqrt(TASK / n)), int(math.sqrt(memory / 2 / 24)))
+    if ranks > 1:  # w tiles make w(w + 1)/2 tasks
+        shared = math.ceil(columns / math.ceil(math.sqrt(2 * TASKS * ranks)))
+        width = min(width, max(LEAST_WIDTH, shared))
     row = 2 * width * itemsize + 2 * reading_bytes(layers, itemsize)
     rows = min(n, 2 * BLOCK, int(memory / 2 / row)) if block_size is None else min(n, block_size)
     _require(operation, memory, width * width * 24 + rows * row, min(rows, width), 4 * row)
@@ -79,7 +106,12 @@ def _features(
 
 
 def _grams(
-    operation: str, layers: Sequence[Source], itemsize: int, memory: int, block_size: int | None
+    operation: str,
+    layers: Sequence[Source],
+    itemsize: int,
+    memory: int,
+    block_size: int | None,
+    ranks: int,
 ) -> Plan:
     n = layers[0].n
     # Grams of all layers, four of one layer while it is made; two blocks of rows of a layer, read
@@ -87,7 +119,10 @@ def _grams(
     square = (len(layers) + 4) * itemsize
     row = 2 * reading_bytes(layers, itemsize) + 2 * 8 * 2
     fitting = int((math.sqrt(row * row + 4.0 * square * 0.8 * memory) - row) / (2 * square))
-    rows = min(n, BLOCK, fitting) if block_size is None else min(n, block_size)
+    most = BLOCK
+    if ranks > 1:
+        most = min(BLOCK, max(LEAST_ROWS, math.ceil(n / math.ceil(math.sqrt(8 * TASKS * ranks)))))
+    rows = min(n, most, fitting) if block_size is None else min(n, block_size)
     _require(operation, memory, square * rows * rows + row * rows, rows, 4 * row + 16 * square)
     return Plan("grams", rows, 0)
 

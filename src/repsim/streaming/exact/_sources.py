@@ -15,6 +15,7 @@ from repsim.arrays import row_dtype, to_numpy
 __all__ = [
     "Floats",
     "Source",
+    "as_rows",
     "pick",
     "row_slices",
     "sources_of",
@@ -40,15 +41,21 @@ class Source:
 
     def raw(self, rows: slice | int) -> Floats:
         """Return rows as (b, p) on the CPU, in a dtype of NumPy and the machine's byte order."""
-        block = self.array[slice(rows, rows + 1) if isinstance(rows, int) else rows]
-        if hasattr(block, "detach") and block.is_floating_point() and block.dtype.itemsize < 4:
-            block = block.float()  # NumPy has no bfloat16
-        out = to_numpy(block)
-        if out.dtype.kind == "V":  # a type that another package has registered, as bfloat16
-            out = out.astype(self.dtype)
-        elif not out.dtype.isnative:
-            out = out.astype(out.dtype.newbyteorder("="))
-        return out.reshape(out.shape[0], -1)
+        return as_rows(
+            self.array[slice(rows, rows + 1) if isinstance(rows, int) else rows], self.dtype
+        )
+
+
+def as_rows(block: Any, dtype: np.dtype[Any]) -> Floats:
+    """Return rows of any framework as (b, p) on the CPU; ``dtype`` is for types NumPy lacks."""
+    if hasattr(block, "detach") and block.is_floating_point() and block.dtype.itemsize < 4:
+        block = block.float()  # NumPy has no bfloat16
+    out = to_numpy(block)
+    if out.dtype.kind == "V":  # a type that another package has registered, as bfloat16
+        out = out.astype(dtype)
+    elif not out.dtype.isnative:
+        out = out.astype(out.dtype.newbyteorder("="))
+    return out.reshape(out.shape[0], -1)
 
 
 def sources_of(operation: str, side: str, arrays: Mapping[str, Any]) -> list[Source]:

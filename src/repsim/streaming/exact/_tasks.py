@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from repsim._distributed import RankGroup
 from repsim.storage import Checkpoint
 from repsim.streaming.exact._features import FeatureTiles
 from repsim.streaming.exact._grams import GramBlocks
-from repsim.streaming.exact._sources import pick
+from repsim.streaming.exact._kernels import bandwidth
+from repsim.streaming.exact._work import Piece, Work
 
-__all__ = ["run_tasks"]
+__all__ = ["Batch", "run_tasks"]
 
 SEED = 0
+
+Batch = tuple[int, Callable[[], None]]
+"""A number of tasks, and what runs them together."""
 
 
 def run_tasks(
     operation: str,
     form: FeatureTiles | GramBlocks,
+    batches: Sequence[Batch],
+    work: Work,
+    ranks: RankGroup,
     pilot: int,
-    reading: int,
     saved: Checkpoint | None,
     progress: bool,
 ) -> None:
@@ -32,11 +40,15 @@ def run_tasks(
     operation : str
         The caller's name, for the progress bar.
     form : FeatureTiles or GramBlocks
-        Its sums are complete afterwards.
+        Its sums are complete afterwards, on every rank.
+    batches : sequence of Batch
+        The tasks of this rank.
+    work : Work
+        Reads what the form starts from.
+    ranks : RankGroup
+        The ranks that share the tasks.
     pilot : int
         Rows that bandwidths are taken from; 0 if the kernel has none that follows the data.
-    reading : int
-        Rows read at a time for that.
     saved : Checkpoint or None
         Where the state is, or will be.
     progress : bool
@@ -44,31 +56,42 @@ def run_tasks(
     """
     state = None if saved is None else saved.load()
     done = 0
-    if state is None:
-        _start(form, pilot, reading)
-        if saved is not None:
-            _save(saved, form, 0)  # an unwritable folder raises now
-    else:
+    if any(other is None for other in ranks.gather(None if state is None else True)):
+        _start(form, pilot, work)
+    if state is not None:
         done = _restore(form, state)
+    elif saved is not None:
+        _save(saved, form, 0)  # an unwritable folder raises now
     with tqdm(
-        total=len(form.tasks), initial=done, desc=operation, unit="block", disable=not progress
+        total=sum(count for count, _ in batches),
+        initial=sum(count for count, _ in batches[:done]),
+        desc=operation,
+        unit="block",
+        disable=not progress,
     ) as bar:
-        for task in range(done, len(form.tasks)):
-            form.run(task)
-            bar.update()
-            last = task == len(form.tasks) - 1
+        for number in range(done, len(batches)):
+            count, run = batches[number]
+            run()
+            bar.update(count)
+            last = number == len(batches) - 1
             if saved is not None and (last or saved.due):
-                _save(saved, form, task + 1)
+                _save(saved, form, number + 1)
+    form.merge(ranks.gather)
 
 
-def _start(form: FeatureTiles | GramBlocks, pilot: int, reading: int) -> None:
+def _start(form: FeatureTiles | GramBlocks, pilot: int, work: Work) -> None:
     n = form.n
     rng = np.random.default_rng(SEED)
     rows = np.arange(n) if pilot == n else np.sort(rng.choice(n, pilot, replace=False))
     if isinstance(form, GramBlocks) and pilot:
-        for layer in form.layers:
-            layer.fit(pick(layer.source, rows, reading).astype(layer.dtype, copy=False))
-    form.start(rng)
+        pieces = [
+            Piece(((source, rows),), (layer.kernel, layer.dtype, layer.label))
+            for source, layer in zip(form.sources, form.layers, strict=True)
+        ]
+        sigmas = work.reduce(bandwidth, [[piece] for piece in pieces])
+        for layer, sigma in zip(form.layers, sigmas, strict=True):
+            layer.sigma = sigma
+    form.start(rng, work)
 
 
 def _restore(form: FeatureTiles | GramBlocks, state: dict[str, Any]) -> int:
