@@ -115,21 +115,12 @@ class RankGroup:
 
     def __init__(self, operation: str, group: Any) -> None:
         self.operation, self.alone = operation, group is None
-        self._group = None if isinstance(group, str) and group == "world" else group
-        self.size, self.rank = (1, 0) if self.alone else self._members(group)
+        self.size, self.rank, self._group = 1, 0, None
+        if not self.alone:
+            self._group, self.size = _members(operation, group)
+            import torch.distributed as dist
 
-    def _members(self, group: Any) -> tuple[int, int]:
-        size = group_size(self.operation, None)
-        import torch.distributed as dist
-
-        if self._group is None:
-            return size, dist.get_rank()
-        if not isinstance(group, dist.ProcessGroup):
-            raise InputError(
-                f"{self.operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
-                f"  got {got(group)}\n  Without it, this process works alone."
-            )
-        return dist.get_world_size(group), dist.get_rank(group)
+            self.rank = dist.get_rank(self._group)
 
     def __str__(self) -> str:
         return f"{self.rank} of {self.size}"

@@ -7,7 +7,10 @@ repair.
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -93,11 +96,36 @@ class ChanceWarning(RepsimWarning):
     """A similarity is little above what independent data would have, because samples are few."""
 
 
+_kept = threading.local()
+
+
+@contextmanager
+def kept_warnings() -> Iterator[list[tuple[str, type[RepsimWarning]]]]:
+    """Collect the warnings of this thread instead of issuing them, to be issued where all see them.
+
+    >>> with kept_warnings() as kept:
+    ...     warn("a constant layer", DegenerateWarning)
+    >>> [message for message, _ in kept]
+    ['a constant layer']
+    """
+    before = getattr(_kept, "messages", None)
+    messages: list[tuple[str, type[RepsimWarning]]] = []
+    _kept.messages = messages
+    try:
+        yield messages
+    finally:
+        _kept.messages = before
+
+
 def warn(message: str, category: type[RepsimWarning] = RepsimWarning) -> None:
     """Issue a warning that points at the line of the caller outside repsim.
 
     Frames of torch are skipped too, because torch calls the hooks and the caller calls torch.
     """
+    kept = getattr(_kept, "messages", None)
+    if kept is not None:
+        kept.append((message, category))
+        return
     level, frame = 1, sys._getframe()
     while frame.f_back is not None:
         level, frame = level + 1, frame.f_back

@@ -7,8 +7,8 @@ import re
 __all__ = ["install_line", "missing_package"]
 
 OPTIONAL = {
-    "PIL", "jinja2", "markupsafe", "matplotlib", "ot", "rich", "scipy", "sklearn", "torch", "typer",
-    "xarray", "zarr",
+    "PIL", "dask", "jinja2", "markupsafe", "matplotlib", "ot", "rich", "scipy", "sklearn", "torch",
+    "typer", "xarray", "zarr",
 }  # fmt: skip
 """The modules that repsim imports when they are needed."""
 

@@ -16,7 +16,7 @@ from repsim.arrays._labelled import (
     unlabelled_sides,
 )
 from repsim.arrays._layout import column_blocks, flatten_features, reordered_pairs, row_blocks
-from repsim.arrays._lazy import dask_array, dask_values
+from repsim.arrays._lazy import dask_array, dask_package, dask_values
 from repsim.arrays._matmul import PRECISIONS, require_precision, row_products
 from repsim.arrays._namespace import (
     array_namespace,
@@ -62,6 +62,7 @@ __all__ = [
     "column_blocks",
     "compute_dtype",
     "dask_array",
+    "dask_package",
     "dask_values",
     "describe",
     "detached",

@@ -10,7 +10,7 @@ from array_api_compat import is_dask_array
 from repsim._errors import RepsimError, StateError
 from repsim.arrays._labelled import labelled_types
 
-__all__ = ["dask_array", "dask_values"]
+__all__ = ["dask_array", "dask_package", "dask_values"]
 
 
 def dask_array(x: Any) -> Any:
@@ -25,6 +25,14 @@ def dask_array(x: Any) -> Any:
     return x if is_dask_array(x) else None
 
 
+def dask_package() -> Any:
+    """Return Dask, which who has a Dask array has."""
+    import dask
+
+    package: Any = dask
+    return package
+
+
 def dask_values(operation: str, delayed: Sequence[Any]) -> list[Any]:
     """Compute delayed values together, with the scheduler that the caller has chosen.
 
@@ -35,10 +43,8 @@ def dask_values(operation: str, delayed: Sequence[Any]) -> list[Any]:
     StateError
         A task failed otherwise, or a worker died.
     """
-    import dask
-
     try:
-        return list(dask.compute(*delayed))
+        return list(dask_package().compute(*delayed))
     except RepsimError:
         raise
     except Exception as error:  # of the scheduler, or of what the caller's arrays are made with

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from array_api_compat import array_namespace as namespace_of_any
-from array_api_compat import device, is_array_api_obj, is_torch_array
+from array_api_compat import device, is_array_api_obj, is_dask_array, is_torch_array
 
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array, Namespace
@@ -37,6 +37,13 @@ def namespace(operation: str, **arrays: object) -> Namespace:
     """Return the common array namespace of all arguments, or raise an error that lists them."""
     for name, x in arrays.items():
         require_ordinary(operation, x, name)
+        if is_dask_array(x):
+            raise ArrayTypeError(
+                f"{operation}: {name} must be an array in memory.\n"
+                f"  {describe(name, x)}, which would be computed several times\n"
+                f"  Pass mappings of Dask arrays to repsim.cka_matrix or repsim.pairwise, which "
+                f"leave the work to Dask, or {name}.compute() if its values fit in memory."
+            )
         if not is_array_api_obj(x):
             raise ArrayTypeError(
                 f"{operation}: {name} must be an array (numpy, torch, jax, cupy or any other that "

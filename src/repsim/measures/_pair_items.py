@@ -29,6 +29,8 @@ __all__ = [
     "Rows",
     "Values",
     "attrs_of_measure",
+    "compared_items",
+    "label_of_pair",
     "to_host",
     "values_of_pairs",
     "warn_of_highest",
@@ -155,14 +157,38 @@ class PairItems:
             xs,
             ys,
             self.pair,
-            lambda x, y: f"{x.label} with {y.label}",
+            label_of_pair,
             self._floors,
             half=self.measure.symmetric and list(xs) == list(ys),
         )
 
+    def compared(self, x: Rows, y: Rows) -> tuple[Array, Array | None]:
+        """Return the measure of one pair, and its value by chance if that is known."""
+        return compared_items(self.measure, self.settings, *self.pair(x, y))
+
+    def set_floors(self, floors: Mapping[str, Array]) -> None:
+        """Take the values by chance of pairs that were compared elsewhere, by their labels."""
+        self._floors = dict(floors)
+
     def warn_of_chance(self) -> None:
         """Warn once of the pair that independent data would make most alike."""
         warn_of_highest(self.operation, self.measure, self._floors)
+
+
+def compared_items(
+    measure: Measure, settings: Mapping[str, Any], x: Item, y: Item, dtype: Any
+) -> tuple[Array, Array | None]:
+    """Return the measure of two items, and its value by chance if that is known."""
+    value = measure.compare(x, y, **settings)
+    floor = None
+    if measure.floor is not None and x is not y:
+        floor = measure.floor(x, y, **settings)
+    return scalar(array_namespace(value), value, dtype), floor
+
+
+def label_of_pair(x: Rows, y: Rows) -> str:
+    """Return the name of a pair in a warning."""
+    return f"{x.label} with {y.label}"
 
 
 def values_of_pairs(
@@ -199,13 +225,9 @@ def values_of_pairs(
             if half and j < i:  # known already, and the same up to rounding
                 found[i, j] = found[j, i]
                 continue
-            item_x, item_y, dtype = pair(x, y)
-            value = measure.compare(item_x, item_y, **settings)
-            found[i, j] = scalar(array_namespace(value), value, dtype)
-            if measure.floor is not None and item_x is not item_y:
-                floor = measure.floor(item_x, item_y, **settings)
-                if floor is not None:
-                    floors[label(x, y)] = floor
+            found[i, j], floor = compared_items(measure, settings, *pair(x, y))
+            if floor is not None:
+                floors[label(x, y)] = floor
     return np.reshape(to_host(list(found.values())), (len(xs), len(ys)))
 
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from repsim._errors import InputError
+import numpy as np
+
+from repsim._distributed import RankGroup
+from repsim._errors import ArrayTypeError, InputError
 from repsim._typing import Array, Namespace
-from repsim.arrays import namespace, to_numpy, unlabelled_sides, without_autocast
-from repsim.measures._pair_items import PairItems, Rows, attrs_of_measure
+from repsim.arrays import (
+    dask_array,
+    describe,
+    detached,
+    namespace,
+    to_numpy,
+    unlabelled_sides,
+    without_autocast,
+)
+from repsim.measures._pair_items import PairItems, Rows, Values, attrs_of_measure
 from repsim.measures._registry import Measure, resolve_measure
+from repsim.measures._shared_pairs import pairs_in_dask, pairs_of_ranks
 from repsim.results import map_of_layers
 
 if TYPE_CHECKING:
@@ -26,6 +40,7 @@ def pairwise(
     measure: str | Measure = "cka",
     samples_x: Sequence[object] | Array | None = None,
     samples_y: Sequence[object] | Array | None = None,
+    group: Any = None,
     **options: object,
 ) -> xarray.DataArray:
     """Compare every array of one mapping with every array of another, or of the same.
@@ -52,7 +67,9 @@ def pairwise(
     ----------
     xs : mapping of str to array, shapes (n, p) or (n, ...)
         Named activations of the same n samples in the same order, of one framework and device;
-        trailing axes are flattened, and widths may differ.
+        trailing axes are flattened, and widths may differ. If all are Dask arrays (also in xarray),
+        the workers of your scheduler prepare and compare them; each array must fit in the memory of
+        one worker.
     ys : mapping of str to array, optional
         Activations of the same samples. By default ``xs`` is compared with itself, and only one
         half is computed if the measure is symmetric.
@@ -61,6 +78,10 @@ def pairwise(
     samples_x, samples_y : sequence or one-dimensional array of n identifiers, optional
         Identifiers of each row of ``xs`` and of ``ys``, such as file names. They must be equal and
         in the same order; nothing is reordered. With ``ys``, pass both or neither.
+    group : "world" or torch.distributed.ProcessGroup, optional
+        The ranks that share the pairs. Every rank must pass the same arrays and options; every rank
+        gets the whole result, of the same bits, and all warnings. By default this process works
+        alone, even if there are other ranks.
     **options
         Keyword options of the measure's function, for example ``kernel="rbf"``. The estimator is
         unbiased unless given, as wherever several pairs are compared.
@@ -83,6 +104,9 @@ def pairwise(
         or option, or an array that the measure itself refuses; the message names the array.
     NonFiniteError
         NaN or infinity; the message names the array and the row.
+    StateError
+        With ``group``: a rank failed (every rank raises), died, or has other arrays or options.
+        With Dask: a task failed.
 
     Warns
     -----
@@ -99,33 +123,90 @@ def pairwise(
     :class:`repsim.MinibatchCKA`, or :class:`repsim.StreamingCovariance` for measures that follow
     from covariances. The values are read once, at the end.
 
+    Each rank prepares the arrays of its own pairs, so ranks save most where pairs cost more than
+    arrays: CCA, Procrustes, soft matching. Ranks exchange one number for each pair.
+
     References
     ----------
     Those of the measure.
     """
-    chosen = resolve_measure("pairwise", measure)
-    xs, ys, plain = unlabelled_sides("pairwise", xs=xs, ys=ys, options=options)
-    settings = chosen.options_of_many("pairwise", plain)
-    sides = {"xs": _mapping("xs", xs)}
-    if ys is not None:
-        sides["ys"] = _mapping("ys", ys)
-    xp, n = _home(sides)
-    _match_samples(samples_x, samples_y, n, both=ys is not None)
+    ranks = RankGroup("pairwise", group)
+    with ranks.raise_on_all_ranks():
+        chosen = resolve_measure("pairwise", measure)
+        xs, ys, plain = unlabelled_sides("pairwise", xs=xs, ys=ys, options=options)
+        settings = chosen.options_of_many("pairwise", plain)
+        sides = {"xs": _mapping("xs", xs)}
+        if ys is not None:
+            sides["ys"] = _mapping("ys", ys)
+        named = {f"{side}[{key!r}]": x for side, given in sides.items() for key, x in given.items()}
+        lazy = _lazy(named, ranks)
+        xp, n = _home(named, lazy)
+        _match_samples(samples_x, samples_y, n, both=ys is not None)
+        attrs = attrs_of_measure(chosen, settings, n)
+        ranks.agree(lambda: _described(named, attrs))
+        items = PairItems(f"pairwise({chosen.name!r})", xp, chosen, settings)
+        values = _values(items, sides, lazy, ranks)
+        items.warn_of_chance()
+    other = sides["xs" if ys is None else "ys"]
+    return map_of_layers(values, sides["xs"], other, chosen.name, attrs)
 
-    operation = f"pairwise({chosen.name!r})"
-    rows = {
-        side: [
-            Rows.of(operation, xp, x, f"{side}[{name!r}]", chosen.fewest(**settings))
-            for name, x in arrays.items()
-        ]
-        for side, arrays in sides.items()
-    }
-    other = "xs" if ys is None else "ys"
-    items = PairItems(operation, xp, chosen, settings)
-    values = items.values(rows["xs"], rows[other])
-    items.warn_of_chance()
-    attrs = attrs_of_measure(chosen, settings, n)
-    return map_of_layers(values, sides["xs"], sides[other], chosen.name, attrs)
+
+def _values(
+    items: PairItems,
+    sides: Mapping[str, Mapping[str, Array]],
+    lazy: bool,
+    ranks: RankGroup,
+) -> Values:
+    """Return the measure of every pair, by this process, by all ranks, or by Dask."""
+    operation, xp, fewest = items.operation, items.xp, items.measure.fewest(**items.settings)
+    arrays = {f"{side}[{key!r}]": x for side, given in sides.items() for key, x in given.items()}
+    if lazy:
+        made = {label: Rows.stored(operation, x, label, fewest) for label, x in arrays.items()}
+    else:
+        made = {label: Rows.of(operation, xp, x, label, fewest) for label, x in arrays.items()}
+    xs, ys = (
+        [made[f"{side}[{key!r}]"] for key in sides[side]]
+        for side in ("xs", "ys" if "ys" in sides else "xs")
+    )
+    if lazy:
+        return pairs_in_dask(items, xs, ys, arrays, fewest)
+    if ranks.alone:
+        return items.values(xs, ys)
+    sizes = {label: min(x.shape[0], math.prod(x.shape[1:])) for label, x in arrays.items()}
+    of_sides = [sizes[row.label] for row in xs], [sizes[row.label] for row in ys]
+    return pairs_of_ranks(items, xs, ys, of_sides, ranks)
+
+
+def _lazy(named: Mapping[str, Array], ranks: RankGroup) -> bool:
+    """Whether all arrays are Dask's; raise if some are, or if ranks have them."""
+    lazy = [name for name, x in named.items() if dask_array(x) is not None]
+    if not lazy:
+        return False
+    if len(lazy) < len(named):
+        other = next(name for name in named if name not in lazy)
+        raise ArrayTypeError(
+            f"pairwise: either all arrays are Dask arrays, or none is.\n"
+            f"  {describe(lazy[0], named[lazy[0]])}\n  {describe(other, named[other])}\n"
+            f"  Wrap the others with dask.array.from_array, or compute() the Dask arrays."
+        )
+    if not ranks.alone:
+        raise InputError(
+            f"pairwise: Dask arrays are shared by the workers of Dask, not by ranks.\n"
+            f"  {describe(lazy[0], named[lazy[0]])}, with group=\n"
+            f"  Leave group out, or pass arrays in memory on every rank."
+        )
+    return True
+
+
+def _described(named: Mapping[str, Array], attrs: Mapping[str, Any]) -> dict[str, object]:
+    """Return what must be the same on all ranks; of the values, three rows of each array."""
+    rows = []
+    for name, x in named.items():
+        some = [to_numpy(detached(x[row])) for row in (0, x.shape[0] // 2, -1)] if x.ndim else []
+        digest = hashlib.sha256(b"".join(each.tobytes() for each in some)).hexdigest()
+        rows.append((name, digest[:8]))
+    shapes = [(name, tuple(x.shape), str(x.dtype)) for name, x in named.items()]
+    return {"arrays": shapes, **attrs, "some rows": rows}
 
 
 def _mapping(argument: str, arrays: object) -> Mapping[str, Array]:
@@ -146,13 +227,13 @@ def _mapping(argument: str, arrays: object) -> Mapping[str, Array]:
     return arrays
 
 
-def _home(sides: dict[str, Mapping[str, Array]]) -> tuple[Namespace, int]:
+def _home(named: Mapping[str, Array], lazy: bool) -> tuple[Namespace, int]:
     """Return the common namespace and number of samples of all arrays, or raise an error."""
-    named = {f"{side}[{key!r}]": x for side, xs in sides.items() for key, x in xs.items()}
     (first, like), *others = named.items()
-    xp = namespace("pairwise", **{first: like})
+    xp = np if lazy else namespace("pairwise", **{first: like})
     for name, x in others:
-        namespace("pairwise", **{first: like, name: x})
+        if not lazy:
+            namespace("pairwise", **{first: like, name: x})
         if like.ndim >= 1 and x.ndim >= 1 and x.shape[0] != like.shape[0]:
             raise InputError(
                 f"pairwise: all arrays must describe the same samples.\n"

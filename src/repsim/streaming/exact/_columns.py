@@ -76,8 +76,8 @@ def column_stats(
     )
     for s, (total, _) in zip(sources, totals, strict=True):
         if not np.isfinite(total).all():
-            part = RowPart(s.operation, s.label, 0, s.n, s.p)
-            _refuse(part, "the sums of all rows: they overflow float64")
+            whole = RowPart(s.operation, s.label, 0, s.n, s.p)
+            _refuse(whole, "the sums of all rows: they overflow float64")
     centres = [
         _centre(first, total / source.n, largest, dtype)
         for source, first, (total, largest) in zip(sources, firsts, totals, strict=True)

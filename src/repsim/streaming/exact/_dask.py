@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from repsim._errors import InputError
-from repsim.arrays import dask_array, dask_values
+from repsim.arrays import dask_array, dask_package, dask_values
 from repsim.streaming.exact._sources import Floats, Source, as_rows
 from repsim.streaming.exact._work import Piece, Read
 
@@ -34,9 +34,7 @@ class DaskWork:
     """All pieces are delayed calls; only their combined values come to this process."""
 
     def __init__(self, operation: str) -> None:
-        import dask
-
-        self._operation, self._delayed = operation, dask.delayed
+        self._operation, self._delayed = operation, dask_package().delayed
         # Kept with what they are of, so that its id stays its own.
         self._literals: dict[int, tuple[Any, Any]] = {}
         self._rows: dict[tuple[int, Any], tuple[Read, Any]] = {}

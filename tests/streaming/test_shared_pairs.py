@@ -1,9 +1,10 @@
-"""cka_matrix over 1, 2 and 4 gloo processes: one result, of the same bits on every rank."""
+"""cka_matrix and pairwise over gloo processes: one result, of the same bits on every rank."""
 
 from __future__ import annotations
 
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 import repsim
 from ranks import run_ranks
-from repsim import cka_matrix
+from repsim import cka_matrix, pairwise
 from repsim.kernels import RBF
 from repsim.streaming import gather
 
@@ -39,6 +40,27 @@ CASES = {
     "polynomial": {"kernel": "polynomial"},
     "one block": {"block_size": 1000, "kernel": "cosine"},  # most ranks have nothing to do
 }
+
+
+MEASURES = ("cka", "cca", "procrustes", "linear_regression_r2", "mutual_knn")
+
+
+def pairs(name, **options):
+    xs = layers(0, 12, 5, 40, 20)
+    ys = layers(1, 9, 30) if name in ("cca", "linear_regression_r2") else None
+    return pairwise(xs, ys, measure=name, **options)
+
+
+def warned(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        values = call().values
+    return values, sorted({str(each.message) for each in caught})
+
+
+def with_a_constant(**options):
+    xs = {name: x[:20] for name, x in layers(0, 12, 40).items()} | {"constant": np.ones((20, 3))}
+    return pairwise(xs, estimator="biased", **options)
 
 
 class Reads:
@@ -92,6 +114,13 @@ def refusals(rank, size):
         "broken on one": refusal(
             lambda: cka_matrix({first: broken}, kernel="cosine", block_size=16, group="world")
         ),
+        "pairs, shapes": refusal(lambda: pairwise({first: x[:, last:], second: y}, group="world")),
+        "pairs, values": refusal(lambda: pairwise({first: other if last else x}, group="world")),
+        "pairs, options": refusal(
+            lambda: pairwise(xs, kernel=("rbf", "linear")[last], group="world")
+        ),
+        "pairs, not finite": refusal(lambda: pairwise({first: bad, second: y}, group="world")),
+        "pairs, one rank": refusal(lambda: pairwise({"x": None if last else x}, group="world")),
         "no group": refusal(lambda: cka_matrix(xs, group="all")),
     }
 
@@ -118,6 +147,8 @@ def scenarios(rank, size):
         "attrs": computed("bandwidths", group="world").attrs,
         "refusals": refusals(rank, size),
         "resumed": resumed(rank, size, folder),
+        "pairs": {name: pairs(name, group="world").values for name in MEASURES},
+        "warned": warned(lambda: with_a_constant(group="world")),
     }
     everyone = gather("the test", result, None)
     start = time.monotonic()
@@ -129,15 +160,23 @@ def scenarios(rank, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_ranks_share_one_matrix(size, tmp_path, monkeypatch):
+def test_ranks_share_pairs_of_blocks_and_of_arrays(size, tmp_path, monkeypatch):
     monkeypatch.setenv("SHARED_FOLDER", str(tmp_path))
-    results = run_ranks("streaming.test_shared_matrix:scenarios", size)
+    results = run_ranks("streaming.test_shared_pairs:scenarios", size)
     everyone = results[0][0]
     for name in CASES:
         expected = computed(name)
         for each in everyone:
             np.testing.assert_array_equal(each["values"][name], everyone[0]["values"][name])
             np.testing.assert_allclose(each["values"][name], expected.values, rtol=0, atol=1e-12)
+    for name in MEASURES:
+        for each in everyone:
+            np.testing.assert_array_equal(each["pairs"][name], pairs(name).values)
+    values, messages = warned(with_a_constant)
+    for each in everyone:
+        np.testing.assert_array_equal(each["warned"][0], values)
+        assert each["warned"][1] == messages
+    assert len(messages) == 2
     assert all(each["attrs"] == computed("bandwidths").attrs for each in everyone)
     check_resumption(size, everyone)
     for each in everyone:
@@ -162,15 +201,23 @@ def check_resumption(size, everyone):
         assert files == [f"run.npz.rank{rank}of{size}" for rank in range(size)]
 
 
+AGREED = (
+    *("options", "memory", "shapes", "names", "values"),
+    *("pairs, shapes", "pairs, values", "pairs, options"),
+)
+
+
 def check_refusals(size, got):
     assert "rows 227 (of 230, 12 features)" in got["not finite"]
     assert "group must be 'world' or a torch.distributed.ProcessGroup" in got["no group"]
     assert "the disk is gone" in got["broken on one"]
     assert "must be samples by features" in got["refused on one"]
+    assert "the first in row 227" in got["pairs, not finite"]
+    assert "must be an array" in got["pairs, one rank"]
     if size == 1:
         return
     agree = "all ranks of a group must have the same inputs and options"
-    for name in ("options", "memory", "shapes", "names", "values"):
+    for name in AGREED:
         assert agree in got[name], name
     assert "on rank 0" in got["options"]
     assert f"on rank {size - 1}" in got["options"]
