@@ -8,7 +8,7 @@ the peak of memory is that of the work.
 from __future__ import annotations
 
 import datetime
-import functools
+import itertools
 import json
 import os
 import subprocess
@@ -73,14 +73,14 @@ def extract(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     widths = [64, *[task["features"]] * task["layers"]]
-    pairs = zip(widths[:-1], widths[1:], strict=True)
-    blocks = [nn.Sequential(nn.Linear(p, q), nn.Tanh()) for p, q in pairs]
+    blocks = [nn.Sequential(nn.Linear(p, q), nn.Tanh()) for p, q in itertools.pairwise(widths)]
     names = [str(number) for number in range(task["layers"])]
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     repsim.extract(
         nn.Sequential(*blocks), Samples(task["n"]), names, out=folder / "run.zarr", progress=False
     )
-    return {"seconds": time.perf_counter() - begin}
+    seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "cpu": [time.process_time() - used], "peak_mib": [peak_mib()]}
 
 
 def group_of(rank: int, folder: Path) -> None:
@@ -99,10 +99,14 @@ def group_of(rank: int, folder: Path) -> None:
 
 
 def timed(task: dict[str, Any], layers: Any, **options: Any) -> dict[str, Any]:
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     result = repsim.cka_matrix(layers, memory=task["memory"], **options)
-    seconds = time.perf_counter() - begin
-    return {"seconds": seconds, "peak_mib": peak_mib(), "values": result.values.tolist()}
+    return {
+        "seconds": time.perf_counter() - begin,
+        "cpu": [time.process_time() - used],
+        "peak_mib": [peak_mib()],
+        "values": result.values.tolist(),
+    }
 
 
 def bare(task: dict[str, Any]) -> dict[str, Any]:
@@ -114,16 +118,17 @@ def bare(task: dict[str, Any]) -> dict[str, Any]:
     columns, width = task["layers"] * task["features"], 2048
     block = rng.standard_normal((2048, columns), dtype=np.float32)
     edges = [*range(0, columns, width), columns]
-    tiles = [block[:, a:b].copy() for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    tiles = [block[:, a:b].copy() for a, b in itertools.pairwise(edges)]
     count = max(1, round(task["n"] / 2048 * task["share"]))
-    seconds = 0.0
     for number in range(count + 1):
-        begin = time.perf_counter()
+        if number == 1:  # the first is a warm-up
+            begin, used = time.perf_counter(), time.process_time()
         for i, a in enumerate(tiles):
             for b in tiles[i:]:
                 a.T @ b
-        seconds += (time.perf_counter() - begin) * (number > 0)  # the first is a warm-up
-    return {"seconds": seconds * task["n"] / 2048 / count}
+    parts = task["n"] / 2048 / count
+    seconds, cpu = time.perf_counter() - begin, time.process_time() - used
+    return {"seconds": seconds * parts, "cpu": [cpu * parts]}
 
 
 def in_dask(task: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -134,9 +139,84 @@ def in_dask(task: dict[str, Any], folder: Path) -> dict[str, Any]:
         LocalCluster(2, threads_per_worker=1, dashboard_address=None, memory_limit="1.5GB") as one,
         Client(one) as client,
     ):
-        client.run(functools.partial(__import__, "repsim"))
+        timed(task, stored.isel(sample=slice(0, 64)).chunk(sample=4))  # first use of everything
+        before = client.run(time.process_time)
         found = timed(task, stored)
-        return {**found, "workers_mib": list(client.run(peak_mib).values())}
+        used = [after - before[name] for name, after in client.run(time.process_time).items()]
+        found["cpu"] += used
+        found["peak_mib"] += client.run(peak_of_process).values()
+        return found
+
+
+def peak_of_process() -> float:
+    """As `peak_mib`, for a worker, which does not have this file."""
+    with open("/proc/self/status") as file:
+        return int(file.read().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def measure(task: dict[str, Any], folder: Path, rounds: int) -> dict[str, Any]:
+    """Make the store, and run each way in turn, with the bare products before each."""
+    (folder / "task.json").write_text(json.dumps(task))
+    found: dict[str, Any] = {"task": task, "runs": []}
+    (found["extract"],) = run(["extract"], folder)
+    store = folder / "run.zarr"
+    found["store_bytes"] = sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
+    for _ in range(rounds):
+        for way, roles in WAYS.items():
+            (floor,) = run(["bare"], folder)
+            (folder / "group").unlink(missing_ok=True)
+            each = run(roles, folder)
+            values = [one.pop("values") for one in each]
+            one = {
+                "way": way,
+                "seconds": max(one["seconds"] for one in each),
+                "cpu": [cpu for one in each for cpu in one["cpu"]],
+                "peak_mib": [peak for one in each for peak in one["peak_mib"]],
+                "values": values[0],
+                "bare": floor,
+                "load": os.getloadavg()[0],
+            }
+            assert all(value == values[0] for value in values)  # the same bits on every rank
+            found["runs"].append(one)
+            print(json.dumps({k: v for k, v in one.items() if k != "values"}), file=sys.stderr)
+    return found
+
+
+WAYS = {"one process": ["one"], "two ranks": ["rank0", "rank1"], "Dask, two workers": ["dask"]}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the table of what was measured, in Markdown."""
+    task, runs = found["task"], found["runs"]
+    first = runs[0]
+    apart = max(abs(np.array(one["values"]) - np.array(first["values"])).max() for one in runs[1:])
+    loads = [one["load"] for one in runs]
+    lines = [
+        f"{task['n']:,} samples, {task['layers']} layers of {task['features']} features in "
+        f"float32: a store of {found['store_bytes'] / 1e9:.1f} GB, written by `extract` in one "
+        f"process, whose peak is {found['extract']['peak_mib'][0]:.0f} MiB. "
+        f"One thread of BLAS for each process, "
+        f"memory={task['memory'] >> 20} MiB. Load average {min(loads):.1f} to {max(loads):.1f} on "
+        f"{os.cpu_count()} cores. Greatest difference of two results: {apart:.0e}.",
+        "",
+        "| | processor time of the busiest process ÷ one process | ÷ bare products | all processes "
+        "÷ one process | time ÷ one process | peak of a process, MiB |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    ones = [one for one in runs if one["way"] == "one process"]
+    for way in WAYS:
+        own = [one for one in runs if one["way"] == way]
+        pairs = list(zip(own, ones, strict=True))
+        columns = [
+            [max(mine["cpu"]) / other["cpu"][0] for mine, other in pairs],
+            [max(mine["cpu"]) / mine["bare"]["cpu"][0] for mine in own],
+            [sum(mine["cpu"]) / other["cpu"][0] for mine, other in pairs],
+            [mine["seconds"] / other["seconds"] for mine, other in pairs],
+        ]
+        cells = " | ".join(f"{np.median(column):.2f}" for column in columns)
+        peak = max(peak for mine in own for peak in mine["peak_mib"])
+        lines.append(f"| {way} | {cells} | {peak:.0f} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -148,11 +228,14 @@ def main() -> None:
         found = bare(task)
     elif role == "dask":
         found = in_dask(task, folder)
-    elif role == "one":
-        found = timed(task, repsim.open_activations(folder / "run.zarr"))
     else:
-        group_of(int(role[-1]), folder)
-        found = timed(task, repsim.open_activations(folder / "run.zarr"), group="world")
+        options = {}
+        if role != "one":
+            group_of(int(role[-1]), folder)
+            options = {"group": "world"}
+        stored = repsim.open_activations(folder / "run.zarr")
+        timed(task, stored.isel(sample=slice(0, 64)), **options)
+        found = timed(task, stored, **options)
     (folder / f"found-{role}.json").write_text(json.dumps(found))
 
 

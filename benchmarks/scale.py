@@ -3,12 +3,16 @@
     python benchmarks/scale.py                                   # print the table
     python benchmarks/scale.py --samples 2000 4000 --layers 6    # something smaller
     python benchmarks/scale.py --json scale.json --write benchmarks/README.md
+    python benchmarks/scale.py --shared --write benchmarks/README.md   # two ranks, and Dask
 
 All pairs of 24 layers of 384 features in float32, for 5 000 to 40 000 samples. For each kernel and
 size, in a new process: the time of the whole call as a ratio to the floor, which is the same matrix
 products on arrays in memory, and the peak of memory above that before the call.
 benchmarks/README.md says how each is measured. Seconds count only on a machine that does nothing
 else: --write refuses to write them where the load average is above 1.5.
+
+--shared makes a store of 4 GB in the temporary folder and compares one process with two ranks and
+with two workers of Dask. It counts processor time, so it may be written on a busy machine too.
 """
 
 from __future__ import annotations
@@ -27,11 +31,13 @@ from pathlib import Path
 import numpy as np
 import xarray  # noqa: F401 - so the size of a library does not count
 
+import _shared_scale
 import repsim
 from _markers import write_between
 from _measure import cores, forget_peak, peak_mib
 
 START, END = "<!-- scale:start -->", "<!-- scale:end -->"
+START_SHARED, END_SHARED = "<!-- shared:start -->", "<!-- shared:end -->"
 BUSY = 1.5
 TILE, BLOCK = 2048, 1024
 """Columns of a tile of features and rows of a block of a Gram, as large as in cka_matrix."""
@@ -153,6 +159,20 @@ def table(runs: list[dict], options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def shared(options: argparse.Namespace) -> None:
+    """Compare one process with two ranks and two workers of Dask on a store."""
+    task = {"n": options.shared_samples, "layers": 8, "features": 640, "memory": 1 << 29}
+    task |= {"chunk": 4096, "share": 0.1}  # the chunks of the store, and the part of the products
+    with tempfile.TemporaryDirectory() as name:
+        found = _shared_scale.measure(task, Path(name), options.rounds)
+    text = _shared_scale.table(found)
+    print(text)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+    if options.write:
+        write_between(options.write, START_SHARED, END_SHARED, text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -163,9 +183,15 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=1 << 30)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
+    parser.add_argument("--shared", action="store_true", help="two ranks, and Dask")
+    parser.add_argument("--shared-samples", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     if options.worker:
         worker(options.worker)
+        return
+    if options.shared:
+        shared(options)
         return
     before = os.getloadavg()[0]
     if options.write and before > BUSY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -86,14 +87,17 @@ def test_several_ranks(tmp_path):
     assert "250 samples, 2 ranks" in run.stdout
 
 
-def test_the_call_over_imagenet_is_valid(monkeypatch):
+def test_the_calls_over_imagenet_are_valid():
     """The page needs eight GPUs, so only its names and its options are checked."""
-    (example,) = SYBIL.parse(DOCS / "imagenet-scale.md").examples()
-    code = str(example.parsed)
-    compile(code, "imagenet-scale.md", "exec")
-    call = code[code.index("repsim.compare(") : code.index("if dist.get_rank")]
-    parameters = inspect.signature(repsim.compare).parameters
-    assert set(re.findall(r"(\w+)=(?!=)", call)) - {"sampler"} <= set(parameters)
+    called = set()
+    for example in SYBIL.parse(DOCS / "imagenet-scale.md").examples():
+        for node in ast.walk(ast.parse(str(example.parsed))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("repsim."):
+                name = ast.unparse(node.func).removeprefix("repsim.")
+                called.add(name)
+                parameters = inspect.signature(getattr(repsim, name)).parameters
+                assert {keyword.arg for keyword in node.keywords} <= set(parameters), name
+    assert {"compare", "cka_matrix", "open_activations"} <= called
 
 
 def test_errors_explained_are_those_that_there_are():

@@ -142,11 +142,11 @@ def pairwise(
         lazy = _lazy(named, ranks)
         xp, n = _home(named, lazy)
         _match_samples(samples_x, samples_y, n, both=ys is not None)
-        attrs = attrs_of_measure(chosen, settings, n)
-        ranks.agree(lambda: _described(named, attrs))
+        ranks.agree(lambda: _described(named, attrs_of_measure(chosen, settings, n)))
         items = PairItems(f"pairwise({chosen.name!r})", xp, chosen, settings)
         values = _values(items, sides, lazy, ranks)
         items.warn_of_chance()
+    attrs = attrs_of_measure(chosen, settings, n)
     other = sides["xs" if ys is None else "ys"]
     return map_of_layers(values, sides["xs"], other, chosen.name, attrs)
 
