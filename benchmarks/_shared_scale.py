@@ -52,21 +52,22 @@ def run(roles: list[str], folder: Path) -> list[dict[str, Any]]:
 
 
 class Samples:
-    """Batches of inputs that see the same causes; any slice of them without the others."""
+    """Batches of inputs and their ids: every second sample, from the rank on."""
 
-    def __init__(self, n: int) -> None:
-        self.n = n
+    def __init__(self, n: int, rank: int) -> None:
+        self.n, self.rank = n, rank
 
     def __iter__(self) -> Any:
         import torch
 
-        for at in range(0, self.n, BATCH):
-            generator = torch.Generator().manual_seed(at)
-            yield torch.randn(min(BATCH, self.n - at), 64, generator=generator)
+        for at in range(0, self.n, 2 * BATCH):
+            generator = torch.Generator().manual_seed(at + self.rank)
+            ids = torch.arange(at + self.rank, min(at + 2 * BATCH, self.n), 2)
+            yield torch.randn(len(ids), 64, generator=generator), ids
 
 
-def extract(task: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Store the layers of a network of random weights."""
+def extract(task: dict[str, Any], folder: Path, rank: int) -> dict[str, Any]:
+    """Store the layers of a network of random weights, as one of two ranks."""
     import torch
     from torch import nn
 
@@ -75,9 +76,16 @@ def extract(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     widths = [64, *[task["features"]] * task["layers"]]
     blocks = [nn.Sequential(nn.Linear(p, q), nn.Tanh()) for p, q in itertools.pairwise(widths)]
     names = [str(number) for number in range(task["layers"])]
+    group_of(rank, folder)
     begin, used = time.perf_counter(), time.process_time()
     repsim.extract(
-        nn.Sequential(*blocks), Samples(task["n"]), names, out=folder / "run.zarr", progress=False
+        nn.Sequential(*blocks),
+        Samples(task["n"], rank),
+        names,
+        out=folder / "run.zarr",
+        sample_ids=lambda batch: batch[1],
+        group="world",
+        progress=False,
     )
     seconds = time.perf_counter() - begin
     return {"seconds": seconds, "cpu": [time.process_time() - used], "peak_mib": [peak_mib()]}
@@ -158,7 +166,7 @@ def measure(task: dict[str, Any], folder: Path, rounds: int) -> dict[str, Any]:
     """Make the store, and run each way in turn, with the bare products before each."""
     (folder / "task.json").write_text(json.dumps(task))
     found: dict[str, Any] = {"task": task, "runs": []}
-    (found["extract"],) = run(["extract"], folder)
+    found["extract"] = run(["extract0", "extract1"], folder)
     store = folder / "run.zarr"
     found["store_bytes"] = sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
     for _ in range(rounds):
@@ -193,8 +201,8 @@ def table(found: dict[str, Any]) -> str:
     loads = [one["load"] for one in runs]
     lines = [
         f"{task['n']:,} samples, {task['layers']} layers of {task['features']} features in "
-        f"float32: a store of {found['store_bytes'] / 1e9:.1f} GB, written by `extract` in one "
-        f"process, whose peak is {found['extract']['peak_mib'][0]:.0f} MiB. "
+        f"float32: a store of {found['store_bytes'] / 1e9:.1f} GB, written by `extract` on two "
+        f"ranks (peak {max(one['peak_mib'][0] for one in found['extract']):.0f} MiB). "
         f"One thread of BLAS for each process, "
         f"memory={task['memory'] >> 20} MiB. Load average {min(loads):.1f} to {max(loads):.1f} on "
         f"{os.cpu_count()} cores. Greatest difference of two results: {apart:.0e}.",
@@ -222,8 +230,8 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     role, folder = sys.argv[1], Path(sys.argv[2])
     task = json.loads((folder / "task.json").read_text())
-    if role == "extract":
-        found = extract(task, folder)
+    if role.startswith("extract"):
+        found = extract(task, folder, int(role[-1]))
     elif role == "bare":
         found = bare(task)
     elif role == "dask":

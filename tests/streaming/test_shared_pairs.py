@@ -140,6 +140,13 @@ def resumed(rank, size, folder):
     return failed, again, cka_matrix({"x": x}, **options).values, other, files
 
 
+def rows_read(size):
+    """How often a rank reads a layer of many blocks."""
+    x = Reads(layers(0, 70)["70 features"], -1, fail)
+    cka_matrix({"x": x}, kernel="cosine", block_size=8, group="world")
+    return -1 - x.left
+
+
 def scenarios(rank, size):
     folder = Path(gather("the test", os.environ["SHARED_FOLDER"], None)[0])
     result = {
@@ -148,6 +155,7 @@ def scenarios(rank, size):
         "refusals": refusals(rank, size),
         "resumed": resumed(rank, size, folder),
         "pairs": {name: pairs(name, group="world").values for name in MEASURES},
+        "read": rows_read(size),
         "warned": warned(lambda: with_a_constant(group="world")),
     }
     everyone = gather("the test", result, None)
@@ -172,6 +180,8 @@ def test_ranks_share_pairs_of_blocks_and_of_arrays(size, tmp_path, monkeypatch):
     for name in MEASURES:
         for each in everyone:
             np.testing.assert_array_equal(each["pairs"][name], pairs(name).values)
+    reads = [each["read"] for each in everyone]
+    assert max(reads) < 1.2 * min(reads)
     values, messages = warned(with_a_constant)
     for each in everyone:
         np.testing.assert_array_equal(each["warned"][0], values)

@@ -29,6 +29,9 @@ CHAIN = 8
 """The most blocks of rows whose products are added one after the other; chains run beside each
 other, and each holds one sum."""
 
+HELD = 6
+"""Sums of a pair of tiles that are held at a time: of chains, and those that are combined."""
+
 CHAINS = 16
 """Chains that there should be, so that workers have something to do."""
 
@@ -56,17 +59,13 @@ def dask_batches(form: FeatureTiles | GramBlocks, work: DaskWork, memory: int) -
     batches: list[list[int]] = [[]]
     held = 0.0
     for task, (left, right) in enumerate(form.tasks):
-        size = 8.0 * width_of(left) * width_of(right) * (FAN_HELD)
+        size = 8.0 * width_of(left) * width_of(right) * HELD
         if batches[-1] and held + size > memory / 2:
             batches.append([])
             held = 0.0
         batches[-1].append(task)
         held += size
     return [(len(tasks), functools.partial(_run_tiles, form, work, tasks)) for tasks in batches]
-
-
-FAN_HELD = 6
-"""Sums of a pair of tiles that are held at a time: of chains, and those that are combined."""
 
 
 class Pair(NamedTuple):
@@ -126,9 +125,10 @@ def _tile_products(
         for tile in (left, right):
             if (tile, dtype) not in made:
                 made[tile, dtype] = assembled(tile, raw.__getitem__, centres, dtype)
-        product = np.asarray(made[left, dtype].T @ made[right, dtype], dtype=np.float64)
-        # Not in place: Dask may compute from the earlier sum again.
-        out.append(product if total is None else total[number] + product)
+        product = made[left, dtype].T @ made[right, dtype]
+        # In float64; not in place, because Dask may compute from the earlier sum again.
+        before = 0.0 if total is None else total[number]
+        out.append(np.add(before, product, dtype=np.float64))
     return out
 
 

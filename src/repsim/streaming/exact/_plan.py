@@ -78,8 +78,8 @@ def make_plan(
     else:
         plan = _grams(operation, layers, itemsize, memory, block_size, ranks)
     if together and block_size is None:
-        # Two sides of a block, as read and prepared, and as much again for the next.
-        row = 8 * columns * (8 + itemsize)
+        # As read and prepared, on two workers, and as much again for the next blocks.
+        row = 4 * columns * (8 + itemsize)
         _require(operation, memory, row, memory // row, row)
         plan = replace(plan, rows=max(1, min(plan.rows, memory // row)))
     return plan
