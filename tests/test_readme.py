@@ -18,11 +18,14 @@ def test_every_python_block_is_found():
     assert len(BLOCKS) == README.read_text().count("```python")
 
 
-def test_the_first_picture_is_in_full_colour_and_small():
-    file = README.parent / re.search(r"\((docs/images/[^)]+)\)", README.read_text())[1]
-    with Image.open(file) as picture:
-        assert picture.mode in ("RGB", "RGBA")
-    assert file.stat().st_size <= 200_000
+def test_pictures_are_in_full_colour_and_small():
+    files = re.findall(r"\((docs/images/[^)]+)\)", README.read_text())
+    assert len(files) == 2
+    for file in files:
+        with Image.open(README.parent / file) as picture:
+            assert picture.mode in ("RGB", "RGBA"), file
+            assert picture.width <= 1100, file
+        assert (README.parent / file).stat().st_size <= 200_000, file
 
 
 @pytest.mark.slow
