@@ -31,6 +31,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "architecture",
     "executed_pages",
+    "gallery_downloads",
     "lines_of_code",
     "mathml",
     "narrow_screens",

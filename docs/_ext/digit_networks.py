@@ -13,8 +13,8 @@ from torch import Tensor, nn
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "examples"))  # for use outside of the build
 
-import digits as example  # noqa: E402
 from _digit_models import CNN, ViT  # noqa: E402
+from digits import Digits, load, train  # noqa: E402
 
 KEPT = HERE.parent / "_build" / "digits.pt"
 EPOCHS = 8
@@ -27,7 +27,7 @@ class Networks(NamedTuple):
     cnn: nn.Module
     untrained_vit: nn.Module
     untrained_cnn: nn.Module
-    digits: example.Digits
+    digits: Digits
 
     def batches(self, size: int = 128) -> list[Tensor]:
         """Return the held-out images in batches, in random order."""
@@ -36,7 +36,7 @@ class Networks(NamedTuple):
 
 
 def trained() -> Networks:
-    digits = example.load(seed=0)
+    digits = load(seed=0)
     torch.manual_seed(0)
     vit, cnn = ViT(), CNN()
     untrained = copy.deepcopy(vit), copy.deepcopy(cnn)
@@ -45,8 +45,8 @@ def trained() -> Networks:
         vit.load_state_dict(states["vit"])
         cnn.load_state_dict(states["cnn"])
     else:
-        example.train("ViT", vit, digits, lr=2e-3, epochs=EPOCHS, seed=0)
-        example.train("CNN", cnn, digits, lr=3e-3, epochs=EPOCHS, seed=0)
+        train("ViT", vit, digits, lr=2e-3, epochs=EPOCHS, seed=0)
+        train("CNN", cnn, digits, lr=3e-3, epochs=EPOCHS, seed=0)
         KEPT.parent.mkdir(exist_ok=True)
         torch.save({"vit": vit.state_dict(), "cnn": cnn.state_dict()}, KEPT)
     return Networks(vit.eval(), cnn.eval(), untrained[0].eval(), untrained[1].eval(), digits)

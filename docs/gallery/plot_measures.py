@@ -7,7 +7,7 @@ changes, so they call different layers alike.
 """
 
 import torch
-from matplotlib.figure import Figure
+import matplotlib.pyplot as plt
 
 import repsim
 from digit_networks import trained
@@ -20,7 +20,7 @@ layers = {name: value.numpy() for name, value in recorder.items()}
 # %%
 # Four measures compare the class token after each block.
 
-figure = Figure(figsize=(8, 7), layout="constrained")
+figure = plt.figure(figsize=(8, 7), layout="constrained")
 options = {
     "cka": {},
     "mutual_knn": {},
@@ -43,7 +43,7 @@ centred = centred - centred.mean(0) - centred.mean(1)[:, None] + centred.mean()
 values, vectors = np.linalg.eigh(centred)
 x, y = (vectors[:, -2:] * np.sqrt(values[-2:])).T[::-1]
 
-ax = Figure(figsize=(5, 3.4), layout="constrained").add_subplot()
+ax = plt.figure(figsize=(5, 3.4), layout="constrained").add_subplot()
 ax.plot(x, y, "o-", color="#8a2b68")
 for name, a, b in zip(layers, x, y):
     ax.annotate(name, (a, b), xytext=(6, 4), textcoords="offset points", fontsize=9)

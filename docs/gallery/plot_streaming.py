@@ -9,7 +9,7 @@ their number. The average of the CKAs of batches is a different quantity.
 import warnings
 
 import numpy as np
-from matplotlib.figure import Figure
+import matplotlib.pyplot as plt
 
 import repsim
 
@@ -36,7 +36,7 @@ for rows in np.arange(1024).reshape(-1, 32):
 
 seen = 32 * np.arange(4, 33)
 streamed, errors = np.array(streamed), np.array(errors)
-ax = Figure(figsize=(6, 3.4), layout="constrained").add_subplot()
+ax = plt.figure(figsize=(6, 3.4), layout="constrained").add_subplot()
 ax.fill_between(seen, streamed - errors, streamed + errors, color="#8a2b68", alpha=0.2, lw=0)
 ax.plot(seen, streamed, color="#8a2b68", label="minibatch CKA ± standard error")
 ax.plot(seen, averaged, color="0.5", label="mean of biased CKA per batch")

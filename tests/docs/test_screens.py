@@ -23,7 +23,7 @@ pytest.importorskip("sphinx_gallery")
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUN_CODE = {"sphinx_gallery.gen_gallery", "executed_pages", "reference_pages"}
+RUN_CODE = {"sphinx_gallery.gen_gallery", "executed_pages", "gallery_downloads", "reference_pages"}
 SIDE = ".sidebar-scroll, .toc-scroll"  # lists of pages may scroll, up and down
 
 SCREENS = (
