@@ -73,11 +73,18 @@ def test_no_update_of_grams_waits():
 
 
 @pytest.mark.parametrize("kind", [repsim.StreamingLinearCKA, repsim.StreamingCovariance])
-def test_sums_of_features(kind):
+def test_an_update_of_sums_of_features_waits_once(kind):
+    """A batch that is not finite is refused before it is added."""
     near, on_device = kind(), kind()
     for x, y in batches():
         near.update(x, y)
-        on_device.update(far(x), far(y))
+        x, y = far(x), far(y)
+        WAITED.clear()
+        on_device.update(x, y)
+        assert len(WAITED.ours()) == 1
+    x["b"][3, 1] = torch.nan
+    with pytest.raises(repsim.NonFiniteError, match=r"xs\['b'\], batch 4"):
+        on_device.update(x, y)
     np.testing.assert_allclose(on_device.compute(), near.compute(), rtol=2e-6, atol=2e-6)
 
 

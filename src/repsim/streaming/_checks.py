@@ -171,29 +171,37 @@ LARGEST_TERM = 2.0**1000
 """The largest entry that can be summed in float64."""
 
 
-def require_fourth_powers(operation: str, label: str, x: Array, batch: int) -> None:
+Sides: TypeAlias = Mapping[str, Mapping[str, Array] | None]
+"""The arrays of a batch: by the name of the argument, then by layer; of one dtype and device."""
+
+
+def require_fourth_powers(operation: str, sides: Sides, batch: int) -> None:
     """Raise if sums of products of four entries of an array may not be finite."""
-    xp = array_namespace(x)
-    low, high = float(xp.min(x)), float(xp.max(x))
-    if not (low >= -LARGEST and high <= LARGEST):  # NaN is neither
-        raise NonFiniteError(
-            f"{operation}: activations must be finite, and so must the sums of products of four of "
-            f"them.\n"
-            f"  {label}, batch {batch} (counted from 0): entries from {low:.3g} to {high:.3g}\n"
-            f"  Half precision overflows at 65504. The batches before are kept."
-        )
+    _require_within(operation, sides, batch, LARGEST, "the sums of products of four of them")
 
 
-def require_sums(operation: str, label: str, x: Array, batch: int) -> None:
+def require_sums(operation: str, sides: Sides, batch: int) -> None:
     """Raise if sums of entries of an array may not be finite."""
-    xp = array_namespace(x)
-    low, high = float(xp.min(x)), float(xp.max(x))
-    if not (low >= -LARGEST_TERM and high <= LARGEST_TERM):  # NaN is neither
-        raise NonFiniteError(
-            f"{operation}: activations must be finite, and so must their sums.\n"
-            f"  {label}, batch {batch} (counted from 0): entries from {low:.3g} to {high:.3g}\n"
-            f"  Half precision overflows at 65504. The batches before are kept."
-        )
+    _require_within(operation, sides, batch, LARGEST_TERM, "their sums")
+
+
+def _require_within(operation: str, sides: Sides, batch: int, largest: float, what: str) -> None:
+    """Raise if an entry exceeds a size; wait for a device once for all layers."""
+    arrays = {
+        f"{side}[{name!r}]": x
+        for side, layers in sides.items()
+        for name, x in (layers or {}).items()
+    }
+    xp = array_namespace(*arrays.values())
+    limits = to_numpy(xp.stack([f(x) for x in arrays.values() for f in (xp.min, xp.max)]))
+    for label, (low, high) in zip(arrays, limits.reshape(-1, 2), strict=True):
+        if not (low >= -largest and high <= largest):  # NaN is neither
+            raise NonFiniteError(
+                f"{operation}: activations must be finite, and so must {what}.\n"
+                f"  {label}, batch {batch} (counted from 0): entries from {low:.3g} to "
+                f"{high:.3g}\n"
+                f"  Half precision overflows at 65504. The batches before are kept."
+            )
 
 
 def not_finite(operation: str, side: str, names: Sequence[str], batch: int) -> NonFiniteError:

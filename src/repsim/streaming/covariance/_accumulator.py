@@ -150,9 +150,7 @@ class StreamingCovariance:
             for name, v in arrays.items()
         }
         x, y = in_double(x), None if y is None else in_double(y)
-        for side, arrays in (("xs", x), ("ys", y or {})):
-            for name, v in arrays.items():
-                require_sums(operation, f"{side}[{name!r}]", v, self.n_batches)
+        require_sums(operation, {"xs": x, "ys": y}, self.n_batches)
         if not self.n_batches:
             self.layers_x, self.layers_y = widths
             self._double = dict.fromkeys(double, False)

@@ -143,9 +143,7 @@ class StreamingLinearCKA:
             first = self.layers_x, self.layers_y
             require_features_of_first(operation, first, (widths_x, widths_y))
         batch_size(operation, xs, ys)
-        for side, arrays in (("xs", x), ("ys", y or {})):
-            for name, v in arrays.items():
-                require_fourth_powers(operation, f"{side}[{name!r}]", v, self.n_batches)
+        require_fourth_powers(operation, {"xs": x, "ys": y}, self.n_batches)
         if not self.n_batches:
             self.layers_x, self.layers_y = widths_x, widths_y
         self._add(x, y)
