@@ -280,6 +280,16 @@ class Named(nn.Module):
         return self.net(x)
 
 
+def test_batches_of_the_default_collation_with_names_are_cut():
+    x = images()
+    samples = [(x[i], f"image {i}") for i in [*range(6), 5, 6, 1]]
+    loader = torch.utils.data.DataLoader(samples, batch_size=3)
+    options = {"sample_ids": lambda batch: batch[1], "progress": False}
+    once = repsim.residual_ratios(net(), loader, **options)
+    expected = repsim.residual_ratios(net(), batches(range(7)), progress=False)
+    same_within_rounding(summary(once), summary(expected))
+
+
 def test_lists_and_mappings_are_cut():
     # As of the default collation: a list of three, and here of three samples each.
     lists = [[x, ids, ids] for x, ids in batches([*range(6), 6, 5, 1])]

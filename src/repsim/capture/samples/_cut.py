@@ -106,8 +106,12 @@ def _cut(value: Any, rows: Rows) -> Any:
         items_by_key = {key: _cut(item, rows) for key, item in value.items()}
         return _like(value, items_by_key) if isinstance(value, UserDict) else items_by_key
     if isinstance(value, tuple):
+        named = hasattr(value, "_fields")
+        if value and not named and all(isinstance(item, str | bytes) for item in value):
+            index = rows(len(value))  # names of samples, as the default collation returns them
+            return value if index is None else tuple(value[row] for row in index)
         items = (_cut(item, rows) for item in value)
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return type(value)(*items) if named else type(value)(items)
     if _is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value) if field.init]
         return dataclasses.replace(

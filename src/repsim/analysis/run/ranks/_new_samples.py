@@ -91,6 +91,8 @@ def _problem(batch: Any, n: int) -> str | None:
 def _unclear(value: Any, n: int) -> str | None:
     """Return why a part of a batch is unclear: a sequence of n that may be samples or parts."""
     if isinstance(value, tuple) and len(value) == n and not hasattr(value, "_fields"):
+        if all(isinstance(each, str | bytes) for each in value):
+            return None
         return f"it holds a tuple of {n}, which may be samples or parts of them"
     if isinstance(value, list) and len(value) == n:
         if all(n in (length for length, _ in lengths_in(each)) for each in value):
