@@ -92,7 +92,7 @@ def test_the_calls_over_imagenet_are_valid():
     called = set()
     for example in SYBIL.parse(DOCS / "imagenet-scale.md").examples():
         for node in ast.walk(ast.parse(str(example.parsed))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("repsim."):
+            if isinstance(node, ast.Call) and re.fullmatch(r"repsim\.\w+", ast.unparse(node.func)):
                 name = ast.unparse(node.func).removeprefix("repsim.")
                 called.add(name)
                 parameters = inspect.signature(getattr(repsim, name)).parameters
