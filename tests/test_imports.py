@@ -108,6 +108,7 @@ def test_streaming_statistics_load_no_torch():
     assert "torch" not in loaded_by("import repsim; repsim.MinibatchCKA")
 
 
+@pytest.mark.slow
 def test_stored_activations_are_read_without_torch(tmp_path):
     torch = pytest.importorskip("torch")
     import repsim
@@ -124,7 +125,9 @@ repsim.jackknife(stored["0"], stored["1"])
     assert not {"torch", "matplotlib", "jax"} & set(loaded_by(script))
 
 
-@pytest.mark.parametrize("name", ["xarray", "matplotlib", "torch"])
+@pytest.mark.parametrize(
+    "name", ["xarray", "matplotlib", pytest.param("torch", marks=pytest.mark.slow)]
+)
 def test_the_check_finds_the_imports_of_a_script(name):
     pytest.importorskip(name)
     assert name in loaded_by(f"import repsim; import {name}")

@@ -46,7 +46,8 @@ def test_torch_gradcheck_from_gram(estimator):
     right_gradient(value, *related(6, 7, 5, 2))
 
 
-@pytest.mark.parametrize("compiled", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [True, False])
 @each(("kernel", "shape"), CASES)
 def test_jax_agrees_with_torch(kernel, shape, compiled):
     torch = pytest.importorskip("torch")
@@ -84,6 +85,7 @@ def test_gradients_exist_at_duplicates_and_equality(kernel, estimator):
     np.testing.assert_allclose(same.grad.numpy(), 0, atol=1e-10)
 
 
+@pytest.mark.slow
 @each("kernel", ["linear", "cosine", "rbf"])
 def test_gradient_ascent_makes_alike(kernel):
     torch = pytest.importorskip("torch")

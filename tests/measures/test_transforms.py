@@ -68,6 +68,7 @@ def test_func_derivatives(function, kernel, shape, estimator):
     np.testing.assert_allclose(tangent, moved, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 @each("estimator", ESTIMATORS)
 @each(("kernel", "shape"), CASES)
 @each("function", FUNCTIONS)
@@ -171,6 +172,7 @@ def compiles(x, y, kernel):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(RELEASE < (2, 14), reason="older compilers break the graph")
 def test_compiled_values_that_are_undefined_are_nan():
     x, y = tensors(9, 2, 2)

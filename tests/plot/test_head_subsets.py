@@ -87,7 +87,7 @@ def test_distances_that_are_almost_equal_are_written_in_full():
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
-@pytest.mark.parametrize("layers", [6, 60])
+@pytest.mark.parametrize("layers", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_names_are_readable(assert_readable, layers):
     result = subsets(layers=layers)
     ax = head_subsets(result)

@@ -23,10 +23,11 @@ def draw(ax):
     return np.asarray(canvas.buffer_rgba())[::-1] / 255
 
 
-def drawn_colour(ax, column, row):
+def drawn_colours(ax, *cells):
+    """The colours of cells (column, row) in one drawing."""
     pixels = draw(ax)
-    x, y = ax.transData.transform((column, row)).astype(int)
-    return pixels[y, x]
+    places = ax.transData.transform(cells).astype(int)
+    return [pixels[y, x] for x, y in places]
 
 
 def names_of(result, side):
@@ -79,7 +80,9 @@ class TestLabels:
             expected = result["cka"].sel(layer_x=row.get_text(), layer_y=column.get_text())
             assert values[int(y), int(x)] == float(expected)
 
-    @pytest.mark.parametrize("layers", [20, 60, 200])
+    @pytest.mark.parametrize(
+        "layers", [20, *(pytest.param(n, marks=pytest.mark.slow) for n in (60, 200))]
+    )
     def test_readable_on_a_figure_of_its_own(self, make_result, assert_readable, layers):
         result = make_result(layers, layers)
         ax = heatmap(result)
@@ -102,6 +105,7 @@ class TestLabels:
         assert len(ax.get_yticklabels()) == 20
         assert len(ax.get_xticklabels()) > 40
 
+    @pytest.mark.slow
     def test_adapt_to_a_later_size_of_figure_and_font(self, make_result, assert_readable):
         result = make_result(60, 60)
         ax = heatmap(result)
@@ -167,7 +171,7 @@ class TestBeyondTheScale:
         result = make_result(2, 2)
         result["cka"][:] = [[0.0, -1e-3], [1.0, 1.001]]
         ax = heatmap(result, cmap=cmap)
-        colours = [drawn_colour(ax, j, i) for i, j in product(range(2), range(2))]
+        colours = drawn_colours(ax, (0, 0), (1, 0), (0, 1), (1, 1))
         scale = matplotlib.colormaps[cmap](np.linspace(0, 1, 256))
         for colour in (colours[1], colours[3]):
             assert np.abs(scale - colour).max(axis=1).min() > 0.1
@@ -178,7 +182,7 @@ class TestBeyondTheScale:
         ax = heatmap(result)
         assert ax.images[0].colorbar.extend == "neither"
         np.testing.assert_allclose(
-            drawn_colour(ax, 0, 0), matplotlib.colormaps["magma"](1.0), atol=2 / 255
+            drawn_colours(ax, (0, 0))[0], matplotlib.colormaps["magma"](1.0), atol=2 / 255
         )
 
     def test_colours_that_the_colormap_sets_itself_are_kept(self, make_result):
@@ -186,7 +190,7 @@ class TestBeyondTheScale:
         result["cka"][0, 0] = -0.5
         own = matplotlib.colormaps["magma"].with_extremes(under="red")
         ax = heatmap(result, cmap=own)
-        np.testing.assert_allclose(drawn_colour(ax, 0, 0), to_rgba("red"), atol=2 / 255)
+        np.testing.assert_allclose(drawn_colours(ax, (0, 0))[0], to_rgba("red"), atol=2 / 255)
 
     def test_undefined_is_hatched_and_noted(self, make_result):
         result = make_result(3, 3)
@@ -215,7 +219,15 @@ class TestBeyondTheScale:
 
 
 class TestAxes:
-    @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3), (70, 150)])
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            (1, 1),
+            (3, 200),
+            pytest.param((200, 3), marks=pytest.mark.slow),
+            pytest.param((70, 150), marks=pytest.mark.slow),
+        ],
+    )
     def test_any_number_of_layers(self, make_result, shape):
         ax = heatmap(make_result(*shape))
         draw(ax)
@@ -266,7 +278,9 @@ class TestAxes:
         assert bar.get_tightbbox().x1 <= slot.x1 + 1
         assert ours[1].get_window_extent().width < plain[1].get_window_extent().width
 
-    @pytest.mark.parametrize("layout", ["tight", "constrained"])
+    @pytest.mark.parametrize(
+        "layout", ["tight", pytest.param("constrained", marks=pytest.mark.slow)]
+    )
     def test_pictures_side_by_side_do_not_touch(self, make_result, layout):
         pair = Figure(figsize=(9, 4), layout=layout).subplots(1, 2)
         for ax in pair:
@@ -335,6 +349,7 @@ class TestGroups:
             heatmap(result, groups={names[0]: "a"})
 
 
+@pytest.mark.slow
 def test_pyplot_stays_unimported():
     code = "import sys, repsim.plot; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -407,7 +422,7 @@ class TestOtherMeasures:
     def test_bright_is_alike_whichever_way_a_measure_runs(self):
         for measure in ("nbs", "procrustes"):
             ax = heatmap(self.maps(measure))
-            same, other = (drawn_colour(ax, column, 0)[:3].sum() for column in (0, 1))
+            same, other = (colour[:3].sum() for colour in drawn_colours(ax, (0, 0), (1, 0)))
             assert same > other, measure
 
     def test_a_dataset_is_drawn_by_its_measure(self):

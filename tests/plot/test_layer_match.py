@@ -163,7 +163,7 @@ class TestPicture:
         label = ax.collections[0].colorbar.ax.get_ylabel()
         assert label == "mutual knn (linear, unbiased) of the match"
 
-    @pytest.mark.parametrize("shape", [(12, 60), (200, 200)])
+    @pytest.mark.parametrize("shape", [(12, 60), pytest.param((200, 200), marks=pytest.mark.slow)])
     def test_names_are_readable(self, make_result, assert_readable, shape):
         result = make_result(*shape)
         ax = layer_match(result)
@@ -181,7 +181,9 @@ class TestPicture:
         for depth, label in zip(right.get_yticks(), right.get_yticklabels(), strict=True):
             assert names.index(label.get_text()) / 59 == pytest.approx(depth)
 
-    @pytest.mark.parametrize("layout", [None, "tight", "constrained"])
+    @pytest.mark.parametrize(
+        "layout", [None, "tight", pytest.param("constrained", marks=pytest.mark.slow)]
+    )
     def test_stays_within_its_column(self, make_result, layout):
         figure = Figure(figsize=(12, 5), layout=layout)
         left, right = figure.subplots(1, 2)

@@ -95,6 +95,7 @@ def test_ax_leaves_pyplot_alone():
     assert plt.gcf() is other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imported", [True, False])
 def test_a_script(imported, tmp_path):
     code = f"""

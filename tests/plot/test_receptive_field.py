@@ -98,7 +98,7 @@ def test_undefined_field():
     assert "σ undefined" in names_of(ax)[1].get_text()
 
 
-@pytest.mark.parametrize("layers", [1, 6, 60])
+@pytest.mark.parametrize("layers", [1, 6, pytest.param(60, marks=pytest.mark.slow)])
 def test_names_on_a_figure_of_its_own(layers):
     result = fields(layers, form="model.encoder.blocks.{}.mlp")
     ax = receptive_field(result)
