@@ -10,7 +10,7 @@ from typing import Any
 from repsim._errors import InputError, StateError
 from repsim._options import got
 
-__all__ = ["RankError", "RankGroup", "gather", "group_size", "tell_failure"]
+__all__ = ["RankError", "RankGroup", "gather", "gather_made", "group_size", "tell_failure"]
 
 LONGEST = 200
 """Characters of a value in a message; a longer one is cut."""
@@ -66,6 +66,16 @@ def gather(operation: str, value: Any, group: Any) -> list[Any]:
         Another rank died, failed, or did not answer within the time limit of the group.
     """
     return _gather(operation, ("value", value), group)
+
+
+def gather_made(operation: str, make: Callable[[], Any], group: Any) -> list[Any]:
+    """Return what every rank makes; an error in one is raised on all of them."""
+    try:
+        value = make()
+    except BaseException as error:
+        tell_failure(operation, error, group)
+        raise
+    return gather(operation, value, group)
 
 
 def tell_failure(operation: str, error: BaseException, group: Any) -> None:

@@ -44,9 +44,16 @@ def values(acc):
 def refusal(call):
     try:
         call()
-    except repsim.RepsimError as error:
+    except (repsim.RepsimError, MemoryError) as error:
         return str(error)
     return "nothing was raised"
+
+
+class Full(repsim.MinibatchCKA):
+    """An accumulator that cannot be sent."""
+
+    def state_dict(self):
+        raise MemoryError("there is no room for a copy")
 
 
 def scenarios(rank, size):
@@ -68,6 +75,7 @@ def scenarios(rank, size):
         "bandwidths": refusal(rbf.all_reduce),
         "layers": refusal(layers.all_reduce),
         "kernels": refusal(other.all_reduce),
+        "no room": refusal((Full() if rank == size - 1 else many).all_reduce),
     }
     everyone = gather("the test", result, None)
     if size == 2 and rank == 1:
@@ -107,6 +115,7 @@ def test_every_rank_gets_the_bits_of_one_process_or_an_error_and_no_hang(size):
         assert_same_bits(result["sigma"], sigma)
         assert_same_bits(result["many"], values(merged))
         np.testing.assert_allclose(result["many"][0], sequential[0], rtol=1e-12)
+        assert "there is no room for a copy" in result["no room"]
         for name, says in (
             ("bandwidths", "one bandwidth"),
             ("layers", "same layers"),

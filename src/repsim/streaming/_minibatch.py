@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from repsim._distributed import gather
+from repsim._distributed import gather_made
 from repsim._errors import StateError
 from repsim._typing import Array, KernelName
 from repsim._version import __version__
@@ -296,7 +296,7 @@ class MinibatchCKA(MinibatchResults):
         sample_ids=...)``. Each rank sends its blocks, at most 128 (Lx, Ly) float64 matrices.
         """
         merged = MinibatchCKA(kernel=self.kernel)
-        for state in gather("MinibatchCKA.all_reduce", self.state_dict(), group):
+        for state in gather_made("MinibatchCKA.all_reduce", self.state_dict, group):
             # Every rank merges all states itself instead of letting the transport sum them. This
             # gives the same bits everywhere, keeps the blocks of the jackknife, and raises on every
             # rank if states do not fit together.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from repsim._distributed import gather
+from repsim._distributed import gather_made
 from repsim._errors import InputError, StateError
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
@@ -166,7 +166,7 @@ class RidgeStatistics:
         sends 8 (p + K) p bytes per problem, or its n ≤ p rows of features.
         """
         merged = RidgeStatistics()
-        for state in gather("RidgeStatistics.all_reduce", self.state_dict(), group):
+        for state in gather_made("RidgeStatistics.all_reduce", self.state_dict, group):
             merged.merge(RidgeStatistics.from_state_dict(state))
         return merged
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from repsim._distributed import gather
+from repsim._distributed import gather_made
 from repsim._errors import StateError
 from repsim._typing import Array
 from repsim._version import __version__
@@ -290,7 +290,7 @@ class StreamingCovariance:
         leave them out of the batches.
         """
         merged = StreamingCovariance()
-        for state in gather("StreamingCovariance.all_reduce", self.state_dict(), group):
+        for state in gather_made("StreamingCovariance.all_reduce", self.state_dict, group):
             merged.merge(StreamingCovariance.from_state_dict(state))
         return merged
 

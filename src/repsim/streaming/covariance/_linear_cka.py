@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._distributed import gather
+from repsim._distributed import gather_made
 from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._typing import Array, EstimatorName
 from repsim._version import __version__
@@ -311,7 +311,7 @@ class StreamingLinearCKA:
         Every rank must call it, even one without batches. Repeated samples count twice.
         """
         merged = StreamingLinearCKA(estimator=self._estimator.name)  # type: ignore[arg-type]
-        for state in gather("StreamingLinearCKA.all_reduce", self.state_dict(), group):
+        for state in gather_made("StreamingLinearCKA.all_reduce", self.state_dict, group):
             merged.merge(StreamingLinearCKA.from_state_dict(state))
         return merged
 
