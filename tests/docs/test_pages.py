@@ -65,8 +65,13 @@ def test_page_runs(name, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_several_ranks(tmp_path):
     """The page on several ranks, run with two ranks as it describes."""
-    (example,) = SYBIL.parse(DOCS / "howto" / "ddp.md").examples()
-    (tmp_path / "ranks.py").write_text(str(example.parsed))
+    compare, extract = map(
+        str, (e.parsed for e in SYBIL.parse(DOCS / "howto" / "ddp.md").examples())
+    )
+    end = "dist.destroy_process_group()\n"
+    assert compare.endswith(end)
+    both = f"{compare.removesuffix(end)}\n{extract}\nassert len(stored['sample']) == 250\n{end}"
+    (tmp_path / "ranks.py").write_text(both)
     run = subprocess.run(
         [
             sys.executable,
@@ -97,7 +102,7 @@ def test_the_calls_over_imagenet_are_valid():
                 called.add(name)
                 parameters = inspect.signature(getattr(repsim, name)).parameters
                 assert {keyword.arg for keyword in node.keywords} <= set(parameters), name
-    assert {"compare", "cka_matrix", "open_activations"} <= called
+    assert {"compare", "extract", "cka_matrix", "open_activations"} <= called
 
 
 def test_errors_explained_are_those_that_there_are():
