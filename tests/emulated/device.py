@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import linecache
 import sys
+from collections.abc import Callable, Iterator, ValuesView
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import array_api_compat
 import numpy
 import torch
 from torch.utils import _mode_utils, backend_registration
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 import repsim
 
@@ -58,11 +59,13 @@ BY_INDEX = frozenset(
     "aten::" + name for name in ("index", "index_put", "index_put_", "_index_put_impl_")
 )
 
-PASSED = tuple(str(Path(each.__file__).parent) for each in (torch, numpy, array_api_compat))
-"""Folders of packages that are not the place of a read."""
+PASSED = (
+    *(str(Path(each.__file__).parent) for each in (torch, numpy, array_api_compat)),
+    __file__,
+)
+"""Files that are not the place of a read."""
 
-SOURCE = Path(repsim.__file__).parent
-TESTS = Path(__file__).parents[1]
+SOURCE, TESTS = str(Path(repsim.__file__).parent), str(Path(__file__).parents[1])
 
 
 class Wait(NamedTuple):
@@ -158,7 +161,7 @@ class Emulated(torch.Tensor):
 def _run(function: Any, *args: Any, **kwargs: Any) -> Any:
     """Compute on the tensors in main memory, and note for what CUDA would have waited."""
     name = function._schema.name
-    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    tensors = list(_tensors((args, kwargs.values())))
     given = [x for x in tensors if isinstance(x, Emulated)]
     copied = name == "aten::copy_"
     others = [x for x in tensors if not isinstance(x, Emulated) and (x.ndim or copied)]
@@ -172,7 +175,8 @@ def _run(function: Any, *args: Any, **kwargs: Any) -> Any:
             raise RuntimeError(f"Expected all tensors on one device: {name} got {tensors}")
         if not (kwargs.get("non_blocking") or args[2:3] == (True,)):
             WAITED.uploads.append(_wait(name))
-    near_args, near_kwargs = tree_map(_near, (args, kwargs))
+    near_args = [_mapped(_near, x) for x in args]
+    near_kwargs = {key: _mapped(_near, x) for key, x in kwargs.items()}
     if asked is not None and not to_host:
         near_kwargs["device"] = "cpu"
     out = function(*near_args, **near_kwargs)
@@ -189,7 +193,22 @@ def _run(function: Any, *args: Any, **kwargs: Any) -> Any:
             return x
         return mine[id(x)] if id(x) in mine else Emulated(x)
 
-    return tree_map(far, out)
+    return far(out) if isinstance(out, torch.Tensor) else tree_map(far, out)
+
+
+def _tensors(x: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors among arguments, which may be in lists."""
+    for each in x:
+        if isinstance(each, torch.Tensor):
+            yield each
+        elif isinstance(each, tuple | list | ValuesView):
+            yield from _tensors(each)
+
+
+def _mapped(function: Callable[[Any], Any], x: Any) -> Any:
+    if isinstance(x, tuple | list):
+        return [_mapped(function, each) for each in x]
+    return function(x)
 
 
 def _near(x: Any) -> Any:
@@ -220,16 +239,16 @@ def _wait(operation: str) -> Wait:
     of_model: bool | None = None
     shown = ""
     while frame is not None:
-        path, function = Path(frame.f_code.co_filename), frame.f_code.co_name
+        path, function = frame.f_code.co_filename, frame.f_code.co_name
         # A mode of repsim passes every operation of a forward on.
-        known = path != Path(__file__) and function != "__torch_function__"
-        if known and not str(path).startswith(PASSED):
-            ours = path.is_relative_to(SOURCE) or path.is_relative_to(TESTS)
+        if not path.startswith(PASSED) and function != "__torch_function__":
+            in_repsim = path.startswith(SOURCE)
+            ours = in_repsim or path.startswith(TESTS)
             of_model = not ours if of_model is None else of_model
-            if (ours and not shown) or path.is_relative_to(SOURCE):
-                line = linecache.getline(str(path), frame.f_lineno).strip()
-                shown = f"{path.name}:{frame.f_lineno}, {function}: {line}"
-            if path.is_relative_to(SOURCE):
+            if in_repsim or (ours and not shown):
+                line = linecache.getline(path, frame.f_lineno).strip()
+                shown = f"{Path(path).name}:{frame.f_lineno}, {function}: {line}"
+            if in_repsim:
                 break
         frame = frame.f_back
     return Wait(operation, shown, bool(of_model))
