@@ -117,6 +117,30 @@ def test_fused_weights_are_the_plain_loops(kind, queries, keys, groups, scale, s
     consistent(found)
 
 
+def test_logarithms_are_those_of_the_weights_and_finite():
+    q = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    far = q.clone()
+    far[0, :, 2] *= 1e4  # weights that underflow
+
+    def check(call):
+        whole = torch.cat([weights for _, weights in call.weights()], -2)
+        chunks = list(call.weights_and_logs(2))
+        weights, logs = (torch.cat(each, -2) for each in list(zip(*chunks, strict=True))[1:])
+        assert [part.start for part, *_ in chunks] == [0, 2, 4]
+        torch.testing.assert_close(weights, whole, rtol=1e-5, atol=1e-7)
+        assert logs.isfinite().all()
+        torch.testing.assert_close(weights * logs, torch.special.xlogy(whole, whole))
+
+    some = torch.tensor([[True] * 5, [False] * 5, *([[True, False, True, False, True]] * 3)])
+    for query in (q, far):
+        for mask in (None, some):
+            with AttentionRecorder(model := Bare(), handle=check), torch.no_grad():
+                model(query, q, q, attn_mask=mask)
+        eager = model_of(lambda q, k, v: scores(q, k).softmax(-1) @ v)
+        with AttentionRecorder(eager, handle=check), torch.no_grad():
+            eager(X)
+
+
 def test_rows_without_any_key_are_zero():
     q = torch.randn(1, 1, 3, 4)
     mask = torch.tensor([[True, True, True], [False] * 3, [True, False, False]])
@@ -696,6 +720,8 @@ def bad_chunk(call: AttentionCall) -> None:
     for chunk in (0, -1, 2.5):
         with pytest.raises(InputError, match="chunk must be at least 1"):
             next(call.weights(chunk))
+        with pytest.raises(InputError, match="chunk must be at least 1"):
+            next(call.weights_and_logs(chunk))
 
 
 # -- memory ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._sequences import Follows, Sequences, shortened
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
-from repsim.capture.attention._call import AttentionCall
+from repsim.capture.attention._call import AttentionCall, log_of
 from repsim.capture.attention._recorder import AttentionRecorder
 from repsim.capture.layers._blocks import blocks_of
 from repsim.capture.layers._select import (
@@ -61,6 +61,7 @@ __all__ = [
     "carried",
     "kind_of",
     "listing",
+    "log_of",
     "named_layers",
     "real_places",
     "repeated_blocks",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
 from repsim.analysis.attention._layer_sums import LayerSums
-from repsim.capture import AttentionCall
+from repsim.capture import AttentionCall, log_of
 
 __all__ = ["CrossSums"]
 
@@ -56,7 +56,7 @@ class CrossSums(LayerSums):
         for part, rows in call.weights(queries_at_a_time(call)):
             # A query without keys counts nowhere. NaN is not 0, and stays.
             counted = real[:, None, part] & (rows.sum(-1) != 0)
-            logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log()
+            logs = log_of(rows)
             entropy = (rows * logs).sum(-1).to(dtype).neg()
             each = torch.stack([entropy, torch.ones_like(entropy)])
             sums += torch.where(counted, each, 0.0).sum((1, 3))

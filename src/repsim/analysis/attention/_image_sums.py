@@ -13,7 +13,7 @@ from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
 from repsim.analysis.attention._layer_sums import LayerSums
 from repsim.analysis.attention._places import Places
 from repsim.attention import grid_distances, uniform_distance
-from repsim.capture import AttentionCall
+from repsim.capture import AttentionCall, log_of
 
 __all__ = ["ImageSums"]
 
@@ -46,28 +46,25 @@ class ImageSums(LayerSums):
     def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
         """Add the weights of one batch, chunk by chunk while each is in the cache."""
         p, dtype = self.places.grid.prefix, self.totals.dtype
-        sums = torch.zeros_like(self.totals)
         real = self._real_rows(call)
-        for part, weights in call.weights(queries_at_a_time(call)):
+        found: list[Tensor] = []
+        for part, weights, logs in call.weights_and_logs(queries_at_a_time(call)):
             if part.stop <= p:
                 continue  # without prefix tokens as queries
             first = max(part.start, p)
-            rows = weights[:, :, first - part.start :]
+            rows, logs = weights[:, :, first - part.start :], logs[:, :, first - part.start :]
             if real is not None:
                 rows = _among_real(rows, real, slice(first, part.stop))
-            # (batch, heads, queries): pairwise sums in one precision, then further sums in the
-            # other.
-            far = torch.linalg.vecdot(rows, distances[first - p : part.stop - p]).to(dtype)
-            mass = rows[..., :p].sum(-1).to(dtype)
-            patches = rows[..., p:].sum(-1).to(dtype)
-            some = patches > 0
-            ratio = torch.where(some, far / patches, 0.0)
-            # 0 log 0 = 0: take the logarithm of the least number for zeros (special.entr is
-            # slower).
-            logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log_()
-            entropy = logs.mul_(rows).sum(-1).to(dtype).neg_()
-            each = torch.stack([far, ratio, mass, entropy, some.to(dtype)])
-            sums += each.sum((1, 3))
+                logs = log_of(rows)
+            # Sums in one precision, and further sums in the other.
+            far = torch.linalg.vecdot(rows, distances[first - p : part.stop - p])
+            mass, patches = rows[..., :p].sum(-1), rows[..., p:].sum(-1)
+            found.append(torch.stack([far, mass, patches, torch.linalg.vecdot(rows, logs)]))
+        # (batch, heads, queries) each
+        far, mass, patches, information = torch.cat(found, -1).to(dtype)
+        some = patches > 0
+        ratio = torch.where(some, far / patches, 0.0)
+        sums = torch.stack([far, ratio, mass, -information, some.to(dtype)]).sum((1, 3))
         finite = torch.isfinite(sums).all()
         here = torch.where(finite, NEVER, batch).to(torch.int32)
         self.first_bad = torch.minimum(self.first_bad, here)

@@ -12,7 +12,7 @@ from torch import Tensor
 from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
 from repsim.analysis.attention._layer_sums import LayerSums
 from repsim.analysis.attention._places import Places
-from repsim.capture import AttentionCall
+from repsim.capture import AttentionCall, log_of
 
 __all__ = ["TextSums"]
 
@@ -94,7 +94,7 @@ class TextSums(LayerSums):
             far = (rows * apart[:, None]).sum(-1).to(dtype)
             to_patches = (rows * patch[:, None, None, :]).sum(-1).to(dtype)
             mass = (rows * (real & ~patch)[:, None, None, :]).sum(-1).to(dtype)
-            logs = rows.clamp_min(torch.finfo(rows.dtype).tiny).log()
+            logs = log_of(rows)
             entropy = (rows * logs).sum(-1).to(dtype).neg()
             some = to_patches > 0
             ratio = torch.where(some, far / to_patches, 0.0)

@@ -15,10 +15,32 @@ from repsim.capture.attention._frames import Frame
 from repsim.capture.tokens._evidence import ModelInput
 from repsim.capture.tokens._rules import Convolution, Move
 
-__all__ = ["AttentionCall", "Over", "Rows", "eager_rows", "fused_rows", "shared_heads"]
+__all__ = ["AttentionCall", "Over", "Rows", "eager_rows", "fused_rows", "log_of", "shared_heads"]
 
-Rows: TypeAlias = Callable[[slice], Tensor]
-"""A slice of queries → their weights (*lead, queries, keys), at least float32."""
+
+@dataclass(frozen=True)
+class Rows:
+    """How to get the weights of some queries.
+
+    Attributes
+    ----------
+    weights : callable
+        A slice of queries → their weights (*lead, queries, keys), at least float32.
+    logs : callable, optional
+        A slice of queries → a new tensor, the logarithms of the weights, where they cost no more.
+    """
+
+    weights: Callable[[slice], Tensor]
+    logs: Callable[[slice], Tensor] | None = None
+
+    def then(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """Return the same rows in another arrangement."""
+        weights, logs = self.weights, self.logs
+        return Rows(
+            lambda part: change(weights(part)),
+            None if logs is None else lambda part: change(logs(part)),
+        )
+
 
 Over: TypeAlias = Literal["tokens", "channels", "unknown"]
 """Meaning of queries and keys."""
@@ -111,17 +133,50 @@ class AttentionCall:
             to less than 1 if learned sinks, which have no values, get the rest. The weights may be
             memory of the model: do not modify them.
         """
+        for part in self._parts("weights", chunk):
+            yield part, self._rows.weights(part)
+
+    def weights_and_logs(self, chunk: int = 16) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield the attention weights and their logarithms, one chunk of queries at a time.
+
+        Parameters
+        ----------
+        chunk : int, default 16
+            Queries at a time, as in :meth:`weights`.
+
+        Yields
+        ------
+        slice, torch.Tensor, torch.Tensor
+            Which queries, their weights P as in :meth:`weights`, and log P in the same shape, of
+            the least positive number where P is 0. So P·log P is 0 there.
+        """
+        for part in self._parts("weights_and_logs", chunk):
+            if self._rows.logs is None:
+                weights = self._rows.weights(part)
+                yield part, weights, log_of(weights)
+            else:
+                logs = self._rows.logs(part)
+                weights = logs.exp()
+                yield part, weights, logs.clamp_min_(math.log(torch.finfo(logs.dtype).tiny))
+
+    def _parts(self, operation: str, chunk: int) -> Iterator[slice]:
         if not isinstance(chunk, int) or chunk < 1:
-            raise InputError(f"AttentionCall.weights: chunk must be at least 1.\n  got {chunk!r}")
+            raise InputError(
+                f"AttentionCall.{operation}: chunk must be at least 1.\n  got {chunk!r}"
+            )
         for start in range(0, self.queries, chunk):
-            part = slice(start, min(start + chunk, self.queries))
-            yield part, self._rows(part)
+            yield slice(start, min(start + chunk, self.queries))
+
+
+def log_of(weights: Tensor) -> Tensor:
+    """Return the logarithm of weights, of the least positive number for zeros."""
+    return weights.clamp_min(torch.finfo(weights.dtype).tiny).log_()
 
 
 def eager_rows(weights: Tensor) -> Rows:
     """Take rows from existing weights (*lead, queries, keys)."""
     dtype = _at_least_float32(weights.dtype)
-    return lambda part: weights[..., part, :].to(dtype)
+    return Rows(lambda part: weights[..., part, :].to(dtype))
 
 
 def fused_rows(
@@ -157,16 +212,22 @@ def fused_rows(
     # Copy the keys once, in the first chunk; matmul would copy a transposed view in every chunk.
     keys: list[Tensor] = []
 
-    def rows(part: slice) -> Tensor:
+    def scores_of(part: slice) -> Tensor:
         if not keys:
             keys.append(key.to(dtype).reshape(-1, n_keys, width).transpose(1, 2))
         some = query[..., part, :].to(dtype).mul(factor)
         scores = torch.bmm(some.reshape(-1, some.shape[-2], width), keys[0])
-        scores = scores.view(*lead, some.shape[-2], n_keys)
+        return scores.view(*lead, some.shape[-2], n_keys)
+
+    if mask is None and modified is None and not is_causal:
+        return Rows(
+            lambda part: scores_of(part).softmax(-1), lambda part: scores_of(part).log_softmax(-1)
+        )
+
+    def rows(part: slice) -> Tensor:
+        scores = scores_of(part)
         if modified is not None:
             scores = modified(scores, part)
-        elif mask is None and not is_causal:
-            return scores.softmax(-1)
         if is_causal:
             at = torch.arange(part.start, part.stop, device=scores.device)
             later = torch.arange(n_keys, device=scores.device) > at[:, None]
@@ -181,7 +242,7 @@ def fused_rows(
         nothing = (scores == -torch.inf).all(-1, keepdim=True)
         return scores.softmax(-1).masked_fill(nothing, 0.0)
 
-    return rows
+    return Rows(rows)
 
 
 def shared_heads(key: Tensor, lead: Sequence[int]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from repsim.capture.attention._call import Rows
 from repsim.capture.attention._frames import Frame
 from repsim.capture.attention._mode import Seen
 
@@ -33,6 +34,6 @@ def unpacked(seen: Seen, frame: Frame) -> Seen:
         return tensor.flatten(1, 2).unsqueeze(2)
 
     def rows(part: slice) -> Tensor:
-        return apart(seen.rows(slice(0, group)))[..., part, :]
+        return apart(seen.rows.weights(slice(0, group)))[..., part, :]
 
-    return Seen(rows, seen.keys, apart(seen.output), seen.value, seen.heads)
+    return Seen(Rows(rows), seen.keys, apart(seen.output), seen.value, seen.heads)

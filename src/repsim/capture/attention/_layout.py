@@ -49,7 +49,7 @@ class HeadAxis:
 
     def arranged(self, rows: Rows) -> Rows:
         """The same rows, (batch, heads, chunk, keys)."""
-        return lambda part: self.arrange(rows(part))
+        return rows.then(self.arrange)
 
 
 def find_heads(

@@ -45,7 +45,7 @@ class Seen:
         The axes of the weights before (queries, keys).
     queries, keys : int
         The last two.
-    rows : callable
+    rows : Rows
         The weights, by slices of queries.
     output, value : torch.Tensor
         (*lead, queries, d) and (…, keys, d), whose leading axes broadcast; None for values of other
