@@ -421,6 +421,18 @@ def test_activation_checkpointing(small, few):
     np.testing.assert_allclose(result.field, expected.field, rtol=1e-6)
 
 
+def test_a_backward_that_fails_is_an_error_that_names_the_layer(few):
+    class Freed(nn.Module):
+        def forward(self, x):
+            return x + checkpoint(nn.functional.relu, x, use_reentrant=True)
+
+    net = nn.Sequential(nn.Conv2d(2, 2, 3), Freed())
+    with pytest.raises(
+        repsim.CaptureError, match="(?s)gradient of layer '1' could not.*torch: .*FSDP"
+    ):
+        erf(net, few, "1")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(few, dtype):
     torch.manual_seed(0)

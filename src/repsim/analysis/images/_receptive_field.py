@@ -165,7 +165,7 @@ def effective_receptive_field(
     LayerNotFoundError, CaptureError
         A layer does not exist or did not run; the positions of a layer with an exact name are
         unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains; no autograd
-        graph connects a layer to the images.
+        graph connects a layer to the images; the backward raises an error, as in FSDP.
     NonFiniteError
         NaN or infinity in a unit or its gradient; the message names layer and batch. Of a model on
         an accelerator it comes after the last batch.

@@ -112,9 +112,7 @@ class Fields:
         wide = accumulator_dtype(array_namespace(image), image)
         squares: Tensor | None = None
         for signs in self._probes.signs(label, unit, images):
-            (gradient,) = torch.autograd.grad(
-                unit, image, signs, retain_graph=True, allow_unused=True
-            )
+            gradient = self._gradient(label, unit, image, signs)
             if gradient is not None:
                 square = gradient.to(wide) ** 2
                 squares = square if squares is None else squares.add_(square)
@@ -124,6 +122,23 @@ class Fields:
         finite = torch.isfinite(unit).all().to(field.device) & torch.isfinite(field).all()
         self._first_bad.add(label, finite, self._batch)
         return field
+
+    def _gradient(self, label: str, unit: Tensor, image: Tensor, signs: Tensor) -> Tensor | None:
+        """Return the gradient of a probe with respect to the images; None if none depends on it."""
+        try:
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+                unit, image, signs, retain_graph=True, allow_unused=True
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise CaptureError(
+                f"{self.operation}: the gradient of layer {label!r} could not be computed.\n"
+                f"  torch: {(str(error) or type(error).__name__).splitlines()[0]}\n"
+                f"  A model in FSDP frees its weights after a forward: pass one with whole weights."
+                f"\n  Activation checkpointing needs use_reentrant=False."
+            ) from error
+        return gradients[0]
 
     def _not_finite(self, label: str, batch: int) -> NonFiniteError:
         return NonFiniteError(
