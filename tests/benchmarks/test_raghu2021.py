@@ -142,6 +142,7 @@ def test_grey_alone_does_not_give_the_photographs_away(photographs: images.Image
     assert 1 / 16 < photographs.grey_alone < 0.5
 
 
+@pytest.mark.slow
 def test_training_learns_and_repeats() -> None:
     digits = images.digits()
     recipe = train.Recipe("cnn", steps=60, learning_rate=2e-3)

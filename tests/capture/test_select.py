@@ -294,6 +294,7 @@ class TestBlocks:
             names = select_layers(getattr(torchvision.models, name)(), "blocks").names
             assert (len(names), names[0]) == (count, first), name
 
+    @pytest.mark.slow
     def test_every_family_of_the_coverage_page(self):
         for name, family in {**IMAGES, **TEXTS}.items():
             model = family.build()

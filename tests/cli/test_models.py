@@ -40,6 +40,7 @@ def few(tmp_path) -> Path:
     return tmp_path / "few"
 
 
+@pytest.mark.slow
 def test_random_weights_follow_the_seed(compared, few):
     torch = pytest.importorskip("torch")
     for spec, layers in {
@@ -60,6 +61,7 @@ def test_random_weights_follow_the_seed(compared, few):
             assert same.attrs["weights_y"] == "random (seed 0)"
 
 
+@pytest.mark.slow
 def test_a_model_gets_its_own_size_and_scale(compared, few):
     for spec, layer, size, said in (
         ("timm:test_vit", "norm", None, ("size=(160, 160)", "Normalize")),
