@@ -183,6 +183,22 @@ def test_as_on_the_cpu_without_waiting(name):
         assert batches.waits[1:] == [[]] * (len(batches) - 1)
 
 
+@pytest.mark.filterwarnings("ignore::repsim.RepsimWarning")
+def test_a_mask_that_the_forward_changes_is_read_again():
+    def forward(model: Any, batch: Any) -> None:
+        batch["attention_mask"][:, 5:] = 0
+        model(**batch)
+
+    near, far, given = on_both(
+        compare_texts(samples="tokens", layers=TEXT, batch_size=8, forward=forward)
+    )
+    assert far.attrs["n_samples"] == 5 * sum(map(len, (b["input_ids"] for b in given[0].data)))
+    agree(near, far)
+    for waits in given[0].waits[1:]:
+        assert all("values_of:" in wait for wait in waits)
+        assert waits
+
+
 class FarRun(Run):
     """Data that are on the device from the start."""
 

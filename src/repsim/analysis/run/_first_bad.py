@@ -56,8 +56,11 @@ class FirstBad:
         for name, batch in self._batches.items():
             if wait or batch.device.type == "cpu":
                 by_device.setdefault(batch.device, []).append(name)
+        numbers: dict[str, int] = {}
         for names in by_device.values():
-            numbers = torch.stack([self._batches[name] for name in names]).tolist()
-            first = min(numbers)
-            if first != NEVER:
-                raise self._error(names[numbers.index(first)], first)
+            read = torch.stack([self._batches[name] for name in names]).tolist()
+            numbers.update(zip(names, read, strict=True))
+        first = min(numbers.values(), default=NEVER)
+        for name in self._batches:
+            if first != NEVER and numbers.get(name) == first:
+                raise self._error(name, first)
