@@ -221,6 +221,10 @@ class RemoteJournal:
 class Reached(WrapperStore[Store]):
     """A store whose failures are OSErrors, and in which a missing chunk is no zeros to a reader."""
 
+    def with_read_only(self, read_only: bool = False) -> Reached:
+        """Return the same store for reading only, which wrappers of Zarr 3.1.3 cannot."""
+        return Reached(self._store.with_read_only(read_only))
+
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """Return an object, or None."""
         found = await _as_os_errors(self._store.get(key, prototype, byte_range))
