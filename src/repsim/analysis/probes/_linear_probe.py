@@ -199,8 +199,8 @@ def linear_probe(
     deals samples out in this order, so with batches of one size the fitted and held-out samples are
     those of one process in the order of the sampler, for any number of ranks, and the result is the
     same up to rounding. Other shares give another order, and so another choice. Each rank sends the
-    sums of a layer, min(n, p)·p numbers per token for both fits, and makes both
-    eigendecompositions itself.
+    labels of each batch of ``train``, and for each layer and fit min(n, p)·p numbers per token. It
+    makes all eigendecompositions itself.
 
     For each layer and token with p features, the memory is min(n, p)·p for the fit and holdout·n·p
     for the held-out features. For a large ``train``, limit the latter by ``shots`` or a smaller
