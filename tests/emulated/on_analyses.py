@@ -6,6 +6,7 @@ in one kernel), and because repsim reads values there to choose the cheapest exa
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -234,21 +235,38 @@ def test_masks_and_labels_that_are_on_the_device_are_read_once(name, reads):
             assert all("values_of:" in wait for wait in waits)
 
 
-@pytest.mark.parametrize("name", ["compare", "extract", "alignment", "trajectory"])
+KEEPING: dict[str, tuple[Callable[[Any], Case], int]] = {
+    "compare, mutual_knn": (lambda _: compare(measure="mutual_knn", k=3, **PICTURES), 4),
+    "extract": (extract, 2),
+    "alignment": (lambda _: alignment, 4),
+    "trajectory, mutual_knn": (lambda _: trajectory(measure="mutual_knn", k=3), 6),
+}
+"""Analyses that keep features in main memory or on disk, and their number of layers."""
+
+
+@pytest.mark.parametrize("name", KEEPING)
 @pytest.mark.filterwarnings("ignore::repsim.RepsimWarning")
 def test_features_are_copied_once(name, tmp_path):
-    """Features that are kept go to main memory or to disk, layer by layer; nothing else waits."""
-    cases = {
-        "compare": (compare(measure="mutual_knn", k=3, **PICTURES), 4),
-        "extract": (extract(tmp_path), 2),
-        "alignment": (alignment, 4),
-        "trajectory": (trajectory(measure="mutual_knn", k=3), 6),
-    }
-    case, layers = cases[name]
-    near, far, given = on_both(case)
+    case, layers = KEEPING[name]
+    near, far, given = on_both(case(tmp_path))
     agree(near, far)
     for batches in given:
         for waits in batches.waits[1:]:
             assert len(waits) == layers
             assert len(set(waits)) == 1
             assert 'to("cpu"' in waits[0]
+
+
+def test_every_analysis_of_models_has_a_case():
+    analyses = {
+        name
+        for name in repsim.analysis.__all__
+        if {"data", "train"} & signature(getattr(repsim.analysis, name)).keys()
+    }
+    known = {name.partition(",")[0] for name in (*CASES, *KEEPING)}
+    assert "compare" in analyses
+    assert analyses - {"probe_activations"} == known  # it takes no model; see on_arrays.py
+
+
+def signature(function: Any) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function).parameters)
