@@ -79,9 +79,8 @@ class RemotePlace:
         import zarr
 
         store, path = self.zarr
-        # Not overwritten, because that would delete the journal too.
-        group = zarr.open_group(store, path=path, mode="a", zarr_format=3)
-        group.update_attributes(attributes)
+        # Not overwritten, because that would delete the journal too; and written in one piece.
+        zarr.open_group(store, path=path, mode="a", zarr_format=3, attributes=attributes)
 
     def tidy(self) -> None:
         """Do nothing: there is no object that was written in part."""
