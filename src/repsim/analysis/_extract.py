@@ -191,7 +191,9 @@ def extract(
     writer out. An address of an object store has neither renames nor locks. There, an object is
     written whole or not at all; the journal is written again, whole, after each chunk; a second
     writer is found when the next chunk is written; and the attributes, written last, say that a
-    store is finished. Chunks that vanish or change later are errors on reading in both.
+    store is finished. A file system of fsspec that writes in place (sftp) may keep half a file
+    after a kill, which is an error when the run is resumed. Chunks that vanish or change later are
+    errors on reading everywhere.
 
     The ranks of a group exchange one truth value for each batch, so that the failure of one stops
     the others, and the number of rows at the end; rows are not sent. They must reach the same
