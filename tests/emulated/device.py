@@ -7,8 +7,8 @@ there, with this module as a plugin.
 
 A tensor on ``sim:0`` holds a tensor in main memory. Every operation on it arrives in :func:`_run`,
 through ``__torch_dispatch__`` or through the fallback of the backend's dispatch key. Factory
-functions with ``device="sim"`` do too, so no function of torch is replaced. Nested tensors, autocast
-and generators cannot be on it.
+functions with ``device="sim"`` do too, so no function of torch is replaced. Nested tensors,
+autocast and generators cannot be on it.
 """
 
 from __future__ import annotations
