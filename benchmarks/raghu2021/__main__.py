@@ -51,7 +51,7 @@ QUICK_EFFORT = Effort(
     probe_shots=5,
     probe_images=96,
 )
-STEPS = {"photographs": 1000, "digits": 600}
+STEPS = {"photographs": 600, "digits": 400}
 QUICK_STEPS = 4
 MODELS_EFFORT = Effort(
     cka_images=10240,

@@ -101,13 +101,13 @@ class Lab:
         return [role for role in wanted if role in self.subjects]
 
     def whole(self) -> list[str]:
-        """Models trained on all data with all skips, including other seeds and controls."""
-        apart = {"vit-no-skips", *self.parts().values()}
+        """Models trained alike on all data with all skips: other seeds and untrained ones too."""
+        apart = {"vit-no-skips", "vit-labels", *self.parts().values()}
         return [role for role in self.subjects if role not in apart]
 
     def shown(self) -> list[str]:
         """The same without other seeds, to fit into a picture."""
-        return [role for role in self.whole() if not role.endswith("-2")]
+        return [role for role in self.whole() if not role.endswith(("-2", "-3"))]
 
     def seeds(self, role: str) -> list[str]:
         """The part, and the same with other seeds, as far as there are models."""

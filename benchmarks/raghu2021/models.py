@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from raghu2021.images import Images
 
-__all__ = ["CNN", "FULL", "QUICK", "Size", "build"]
+__all__ = ["CNN", "FULL", "QUICK", "Size", "build", "sine_cosine"]
 
 
 Size: TypeAlias = Mapping[str, int]
@@ -42,9 +42,34 @@ def build(kind: str, images: Images, size: Size, seed: int) -> nn.Module:
         # Xavier, as in the paper: the usual 0.02 is for layers ten times as wide.
         weight_init="moco",
     )
-    # As large as the patches, because few images teach no positions from the usual 0.02.
-    nn.init.normal_(model.pos_embed, std=0.5)
+    fix_positions(model)
     return model
+
+
+def fix_positions(model: VisionTransformer) -> None:
+    """Give the patches sine-cosine positions that are not trained, and the CLS token none."""
+    rows, columns = model.patch_embed.grid_size
+    with torch.no_grad():
+        model.pos_embed.zero_()
+        model.pos_embed[:, model.num_prefix_tokens :] = sine_cosine(rows, columns, model.embed_dim)
+    model.pos_embed.requires_grad_(False)
+
+
+def sine_cosine(rows: int, columns: int, dim: int) -> Tensor:
+    """Return positions (rows · columns, dim) of mean square 1, half for rows, half for columns.
+
+    The wavelengths grow from 2π to 10π patches. The usual ones grow to 20000π, and are constant
+    over a grid of eight.
+    """
+    frequencies = 5.0 ** -torch.linspace(0, 1, dim // 4)
+
+    def along(length: int) -> Tensor:
+        angles = torch.arange(length)[:, None] * frequencies
+        return 2**0.5 * torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    down, across = along(rows)[:, None], along(columns)[None]
+    both = [down.expand(-1, columns, -1), across.expand(rows, -1, -1)]
+    return torch.cat(both, dim=2).reshape(rows * columns, dim)
 
 
 class ConvBlock(nn.Module):

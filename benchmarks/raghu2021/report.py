@@ -99,7 +99,7 @@ large models and much data, and which appear without them.</p>
 <p>Criteria were fixed before anything was measured. A finding holds if all its conditions are met
 with every seed, and holds in part if some are. ± is a standard error: a jackknife over batches of
 images for CKA, and binomial for accuracies. For a mean over layers it is the mean of their errors,
-which is an upper bound. It does not cover chance in training; the other seed shows that.</p>
+which is an upper bound. It does not cover chance in training; the other seeds show that.</p>
 <dl>{about}</dl>
 </section>
 </main>

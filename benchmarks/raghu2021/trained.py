@@ -16,7 +16,7 @@ from raghu2021.images import Images
 from raghu2021.lab import Subject
 from raghu2021.models import Size, build
 from raghu2021.steps import Step, digest, is_done, load_weights, save_weights
-from raghu2021.train import SOURCES, Recipe, accuracy, train
+from raghu2021.train import SOURCES, Recipe, accuracy, denoise, train
 
 __all__ = ["cast", "subjects", "training"]
 
@@ -25,22 +25,30 @@ PARTS = (0.03, 0.1, 0.3)
 
 
 def cast(size: Size, steps: int) -> dict[str, tuple[str, Recipe]]:
-    """Return all parts with their names in pictures and their training."""
+    """Return all parts with their names in pictures and their training.
+
+    `steps` are those on labels. Every ViT removes noise for as many before, but for two controls.
+    """
     middle = size["depth"] // 2
     # So the CNN is about as good as the ViT, because convolutions need not learn neighbourhoods.
     quick_learner = {"steps": max(2 * steps // 5, 1), "learning_rate": 2e-3}
 
     def recipe(kind: str, **options: Any) -> Recipe:
-        return Recipe(kind, **({"steps": steps} | options))
+        first = 0 if kind == "cnn" else steps
+        return Recipe(kind, **({"denoising_steps": first, "steps": steps} | options))
 
     return {
         "vit": ("ViT", recipe("vit")),
-        "vit-2": ("ViT, other seed", recipe("vit", seed=1)),
+        "vit-2": ("ViT, second seed", recipe("vit", seed=1)),
+        "vit-3": ("ViT, third seed", recipe("vit", seed=2)),
         "vit-gap": ("GAP-ViT", recipe("vit-gap")),
-        "vit-gap-2": ("GAP-ViT, other seed", recipe("vit-gap", seed=1)),
+        "vit-gap-2": ("GAP-ViT, second seed", recipe("vit-gap", seed=1)),
+        "vit-gap-3": ("GAP-ViT, third seed", recipe("vit-gap", seed=2)),
         "cnn": ("CNN", recipe("cnn", **quick_learner)),
-        "cnn-2": ("CNN, other seed", recipe("cnn", seed=1, **quick_learner)),
-        "vit-untrained": ("untrained ViT", recipe("vit", steps=0)),
+        "cnn-2": ("CNN, second seed", recipe("cnn", seed=1, **quick_learner)),
+        "cnn-3": ("CNN, third seed", recipe("cnn", seed=2, **quick_learner)),
+        "vit-labels": ("ViT, labels only", recipe("vit", denoising_steps=0)),
+        "vit-untrained": ("untrained ViT", recipe("vit", denoising_steps=0, steps=0)),
         "cnn-untrained": ("untrained CNN", recipe("cnn", steps=0)),
         "vit-no-skips": (
             f"ViT without the skips of block {middle}",
@@ -99,10 +107,14 @@ def _train(
     """Train one model and write it."""
     model = build(recipe.kind, images, size, recipe.seed)
     with without_block(model, recipe.without_block):
+        noise = (
+            denoise(model, images, recipe, progress=progress) if recipe.denoising_steps else None
+        )
         loss = train(model, images, recipe, progress=progress) if recipe.steps else None
         right = accuracy(model, images)
     about = {
         "accuracy": right,
+        "denoising_loss": noise,
         "loss": loss,
         "tested": len(images.test),
         "trained_on": images.fraction(recipe.part) if recipe.steps else 0,

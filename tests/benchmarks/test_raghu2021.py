@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -20,10 +21,12 @@ import torch
 import xarray as xr
 from PIL import Image
 
+import repsim
 from packages import Package
 
-images, models, steps, train = (
-    Package(f"raghu2021.{name}") for name in ("images", "models", "steps", "train")
+images, models, report, steps, train, trained = (
+    Package(f"raghu2021.{name}")
+    for name in ("images", "models", "report", "steps", "train", "trained")
 )
 (
     base, across, attention, data_scale, head_subsets, norms, places, probes, receptive, skips,
@@ -157,6 +160,40 @@ def test_training_learns_and_repeats() -> None:
     assert train.accuracy(model, digits) > before + 0.3
     for one, other in zip(model.parameters(), trained().parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_positions_are_fixed_and_the_nearest_are_the_most_alike() -> None:
+    positions = models.sine_cosine(8, 6, 64)
+    assert positions.shape == (48, 64)
+    assert float(positions.square().mean()) == pytest.approx(1)
+    alike = (positions @ positions.T).reshape(8, 6, 8, 6)[3, 2]
+    assert alike.argmax() == 3 * 6 + 2
+    beside = alike[[2, 4, 3, 3], [2, 2, 1, 3]]
+    alike[3, 2] = alike[[2, 4, 3, 3], [2, 2, 1, 3]] = -1
+    assert alike.max() < beside.min()
+    vit = models.build("vit", images.digits(), models.QUICK, 0)
+    assert not vit.pos_embed.requires_grad
+    assert not vit.pos_embed[:, 0].any()
+
+
+def test_removing_noise_trains_the_lower_half_alone() -> None:
+    digits = images.digits()
+    recipe = train.Recipe("vit", denoising_steps=30)
+
+    def trained(steps: int) -> tuple[dict[str, torch.Tensor], float]:
+        model = models.build("vit", digits, {**models.QUICK, "depth": 4}, recipe.seed)
+        some = dataclasses.replace(recipe, denoising_steps=steps)
+        loss = train.denoise(model, digits, some, progress=False)
+        return model.state_dict(), loss
+
+    (first, early), (last, late) = trained(1), trained(30)
+    again, _ = trained(30)
+    assert late < 0.8 * early
+    for name, value in last.items():
+        assert torch.equal(value, again[name]), name
+        if name.startswith(("blocks.2", "blocks.3", "norm", "head", "pos_embed")):
+            assert torch.equal(value, first[name]), name
+    assert not torch.equal(first["blocks.1.attn.qkv.weight"], last["blocks.1.attn.qkv.weight"])
 
 
 def test_a_part_of_the_data_is_all_that_training_sees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +336,7 @@ def test_verdicts() -> None:
 def test_numbers_are_written_with_their_errors() -> None:
     assert base.number(-0.12345, 0.01) == "−0.123 ± 0.010"
     assert base.by_seed([0.5, 0.25], digits=2) == "0.50 (other seed: 0.25)"
+    assert base.by_seed([0.5, 0.25, 0.75], digits=2) == "0.50 (other seeds: 0.25, 0.75)"
     assert base.by_seed([0.5], [0.01], digits=2) == "0.50 ± 0.01"
 
 
@@ -338,14 +376,23 @@ def test_across() -> None:
 
 
 def test_attention() -> None:
+    # One prefix token and four patches: among patches, uniform attention has 5/4 of 8, 8, 8, 16.
     result = xr.Dataset(
         {
-            "distance": (("layer", "head"), [[2.0, 8.0], [4.0, 6.0], [9.0, np.nan], [10.0, 12.0]]),
-            "uniform_distance": ("layer", [10.0, 10.0, 10.0, 20.0]),
-        }
+            "renormalised": (
+                ("layer", "head"),
+                [[2.0, 8.0], [4.0, 6.0], [9.0, np.nan], [10.0, 12.0]],
+            ),
+            "uniform_distance": ("layer", [8.0, 8.0, 8.0, 16.0]),
+        },
+        coords={
+            name: ("layer", [value] * 4)
+            for name, value in {"grid_height": 2, "grid_width": 2, "prefix": 1}.items()
+        },
     )
     assert sorted(attention.lowest(result)) == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert sorted(attention.highest(result)) == pytest.approx([0.5, 0.6, 0.9])
+    assert attention.local_share(result) == 0.5
 
 
 def test_head_subsets() -> None:
@@ -421,6 +468,47 @@ def test_data_scale() -> None:
     cka = xr.DataArray([0.9, 0.8, 0.5, 0.4, 0.3, 0.1], dims="layer")
     error = xr.full_like(cka, 0.01)
     assert data_scale.fall(cka, error) == pytest.approx((0.65, 0.02))
+
+
+def test_the_table_has_the_paper_the_seeds_and_the_control_beside_each_other() -> None:
+    measured = base.by_seed([0.25, 0.5, 0.375], digits=2)
+    finding = base.Finding(
+        "Fig. 3", "Some heads are local.", "Some | are.", "A share.", measured, "untrained 0.00",
+        "holds",
+    )  # fmt: skip
+    shown = report.Shown("photographs", "16 classes.", [finding], [], {"ViT": 0.5})
+    table = report.markdown([shown], {}).splitlines()
+    head = next(i for i, line in enumerate(table) if line.startswith("| figure"))
+    assert table[head].split(" | ")[2:6] == ["the paper", "here", "control", "verdict"]
+    assert table[head + 2] == (
+        "| Fig. 3 | Some heads are local. | Some \\| are. | 0.25 (other seeds: 0.50, 0.38) | "
+        "untrained 0.00 | **holds** | A share. |"
+    )
+
+
+def test_three_seeds_and_two_controls_are_trained() -> None:
+    recipes = {role: recipe for role, (_, recipe) in trained.cast(models.FULL, 20).items()}
+    for kind in ("vit", "vit-gap", "cnn"):
+        seeds = [recipes[role] for role in (kind, f"{kind}-2", f"{kind}-3")]
+        assert [each.seed for each in seeds] == [0, 1, 2]
+        assert len({(e.steps, e.denoising_steps, e.part) for e in seeds}) == 1
+    labels, untrained = recipes["vit-labels"], recipes["vit-untrained"]
+    assert (labels.denoising_steps, labels.steps) == (0, recipes["vit"].steps)
+    assert (untrained.denoising_steps, untrained.steps) == (0, 0)
+    assert len({label for label, _ in trained.cast(models.FULL, 20).values()}) == len(recipes)
+
+
+@pytest.mark.slow
+def test_no_head_is_local_until_noise_is_removed(photographs: images.Images) -> None:
+    def local_heads(vit: torch.nn.Module) -> float:
+        crops = [photographs.test[::200]]
+        return attention.local_share(repsim.attention_distance(vit.eval(), crops, progress=False))
+
+    untrained = [models.build("vit", photographs, models.FULL, seed) for seed in range(3)]
+    assert [local_heads(vit) for vit in untrained] == [0, 0, 0]
+    recipe = train.Recipe("vit", denoising_steps=150)
+    train.denoise(untrained[0], photographs, recipe, progress=False)
+    assert local_heads(untrained[0]) >= 1 / 8
 
 
 # The whole

@@ -117,7 +117,9 @@ def by_seed(values: Iterable[float], errors: Iterable[float] | None = None, digi
         if errors is None
         else [number(v, e, digits) for v, e in zip(values, errors, strict=True)]
     )
-    return f"{first} (other seed: {', '.join(others)})" if others else first
+    if not others:
+        return first
+    return f"{first} (other seed{'s' * (len(others) > 1)}: {', '.join(others)})"
 
 
 def panels(count: int, *, width: float, height: float, columns: int = 3) -> tuple[Figure, list]:

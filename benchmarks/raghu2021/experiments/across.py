@@ -28,6 +28,7 @@ FIGURE = "Fig. 2"
 PAIRS = (
     ("cnn", "vit"),
     ("cnn-2", "vit-2"),
+    ("cnn-3", "vit-3"),
     ("cnn-untrained", "vit-untrained"),
     ("vit", "vit-2"),
     ("cnn", "cnn-2"),
@@ -47,7 +48,7 @@ def measurements(lab: Lab) -> Iterable[Measurement]:
 
 
 def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
-    shown = [(x, y) for x, y in pairs(lab) if x != "cnn-2"]
+    shown = [(x, y) for x, y in pairs(lab) if x not in ("cnn-2", "cnn-3")]
     if not shown:
         return
     figure, axes = panels(len(shown), width=4.6, height=4.2, columns=2)
@@ -79,7 +80,7 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
 
 
 def findings(lab: Lab, results: Results) -> Iterable[Finding]:
-    maps = [results[f"across/{x}+{y}"] for x, y in PAIRS[:2] if lab.has(x, y)]
+    maps = [results[f"across/{x}+{y}"] for x, y in PAIRS[:3] if lab.has(x, y)]
     if not maps:
         return
     before = results.get("across/cnn-untrained+vit-untrained")

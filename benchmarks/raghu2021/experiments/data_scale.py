@@ -89,7 +89,7 @@ def findings(lab: Lab, results: Results) -> Iterable[Finding]:
         "model; higher layers are not.",
         "Take the mean CKA with the full model over the lowest third of the blocks, minus the "
         "mean over the highest third. For each part of the data this difference is above zero, "
-        "and above the same difference for another seed with all data, both by more than two "
+        "and above the same difference for other seeds with all data, both by more than two "
         "standard errors.",
         "; ".join(
             f"{float(part):.0%}: {number(*value)}"

@@ -27,7 +27,7 @@ from raghu2021.layers import blocks
 __all__ = ["findings", "measurements", "pictures"]
 
 FIGURE = "Fig. 5"
-PAIRS = (("vit", "cnn"), ("vit-2", "cnn-2"), ("vit-untrained", "cnn"))
+PAIRS = (("vit", "cnn"), ("vit-2", "cnn-2"), ("vit-3", "cnn-3"), ("vit-untrained", "cnn"))
 BLOCKS = (0, 1)
 """The paper's "encoder block 1" is the first or the second, as one counts: both."""
 
@@ -69,7 +69,7 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
         (x, y, block)
         for x, y in PAIRS
         for block in BLOCKS
-        if f"head-subsets/{x}.{block}" in results and x != "vit-2"
+        if f"head-subsets/{x}.{block}" in results and x not in ("vit-2", "vit-3")
     ]
     if not shown:
         return
@@ -93,7 +93,7 @@ def pictures(lab: Lab, results: Results) -> Iterable[Picture]:
 
 
 def findings(lab: Lab, results: Results) -> Iterable[Finding]:
-    roles = [x for x, y in PAIRS[:2] if lab.has(x, y)]
+    roles = [x for x, y in PAIRS[:3] if lab.has(x, y)]
     if not roles:
         return
     at = {

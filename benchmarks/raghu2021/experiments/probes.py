@@ -29,7 +29,7 @@ def measurements(lab: Lab) -> Iterable[Measurement]:
     if len(lab.data.classes) < 2:
         return
     for role in lab.subjects:
-        if role != "vit-no-skips":
+        if role not in ("vit-no-skips", "vit-labels"):
             yield Measurement(f"probes/{role}", (role,), partial(_measure, lab, role))
 
 
@@ -49,7 +49,7 @@ def _measure(lab: Lab, role: str) -> xr.Dataset:
     )
 
 
-EACH = ("vit", "vit-2", "vit-gap", "vit-gap-2", "cnn", "cnn-2", "vit-untrained")
+EACH = ("vit", "vit-2", "vit-3", "vit-gap", "vit-gap-2", "vit-gap-3", "cnn", "vit-untrained")
 """Models for which every single token is probed too."""
 
 
