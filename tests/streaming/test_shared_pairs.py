@@ -170,7 +170,7 @@ def scenarios(rank, size):
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_ranks_share_pairs_of_blocks_and_of_arrays(size, tmp_path, monkeypatch):
     monkeypatch.setenv("SHARED_FOLDER", str(tmp_path))
-    results = run_ranks("streaming.test_shared_pairs:scenarios", size)
+    results = run_ranks("streaming.test_shared_pairs:scenarios", size, limit=180)
     everyone = results[0][0]
     for name in CASES:
         expected = computed(name)
