@@ -162,32 +162,37 @@ def peak_of_process() -> float:
         return int(file.read().split("VmHWM:")[1].split()[0]) / 1024
 
 
-def measure(task: dict[str, Any], folder: Path, rounds: int) -> dict[str, Any]:
-    """Make the store, and run each way in turn, with the bare products before each."""
+def measure(task: dict[str, Any], folder: Path, rounds: int, beside: bool) -> dict[str, Any]:
+    """Make the store, and run each way in turn or all beside each other."""
     (folder / "task.json").write_text(json.dumps(task))
-    found: dict[str, Any] = {"task": task, "runs": []}
+    found: dict[str, Any] = {"task": task, "beside": beside, "runs": []}
     found["extract"] = run(["extract0", "extract1"], folder)
     store = folder / "run.zarr"
     found["store_bytes"] = sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
+    together = [WAYS] if beside else [{way: roles} for way, roles in WAYS.items()]
     for _ in range(rounds):
-        for way, roles in WAYS.items():
+        for ways in together:
             (floor,) = run(["bare"], folder)
             (folder / "group").unlink(missing_ok=True)
-            each = run(roles, folder)
-            values = [one.pop("values") for one in each]
-            one = {
-                "way": way,
-                "seconds": max(one["seconds"] for one in each),
-                "cpu": [cpu for one in each for cpu in one["cpu"]],
-                "peak_mib": [peak for one in each for peak in one["peak_mib"]],
-                "values": values[0],
-                "bare": floor,
-                "load": os.getloadavg()[0],
-            }
-            assert all(value == values[0] for value in values)  # the same bits on every rank
-            found["runs"].append(one)
-            print(json.dumps({k: v for k, v in one.items() if k != "values"}), file=sys.stderr)
+            each = iter(run([role for roles in ways.values() for role in roles], folder))
+            for way, roles in ways.items():
+                found["runs"].append(one_run(way, [next(each) for _ in roles], floor))
     return found
+
+
+def one_run(way: str, each: list[dict[str, Any]], floor: dict[str, Any]) -> dict[str, Any]:
+    """Return what the processes of one way found together."""
+    values = [one["values"] for one in each]
+    assert all(value == values[0] for value in values)  # the same bits on every rank
+    return {
+        "way": way,
+        "seconds": max(one["seconds"] for one in each),
+        "cpu": [cpu for one in each for cpu in one["cpu"]],
+        "peak_mib": [peak for one in each for peak in one["peak_mib"]],
+        "values": values[0],
+        "bare": floor,
+        "load": os.getloadavg()[0],
+    }
 
 
 WAYS = {"one process": ["one"], "two ranks": ["rank0", "rank1"], "Dask, two workers": ["dask"]}
@@ -222,6 +227,8 @@ def table(found: dict[str, Any]) -> str:
             [mine["seconds"] / other["seconds"] for mine, other in pairs],
         ]
         cells = " | ".join(f"{np.median(column):.2f}" for column in columns)
+        if found["beside"]:  # they slow each other down
+            cells = cells.rpartition(" | ")[0] + " | –"
         peak = max(peak for mine in own for peak in mine["peak_mib"])
         lines.append(f"| {way} | {cells} | {peak:.0f} |")
     return "\n".join(lines)

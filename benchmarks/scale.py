@@ -12,7 +12,8 @@ benchmarks/README.md says how each is measured. Seconds count only on a machine 
 else: --write refuses to write them where the load average is above 1.5.
 
 --shared makes a store of 4 GB in the temporary folder and compares one process with two ranks and
-with two workers of Dask. It counts processor time, so it may be written on a busy machine too.
+with two workers of Dask. It counts processor time, so it may be written on a busy machine too;
+there, --beside runs all of them at the same time.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ def shared(options: argparse.Namespace) -> None:
     task = {"n": options.shared_samples, "layers": 8, "features": 640, "memory": 1 << 29}
     task |= {"chunk": 4096, "share": 0.1}  # the chunks of the store, and the part of the products
     with tempfile.TemporaryDirectory() as name:
-        found = _shared_scale.measure(task, Path(name), options.rounds)
+        found = _shared_scale.measure(task, Path(name), options.rounds, options.beside)
     text = _shared_scale.table(found)
     print(text)
     if options.json:
@@ -186,6 +187,9 @@ def main() -> None:
     parser.add_argument("--shared", action="store_true", help="two ranks, and Dask")
     parser.add_argument("--shared-samples", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--beside", action="store_true", help="all ways at the same time: processor time alone"
+    )
     options = parser.parse_args()
     if options.worker:
         worker(options.worker)

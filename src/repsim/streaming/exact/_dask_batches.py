@@ -52,7 +52,7 @@ def dask_batches(form: FeatureTiles | GramBlocks, work: DaskWork, memory: int) -
     work : DaskWork
         Makes and computes delayed calls.
     memory : int
-        Bytes that the rows and sums of a batch may take on all workers together.
+        Bytes that the rows and sums of a batch may take on two workers.
     """
     if isinstance(form, GramBlocks):
         return _of_grams(form, work, memory)

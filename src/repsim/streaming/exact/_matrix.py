@@ -79,9 +79,10 @@ def cka_matrix(
     estimator : {"unbiased", "biased"}, default "unbiased"
         As in :func:`repsim.cka`; at least 4 or 2 samples.
     memory : int, default 2**30
-        Bytes that blocks may take, on each rank, or on all workers of Dask together. In addition,
-        the function needs 24 bytes for each sample and layer, a few bytes for each feature, and the
-        memory of the arrays themselves.
+        Bytes that blocks may take, on each rank. In addition, the function needs 24 bytes for each
+        sample and layer, a few bytes for each feature, and the memory of the arrays themselves.
+        With Dask, the bytes that blocks may take on two workers of one thread; more workers take as
+        much more, and the chunks that Dask loads come on top.
     block_size : int, optional
         Rows read at a time. By default the number follows from ``memory`` and speed.
     dtype : {"float32", "float64"}, optional
