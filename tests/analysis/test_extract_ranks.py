@@ -171,6 +171,9 @@ def scenarios(rank, size):
     }  # fmt: skip
     options = {"forward": without_ids, "group": "world"}
     found["tokens"] = extracted(of_texts(mine), f"{folder}/tokens", samples="tokens", **options)
+    found["numbered tokens"] = extracted(
+        of_texts(mine), f"{folder}/numbered tokens", samples="tokens", **options, sample_ids=None
+    )
     found["masked"] = extracted(of_texts(mine), f"{folder}/masked", **options)
     found["by fsspec"] = extracted(
         mine, f"file://{folder}/fsspec", group="world", storage_options={"auto_mkdir": True}
@@ -223,13 +226,16 @@ def test_ranks_make_the_store_of_one_process(run, whole, tmp_path):
             same(found[name], values(whole))
         for name, expected in one.items():
             same(found[name], expected)
-        # Without ids, rank by rank, with what the sampler repeats.
-        rows = [i for each in range(4) for _, ids in share(each, 4) for i in ids.tolist()]
+        # Without ids, in the order of the data that the sampler deals, with what it repeats.
+        rows = [*range(N), 0, 1]
         numbered = {name: whole[name].values[rows] for name in LAYERS}
         same(
             found["numbered"],
             ({**numbered, "sample": np.arange(44)}, {**whole.attrs, "n_samples": 44}),
         )
+        first = found["numbered tokens"][0]["sequence"] < N
+        numbered = {name: x[first] for name, x in found["numbered tokens"][0].items()}
+        same((numbered, {}), (one["tokens"][0], {}))
         own = [i for _, ids in share(rank, 4) for i in ids.tolist()]
         np.testing.assert_array_equal(found["alone"][0]["sample"], own)
     same(results[0]["in memory"], values(whole))

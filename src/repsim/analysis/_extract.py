@@ -128,8 +128,9 @@ def extract(
     sample_ids : callable, optional
         A function from a batch to the ids of its samples, n integers or n strings; by default
         samples are numbered from 0. A sample with a known id is not stored again. With a group,
-        samples without ids are numbered rank by rank, and what a ``DistributedSampler`` repeats is
-        stored twice. Pass it on all ranks or on none.
+        samples without ids are numbered by their places in the data of all ranks, whose samples
+        alternate, as a ``DistributedSampler`` deals them; what it repeats is stored twice. Pass it
+        on all ranks or on none.
     group : "world", "alone" or torch.distributed.ProcessGroup, optional
         The ranks that write one store. Each passes its share as ``data``, for example by a
         ``DistributedSampler``; shares may be unequal or empty. Each rank writes a part of its own,
@@ -141,7 +142,7 @@ def extract(
         Name of the model in the result, by default its class.
     memory : int, default 2**30
         Bytes for rows that are collected and written together. A chunk has up to 1024 rows;
-        fewer if those of all layers would take more, and 1024/R of R ranks that give ids.
+        fewer if those of all layers would take more, and 1024/R of R ranks.
     progress : bool, default True
         Whether to show a progress bar on standard error.
 
@@ -251,7 +252,7 @@ def extract(
             operation="extract",
             fingerprint={**described, "weights": model_digest(model)},
             memory=memory,
-            most_rows=rows_of_chunk(ranks.size, named=sample_ids is not None),
+            most_rows=rows_of_chunk(ranks.size),
         )
         with _saving(store):
             seen, finder = Seen("extract", sample_ids), SampleFinder("extract", batch_size)

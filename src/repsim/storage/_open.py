@@ -50,9 +50,10 @@ def open_activations(
         Which vector of the real tokens of each sample to read, for layers that were stored with
         their mask; other layers are unchanged. By default whole tokens, padding included.
     order : {"id", "rank"}, default "id"
-        The order of the samples that several ranks stored with ``sample_ids``: sorted by id, so it
-        is the same for any number of ranks, or as they lie on disk, rank by rank. Samples without
-        ids are numbered rank by rank, and those of one process lie in the order of its data.
+        The order of the samples that several ranks stored: sorted by id, so it is the same for any
+        number of ranks, or as they lie on disk, rank by rank. Without ``sample_ids`` the id is the
+        place in the data of all ranks, whose samples alternate, as a ``DistributedSampler`` deals
+        them. The samples of one process lie in the order of its data.
     storage_options : mapping, optional
         Options of fsspec for an address, such as ``{"anon": True}``.
 

@@ -52,7 +52,8 @@ def open_parts(
     filled = {name: part for name, part in parts.items() if part.rows}
     plan = _common_plan(operation, place, filled)
     each = list(filled.values())
-    chosen = ordered(each, order, named=attrs["named"])
+    ranks = [rank for rank, part in enumerate(parts.values()) if part.rows]
+    chosen = ordered(each, ranks, len(parts), order, named=attrs["named"])
     _warn_of_scattered_rows(operation, place, plan, each, chosen)
     columns: dict[str, Any] = {
         name: PartRows([part.columns[name] for part in each], chosen.places)

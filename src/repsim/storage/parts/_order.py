@@ -38,31 +38,33 @@ class Ordered(NamedTuple):
     n_repeats: int
 
 
-def ordered(parts: Sequence[Stored], order: Order, *, named: bool) -> Ordered:
+def ordered(
+    parts: Sequence[Stored], ranks: Sequence[int], size: int, order: Order, *, named: bool
+) -> Ordered:
     """Return the order of the samples.
 
     Parameters
     ----------
     parts : sequence of Stored
         The parts with rows, by rank.
+    ranks : sequence of int
+        The ranks that wrote them.
+    size : int
+        The number of all ranks.
     order : {"id", "rank"}
-        Sorted by id, or as they lie in the parts. Samples without ids lie as in the parts.
+        Sorted by id, or as they lie in the parts.
     named : bool
-        Whether samples have ids.
+        Whether samples have ids. Those without are numbered by their places in the data of all
+        ranks, whose samples alternate, as a ``DistributedSampler`` deals them.
     """
-    sizes = [part.rows for part in parts]
     tokens = SEQUENCE in parts[0].columns
-    if not named:
-        coords = {SAMPLE: np.arange(sum(sizes))}
-        if tokens:
-            # Each rank numbered its inputs from 0.
-            before = np.cumsum([0, *(part.attrs["n_sequences"] for part in parts)])
-            each = [_column(part, SEQUENCE) + n for part, n in zip(parts, before, strict=False)]
-            coords[SEQUENCE] = np.concatenate(each)
-        return Ordered(None, coords, 0)
+    name = SEQUENCE if tokens else SAMPLE
+    found = [_column(part, name) for part in parts]
+    if not named:  # each rank numbered its own from 0
+        found = [numbers * size + rank for numbers, rank in zip(found, ranks, strict=True)]
+    ids = np.concatenate(found)
     if tokens:
-        return _of_tokens(parts, sizes, order)
-    ids = np.concatenate([_column(part, SAMPLE) for part in parts])
+        return _of_tokens(ids, [part.rows for part in parts], order)
     _, first = np.unique(ids, return_index=True)
     places = first if order == "id" else np.sort(first)
     repeats = len(ids) - len(first)
@@ -71,15 +73,14 @@ def ordered(parts: Sequence[Stored], order: Order, *, named: bool) -> Ordered:
     return Ordered(places, {SAMPLE: ids[places]}, repeats)
 
 
-def _of_tokens(parts: Sequence[Stored], sizes: Sequence[int], order: Order) -> Ordered:
+def _of_tokens(sequences: Any, sizes: Sequence[int], order: Order) -> Ordered:
     """Return the order of tokens by their inputs; those of an input lie in one part."""
-    sequences = np.concatenate([_column(part, SEQUENCE) for part in parts])
     _, first, number = np.unique(sequences, return_index=True, return_inverse=True)
     of, _ = parts_of(sizes, np.arange(len(sequences)))
     places = np.flatnonzero(of == of[first][number])
     if order == "id":
         places = places[np.argsort(number[places], kind="stable")]
-    repeats = len(np.unique(number * len(parts) + of)) - len(first)
+    repeats = len(np.unique(number * len(sizes) + of)) - len(first)
     coords = {SAMPLE: np.arange(len(places)), SEQUENCE: sequences[places]}
     return Ordered(places, coords, repeats)
 

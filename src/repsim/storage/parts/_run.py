@@ -24,17 +24,15 @@ def part_name(rank: int, size: int) -> str:
     return f"rank{rank}of{size}"
 
 
-def rows_of_chunk(size: int, *, named: bool) -> int:
+def rows_of_chunk(size: int) -> int:
     """Return the most rows of a chunk of a part.
 
-    >>> [rows_of_chunk(size, named=True) for size in (1, 2, 3, 8, 64)]
+    >>> [rows_of_chunk(size) for size in (1, 2, 3, 8, 64)]
     [1024, 512, 256, 128, 64]
 
     Samples that are sorted by id alternate between the parts. A block of rows then has a share of
     each part, and a chunk of this size is read once and not once for each of several blocks.
     """
-    if not named:
-        return MOST_ROWS
     return max(FEWEST_ROWS, MOST_ROWS >> (size - 1).bit_length())
 
 
