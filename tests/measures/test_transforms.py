@@ -88,6 +88,17 @@ def test_vmap_over_a_stack_of_layers(function, kernel, shape, estimator):
     near(gradients, torch.stack([backward(value, layer, y)[1] for layer in layers]))
 
 
+def test_a_transform_leaves_values_of_other_tensors_alone():
+    x, y = tensors(300, 300, 2)
+    for options in ({}, {"estimator": "unbiased"}, {"kernel": "rbf"}):
+        expected = repsim.cka(x, y, **options)
+        value, gradient = torch.func.grad_and_value(
+            lambda a, expected=expected, options=options: a * repsim.cka(x, y, **options)
+        )(torch.ones((), dtype=x.dtype))[::-1]
+        near(value, expected)
+        near(gradient, expected)
+
+
 def test_second_derivatives():
     x, y = tensors(6, 3, 2)
     expected = torch.autograd.functional.hessian(lambda a: repsim.cka(a, y), x)

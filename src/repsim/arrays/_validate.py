@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -106,11 +105,12 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
     """
     limit = float(xp.finfo(x.dtype).max) / SUMMED
     view = host_numbers(x)  # in main memory NumPy takes half of torch's time
-    low, high = (xp.min(x), xp.max(x)) if view is None else (view.min(), view.max())
+    space, values = (xp, x) if view is None else (np, view)
+    low, high = space.min(values), space.max(values)
     # NaN is neither above nor below the limits.
     if known((low >= -limit) & (high <= limit)) is not False:
         return
-    if math.isfinite(float(low)) and math.isfinite(float(high)):
+    if known(space.isfinite(low) & space.isfinite(high)):
         raise NonFiniteError(
             f"{operation}: the sums of {name} must be finite.\n"
             f"  {describe(name, x)}: entries from {float(low):.3g} to {float(high):.3g}, expected "

@@ -169,7 +169,21 @@ class AttentionCall:
 
 
 def log_of(weights: Tensor) -> Tensor:
-    """Return the logarithm of weights, of the least positive number for zeros."""
+    """Return the logarithm of weights, of the least positive number for zeros.
+
+    >>> log_of(torch.tensor([1.0, 0.0])).isfinite().tolist()
+    [True, True]
+
+    Parameters
+    ----------
+    weights : torch.Tensor
+        Weights of attention, any shape, at least 0.
+
+    Returns
+    -------
+    torch.Tensor
+        A new tensor of the same shape and dtype.
+    """
     return weights.clamp_min(torch.finfo(weights.dtype).tiny).log_()
 
 
