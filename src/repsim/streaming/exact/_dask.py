@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from repsim._errors import InputError
-from repsim.arrays import dask_array, dask_package, dask_values
+from repsim.arrays import dask_array, dask_package, dask_values, to_numpy
 from repsim.streaming.exact._sources import Floats, Source, as_rows
 from repsim.streaming.exact._work import Piece, Read
 
@@ -38,6 +40,7 @@ class DaskWork:
         # Kept with what they are of, so that its id stays its own.
         self._literals: dict[int, tuple[Any, Any]] = {}
         self._rows: dict[tuple[int, Any], tuple[Read, Any]] = {}
+        self._chunks: dict[int, tuple[Source, Any, Any]] = {}
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return a delayed call."""
@@ -57,9 +60,26 @@ class DaskWork:
         which = (rows.start, rows.stop) if isinstance(rows, slice) else id(rows)
         key = id(source), which
         if key not in self._rows:
-            delayed = self.call(as_rows, dask_array(source.array)[rows], source.dtype)
+            if isinstance(rows, slice):
+                delayed = self._slice(source, rows)
+            else:
+                delayed = self.call(as_rows, dask_array(source.array)[rows], source.dtype)
             self._rows[key] = read, delayed
         return self._rows[key][1]
+
+    def _slice(self, source: Source, rows: slice) -> Any:
+        # From the chunks themselves: a slice of an array holds the graph of all chunks.
+        if id(source) not in self._chunks:
+            x = dask_array(source.array)
+            ends = np.cumsum(x.chunks[0])
+            self._chunks[id(source)] = source, x.to_delayed(), ends
+        _, chunks, ends = self._chunks[id(source)]
+        first = int(np.searchsorted(ends, rows.start, side="right"))
+        last = int(np.searchsorted(ends, rows.stop, side="left"))
+        before = int(ends[first - 1]) if first else 0
+        needed = chunks[first : last + 1]
+        within = rows.start - before, rows.stop - before
+        return self.call(_rows_of, source.dtype, within, needed.shape, *needed.ravel().tolist())
 
     def values(self, delayed: Sequence[Any]) -> list[Any]:
         """Compute delayed values with the scheduler of the caller."""
@@ -86,6 +106,19 @@ class DaskWork:
             ]
             out.append(found[0] if combine is None else in_tree(self, combine, found))
         return self.values(out)
+
+
+def _rows_of(
+    dtype: np.dtype[Any], within: tuple[int, int], shape: tuple[int, ...], *chunks: Any
+) -> Floats:
+    """Return rows (b, p) of a grid of chunks, numbered from the first row of the first chunk."""
+    if len(chunks) == 1:
+        return as_rows(chunks[0][slice(*within)], dtype)
+    grid = np.empty(len(chunks), object)
+    for number, chunk in enumerate(chunks):
+        grid[number] = to_numpy(chunk)
+    joined = np.block(grid.reshape(shape).tolist())
+    return as_rows(joined[slice(*within)], dtype)
 
 
 def in_tree(work: DaskWork, combine: Callable[[Any, Any], Any], found: list[Any]) -> Any:
