@@ -144,7 +144,7 @@ def in_dask(task: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     stored = repsim.open_activations(folder / "run.zarr").chunk(sample=task["chunk"])
     with (
-        LocalCluster(2, threads_per_worker=1, dashboard_address=None, memory_limit="1.5GB") as one,
+        LocalCluster(2, threads_per_worker=1, dashboard_address=":0", memory_limit="1.5GB") as one,
         Client(one) as client,
     ):
         timed(task, stored.isel(sample=slice(0, 64)).chunk(sample=4))  # first use of everything

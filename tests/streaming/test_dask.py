@@ -217,7 +217,7 @@ def test_two_workers(tmp_path):
     bad = {"x": np.where(np.arange(N)[:, None] == 150, np.nan, YS["9 features"])}
     constant = {"constant": da.ones((N, 3), chunks=(70, 3)), **chunked(YS)}
     with (
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         for kernel, result in expected.items():
