@@ -163,7 +163,7 @@ def table(runs: list[dict], options: argparse.Namespace) -> str:
 def shared(options: argparse.Namespace) -> None:
     """Compare one process with two ranks and two workers of Dask on a store."""
     task = {"n": options.shared_samples, "layers": 8, "features": 640, "memory": 1 << 29}
-    task |= {"chunk": 4096, "share": 0.1}  # the chunks of the store, and the part of the products
+    task |= {"chunk": 4096, "share": 0.04}  # the chunks of the store, and the part of the products
     with tempfile.TemporaryDirectory() as name:
         found = _shared_scale.measure(task, Path(name), options.rounds, options.beside)
     text = _shared_scale.table(found)
