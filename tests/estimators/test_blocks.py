@@ -138,7 +138,7 @@ def multiplied(function, *arrays, **options):
 
 def test_tensors_in_main_memory_have_the_values_of_numpy():
     torch = pytest.importorskip("torch")
-    for shape in [(300, 12, 20), (40, 100, 90), (2100, 30, 3000)]:
+    for shape in [(300, 12, 20), (40, 100, 90), (1100, 9, 600)]:
         for dtype, scale in ((np.float32, 1.0), (np.float64, 2.0**-300)):
             x, y = (scale * z.astype(dtype) for z in related(*shape))
             for estimator in ("biased", "unbiased"):
