@@ -65,6 +65,7 @@ def test_options_reach_the_measure():
     assert (result.score.attrs["k"], result.attrs["measure"]) == (3, "mutual_knn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", ["mutual_knn", "procrustes", "cka", "pwcca"])
 def test_chance_is_the_best_of_all_pairs_in_each_permuted_map(measure):
     models, m = arrays(), 19

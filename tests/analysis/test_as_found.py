@@ -271,6 +271,7 @@ def test_half_precision_that_overflows():
 # Wrappers and dtypes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [

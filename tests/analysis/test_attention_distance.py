@@ -237,6 +237,7 @@ def test_fused_and_eager_attention_agree(how):
         np.testing.assert_allclose(result[name], expected[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_batches_as_tuples_mappings_and_by_forward():
     model, x = spread(hugging_face("vit")), images(3)
     expected = measure(model, [x], progress=False)

@@ -156,6 +156,7 @@ def same(one, other, rtol=1e-5):
         np.testing.assert_allclose(one[name], other[name], rtol=rtol, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.slow
 def test_padding_and_batches_do_not_matter():
     for kind in ("llama", "gpt2", "neox"):
         model = language_model(kind)

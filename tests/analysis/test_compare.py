@@ -87,6 +87,7 @@ def test_resnet_with_a_vit_equals_the_reference_and_names_every_layer():
     check(result, xs, ys, some_x, some_y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["densenet121", "resnet18"])
 def test_twins_score_one_on_the_diagonal_despite_in_place_relu(name):
     model = getattr(torchvision.models, name)()
@@ -154,6 +155,7 @@ def test_one_iteration_serves_both_models_even_under_shuffling():
     assert result.attrs["n_samples"] == 64
 
 
+@pytest.mark.slow
 def test_passes_converge_to_the_full_data_value():
     model, samples = net(), torch.randn(48, 6)
     with torch.no_grad():

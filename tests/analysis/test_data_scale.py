@@ -25,6 +25,7 @@ def vit(seed):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_the_diagonal_of_compare(kernel):
     full, small, large, other = vit(0), vit(1), vit(2), vit(3)

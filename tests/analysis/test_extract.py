@@ -82,6 +82,7 @@ def test_stored_values_are_the_outputs_of_the_layers(tmp_path, chunks):
     same(again, {layer: x.values for layer, x in stored.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 2, 4])
 def test_a_failed_run_resumes_and_runs_no_batch_twice(tmp_path, chunks, after):
     out, model = tmp_path / "run.zarr", Counting(net())

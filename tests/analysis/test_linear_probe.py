@@ -136,6 +136,7 @@ def test_tokens_of_a_transformer_equal_the_loops(make, layer):
     assert len(np.unique(result.accuracy)) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardize", [True, False])
 def test_maps_of_a_resnet_equal_the_loops(standardize):
     """64 channels, 24 samples to fit: the dual; 90: the primal."""

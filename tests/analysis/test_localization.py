@@ -350,6 +350,7 @@ class LiveBytes(TorchDispatchMode):
         weakref.finalize(storage, gone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [64, 384])
 @pytest.mark.parametrize("part", [1.01, 2.0, 6.0, 1000.0])
 def test_memory_is_held_and_moves_no_value(n, part):

@@ -227,6 +227,7 @@ def test_removing_one_of_two_branches_of_one_skip():
             assert torch.equal(model(x), model[0].a(x) + model[0].b(x))
 
 
+@pytest.mark.slow
 def test_influence_of_parallel_blocks():
     for family in ("neox", "gptj", "phi", "cohere"):
         model, blocks, _, _ = built(family)

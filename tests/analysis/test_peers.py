@@ -155,6 +155,7 @@ def test_products_overflow_or_drown_in_an_epsilon(scale):
     assert of_pairs([(scale * x, scale * x) for x, _ in pairs]) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_negatives_are_clamped():
     """Elsewhere: independent data average .020, should be .0055, or 0."""
     generator = torch.Generator().manual_seed(0)

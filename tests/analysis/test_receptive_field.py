@@ -143,6 +143,7 @@ def test_the_sum_is_that_of_the_jacobian(small, few, layer):
         assert result[key].item() == pytest.approx(value, rel=1e-5), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", UNITS)
 def test_probes_approach_the_jacobian(small, few, layer):
     m = loops.field(jacobians(small, few, UNITS[layer]))

@@ -73,6 +73,7 @@ def clip():
     return transformers.CLIPModel(config).eval()
 
 
+@pytest.mark.slow
 def test_a_decoder_has_its_own_mask_where_lengths_are_equal(t5, bart):
     """It had been given the mask of the encoder."""
     for model, layers in ((t5, LAYERS), (bart, ["encoder.layers.0", "decoder.layers.0"])):
@@ -158,6 +159,7 @@ def test_labels_of_the_source_belong_to_the_source():
     np.testing.assert_array_equal(own.cka, expected.cka)
 
 
+@pytest.mark.slow
 def test_other_analyses_read_the_mask_of_a_decoder(t5, tmp_path):
     data = pairs()
     right = {"mask": KEYS, **QUIET}

@@ -205,6 +205,7 @@ def vit(**options):
     ).eval()
 
 
+@pytest.mark.slow
 def test_vision_transformers_and_convolutional_networks():
     torch.manual_seed(1)
     resnet = torchvision.models.resnet18(num_classes=5).eval()

@@ -122,6 +122,7 @@ def test_half_of_the_tokens_in_one_text_and_too_few_texts():
     np.testing.assert_array_equal(found.cka, same.cka)
 
 
+@pytest.mark.slow
 def test_independent_texts_of_equal_lengths(llama):
     """Pairs of tokens within a text raise the similarity; pairs between texts do not."""
     torch.manual_seed(5)

@@ -66,6 +66,7 @@ def test_each_other_is_the_diagonal_of_every_pair():
     np.testing.assert_array_equal(result.cka, result.cka.transpose("step_y", "step_x", "layer"))
 
 
+@pytest.mark.slow
 def test_any_measure_is_the_diagonal_of_compare():
     models, data = trained((0, 10)), inputs(count=3)
     options = {"layers": ["0", "4"], **quiet}
@@ -99,6 +100,7 @@ def test_another_measure_of_all_pairs_and_of_functions_that_load():
     assert abs(each.sel(step_x=0, step_y=40) - each.sel(step_x=40, step_y=0)) > 1e-6
 
 
+@pytest.mark.slow
 def test_functions_that_load_give_the_values_of_the_models():
     models, data = trained(), inputs()
     loads = {step: lambda m=model: copy.deepcopy(m) for step, model in models.items()}

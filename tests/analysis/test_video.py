@@ -193,6 +193,7 @@ def jacobian(model, x, layer, unit):
     return total.double()
 
 
+@pytest.mark.slow
 def test_receptive_fields_of_videos(transformers):
     """In space and time apart, for maps of convolutions and for tokens with a given grid."""
     torch.manual_seed(0)

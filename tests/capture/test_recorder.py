@@ -571,6 +571,7 @@ class TestWrappedModels:
         with pytest.raises(CaptureError, match=r"Call model\.module"), Recorder(net, "0"):
             net[0]._replicate_for_data_parallel()(X)
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
     @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
     @pytest.mark.parametrize("warm", [True, False])

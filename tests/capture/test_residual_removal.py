@@ -164,6 +164,7 @@ EDITED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", EDITED)
 def test_the_same_bits_as_code_edited_by_hand(name, training):

@@ -258,6 +258,7 @@ def test_a_missing_library_of_models_is_named(repsim_command, monkeypatch):
         assert f"{name}, which is not installed" in ran.err
 
 
+@pytest.mark.slow
 def test_blocks_are_the_repeated_parts_of_a_model(repsim_command, greys):
     for spec, size, blocks in (
         ("timm:test_vit", 32, [f"blocks.{k}" for k in range(6)]),

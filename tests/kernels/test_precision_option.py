@@ -221,6 +221,7 @@ def test_two_outliers_among_the_three():
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", [0, 0.5, 1, 1.5, 1.7, 2, 3, 3.5, 3.8, 5, 30, 300])
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 def test_the_bound_bounds_the_error(mean, framework):

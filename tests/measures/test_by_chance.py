@@ -102,6 +102,7 @@ def test_gradients_and_transforms_do_not_read_the_floor():
     assert floors(lambda: repsim.cka(x.requires_grad_(), y)) == expected
 
 
+@pytest.mark.slow
 def test_a_gradient_of_jax():
     """Its numbers can be read one by one, and are no arrays."""
     jax = pytest.importorskip("jax")

@@ -29,6 +29,7 @@ def test_published_values():
     assert float(out) == pytest.approx(0.3781110, abs=5e-8)
 
 
+@pytest.mark.slow
 @each("options", OPTIONS)
 @each("dtype", ["float32", "float64"])
 def test_values(backend, options, dtype):

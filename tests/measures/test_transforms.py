@@ -39,6 +39,7 @@ def near(found, expected):
     np.testing.assert_allclose(found.detach(), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @each("estimator", ESTIMATORS)
 @each(("kernel", "shape"), CASES)
 @each("function", FUNCTIONS)

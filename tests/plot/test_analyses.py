@@ -74,6 +74,7 @@ def test_takes_dimensions_in_any_order(name):
         np.testing.assert_array_equal(a.get_array(), b.get_array())
 
 
+@pytest.mark.slow
 def test_draws_half_precision_and_integers(name):
     draw, make, variable = PICTURES[name]
     for dtype in ("float32", "int64"):

@@ -90,6 +90,7 @@ class TestLabels:
         assert_readable(ax, "x", names_of(result, "y"))
         assert_readable(ax, "y", names_of(result, "x"))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("layout", [None, "constrained"])
     @pytest.mark.parametrize("layers", [20, 60, 200])
     def test_readable_on_small_axes(self, make_result, assert_readable, layers, layout):
@@ -236,11 +237,13 @@ class TestAxes:
         assert 2 < width < 13
         assert 2 < height < 13
 
+    @pytest.mark.slow
     def test_figure_grows_with_the_layers(self, make_result):
         sizes = [heatmap(make_result(n, n)).figure.get_size_inches() for n in (5, 20, 40, 400)]
         assert (np.diff(sizes, axis=0) > 0).all()
         assert np.max(sizes) < 13
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("shape", [(20, 20), (3, 60)])
     def test_everything_lies_on_a_figure_of_its_own(self, make_result, shape):
         result = make_result(*shape)

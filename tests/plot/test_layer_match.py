@@ -195,6 +195,7 @@ class TestPicture:
         assert names.get_tightbbox().x1 < bar.get_window_extent().x0
         assert figure.axes == [left, right]
 
+    @pytest.mark.slow
     def test_everything_lies_on_a_figure_of_its_own(self, make_result):
         ax = layer_match(make_result(12, 60))
         draw(ax)

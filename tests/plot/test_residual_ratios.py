@@ -77,6 +77,7 @@ class TestLines:
         FigureCanvasAgg(ax.figure).draw()
         assert_readable(ax, "x", result["site"].values.tolist())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("factor", [0.01, 1.0, 100.0])
     @pytest.mark.parametrize("power", [0.02, 0.3, 1.0, 5.0])
     def test_the_axis_is_numbered_plainly(self, factor, power):

@@ -30,6 +30,7 @@ RESULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESULTS)
 def test_any_name_is_drawn(name):
     result = RESULTS[name]()

@@ -98,6 +98,7 @@ def test_it_draws_where_it_is_asked_to():
     figure.savefig(io.BytesIO())
 
 
+@pytest.mark.slow
 def test_errors():
     for wrong in (3, made.steps().cka, made.attention(), made.steps().isel(layer=0)):
         with pytest.raises(InputError, match="^trajectory: result must be an xarray.Dataset"):

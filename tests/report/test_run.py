@@ -208,6 +208,7 @@ def test_no_folder_and_an_empty_one(tmp_path):
         load_results(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_with_any_byte_changed_is_refused(tmp_path):
     result = compared(3, 2)
     path = save_result(tmp_path, "whole", result)

@@ -24,6 +24,7 @@ KERNELS["linear"] = lambda x: kernels.linear(kernels.centred(x))
 ESTIMATORS = ("biased", "unbiased")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("two", [False, True])
