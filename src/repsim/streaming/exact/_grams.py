@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from repsim._errors import NonFiniteError
+from repsim.arrays import row_blocks
 from repsim.kernels import RBF, Cosine, Laplacian, Linear
 from repsim.streaming.exact._columns import ColumnStats
 from repsim.streaming.exact._kernels import LayerKernel, Rows
@@ -211,31 +212,47 @@ def gram_sums(
     sizes = np.zeros(len(layers))
     with np.errstate(all="ignore"):  # non-finite values are reported with the name of the layer
         for index, layer in enumerate(layers):
+            k = flat[index].reshape(size)
             left = a.rows(index)
-            k = layer.block(left, left if same else b.rows(index), same=same)
+            layer.block(left, left if same else b.rows(index), same=same, out=k)
             del left
             if scales[index] != 1:
                 k *= 1 / scales[index]
-            linear = isinstance(layer.kernel, Linear)
-            if same and unbiased:
+            if isinstance(layer.kernel, Linear):  # its rows sum to zero, without the diagonal too
+                if unbiased:
+                    for _ in _centred(k, a.means[index], b.means[index], hollow=same):
+                        pass
+                continue
+            hollow = same and unbiased
+            if hollow:
                 np.fill_diagonal(k, 0)
-            if not linear:
-                sizes[index] = _largest(k)
-            if unbiased or not linear:
-                k -= a.means[index].astype(k.dtype)[:, None]
-                k -= b.means[index].astype(k.dtype)[None, :]
-            if same and unbiased:
-                np.fill_diagonal(k, 0)
-            if not linear:  # whose row sums are now zero
-                rows[a.number][index] += k.sum(axis=1)
+            sizes[index] = _largest(k)
+            for part, some in _centred(k, a.means[index], b.means[index], hollow=hollow):
+                rows[a.number][index, part] += some.sum(axis=1)
                 if not same:
-                    rows[b.number][index] += k.sum(axis=0)
-            flat[index] = k.reshape(-1)
+                    rows[b.number][index] += some.sum(axis=0)
         products = (1.0 if same else 2.0) * _products(flat, lx)
     _check(layers, np.diagonal(products), a.part, b.part)
     if all(isinstance(layer.kernel, Linear) for layer in layers):
         rows = {}
     return GramSums(products, rows, sizes)
+
+
+def _centred(
+    k: Floats, of_rows: Floats, of_columns: Floats, *, hollow: bool
+) -> Iterator[tuple[slice, Floats]]:
+    """Subtract means in place; yield a few rows at a time, which so stay in the cache.
+
+    A hollow matrix has no diagonal: it is zero and stays zero.
+    """
+    of_columns = of_columns.astype(k.dtype)
+    for part in row_blocks(k):
+        some = k[part]
+        some -= of_rows[part].astype(k.dtype)[:, None]
+        some -= of_columns
+        if hollow:
+            np.fill_diagonal(some[:, part], 0)
+        yield part, some
 
 
 def _products(flat: Floats, lx: int) -> Floats:

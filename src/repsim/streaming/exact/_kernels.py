@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from repsim._errors import BandwidthError, InputError
-from repsim.arrays import to_numpy
+from repsim.arrays import row_blocks, to_numpy
 from repsim.kernels import RBF, Cosine, Kernel, Laplacian, Linear, Polynomial
 from repsim.streaming.exact._columns import ColumnStats, scaled_about
 from repsim.streaming.exact._sources import Floats, Source
@@ -110,33 +110,38 @@ class LayerKernel:
             x /= np.linalg.norm(x, axis=1, keepdims=True)
         return Rows(x, None)
 
-    def block(self, a: Rows, b: Rows, *, same: bool) -> Floats:
-        """Return the kernel values (i, j) of two blocks of rows as a new array."""
+    def block(self, a: Rows, b: Rows, *, same: bool, out: Floats | None = None) -> Floats:
+        """Return the kernel values (i, j) of two blocks of rows, in ``out`` if it is given."""
         kernel = self.kernel
-        k: Floats = a.x @ b.x.T
+        k: Floats = np.matmul(a.x, b.x.T, out=out)
         if isinstance(kernel, Polynomial):
             gamma = 1.0 / self.p if kernel.gamma is None else kernel.gamma
             k *= gamma / self.power_scale
             k += kernel.coef0 / self.power_scale
-            k = k ** int(kernel.degree)
-        if not isinstance(kernel, RBF | Laplacian):
-            return k
-        assert a.squares is not None
-        assert b.squares is not None
-        sums = a.squares[:, None] + b.squares[None, :]
+            np.power(k, int(kernel.degree), out=k)
+        if isinstance(kernel, RBF | Laplacian):
+            assert a.squares is not None
+            assert b.squares is not None
+            for part in row_blocks(k):  # all steps of a few rows while they are in the cache
+                self._radial(k[part], a.squares[part], b.squares)
+                if same:
+                    np.fill_diagonal(k[part, part], 1)
+        return k
+
+    def _radial(self, k: Floats, a: Floats, b: Floats) -> None:
+        """Make kernel values of products, in place, with the squared norms of both sides."""
+        sums = a[:, None] + b[None, :]
         k *= -2
         k += sums
         sums *= 8 * np.finfo(self.dtype).eps
         # Rows whose distance is below the rounding of the products are duplicates. (NaN stays NaN.)
-        k[k <= sums] = 0
-        if same:
-            np.fill_diagonal(k, 0)
-        if isinstance(kernel, Laplacian):
+        np.copyto(k, 0, where=k <= sums)
+        if isinstance(self.kernel, Laplacian):
             np.sqrt(k, out=k)
             k *= -1 / self.sigma
         else:
             k *= -1 / (2 * self.sigma**2)
-        return np.exp(k, out=k)
+        np.exp(k, out=k)
 
 
 def bandwidth(rows: Floats, kernel: Kernel, dtype: np.dtype[Any], label: str) -> float:
