@@ -263,8 +263,9 @@ def test_invalid_ids_and_groups_are_refused():
     for run in ANALYSES.values():
         with pytest.raises(repsim.InputError, match="one id for each sample"):
             run(batches(range(4)), sample_ids=lambda batch: batch[1][:-1])
-        with pytest.raises(repsim.InputError, match="'world'"):
-            run(batches(range(4)), group="all")
+        for group in ("all", np.array([1.0, 2.0]), torch.zeros(0), 2):
+            with pytest.raises(repsim.InputError, match="'world'"):
+                run(batches(range(4)), group=group)
         with pytest.raises(repsim.StateError, match="init_process_group"):
             run(batches(range(4)), group="world")
 

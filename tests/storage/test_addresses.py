@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 
 import numpy as np
@@ -50,13 +49,20 @@ def same(stored, other):
         np.testing.assert_array_equal(stored[name].values, other[name].values)
 
 
+def sync(answer):
+    """The result of a coroutine of a store, wherever an event loop already runs."""
+    from zarr.core.sync import sync as wait
+
+    return wait(answer)
+
+
 def changed(store, key, change):
     """Change an object of a store in memory."""
     from zarr.core.buffer import default_buffer_prototype
 
     prototype = default_buffer_prototype()
-    raw = asyncio.run(store.get(key, prototype)).to_bytes()
-    asyncio.run(store.set(key, prototype.buffer.from_bytes(change(raw))))
+    raw = sync(store.get(key, prototype)).to_bytes()
+    sync(store.set(key, prototype.buffer.from_bytes(change(raw))))
 
 
 def test_a_store_in_memory_is_that_of_a_disk(tmp_path):
@@ -110,7 +116,7 @@ def test_damage_is_named():
     def bit(raw):
         return raw[:5] + bytes([raw[5] ^ 1]) + raw[6:]
 
-    out, stored = damaged(lambda out: asyncio.run(out.delete("1/c.2.0")))
+    out, stored = damaged(lambda out: sync(out.delete("1/c.2.0")))
     for attempt in (lambda: repsim.open_activations(out), lambda: stored["1"].values):
         with pytest.raises(repsim.StateError, match=r"layer '1': .*1/c\.2\.0 is missing"):
             attempt()
@@ -157,7 +163,7 @@ def test_what_cannot_be_reached_is_an_error_of_ours():
             repsim.open_activations(nothing)
     zarr.create_group(memory, path="other")
     with pytest.raises(repsim.StateError, match="something else"):
-        asyncio.run(memory.delete(".journal"))
+        sync(memory.delete(".journal"))
         repsim.extract(net(), data(), out=memory, **SMALL)
 
 

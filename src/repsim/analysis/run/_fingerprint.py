@@ -88,7 +88,7 @@ def _feed(state: Any, value: Any) -> None:
         _feed(state, [value.int_repr(), str(value.qscheme())])
     elif isinstance(value, Tensor):
         state.update(f"{tuple(value.shape)} {value.dtype}".encode())
-        if value.device.type != "meta" and value.layout == torch.strided:
+        if value.numel() and value.device.type != "meta" and value.layout == torch.strided:
             flat = value.detach().reshape(-1)
             step = max(1, -(-flat.numel() // SAMPLED))
             if step > 1 and step % 2 == 0:

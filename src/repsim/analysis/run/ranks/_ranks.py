@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from repsim._errors import InputError
+from repsim._options import got
 from repsim.analysis.run._drive import Batch, as_found, each_pass, warn_of_ranks
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run.ranks._new_samples import NewSamples
@@ -60,10 +61,11 @@ class Ranks:
     def __init__(self, operation: str, group: Any, *, can_combine: bool = True) -> None:
         of_others = group is dist.GroupMember.NON_GROUP_MEMBER  # group_size refuses it
         is_group = isinstance(group, dist.ProcessGroup) or of_others
-        if group is not None and group != "world" and not is_group:
+        is_world = isinstance(group, str) and group == "world"
+        if not (group is None or is_world or is_group):
             raise InputError(
                 f"{operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
-                f"  got {group!r}"
+                f"  got {got(group)}"
             )
         self.operation = operation
         self.alone = group is None
