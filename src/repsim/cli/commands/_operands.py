@@ -31,7 +31,8 @@ class _Operands(TyperCommand):
         if read is not None:
             values, given = read
             operands = [values[name] for name in ("x", "y") if isinstance(values.get(name), str)]
-            operands += values.get("more") or ()
+            more = values.get("more")  # not a list if it is not given
+            operands += more if isinstance(more, list | tuple) else ()
             asks_for_help = any(word in ctx.help_option_names for word in args)
             if operands and not asks_for_help:
                 self._check_operands(operands)
