@@ -125,19 +125,19 @@ class RankGroup:
 
     def __init__(self, operation: str, group: Any) -> None:
         self.operation, self.alone = operation, group is None
-        self.size, self.rank, self._group = 1, 0, None
+        self.size, self.rank, self.group = 1, 0, None
         if not self.alone:
-            self._group, self.size = _members(operation, group)
+            self.group, self.size = _members(operation, group)
             import torch.distributed as dist
 
-            self.rank = dist.get_rank(self._group)
+            self.rank = dist.get_rank(self.group)
 
     def __str__(self) -> str:
         return f"{self.rank} of {self.size}"
 
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's value, in the order of ranks, on every rank."""
-        return [value] if self.alone else gather(self.operation, value, self._group)
+        return [value] if self.alone else gather(self.operation, value, self.group)
 
     @contextmanager
     def raise_on_all_ranks(self) -> Iterator[None]:
@@ -146,7 +146,7 @@ class RankGroup:
             yield
         except BaseException as error:
             if not self.alone:
-                tell_failure(self.operation, error, self._group)
+                tell_failure(self.operation, error, self.group)
             raise
 
     def own_path(self, path: str | PathLike[str]) -> str:
@@ -177,10 +177,10 @@ class RankGroup:
                     f"options."
                 )
 
-    def share(self, costs: Sequence[float]) -> list[int]:
+    def own_tasks(self, costs: Sequence[float]) -> list[int]:
         """Return the numbers of the tasks of this rank, so that the costs of ranks are alike.
 
-        >>> RankGroup("sums", None).share([3.0, 1.0])
+        >>> RankGroup("sums", None).own_tasks([3.0, 1.0])
         [0, 1]
         """
         loads = [0.0] * self.size

@@ -83,7 +83,7 @@ def own_part(ranks: Ranks, place: Place, *, named: bool) -> Place:
         return place
     if ranks.rank == 0:
         begin_parts(OPERATION, place, ranks.size, named=named)
-    ranks.gathered(None)
+    ranks.gather(None)
     check_parts(OPERATION, place, ranks.size)
     return place.part(part_name(ranks.rank, ranks.size))
 
@@ -91,15 +91,15 @@ def own_part(ranks: Ranks, place: Place, *, named: bool) -> Place:
 def in_step(ranks: Ranks, batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the batches of this rank, after an exchange for each that ends when all are done.
 
-    An error of one rank so reaches the others at their next batch, and a rank with few batches
-    waits for no longer than one batch of the others, which no time limit of a group ends.
+    An error of one rank reaches the others at their next batch. A rank with few batches waits for one
+    batch of the others at a time, so the time limit of the group does not end it.
     """
     if ranks.alone:
         yield from batches
         return
     while True:
         batch = next(batches, None)
-        if not any(ranks.gathered(batch is not None)):
+        if not any(ranks.gather(batch is not None)):
             return
         if batch is not None:
             yield batch
@@ -115,7 +115,7 @@ def end_together(ranks: Ranks, place: Place, n_rows: int) -> None:
     """
     if ranks.alone:
         return
-    rows = ranks.gathered(n_rows)
+    rows = ranks.gather(n_rows)
     if not any(rows):
         raise InputError(
             f"{OPERATION}: data gave no batch on any rank.\n"
@@ -123,4 +123,4 @@ def end_together(ranks: Ranks, place: Place, n_rows: int) -> None:
         )
     if ranks.rank == 0:
         end_parts(OPERATION, place, rows)
-    ranks.gathered(None)
+    ranks.gather(None)

@@ -63,7 +63,7 @@ def report_of_tokens(ranks: Ranks, tokens: TokenSamples | None) -> dict[str, Any
     """
     if tokens is None:
         return {}
-    n_sequences = sum(ranks.gathered(tokens.n_sequences)) - ranks.duplicates
+    n_sequences = sum(ranks.gather(tokens.n_sequences)) - ranks.duplicates
     return {**tokens.report(), "n_sequences": n_sequences}
 
 
@@ -71,7 +71,7 @@ def reduced(ranks: Ranks, accumulators: list[MinibatchCKA]) -> list[MinibatchCKA
     """Return the merged accumulators of all ranks, pass by pass."""
     if ranks.alone:
         return accumulators
-    counts = ranks.gathered(len(accumulators))
+    counts = ranks.gather(len(accumulators))
     if len(set(counts)) > 1:
         raise StateError(f"compare: passes must be the same on all ranks.\n  got {counts}")
     return [each.all_reduce(ranks.group) for each in accumulators]

@@ -286,7 +286,7 @@ def _train(
     for found in steps:
         batch = None if found is None else vectors.labelled(found, "train", n_classes)
         told = None if batch is None else (batch.labels, batch.sequences)
-        fit, hold = split.take_of_ranks(ranks.gathered(told))[ranks.rank]
+        fit, hold = split.take_of_ranks(ranks.gather(told))[ranks.rank]
         if batch is not None and (len(fit) or len(hold)):
             for layer, values in vectors.of(batch):
                 probe = training.setdefault(layer, TrainedProbe(vectors.names[layer]))

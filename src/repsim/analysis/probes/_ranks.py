@@ -37,7 +37,7 @@ def chosen_probes(
         for layer, each in training.items()
     }
     layers = ranks.merged(mine or None, _same_layers)
-    gathered = of_one if ranks.alone else ranks.gathered
+    gathered = of_one if ranks.alone else ranks.gather
     tested: dict[str, TestedProbe] = {}
     for layer, (names, _) in layers.items():
         trained = training.pop(layer, None) or TrainedProbe(names)

@@ -82,7 +82,7 @@ def cka_values(
     if isinstance(work, DaskWork):
         batches = dask_batches(form, work, memory)
     else:
-        own = ranks.share(form.costs())
+        own = ranks.own_tasks(form.costs())
         batches = [(1, functools.partial(form.run, task)) for task in own]
     saved = None
     if checkpoint is not None:

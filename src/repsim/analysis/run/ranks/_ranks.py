@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
-from os import PathLike, fspath
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import nn
 
+from repsim._distributed import RankError, RankGroup
 from repsim._errors import InputError
 from repsim._options import got
 from repsim.analysis.run._drive import Batch, as_found, each_pass, warn_of_ranks
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run.ranks._new_samples import NewSamples
 from repsim.analysis.run.ranks._sample_ids import SampleIds, check_sample_ids, ids_of
-from repsim.streaming import RankError, gather, group_size, tell_failure
 
 __all__ = ["Ranks"]
 
@@ -28,7 +27,7 @@ Part = TypeVar("Part")
 """The sums of one rank."""
 
 
-class Ranks:
+class Ranks(RankGroup):
     """A group of ranks, or this process alone.
 
     Parameters
@@ -59,7 +58,7 @@ class Ranks:
     """
 
     def __init__(self, operation: str, group: Any, *, can_combine: bool = True) -> None:
-        of_others = group is dist.GroupMember.NON_GROUP_MEMBER  # group_size refuses it
+        of_others = group is dist.GroupMember.NON_GROUP_MEMBER  # RankGroup refuses it
         is_group = isinstance(group, dist.ProcessGroup) or of_others
         is_world = isinstance(group, str) and group == "world"
         if not (group is None or is_world or is_group):
@@ -67,12 +66,8 @@ class Ranks:
                 f"{operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
                 f"  got {got(group)}"
             )
-        self.operation = operation
-        self.alone = group is None
+        super().__init__(operation, group)
         self.duplicates = 0
-        self.group = None if isinstance(group, str) else group
-        self.size = 1 if self.alone else group_size(operation, self.group)
-        self.rank = 0 if self.alone else dist.get_rank(self.group)
         self._sample_ids: SampleIds | None = None
         if self.alone and can_combine:
             warn_of_ranks(operation, "Pass group='world' on every rank to combine their batches.")
@@ -82,9 +77,6 @@ class Ranks:
         check_sample_ids(self.operation, sample_ids)
         self._sample_ids = sample_ids
 
-    def __str__(self) -> str:
-        return f"{self.rank} of {self.size}"
-
     def places(self, first: int, n: int) -> list[int]:
         """Return the places of n samples in the data of all ranks, whose samples alternate.
 
@@ -93,11 +85,7 @@ class Ranks:
         """
         return [place * self.size + self.rank for place in range(first, first + n)]
 
-    def own_path(self, path: str | PathLike[str]) -> str:
-        """Return the file for the state of this rank."""
-        return fspath(path) if self.alone else f"{fspath(path)}.rank{self.rank}of{self.size}"
-
-    def agree(self, described: Callable[[], Mapping[str, Any]]) -> None:
+    def agree(self, described: Callable[[], Mapping[str, object]]) -> None:
         """Raise on every rank if the ranks have other models or options than each other.
 
         Parameters
@@ -108,7 +96,7 @@ class Ranks:
         """
         if self.size == 1:
             return
-        everyone = self.gathered(dict(described()))
+        everyone = self.gather(dict(described()))
         names = dict.fromkeys(name for each in everyone for name in each)
         values = {name: [each.get(name, "not given") for each in everyone] for name in names}
         unlike = {name: each for name, each in values.items() if any(x != each[0] for x in each)}
@@ -149,23 +137,6 @@ class Ranks:
 
         self.agree(described)
 
-    @contextmanager
-    def raise_on_all_ranks(self) -> Iterator[None]:
-        """Raise an error of this rank on the other ranks too, which would otherwise wait for it.
-
-        The block must end before the last exchange: then the other ranks wait no more.
-        """
-        try:
-            yield
-        except BaseException as error:
-            if not self.alone:
-                tell_failure(self.operation, error, self.group)
-            raise
-
-    def gathered(self, value: Part) -> list[Part]:
-        """Return the values of all ranks in their order, on every rank; they are pickled."""
-        return [value] if self.alone else gather(self.operation, value, self.group)
-
     def merged(self, part: Part | None, merge: Callable[[list[Part]], Part]) -> Part:
         """Return the sums of all ranks, with the same bits on every rank.
 
@@ -180,7 +151,7 @@ class Ranks:
             Merges the sums of the ranks that had one, in the order of ranks. Its errors are raised
             on all ranks, because all merge the same sums.
         """
-        parts = [each for each in self.gathered(part) if each is not None]
+        parts = [each for each in self.gather(part) if each is not None]
         if not parts:
             raise self._no_batch()
         return merge(parts)
@@ -263,7 +234,7 @@ class Ranks:
             return
         while True:
             batch = next(batches, None)
-            if not any(self.gathered(batch is not None)):
+            if not any(self.gather(batch is not None)):
                 return
             yield batch, None
 
@@ -281,7 +252,7 @@ class Ranks:
         while True:
             batch = next(batches, None)
             ids = None if batch is None else ids_of(self.operation, sample_ids, batch.value)
-            everyone = self.gathered(ids)
+            everyone = self.gather(ids)
             if all(theirs is None for theirs in everyone):
                 return
             mine: list[int] = []
