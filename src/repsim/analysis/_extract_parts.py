@@ -91,8 +91,8 @@ def own_part(ranks: Ranks, place: Place, *, named: bool) -> Place:
 def in_step(ranks: Ranks, batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the batches of this rank, after an exchange for each that ends when all are done.
 
-    An error of one rank reaches the others at their next batch. A rank with few batches waits for one
-    batch of the others at a time, so the time limit of the group does not end it.
+    An error of one rank reaches the others at their next batch. A rank with few batches waits for
+    one batch of the others at a time, so the time limit of the group does not end it.
     """
     if ranks.alone:
         yield from batches
