@@ -32,7 +32,6 @@ extensions = [
     "architecture",
     "executed_pages",
     "gallery_downloads",
-    "lines_of_code",
     "mathml",
     "narrow_screens",
     "optional_pages",

@@ -15,7 +15,6 @@ def extensions(monkeypatch):
         "architecture",
         "executed_pages",
         "gallery_axes",
-        "lines_of_code",
         "optional_pages",
     ):
         sys.modules.pop(name, None)
