@@ -404,6 +404,17 @@ def test_damage_to_an_open_store_is_refused(tmp_path):
         repsim.cka_matrix(stored)
 
 
+def test_too_little_memory_is_not_taken_for_damage(tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError("no room")
+
+    stored = repsim.extract(net(), data(), out=tmp_path / "run.zarr", progress=False)
+    monkeypatch.setattr("zarr.Array.__getitem__", full)
+    with pytest.raises(repsim.StateError, match="layer '0': no room\n  Read fewer rows") as raised:
+        _ = stored["0"].values
+    assert "delete" not in str(raised.value)
+
+
 def test_there_is_nothing_to_open(tmp_path):
     import zarr
 

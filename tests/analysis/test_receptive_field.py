@@ -433,6 +433,23 @@ def test_a_backward_that_fails_is_an_error_that_names_the_layer(few):
     ):
         erf(net, few, "1")
 
+    class Full(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, _gradient):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    class Wide(nn.Module):
+        def forward(self, x):
+            return Full.apply(x)
+
+    net = nn.Sequential(nn.Conv2d(2, 2, 3), Wide())
+    with pytest.raises(RuntimeError, match="^DefaultCPUAllocator"):  # it has another repair
+        erf(net, few, "1")
+
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(few, dtype):

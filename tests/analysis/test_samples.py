@@ -340,6 +340,69 @@ class TestBatchesOfAnyForm:
         np.testing.assert_array_equal(result.cka.values, expected.cka.values)
         compare(net, data=rows(16, 6), batch_size=16, **quiet)  # no warning
 
+    def test_an_error_of_the_machine_on_few_samples_is_no_answer(self):
+        """Nor is one that the model raises on every batch."""
+
+        class Failing(nn.Module):
+            """A text with a residual connection that raises on fewer than `most` samples."""
+
+            def __init__(self, error, most):
+                super().__init__()
+                self.words, self.mix = nn.Embedding(50, 8), nn.Linear(8, 8)
+                self.error, self.most = error, most
+
+            def forward(self, input_ids, attention_mask=None, decoder_input_ids=None):
+                x = self.words(input_ids)
+                if len(input_ids) < self.most:
+                    raise self.error
+                return x + self.mix(x)
+
+        ids = torch.randint(50, (8, 6))
+        plain = [{"input_ids": ids}]
+        several = [
+            {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": ids}
+        ]
+        sequences = {"transform": "mean", "batch_dim": 0}
+        calls = (
+            (repsim.compare, plain, {}),
+            (repsim.compare, several, sequences),
+            (repsim.residual_ratios, plain, {}),
+            (repsim.block_influence, plain, {"blocks": "mix"}),
+        )
+        of_the_machine = (
+            MemoryError("no room"),
+            torch.OutOfMemoryError("CUDA out of memory."),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            RuntimeError("CUDA error: device-side assert triggered"),
+            torch.distributed.DistError("a rank died"),
+            KeyboardInterrupt(),
+        )
+        for analysis, data, options in calls:
+            for error in of_the_machine:
+                with pytest.raises(type(error)) as raised:
+                    analysis(Failing(error, most=8), data=data, **options, **quiet)
+                assert raised.value is error
+                if isinstance(error, Exception):
+                    assert error.__notes__[-1].startswith("repsim: in a forward of")
+            error = ValueError("on every batch")
+            with pytest.raises(ValueError, match="on every batch"):
+                analysis(Failing(error, most=9), data=data, **options, **quiet)
+
+    def test_rows_of_a_sample_beside_an_axis_of_two_are_left_out_and_named(self):
+        """The forward of two samples does not tell which axis holds them."""
+
+        class Views(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.rows, self.views = nn.Linear(6, 8), nn.Linear(2, 2)
+
+            def forward(self, x):
+                y = self.rows(x).reshape(-1, 2)
+                return self.views(torch.stack([y, -y]))
+
+        with pytest.warns(RepsimWarning, match="which of 4 rows are of one sample is unknown"):
+            assert layers_of(compare(Views(), data=rows(16, 6), **quiet)) == ["rows"]
+
     def test_an_invalid_batch_size_is_refused(self):
         for wrong in (0, True, "16", 1.5):
             with pytest.raises(InputError, match="batch_size must be"):

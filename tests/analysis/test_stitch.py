@@ -146,6 +146,20 @@ def test_controls():
     assert few.kl.sel(stitch="random").item() == result.kl.sel(stitch="random").item()
 
 
+def test_a_copy_without_memory_is_no_model_that_cannot_be_copied():
+    class Wide(nn.Sequential):
+        def __deepcopy__(self, memo):
+            raise self.error
+
+    x, y, data = Wide(mlp(0)), mlp(1), vectors()
+    for x.error, expected in (
+        (torch.OutOfMemoryError("CUDA out of memory."), torch.OutOfMemoryError),
+        (RuntimeError("not for copying"), repsim.InputError),
+    ):
+        with pytest.raises(expected):
+            repsim.stitch(x, "0.1", y, "3", data, controls=["untrained"], **quiet)
+
+
 def test_an_untrained_copy_has_other_weights_and_the_model_keeps_its_own():
     """In a model with modules that reset themselves, statistics, and a parameter of its own."""
 

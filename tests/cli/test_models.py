@@ -153,6 +153,27 @@ def test_weights_of_another_model_are_refused(repsim_command, tiny):
             assert each in ran.err, name
 
 
+def test_too_little_memory_is_not_taken_for_a_damaged_file(repsim_command, monkeypatch):
+    torch, safe = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+
+    def full(*_args, **_options):
+        raise MemoryError("no room")
+
+    names = ("a.pt", "a.safetensors", "a.npz")
+    for name in names:
+        Path(name).write_bytes(b"")
+    for module, function in ((torch, "load"), (safe, "load_file"), (np, "load")):
+        monkeypatch.setattr(module, function, full)
+    layers = ("layers", "cli.tiny_models:mlp", "--weights")
+    one = ("cli.tiny_models:mlp", "--data", "a.npz", "--out", "run")
+    for words in (
+        (*layers, "a.pt"), (*layers, "a.safetensors"), ("compare", *one),
+        ("measure", "a.npz", "a.npz"),
+    ):  # fmt: skip
+        ran = repsim_command(*words)
+        assert (ran.code, ran.err.splitlines()[0]) == (1, "error: MemoryError: no room"), words
+
+
 def test_names_of_no_model_are_refused_with_the_near_ones(repsim_command):
     for spec, said in {
         "resnet18": "timm:NAME",

@@ -246,6 +246,17 @@ def test_files_that_are_not_netcdf_are_refused_by_name(tmp_path):
             load_results(tmp_path)
 
 
+def test_too_little_memory_is_not_taken_for_a_damaged_file(tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        raise MemoryError("no room")
+
+    save_result(tmp_path, "ours", compared(3, 2))
+    monkeypatch.setattr(xr, "open_dataset", full)
+    for call in (lambda: load_results(tmp_path), lambda: save_result(tmp_path, "b", compared())):
+        with pytest.raises(MemoryError, match="no room"):
+            call()
+
+
 @pytest.mark.parametrize(
     ("result", "match"),
     [

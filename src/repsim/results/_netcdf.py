@@ -66,6 +66,8 @@ def encode(dataset: xarray.Dataset, saved: int) -> bytes:
         data = bytes(marked.to_netcdf(None, engine="scipy"))
         data = data.replace(blank.encode(), (mark + _digest(data)).encode(), 1)
         back, _ = decode(data)
+    except MemoryError:
+        raise
     # SciPy raises errors of many types for names and dtypes that NetCDF-3 lacks.
     except Exception as error:
         raise UnstorableError(
@@ -110,6 +112,8 @@ def decode(data: bytes) -> tuple[xarray.Dataset, int | None]:
             decode_timedelta=False,
         ) as file:
             dataset = file.load().drop_encoding()
+    except MemoryError:
+        raise
     # Errors of SciPy and xarray for a damaged file, and for a file of another format.
     except Exception as error:
         raise ValueError(f"damaged, or not a NetCDF file ({error})") from error

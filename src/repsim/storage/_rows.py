@@ -67,6 +67,12 @@ def reading(operation: str, place: Place, label: str | None = None) -> Iterator[
         yield
     except RepsimError:
         raise
+    except MemoryError as error:
+        raise StateError(
+            f"{operation}: there is too little memory for what is read.\n"
+            f"  {_place(place, label)}: {str(error) or 'MemoryError'}\n"
+            f"  Read fewer rows or layers at a time. If these are few, the store is damaged."
+        ) from error
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise damaged(operation, place, label, str(error)) from error

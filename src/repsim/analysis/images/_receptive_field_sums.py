@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import CaptureError, InputError, NonFiniteError
+from repsim.analysis._machine import is_of_the_machine
 from repsim.analysis.images._batch import axes_of
 from repsim.analysis.images._receptive_field_totals import FieldTotals, LayerField, UnitPlace
 from repsim.analysis.run._drive import Batch
@@ -129,9 +130,9 @@ class Fields:
             gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
                 unit, image, signs, retain_graph=True, allow_unused=True
             )
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_of_the_machine(error):
+                raise
             raise CaptureError(
                 f"{self.operation}: the gradient of layer {label!r} could not be computed.\n"
                 f"  torch: {(str(error) or type(error).__name__).splitlines()[0]}\n"

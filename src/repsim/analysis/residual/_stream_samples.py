@@ -8,8 +8,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from repsim._errors import RepsimError
-from repsim.analysis.run._cut_runs import cut_runs
+from repsim.analysis.run._cut_runs import BatchRefusedError, answers
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.capture.samples import SIZES
 
@@ -43,13 +42,14 @@ def sample_axes(
     dict
         By what has the tensors. Nothing where the forwards do not tell.
     """
-    for way in cut_runs(batch, model, forward, None):
-        try:
-            two, three = (shapes(partial(way.run, size)) for size in SIZES)
-        except RepsimError:
-            raise
-        except Exception:  # a model may refuse a cut batch: that is an answer too
+
+    def ask(run: Callable[[int], object]) -> list[Shapes]:
+        return [shapes(partial(run, size)) for size in SIZES]
+
+    for _, answer in answers(batch, model, forward, None, ask):
+        if isinstance(answer, BatchRefusedError):
             continue
+        two, three = answer
         found = {name: _grown(two[name], three.get(name, ())) for name in two}
         if known := {name: axis for name, axis in found.items() if axis is not None}:
             return known

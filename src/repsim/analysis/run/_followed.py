@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from repsim._errors import RepsimError
-from repsim.analysis.run._drive import Batch, Forward, device_of
+from repsim.analysis.run._cut_runs import BatchRefusedError, on_accelerator, refusing
+from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._kept_state import kept_state
 from repsim.capture import Follows, Masks, Sequences, named_layers, shortened, tensors_in, unwrap
 from repsim.capture.samples import cut, uncut_indices
@@ -49,8 +49,7 @@ def learn_sequences(
     if not asking or not sequences.are_several:
         return
     n = next(batch.value[key].shape[0] for key in sequences.source + sequences.target)
-    device = device_of(model)
-    if device is not None and device.type != "cpu" and uncut_indices(batch.value, n, packed=False):
+    if on_accelerator(model) and uncut_indices(batch.value, n, packed=False):
         return  # an index beyond what is left would end the process's use of an accelerator
     small = cut(batch.value, n, FEW)
 
@@ -111,9 +110,8 @@ def _shapes(batch: Batch, model: nn.Module, forward: Forward | None) -> _Shapes 
         for name, module in {"": unwrap(model), **named_layers(model)}.items():
             stack.callback(module.register_forward_hook(noting(name)).remove)
         try:
-            batch.run(model, forward=forward)
-        except RepsimError:
-            raise
-        except Exception:  # a model may refuse a shorter sequence: that is an answer too
+            with refusing("a shorter sequence, to find which layers follow it"):
+                batch.run(model, forward=forward)
+        except BatchRefusedError:
             return None
     return found

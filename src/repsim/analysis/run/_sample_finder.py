@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from repsim._errors import CaptureError, InputError, RepsimError, warn
-from repsim.analysis.run._cut_runs import cut_runs, input_of
+from repsim._errors import CaptureError, InputError, warn
+from repsim.analysis.run._cut_runs import BatchRefusedError, answers, input_of
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._followed import learn_sequences
 from repsim.capture import Masks, Recorder, UnusableOutput
@@ -137,14 +137,15 @@ class SampleFinder:
         given = input_of(batch.value, forward)
         lengths = [length for length, _ in lengths_in(given)]
         best: list[Evidence] | None = None
-        raised: Exception | None = None
-        for place, way in enumerate(cut_runs(batch, model, forward, self._declared(given))):
-            try:
-                found = ask([recorder.axes.probe() for recorder in recorders], way.run)
-            except RepsimError:
-                raise
-            except Exception as error:  # a model may refuse a cut batch: that is an answer too
-                raised = raised or error
+        raised: BaseException | None = None
+
+        def question(run: Callable[[int], object]) -> list[Evidence] | None:
+            return ask([recorder.axes.probe() for recorder in recorders], run)
+
+        asked = answers(batch, model, forward, self._declared(given), question)
+        for place, (way, found) in enumerate(asked):
+            if isinstance(found, BatchRefusedError):
+                raised = raised or found.__cause__
                 continue
             if found is not None and _any_follows(found):
                 best, self._is_packed = found, way.packed
@@ -177,7 +178,7 @@ class SampleFinder:
         lengths = [length for length, _ in lengths_in(given)]
         return lengths[self._place] if self._place < len(lengths) else None
 
-    def _why_doubtful(self, lengths: Sequence[int], raised: Exception | None) -> str:
+    def _why_doubtful(self, lengths: Sequence[int], raised: BaseException | None) -> str:
         """Say why the samples could not be found."""
         self._is_ambiguous = len({length for length in lengths if length > 1}) > 1
         why = (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import InputError
+from repsim.analysis._machine import is_of_the_machine
 
 __all__ = ["untrained_copy"]
 
@@ -30,6 +31,8 @@ def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
     try:
         other = copy.deepcopy(model)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        if is_of_the_machine(error):
+            raise
         raise InputError(
             f"stitch: model_x cannot be copied for the control of an untrained network.\n"
             f"  {type(error).__name__}: {str(error)[:200]}\n"

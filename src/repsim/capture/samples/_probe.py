@@ -181,7 +181,9 @@ class Probe:
 
     def _apart(self, key: tuple[str, int, int], rows: int) -> bool | None:
         """Tell by values whether the rows of one sample are apart."""
-        two, three = (self._seen[size].sketches[key] for size in SIZES)
+        two, three = (self._seen[size].sketches.get(key) for size in SIZES)
+        if two is None or three is None:  # another axis has as many entries as there were samples
+            return None
         scale = float(torch.maximum(two.abs().max(), three.abs().max()))
         together = float((two - three[: 2 * rows]).abs().max())
         apart = float((two.reshape(rows, 2) - three.reshape(rows, 3)[:, :2]).abs().max())

@@ -34,6 +34,8 @@ def read_layers(name: str) -> dict[str, Any]:
             return {path.stem: found}
         with found:
             layers = {key: found[key] for key in found.files}
+    except MemoryError:
+        raise
     # Errors of NumPy and zipfile for a damaged file, and for a file of another kind.
     except Exception as error:
         raise DataError(

@@ -203,6 +203,8 @@ class Batches:
 
         try:
             sample = self.samples.read(at)
+        except MemoryError:
+            raise
         # Decoders raise many errors for damaged files: report the file, or stop the run.
         except Exception as error:
             raise _Unreadable(error) from error

@@ -221,6 +221,8 @@ def _archive(path: Path) -> Samples:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files if key in ("images", "inputs", "labels")}
             names = list(file.files)
+    except MemoryError:
+        raise
     # Errors of NumPy and zipfile for a damaged file, and for a file of another kind.
     except Exception as error:
         raise DataError(f"--data: the file cannot be read.\n  {path}: {error}") from error

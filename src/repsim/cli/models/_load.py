@@ -170,6 +170,7 @@ def _build(request: ModelRequest, source: str, rest: str) -> Built:
         return SOURCES[source](rest, **options)
     except RepsimError:
         raise
+    # The package and the function of the user raise errors of any type; the message names it.
     except Exception as error:
         if options["pretrained"]:
             raise DataError(

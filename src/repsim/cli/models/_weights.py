@@ -83,6 +83,8 @@ def _read(path: Path) -> dict[str, Any]:
         safetensors = need("safetensors.torch", f"--weights {path}")
         try:
             state: Any = safetensors.load_file(path)
+        except MemoryError:
+            raise
         except Exception as error:  # the error of the format has no public name
             raise DataError(
                 f"--weights: the file is damaged, or is not a safetensors file.\n  {path}: {error}"
@@ -91,6 +93,8 @@ def _read(path: Path) -> dict[str, Any]:
     torch = need("torch", f"--weights {path}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:
         # A pickle of other objects than tensors could run code, so it is refused.
         reason = str(error).partition("\n")[0]

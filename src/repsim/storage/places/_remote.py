@@ -239,7 +239,7 @@ class Reached(WrapperStore[Store]):
 async def _as_os_errors(reached: Any) -> Any:
     try:
         return await reached
-    except OSError:
+    except (OSError, MemoryError):
         raise
     # Each client of an object store has errors of its own.
     except Exception as error:
