@@ -409,3 +409,75 @@ def test_samples_are_found_where_tokens_are_as_many():
     np.testing.assert_allclose(turned.ratio, expected.ratio, rtol=1e-12)
     other = repsim.residual_ratios(across, [x], prefix=0, batch_dim=0, **QUIET)
     assert np.abs(other.ratio.values - expected.ratio.values).max() > 0.1
+
+
+class Position(nn.Module):
+    """A residual connection around one layer, which is too little for a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.mix(x)
+
+
+class Wide(nn.Module):
+    """A block of two layers, with a residual connection or without."""
+
+    def __init__(self, *, residual=True):
+        super().__init__()
+        self.up, self.down, self.residual = nn.Linear(4, 8), nn.Linear(8, 4), residual
+
+    def forward(self, x):
+        y = self.down(self.up(x).relu())
+        return x + y if self.residual else y
+
+
+class Narrow(Wide):
+    """A block of another class."""
+
+
+class Stage(nn.Module):
+    """Blocks in a list, as in EdgeNeXt, or as numbered children, as in RegNet."""
+
+    def __init__(self, *blocks, in_list=True):
+        super().__init__()
+        if in_list:
+            self.blocks = nn.ModuleList(blocks)
+        else:
+            for number, block in enumerate(blocks):
+                self.add_module(f"b{number}", block)
+
+    def forward(self, x):
+        for block in getattr(self, "blocks", self.children()):
+            x = block(x)
+        return x
+
+
+def test_the_blocks_are_those_of_compare_that_hold_a_connection():
+    """Unless connections are beside those of compare."""
+    children = ["0.b0", "0.b1", "1.b0"]
+    lists = ["0.blocks.0", "0.blocks.1", "1.blocks.0", "1.blocks.1"]
+    cases = {
+        "children": (
+            [Stage(Wide(), Wide(), in_list=False), Stage(Narrow(), in_list=False)], children,
+            children,
+        ),
+        "lists": ([Stage(Wide(), Wide()), Stage(Wide(), Narrow())], lists, lists),
+        "two classes in one": (
+            [nn.Sequential(Wide(), Narrow()) for _ in range(2)], ["0", "1"], ["0", "1"]
+        ),
+        "some": ([Wide(residual=False), Wide(), Wide()], ["0", "1", "2"], ["1", "2"]),
+        "beside": ([Wide(), Position(), Wide(), Position()], ["0", "2"], ["0", "1", "2", "3"]),
+        "two of one class in one": (
+            [nn.Sequential(Position(), Position()), Wide(), Wide()], ["0", "1", "2"],
+            ["0.0", "0.1", "1", "2"],
+        ),
+    }  # fmt: skip
+    x = torch.randn(4, 5, 4)
+    for case, (modules, named, turning) in cases.items():
+        net = nn.Sequential(*modules)
+        found = repsim.compare(net, data=[x, x], layers="blocks", transform="mean", **QUIET)
+        assert found.layer_x.values.tolist() == named, case
+        assert block_influence(net, [x], **QUIET).block.values.tolist() == turning, case

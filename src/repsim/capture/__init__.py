@@ -24,7 +24,7 @@ from repsim.capture.replacing._splice import spliced
 from repsim.capture.residual._blocks import (
     BlockCall,
     BlockFinder,
-    repeated_blocks,
+    residual_blocks,
     watching_blocks,
 )
 from repsim.capture.residual._join import Join
@@ -64,7 +64,7 @@ __all__ = [
     "log_of",
     "named_layers",
     "real_places",
-    "repeated_blocks",
+    "residual_blocks",
     "resolve_transform",
     "select_layers",
     "shortened",

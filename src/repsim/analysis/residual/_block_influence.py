@@ -85,9 +85,10 @@ def block_influence(
         arguments. Their sizes and lengths may differ.
     blocks : str, re.Pattern, module type, callable, or a list of these, default "blocks"
         ``"blocks"`` finds the residual blocks by running the model on the first batch: the repeated
-        modules that hold residual connections (:func:`repsim.residual_sites`), attention and MLP in
-        one. Anything else names layers as in :class:`repsim.Recorder`; ``["blocks"]`` is the module
-        of that name.
+        blocks as in :class:`repsim.Recorder`, attention and MLP in one, that hold a residual
+        connection (:func:`repsim.residual_sites`). If connections are beside those blocks, the
+        modules count that hold one and that a container has several times. Anything else names
+        layers as in :class:`repsim.Recorder`; ``["blocks"]`` is the module of that name.
     span : int or sequence of int, optional
         The spans n of ``angular``, in blocks. By default all.
     tokens : {"all", "last"}

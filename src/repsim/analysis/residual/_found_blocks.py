@@ -13,7 +13,7 @@ from repsim._errors import CaptureError, warn
 from repsim.analysis.residual._layout import StreamAxes
 from repsim.analysis.residual._stream_samples import Shapes, sample_axes
 from repsim.analysis.run._drive import Batch, Forward
-from repsim.capture import BlockCall, BlockFinder, Layers, repeated_blocks, select_layers
+from repsim.capture import BlockCall, BlockFinder, Layers, residual_blocks, select_layers
 
 __all__ = ["FOUND", "Block", "found_blocks"]
 
@@ -85,7 +85,7 @@ def found_blocks(
     if isinstance(blocks, str) and blocks == FOUND:
         with BlockFinder(model) as finder:
             batch.run(model, forward=forward)
-        names = repeated_blocks(model, (site.block for site in finder.sites()))
+        names = residual_blocks(model, (site.block for site in finder.sites()))
         if not names:
             raise CaptureError(
                 "block_influence: no module of the model holds a residual connection.\n"

@@ -45,8 +45,11 @@ def blocks_of(named: Mapping[str, nn.Module]) -> list[str]:
 
     A block is a numbered child, like ``blocks.3`` or ``denselayer2``, with at least two layers that
     hold a matrix of weights. It has numbered siblings of one class; or it is the only child of a
-    numbered stage, and its class, or a block in another stage, occurs elsewhere. Where stages hold
-    blocks, the blocks are returned.
+    numbered stage, and its class occurs elsewhere. A numbered child whose name differs from that of
+    a block in its numbers alone, in another stage, is a block too. Where stages hold blocks, the
+    blocks are returned.
+
+    :func:`repsim.block_influence` leaves out those without a residual addition.
 
     Parameters
     ----------
@@ -70,9 +73,9 @@ def blocks_of(named: Mapping[str, nn.Module]) -> list[str]:
     found = {name for run in runs.values() if _are_alike(run, named) for name in run}
     alone = [name for run in runs.values() for name in run if _is_only_child(name, named)]
     found |= _of_one_class(alone, named)
-    # A stage of one block, whose class occurs nowhere else, beside other stages.
-    stages = {_stage(name) for name in found} - {None}
-    found.update(name for name in alone if _stage(name) in stages)
+    # A block whose class occurs nowhere else in its stage, beside stages with such blocks.
+    places = {_place(name) for name in found}
+    found.update(name for run in runs.values() for name in run if _place(name) in places)
     outer = {above for name in found for above in _paths(name) if above != name}
     return [name for name in named if name in found - outer]
 
@@ -99,10 +102,9 @@ def _of_one_class(names: Sequence[str], named: Mapping[str, nn.Module]) -> set[s
     return {name for name in names if times[type(named[name])] > 1}
 
 
-def _stage(name: str) -> str | None:
-    """Return the stem of the module that holds a module, if that is numbered."""
-    numbered = number_of(name.rpartition(".")[0])
-    return None if numbered is None else numbered[0]
+def _place(name: str) -> str:
+    """Return a name without its numbers."""
+    return re.sub(r"\d+", "#", name)
 
 
 def _is_only_child(name: str, named: Mapping[str, nn.Module]) -> bool:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError
 from repsim.capture._hooks import eagerly, is_scripted
 from repsim.capture._output import tensors_in
+from repsim.capture.layers._blocks import blocks_of
 from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.residual._sites import SiteFinder
 
-__all__ = ["BlockCall", "BlockFinder", "OnStream", "repeated_blocks", "watching_blocks"]
+__all__ = ["BlockCall", "BlockFinder", "OnStream", "residual_blocks", "watching_blocks"]
 
 Key: TypeAlias = tuple[str, int]
 """A module's name, and which of its calls in a forward."""
@@ -134,18 +135,21 @@ class BlockFinder(SiteFinder):
         return found
 
 
-def repeated_blocks(model: nn.Module, holders: Iterable[str]) -> list[str]:
+def residual_blocks(model: nn.Module, holders: Iterable[str]) -> list[str]:
     """Return the blocks of a model by the modules that hold its residual additions.
 
     >>> from torch import nn
     >>> layers = [nn.TransformerEncoderLayer(4, 2) for _ in range(2)]
-    >>> repeated_blocks(nn.Sequential(*layers), ["0.self_attn", "0", "1.self_attn", "1"])
+    >>> residual_blocks(nn.Sequential(*layers), ["0.self_attn", "0", "1.self_attn", "1"])
     ['0', '1']
 
-    A block is a module in a container (``ModuleList``, ``Sequential``, ``ModuleDict``) that holds
-    such an addition. It counts if the container has two of one class; of nested blocks (a stage and
-    its blocks) the inner ones count. Without repeated blocks, these are the outermost modules in a
-    container, and without any, the outermost modules that hold an addition.
+    These are the repeated blocks of ``layers="blocks"`` that hold an addition, if no addition is
+    outside them. The two differ where not every block has an addition, as in MobileNetV2, and where
+    additions are beside the blocks: then a block is a module in a container (``ModuleList``,
+    ``Sequential``, ``ModuleDict``) that holds an addition. It counts if the container has two of
+    one class; of nested blocks (a stage and its blocks) the inner ones count. Without such blocks,
+    these are the outermost modules in a container, and without any, the outermost modules that hold
+    an addition.
 
     Parameters
     ----------
@@ -159,22 +163,14 @@ def repeated_blocks(model: nn.Module, holders: Iterable[str]) -> list[str]:
     list of str
         The names, in registration order; empty if only the model itself holds additions.
     """
-    root = unwrap(model)
+    root, holders = unwrap(model), [name for name in holders if name]
     named = {"": root, **named_layers(root)}
     held = dict.fromkeys(around for name in holders for around in _upwards(name) if around in named)
+    repeated = [name for name in blocks_of(named_layers(root)) if name in held]
+    if _holds_all(repeated, holders) and not any(_is_stage(name, named, held) for name in repeated):
+        return repeated
     names = [name for name in named if name and name in held]
-    parents = {name: name.rpartition(".")[0] for name in names}
-    containers = nn.Sequential | nn.ModuleList | nn.ModuleDict
-    inside = [name for name in names if isinstance(named.get(parents[name]), containers)]
-    # A Sequential may be a stage or a branch, so it counts only if there is no other block.
-    for candidates in ([n for n in inside if type(named[n]) is not nn.Sequential], inside):
-        beside = Counter((parents[name], type(named[name])) for name in candidates)
-        full = {parent for (parent, _), times in beside.items() if times > 1}
-        kinds = {kind for (_, kind), times in beside.items() if times > 1}
-        chosen = [n for n in candidates if parents[n] in full or type(named[n]) in kinds]
-        if chosen:
-            return [n for n in chosen if not any(other.startswith(f"{n}.") for other in chosen)]
-    return _outermost(inside) or _outermost(names)
+    return _in_containers(names, named)
 
 
 @contextmanager
@@ -263,6 +259,36 @@ def _upwards(name: str) -> Iterator[str]:
     while name:
         yield name
         name = name.rpartition(".")[0]
+
+
+def _holds_all(blocks: Sequence[str], holders: Sequence[str]) -> bool:
+    """Whether every addition is in one of these blocks."""
+    return all(any(f"{name}.".startswith(f"{block}.") for block in blocks) for name in holders)
+
+
+def _is_stage(name: str, named: Mapping[str, nn.Module], held: Mapping[str, object]) -> bool:
+    """Whether a module is a Sequential of several modules of one class that hold an addition."""
+    if type(named[name]) is not nn.Sequential:
+        return False
+    children = named[name].named_children()
+    kinds = Counter(type(child) for own, child in children if f"{name}.{own}" in held)
+    return any(times > 1 for times in kinds.values())
+
+
+def _in_containers(names: Sequence[str], named: Mapping[str, nn.Module]) -> list[str]:
+    """Return those of the modules that are repeated in a container, or the outermost of all."""
+    parents = {name: name.rpartition(".")[0] for name in names}
+    containers = nn.Sequential | nn.ModuleList | nn.ModuleDict
+    inside = [name for name in names if isinstance(named.get(parents[name]), containers)]
+    # A Sequential may be a stage or a branch, so it counts only if there is no other block.
+    for candidates in ([n for n in inside if type(named[n]) is not nn.Sequential], inside):
+        beside = Counter((parents[name], type(named[name])) for name in candidates)
+        full = {parent for (parent, _), times in beside.items() if times > 1}
+        kinds = {kind for (_, kind), times in beside.items() if times > 1}
+        chosen = [n for n in candidates if parents[n] in full or type(named[n]) in kinds]
+        if chosen:
+            return [n for n in chosen if not any(other.startswith(f"{n}.") for other in chosen)]
+    return _outermost(inside) or _outermost(names)
 
 
 def _outermost(names: Sequence[str]) -> list[str]:
