@@ -38,7 +38,7 @@ TILE, BLOCK = 2048, 1024
 """Columns of a tile of features and rows of a block of a Gram, as in cka_matrix."""
 
 TASKS, LEAST_COLUMNS, LEAST_ROWS = 6, 256, 128
-"""With several ranks there are as many tiles as make three tasks for each, but no smaller ones."""
+"""On several ranks, tiles shrink until each rank has three tasks, but not below the least size."""
 
 FEW = 4096
 """Samples for the kernel that needs Grams."""

@@ -421,7 +421,7 @@ def test_there_is_nothing_to_open(tmp_path):
     with pytest.raises(repsim.StateError, match="no store"):
         repsim.open_activations(tmp_path / "none.zarr")
     zarr.create_group(str(tmp_path / "other.zarr"))
-    with pytest.raises(repsim.StateError, match="no store"):
+    with pytest.raises(repsim.StateError, match="not a store"):
         repsim.open_activations(tmp_path / "other.zarr")
 
 

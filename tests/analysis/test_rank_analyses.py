@@ -250,7 +250,9 @@ def test_repeated_samples_count_once_in_one_process_too():
 def test_a_batch_that_cannot_be_cut_is_refused(batch, says):
     x = torch.ones(4, 3, 8, 8).double()
     data = [batch(x, torch.arange(4)), batch(x, torch.tensor([4, 0, 5, 6]))]
-    message = f"(?s)^residual_ratios: batch 1 .*to the 3 others of its 4.*{says}.*without sample_"
+    message = (
+        f"(?s)^residual_ratios: batch 1 .*to the 3 others of its 4.*{says}.*leave sample_ids out"
+    )
     options = {
         "sample_ids": lambda each: [int(i) for i in each[-1]],
         "forward": lambda model, _: model(x),

@@ -500,7 +500,7 @@ def test_left_out_layers_are_reported():
         def forward(self, x):
             return torch.stack([x, self.mlp(x)]).sum(0)
 
-    with pytest.warns(repsim.RepsimWarning, match=r"residual_ratios: what looks.*\n  1: sum of a"):
+    with pytest.warns(repsim.RepsimWarning, match=r"residual_ratios: these look.*\n  1: sum of a"):
         result = residual_ratios(nn.Sequential(Scale(1.0), Stacked(1.0)), [U], **quiet)
     assert result.site.values.tolist() == ["0.mlp"]
 

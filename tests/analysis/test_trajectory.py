@@ -224,7 +224,7 @@ class TestErrors:
 
         loads = {step: lambda s=step: load(s) for step in models}
         for against in ("last", "first", one, "each other"):
-            with pytest.raises(InputError, match="returned a model that it, or another"):
+            with pytest.raises(InputError, match="returned a model that was returned before"):
                 trajectory(loads, inputs(), against=against, **quiet)
 
     def test_one_model_at_two_steps(self):

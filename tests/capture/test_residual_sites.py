@@ -368,7 +368,7 @@ def test_the_model_is_called_with_any_form_of_input():
 )
 def test_sums_that_look_residual_are_reported(add, what):
     model = nn.Sequential(Residual(), Residual(add))
-    with pytest.warns(repsim.RepsimWarning, match=rf"residual_sites: what looks.*\n  1: {what}"):
+    with pytest.warns(repsim.RepsimWarning, match=rf"residual_sites: these look.*\n  1: {what}"):
         sites = repsim.residual_sites(model, torch.ones(2, 4))
     assert sites.labels == ("0.mlp",)
 

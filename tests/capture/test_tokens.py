@@ -132,7 +132,7 @@ def test_maps():
         "a map of another aspect": (((8, 4, 4), (32, 32), [], None, True), ((4, 4), True)),
         "told by a convolution": (((8, 8, 4), None, [(16, 16)], None, True), ((8, 8), False)),
         "told by the caller": (((8, 8, 8), image, [], True, True), ((8, 8), False)),
-        "neither has the aspect": (((5, 6, 7), image, [], None, True), None),
+        "the aspect decides nothing": (((5, 6, 7), image, [], None, True), None),
     }
     for name, ((axes, given, maps, last, mixed), expected) in table.items():
         found = grid_of_map(axes, given, maps, channels_last=last, mixed=mixed)

@@ -143,7 +143,7 @@ def test_what_has_no_ceiling():
         ("pool", {"pool": "mean"}),
         ("unknown measure", {"measure": "nonsense"}),
         ("partial alignment", {"measure": "cka", "given": arrays[0]}),
-        ("is no cosine", {"measure": "cka", "features": "sampled"}),
+        ("not a cosine", {"measure": "cka", "features": "sampled"}),
         ("unknown options", {"kernel": "rbf"}),
     ]
     for match, options in refused:

@@ -214,7 +214,7 @@ def test_what_does_not_follow_from_covariances():
     refused = [
         ("follow from covariances.\n  those that do: 'nbs', 'procrustes'", "mutual_knn", {}),
         ("unknown measure", "nonsense", {}),
-        ("only the linear one", "cka", {"kernel": "rbf"}),
+        ("only the linear kernel", "cka", {"kernel": "rbf"}),
         ("features='sampled' need the samples", "cka", {"features": "sampled"}),
         ("held-out samples", "linear_regression_r2", {"folds": 5}),
         ("unknown options", "cca", {"kernel": "rbf"}),

@@ -141,8 +141,8 @@ def extract(
     name : str, optional
         Name of the model in the result, by default its class.
     memory : int, default 2**30
-        Bytes for rows that are collected and written together. A chunk has up to 1024 rows;
-        fewer if those of all layers would take more, and 1024/R of R ranks.
+        Bytes for rows that are collected and written together. A chunk has up to 1024 rows, and
+        up to 1024/R with R ranks; it has fewer if the rows of all layers would take more.
     progress : bool, default True
         Whether to show a progress bar on standard error.
 
@@ -197,9 +197,9 @@ def extract(
     errors on reading everywhere.
 
     The ranks of a group exchange one truth value for each batch, so that the failure of one stops
-    the others, and the number of rows at the end; rows are not sent. They must reach the same
-    ``out``: a file system that they share, or an object store. Use a sampler without shuffle: then
-    neighbours by id lie near each other on disk, and blocks of rows are read fast (see
+    the others. At the end they exchange the number of rows; rows are not sent. They must reach the
+    same ``out``: a file system that they share, or an object store. Use a sampler without shuffle:
+    then neighbours by id lie near each other on disk, and blocks of rows are read fast (see
     :func:`repsim.open_activations`).
 
     :func:`repsim.cka_matrix` and :func:`repsim.probe_activations` read the store in blocks of rows.

@@ -253,7 +253,7 @@ def same_layers(operation: str, first: LayerRows, now: LayerRows, where: str) ->
                 f"{operation}: every batch must have the same shape of rows.\n"
                 f"  layer {name!r}: {before} {kind} in the first batch\n"
                 f"  {shape} {dtype} in {where}\n"
-                '  Give all inputs one size, or reduce them: transform="mean" or "last". Texts '
-                'of any lengths are\n  taken by samples="tokens", one row for each token.'
+                '  Give all inputs one size, or reduce them: transform="mean" or "last". For '
+                'texts of any\n  lengths pass samples="tokens": one row for each token.'
             )
     return first

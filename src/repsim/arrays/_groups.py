@@ -39,8 +39,8 @@ class Groups:
             raise InputError(
                 f"{operation}: all groups must have the same number of samples.\n"
                 f"  {len(sizes)} groups of {min(sizes)} to {max(sizes)} samples\n"
-                f"  A group takes the place of another, sample by sample: keep as many of each. "
-                f"The jackknife takes groups of any size."
+                f"  A group takes the place of another, sample by sample: keep the same number of "
+                f"each. The jackknife takes groups of any size."
             )
         return np.stack(self.rows)
 
@@ -88,6 +88,6 @@ def resolve_groups(operation: str, groups: Any, n: int) -> Groups | None:
         raise InputError(
             f"{operation}: groups must name at least two groups.\n"
             f"  all {n} samples are in group {labels[0]!r}\n"
-            f"  What varies is the groups: one of them has no spread."
+            f"  Only the groups vary, and one group alone has no spread."
         )
     return Groups(tuple(np.asarray(rows, dtype=np.int64) for rows in members.values()))

@@ -38,7 +38,7 @@ class Sequences:
     labels : tuple of str
         ``labels`` (B, M). A decoder may shift them to its input; or they label the source.
     has_images : bool
-        Whether there are images or other features, which are no sequence of the mask.
+        Whether there are images or other features, which the mask does not cover.
     """
 
     source: tuple[str, ...] = ()

@@ -70,7 +70,7 @@ def jackknife(
         out; their sizes may differ (Busing et al. 1999). Without ``groups`` the interval of
         dependent samples is far too short.
     level : float, default 0.95
-        Of the interval, in (0, 1).
+        The level of the interval, in (0, 1).
 
     Returns
     -------

@@ -80,8 +80,8 @@ def max_t(
         Activations of the same samples in the same order; by default ``xs`` is compared with
         itself.
     measure : str or Measure, default "cka"
-        A name from ``repsim.measures.MEASURES``, or your own ``Measure``. Of a dissimilarity, z is
-        how much *less* the value is than by chance.
+        A name from ``repsim.measures.MEASURES``, or your own ``Measure``. For a dissimilarity, z
+        is how much *less* the value is than by chance.
     permutations : int, default 999
         m ≥ 1. The p-values are multiples of 1/(m+1).
     groups : sequence or one-dimensional array of n labels, optional
@@ -100,8 +100,8 @@ def max_t(
         smaller. ``max_z``, dim ("permutation",): the greatest z of each permuted map, whose
         quantiles are the z that a map reaches by chance. For other measures than CKA also
         ``chance``, the mean of the permuted maps. ``attrs``: n_samples, n_permutations, n_groups (0
-        without), repsim_version, and of CKA estimator and kernel; those of another measure are with
-        its variable.
+        without) and repsim_version. For CKA, estimator and kernel are there too; for another
+        measure, the attributes of its variable hold its options.
 
     Raises
     ------
@@ -135,8 +135,8 @@ def max_t(
     other measures, they are over the permuted maps and the map itself.
 
     Cost of CKA: Grams, O(n² Σp), then O(L_x L_y n²) a permutation; memory (L_x + 2 L_y) Grams in
-    float64, and with groups m L_x L_y values. Of other measures: m + 1 maps of pairs, and the items
-    of y for each permutation, as in :func:`repsim.permutation_test`. For batches use
+    float64, and with groups m L_x L_y values. Cost of other measures: m + 1 maps of pairs, and the
+    items of y for each permutation, as in :func:`repsim.permutation_test`. For batches use
     :meth:`repsim.MinibatchCKA.z_scores`.
 
     References

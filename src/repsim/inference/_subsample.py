@@ -65,7 +65,7 @@ def subsample(
         Labels of samples that are dependent. Half of the groups are drawn, each as a whole; their
         sizes may differ.
     level : float, default 0.95
-        Of the interval, in (0, 1).
+        The level of the interval, in (0, 1).
     seed : int or numpy.random.Generator, default 0
         Source of the halves. The same seed gives the same result; a generator moves on.
     **options

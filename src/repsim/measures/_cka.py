@@ -306,7 +306,7 @@ def _entries(item: KernelItem) -> Array:
     """Return the centred Gram, whose cosine with another one is CKA."""
     if isinstance(item, SampledItem):
         raise InputError(
-            "noise_ceiling: features='sampled' corrects CKA, so that it is no cosine of matrices.\n"
+            "noise_ceiling: with features='sampled', CKA is not a cosine of matrices.\n"
             "  Pass features='all'."
         )
     item.self_product(False)  # warns of a constant

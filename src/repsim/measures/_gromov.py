@@ -111,8 +111,8 @@ def gromov_wasserstein(
     -----
     **The value is an upper bound.** The problem is not convex: each search ends in a local optimum,
     and the smallest of them is returned. With the same seed, more ``starts`` make it smaller, never
-    larger. Compare values only of the same number of starts, and read small differences as noise of
-    the search. For samples whose order is known, :func:`procrustes` and :func:`rsa` are exact.
+    larger. Compare only values with the same number of starts, and read small differences as noise
+    of the search. For samples whose order is known, :func:`procrustes` and :func:`rsa` are exact.
 
     Symmetric up to the search. The global optimum is a metric between sets up to isometry.
     Invariant to orthogonal maps, feature permutations, translation ("euclidean"), isotropic scale

@@ -80,9 +80,9 @@ def cycle_knn(
     -----
     For equal representations the value is the share of samples that are a neighbour of one of their
     neighbours, which may be below 1. Not symmetric; a similarity. If samples tie for the last
-    places, each has a weight as in :func:`mutual_knn`, a way there and back counts with the smaller
-    of its two weights, and a sample with its best way; so the value does not depend on the order of
-    the samples.
+    places, each has a weight, as in :func:`mutual_knn`. A way there and back then counts with the
+    smaller of its two weights, and a sample counts with its best way. The value therefore does not
+    depend on the order of the samples.
 
     Invariant to orthogonal maps, isotropic scale and feature permutations of either input, and with
     ``metric="euclidean"`` to translation too. It has no derivative. Computed in float64. Cost:

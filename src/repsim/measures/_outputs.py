@@ -118,8 +118,8 @@ def disagreement(x: Array, y: Array, *, labels: Sequence[int] | Array | None = N
     Parameters
     ----------
     x : array, shape (n, K)
-        Logits or probabilities of K ≥ 2 classes for n samples; of equal largest values the first
-        decides.
+        Logits or probabilities of K ≥ 2 classes for n samples; if several values are the largest,
+        the first decides.
     y : array, shape (n, K)
         Those of the other model for the same samples in the same order, with the classes in the
         same order; same framework and device.
@@ -130,9 +130,9 @@ def disagreement(x: Array, y: Array, *, labels: Sequence[int] | Array | None = N
     Returns
     -------
     array, 0-d, or NumPy scalar
-        In [0, 1], without unit; with labels 0 where the models differ as little, and 1 where they
-        differ as much, as two models of their accuracies can. Same namespace and device as the
-        inputs; float32 for half precision and float32, float64 for float64 and integers.
+        In [0, 1], without unit. With labels, 0 is the least and 1 the greatest disagreement that
+        the accuracies of the two models allow. Same namespace and device as the inputs; float32 for
+        half precision and float32, float64 for float64 and integers.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def disagreement(x: Array, y: Array, *, labels: Sequence[int] | Array | None = N
     Warns
     -----
     DegenerateWarning
-        With labels, if the accuracies allow one disagreement alone, as where a model makes no
+        With labels, if the accuracies allow only one value, for example because a model makes no
         error: NaN is returned.
 
     Notes
@@ -173,7 +173,7 @@ def disagreement(x: Array, y: Array, *, labels: Sequence[int] | Array | None = N
     free = most - least > 0.5 / a.shape[0]  # shares are multiples of 1/n
     if known(free) is False:
         warn(
-            f"disagreement: x and y have accuracies that allow one disagreement alone "
+            f"disagreement: x and y have accuracies that allow only one value "
             f"({float(least):.3g}), so the normalised value is undefined and NaN is returned.",
             DegenerateWarning,
         )

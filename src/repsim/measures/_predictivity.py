@@ -85,25 +85,25 @@ def predictivity(
     model : {"ridge", "pls", "ols"}, default "ridge"
         The regression. An intercept is fitted in each; nothing is rescaled.
     ridge : float or sequence of float, default 1.0
-        Penalty λ ≥ 0 of ``"ridge"``, in squared units of x, as ``alpha`` of scikit-learn. Of
-        several, each training set takes the one with the smallest leave-one-out error within it,
-        summed over the columns of y.
+        Penalty λ ≥ 0 of ``"ridge"``, in squared units of x, as ``alpha`` of scikit-learn. If you
+        pass several, each training set takes the one with the smallest leave-one-out error within
+        it, summed over the columns of y.
     components : int, optional
-        Components of ``"pls"``, 25 by default. Fewer are used where the training samples or the
-        features of x have no more to offer; the fit is then that of ``"ols"``.
+        Components of ``"pls"``, 25 by default. If the training samples or the features of x allow
+        only fewer, these are used, and the fit is that of ``"ols"``.
     folds : int, default 5
-        Number of folds, 2 ≤ folds ≤ n. Each fold is a run of adjacent samples, of n/folds samples
-        up to one.
+        Number of folds, 2 ≤ folds ≤ n. Each fold is a run of adjacent samples; the numbers of
+        samples in two folds differ by at most one.
     groups : sequence or array of n labels, optional
         Samples with the same label are held out together. Folds are runs of groups, in the order in
         which groups first appear.
     score : {"pearson", "r2"}, default "pearson"
         The score of a column.
     reduce : {"mean", "median"}, default "mean"
-        What is made of the scores of the columns.
+        How the scores of the columns are combined.
     reliability : float, sequence or array, shape (q,), optional
-        ρ_j in (0, 1]: the correlation of two independent measurements of column j, of the kind that
-        y is. For y an average of two halves with correlation r it is 2r/(1 + r).
+        ρ_j in (0, 1]: the correlation of two independent measurements of column j, made in the way
+        in which y was. If y is the average of two halves with correlation r, it is 2r/(1 + r).
 
     Returns
     -------
@@ -143,8 +143,8 @@ def predictivity(
     where the held-out ones are high.
 
     Without noise in x the highest possible correlation with y is √ρ, so a corrected score of 1
-    means that all that can be predicted is. The correction amplifies the error of a small ρ, so
-    columns of low reliability are best dropped.
+    means that x predicts all that can be predicted. The correction amplifies the error of a small
+    ρ, so drop columns of low reliability.
 
     scikit-learn's PLSRegression(scale=False) stops its iterations at tol=1e-6 and so differs in the
     fourth digit; with a smaller tol it gives the same values.

@@ -222,7 +222,7 @@ def register(measure: Measure) -> Measure:
     if there is not None and _home(there) != _home(measure):
         raise InputError(
             f"register: there is a measure {measure.name!r} already.\n"
-            f"  that of {'.'.join(_home(there))}\n"
+            f"  it is {'.'.join(_home(there))}\n"
             f"  Choose another name."
         )
     _TABLE.add(measure)

@@ -103,9 +103,9 @@ def rsa_from_rdm(
     -----
     Equal to ``rsa(x, y)`` for the RDMs that :func:`rdm` returns for x and y, up to their rounding.
     As in :func:`rsa`, dissimilarities get equal ranks if they agree to 17 bits (float32) or 32 bits
-    (float64). Pairwise deletion leaves other pairs to each comparison, so values with other missing
-    pairs are not exactly comparable. :func:`rsa` has no such option: samples with missing features
-    are best dropped from both sides. Cost O(n² log n), memory O(n²).
+    (float64). If pairs are left out, each comparison uses other pairs, so values with different
+    missing pairs are not exactly comparable. :func:`rsa` has no such option: drop samples with
+    missing features from both sides. Cost O(n² log n), memory O(n²).
 
     References
     ----------

@@ -54,8 +54,8 @@ def block_influence(
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     kind : {"lines", "map"}
         ``"lines"``: influence by block, with bands of one standard error to each side. ``"map"``:
-        the angular distance, start of the span upwards by its length to the right; a circle marks
-        the best start of each length.
+        the angular distance, with the start of the span upwards and its length to the right. A
+        circle marks the best start of each length.
 
     Returns
     -------

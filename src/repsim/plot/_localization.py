@@ -73,7 +73,7 @@ def localization(
     Each map is drawn at the place of its token, and the patch at that place is framed. A token that
     kept its place is brightest inside the frame. Prefix tokens (CLS) are separate, at the left. The
     title gives the share of all spatial tokens whose most similar patch is their own, and that
-    share by chance. Of a video, the tokens and patches of the frame in the middle are drawn.
+    share by chance. For a video, the tokens and patches of the middle frame are drawn.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ class Checkpoint:
         Raises
         ------
         StateError
-            The file is truncated or damaged, is no saved state, or belongs to another operation,
+            The file is truncated, damaged or not a saved state, or belongs to another operation,
             other inputs or other options (the message says which).
         CheckpointError
             The file exists but cannot be read.
@@ -116,7 +116,7 @@ class Checkpoint:
         except OSError as error:
             # A damaged archive sends its reader to places before the file.
             if error.errno in (None, errno.EINVAL):
-                raise self._refused(f"damaged, or no saved state: {error}") from error
+                raise self._refused(f"damaged, or not a saved state: {error}") from error
             raise CheckpointError(
                 f"{self.operation}: the saved state cannot be read.\n"
                 f"  {self.path}: {error.strerror or error}\n"
@@ -136,7 +136,7 @@ class Checkpoint:
         ) as error:
             # Errors of NumPy and zipfile for a damaged archive, and for a file that is not an
             # archive.
-            raise self._refused(f"damaged, or no saved state: {error}") from error
+            raise self._refused(f"damaged, or not a saved state: {error}") from error
         self._check(arrays)
         del arrays[HEADER]
         return arrays
@@ -147,7 +147,7 @@ class Checkpoint:
             kind, checksum = header["format"], header["checksum"]
             operation, fingerprint = header["operation"], header["fingerprint"]
         except (KeyError, ValueError, TypeError) as error:
-            raise self._refused("no saved state: it has no header") from error
+            raise self._refused("not a saved state: it has no header") from error
         if kind != FORMAT:
             raise self._refused(f"of format {kind!r}, expected {FORMAT!r}")
         rest = {name: x for name, x in arrays.items() if name != HEADER}

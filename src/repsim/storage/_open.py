@@ -74,11 +74,11 @@ def open_activations(
     InputError
         The address is not one of fsspec, or an option is invalid.
     StateError
-        There is no store of activations, or it or its journal is damaged; the message names the
-        store and the layer. Reading values raises it too, because each chunk has a checksum. Or the
-        part of a rank is missing or unfinished; the message names the part.
+        There is no store of activations, or the store or its journal is damaged; the message names
+        the store and the layer. Reading values raises it too, because each chunk has a checksum. Or
+        the part of a rank is missing or unfinished; the message names the part.
     CheckpointError
-        It cannot be read.
+        The store cannot be read.
     ModuleNotFoundError
         zarr is not installed, or what fsspec needs for the address (s3fs for "s3://").
 
@@ -90,9 +90,9 @@ def open_activations(
 
     Notes
     -----
-    In the store of several ranks a sample with an id that an earlier rank has too, as a
-    ``DistributedSampler`` repeats some, is left out. Ids are read when the store is opened; layers
-    are not. A block of rows is read from the parts that it lies in: after a sampler without
+    If several ranks stored a sample with the same id, as happens with a ``DistributedSampler``,
+    only the sample of the first of these ranks is read. Ids are read when the store is opened;
+    layers are not. A block of rows is read from the parts that it lies in: after a sampler without
     shuffle, the rows a to b of R ranks are the rows a/R to b/R of each part.
 
     References

@@ -69,7 +69,7 @@ def reading(operation: str, place: Place, label: str | None = None) -> Iterator[
         raise
     except MemoryError as error:
         raise StateError(
-            f"{operation}: there is too little memory for what is read.\n"
+            f"{operation}: there is too little memory to read these values.\n"
             f"  {_place(place, label)}: {str(error) or 'MemoryError'}\n"
             f"  Read fewer rows or layers at a time. If these are few, the store is damaged."
         ) from error

@@ -207,7 +207,7 @@ class ActivationStore:
         ids : {"int64", "str"}
             The ids of samples.
         coords : mapping of str to (shape, dtype), optional
-            Further arrays with a row for each sample, which are no layers.
+            Further arrays with a row for each sample, which are not layers.
         masked : mapping of str to str, optional
             The coordinate that says which positions of a layer are real, by layer.
         """

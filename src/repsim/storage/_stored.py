@@ -97,7 +97,7 @@ def rows_of_place(operation: str, place: Place) -> Stored:
 def no_store(operation: str, place: Place, made: object, *, journal: bool) -> StateError:
     """Return the error about a group that holds no activations."""
     return StateError(
-        f"{operation}: this is no store of activations, or one without a batch.\n"
+        f"{operation}: this is not a store of activations, or it has no batch.\n"
         f"  {place}: of format {made!r}, expected {FORMAT!r}; "
         f"{'a journal' if journal else 'no journal'} with rows beside it\n"
         f"  Pass what was out= in repsim.extract."

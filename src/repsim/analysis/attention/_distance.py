@@ -82,10 +82,10 @@ def attention_distance(
     layers : str, re.Pattern, module type, callable, or a list of these, default ``"*"``
         The modules whose forward contains the attention (``"blocks.*.attn"``), by default all.
     grid : int, (int, int), or mapping of layer to these, optional
-        Patches along height and width. By default that of the last convolution whose map leaves 0
-        to 16 other tokens (exactly timm's ``num_prefix_tokens``, if the model has it); for
-        attention in the windows of Swin, the window. Keys of a mapping are layer names, labels or
-        globs. The tokens of a video have a grid (frames, rows, columns), which must be given.
+        Patches along height and width. By default the size of the map of the last convolution that
+        leaves 0 to 16 other tokens (exactly timm's ``num_prefix_tokens``, if the model has it). In
+        the windows of Swin it is the size of the window. Keys of a mapping are layer names, labels
+        or globs. The tokens of a video have a grid (frames, rows, columns), which must be given.
     patch_size : float, (float, float), or mapping of layer to these, optional
         Pixels of the input image from one patch to the next. By default the product of the strides
         of the convolutions from the image to the tokens, times the factor by which later stages
@@ -125,7 +125,8 @@ def attention_distance(
         ``prefix_mass`` in [0, 1], ``entropy`` in nats; NaN for heads that a layer does not have.
         For text, distances are in tokens, and ``sink_mass`` in [0, 1] is the attention to the first
         real token and to learned sinks.
-        For videos, ``distance`` is that in space, and ``time_distance`` that in time, in frames.
+        For videos, ``distance`` is the distance in space, and ``time_distance`` the one in time, in
+        frames.
         Dim ("layer",): ``uniform_distance`` and ``uniform_entropy``, those of a head that attends
         equally to all tokens, and for videos ``uniform_time_distance``.
         Coordinates: the layer names in execution order (``name:0``, ``name:1``, ... where a module

@@ -98,14 +98,14 @@ def alignment(
         Batches for the models that come without their own.
     layers, transform
         As in :func:`repsim.extract`: for all models, or a mapping from names of models to their
-        own. Layers of stores and arrays are chosen by name or glob. Of stores of whole tokens, a
-        path takes the transforms of :func:`repsim.open_activations`.
+        own. Layers of stores and arrays are chosen by name or glob. The path of a store of whole
+        tokens takes the transforms of :func:`repsim.open_activations`.
     clip : float, optional
         In (0, 1]: clip each layer's features at this quantile of their absolute values. Huh et al.
         clip at 0.95, because a few features of language models are very large.
     normalise : bool, default False
-        Whether to divide each sample by its norm then, as Huh et al. do. Measures of directions,
-        such as ``"mutual_knn"``, do not depend on it.
+        Whether to divide each sample by its norm after clipping, as Huh et al. do. Measures of
+        directions, such as ``"mutual_knn"``, do not depend on it.
     permutations : int, default 199
         m; 0 leaves chance out.
     alpha : float, default 0.05

@@ -153,8 +153,8 @@ def token_localization(
         A layer does not exist or did not run; the positions of a layer with an exact name are
         unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains.
     NonFiniteError
-        NaN or infinity in a token or a patch; the message names layer and batch. Of a model on an
-        accelerator it comes after the last batch.
+        NaN or infinity in a token or a patch; the message names layer and batch. For a model on an
+        accelerator, the error comes after the last batch.
     StateError
         There was no batch of at least four images; a rank died, failed, has other weights or
         options than the others (the message says which ranks differ in what), or did not answer

@@ -204,7 +204,7 @@ class TokenPatchSums:
         held = (self._memory - making) // row
         if held < 2:
             raise InputError(
-                f"{self.operation}: memory must hold two Gram matrices and the making of one.\n"
+                f"{self.operation}: memory must hold two Gram matrices while one is computed.\n"
                 f"  n={n}: {(one + 2 * row) / 2**20:.3g} MiB    "
                 f"memory: {self._memory / 2**20:.3g} MiB\n"
                 f"  Give it more, or take smaller batches."

@@ -187,7 +187,7 @@ class LayerGrids:
         )
         if found is None:
             return (
-                f"channels may be first or last, neither has the aspect of the image alone "
+                f"channels may be first or last, and the aspect of the image does not show which "
                 f"({self._image[0]}×{self._image[1]} pixels)"
             )
         size, first = found

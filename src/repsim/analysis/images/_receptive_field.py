@@ -150,11 +150,11 @@ def effective_receptive_field(
         ``centre_row``, ``centre_column`` the centre of mass [pixels]. Coordinates along layer:
         ``grid_height``, ``grid_width``, ``unit_row``, ``unit_column``. For videos, ``field`` is
         summed over frames, and ``time_field`` ("layer", "frame") over pixels; ``time_sigma`` and
-        ``centre_frame`` [frames] are the root mean square distance and the centre of the latter,
-        and ``grid_frames``, ``unit_frame`` further coordinates. ``attrs``: model, erf_mode,
-        n_probes, seed, position, n_samples, n_batches, versions; n_ranks with ``group``,
-        n_duplicates with ``sample_ids``. p does not depend on the scale of
-        the output or of the input.
+        ``centre_frame`` [frames] are the root mean square distance and the centre of
+        ``time_field``, and ``grid_frames``, ``unit_frame`` further coordinates. ``attrs``: model,
+        erf_mode, n_probes, seed, position, n_samples, n_batches, versions; n_ranks with ``group``,
+        n_duplicates with ``sample_ids``. p does not depend on the scale of the output or of the
+        input.
 
     Raises
     ------
@@ -167,8 +167,8 @@ def effective_receptive_field(
         unknown (pass ``grid``, ``prefix`` or ``channels_last``); no layer remains; no autograd
         graph connects a layer to the images; the backward raises an error, as in FSDP.
     NonFiniteError
-        NaN or infinity in a unit or its gradient; the message names layer and batch. Of a model on
-        an accelerator it comes after the last batch.
+        NaN or infinity in a unit or its gradient; the message names layer and batch. For a model on
+        an accelerator, the error comes after the last batch.
     StateError
         A rank died, failed, has other weights or options than the others (the message says which
         ranks differ in what), or did not answer within the time limit of its group.

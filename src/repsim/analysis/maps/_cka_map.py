@@ -83,8 +83,8 @@ def finished(
         )
     elif len(passes) > 1 and _same_batches(*passes[:2]):
         warn(
-            f"compare: all {len(passes)} passes saw the same batches, so they tell no more than "
-            f"one. Pass a loader that reshuffles (shuffle=True).",
+            f"compare: all {len(passes)} passes saw the same batches, so they add nothing to "
+            f"the first. Pass a loader that reshuffles (shuffle=True).",
         )
     return result(passes, **attrs)
 

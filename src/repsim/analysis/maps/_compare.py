@@ -139,11 +139,12 @@ def compare(
         Which positions of an output (n, N, ...) are real and not padding: true in a mask (n, N).
         The transforms "mean", "first", "last" and token(i) use only these. "auto":
         ``attention_mask`` if the batch is a mapping that has it, and ``decoder_attention_mask`` for
-        layers that follow the decoder's sequence: the model runs on two samples of the first batch,
-        without the last position of one sequence and of the other. Otherwise a key of the batch; a
-        mapping from layer names or globs to keys, for models with several sequences; or a function
-        of the batch of the model. None: all positions are real. "flatten" compares padding too,
-        and warns. ``mask_y`` is that of model_y, by default ``mask``.
+        layers that follow the decoder's sequence. To find these layers, the model runs on two
+        samples of the first batch, with one sequence or the other one position shorter. You can
+        also pass a key of the batch; a mapping from layer names or globs to keys, for models with
+        several sequences; or a function of the batch of the model. None: all positions are real.
+        "flatten" compares padding too, and warns. ``mask_y`` is that of model_y, by default
+        ``mask``.
     select, select_y, batch_dim, batch_dim_y
         Which tensor of an output, and its batch axis, as in :class:`repsim.Recorder`; those of
         model_y are by default the same.
@@ -164,8 +165,8 @@ def compare(
         number of its input in the data and on its position among the real tokens; in each batch
         the tokens with the smallest keys are drawn, the same for all layers and both models.
     skip_first : int, default 0
-        How many of the first real tokens of each input are no samples, with ``samples="tokens"``:
-        the first token of a text often has a norm of its own.
+        How many of the first real tokens of each input to leave out, with ``samples="tokens"``. The
+        first token of a text often has a norm of its own.
     seed : int, default 0
         The seed of ``max_samples``, ``errors`` and ``permutations``.
     pairs : {"between", "all"}, optional
@@ -210,8 +211,9 @@ def compare(
         same number. It costs one exchange of ids per batch. Pass it on all ranks or on none.
     memory : int, default 2**30
         Bytes that the features of all samples may take, for measures other than CKA. If they take
-        more, an error says so after the first batch where the data have a length. With
-        ``checkpoint`` they are on disk, and these are bytes for rows that are written together.
+        more, repsim raises an error; if the data have a length, it does so after the first batch.
+        With ``checkpoint`` they are on disk, and these are bytes for rows that are written
+        together.
     errors : {"subsample"}, optional
         For measures other than CKA: add the standard error from ``draws`` random halves of the
         samples, as :func:`repsim.inference.subsample` computes it.
@@ -277,8 +279,8 @@ def compare(
     With ``samples="tokens"``, a batch holds whole inputs, so the jackknife deletes whole inputs.
     The Grams of a batch are centred over pairs of tokens of different inputs, with 0 elsewhere, and
     their inner products take the place of w_b h_b. With one token an input they are equal. Batches
-    of fewer than four inputs are skipped. Models that add positions to their tokens share these,
-    so they are alike to that extent.
+    of fewer than four inputs are skipped. Models that add positions to their tokens share these
+    positions, which makes them alike to some extent.
 
     Always look at a control: two *untrained* networks can score high because they see the same
     images. Two trainings that differ only in their seed show the value of "the same".

@@ -90,8 +90,8 @@ def probe_activations(
     Returns
     -------
     xarray.Dataset
-        As of :func:`repsim.linear_probe`, dims ("layer", "token") with the single token "all":
-        ``accuracy`` in [0, 1], ``standard_error``, ``ridge``, ``holdout_accuracy``;
+        As :func:`repsim.linear_probe` returns it, dims ("layer", "token") with the single token
+        "all": ``accuracy`` in [0, 1], ``standard_error``, ``ridge``, ``holdout_accuracy``;
         ``repsim.plot.probe`` draws it.
 
     Raises

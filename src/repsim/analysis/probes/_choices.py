@@ -189,8 +189,8 @@ class TokenChoices:
         if first is None:
             raise CaptureError(
                 f"{self._operation}: layer {layer!r} returned {tuple(tensor.shape)}.\n"
-                "  Which of its axes are positions does not show from the image or the maps of the "
-                "model's convolutions.\n"
+                "  Neither the image nor the maps of the model's convolutions show which of its "
+                "axes are positions.\n"
                 "  Leave the layer out, or make (B, N, D) of it by select=: x.flatten(1, -2) if "
                 "its channels are last,\n  x.flatten(2).transpose(1, 2) if they are first."
             )

@@ -170,8 +170,8 @@ def linear_probe(
     LayerNotFoundError, CaptureError
         A layer does not exist or did not run, or its output is not a vector, tokens or a map.
     NonFiniteError
-        NaN or infinity in a layer; the message names it and the batch. Of a model on an
-        accelerator it comes after the last batch of train or of test.
+        NaN or infinity in a layer; the message names it and the batch. For a model on an
+        accelerator, the error comes after the last batch of train or of test.
     StateError
         A rank died, failed, has other weights or options than the others (the message says which
         ranks differ in what), or did not answer within the time limit of its group.
@@ -180,8 +180,8 @@ def linear_probe(
     -----
     RepsimWarning
         torch.distributed has several ranks, but ``group`` is not given.
-        Layers whose tokens are neither the patches of the last map nor these and the prefix: there
-        "cls" and "mean_without_cls" are unknown and NaN, unless ``prefix`` is given.
+        The tokens of some layers are neither the patches of the last map nor these patches and the
+        prefix. There "cls" and "mean_without_cls" are NaN, unless ``prefix`` is given.
 
     Notes
     -----
@@ -203,9 +203,9 @@ def linear_probe(
     makes all eigendecompositions itself.
 
     For each layer and token with p features, the memory is min(n, p)·p for the fit and holdout·n·p
-    for the held-out features. For a large ``train``, limit the latter by ``shots`` or a smaller
-    ``holdout``. Cost: one forward pass over train and test, and two eigendecompositions of min(n,
-    p)³ in float64 for all λ together.
+    for the held-out features. For a large ``train``, limit the held-out features by ``shots`` or a
+    smaller ``holdout``. Cost: one forward pass over train and test, and two eigendecompositions of
+    min(n, p)³ in float64 for all λ together.
 
     References
     ----------

@@ -206,6 +206,6 @@ def check_probe(
         raise InputError(
             f"{operation}: holdout must be above 0 unless there is one ridge.\n"
             f"  holdout={holdout!r}, {len(values)} ridges\n"
-            "  λ has to be chosen on samples that were not fitted; test is not for that."
+            "  λ must be chosen on samples that were not fitted, and test must not choose it."
         )
     return values

@@ -130,7 +130,7 @@ def residual_ratios(
         ``mask`` names a site that does not exist.
     InputError
         The data are not batches; the prefix of a sequence is unknown; a map changes its size; the
-        ranks have other axes, prefixes or maps than each other; a batch with samples that came
+        ranks differ in axes, prefixes or maps; a batch with samples that came
         before cannot be cut, or has another number of ids than samples.
     NonFiniteError
         NaN or infinity in a summand; the message names site and batch.
@@ -151,10 +151,10 @@ def residual_ratios(
     -----
     z and f(z) are the two summands themselves. If a block adds several branches to one skip (kind
     "parallel": ``x + f(x) + g(x)``, as in GPT-NeoX, GPT-J, Phi, Falcon, Cohere), each has its row,
-    z is x in all of them, and the sum of ``branch_share`` is what their addition returns, with the
-    branches that are in it already. For a projection shortcut z is the projected skip. The result
-    is the mean of ratios over samples, not the ratio of means. Half precision is computed in
-    float32; means are accumulated in float64.
+    and z is x in all of them. The sum z + f(z) of ``branch_share`` is then what the addition
+    returns, including the branches that were added before. For a projection shortcut z is the
+    projected skip. The result is the mean of ratios over samples, not the ratio of means. Half
+    precision is computed in float32; means are accumulated in float64.
 
     Cost: the forward passes, two more of a few samples, and three reductions for each site. Memory:
     O(sites · tokens).

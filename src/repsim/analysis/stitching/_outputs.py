@@ -71,7 +71,7 @@ def logits_in(output: Any, logits_of: LogitsOf | None) -> Tensor:
         raise InputError(
             f"stitch: the output of model_y must have logits of at least two classes.\n"
             f"  got K={found.shape[-1]}\n"
-            f"  Of one logit make two: logits=lambda output: "
+            f"  Make two logits of one: logits=lambda output: "
             f"torch.nn.functional.pad(output, (1, 0))."
         )
     return found

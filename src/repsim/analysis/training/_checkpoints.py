@@ -43,7 +43,7 @@ def checked_steps(checkpoints: object) -> list[float]:
     for step, model in checkpoints.items():
         if isinstance(model, nn.Module) and sum(model is other for other in listed) > 1:
             raise InputError(
-                f"trajectory: one model stands at several steps, one of them {step}.\n"
+                f"trajectory: one model stands at several steps, for example at {step}.\n"
                 f"  Keep a copy of each step: copy.deepcopy(model)."
             )
     return sorted(checkpoints)
@@ -74,8 +74,8 @@ def loaded(
             )
         if model is not checkpoint and any(model is other for other in models.values()):
             raise InputError(
-                f"trajectory: the function at checkpoints[{step}] returned a model that it, or "
-                f"another, had returned before, so its weights are those of this step now.\n"
+                f"trajectory: the function at checkpoints[{step}] returned a model that was "
+                f"returned before. The model now has the weights of this step alone.\n"
                 f"  Build a new model in each call, or return copy.deepcopy(model)."
             )
         models[step] = model

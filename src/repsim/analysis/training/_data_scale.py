@@ -140,7 +140,7 @@ def data_scale(
         data; a batch with samples that came before cannot be cut, or has another number of ids than
         samples.
     LayerNotFoundError, CaptureError
-        A layer that does not exist or did not run, an output that is no batch of samples.
+        A layer does not exist or did not run, or its output is not a batch of samples.
     NonFiniteError
         NaN or infinity in a layer; the message names model, layer and batch.
     StateError
@@ -257,7 +257,8 @@ def _named(models: object, full: object, controls: object) -> dict[str, object]:
         raise InputError(
             "data_scale: the keys of models must be fractions of the data, in (0, 1].\n"
             f"  got {list(models)}\n"
-            "  10 % is 0.1; name what is no part of the data in controls=."
+            "  10 % is 0.1; a model that was not trained on a part of the data goes into "
+            "controls=."
         )
     if not isinstance(controls, Mapping | None):
         raise InputError(

@@ -159,7 +159,7 @@ def trajectory(
         measure than CKA, or with a kernel whose bandwidth follows the data; a batch with samples
         that came before cannot be cut, or has another number of ids than samples.
     LayerNotFoundError, CaptureError
-        A layer that does not exist or did not run, an output that is no batch of samples.
+        A layer does not exist or did not run, or its output is not a batch of samples.
     NonFiniteError
         NaN or infinity in a layer; the message names layer, step and batch.
     StateError
@@ -176,13 +176,13 @@ def trajectory(
 
     Notes
     -----
-    A CKA of .9 between two steps says little by itself. Compare it with that of another seed:
+    A CKA of .9 between two steps says little by itself. Compare it with the CKA of another seed:
     ``against=other_seed``. Cost per batch: one forward of every model and the Grams; for every
     function in ``checkpoints`` one more forward of the reference. Memory: the Grams of two models
     at a time, O(L n²), or of all of them with "each other"; for other measures the features of the
     models of a pass. With a group, the CKA is that of one process on the same batches, up to
-    rounding. With ``max_samples``, the tokens that count are drawn by the place of their sequence
-    in the share of its rank.
+    rounding. With ``max_samples``, each rank draws tokens by the places of their sequences in its
+    own share.
 
     References
     ----------

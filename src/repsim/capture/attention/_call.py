@@ -147,8 +147,8 @@ class AttentionCall:
         Yields
         ------
         slice, torch.Tensor, torch.Tensor
-            Which queries, their weights P as in :meth:`weights`, and log P in the same shape, of
-            the least positive number where P is 0. So P·log P is 0 there.
+            Which queries, their weights P as in :meth:`weights`, and log P in the same shape.
+            Where P is 0, it is the logarithm of the least positive number, so P·log P is 0 there.
         """
         for part in self._parts("weights_and_logs", chunk):
             if self._rows.logs is None:

@@ -73,7 +73,7 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def kind_of(value: object) -> str:
-    """Name the class of what is no module, and the attribute that holds one, for errors.
+    """Name the class of a value that is not a module, and its attribute that is one, for errors.
 
     >>> import torch
     >>> class Traced:

@@ -163,8 +163,8 @@ class SiteFinder:
                 for name, what in list(self._suspects.items())[:8]
             )
             warn(
-                f"{operation}: what looks residual but is no addition that can be seen is left "
-                f"out:\n{shown}  Write such a block as skip + branch to have it counted."
+                f"{operation}: these look like residual connections, but no addition was seen, "
+                f"so they are left out:\n{shown}  Written as skip + branch, such a block counts."
             )
 
     def _joined(self, join: Join) -> None:

@@ -89,9 +89,9 @@ def bootstrap_rsa(
 
     Conditions and subjects are drawn with replacement. A condition that is drawn c_i times is in
     c_i c_j pairs with another one; the pairs of a condition with its own copies are left out. The
-    interval is tanh(artanh(value) ± q SE/(1 − value²)) with q the quantile of Student's t with one
-    degree of freedom less than there are subjects or conditions, whichever are fewer of those that
-    were drawn.
+    interval is tanh(artanh(value) ± q SE/(1 − value²)) with q the quantile of Student's t. It has
+    m − 1 degrees of freedom, with m the number of conditions or of subjects that are drawn; if both
+    are drawn, m is the smaller one.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def bootstrap_rsa(
     draws : int, default 1000
         At least 50.
     level : float, default 0.95
-        Of the interval, in (0, 1).
+        The level of the interval, in (0, 1).
     seed : int or numpy.random.Generator, default 0
         Source of the draws. The same seed gives the same result; a generator moves on.
 
@@ -141,16 +141,16 @@ def bootstrap_rsa(
 
     Notes
     -----
-    For :func:`cka` there is no bootstrap: copies of a sample stand off the diagonal of its Gram,
-    and centring mixes them into every entry. RSA compares pairs one by one, so the pairs of copies
-    can be left out.
+    There is no bootstrap of :func:`cka`, because copies of a sample stand off the diagonal of its
+    Gram, and centring mixes them into every entry. RSA compares pairs one by one, so the pairs of
+    copies can be left out.
 
     The plain variance over draws of both counts the noise of single subjects with single conditions
-    three times; the formula above takes it once. It is never less than that of one factor.
-    How often 95 % intervals contain the true value (``benchmarks/subjects.py``): 88 to 100 % over
-    both, 93 to 99 % over conditions, 87 to 94 % over subjects. It is low where the values of about
-    ten subjects are skewed, some subjects being far noisier than the others, because Student's t
-    takes them for normal. It is high for very few subjects or conditions.
+    three times; the formula above counts it once. The result is never less than the variance of one
+    factor. How often 95 % intervals contain the true value (``benchmarks/subjects.py``): 88 to 100
+    % over both, 93 to 99 % over conditions, 87 to 94 % over subjects. It is low where some of about
+    ten subjects are far noisier than the others: their values are then skewed, and Student's t
+    assumes a normal distribution. It is high for very few subjects or conditions.
 
     Independent conditions and subjects are assumed. Frames of one film, or several sessions of one
     subject, are not: average them first. The value itself depends on noise in the subjects' RDMs;

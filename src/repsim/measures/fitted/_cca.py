@@ -77,11 +77,11 @@ class CCAAlignment(Alignment):
 
     Notes
     -----
-    Of all components, the mean of ρ is :func:`repsim.cca`; the score of other samples is lower,
-    because ρ is fitted: with 100 samples of 20 independent features on both sides the mean of ρ is
-    .4 and that of the score 0. A side that spans all n − 1 dimensions of n samples is refused,
-    because any direction could be reached. The sign of a pair of directions is arbitrary, and
-    reading the ranks needs values, so ``fit`` does not run inside a compiler. Cost
+    With all components, the mean of ρ is :func:`repsim.cca`. The score of other samples is lower,
+    because ρ is fitted. For example, 100 samples of 20 independent features on both sides have a
+    mean ρ of .4 and a mean score of 0. A side that spans all n − 1 dimensions of n samples is
+    refused, because its directions could reach anything. The sign of a pair of directions is
+    arbitrary. ``fit`` does not run inside a compiler, because it reads the ranks. Cost
     O(n p min(n, p) + n q min(n, q) + p q min(p, q)).
 
     References

@@ -50,10 +50,10 @@ class ProcrustesAlignment(AffineAlignment):
     Notes
     -----
     Without ``scale`` and with p = q, the distance of the fitted samples after alignment is
-    :func:`repsim.procrustes`. With p ≠ q the map is that onto, or of, a subspace. Directions in
-    which the fitted samples do not covary, as with fewer samples than features, could be turned in
-    any way; they are left out (mapped to the mean), so that the map does not depend on the
-    framework. Cost O(n p q + p q min(p, q)), with p and q at most n.
+    :func:`repsim.procrustes`. With p < q the map ends in a subspace, with p > q it starts from one.
+    Directions in which the fitted samples do not covary, as with fewer samples than features, could
+    be turned in any way; they are left out (mapped to the mean), so that the map does not depend on
+    the framework. Cost O(n p q + p q min(p, q)), with p and q at most n.
 
     References
     ----------

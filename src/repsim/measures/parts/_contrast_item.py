@@ -74,7 +74,7 @@ def linear_item(
     """Prepare one representation for linear HSIC or CKA."""
     if resolve_kernel(operation, kernel) != Linear():
         raise InputError(
-            f"{operation}: of the kernels, only the linear one follows from covariances.\n"
+            f"{operation}: only the linear kernel follows from covariances.\n"
             f"  got kernel={kernel!r}\n"
             f"  Pass kernel='linear', or use repsim.MinibatchCKA or repsim.pairwise."
         )

@@ -55,8 +55,8 @@ def embedding(
     Parameters
     ----------
     result : xarray.Dataset or xarray.DataArray
-        A map of one set with itself, as in `repsim.plot.dendrogram`. Of a dissimilarity, distances
-        that are a metric serve best: "angular_cka", "procrustes", "shape_distance".
+        A map of one set with itself, as in `repsim.plot.dendrogram`. The best dissimilarities are
+        metrics: "angular_cka", "procrustes", "shape_distance".
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     groups : mapping of str to str, or sequence of str, optional

@@ -46,7 +46,7 @@ PER_PANEL = 1.5
 """Inches of the figure for each panel of a row, at least."""
 
 FLATTEST, STEEPEST = 0.5, 1.5
-"""Limits of height divided by width, of a map whose cells are no squares."""
+"""Limits of height divided by width, for a map whose cells are not squares."""
 
 
 def panels(
@@ -118,8 +118,8 @@ def panels(
     Raises
     ------
     InputError
-        A panel is neither a map nor a function; maps of different measures; numbers of titles or
-        thresholds that differ from that of the panels; see `repsim.plot.heatmap`.
+        A panel is neither a map nor a function; maps of different measures; a number of titles or
+        thresholds that is not the number of panels; see `repsim.plot.heatmap`.
 
     Notes
     -----

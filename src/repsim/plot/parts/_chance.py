@@ -46,7 +46,7 @@ def by_chance(result: Any, array: xr.DataArray, above: Any, operation: str) -> M
             f"{operation}: above_chance={above:g} is a z-score, and result has none.\n"
             f"  result: {type(result).__name__} without the variable 'z'\n"
             f"  Ask for it, as in repsim.compare(..., z_scores=True), and pass the whole Dataset.\n"
-            f"  For another measure than CKA: permutations=199. Of several models: "
+            f"  For another measure than CKA: permutations=199. For several models: "
             f"above_chance=result.p_value <= 0.05."
         )
     z = layer_map(result, operation, "z").values

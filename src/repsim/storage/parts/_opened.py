@@ -118,7 +118,7 @@ def _common_plan(operation: str, place: Place, parts: Mapping[str, Stored]) -> M
         ]
         if unlike:
             raise StateError(
-                f"{operation}: the parts hold other layers than each other.\n"
+                f"{operation}: the parts hold different layers.\n"
                 f"  {place}, from {first} to {name}: {'; '.join(unlike[:4])}\n"
                 f"  Give all ranks inputs of one size and ids of one type, delete the store, and "
                 f"extract again."

@@ -66,13 +66,13 @@ def begin_parts(operation: str, place: Place, size: int, *, named: bool) -> None
 
 
 def check_parts(operation: str, place: Place, size: int) -> None:
-    """Raise if there is no store here that this number of ranks goes on with."""
+    """Raise unless this place has a store of this number of ranks."""
     if not place.is_group():
         there = place.is_taken()
         raise StateError(
             f"{operation}: "
             + ("there is something else at this place already." if there else "no store is here.")
-            + f"\n  {place} {'is no folder' if there else 'was made by another rank'}\n  "
+            + f"\n  {place} {'is not a folder' if there else 'was made by another rank'}\n  "
             + (
                 "Name another place, or delete it."
                 if there

@@ -165,7 +165,7 @@ def entries_of(written: bytes, path: Path | str, operation: str) -> list[dict[st
         checksum, _, text = line.partition(b" ")
         if checksum != f"{zlib.crc32(text):08x}".encode():
             raise StateError(
-                f"{operation}: the journal is damaged, or is none.\n"
+                f"{operation}: the journal is damaged, or the file is not a journal.\n"
                 f"  {path}, line {number}: its checksum does not fit\n"
                 f"  Restore it from a copy; or delete it and what it belongs to, to begin anew."
             )

@@ -218,7 +218,7 @@ class RemoteJournal:
 
 
 class Reached(WrapperStore[Store]):
-    """A store whose failures are OSErrors, and in which a missing chunk is no zeros to a reader."""
+    """A store whose failures are OSErrors, and which does not read a missing chunk as zeros."""
 
     def with_read_only(self, read_only: bool = False) -> Reached:
         """Return the same store for reading only, which wrappers of Zarr 3.1.3 cannot."""

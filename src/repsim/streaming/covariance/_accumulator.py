@@ -57,9 +57,9 @@ class StreamingCovariance:
 
         QR = [R_a; R_b; √(n_a n_b/n) (μ_a − μ_b)ᵀ]
 
-    The columns of R that belong to a layer have the inner products of its centred features, so they
-    are put in their place. The value is that of :func:`repsim.pairwise` on all samples at once, for
-    any batches in any order.
+    The columns of R that belong to a layer have the same inner products as its centred features, so
+    the measure is computed from them. The value is that of :func:`repsim.pairwise` on all samples
+    at once, for any batches in any order.
 
     Attributes
     ----------

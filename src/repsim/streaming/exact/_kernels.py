@@ -41,8 +41,8 @@ def require_blockwise(operation: str, kernel: Kernel) -> None:
     """Raise if the kernel is not one of ours, because it must be known between any two samples."""
     if type(kernel) not in BLOCKWISE:
         raise InputError(
-            f"{operation}: the kernel must be one of repsim.kernels, which are known between any "
-            f"two samples.\n"
+            f"{operation}: the kernel must be one of repsim.kernels, because blocks of its Gram "
+            f"are computed apart.\n"
             f"  expected one of {', '.join(k.__name__ for k in BLOCKWISE)}\n"
             f"  got {kernel!r}\n"
             f"  Use repsim.cka on samples that fit in memory, or repsim.MinibatchCKA."

@@ -81,8 +81,8 @@ def cka_matrix(
     memory : int, default 2**30
         Bytes that blocks may take, on each rank. In addition, the function needs 24 bytes for each
         sample and layer, a few bytes for each feature, and the memory of the arrays themselves.
-        With Dask, the bytes that blocks may take on two workers of one thread; more workers take as
-        much more, and the chunks that Dask loads come on top.
+        With Dask, the bytes that blocks may take on two workers of one thread. Four take twice as
+        much, and the chunks that Dask loads come on top.
     block_size : int, optional
         Rows read at a time. By default the number follows from ``memory`` and speed.
     dtype : {"float32", "float64"}, optional
@@ -150,12 +150,12 @@ def cka_matrix(
     In float32, products of features are computed in float64 for layers in which few samples are far
     from the others, because there the terms of the unbiased estimator cancel.
 
-    Results have the same bits only with the same number of BLAS threads, of ranks, and with or
-    without Dask; all agree within rounding. Ranks exchange p numbers for each layer, n for each
-    layer, L² for the products, and for kernels other than the linear one another n for each layer.
-    Dask sends the same numbers from the workers to this process; rows go to a worker only if it
-    does not have them. Chunks of whole rows are best, some thousand rows each: rows are read again
-    for every pass, as from a disk, unless you call ``persist()``.
+    Results have the same bits only with the same number of BLAS threads and of ranks, and either
+    always with Dask or always without it; all agree within rounding. Ranks exchange p numbers and n
+    numbers for each layer, and L² for the products. Kernels other than the linear one exchange n
+    more numbers for each layer. Dask sends the same numbers from the workers to this process; rows
+    go to a worker only if it does not have them. Chunks of whole rows are best, some thousand rows
+    each: rows are read again for every pass, as from a disk, unless you call ``persist()``.
 
     References
     ----------

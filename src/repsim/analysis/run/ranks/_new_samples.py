@@ -53,8 +53,8 @@ class NewSamples:
                 f"{batch.operation}: batch {batch.number} (counted from 0) has samples that were "
                 f"counted before, and cannot be cut to the {len(self.rows)} others of its {n}.\n"
                 f"  {problem}\n"
-                "  Return tensors or lists whose first axis holds the samples, or share out the "
-                "data so that no\n  sample comes twice, without sample_ids."
+                "  Return tensors or lists whose first axis holds the samples. Or distribute the "
+                "data so that no\n  sample comes twice, and leave sample_ids out."
             )
         packed = have_one_size(value, n)
         if _is_structure(value):

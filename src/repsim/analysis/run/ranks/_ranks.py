@@ -43,7 +43,7 @@ class Ranks(RankGroup):
     Attributes
     ----------
     alone : bool
-        Whether there is no group.
+        Whether this process works without a group.
     group : torch.distributed.ProcessGroup or None
         The group; None is the default group.
     size, rank : int

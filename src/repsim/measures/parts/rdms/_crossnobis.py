@@ -49,7 +49,7 @@ def as_repeats(operation: str, xp: Namespace, x: Array, name: str, repeats: int)
     if width % repeats:
         raise InputError(
             f"{operation}: {name} must hold {repeats} repeats, (n, {repeats}, p).\n"
-            f"  {name}: {n} samples of {width} numbers each, no multiple of {repeats}\n"
+            f"  {name}: {n} samples of {width} numbers each, which {repeats} does not divide\n"
             f"  The second axis is that of the repeats."
         )
     out: Array = xp.permute_dims(xp.reshape(x, (n, repeats, width // repeats)), (1, 0, 2))
