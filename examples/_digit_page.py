@@ -224,8 +224,8 @@ CAPTIONS = {
     "cnn-vit": "Every layer of the CNN with every layer of the ViT: {mean_cnn_vit} on average. "
     "If each image is paired with another image, the average is {mean_chance}, and no pair of "
     "layers is farther from zero than {chance_largest}: this is chance.",
-    "layer-match": "Where each layer of the CNN finds its best match in the ViT. Of the lower "
-    "half of the CNN, nine in ten layers match within the lowest {match_reach} of the ViT, half "
+    "layer-match": "Where each layer of the CNN finds its best match in the ViT. Nine in ten "
+    "layers of the lower half of the CNN match within the lowest {match_reach} of the ViT, half "
     "of them within the lowest {match_lower}. The CKA of the match exceeds the highest CKA in the "
     "lowest quarter by {margin_match} (median). The upper half matches at {match_upper} (median).",
     "untrained-vit": "The ViT before training ({accuracy_untrained_vit} of the images right) with "

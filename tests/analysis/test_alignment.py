@@ -1,4 +1,4 @@
-"""alignment: the best layers of each two models, chance for that choice, and paired samples."""
+"""alignment: the best layers of every two models, chance for that choice, and paired samples."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def chance_of_best(
     orders: Iterable[Indices],
     rank: int,
 ) -> dict[tuple[str, str], ChanceOfBest]:
-    """Return what the best pair of layers of each two models is by chance.
+    """Return what the best pair of layers of every two models is by chance.
 
     The samples of the second model are permuted, in one order for all of its layers, and the best
     pair is chosen again. The choice is therefore part of what is calibrated.
@@ -72,7 +72,7 @@ def chance_of_best(
     items : PairItems
         The measure and its items.
     maps : mapping of (str, str) to array
-        The map of layers of each two models; pairs of layers that are NaN do not count.
+        The map of layers of every two models; pairs of layers that are NaN do not count.
     layers : mapping of str to sequence of Rows
         The layers of each model.
     orders : iterable of arrays

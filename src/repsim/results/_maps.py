@@ -126,9 +126,9 @@ def layer_map(result: Any, operation: str, variable: str | None = None) -> xarra
 def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
     """Return the ends of the colour scale of a map, and whether larger is more alike.
 
-    A scale begins at 0. It ends at the greatest value that the measure can have, if that is known,
-    or at the value for equal representations, so that maps can be compared with each other;
-    otherwise at the largest value of the map.
+    A scale begins at 0. It ends at the greatest value that the measure can have, or at the value
+    for equal representations, so that maps can be compared with each other. If neither is known, it
+    ends at the largest value of the map.
 
     Parameters
     ----------

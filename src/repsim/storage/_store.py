@@ -63,7 +63,7 @@ class ActivationStore:
     batches : list of StoredBatch
         Every batch that is completely on disk.
     part : str or None
-        Digest of the next batch, of which some rows are on disk.
+        Digest of the next batch, if some of its rows are on disk.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Several models at once: the most similar layers of each two, with chance for the choice."""
+"""Several models at once: the most similar layers of every two, with chance for the choice."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def alignment(
     progress: bool = True,
     **options: object,
 ) -> xarray.Dataset:
-    """The most similar layers of each two of several models, with chance for the best of all pairs.
+    """The most similar layers of every two models, with chance for the best of all pairs of layers.
 
     >>> import numpy as np, repsim
     >>> rng = np.random.default_rng(0)
@@ -157,14 +157,14 @@ def alignment(
     Samples are paired: row i describes the same thing in every model. They are matched by id where
     the models have ids (stores, labelled arrays, ``sample_ids``), and otherwise by their order.
 
-    The test is exact for each two models: if x and y are independent, P(p ≤ α) ≤ α, however many
+    The test is exact for every two models: if x and y are independent, P(p ≤ α) ≤ α, however many
     layers they have. It is not adjusted for the number of pairs of models. Samples that depend on
     each other need ``groups``.
 
     Scores at different n, or of models with other numbers of layers, have different levels of
     chance. Compare ``calibrated``.
 
-    Cost: an item for each layer, m + 1 maps of layers for each two models, and each layer moved or
+    Cost: an item for each layer, m + 1 maps of layers for every two models, and each layer moved or
     prepared again for each permutation. Items of all layers are in memory.
 
     References
@@ -255,7 +255,7 @@ def _check_models(operation: str, models: object) -> None:
 
 
 def _maps(items: PairItems, rows: Mapping[str, Mapping[str, Rows]], progress: bool) -> Maps:
-    """Return the map of layers of each two models; of a symmetric measure, of one order of both."""
+    """Return the map of layers of every two models; of one order if the measure is symmetric."""
     names = list(rows)
     pairs = [
         (a, b)

@@ -37,8 +37,8 @@ def digest(value: Any) -> str:
 def model_digest(model: nn.Module, *, with_shards: bool = True) -> str:
     """Return the digest of a model's parameters and buffers, with their names.
 
-    Without shards it is the same on every rank: of a parameter of which each rank holds a part,
-    only the dtype counts.
+    Without shards it is the same on every rank: if each rank holds a part of a parameter, only the
+    dtype of this parameter counts.
     """
     root = unwrap(model)
     weights: dict[str, Any] = {**dict(root.named_parameters()), **dict(root.named_buffers())}

@@ -72,9 +72,9 @@ class PositionAxes:
         -------
         bool or None
             None if it cannot be found. Three axes are a sequence (B, N, D) unless there is evidence
-            of a one-dimensional convolution; if both axes have the widths of modules, the one as
-            long as a text of the input holds the positions. Four and five are a map of features
-            first if the model has no layers of the other kind.
+            of a one-dimensional convolution. If both axes have the widths of modules, the positions
+            are on the axis that is as long as a text of the input. Four and five are a map of
+            features first if the model has no layers of the other kind.
         """
         module = self._modules.get(layer)
         rank = len(shape) - 2

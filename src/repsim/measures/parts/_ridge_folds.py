@@ -75,8 +75,8 @@ def fold_errors(
 def predict(xp: Namespace, predictors: Fold, train: Array, penalties: tuple[float, ...]) -> Array:
     """Predict held-out targets (h, q) minus their training mean from centred training targets.
 
-    Of several penalties, the one with the smallest leave-one-out error within the training samples
-    is used (Hastie, Tibshirani, Friedman 2009, Eq. 7.64); the first if several are equal.
+    The penalty with the smallest leave-one-out error within the training samples is used (Hastie,
+    Tibshirani, Friedman 2009, Eq. 7.64); the first if several are equal.
     """
     coordinates = xp.matrix_transpose(predictors.left) @ train
     shrinkage = [_shrinkage(xp, predictors, penalty) for penalty in penalties]

@@ -1,4 +1,4 @@
-"""The item of CKA for a representation of which only some features were sampled."""
+"""The item of CKA for a representation whose features are a random sample."""
 
 from __future__ import annotations
 

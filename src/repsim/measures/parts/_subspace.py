@@ -95,7 +95,7 @@ def _above_rounding(values: Array, z: Contrasts) -> Array:
 
 
 def tied(xp: Namespace, values: Array, counts: Array) -> Array:
-    """Whether two neighbours of descending ``values`` (r,), both of which count, are equal."""
+    """Whether any two adjacent ``values`` (r,), in descending order, are equal and both count."""
     out: Array = xp.any((values[:-1] - values[1:] <= EQUAL * values[:1]) & counts[1:])
     return out
 

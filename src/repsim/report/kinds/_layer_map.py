@@ -63,7 +63,7 @@ def map_section(name: str, result: xr.Dataset) -> Section:
 
 
 def alignment_section(name: str, result: xr.Dataset) -> Section:
-    """Return the section of models by models, the best layers of each two."""
+    """Return the section of models by models, the best layers of every two."""
     score = result["score"].assign_attrs({**result.attrs, **result["score"].attrs})
     label = measure_label(score, direction=True)
     models = [str(each) for each in result["model_x"].values]
@@ -86,7 +86,7 @@ def alignment_section(name: str, result: xr.Dataset) -> Section:
     section.pictures = [
         LayerMap(
             title=label,
-            alt=f"Map of {label} of {len(models)} models, the best layers of each two.",
+            alt=f"Map of {label} of {len(models)} models, the best layers of every two.",
             rows=models,
             columns=models,
             row_title="model",

@@ -24,8 +24,8 @@ def cluster_order(values: Matrix) -> tuple[Order, Order]:
     ([0, 2], [1, 3])
 
     A profile is a row (column) of the map. The distance of two profiles is the root mean squared
-    difference over the entries that both have. Linkage is average. Of the 2^(n−1) orders of the
-    leaves, the one with the closest neighbours is chosen (Bar-Joseph, Gifford, Jaakkola 2001).
+    difference over the entries that both have. Linkage is average. The leaves have 2^(n−1)
+    orders; the one with the closest neighbours is chosen (Bar-Joseph, Gifford, Jaakkola 2001).
 
     Parameters
     ----------

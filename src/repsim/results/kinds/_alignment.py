@@ -1,4 +1,4 @@
-"""Models by models: the most similar layers of each two, beside chance."""
+"""Models by models: the most similar layers of every two, beside chance."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VARIABLES = {
     "calibrated": Variable(
         MODELS, "similarity above chance: 0 at the threshold, 1 for equal", low=0.0, high=1.0
     ),
-    "layer_map": Variable(MAPS, "similarity of each two layers", "NaN beyond the last layer"),
+    "layer_map": Variable(MAPS, "similarity of every two layers", "NaN beyond the last layer"),
     "layers_x": Variable(("model_x", "place_x"), "layers of x", is_text=True),
     "layers_y": Variable(("model_y", "place_y"), "layers of y", is_text=True),
 }
@@ -66,7 +66,7 @@ def findings(result: xarray.Dataset) -> list[Finding]:
 
 
 def table(result: xarray.Dataset) -> Table:
-    """Return a row for each two models: score, layers, chance."""
+    """Return a row for every two models: score, layers, chance."""
     names = names_of(result, "model_x")
     numbers = [key for key in ("score", "chance", "p_value", "calibrated") if key in result]
     rows: list[list[object]] = []

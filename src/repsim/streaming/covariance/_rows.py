@@ -18,7 +18,7 @@ FEWEST = 256
 
 
 class Rows:
-    """Rows (n, P) of all layers side by side, of which only a triangle is kept."""
+    """Rows (n, P) of all layers side by side, kept as their triangular factor."""
 
     def __init__(self) -> None:
         self._triangle: Triangle | None = None

@@ -84,7 +84,7 @@ def _source(operation: str, label: str, x: Any) -> Source:
 
 
 def _has_padding(source: Source) -> bool:
-    """Whether an array comes with a mask of its positions, some of which are padding."""
+    """Whether an array has a mask that marks some of its positions as padding."""
     dims = getattr(source.array, "dims", ())
     for name, mask in getattr(source.array, "coords", {}).items():
         if str(name).startswith("mask") and mask.dims == dims[:2]:

@@ -102,10 +102,11 @@ def mean_places(row: Numbers, group: Numbers, weight: Numbers) -> Numbers:
 def heaviest_chain(both: Common, n: int, *, gaps: bool) -> Numbers:
     """Return the weight of the heaviest chain of common neighbours of each sample, (n,).
 
-    A chain has no two neighbours of which the first is strictly nearer on one side and strictly
-    farther on the other. With ``gaps``, what lies between two of them counts against it: half of
-    the change of the difference of their places, from zero before the first to zero after the
-    last. Then k minus this weight is the Levenshtein distance of lists without ties.
+    In a chain, if one neighbour is strictly nearer than another on one side, it is not strictly
+    farther on the other. With ``gaps``, the neighbours left out between two of a chain count
+    against it: by half of the change of the difference of their places, from zero before the first
+    to zero after the last. Then k minus this weight is the Levenshtein distance of lists without
+    ties.
     """
     table = _Table.of(both, n)
     out = np.zeros(n)
