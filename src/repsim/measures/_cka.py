@@ -9,6 +9,7 @@ from repsim._errors import InputError
 from repsim._options import require_choice
 from repsim._typing import Array, EstimatorName, KernelName
 from repsim.arrays import (
+    array_namespace,
     as_square,
     check_same_samples,
     known,
@@ -128,8 +129,8 @@ def cka(
     The linear kernel computes from features in O(n (p + q)²) or from Grams in O(n² (p + q)),
     whichever is less, with the same result up to rounding. The other kernels compute from Grams.
     Memory for the linear kernel: with numpy and torch arrays, a thousand rows of both inputs and of
-    their Grams, or the products of two thousand features with all others; with other frameworks,
-    the centred features and the p×q or n×n products. Other kernels need n×n.
+    their Grams, or two thousand rows and the products of two thousand features with all others;
+    with other frameworks, the centred features and the p×q or n×n products. Other kernels need n×n.
 
     Sampled features: ‖Kc‖² contains the products of each feature with itself. They are a share of
     1/p of its terms, so they matter for few features and make their CKA too low. The correction
@@ -299,7 +300,10 @@ def floor_by_chance(
 def alignment_once(x: KernelItem, y: KernelItem, **_: Any) -> Array:
     """Return CKA of two representations that are compared only once."""
     found = x.once(y, self_products=True)
-    return kernel_alignment(x, y) if found is None else alignment(x.xp, found[0])
+    if found is None:
+        return kernel_alignment(x, y)
+    products = found[0]
+    return x.placed(alignment(array_namespace(products.xy), products))
 
 
 def _entries(item: KernelItem) -> Array:

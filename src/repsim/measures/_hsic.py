@@ -116,7 +116,7 @@ def _compare_once(x: KernelItem, y: KernelItem, **options: Any) -> Array:
     if found is None:
         return _compare(x, y, **options)
     products, scale = found
-    out: Array = products.xy * scale / x.estimator.divisor(x.n)
+    out: Array = x.placed(products.xy) * scale / x.estimator.divisor(x.n)
     return out
 
 
