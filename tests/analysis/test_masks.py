@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import repsim
+from repsim import InputError, RepsimWarning
 from repsim.capture import REDUCERS, Recorder, token
 
 QUIET = {"progress": False}
@@ -125,6 +126,41 @@ def test_where_masks_come_from(llama):
             llama, data=[batch], layers=["norm"], transform="mean",
             mask={"norm": "attention_mask", "nothing": None}, **QUIET,
         )  # fmt: skip
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 4)
+
+    def forward(self, x, attention_mask=None):
+        return self.b(self.a(x).relu())
+
+
+def test_masks_that_do_not_say_what_is_real():
+    x, real = torch.randn(8, 7, 5), torch.arange(7) < torch.arange(2, 10)[:, None]
+    added = torch.where(real, 0.0, -1e9)
+    for mask in (added, added - 1, torch.where(real, 1.0, torch.nan)):
+        with pytest.raises(InputError, match="got values below 0, or NaN"):
+            compare_mean(Tokens(), [{"x": x, "attention_mask": mask}])
+    pairs = (real[:, None, :] & real[:, :, None])[:, None]
+    with pytest.warns(
+        RepsimWarning, match=r"(?s)\(8, 1, 7, 7\) is of pairs of positions"
+    ) as caught:
+        compare_mean(Tokens(), [{"x": x, "attention_mask": pairs}] * 2)
+    assert sum("pairs of positions" in str(each.message) for each in caught) == 1
+    # Segments of packed texts are numbered from 1.
+    model, numbered = Tokens(), real.long() * torch.arange(1, 9)[:, None]
+    expected, found = (
+        compare_mean(model, [{"x": x, "attention_mask": mask}]) for mask in (real, numbered)
+    )
+    np.testing.assert_array_equal(expected.cka, found.cka)
+
+
+def compare_mean(model, data):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "MinibatchCKA.standard_error")
+        return repsim.compare(model, data=data, transform="mean", progress=False)
 
 
 def test_padding_may_hold_anything(llama):

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
 from torch import nn
 
 from repsim._errors import CheckpointError
@@ -18,6 +17,7 @@ from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis._filling import Filling, where_of
 from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._fingerprint import label_of, model_digest
+from repsim.analysis.run._kept_state import kept_state
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.analysis.run._token_samples import Samples, token_samples
@@ -322,7 +322,7 @@ def _fill(
             if tokens is not None:
                 tokens.start()
                 if not tokens.surveyed:
-                    with torch.random.fork_rng(devices=[]), tokens.survey():
+                    with kept_state(model), tokens.survey():
                         finder.run(prepared, model, [recorder], calls.forward, masks)
                     recorder.clear()
             finder.run(prepared, model, [recorder], calls.forward, masks)

@@ -8,6 +8,7 @@ from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._sequences import Follows, Sequences, shortened
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
+from repsim.capture._without_values import refuse_meta, refuse_meta_batch
 from repsim.capture.attention._call import AttentionCall, log_of
 from repsim.capture.attention._recorder import AttentionRecorder
 from repsim.capture.layers._blocks import blocks_of
@@ -64,6 +65,8 @@ __all__ = [
     "log_of",
     "named_layers",
     "real_places",
+    "refuse_meta",
+    "refuse_meta_batch",
     "residual_blocks",
     "resolve_transform",
     "select_layers",

@@ -56,7 +56,7 @@ class Masks:
         self._found: dict[object, tuple[Tensor | None, int]] = {}
         self._used: set[str] = set()
         self._follows: dict[tuple[str, int], Follows] = {}
-        self._warned = False
+        self._warned = self._warned_of_pairs = False
 
     @property
     def is_auto(self) -> bool:
@@ -194,6 +194,15 @@ class Masks:
             )
         return None
 
+    def _warn_of_pairs(self, shape: tuple[int, ...]) -> None:
+        if not self._warned_of_pairs:
+            self._warned_of_pairs = True
+            warn(
+                f"{self._operation}: all positions are taken as real.\n"
+                f"  {AUTO} {shape} is of pairs of positions, and does not say which are padding\n"
+                f"  Pass mask=lambda batch: a tensor (samples, positions), or mask=None."
+            )
+
     def _not_of_mask(self, layer: str, shape: tuple[int, ...], follows: Follows) -> UnusableOutput:
         shown = tuple(shape)
         why = (
@@ -229,7 +238,8 @@ class Masks:
         elif isinstance(batch, Mapping) and mask == "auto":
             found = batch.get(AUTO)
             if isinstance(found, Tensor) and found.ndim != 2:
-                return None, 0  # a mask of pairs of positions: it does not say which are padding
+                self._warn_of_pairs(tuple(found.shape))
+                return None, 0
         elif mask == "auto":
             return None, 0
         else:
@@ -248,8 +258,17 @@ class Masks:
                 f"{self._operation}: a mask must be a tensor (samples, positions), true or 1 where "
                 f"a position is real.\n  got {got}"
             )
+        values = values_of(found)
+        if not bool((values >= 0).all()):  # NaN too
+            raise InputError(
+                f"{self._operation}: a mask must be true or 1 where a position is real, and 0 "
+                f"where it is padding.\n"
+                f"  got values below 0, or NaN: {tuple(found.shape)} of {found.dtype}\n"
+                f"  If the mask is added to scores, pass mask=lambda batch: "
+                f"batch[{AUTO!r}] == 0."
+            )
         real = found.to(torch.bool)
-        near = values_of(found).to(torch.bool)
+        near = values.to(torch.bool)
         remember(real, near)
         counts = near.sum(1).tolist()
         if not all(counts):

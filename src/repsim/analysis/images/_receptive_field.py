@@ -281,8 +281,7 @@ def _run(
             prepared = batch.prepared(model, prepare)
             image = image_of(operation, prepared.value, floating=True, videos=True)
             leaf = image.detach().clone().requires_grad_()
-            # Pass a copy, because the model may modify its input in place, which a leaf forbids.
-            given = replace(prepared, value=with_image(prepared.value, image, leaf.clone()))
+            given = replace(prepared, value=with_image(prepared.value, image, leaf))
             grids.start(leaf)
             recorder.clear()
             finder.run(given, model, [recorder], forward)

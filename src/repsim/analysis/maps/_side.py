@@ -9,13 +9,13 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from repsim._errors import InputError
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.maps._resumable_kernels import ResumableKernels
 from repsim.analysis.run._drive import Batch, Forward, Prepare
+from repsim.analysis.run._kept_state import kept_state
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.capture import (
@@ -175,7 +175,7 @@ class RecordedSide:
             return
         self._tokens.start()
         if not self._tokens.surveyed:
-            with torch.random.fork_rng(devices=[]), self._tokens.survey():
+            with kept_state(self.model), self._tokens.survey():
                 self.run_recorded(batch)
 
     @contextmanager

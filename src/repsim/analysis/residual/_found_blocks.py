@@ -13,6 +13,7 @@ from repsim._errors import CaptureError, warn
 from repsim.analysis.residual._layout import StreamAxes
 from repsim.analysis.residual._stream_samples import Shapes, sample_axes
 from repsim.analysis.run._drive import Batch, Forward
+from repsim.analysis.run._kept_state import kept_state
 from repsim.capture import BlockCall, BlockFinder, Layers, residual_blocks, select_layers
 
 __all__ = ["FOUND", "Block", "found_blocks"]
@@ -83,7 +84,7 @@ def found_blocks(
     """
     exact: set[str] = set()
     if isinstance(blocks, str) and blocks == FOUND:
-        with BlockFinder(model) as finder:
+        with kept_state(model), BlockFinder(model) as finder:
             batch.run(model, forward=forward)
         names = residual_blocks(model, (site.block for site in finder.sites()))
         if not names:
@@ -96,7 +97,7 @@ def found_blocks(
     else:
         chosen = {layer.name: layer for layer in select_layers(model, blocks)}
         exact = {name for name, layer in chosen.items() if layer.required}
-        with BlockFinder(model, chosen) as finder:
+        with kept_state(model), BlockFinder(model, chosen) as finder:
             batch.run(model, forward=forward)
         calls = finder.calls(lambda name, call: chosen[name].wants(call))
         if idle := sorted(exact - {each.name for each in calls}):

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 from repsim._errors import InputError, warn
 from repsim._options import require_bool
 from repsim.analysis.run._local_forwards import local_forwards
-from repsim.capture import carried
+from repsim.capture import carried, refuse_meta, refuse_meta_batch
+from repsim.capture.samples import own_copy
 
 logger = logging.getLogger("repsim")
 
@@ -114,8 +115,13 @@ def call_model(
     prepare: Prepare | None = None,
     forward: Forward | None = None,
 ) -> object:
-    """Call a model on a batch: a tensor, a tuple that starts with the input, or keywords."""
-    batch = prepared_for(model, batch, prepare)
+    """Call a model on a copy of a batch: a tensor, a tuple led by the input, or keywords."""
+    batch = own_copy(prepared_for(operation, model, batch, prepare))
+    with refuse_meta(operation, model):
+        return _called(operation, model, batch, forward)
+
+
+def _called(operation: str, model: nn.Module, batch: Any, forward: Forward | None) -> object:
     if forward is not None:
         return forward(model, batch)
     if isinstance(batch, Mapping):
@@ -133,9 +139,11 @@ def call_model(
     )
 
 
-def prepared_for(model: nn.Module, batch: Any, prepare: Prepare | None) -> Any:
+def prepared_for(operation: str, model: nn.Module, batch: Any, prepare: Prepare | None) -> Any:
     """Return a batch as prepared for a model, on the model's device."""
-    return to_device(batch if prepare is None else prepare(batch), device_of(model))
+    batch = batch if prepare is None else prepare(batch)
+    refuse_meta_batch(operation, batch)
+    return to_device(batch, device_of(model))
 
 
 @dataclass(frozen=True)
@@ -182,7 +190,7 @@ class Batch:
 
     def prepared(self, model: nn.Module, prepare: Prepare | None) -> Batch:
         """Return the batch as prepared for a model, on the model's device."""
-        return replace(self, value=prepared_for(model, self.value, prepare))
+        return replace(self, value=prepared_for(self.operation, model, self.value, prepare))
 
     def run(
         self, model: nn.Module, prepare: Prepare | None = None, forward: Forward | None = None

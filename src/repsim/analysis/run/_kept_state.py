@@ -42,6 +42,10 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                 if buffer._version != version:
                     buffer.copy_(before)
         for module, table in tables:
+            if isinstance(module, torch.jit.ScriptModule):  # its buffers are set one by one
+                for name, value in table.items():
+                    setattr(module, name, value)
+                continue
             module._buffers.update(table)
             for name in module._buffers.keys() - table.keys():
                 del module._buffers[name]

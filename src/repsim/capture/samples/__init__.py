@@ -9,6 +9,7 @@ from repsim.capture.samples._cut import (
     taken,
     uncut_indices,
 )
+from repsim.capture.samples._own_copy import own_copy
 from repsim.capture.samples._probe import SIZES, Evidence, ask
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "cut",
     "have_one_size",
     "lengths_in",
+    "own_copy",
     "parts_of",
     "taken",
     "uncut_indices",

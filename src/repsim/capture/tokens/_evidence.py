@@ -205,7 +205,10 @@ def _height_and_width(image: Tensor) -> Size:
 
 
 def _length(module: nn.Module, name: str) -> int:
-    value = module._parameters.get(name)
+    own = module._parameters  # of scripted modules it is no dict, and has no get
+    if name not in own:
+        return 0
+    value = own[name]
     if value is None:
         return 0
     return int(value.shape[-2]) if value.ndim > 1 else 1

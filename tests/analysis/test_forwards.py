@@ -1,0 +1,187 @@
+"""Forwards do not meet what others left behind: changed inputs, caches, states, scripted parts."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import repsim
+from analysis.plain import inputs
+from repsim import CaptureError, InputError
+
+QUIET = {"progress": False}
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.fc = nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.fc(x).relu()
+
+
+class Net(nn.Module):
+    """Blocks on an input that is normalised, in place or not."""
+
+    def __init__(self, *, in_place):
+        super().__init__()
+        self.blocks, self.in_place = nn.Sequential(Block(6), Block(6)), in_place
+
+    def forward(self, x, cache=None):
+        if cache is not None:
+            x = x + cache.total(x)
+        return self.blocks(x.sub_(1).div_(2) if self.in_place else (x - 1) / 2)
+
+
+class Cache:
+    """What one sample at a time leaves for the next forward, as a cache of keys and values does."""
+
+    def __init__(self):
+        self.seen = []
+
+    def total(self, x):
+        total = sum(self.seen, torch.zeros_like(x))
+        self.seen.append(x)
+        return total
+
+
+def two_nets():
+    torch.manual_seed(0)
+    plain, other = Net(in_place=False), Net(in_place=False)
+    changing = copy.deepcopy(plain)
+    changing.in_place = True
+    return plain, changing, other
+
+
+def tokens(n_batches=2):
+    return [x[:, None].expand(-1, 3, -1) + torch.arange(3.0)[:, None] for x in inputs(n_batches)]
+
+
+ANALYSES = {
+    "compare": lambda net, other, data: repsim.compare(net, other, data=data, **QUIET).cka,
+    "passes": lambda net, _, data: repsim.compare(net, data=data, passes=2, **QUIET).cka,
+    "influence": lambda net, _, data: repsim.block_influence(net, data, **QUIET).influence,
+    "data_scale": lambda net, other, data: (
+        repsim.data_scale({0.5: net}, other, data, layers="blocks.*", **QUIET).cka
+    ),
+    "stitch": lambda net, other, data: repsim.stitch(
+        net, "blocks.0", other, "blocks.0", data, lambda b: torch.arange(len(b)) % 3, **QUIET
+    ).to_array(),
+}
+
+
+@pytest.mark.filterwarnings("ignore::repsim.RepsimWarning")
+def test_a_model_that_changes_its_input_in_place():
+    plain, changing, other = two_nets()
+    for name, analysis in ANALYSES.items():
+        data = inputs()
+        expected, found = analysis(plain, other, inputs()), analysis(changing, other, data)
+        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)
+        assert all(torch.equal(a, b) for a, b in zip(data, inputs(), strict=True)), name
+
+
+def test_a_cache_in_the_batch_is_that_of_the_batch():
+    net = two_nets()[0]
+    data = [{"x": x, "cache": Cache()} for x in inputs()]
+    expected = repsim.block_influence(net, inputs(), **QUIET)
+    found = repsim.block_influence(net, data, **QUIET)
+    np.testing.assert_allclose(found.influence, expected.influence, rtol=1e-6)
+    expected = repsim.compare(net, data=inputs(), **QUIET)
+    found = repsim.compare(net, data=data, **QUIET)
+    np.testing.assert_allclose(found.cka, expected.cka, atol=1e-7)
+    assert all(batch["cache"].seen == [] for batch in data)
+
+
+class Remembering(nn.Module):
+    """Each batch meets the mean of the batch before."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(Block(6), Block(6))
+        self.register_buffer("memory", torch.zeros(6))
+
+    def forward(self, x):
+        x = self.blocks(x + self.memory)
+        self.memory.copy_(5 * x.mean((0, 1)))
+        return x
+
+
+def test_a_model_with_a_state_meets_each_batch_once(tmp_path):
+    torch.manual_seed(0)
+    model, data, held = Remembering(), tokens(), []
+    with torch.no_grad():
+        one = copy.deepcopy(model)
+        for x in data:
+            stream = [x + one.memory]
+            stream += [stream[0] + one.blocks[0].fc(stream[0]).relu()]
+            held.append([*stream, one(x)])
+    first, second, third = (torch.cat(parts) for parts in zip(*held, strict=True))
+    influence = repsim.block_influence(copy.deepcopy(model), data, **QUIET).influence
+    for i, (x, y) in enumerate([(first, second), (second, third)]):
+        cosine = torch.cosine_similarity(x.double(), y.double(), dim=-1)
+        assert influence[i].item() == pytest.approx(1 - cosine.mean().item(), rel=1e-5)
+    store = repsim.extract(
+        copy.deepcopy(model), data, "blocks.0", out=tmp_path / "run", samples="tokens", **QUIET
+    )
+    np.testing.assert_allclose(np.asarray(store["blocks.0"]), second.flatten(0, 1), atol=1e-5)
+    found = repsim.compare(copy.deepcopy(model), data=data, samples="tokens", pairs="all", **QUIET)
+    accumulator = repsim.MinibatchCKA()
+    for _, x, y in held:
+        accumulator.update({"x": x.flatten(0, 1)}, {"y": y.flatten(0, 1)})
+    expected = accumulator.compute().item()
+    assert found.cka.sel(layer_x="blocks.0", layer_y="blocks").item() == pytest.approx(expected)
+
+
+class Counting(nn.Module):
+    """Adds how many forwards came before, in buffers that are replaced and written to."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("replaced", torch.zeros(1))
+        self.register_buffer("written", torch.zeros(1))
+
+    def forward(self, x):
+        out = x + self.replaced + self.written
+        self.replaced = self.replaced + 1
+        self.written.add_(1)
+        return out
+
+
+def scripted(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(module)
+
+
+def test_scripted_parts_among_ordinary_modules():
+    torch.manual_seed(0)
+    parts = [nn.Linear(6, 6), Counting(), Block(6), Block(6)]
+    plain = nn.Sequential(*copy.deepcopy(parts))
+    model = nn.Sequential(parts[0], scripted(parts[1]), *parts[2:])
+    for analysis in (
+        lambda net: repsim.compare(net, data=inputs(), layers=["0", "3"], **QUIET).cka,
+        lambda net: repsim.block_influence(net, inputs(), blocks=["2", "3"], **QUIET).influence,
+    ):
+        expected, found = analysis(copy.deepcopy(plain)), analysis(copy.deepcopy(model))
+        np.testing.assert_allclose(found, expected, atol=1e-7)
+    with pytest.raises(CaptureError, match="scripted or traced"):
+        repsim.compare(model, data=inputs(), **QUIET)
+
+
+def test_weights_and_data_without_values_are_named():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3, bias=False).to("meta"))
+    for net, data, message in (
+        (model, inputs(), r"weights of Sequential .* '0.1.weight'"),
+        (nn.Sequential(model[1]), inputs(), "weights of Sequential"),
+        (nn.Linear(6, 3), [x.to("meta") for x in inputs()], "a tensor of the batch is on the meta"),
+    ):
+        with pytest.raises(InputError, match=f"(?s)compare: {message}"):
+            repsim.compare(nn.Sequential(net), data=data, **QUIET)
+        with pytest.raises(InputError, match="(?s)block_influence: .* meta device"):
+            repsim.block_influence(nn.Sequential(net), data, blocks="0", **QUIET)
