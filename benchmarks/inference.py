@@ -306,12 +306,15 @@ def null_table(rows: dict[str, dict[str, float]], maps: dict[str, float], datase
     for name, row in rows.items():
         cells = " | ".join(uncertain(row[key], datasets) for key in ("p", "z"))
         lines.append(f"| {name.replace('groups=', '`groups=`')} | {cells} |")
-    lines += [
-        "",
-        f"A map of 8 × 8 independent pairs of layers, n = 30: any `p_value` ≤ .05 in "
-        f"{uncertain(maps['alone'], datasets)} %, any `p_adjusted` ≤ .05 in "
-        f"{uncertain(maps['max_t'], datasets)} % of the maps.",
-    ]
+        lines += [
+            "",
+            "**Maps of 8 × 8 independent pairs of layers with a rejection**, n = 30, percent",
+            "",
+            "| a rejection is | maps |",
+            "|---|--:|",
+            f"| `p_value` ≤ .05 | {uncertain(maps['alone'], datasets)} |",
+            f"| `p_adjusted` ≤ .05 | {uncertain(maps['max_t'], datasets)} |",
+        ]
     return "\n".join(lines)
 
 

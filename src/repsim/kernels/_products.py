@@ -179,8 +179,8 @@ def squared_distances(xp: Namespace, x: Array, precision: str = "highest") -> Ar
     """Return the (n, n) squared Euclidean distances between rows; non-negative, zero diagonal.
 
     They follow from inner products about the sample nearest to the mean, because ‖a‖² + ‖b‖² − 2a·b
-    loses digits if a and b are far from the origin, and one outlier can move the mean away from all
-    samples.
+    loses digits if a and b are far from the origin. The mean itself will not do, because one
+    outlier can move it away from all samples.
 
     Parameters
     ----------

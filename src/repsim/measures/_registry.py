@@ -65,7 +65,7 @@ class Measure:
     invariances : frozenset of str
         Those of :data:`INVARIANCES` that hold for x; all others do not hold.
     minimum_samples : int
-        Fewer are an error.
+                Fewer samples are an error.
     cost : str
         The cost of one item and of one pair, in n, p and q.
     reference : str
@@ -88,7 +88,7 @@ class Measure:
         or None. Tests by permutation use it.
     compare_with_all : callable, optional
         ``compare_with_all(items_x, **options)`` → a function from an item of y to its values with
-        all of them, as NumPy's; or None, and the function may return None too. For tests.
+        all of them, as a NumPy array. Both may return None. Tests by permutation use it.
     invariances_y : frozenset of str, optional
         Those that hold for y, if they differ from those of x.
     self_is_best : bool, default True

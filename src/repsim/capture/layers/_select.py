@@ -147,7 +147,7 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
     Warns
     -----
     RepsimWarning
-        A glob with ``?`` or ``[0-9]`` takes the layers 0 to 9 of a run that goes on: these match
+        A glob with ``?`` or ``[0-9]`` leaves out layers from 10 on, because each of these matches
         one digit.
     """
     if not isinstance(model, nn.Module):
