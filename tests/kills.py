@@ -1,42 +1,30 @@
 """Kill a computation at random moments and start it again, until it finishes.
 
-    python tests/kills.py MODULE:FUNCTION FOLDER KILLS SEED
-
-FUNCTION(folder) computes something resumable in a folder. It first runs once without a kill, in
-FOLDER/whole. Then children run it in FOLDER/0, FOLDER/1, ..., and SIGKILL ends them. Each folder is
-used until a child finishes, and new folders until KILLS children were killed. The children are
-forked from this process, which has imported everything and has no threads, so they start to work
-at once.
+A function of a folder computes something resumable in it. It first runs once without a kill, in
+the folder "whole". Then children run it in the folders "0", "1", ..., and SIGKILL ends them. Each
+folder is used until a child finishes, and new folders until enough children were killed. The
+children are forked from a process that has imported everything and has no threads, so they start
+to work at once.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import traceback
 from pathlib import Path
 
-TESTS = os.path.dirname(os.path.abspath(__file__))
+from forks import run_forked
 
 
-def kill_until_done(function: str, folder: Path, kills: int, seed: int) -> dict[str, list[int]]:
-    """Run this script in a new process; return the number of kills in each folder."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, __file__, function, str(folder), str(kills), str(seed)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout)
+def kill_until_done(function: str, folder: Path, kills: int, seed: int) -> list[int]:
+    """Kill "module:function" in a process of its own; return the number of kills in each folder."""
+    (run,) = run_forked("kills:killed", [(function, folder, kills, seed)], limit=300.0)
+    assert run.code == 0, run.stderr[-3000:]
+    return run.value
 
 
 def child(work, folder: Path) -> int:
@@ -53,11 +41,9 @@ def child(work, folder: Path) -> int:
         os._exit(code)
 
 
-def main() -> None:
-    module, name = sys.argv[1].split(":")
-    folder, kills = Path(sys.argv[2]), int(sys.argv[3])
-    moment = random.Random(int(sys.argv[4]))
-    sys.path.insert(0, TESTS)
+def killed(function: str, folder: Path, kills: int, seed: int) -> list[int]:
+    module, name = function.split(":")
+    moment = random.Random(seed)
     work = getattr(importlib.import_module(module), name)
 
     (folder / "whole").mkdir()
@@ -82,8 +68,4 @@ def main() -> None:
                 break
             assert os.WIFSIGNALED(status), "the computation failed by itself"
             counts[-1] += 1
-    print(json.dumps(counts))
-
-
-if __name__ == "__main__":
-    main()
+    return counts

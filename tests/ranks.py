@@ -2,61 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
-import tempfile
-import time
-
-WORKER = """
-import datetime, pickle, sys
-import torch
-import torch.distributed as dist
-sys.path.insert(0, {tests!r})
+import datetime
 import importlib
-torch.set_num_threads(1)
-rank, size = int(sys.argv[1]), int(sys.argv[2])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=size,
-                        timeout=datetime.timedelta(seconds=20))
-module, name = sys.argv[5].split(":")
-result = getattr(importlib.import_module(module), name)(rank, size)
-with open(sys.argv[4], "wb") as file:
-    pickle.dump(result, file)
-dist.destroy_process_group()
-"""
+import os
+import tempfile
+
+from forks import run_forked
 
 
 def run_ranks(function: str, size: int, limit: float = 90.0) -> list[object]:
     """Run "module:function"(rank, size) in `size` processes; None for one that died on purpose."""
-    tests = os.path.dirname(os.path.abspath(__file__))
     with tempfile.TemporaryDirectory() as folder:
-        outputs = [os.path.join(folder, f"out{rank}") for rank in range(size)]
-        children = [
-            subprocess.Popen(
-                [
-                    *(sys.executable, "-c", WORKER.format(tests=tests), str(rank), str(size)),
-                    *(os.path.join(folder, "store"), output, function),
-                ],
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank, output in enumerate(outputs)
-        ]
-        end = time.monotonic() + limit
-        try:
-            errors = [
-                child.communicate(timeout=max(0.1, end - time.monotonic()))[1] for child in children
-            ]
-        finally:
-            for child in children:
-                child.kill()
-        results: list[object] = []
-        for child, output, error in zip(children, outputs, errors, strict=True):
-            if child.returncode == 7:  # died on purpose
-                results.append(None)
-                continue
-            assert os.path.exists(output), error[-3000:]
-            with open(output, "rb") as file:
-                results.append(pickle.load(file))
-        return results
+        store = os.path.join(folder, "store")
+        each = [(function, rank, size, store) for rank in range(size)]
+        everyone = run_forked("ranks:of_one_rank", each, limit)
+    for ended in everyone:
+        assert ended.code in (0, 7), f"exit code {ended.code}: {ended.stderr[-3000:]}"
+    return [ended.value for ended in everyone]
+
+
+def of_one_rank(function: str, rank: int, size: int, store: str) -> object:
+    import torch.distributed as dist
+
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{store}",
+        rank=rank,
+        world_size=size,
+        timeout=datetime.timedelta(seconds=20),
+    )
+    module, name = function.split(":")
+    result = getattr(importlib.import_module(module), name)(rank, size)
+    dist.destroy_process_group()
+    return result
