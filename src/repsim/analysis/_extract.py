@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import nn
 
-from repsim._errors import CheckpointError
 from repsim._options import as_count, require_choice
 from repsim.analysis._arguments import check_arguments
 from repsim.analysis._extract_parts import agree, end_together, in_step, own_part, writers
 from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
-from repsim.analysis._filling import Filling, where_of
+from repsim.analysis._filling import Filling, saving, where_of
 from repsim.analysis.run._drive import Forward, Prepare
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._kept_state import kept_state
@@ -254,7 +253,7 @@ def extract(
             memory=memory,
             most_rows=rows_of_chunk(ranks.size),
         )
-        with _saving(store):
+        with saving(store):
             seen, finder = Seen("extract", sample_ids), SampleFinder("extract", batch_size)
             calls = Calls(prepare, forward, progress)
             _fill(store, ranks, model, recorder, to_host, finder, seen, data, calls)
@@ -274,23 +273,6 @@ class Calls(NamedTuple):
     prepare: Prepare | None
     forward: Forward | None
     progress: bool
-
-
-@contextmanager
-def _saving(store: ActivationStore) -> Iterator[None]:
-    """Write all rows before an error of this block is raised, and close the store."""
-    try:
-        yield
-    except CheckpointError:
-        raise  # its message says what remains
-    except BaseException as error:
-        try:
-            store.save()
-        except CheckpointError as failure:
-            error.add_note(str(failure))
-        raise
-    finally:
-        store.close()
 
 
 def _fill(

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from repsim._errors import CheckpointError
 from repsim.analysis._extract_rows import BatchRows, LayerRows, Seen, same_layers
 from repsim.analysis.run._fingerprint import BatchLog
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.storage import ActivationStore
 
-__all__ = ["Filling", "where_of"]
+__all__ = ["Filling", "saving", "where_of"]
+
+
+@contextmanager
+def saving(store: ActivationStore, note: str = "") -> Iterator[None]:
+    """Write all rows before an error of this block is raised, and close the store.
+
+    Parameters
+    ----------
+    store : ActivationStore
+        The store.
+    note : str, optional
+        What the error says in addition if the rows are written.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise  # its message says what remains
+    except BaseException as error:
+        try:
+            store.save()
+        except CheckpointError as failure:
+            error.add_note(str(failure))
+        else:
+            if note:
+                error.add_note(note)
+        raise
+    finally:
+        store.close()
 
 
 class Filling:

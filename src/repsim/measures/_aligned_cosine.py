@@ -9,7 +9,7 @@ from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
 from repsim.measures._procrustes import configuration
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._dissimilarity import NO_DIRECTION
+from repsim.measures.parts._dissimilarity import NO_DIRECTION, directions
 from repsim.measures.parts._subspace import where_defined
 
 __all__ = ["aligned_cosine"]
@@ -93,13 +93,10 @@ def _prepare(operation: str, x: Array, *, name: str) -> _Rows:
     xp = array_namespace(x)
     wide, scale = unit_scale(xp, xp.astype(x, accumulator_dtype(xp, x), copy=False))
     points = configuration(xp, wide, scale).points
-    rows, _ = unit_scale(xp, points, axis=1)  # because the square of 1e-200 is zero
-    missing = ~xp.any(xp.abs(rows) > 0, axis=1, keepdims=True)
+    rows, missing = directions(points, "cosine")
     none = xp.any(missing)
     undefined(operation, name, none, NO_DIRECTION["cosine"])
-    safe = xp.where(missing, xp.ones_like(rows), rows)
-    directions = rows / xp.linalg.vector_norm(safe, axis=1, keepdims=True)
-    return _Rows(points, directions, ~none, float(xp.finfo(x.dtype).eps))
+    return _Rows(points, rows, ~none, float(xp.finfo(x.dtype).eps))
 
 
 def _compare(x: _Rows, y: _Rows) -> Array:

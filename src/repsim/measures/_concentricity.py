@@ -7,7 +7,7 @@ from typing import NamedTuple
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._dissimilarity import NO_DIRECTION
+from repsim.measures.parts._dissimilarity import NO_DIRECTION, directions
 from repsim.measures.parts._subspace import where_defined
 
 __all__ = ["concentricity_difference"]
@@ -82,14 +82,11 @@ def _prepare(operation: str, x: Array, *, name: str) -> _Concentricity:
     mean = xp.mean(wide, axis=0)
     largest = xp.max(xp.abs(wide))
     flat = xp.max(xp.abs(mean)) <= 16 * float(xp.finfo(x.dtype).eps) * largest
-    rows, _ = unit_scale(xp, wide, axis=1)  # because the square of 1e-200 is zero
-    missing = ~xp.any(xp.abs(rows) > 0, axis=1, keepdims=True)
+    rows, missing = directions(wide, "cosine")
     none = xp.any(missing)
     undefined(operation, name, none, NO_DIRECTION["cosine"])
     undefined(operation, name, flat & ~none, "has a mean of zero, which has no direction")
-    rows = xp.where(missing, xp.ones_like(rows), rows)
     mean = xp.where(flat, xp.ones_like(mean), mean)
-    rows = rows / xp.linalg.vector_norm(rows, axis=1, keepdims=True)
     cosine = xp.mean(rows @ (mean / xp.linalg.vector_norm(mean)))
     return _Concentricity(cosine, ~none & ~flat)
 

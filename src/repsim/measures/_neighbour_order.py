@@ -6,17 +6,15 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from array_api_compat import device
 
 from repsim._typing import Array
-from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register
-from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts.neighbours._lists import common_neighbours
 from repsim.measures.parts.neighbours._ordered import (
     OrderedNeighbours,
     common,
     heaviest_chain,
+    mean_of_terms,
     ordered,
 )
 from repsim.measures.parts.neighbours._weights import neighbours_need
@@ -237,21 +235,15 @@ def _compare_cycles(x: OrderedNeighbours, y: OrderedNeighbours, **_: object) -> 
     there, here = common_neighbours(back, x.lists.keys)
     weights = np.minimum(y.lists.weights[there], x.lists.weights[here])
     np.maximum.at(best, y.lists.keys[there] // n, weights)
-    return _mean(x, y, best)
+    return mean_of_terms(x, y, best)
 
 
 def _compare_chains(x: OrderedNeighbours, y: OrderedNeighbours, **_: object) -> Array:
-    return _mean(x, y, heaviest_chain(common(x, y), x.lists.n, gaps=False))
+    return mean_of_terms(x, y, heaviest_chain(common(x, y), x.lists.n, gaps=False))
 
 
 def _compare_edits(x: OrderedNeighbours, y: OrderedNeighbours, **_: object) -> Array:
-    return _mean(x, y, heaviest_chain(common(x, y), x.lists.n, gaps=True) / x.k)
-
-
-def _mean(x: OrderedNeighbours, y: OrderedNeighbours, terms: np.ndarray) -> Array:
-    xp = array_namespace(x.like)
-    value = xp.asarray(terms.mean(), dtype=x.like.dtype, device=device(x.like))
-    return where_defined(xp, value, x.defined & y.defined)
+    return mean_of_terms(x, y, heaviest_chain(common(x, y), x.lists.n, gaps=True) / x.k)
 
 
 for _function, _compare, _pair, _most in (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace, known, reordered_pairs
 from repsim.measures._registry import Measure, evaluate, register, undefined
@@ -17,12 +16,14 @@ from repsim.measures.parts.neighbours._sets import (
     reordered,
     shared,
 )
-from repsim.measures.parts.neighbours._weights import neighbour_weights, neighbours_need
+from repsim.measures.parts.neighbours._weights import (
+    neighbour_weights,
+    neighbours_need,
+    require_metric,
+)
 from repsim.measures.parts.neighbours._with_all import jaccard_with_all, mutual_with_all
 
 __all__ = ["jaccard_knn", "mutual_knn", "second_order_cosine"]
-
-METRICS = ("cosine", "euclidean")
 
 
 def mutual_knn(
@@ -230,7 +231,7 @@ class _Cosines(NamedTuple):
 
 
 def _prepare(operation: str, x: Array, *, name: str, k: int, metric: str) -> NeighbourSets:
-    require_choice(operation, "metric", metric, METRICS)
+    require_metric(operation, metric)
     return neighbour_sets(operation, name, x, int(k), metric)
 
 

@@ -12,7 +12,7 @@ from repsim._typing import Array
 from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._columns import Columns, centred_columns, readable
-from repsim.measures.parts._geometry import Contrasts, angle, nonnegative, of_samples, root
+from repsim.measures.parts._geometry import Contrasts, angle, matched_distance, of_samples, root
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts._transport import pairing
 
@@ -122,13 +122,7 @@ def _compare(x: _Normed, y: _Normed, *, score: str) -> Array:
         defined = (x.norm > 0) & (y.norm > 0)
         norms = xp.where(defined, x.norm * y.norm, xp.ones_like(x.norm))
         return where_defined(xp, angle(xp, matched / norms), defined)
-    # In units of the larger scale, because the square of 1e30 is infinite in float32.
-    unit = xp.maximum(a.scale, b.scale)
-    in_x, in_y = a.scale / unit, b.scale / unit
-    squares = (x.norm * in_x) ** 2 + (y.norm * in_y) ** 2
-    left = nonnegative(xp, squares - 2 * in_x * in_y * matched, squares)
-    out: Array = root(xp, left) * unit
-    return out
+    return matched_distance(xp, (a.scale, b.scale), (x.norm**2, y.norm**2), matched)
 
 
 for _name, _score, _more in (

@@ -8,7 +8,7 @@ from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import Contrasts, chord, nonnegative, of_samples, root
+from repsim.measures.parts._geometry import Contrasts, chord, matched_distance, of_samples
 
 __all__ = ["Configuration", "configuration", "nbs", "procrustes", "similarity"]
 
@@ -194,13 +194,8 @@ def _compare(x: Configuration, y: Configuration, *, norm: str) -> Array:
     xp = array_namespace(x.points)
     if norm == "unit":
         return chord(xp, similarity(xp, x, y))
-    # In units of the larger scale, because the square of 1e30 is infinite in float32.
-    unit = xp.maximum(x.scale, y.scale)
-    in_x, in_y = x.scale / unit, y.scale / unit
-    squares = (x.norm * in_x) ** 2 + (y.norm * in_y) ** 2
-    left = nonnegative(xp, squares - 2 * in_x * in_y * _nuclear(xp, x, y), squares)
-    out: Array = root(xp, left) * unit
-    return out
+    squares = x.norm**2, y.norm**2
+    return matched_distance(xp, (x.scale, y.scale), squares, _nuclear(xp, x, y))
 
 
 _RIGID = frozenset({"orthogonal", "permutation", "translation"})

@@ -6,16 +6,14 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from array_api_compat import device
 
 from repsim._typing import Array
-from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register
-from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts.neighbours._ordered import (
     Common,
     OrderedNeighbours,
     common,
+    mean_of_terms,
     mean_places,
     ordered,
 )
@@ -161,14 +159,12 @@ def joint_rank_jaccard(
 
 
 def _compare(x: OrderedNeighbours, y: OrderedNeighbours, *, joint: bool, **_: object) -> Array:
-    xp = array_namespace(x.like)
     both, n = common(x, y), x.lists.n
     terms = _agreement(both, n)
     if joint:
         shared = np.bincount(both.row, both.weight, n)
         terms *= shared / (2 * x.k - shared)
-    value = xp.asarray(terms.mean(), dtype=x.like.dtype, device=device(x.like))
-    return where_defined(xp, value, x.defined & y.defined)
+    return mean_of_terms(x, y, terms)
 
 
 def _agreement(both: Common, n: int) -> np.ndarray[Any, np.dtype[Any]]:

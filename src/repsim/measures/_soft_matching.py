@@ -11,7 +11,7 @@ from repsim._typing import Array
 from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._columns import Columns, centred_columns, readable, unit_norm_columns
-from repsim.measures.parts._geometry import Contrasts, nonnegative, of_samples, root
+from repsim.measures.parts._geometry import Contrasts, matched_distance, of_samples
 from repsim.measures.parts._transport import transport_plan
 
 __all__ = ["soft_matching"]
@@ -122,13 +122,7 @@ def _compare(x: _Weighed, y: _Weighed, *, score: str) -> Array:
         nan = xp.full_like(matched, float("nan"))
         correlation: Array = xp.where(a.defined & b.defined, matched, nan)
         return correlation
-    # In units of the larger scale, because the square of 1e30 is infinite in float32.
-    unit = xp.maximum(a.scale, b.scale)
-    in_x, in_y = a.scale / unit, b.scale / unit
-    squares = x.mean_square * in_x**2 + y.mean_square * in_y**2
-    left = nonnegative(xp, squares - 2 * in_x * in_y * matched, squares)
-    out: Array = root(xp, left) * unit
-    return out
+    return matched_distance(xp, (a.scale, b.scale), (x.mean_square, y.mean_square), matched)
 
 
 for _name, _score, _more in (

@@ -21,6 +21,8 @@ from repsim.arrays import (
 )
 
 __all__ = [
+    "Sides",
+    "Widths",
     "batch_size",
     "in_double",
     "named_grams",

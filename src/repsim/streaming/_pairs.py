@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from array_api_compat import device
 
@@ -94,29 +95,31 @@ def pair_products(xp: Namespace, a: Array, b: Array) -> Array:
     float32 once, and no further digit is lost here.
     """
     wide = accumulator_dtype(xp, a)
-    total: Array | None = None
-    for chunk in _chunks(a):
+
+    def product(chunk: slice) -> Any:
         left = xp.astype(a[:, chunk], wide, copy=False)
         right = left if b is a else xp.astype(b[:, chunk], wide, copy=False)
-        product = left @ xp.matrix_transpose(right)
-        total = product if total is None else total + product
-    assert total is not None, "a Gram has entries"
-    return total
+        return left @ xp.matrix_transpose(right)
+
+    return _sum_of_chunks(a, product)
 
 
 def self_products(xp: Namespace, a: Array) -> Array:
     """Return the inner product of every row of ``a`` (L, m) with itself, summed in the same way."""
     wide = accumulator_dtype(xp, a)
-    total: Array | None = None
-    for chunk in _chunks(a):
+
+    def product(chunk: slice) -> Any:
         part = xp.astype(a[:, chunk], wide, copy=False)
-        product = xp.sum(part * part, axis=1)
-        total = product if total is None else total + product
+        return xp.sum(part * part, axis=1)
+
+    return _sum_of_chunks(a, product)
+
+
+def _sum_of_chunks(a: Array, product: Callable[[slice], Any]) -> Array:
+    """Return the sum of the products of the entries of Grams (L, m), some entries at a time."""
+    total: Array | None = None
+    for start in range(0, a.shape[1], CHUNK):
+        part = product(slice(start, min(start + CHUNK, a.shape[1])))
+        total = part if total is None else total + part
     assert total is not None, "a Gram has entries"
     return total
-
-
-def _chunks(a: Array) -> Iterator[slice]:
-    entries = a.shape[1]
-    for start in range(0, entries, CHUNK):
-        yield slice(start, min(start + CHUNK, entries))

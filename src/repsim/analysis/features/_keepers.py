@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from os import PathLike, fspath
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from repsim._errors import CheckpointError, InputError
+from repsim._errors import InputError
 from repsim.analysis._extract_rows import BatchRows, LayerRows, Seen, Values, same_layers
-from repsim.analysis._filling import Filling
+from repsim.analysis._filling import Filling, saving
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.storage import ActivationStore, open_activations, place_of
 
@@ -223,23 +223,10 @@ class InStore:
         ids = stored["sample"].values.tolist()
         return Kept(layers, ids, sequences, len(ids), n_batches)
 
-    @contextmanager
-    def saving(self) -> Iterator[None]:
+    def saving(self) -> AbstractContextManager[None]:
         """Write all rows before an error of this block is raised, and close the store."""
-        try:
-            yield
-        except CheckpointError:
-            raise  # its message says what remains
-        except BaseException as error:
-            try:
-                self._store.save()
-            except CheckpointError as failure:
-                error.add_note(str(failure))
-            else:
-                error.add_note(
-                    f"The features of the batches before are in {fspath(self._path)!r}: the "
-                    f"same call goes on from there."
-                )
-            raise
-        finally:
-            self._store.close()
+        return saving(
+            self._store,
+            f"The features of the batches before are in {fspath(self._path)!r}: the same call goes "
+            f"on from there.",
+        )

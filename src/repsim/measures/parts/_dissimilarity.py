@@ -18,6 +18,7 @@ from repsim.measures._registry import undefined
 __all__ = [
     "NO_DIRECTION",
     "angular",
+    "directions",
     "dissimilarities",
     "near_points",
     "squared_euclidean",
@@ -86,7 +87,7 @@ def angular(x: Array, kind: str) -> tuple[Array, Array]:
     """Return 1 − cos or 1 − r of all rows, (n, n), and which rows have no direction, (n, 1)."""
     xp = array_namespace(x)
     resolution = float(xp.finfo(x.dtype).eps)
-    rows, missing = _directions(x, kind)
+    rows, missing = directions(x, kind)
     # 1 − cos = ‖u − v‖²/2 of unit vectors, which keeps the digits that 1 − cos cancels.
     d = squared_distances(xp, rows)
     # Two rows that differ by a factor have the same direction up to the rounding of the input.
@@ -122,14 +123,14 @@ def near_points(operation: str, name: str, x: Array, kind: str) -> tuple[Array, 
     xp = array_namespace(x)
     if kind == "euclidean":
         return _spread(x)[0], 0.0, xp.all(xp.isfinite(x))
-    points, missing = _directions(x, kind)
+    points, missing = directions(x, kind)
     none = xp.any(missing)
     undefined(operation, name, none, NO_DIRECTION[kind])
     least = 2 * SAME_DIRECTION * float(xp.finfo(x.dtype).eps) ** 2
     return points, least, ~none & xp.all(xp.isfinite(points))
 
 
-def _directions(x: Array, kind: str) -> tuple[Array, Array]:
+def directions(x: Array, kind: str) -> tuple[Array, Array]:
     """Return the rows of ``x`` with norm one, and which rows have no direction, (n, 1)."""
     xp = array_namespace(x)
     x = wide(xp, x)

@@ -18,6 +18,7 @@ __all__ = [
     "centred_points",
     "chord",
     "contrasts",
+    "matched_distance",
     "nonnegative",
     "of_samples",
     "own_root",
@@ -104,6 +105,28 @@ def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:
     """
     rounding = ROUNDING * float(xp.finfo(difference.dtype).eps) * size
     out: Array = xp.where(difference <= rounding, xp.zeros_like(difference), difference)
+    return out
+
+
+def matched_distance(
+    xp: Namespace, scales: tuple[Array, Array], squares: tuple[Array, Array], product: Array
+) -> Array:
+    """Return √(‖X‖² + ‖Y‖² − 2 product) of the best match of Y with X, in units of the features.
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace of the numbers.
+    scales, squares : tuple of array, 0-d
+        Of x and of y: by what the features were divided, and ‖X‖² of what is left.
+    product : array, 0-d
+        The largest sum of inner products, of what is left of both.
+    """
+    # In units of the larger scale, because the square of 1e30 is infinite in float32.
+    unit = xp.maximum(*scales)
+    in_x, in_y = scales[0] / unit, scales[1] / unit
+    total = squares[0] * in_x**2 + squares[1] * in_y**2
+    out: Array = root(xp, nonnegative(xp, total - 2 * in_x * in_y * product, total)) * unit
     return out
 
 

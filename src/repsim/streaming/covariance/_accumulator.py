@@ -9,19 +9,16 @@ from repsim._distributed import gather_made
 from repsim._errors import StateError
 from repsim._typing import Array
 from repsim._version import __version__
-from repsim.arrays import array_namespace, compute_dtype, unlabelled_sides, without_autocast
+from repsim.arrays import array_namespace, without_autocast
 from repsim.measures import Measure, map_of_pairs, resolve_measure
 from repsim.streaming._checks import (
-    batch_size,
-    in_double,
-    named_samples,
     require_alike,
-    require_features_of_first,
     require_same_columns,
     require_state,
     require_sums,
     summary,
 )
+from repsim.streaming.covariance._batch import named_batch
 from repsim.streaming.covariance._linear_cka_sums import column_slices
 from repsim.streaming.covariance._rows import Rows
 
@@ -135,27 +132,13 @@ class StreamingCovariance:
         NonFiniteError
             NaN or infinity; the message names layer and batch. A refused batch adds nothing.
         """
-        operation = "StreamingCovariance.update"
-        xs, ys = unlabelled_sides(operation, xs=xs, ys=ys)
-        x = named_samples(operation, "xs", xs)
-        y = None if ys is None else named_samples(operation, "ys", ys)
-        widths = _widths(x), None if y is None else _widths(y)
-        if self.n_batches:
-            first = self.layers_x, self.layers_y
-            require_features_of_first(operation, first, widths)
-        batch_size(operation, xs, ys)
-        double = {
-            (side, name): _is_double(v)
-            for side, arrays in (("xs", x), ("ys", y or {}))
-            for name, v in arrays.items()
-        }
-        x, y = in_double(x), None if y is None else in_double(y)
-        require_sums(operation, {"xs": x, "ys": y}, self.n_batches)
+        operation, first = "StreamingCovariance.update", (self.layers_x, self.layers_y)
+        batch = named_batch(operation, xs, ys, self.n_batches, first, require_sums)
         if not self.n_batches:
-            self.layers_x, self.layers_y = widths
-            self._double = dict.fromkeys(double, False)
-        self._double = {key: was or double[key] for key, was in self._double.items()}
-        sides = {"xs": x, "ys": y or {}}
+            self.layers_x, self.layers_y = batch.widths
+            self._double = dict.fromkeys(batch.double, False)
+        self._double = {key: was or batch.double[key] for key, was in self._double.items()}
+        sides = {"xs": batch.x, "ys": batch.y or {}}
         stack = [sides[side][name] for side, name in self._double]
         self._rows.add(array_namespace(stack[0]).concat(stack, axis=1), self._cuts())
         self.n_batches += 1
@@ -310,6 +293,11 @@ class StreamingCovariance:
     def from_state_dict(cls, state: Mapping[str, Any]) -> StreamingCovariance:
         """Return an accumulator with this state.
 
+        Parameters
+        ----------
+        state : mapping
+            A result of :meth:`state_dict`.
+
         Raises
         ------
         StateError
@@ -326,12 +314,3 @@ class StreamingCovariance:
         acc._double = dict(zip(both, map(bool, state["double"]), strict=True))
         acc._rows = Rows.from_plain(state)
         return acc
-
-
-def _widths(arrays: Mapping[str, Array]) -> dict[str, int]:
-    return {name: v.shape[1] for name, v in arrays.items()}
-
-
-def _is_double(x: Array) -> bool:
-    xp = array_namespace(x)
-    return bool(compute_dtype(xp, x) == xp.float64)

@@ -12,20 +12,17 @@ from repsim._distributed import gather_made
 from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._typing import Array, EstimatorName
 from repsim._version import __version__
-from repsim.arrays import array_namespace, same_home, to_numpy, unlabelled_sides, without_autocast
+from repsim.arrays import array_namespace, same_home, to_numpy, without_autocast
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator, warn_of_matrix
 from repsim.results import map_of_layers
 from repsim.streaming._checks import (
-    batch_size,
-    in_double,
-    named_samples,
     require_alike,
-    require_features_of_first,
     require_fourth_powers,
     require_same_columns,
     require_state,
     summary,
 )
+from repsim.streaming.covariance._batch import named_batch
 from repsim.streaming.covariance._linear_cka_sums import Cuts, Moments, column_means, column_slices
 
 if TYPE_CHECKING:
@@ -133,20 +130,11 @@ class StreamingLinearCKA:
         NonFiniteError
             NaN or infinity; the message names layer and batch. A refused batch adds nothing.
         """
-        operation = "StreamingLinearCKA.update"
-        xs, ys = unlabelled_sides(operation, xs=xs, ys=ys)
-        x = in_double(named_samples(operation, "xs", xs))
-        y = None if ys is None else in_double(named_samples(operation, "ys", ys))
-        widths_x = {name: v.shape[1] for name, v in x.items()}
-        widths_y = None if y is None else {name: v.shape[1] for name, v in y.items()}
-        if self.n_batches:
-            first = self.layers_x, self.layers_y
-            require_features_of_first(operation, first, (widths_x, widths_y))
-        batch_size(operation, xs, ys)
-        require_fourth_powers(operation, {"xs": x, "ys": y}, self.n_batches)
+        operation, first = "StreamingLinearCKA.update", (self.layers_x, self.layers_y)
+        batch = named_batch(operation, xs, ys, self.n_batches, first, require_fourth_powers)
         if not self.n_batches:
-            self.layers_x, self.layers_y = widths_x, widths_y
-        self._add(x, y)
+            self.layers_x, self.layers_y = batch.widths
+        self._add(batch.x, batch.y)
 
     def _add(self, x: dict[str, Array], y: dict[str, Array] | None) -> None:
         moments = []
@@ -331,6 +319,11 @@ class StreamingLinearCKA:
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> StreamingLinearCKA:
         """Return an accumulator with this state.
+
+        Parameters
+        ----------
+        state : mapping
+            A result of :meth:`state_dict`.
 
         Raises
         ------

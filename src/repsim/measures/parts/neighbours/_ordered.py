@@ -7,24 +7,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import device
 
-from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace
 from repsim.measures._registry import undefined
 from repsim.measures.parts._columns import read
 from repsim.measures.parts._dissimilarity import near_points
+from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts.neighbours._lists import (
     NeighbourLists,
     common_neighbours,
     neighbour_lists,
 )
-from repsim.measures.parts.neighbours._weights import SLACK
+from repsim.measures.parts.neighbours._weights import SLACK, require_metric
 
-__all__ = ["Common", "OrderedNeighbours", "common", "heaviest_chain", "mean_places", "ordered"]
+__all__ = [
+    "Common",
+    "OrderedNeighbours",
+    "common",
+    "heaviest_chain",
+    "mean_of_terms",
+    "mean_places",
+    "ordered",
+]
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
-
-METRICS = ("cosine", "euclidean")
 
 CHAINS = 1 << 22
 """Numbers of a table of chains in memory at a time (32 MiB)."""
@@ -60,7 +66,7 @@ class Common(NamedTuple):
 
 def ordered(operation: str, x: Array, *, name: str, k: int, metric: str) -> OrderedNeighbours:
     """Return the k nearest neighbours of each row of ``x`` (n, p) in order, found on the host."""
-    require_choice(operation, "metric", metric, METRICS)
+    require_metric(operation, metric)
     xp = array_namespace(x)
     resolution = float(xp.finfo(x.dtype).eps)
     points, least, defined = near_points(operation, name, x, metric)
@@ -82,6 +88,13 @@ def common(x: OrderedNeighbours, y: OrderedNeighbours) -> Common:
         (x.group[here], y.group[there]),
         (x.places[here], y.places[there]),
     )
+
+
+def mean_of_terms(x: OrderedNeighbours, y: OrderedNeighbours, terms: Numbers) -> Array:
+    """Return the mean over the samples of a term for each, (n,); NaN if a side is undefined."""
+    xp = array_namespace(x.like)
+    value = xp.asarray(terms.mean(), dtype=x.like.dtype, device=device(x.like))
+    return where_defined(xp, value, x.defined & y.defined)
 
 
 def mean_places(row: Numbers, group: Numbers, weight: Numbers) -> Numbers:

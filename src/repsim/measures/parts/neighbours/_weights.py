@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from array_api_compat import device
 
-from repsim._options import as_count
+from repsim._options import as_count, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import detached, host_numbers, row_blocks
 
-__all__ = ["SLACK", "neighbour_weights", "neighbours_need", "uninformative"]
+__all__ = ["SLACK", "neighbour_weights", "neighbours_need", "require_metric", "uninformative"]
+
+METRICS = ("cosine", "euclidean")
+"""By what distance samples may be near."""
 
 SLACK = 64
 """Distances whose relative difference is below this number of rounding units are equal."""
@@ -78,6 +81,11 @@ def uninformative(xp: Namespace, weights: Array) -> Array:
     eye = xp.eye(weights.shape[0], dtype=xp.bool, device=device(weights))
     out: Array = xp.all(eye | (weights == weights[0, 1]))
     return out
+
+
+def require_metric(operation: str, metric: object) -> None:
+    """Raise if neighbours cannot be found by this distance."""
+    require_choice(operation, "metric", metric, METRICS)
 
 
 def neighbours_need(
