@@ -75,7 +75,7 @@ PEERS = (
         "CCA().statistic(x, y)",
         functions.of_hyppo("CCA"),
         "cka",
-        how="no CCA, but linear CKA",
+        how="linear CKA, not CCA",
     ),
     ArrayPeer(
         "rsatoolbox",
@@ -99,7 +99,7 @@ PEERS = (
         functions.cka_pytorch,
         "cka",
         UNBIASED,
-        how="the same but for its ε = 1e-4",
+        how="the same except for its ε = 1e-4",
     ),
     ArrayPeer(
         "shesha-geometry",

@@ -27,7 +27,8 @@ PARTS = (0.03, 0.1, 0.3)
 def cast(size: Size, steps: int) -> dict[str, tuple[str, Recipe]]:
     """Return all parts with their names in pictures and their training.
 
-    `steps` are those on labels. Every ViT removes noise for as many before, but for two controls.
+    `steps` are those on labels. Every ViT except two controls first removes noise for the same
+    number of steps.
     """
     middle = size["depth"] // 2
     # So the CNN is about as good as the ViT, because convolutions need not learn neighbourhoods.

@@ -1,4 +1,4 @@
-"""Layers that return their input are no layers of a map, unless they are asked for."""
+"""Layers that return their input are not layers of a map, unless they are asked for."""
 
 from __future__ import annotations
 

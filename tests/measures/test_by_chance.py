@@ -104,7 +104,7 @@ def test_gradients_and_transforms_do_not_read_the_floor():
 
 @pytest.mark.slow
 def test_a_gradient_of_jax():
-    """Its numbers can be read one by one, and are no arrays."""
+    """Its numbers can be read one by one, and are not arrays."""
     jax = pytest.importorskip("jax")
     x, y = map(jax.numpy.asarray, noise(20, 9, 8))
     with pytest.warns(repsim.ChanceWarning):

@@ -69,7 +69,7 @@ class CrossSums(LayerSums):
         self.totals += sums
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return (5, heads): as other sums; NaN but for the entropy."""
+        """Return (5, heads), as other sums do: NaN, except for the entropy."""
         entropy, rows = self.totals.cpu().to(torch.float64).numpy()
         none = np.full_like(entropy, np.nan)
         with np.errstate(invalid="ignore"):

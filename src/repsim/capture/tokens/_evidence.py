@@ -205,7 +205,7 @@ def _height_and_width(image: Tensor) -> Size:
 
 
 def _length(module: nn.Module, name: str) -> int:
-    own = module._parameters  # of scripted modules it is no dict, and has no get
+    own = module._parameters  # in scripted modules it is not a dict and has no get
     if name not in own:
         return 0
     value = own[name]

@@ -55,7 +55,7 @@ class MapRequest:
         return None if self.kernel is None else read_kernel(self.kernel)
 
     def read_measure(self) -> tuple[str, dict[str, Any]]:
-        """Return the name of the measure and its options but for the kernel."""
+        """Return the name of the measure and its options, without the kernel."""
         measure, given = read_measure(self.measure, self.options, kernel=self.read_kernel())
         return measure.name, {name: value for name, value in given.items() if name != "kernel"}
 

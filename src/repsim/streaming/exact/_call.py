@@ -116,7 +116,7 @@ def _form(call: Call, stats: Sequence[ColumnStats], work: Work) -> FeatureTiles 
 def _fingerprint(
     attrs: Mapping[str, Any], plan: Plan, layers: Sequence[Source], stats: Sequence[ColumnStats]
 ) -> dict[str, Any]:
-    """Return what must be the same for a saved state to be continued, but for the names."""
+    """Return what must be the same for a saved state to be continued, without the names."""
     return {
         **{name: attrs[name] for name in ("kernel", "estimator", "dtype", "bandwidth_rows")},
         "plan": [plan.form, plan.rows, plan.width],
