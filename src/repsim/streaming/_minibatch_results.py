@@ -162,7 +162,7 @@ class MinibatchResults:
             z = Σ_b w_b h_b(x, y) / √(Σ_b Var_b),   Var_b = 2 ‖A_b‖² ‖B_b‖² / (n_b(n_b − 3))
 
         Var_b is the variance of w_b h_b(x, y) = ⟨A_b, B_b⟩ over all permutations of y's samples
-        within batch b, exact for any data, and its mean is zero; batches are permuted
+        within batch b. It is exact for any data, and the mean is zero. Batches are permuted
         independently. The formula needs no permutations; the cost is one more (Lx, Ly) matrix.
 
         Returns
@@ -179,9 +179,9 @@ class MinibatchResults:
         -----
         The samples of a batch must be exchangeable. Several crops or tokens of one image are not,
         and they make z too large. Over many batches, z of independent layers is close to normal.
-        Over few batches it is skewed to the right, so large values are less rare: z > 3 has a
-        probability of at most 1/(1 + 9) (Cantelli), and of about 2 % for one batch of layers with
-        one direction each. A map has many entries; for an error rate of the whole map use
+        Over few batches it is skewed to the right, so large values are less rare. The probability
+        of z > 3 is at most 1/(1 + 9) (Cantelli). It is about 2 % for one batch of layers with one
+        direction each. A map has many entries; for an error rate of the whole map use
         :func:`repsim.max_t`.
 
         z measures evidence and grows with the number of samples. :meth:`compute` measures how alike

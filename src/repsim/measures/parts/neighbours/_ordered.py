@@ -117,9 +117,9 @@ def heaviest_chain(both: Common, n: int, *, gaps: bool) -> Numbers:
 
     In a chain, if one neighbour is strictly nearer than another on one side, it is not strictly
     farther on the other. With ``gaps``, the neighbours left out between two of a chain count
-    against it: by half of the change of the difference of their places, from zero before the first
-    to zero after the last. Then k minus this weight is the Levenshtein distance of lists without
-    ties.
+    against it. They count half of the change of the difference of the places of these two; the
+    difference is zero before the first and after the last. Then k minus this weight is the
+    Levenshtein distance of lists without ties.
     """
     table = _Table.of(both, n)
     out = np.zeros(n)
