@@ -30,8 +30,8 @@ def learn_sequences(
     """Tell masks that are found automatically which sequence each layer of a model follows.
 
     If a batch has several inputs, the model runs up to three times on two of its samples: as they
-    are, without the last position of the masked sequence, and without the last one of the decoder's.
-    A layer follows the sequence that changes the shape of its output.
+    are, without the last position of the masked sequence, and without the last one of the
+    decoder's. A layer follows the sequence that changes the shape of its output.
 
     Parameters
     ----------
