@@ -26,6 +26,7 @@ from repsim.arrays._namespace import (
     same_home,
 )
 from repsim.arrays._ordinary import describe
+from repsim.arrays._parts import in_threads, product_threads
 from repsim.arrays._readable import (
     detached,
     host_numbers,
@@ -70,12 +71,14 @@ __all__ = [
     "flatten_features",
     "host_numbers",
     "host_resident",
+    "in_threads",
     "known",
     "labelled_like",
     "labelled_types",
     "namespace",
     "numbers",
     "paired",
+    "product_threads",
     "promote",
     "recorded",
     "reordered_pairs",

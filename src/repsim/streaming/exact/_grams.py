@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from repsim._errors import NonFiniteError
-from repsim.arrays import row_blocks
+from repsim.arrays import in_threads, row_blocks
 from repsim.kernels import RBF, Cosine, Laplacian, Linear
 from repsim.streaming.exact._columns import ColumnStats
 from repsim.streaming.exact._kernels import LayerKernel, Rows
@@ -210,27 +211,26 @@ def gram_sums(
     flat = np.empty((len(layers), size[0] * size[1]), layers[0].dtype)
     rows = {side.number: np.zeros(side.means.shape) for side in (a, b)}
     sizes = np.zeros(len(layers))
-    with np.errstate(all="ignore"):  # non-finite values are reported with the name of the layer
+    with np.errstate(all="ignore"), in_threads() as each:  # non-finite values are reported below
         for index, layer in enumerate(layers):
             k = flat[index].reshape(size)
             left = a.rows(index)
-            layer.block(left, left if same else b.rows(index), same=same, out=k)
-            del left
-            if scales[index] != 1:
-                k *= 1 / scales[index]
-            if isinstance(layer.kernel, Linear):  # its rows sum to zero, without the diagonal too
-                if unbiased:
-                    for _ in _centred(k, a.means[index], b.means[index], hollow=same):
-                        pass
+            right = left if same else b.rows(index)
+            np.matmul(left.x, right.x.T, out=k)
+            if isinstance(layer.kernel, Linear) and not unbiased:
                 continue
+            means = a.means[index].astype(k.dtype), b.means[index].astype(k.dtype)
             hollow = same and unbiased
-            if hollow:
-                np.fill_diagonal(k, 0)
-            sizes[index] = _largest(k)
-            for part, some in _centred(k, a.means[index], b.means[index], hollow=hollow):
-                rows[a.number][index, part] += some.sum(axis=1)
+            block = _Block(layer, k, left, right, means, float(scales[index]), same, hollow)
+            # In order, so the sums have the same digits for any number of threads.
+            for part, found in zip(row_blocks(k), each(block.finish, row_blocks(k)), strict=True):
+                if found is None:
+                    continue
+                sizes[index] = max(sizes[index], found.largest)
+                rows[a.number][index, part] += found.rows
                 if not same:
-                    rows[b.number][index] += some.sum(axis=0)
+                    rows[b.number][index] += found.columns
+            del left, right, block
         products = (1.0 if same else 2.0) * _products(flat, lx)
     _check(layers, np.diagonal(products), a.part, b.part)
     if all(isinstance(layer.kernel, Linear) for layer in layers):
@@ -238,21 +238,47 @@ def gram_sums(
     return GramSums(products, rows, sizes)
 
 
-def _centred(
-    k: Floats, of_rows: Floats, of_columns: Floats, *, hollow: bool
-) -> Iterator[tuple[slice, Floats]]:
-    """Subtract means in place; yield a few rows at a time, which so stay in the cache.
+class _PartSums(NamedTuple):
+    """The sums of a few rows of a block of a Gram, and its largest entry before centring."""
 
-    A hollow matrix has no diagonal: it is zero and stays zero.
-    """
-    of_columns = of_columns.astype(k.dtype)
-    for part in row_blocks(k):
-        some = k[part]
-        some -= of_rows[part].astype(k.dtype)[:, None]
-        some -= of_columns
-        if hollow:
-            np.fill_diagonal(some[:, part], 0)
-        yield part, some
+    largest: float
+    rows: Floats
+    columns: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A block of one Gram, whose products become centred kernel values a few rows at a time."""
+
+    layer: LayerKernel
+    k: Floats
+    a: Rows
+    b: Rows
+    means: tuple[Floats, Floats]
+    scale: float
+    same: bool
+    hollow: bool
+    """The diagonal of the Gram is zero and stays zero."""
+
+    @np.errstate(all="ignore")  # a thread does not have the setting of its caller
+    def finish(self, part: slice) -> _PartSums | None:
+        """Make all steps of some rows while they are in the cache.
+
+        A linear Gram has no sums: its rows sum to zero, without the diagonal too.
+        """
+        linear = isinstance(self.layer.kernel, Linear)
+        some, square = self.k[part], self.k[part, part]
+        self.layer.of_products(self.k, part, self.a, self.b, same=self.same)
+        if self.scale != 1:
+            some *= 1 / self.scale
+        if self.hollow:
+            np.fill_diagonal(square, 0)
+        largest = 0.0 if linear else _largest(some)
+        some -= self.means[0][part, None]
+        some -= self.means[1]
+        if self.hollow:
+            np.fill_diagonal(square, 0)
+        return None if linear else _PartSums(largest, some.sum(axis=1), some.sum(axis=0))
 
 
 def _products(flat: Floats, lx: int) -> Floats:

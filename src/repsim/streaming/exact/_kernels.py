@@ -110,32 +110,53 @@ class LayerKernel:
             x /= np.linalg.norm(x, axis=1, keepdims=True)
         return Rows(x, None)
 
-    def block(self, a: Rows, b: Rows, *, same: bool, out: Floats | None = None) -> Floats:
-        """Return the kernel values (i, j) of two blocks of rows, in ``out`` if it is given."""
-        kernel = self.kernel
-        k: Floats = np.matmul(a.x, b.x.T, out=out)
+    def block(self, a: Rows, b: Rows, *, same: bool) -> Floats:
+        """Return the kernel values (i, j) of two blocks of rows."""
+        k: Floats = a.x @ b.x.T
+        for part in row_blocks(k):
+            self.of_products(k, part, a, b, same=same)
+        return k
+
+    def of_products(self, k: Floats, part: slice, a: Rows, b: Rows, *, same: bool) -> None:
+        """Make kernel values of the products of two blocks of rows, in place, for some rows.
+
+        Parameters
+        ----------
+        k : array, shape (rows of a, rows of b)
+            The products; changed in these rows.
+        part : slice
+            Few rows, which stay in the cache for all steps.
+        a, b : Rows
+            Both blocks, prepared.
+        same : bool
+            They are the same block, and the diagonal of ``k`` is that of the Gram.
+        """
+        kernel, some = self.kernel, k[part]
         if isinstance(kernel, Polynomial):
             gamma = 1.0 / self.p if kernel.gamma is None else kernel.gamma
-            k *= gamma / self.power_scale
-            k += kernel.coef0 / self.power_scale
-            np.power(k, int(kernel.degree), out=k)
+            some *= gamma / self.power_scale
+            some += kernel.coef0 / self.power_scale
+            np.power(some, int(kernel.degree), out=some)
         if isinstance(kernel, RBF | Laplacian):
             assert a.squares is not None
             assert b.squares is not None
-            for part in row_blocks(k):  # all steps of a few rows while they are in the cache
-                self._radial(k[part], a.squares[part], b.squares)
-                if same:
-                    np.fill_diagonal(k[part, part], 1)
-        return k
+            if same:  # never nearer than other pairs below
+                np.fill_diagonal(k[part, part], -np.inf)
+            self._radial(some, a.squares[part], b.squares)
+            if same:
+                np.fill_diagonal(k[part, part], 1)
 
     def _radial(self, k: Floats, a: Floats, b: Floats) -> None:
         """Make kernel values of products, in place, with the squared norms of both sides."""
-        sums = a[:, None] + b[None, :]
         k *= -2
-        k += sums
-        sums *= 8 * np.finfo(self.dtype).eps
-        # Rows whose distance is below the rounding of the products are duplicates. (NaN stays NaN.)
-        np.copyto(k, 0, where=k <= sums)
+        k += a[:, None]
+        k += b
+        unit = 8 * np.finfo(self.dtype).eps
+        # Rows whose distance is below the rounding of the products are duplicates. Most parts have
+        # none. (The comparisons have these directions because they are false for NaN, and NaN must
+        # stay NaN.)
+        if not k.min() > unit * (a.max() + b.max()):
+            np.copyto(k, 0, where=k <= unit * (a[:, None] + b))
         if isinstance(self.kernel, Laplacian):
             np.sqrt(k, out=k)
             k *= -1 / self.sigma

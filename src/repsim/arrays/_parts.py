@@ -1,0 +1,60 @@
+"""Steps of NumPy on parts of a matrix, on as many threads as its products use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+__all__ = ["in_threads", "product_threads"]
+
+R = TypeVar("R")
+
+VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+"""What the libraries of matrix products read when they load, the most particular first."""
+
+
+def product_threads() -> int:
+    """Return how many threads the matrix products of NumPy use.
+
+    A limit of threadpoolctl counts, then the variables of the environment, then the processors of
+    this process.
+    """
+    tools: Any = sys.modules.get("threadpoolctl")  # who limits threads by it has loaded it
+    if tools is not None:
+        found = [each for each in tools.threadpool_info() if each["user_api"] == "blas"]
+        own = [each for each in found if "numpy" in each["filepath"]] or found  # torch has another
+        if own:
+            return max(int(each["num_threads"]) for each in own)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for name in VARIABLES:
+        value = os.environ.get(name, "")
+        if value.isdecimal() and int(value) > 0:
+            return min(int(value), cores or 1)
+    return cores or 1
+
+
+Run = Callable[[Callable[[Any], R], Iterable[Any]], Iterator[R]]
+
+
+@contextmanager
+def in_threads() -> Iterator[Run[Any]]:
+    """Return a ``map`` that calls a function for several parts at the same time.
+
+    >>> with in_threads() as each:
+    ...     list(each(abs, [-1, 2, -3]))
+    [1, 2, 3]
+
+    NumPy releases the interpreter while it computes, so its steps on different rows run side by
+    side. Results come in the order of the parts, whatever the number of threads: who adds them up
+    in this order gets the same digits. Threads start with the block and end with it.
+    """
+    count = product_threads()
+    if count < 2:
+        yield map
+        return
+    with ThreadPoolExecutor(count, thread_name_prefix="repsim") as pool:
+        yield pool.map
