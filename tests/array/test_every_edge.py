@@ -74,9 +74,22 @@ REFUSED = {  # kind: a function of x, and words of the refusal
         lambda x: xarray.DataArray(x, dims=ROWS["dims"], coords={"sample": np.arange(12)[::-1]}),
         "same samples",
     ),
+    "large integers": (lambda x: (9 * x).astype("i8") + 2**60, r"integers below 2\*\*53"),
+    "large unsigned": (lambda x: (9 * abs(x)).astype("u8") + 2**63, r"integers below 2\*\*53"),
+    "torch, large integers": (lambda x: (9 * tensor(x)).long() - 2**60, r"integers below 2\*\*53"),
 }  # fmt: skip
 
-UNFIT = {"one axis", "no features", "fewer samples", "NaN", "infinite", "other samples"}
+UNFIT = {
+    "large integers",
+    "large unsigned",
+    "torch, large integers",
+    "one axis",
+    "no features",
+    "fewer samples",
+    "NaN",
+    "infinite",
+    "other samples",
+}
 """Ordinary arrays that do not fit this use: InputError, where all others are ArrayTypeError."""
 
 PAIRED = ("fewer samples", "other samples")
@@ -112,6 +125,11 @@ TAKEN = {  # kind: a function of x, and the plain array of the same numbers
         lambda x: tensor(x).to(torch.float8_e5m2),
         lambda x: tensor(x).to(torch.float8_e5m2).float(),
     ),
+    "largest integers": (
+        lambda x: (9 * x).astype("i8") + 2**52,
+        lambda x: (9 * x).astype("i8").astype(float) + 2.0**52,
+    ),
+    "torch, negated lazily": (lambda x: torch.complex(tensor(x), tensor(-x)).conj().imag, tensor),
     "labelled": (lambda x: xarray.DataArray(x, **ROWS), lambda x: x),
     "a variable": (lambda x: xarray.Variable(ROWS["dims"], x), lambda x: x),
 }

@@ -210,3 +210,17 @@ def test_groups_and_options_of_a_measure():
         max_t(xs, ys, measure="mutual_knn", k=15)
     sampled = max_t({"embed": ys["embed"]}, features="sampled", permutations=9)
     assert sampled.cka.attrs["features"] == "sampled"
+
+
+def test_hsic_that_is_zero_in_every_order_is_no_evidence():
+    """One sample apart from equal ones is constant for the unbiased estimator."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((24, 3))
+    y = x + rng.standard_normal((24, 3))
+    apart = np.zeros((24, 1))
+    apart[3] = 1.0
+    found = repsim.max_t({"apart": apart, "x": x}, {"y": y}, measure="hsic", permutations=39)
+    alone = repsim.max_t({"x": x}, {"y": y}, measure="hsic", permutations=39)
+    assert found.p_value.values.tolist() == found.p_adjusted.values.tolist() == [[1.0], [1 / 40]]
+    assert np.isnan(found.z.sel(layer_x="apart").item())
+    np.testing.assert_allclose(found.max_z, alone.max_z)

@@ -358,3 +358,16 @@ def test_refuses():
         permutation_test(x, y, measure="ckaa")
     with pytest.raises(InputError, match="permutation_test: unknown options"):
         permutation_test(x, y, k=3)
+
+
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(6), 4)])
+def test_hsic_that_is_zero_in_every_order_is_no_evidence(groups):
+    """One sample apart from equal ones is constant for the unbiased estimator."""
+    x = np.zeros((24, 1))
+    x[3] = 1.0
+    for seed in range(5):
+        y = np.random.default_rng(seed).standard_normal((24, 3))
+        for a, b in ((x, y), (y, x), (0 * x, y)):
+            found = permutation_test(a, b, measure="hsic", permutations=19, groups=groups)
+            assert (found.value, found.p_value) == (0.0, 1.0)
+            assert math.isnan(found.z)

@@ -82,3 +82,20 @@ def test_errors():
         repsim.permutation_procrustes(x, y, score="unit")
     with refuses(repsim.InputError, "permutation_procrustes", "at least 2 samples"):
         repsim.permutation_procrustes(x[:1], y[:1])
+
+
+@pytest.mark.parametrize("score", ["distance", "angle"])
+def test_the_triangle_inequality_holds_for_one_width_alone(score):
+    def apart(a, b):
+        return float(repsim.permutation_procrustes(a, b, score=score))
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x, y, z = rng.standard_normal((3, 5, 2))
+        assert apart(x, z) <= apart(x, y) + apart(y, z) + 1e-7
+    x = rng.standard_normal((9, 1))
+    both = np.concatenate([x, -x], axis=1) / np.sqrt(2)
+    assert apart(x, -x) > apart(x, both) + apart(both, -x) + 0.1
+    assert not any(
+        repsim.measures.MEASURES[f"permutation_procrustes{end}"].metric for end in ("", "_angle")
+    )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import repsim
 from cases import each
@@ -290,3 +291,25 @@ def test_grams_of_a_large_constant_part_in_float32(estimator):
     wanted = expected(x, y, estimator, lambda z: grams.rbf_fixed(z, 20.0))
     # Entries near 1 with distances of 1/100: the rounding of the entries counts 100 times.
     assert out == pytest.approx(wanted, abs=100 * rounding(EPS["float32"], 4))
+
+
+@pytest.mark.filterwarnings("ignore::repsim.ChanceWarning")
+def test_rounding_leads_to_no_value_beyond_the_range():
+    """1 + 1e-7 has no arccos, and 1 − CKA is then negative."""
+    rng = np.random.default_rng(0)
+    beyond = 0
+    for p in (1, 2, 3, 30):
+        for dtype in (np.float32, np.float64):
+            x = rng.standard_normal((24, p)).astype(dtype)
+            y = (3 * x @ np.linalg.qr(rng.standard_normal((p, p)))[0]).astype(dtype)
+            layers = {"x": x, "y": y, "-x": -x}
+            maps = [repsim.pairwise(layers, estimator="biased"), repsim.cka_matrix(layers)]
+            maps += [repsim.pairwise(layers, measure=each) for each in ("rv2", "rsa")]
+            maps += [repsim.max_t(layers, permutations=1).cka]
+            values = [repsim.cka(a, b) for a in layers.values() for b in layers.values()]
+            assert max(np.max(each) for each in [*maps, values]) <= 1
+            beyond += any(np.any(np.asarray(each) == 1) for each in [*maps, values])
+    assert beyond == 8
+    x = torch.tensor(rng.standard_normal((9, 2)), dtype=torch.float32, requires_grad=True)
+    repsim.cka(x, 3 * x.detach()).backward()
+    assert float(abs(x.grad).max()) < 1e-5

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from plot.results import space
-from repsim import InputError, pairwise
+from repsim import InputError, max_t, pairwise
 from repsim.plot import heatmap
 
 
@@ -440,3 +440,11 @@ class TestOtherMeasures:
             ax = heatmap(result, above_chance=square > 0.9)
             assert (ax.get_xlabel(), ax.get_ylabel()) == ("", "")
             assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
+
+    def test_the_scale_of_z_scores_ends_at_the_largest(self):
+        rng = np.random.default_rng(0)
+        layers = {name: rng.standard_normal((20, 4)) for name in "abc"}
+        found = max_t(layers, permutations=19)
+        ax = heatmap(found.z)
+        assert ax.images[0].get_clim() == (0.0, pytest.approx(float(found.z.max())))
+        assert heatmap(found.p_adjusted).images[0].get_clim() == (0.0, 1.0)

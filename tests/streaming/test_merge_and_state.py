@@ -372,3 +372,7 @@ def test_a_users_kernel():
 def test_an_accumulator_pickles():
     acc = accumulate([data(8)[0]], kernel="rbf")
     assert pickle.loads(pickle.dumps(acc)).compute().identical(acc.compute())
+    for kind in (repsim.StreamingLinearCKA, repsim.StreamingCovariance):
+        acc = kind()
+        acc.update(*data(12))
+        assert pickle.loads(pickle.dumps(acc)).compute().identical(acc.compute())

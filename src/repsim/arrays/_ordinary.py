@@ -14,7 +14,7 @@ from array_api_compat import device, is_array_api_obj
 
 from repsim._errors import ArrayTypeError
 
-__all__ = ["describe", "number_kind", "require_ordinary", "require_values"]
+__all__ = ["describe", "integer_bits", "number_kind", "require_ordinary", "require_values"]
 
 NumberKind = Literal["half", "single", "double", "integer"]
 
@@ -74,9 +74,7 @@ def number_kind(operation: str, x: Any, name: str) -> NumberKind:
     ArrayTypeError
         Complex numbers, floats of more than 64 bits, and everything that is not a number.
     """
-    dtype = x.dtype
-    # NumPy's names leave out the byte order; those of other frameworks begin with their own name.
-    kind = str(getattr(dtype, "name", None) or dtype).rpartition(".")[2]
+    kind = _name_of_dtype(x)
     if kind == "bool" or kind.startswith(("int", "uint")):
         return "integer"
     if kind in ("float32", "float64"):
@@ -92,3 +90,14 @@ def number_kind(operation: str, x: Any, name: str) -> NumberKind:
         f"{operation}: {name} must hold real numbers of at most 64 bits.\n  {describe(name, x)}\n"
         f"  Convert it first, for example {name}.astype('float32')."
     )
+
+
+def integer_bits(x: Any) -> int:
+    """Return how many bits the integers of an array have; 0 for other numbers and booleans."""
+    kind = _name_of_dtype(x)
+    return int(kind.partition("int")[2]) if kind.startswith(("int", "uint")) else 0
+
+
+def _name_of_dtype(x: Any) -> str:
+    # NumPy's names leave out the byte order; those of other frameworks begin with their own name.
+    return str(getattr(x.dtype, "name", None) or x.dtype).rpartition(".")[2]

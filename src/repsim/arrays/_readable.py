@@ -100,7 +100,7 @@ def detached(x: Any) -> Any:
 def to_numpy(x: Any) -> np.ndarray[Any, np.dtype[Any]]:
     """Copy an array of any framework and device into a NumPy array (waits for an accelerator)."""
     if hasattr(x, "detach"):
-        x = x.detach().cpu()
+        x = x.detach().cpu().resolve_neg()  # NumPy knows no lazy minus, as of x.conj().imag
     if hasattr(x, "get") and not isinstance(x, np.ndarray):  # cupy raises on implicit copies
         x = x.get()
     return np.asarray(x)

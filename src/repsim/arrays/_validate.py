@@ -12,7 +12,13 @@ from repsim.arrays._dtype import compute_dtype, promote
 from repsim.arrays._labelled import unlabelled
 from repsim.arrays._layout import flatten_features
 from repsim.arrays._namespace import array_namespace, namespace
-from repsim.arrays._ordinary import describe, number_kind, require_ordinary, require_values
+from repsim.arrays._ordinary import (
+    describe,
+    integer_bits,
+    number_kind,
+    require_ordinary,
+    require_values,
+)
 from repsim.arrays._readable import host_numbers, known
 
 __all__ = [
@@ -20,6 +26,7 @@ __all__ = [
     "as_square",
     "check_finite",
     "paired",
+    "require_exact",
     "require_square",
     "row_dtype",
     "unpromoted_samples",
@@ -46,9 +53,36 @@ def unpromoted_samples(operation: str, x: Array, name: str) -> Array:
     For activations that a kernel promotes one block at a time.
     """
     xp = array_namespace(x)
-    compute_dtype(xp, x, operation, name)
+    dtype = compute_dtype(xp, x, operation, name)
     _require_features(operation, x, name)
+    require_exact(operation, x, name, dtype)
     return flatten_features(xp, x)
+
+
+def require_exact(operation: str, x: Array, name: str, dtype: Any) -> None:
+    """Raise if an array holds integers that this floating dtype would round, if they can be read.
+
+    Their differences are what a measure compares, and rounding may leave none of them.
+    """
+    if not (bits := integer_bits(x)):
+        return
+    xp = array_namespace(x)
+    digits = 53 if dtype == xp.float64 else 24
+    if bits <= digits:
+        return
+    view = host_numbers(x)
+    space, values = (xp, xp.astype(x, dtype)) if view is None else (np, view)
+    low, high = space.min(values), space.max(values)
+    limit = 2**digits
+    if known((low > -limit) & (high < limit)) is not False:
+        return
+    raise InputError(
+        f"{operation}: {name} must hold integers below 2**{digits}.\n"
+        f"  {describe(name, x)}: entries from {int(low)} to {int(high)}, and "
+        f"float{64 if digits == 53 else 32} rounds larger ones\n"
+        f"  Subtract what all entries share, for example {name} - {name}.min(), or convert {name} "
+        f"to floats if the last digits do not matter."
+    )
 
 
 def row_dtype(operation: str, x: Any, name: str) -> np.dtype[Any]:

@@ -24,7 +24,7 @@ from repsim.estimators._features import (
 from repsim.estimators._gram import centred, gram_products, scaled_gram
 from repsim.estimators._in_place import centre_in_place
 from repsim.estimators._null import permutation_variance
-from repsim.estimators._products import Products, alignment, inner
+from repsim.estimators._products import Products, alignment, inner, ratio
 from repsim.estimators._subsampled import between_features, within_features
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "mean_by_chance",
     "off_diagonal",
     "permutation_variance",
+    "ratio",
     "resolve_estimator",
     "scaled_features",
     "scaled_gram",

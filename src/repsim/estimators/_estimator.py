@@ -22,12 +22,21 @@ class Estimator:
     min_samples: int
 
 
+# Functions with names, because accumulators hold an estimator and must be pickled.
+def _biased_divisor(n: int) -> float:
+    return (n - 1) ** 2
+
+
+def _unbiased_divisor(n: int) -> float:
+    return n * (n - 3)
+
+
 ESTIMATORS: dict[str, Estimator] = {
     "biased": Estimator(
-        "biased", double_centre, lambda n: (n - 1) ** 2, min_samples=2
+        "biased", double_centre, _biased_divisor, min_samples=2
     ),  # Gretton et al. 2005, Eq. 9
     "unbiased": Estimator(
-        "unbiased", u_centre, lambda n: n * (n - 3), min_samples=4
+        "unbiased", u_centre, _unbiased_divisor, min_samples=4
     ),  # Song et al. 2012, Eq. 5
 }
 

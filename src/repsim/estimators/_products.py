@@ -9,12 +9,16 @@ import numpy as np
 from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, host_numbers
+from repsim.arrays import accumulator_dtype, detached, host_numbers
 
-__all__ = ["Products", "alignment", "inner"]
+__all__ = ["Products", "alignment", "inner", "ratio"]
 
 MANY = 1 << 16
 """From this many entries on, an inner product in main memory is a sum of inner products of BLAS."""
+
+
+BEYOND = 1e-3
+"""How far beyond 1 rounding can lead; differences of large products lose more digits."""
 
 
 class Products(NamedTuple):
@@ -53,6 +57,20 @@ def _in_parts(u: np.ndarray, v: np.ndarray) -> float:
 
 
 def alignment(xp: Namespace, products: Products) -> Array:
+    """Return xy/(√xx·√yy) of products that obey |xy| ≤ √xx·√yy, so at most 1 and at least −1.
+
+    Rounding may lead to 1 + 1e-7, whose arccos is NaN and whose distance 1 − CKA is negative.
+    Derivatives are those of the ratio. What is farther outside is not rounding, and it stays.
+    """
+    out = ratio(xp, products)
+    size = xp.abs(out)
+    near = (size > 1) & (size <= 1 + BEYOND)
+    beyond = xp.where(near, xp.where(out > 0, out - 1, out + 1), xp.zeros_like(out))
+    inside: Array = out - detached(beyond)
+    return inside
+
+
+def ratio(xp: Namespace, products: Products) -> Array:
     """Return xy/(√xx·√yy), or NaN if a self-product is zero.
 
     √(xx·yy) would overflow. An epsilon in the denominator would turn the similarity of small

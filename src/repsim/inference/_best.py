@@ -98,7 +98,9 @@ def chance_of_best(
             null[pair].append(float(np.max(permuted, where=known, initial=-np.inf)))
     found = dict.fromkeys(maps, ChanceOfBest(math.nan, math.nan, math.nan, math.nan))
     for pair, (rearranged, values) in used.items():
-        slack = float(np.nanmax(rearranged.slack(values)))
+        all_slack = rearranged.slack(values)
+        # Pairs that are zero in every order do not decide which pair is the best.
+        slack = float(np.max(all_slack, where=np.isfinite(all_slack), initial=0.0))
         value = float(np.nanmax(sign * values))
         found[pair] = _chance(items.measure, value, np.asarray(null[pair]), slack, rank)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -94,25 +95,31 @@ class RearrangedMap:
         """Return how far the order of the sums alone can change each value.
 
         As for a single pair, it is relative to the range, or to the values of the arrays with
-        themselves, because a value near zero does not show the size of its terms.
+        themselves, because a value near zero does not show the size of its terms. It is infinite
+        where every order has the value zero and rounding alone is left (unbiased HSIC).
         """
         items = self._items
         low, high = items.measure.range
-        size = np.full(values.shape, high - low)
+        size: Values = np.full(values.shape, high - low)
         if np.isinf(high - low):
-            size = np.abs(values)
+            size = np.abs(np.asarray(values))
             first = items.item(self._xs[0], items.dtype_of(self._xs[0], self._ys[0]))
             if isinstance(first, KernelItem):
-                units = (
-                    np.sqrt([float(items.values([each], [each])[0, 0]) for each in side])
-                    for side in (self._xs, self._ys)
-                )
-                size = np.outer(*units)
+                units = [[self._size(each) for each in side] for side in (self._xs, self._ys)]
+                size = np.outer(units[0], units[1])
+                size = np.where(size > 0, size, np.inf)
         eps = [
             [float(items.xp.finfo(items.dtype_of(x, y)).eps) for y in self._ys] for x in self._xs
         ]
         slack: Values = 64 * np.asarray(eps) * size
         return slack
+
+    def _size(self, rows: Rows) -> float:
+        """Return √f(x, x) of a kernel measure, exactly zero where rounding alone is left."""
+        item = self._items.item(rows, self._items.dtype_of(rows, rows))
+        if item.vanishes(item.from_features(item, self_products=False)):
+            return 0.0
+        return math.sqrt(float(self._items.values([rows], [rows])[0, 0]))
 
     def _of_x(self, key: tuple[Rows, str, bool], item: KernelItem) -> Fixed:
         if key not in self._fixed:
@@ -193,8 +200,9 @@ def chance_of_map(
     with np.errstate(divide="ignore", invalid="ignore"):  # all permuted maps may be equal: NaN
         z, permuted = (observed - mean) / sd, (null - mean) / sd
         near = slack / sd
-    varies = np.isfinite(z)
-    greatest = np.max(permuted, axis=(1, 2), where=np.isfinite(permuted), initial=-np.inf)
+    varies = np.isfinite(z) & np.isfinite(slack)
+    counts = np.isfinite(permuted) & varies
+    greatest = np.max(permuted, axis=(1, 2), where=counts, initial=-np.inf)
     more = len(null) + 1
     p_value = (1 + (null >= observed - slack).sum(axis=0)) / more
     p_adjusted = (1 + (greatest[:, None, None] >= z - near).sum(axis=0)) / more

@@ -23,7 +23,7 @@ from repsim.arrays import (
     unlabelled_sides,
     without_autocast,
 )
-from repsim.estimators import Products, alignment, resolve_estimator
+from repsim.estimators import Products, ratio, resolve_estimator
 from repsim.inference._draws import random_order, resolve_seed
 from repsim.inference._maps import chance_of_map, orders_of
 from repsim.inference._null_moments import FEWEST, item_moments
@@ -252,7 +252,7 @@ def _counted(
             familywise += greatest[i] >= z - slack
     undefined = ~np.isfinite(z)
     return {
-        "cka": cka,
+        "cka": np.clip(cka, -1, 1),  # as rounding may lead to 1 + 1e-16
         "z": np.where(undefined, np.nan, z),
         "p_value": _p_value(pointwise, m, undefined),
         "p_adjusted": _p_value(familywise, m, undefined),
@@ -307,7 +307,7 @@ def _normalised(xp: Namespace, items: list[KernelItem]) -> Array:
         gram = xp.astype(gram, accumulator_dtype(xp, gram), copy=False)
         nothing = xp.zeros_like(norm)
         # 1/‖A‖, or NaN for a constant.
-        factor = alignment(xp, Products(nothing + 1, norm, nothing + 1))
+        factor = ratio(xp, Products(nothing + 1, norm, nothing + 1))
         out.append(gram * factor)
     stacked: Array = xp.stack(out)
     return stacked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from array_api_compat import device
@@ -57,12 +58,23 @@ class Rearranged:
             self._features = uses_features(self.item_x, self.item_y)
             self._fixed_x = Fixed(self.item_x, self._features)
 
+    @cached_property
+    def nothing(self) -> bool:
+        """Whether a measure of constants, HSIC, is zero in every order, up to rounding.
+
+        The test must not compare one rounding error with others. (|⟨A, B⟩| ≤ ‖A‖ ‖B‖.)
+        """
+        if not (self.kernel and self._measure.defined_for_constant):
+            return False
+        return any(item.vanishes(self._features) for item in (self.item_x, self.item_y))
+
     def value(self, order: Indices | None = None) -> Array:
         """Return the measure of x and y[order], 0-d; without an order, that of x and y."""
         taken = None if order is None else self._xp.asarray(order, device=device(self._y))
         if self.kernel:
             fixed = Fixed(self.item_y, self._features, taken)
-            return self._measure.compare(self._fixed_x, fixed, **self._settings)
+            found = self._measure.compare(self._fixed_x, fixed, **self._settings)
+            return self._xp.zeros_like(found) if self.nothing else found
         item = self.item_y
         if order is not None:
             item = self._measure.reordered(item, order)
@@ -80,7 +92,7 @@ class Rearranged:
 
     def unit(self) -> Array | None:
         """Return a CKA of 1 in the measure's unit, √(f(x, x) f(y, y)); only for kernel measures."""
-        if not self.kernel:
+        if not self.kernel or self.nothing:
             return None
         y = Fixed(self.item_y, self._features)
         xx = self._measure.compare(self._fixed_x, self._fixed_x, **self._settings)
@@ -90,6 +102,8 @@ class Rearranged:
 
     def exact_moments(self) -> tuple[float, float] | None:
         """Return mean and standard deviation over all n! orders if a closed form exists."""
+        if self.nothing:
+            return 0.0, 0.0
         plain = type(self.item_x) is KernelItem and self._measure.name in ("cka", "hsic")
         if not plain or self.item_x.n < FEWEST:
             return None

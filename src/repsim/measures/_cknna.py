@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import array_namespace, reordered_pairs
-from repsim.estimators import Products, alignment, off_diagonal
+from repsim.estimators import Products, off_diagonal, ratio
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
 from repsim.measures.parts.neighbours._weights import neighbour_weights, neighbours_need
@@ -127,7 +127,7 @@ def _compare(x: _Masked, y: _Masked, **_: object) -> Array:
     # With ties the sets are fuzzy; the intersection of a set with itself is the set.
     both = xp.minimum(x.weights, y.weights)
     product = _song(xp, both * x.cosines, both * y.cosines)
-    return alignment(xp, Products(product, x.square, y.square))
+    return ratio(xp, Products(product, x.square, y.square))  # may be above 1
 
 
 def _song(xp: Namespace, a: Array, b: Array) -> Array:

@@ -77,10 +77,14 @@ def permutation_procrustes(
 
     Notes
     -----
-    Both are metrics. Invariant to feature permutations and translation of either input, the angle
-    also to isotropic scale; not to rotations. :func:`procrustes` and :func:`shape_distance` are the
-    same over all rotations, so they are never larger. :func:`soft_matching` divides the features of
-    the narrower side between several partners instead of adding zeros.
+    Both are metrics among representations with the same number of features. With other widths the
+    triangle inequality can fail: two opposite features, x and −x, are π apart, and each of them is
+    only π/4 from (x, −x).
+
+    Invariant to feature permutations and translation of either input, the angle also to isotropic
+    scale; not to rotations. :func:`procrustes` and :func:`shape_distance` are the same over all
+    rotations, so they are never larger. :func:`soft_matching` divides the features of the narrower
+    side between several partners instead of adding zeros.
 
     SciPy computes the pairing, and derivatives treat it as fixed; they equal the true ones wherever
     the best pairing is unique and the value is not 0. A distance below about 1e-7 of the norms is
@@ -136,7 +140,7 @@ for _name, _score, _more in (
             function=permutation_procrustes,
             range=(0.0, math.inf) if _score == "distance" else (0.0, math.pi),
             similarity=False,
-            metric=True,
+            metric=False,  # with widths that differ; see the docstring
             symmetric=True,
             invariances=frozenset({"permutation", "translation"}) | _more,
             minimum_samples=2,

@@ -138,7 +138,7 @@ def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
     attrs = array.attrs
     similar = attrs.get("kind") != "dissimilarity"
     high = attrs.get("greatest")
-    if high is None and similar:
+    if high is None and similar and array.name != "z":  # z-scores have no greatest value
         high = attrs.get("value_if_equal", None if "measure" in attrs else 1.0)
     if high is None:
         finite = array.values[np.isfinite(array.values)]

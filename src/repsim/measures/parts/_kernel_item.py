@@ -81,15 +81,19 @@ class KernelItem:
     def self_product(self, features: bool) -> Array:
         """Return ⟨A, A⟩, divided by the scale twice; zero with a warning for a constant."""
         if features not in self._self_products:
-            a, _ = self.form(features)
-            product = (
-                feature_self_product(self.xp, a, self.estimator)
-                if features
-                else inner(self.xp, a, a)
-            )
-            self._self_products[features] = product
-            self._warn_of_constant(product)
+            self._self_products[features] = self._square(features)
+            self._warn_of_constant(self._self_products[features])
         return self._self_products[features]
+
+    def vanishes(self, features: bool) -> bool:
+        """Whether the centred Gram is zero up to rounding, so that every HSIC with it is zero."""
+        return known(self._square(features) <= 0) is True
+
+    def _square(self, features: bool) -> Array:
+        a, _ = self.form(features)
+        if features:
+            return feature_self_product(self.xp, a, self.estimator)
+        return inner(self.xp, a, a)
 
     def once(self, other: KernelItem, *, self_products: bool) -> tuple[Products, float] | None:
         """Return the products of a pair that is compared only once, and the scale of ``xy``.
