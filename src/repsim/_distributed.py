@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any
@@ -123,6 +123,9 @@ class RankGroup:
         With None this process works alone, even if there are other ranks.
     """
 
+    inputs = "inputs"
+    """What the ranks have in common, for errors."""
+
     def __init__(self, operation: str, group: Any) -> None:
         self.operation, self.alone = operation, group is None
         self.size, self.rank, self.group = 1, 0, None
@@ -159,23 +162,25 @@ class RankGroup:
         Parameters
         ----------
         described : callable
-            Returns inputs and options of this rank by name. It is not called for a process alone.
+            Returns inputs and options of this rank by name. It is not called for a rank without
+            others.
         """
-        if self.alone:
+        if self.size == 1:
             return
         everyone = self.gather({name: str(value) for name, value in described().items()})
         names = dict.fromkeys(name for each in everyone for name in each)
-        for name in names:
-            values = [each.get(name, "nothing") for each in everyone]
-            other = next((rank for rank, value in enumerate(values) if value != values[0]), None)
-            if other is not None:
-                raise RankError(
-                    f"{self.operation}: all ranks of a group must have the same inputs and "
-                    f"options.\n"
-                    f"  {name}: {_cut(values[0])} on rank 0, {_cut(values[other])} on rank {other}"
-                    f"\n  Open the same arrays in the same order on every rank, and pass the same "
-                    f"options."
-                )
+        values = {name: [each.get(name, "not given") for each in everyone] for name in names}
+        unlike = {name: each for name, each in values.items() if any(x != each[0] for x in each)}
+        if unlike:
+            lines = "".join(f"  {name}: {_by_rank(each)}\n" for name, each in unlike.items())
+            raise RankError(
+                f"{self.operation}: all ranks of a group must have the same {self.inputs} and "
+                f"options.\n{lines}{self.repair(unlike)}"
+            )
+
+    def repair(self, unlike: Collection[str]) -> str:
+        """Return the lines of an error that say what to do about inputs that differ."""
+        return "  Open the same arrays in the same order on every rank, and pass the same options."
 
     def own_tasks(self, costs: Sequence[float]) -> list[int]:
         """Return the numbers of the tasks of this rank, so that the costs of ranks are alike.
@@ -207,5 +212,13 @@ class RankGroup:
         return range(start, start + owners.count(self.rank))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+def _by_rank(values: Sequence[str]) -> str:
+    """Return which ranks have which value: "'rbf' on rank 0, 'linear' on ranks 1 and 2"."""
+    ranks: dict[str, list[str]] = {}
+    for rank, value in enumerate(values):
+        text = value if len(value) <= LONGEST else value[: LONGEST - 3] + "..."
+        ranks.setdefault(text, []).append(str(rank))
+    return "; ".join(
+        f"{value} on rank{'s' if len(on) > 1 else ''} {', '.join(on)}"
+        for value, on in ranks.items()
+    )

@@ -267,7 +267,7 @@ def test_what_ranks_cannot_store_together_is_refused_on_each_of_them(run):
         assert "'world', 'alone' or a torch" in found["unknown group"]
         assert not (folder / "none").exists()
         assert "InputError: extract: data gave no batch on any rank" in found["no batch"]
-        assert "dtype: float16 on ranks 0, 2; None on ranks 1, 3" in found["dtype"]
+        assert "dtype: 'float16' on ranks 0, 2; None on ranks 1, 3" in found["dtype"]
         assert "from rank0of4 to rank1of4: first: was [[2, 5], " in found["shape"]
         said = "there is something else at this place" if rank == 0 else "1 of 4 ranks failed"
         assert said in found["taken"], found["taken"]

@@ -11,7 +11,7 @@ from torch import nn
 
 from repsim._options import as_count, require_choice
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis._extract_parts import agree, end_together, in_step, own_part, writers
+from repsim.analysis._extract_parts import end_together, own_part, writers
 from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis._filling import Filling, saving, where_of
 from repsim.analysis.run._drive import Forward, Prepare
@@ -245,7 +245,7 @@ def extract(
             "sample_ids": label_of(sample_ids),
             **({} if tokens is None else {"samples": samples, **tokens.options()}),
         }
-        agree(ranks, model, described)
+        ranks.agree_on({"model": model}, **described)
         store = ActivationStore(
             own_part(ranks, place, named=sample_ids is not None),
             operation="extract",
@@ -292,8 +292,8 @@ def _fill(
     recording = False
     every = ranks.each_batch(data, model, progress=calls.progress)
     with every as batches, ExitStack() as stack:
-        for batch in in_step(ranks, batches):
-            if filling.has(batch.value):
+        for batch in ranks.in_step(batches):
+            if batch is None or filling.has(batch.value):
                 continue
             if not recording:  # nothing runs if all batches are stored
                 stack.enter_context(recorder)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch.distributed as dist
-from torch import nn
 
 from repsim._errors import InputError
 from repsim._options import got
-from repsim.analysis.run._drive import Batch
-from repsim.analysis.run._fingerprint import model_digest
 from repsim.analysis.run.ranks import Ranks
 from repsim.storage import Place, begin_parts, check_parts, end_parts, part_name
 
-__all__ = ["agree", "end_together", "in_step", "own_part", "writers"]
+__all__ = ["end_together", "own_part", "writers"]
 
 OPERATION = "extract"
 ALONE = "alone"
@@ -49,16 +45,6 @@ def writers(group: Any) -> Ranks:
     return Ranks(OPERATION, group)
 
 
-def agree(ranks: Ranks, model: nn.Module, options: Mapping[str, Any]) -> None:
-    """Raise on every rank if the ranks have other weights or options than each other."""
-    ranks.agree(
-        lambda: {
-            "weights of model": model_digest(model, with_shards=False),
-            **{option: str(value) for option, value in options.items()},
-        }
-    )
-
-
 def own_part(ranks: Ranks, place: Place, *, named: bool) -> Place:
     """Return the place that this rank writes to.
 
@@ -86,23 +72,6 @@ def own_part(ranks: Ranks, place: Place, *, named: bool) -> Place:
     ranks.gather(None)
     check_parts(OPERATION, place, ranks.size)
     return place.part(part_name(ranks.rank, ranks.size))
-
-
-def in_step(ranks: Ranks, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the batches of this rank, after an exchange for each that ends when all are done.
-
-    An error of one rank reaches the others at their next batch. A rank with few batches waits for
-    one batch of the others at a time, so the time limit of the group does not end it.
-    """
-    if ranks.alone:
-        yield from batches
-        return
-    while True:
-        batch = next(batches, None)
-        if not any(ranks.gather(batch is not None)):
-            return
-        if batch is not None:
-            yield batch
 
 
 def end_together(ranks: Ranks, place: Place, n_rows: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import nn
 
-from repsim._distributed import RankError, RankGroup
+from repsim._distributed import RankGroup
 from repsim._errors import InputError
 from repsim._options import got
 from repsim.analysis.run._drive import Batch, as_found, each_pass, warn_of_ranks
@@ -19,9 +19,6 @@ from repsim.analysis.run.ranks._new_samples import NewSamples
 from repsim.analysis.run.ranks._sample_ids import SampleIds, check_sample_ids, ids_of
 
 __all__ = ["Ranks"]
-
-LONGEST = 200
-"""Characters of a value in a message; a longer one is cut."""
 
 Part = TypeVar("Part")
 """The sums of one rank."""
@@ -57,6 +54,8 @@ class Ranks(RankGroup):
         There are other ranks, but no group is given.
     """
 
+    inputs = "models"
+
     def __init__(self, operation: str, group: Any, *, can_combine: bool = True) -> None:
         of_others = group is dist.GroupMember.NON_GROUP_MEMBER  # RankGroup refuses it
         is_group = isinstance(group, dist.ProcessGroup) or of_others
@@ -85,33 +84,15 @@ class Ranks(RankGroup):
         """
         return [place * self.size + self.rank for place in range(first, first + n)]
 
-    def agree(self, described: Callable[[], Mapping[str, object]]) -> None:
-        """Raise on every rank if the ranks have other models or options than each other.
-
-        Parameters
-        ----------
-        described : callable
-            Returns models and options of this rank by name, as texts. It is not called for a
-            process alone.
-        """
-        if self.size == 1:
-            return
-        everyone = self.gather(dict(described()))
-        names = dict.fromkeys(name for each in everyone for name in each)
-        values = {name: [each.get(name, "not given") for each in everyone] for name in names}
-        unlike = {name: each for name, each in values.items() if any(x != each[0] for x in each)}
-        if unlike:
-            lines = "".join(f"  {name}: {_by_rank(each)}\n" for name, each in unlike.items())
-            weights = any(name.startswith("weights") for name in unlike)
-            hint = (
-                "\n  DistributedDataParallel leaves each rank the running statistics of its batch "
-                "norm: broadcast\n  the buffers of rank 0 first."
-            )
-            raise RankError(
-                f"{self.operation}: all ranks of a group must have the same models and options.\n"
-                f"{lines}  Load the same weights on every rank, and pass the same options."
-                f"{hint if weights else ''}"
-            )
+    def repair(self, unlike: Collection[str]) -> str:
+        """Return the lines of an error that say what to do about models that differ."""
+        first = "  Load the same weights on every rank, and pass the same options."
+        if not any(name.startswith("weights") for name in unlike):
+            return first
+        return (
+            f"{first}\n  DistributedDataParallel leaves each rank the running statistics of its "
+            "batch norm: broadcast\n  the buffers of rank 0 first."
+        )
 
     def agree_on(self, models: Mapping[str, nn.Module], **options: Any) -> None:
         """Raise on every rank if the ranks differ in the weights of models or in options.
@@ -132,7 +113,7 @@ class Ranks(RankGroup):
             ids = {"sample_ids": self._sample_ids}
             return {
                 **weights,
-                **{name: label_of(value) for name, value in {**options, **ids}.items()},
+                **{name: label_of(value) for name, value in {**ids, **options}.items()},
             }
 
         self.agree(described)
@@ -232,11 +213,21 @@ class Ranks(RankGroup):
         if self._sample_ids is not None:
             yield from self._with_new_samples(batches, self._sample_ids)
             return
+        for batch in self.in_step(batches):
+            yield batch, None
+
+    def in_step(self, batches: Iterator[Batch]) -> Iterator[Batch | None]:
+        """Yield the batches of this rank, and None from its last to that of the other ranks.
+
+        All ranks exchange before each, so an error of one rank reaches the others at their next
+        batch. A rank with few batches waits for one batch of the others at a time, so the time
+        limit of the group does not end it.
+        """
         while True:
             batch = next(batches, None)
             if not any(self.gather(batch is not None)):
                 return
-            yield batch, None
+            yield batch
 
     def report(self) -> dict[str, int]:
         """Return the attributes of a result about ranks and repeated samples."""
@@ -279,16 +270,3 @@ def _cut(batches: Iterable[tuple[Batch, NewSamples | None]]) -> Iterator[Batch]:
         if cut is not None:
             yield replace(cut, is_first=is_first)
             is_first = False
-
-
-def _by_rank(values: list[Any]) -> str:
-    """Return which ranks have which value: "'rbf' on rank 0, 'linear' on ranks 1 and 2"."""
-    ranks: dict[str, list[str]] = {}
-    for rank, value in enumerate(values):
-        text = str(value)
-        text = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-        ranks.setdefault(text, []).append(str(rank))
-    return "; ".join(
-        f"{value} on rank{'s' if len(on) > 1 else ''} {', '.join(on)}"
-        for value, on in ranks.items()
-    )
