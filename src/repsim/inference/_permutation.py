@@ -133,7 +133,7 @@ def permutation_test(
         A level α in (0, 1): stop drawing as soon as it is certain whether p ≤ α. The decision is
         the same as with all m permutations; ``p_value`` is then a bound on the same side of α.
     seed : int or numpy.random.Generator, default 0
-        Source of the permutations. The same seed gives the same result; a generator moves on.
+        Source of the permutations. The same seed gives the same result; a generator advances.
     **options
         Keyword options of the measure, for example ``kernel="rbf"``. The estimator is unbiased
         unless given; its null distribution has mean zero.

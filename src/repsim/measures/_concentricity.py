@@ -31,7 +31,8 @@ def concentricity_difference(x: Array, y: Array) -> Array:
     x : array, shape (n, p) or (n, ...)
         Activations of n ≥ 2 samples; trailing axes are flattened.
     y : array, shape (n, q) or (n, ...)
-        Activations of the same samples; same framework and device. p and q may differ.
+        Activations of the same samples in the same order; same framework and device. p and q may
+        differ.
 
     Returns
     -------

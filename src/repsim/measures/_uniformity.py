@@ -36,7 +36,8 @@ def uniformity_difference(x: Array, y: Array, *, t: float = 2.0) -> Array:
     x : array, shape (n, p) or (n, ...)
         Activations of n ≥ 2 samples; trailing axes are flattened.
     y : array, shape (n, q) or (n, ...)
-        Activations of the same samples; same framework and device. p and q may differ.
+        Activations of the same samples in the same order; same framework and device. p and q may
+        differ.
     t : float, default 2.0
         Above 0, in the units of the features to the power of −2.
 

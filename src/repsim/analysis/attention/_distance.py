@@ -104,7 +104,7 @@ def attention_distance(
     forward : callable, optional
         ``forward(model, batch)`` in place of ``model(batch)``.
     progress : bool, default True
-        Whether to show a progress bar.
+        Whether to show a progress bar on standard error.
     name : str, optional
         Name of the model in the result, by default its class.
     group : "world" or torch.distributed.ProcessGroup, optional

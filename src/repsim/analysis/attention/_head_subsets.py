@@ -138,7 +138,7 @@ def head_subset_cka(
     names : tuple of two str, optional
         Names of the models in the result, by default their classes.
     progress : bool, default True
-        Whether to show a progress bar.
+        Whether to show a progress bar on standard error.
     group : "world" or torch.distributed.ProcessGroup, optional
         The ranks whose batches are combined; by default only this process. Each rank passes its
         share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.

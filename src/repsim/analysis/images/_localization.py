@@ -85,7 +85,7 @@ def token_localization(
         (n, frames, channels, height, width). Larger batches give smaller errors (the paper uses
         1024). Batches of fewer than four images are skipped and reported.
     layers : str, re.Pattern, module type, callable, or a list of these
-        Which layers, as in :func:`repsim.capture.select_layers`. They must return tokens (n,
+        Which layers, as in :class:`repsim.Recorder`. They must return tokens (n,
         tokens, d) or maps (n, c, h, w) or (n, h, w, c), those of videos with frames before rows;
         every position of a map is a token.
     patches : int or (int, int) or (int, int, int), optional
@@ -117,11 +117,11 @@ def token_localization(
         share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
         Every rank returns the same bits.
     sample_ids : callable, optional
-        A function from a batch to the ids of its images, a 1-d tensor, array or list of n numbers
-        or strings. If an id was seen before, on any rank, the image is not counted again: the model
-        gets the other images of the batch. This matters because a ``DistributedSampler`` repeats
-        samples to give all ranks the same number. It costs one exchange of ids per batch. Pass it
-        on all ranks or on none.
+        A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
+        or strings. If an id was seen before, on any rank, the sample is not counted again: the
+        model gets the other samples of the batch. This matters because a ``DistributedSampler``
+        repeats samples to give all ranks the same number. It costs one exchange of ids per batch.
+        Pass it on all ranks or on none.
 
     Returns
     -------

@@ -93,7 +93,7 @@ def effective_receptive_field(
         images give a stable field. Videos and volumes have a further axis of frames, before or
         after the channels.
     layers : str, re.Pattern, module type, callable, or a list of these
-        Which layers, as in :func:`repsim.capture.select_layers`. They must return maps (n, c, h,
+        Which layers, as in :class:`repsim.Recorder`. They must return maps (n, c, h,
         w), (n, h, w, c) or tokens (n, tokens, d). The output of a whole block (timm ``"blocks.3"``,
         torchvision ``"layer1.0"``) is *after* the residual sum. The output of the branch inside it
         (``"blocks.3.attn"``, ``"blocks.3.mlp"``, ``"layer1.0.bn2"``) is *before* it and excludes

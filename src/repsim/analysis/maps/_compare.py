@@ -182,7 +182,7 @@ def compare(
         ``forward(model, batch)`` in place of ``model(batch)``. If it calls the model several times,
         as ``model.generate`` does, the layers of these calls are ``name:0``, ``name:1``, ...
     names : tuple of two str, optional
-        Names of the models in the result and the pictures, by default their classes.
+        Names of the models in the result, by default their classes.
     z_scores : bool, default False
         Whether the result has a variable ``z``: the number of standard deviations by which each CKA
         exceeds chance, under permutation of the samples of each batch; see

@@ -103,7 +103,7 @@ def block_influence(
     progress : bool, default True
         Whether to show a progress bar on standard error.
     name : str, optional
-        Name of the model in the result and the pictures, by default its class.
+        Name of the model in the result, by default its class.
     group : "world" or torch.distributed.ProcessGroup, optional
         The ranks whose batches are combined; by default only this process. Each rank passes its
         share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.

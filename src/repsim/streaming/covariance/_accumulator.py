@@ -229,7 +229,7 @@ class StreamingCovariance:
         Raises
         ------
         StateError
-            If the two do not belong together; the message says what differs.
+            The two do not belong together; the message says what differs.
         """
         require_alike(self, other)
         if not other.n_batches:

@@ -255,7 +255,7 @@ class StreamingLinearCKA:
         Raises
         ------
         StateError
-            If the two do not belong together; the message says what differs.
+            The two do not belong together; the message says what differs.
         """
         require_alike(self, other)
         if self.estimator != other.estimator:
@@ -282,7 +282,8 @@ class StreamingLinearCKA:
         Parameters
         ----------
         group : "world" or torch.distributed.ProcessGroup, optional
-            The ranks, by default all. For nccl, call ``torch.cuda.set_device`` first.
+            The ranks, by default all; any backend, including gloo and nccl. With nccl call
+            ``torch.cuda.set_device`` first.
 
         Returns
         -------
@@ -292,7 +293,8 @@ class StreamingLinearCKA:
         Raises
         ------
         StateError
-            There is no process group; ranks differ in layers or estimator; a rank died.
+            There is no process group; the ranks differ in layers or estimator; a rank died or did
+            not answer within the time limit of the group.
 
         Notes
         -----

@@ -94,7 +94,7 @@ def cka_matrix(
         a finished state, the result is returned after two passes over the data. With ``group`` each
         rank has its own file, ``run.npz.rank0of2`` and so on.
     progress : bool, default False
-        Show a progress bar.
+        Whether to show a progress bar on standard error.
     group : "world" or torch.distributed.ProcessGroup, optional
         The ranks that share the passes over the data and the pairs of blocks. Every rank must open
         the same arrays, and pass the same options; every rank gets the whole result, of the same
