@@ -47,6 +47,16 @@ def test_wide_against_narrow(estimator):
     assert sampled(y, x, estimator) == pytest.approx(reference.cka(x, y, estimator), rel=1e-9)
 
 
+def test_an_estimate_just_above_1_stays():
+    """It is not a cosine, so this is not rounding; cutting it off would bias the mean."""
+    rng = np.random.default_rng(1756)
+    signal = rng.standard_normal((8, 2))
+    x, y = (signal @ rng.standard_normal((2, 6)) for _ in range(2))
+    expected = reference.cka(x, y, "biased")
+    assert 1.0007 < expected < 1.0008
+    assert sampled(x, y) == pytest.approx(expected, rel=1e-10)
+
+
 def populations(rng, n, size):
     """Two large populations of features of one signal, with a spectrum that falls off."""
     signal = rng.standard_normal((n, 30)) * np.arange(1, 31) ** -0.5

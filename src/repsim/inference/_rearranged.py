@@ -134,6 +134,7 @@ class Fixed:
 
     def __init__(self, item: KernelItem, features: bool, order: Array | None = None) -> None:
         self.xp, self.n, self.p, self.estimator = item.xp, item.n, item.p, item.estimator
+        self.is_cosine = item.is_cosine
         self._item, self._features, self._order = item, features, order
         self._form: tuple[Array, Array] | None = None
 

@@ -25,6 +25,7 @@ from repsim.estimators import (
     gram_products,
     high_floor,
     mean_by_chance,
+    ratio,
     resolve_estimator,
     warn_of_chance,
 )
@@ -282,10 +283,10 @@ def _prepare_contrasts(
 
 
 def kernel_alignment(x: KernelItem, y: KernelItem, **_: Any) -> Array:
-    """Return the cosine of two prepared representations: CKA."""
+    """Return CKA of two prepared representations."""
     features = x.from_features(y, self_products=True)
     products = Products(x.product(y, features), x.self_product(features), y.self_product(features))
-    return alignment(x.xp, products)
+    return alignment(x.xp, products) if x.is_cosine else ratio(x.xp, products)
 
 
 def floor_by_chance(

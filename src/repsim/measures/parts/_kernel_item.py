@@ -48,6 +48,9 @@ class KernelItem:
         Resolved.
     """
 
+    is_cosine = True
+    """Whether CKA of such items is a cosine of matrices, at most 1."""
+
     def __init__(
         self, operation: str, name: str, x: Array, kernel: Kernel, estimator: Estimator
     ) -> None:

@@ -20,6 +20,8 @@ class SampledItem(KernelItem):
     sample, so all pairs of features are pairs of different features.
     """
 
+    is_cosine = False  # the estimate of a population may be above 1
+
     def __init__(
         self, operation: str, name: str, x: Array, kernel: Kernel, estimator: Estimator
     ) -> None:
