@@ -637,7 +637,8 @@ class Moody(nn.Module):
 @pytest.mark.parametrize("block", ["0", "*"])
 def test_a_skip_that_disappears_later(block):
     model, x = nn.Sequential(Moody()), x_small()
-    with without_residual(model, block):
+    stacked = pytest.warns(repsim.RepsimWarning, match="without_residual: .*\n  0: sum of a stack")
+    with stacked, without_residual(model, block):
         model(x)
         model[0].plain = False
         with pytest.raises(CaptureError, match="holds no residual connection in this call, unlike"):

@@ -392,6 +392,82 @@ def test_scripted_additions_are_reported():
         repsim.residual_sites(model, torch.ones(2, 4))
 
 
+def silu(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(x)
+
+
+class Mlp(nn.Module):
+    """x + f(a(g(x)))."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.up, self.act, self.down = nn.Linear(4, 8), act, nn.Linear(8, 4)
+
+    def forward(self, x):
+        return x + self.down(self.act(self.up(x)))
+
+
+class Between(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.function, self.b = Mlp(silu), function, Mlp(silu)
+
+    def forward(self, x):
+        return self.b(self.function(self.a(x)))
+
+
+def test_results_out_of_sight_are_reported():
+    """Scripted functions and modules, NumPy, and vmap: what follows cannot be followed."""
+    after = "its input was computed out of sight"
+    hidden = {
+        "function": scripted(silu),
+        "module": scripted(nn.SiLU()),
+        "numpy": lambda x: torch.from_numpy(x.detach().numpy() / 2),
+        "vmap": torch.vmap(silu),
+    }
+    x = torch.ones(3, 4)
+    for act in hidden.values():
+        model = nn.Sequential(Mlp(silu), Mlp(act))
+        with pytest.warns(repsim.RepsimWarning, match=f"  1.down: {after}"):
+            assert repsim.residual_sites(model, x).labels == ("0.down",)
+        with pytest.warns(repsim.RepsimWarning, match=f"block_influence: .*\n  b.up: {after}"):
+            found = repsim.block_influence(Between(act), [x], progress=False)
+        assert found.block.values.tolist() == ["a"]
+    model = nn.Sequential(nn.Linear(4, 8), Seen(scripted(silu)), nn.Linear(8, 4), Residual())
+    assert repsim.residual_sites(model, x).labels == ("3.mlp",)
+
+
+class Seen(nn.Module):
+    """A module around a function: its hooks see what goes in and what comes out."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Two(nn.Module):
+    def __init__(self, join):
+        super().__init__()
+        self.mlp, self.last, self.join = Mlp(silu), nn.Linear(4, 4), join
+
+    def forward(self, x):
+        x = self.mlp(x)
+        return self.join(x, self.last(x))
+
+
+def test_a_skip_out_of_sight_stays_with_a_warning():
+    model, x = nn.Sequential(Two(scripted(add))), torch.ones(3, 4)
+    with (
+        pytest.warns(repsim.RepsimWarning, match="without_residual: these look.*\n  0: its output"),
+        repsim.without_residual(model, "0") as removal,
+    ):
+        model(x)
+    assert removal.sites.labels == ("0.mlp.down",)
+
+
 def test_the_warning_points_at_the_caller():
     model = Residual(lambda x, f: x - (-f))
     with pytest.warns(repsim.RepsimWarning, match="the model itself: sub") as caught:

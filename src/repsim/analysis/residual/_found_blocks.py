@@ -93,6 +93,7 @@ def found_blocks(
                 "  See repsim.residual_sites(model, example) for those that can be seen, or name "
                 "the blocks: blocks='layers.*'."
             )
+        finder.warn("block_influence", names)
         calls = finder.calls(lambda name, _: name in names)
     else:
         chosen = {layer.name: layer for layer in select_layers(model, blocks)}

@@ -36,6 +36,7 @@ from repsim.capture.residual._ops import (
     VIEWS,
     WEIGHTS,
 )
+from repsim.capture.residual._out_of_sight import OutOfSight
 from repsim.capture.residual._rule import (
     CONSTANT,
     Value,
@@ -84,11 +85,13 @@ class Provenance(TorchFunctionMode):
         # Weak references by identity, because following a tensor must not keep it alive or modify
         # it.
         self._values: dict[int, tuple[_Ref, Value]] = {}
+        self.out_of_sight = OutOfSight()
         self.reset()
 
     def reset(self) -> None:
         """Forget everything before another forward."""
         self._values.clear()
+        self.out_of_sight.forget()
         self._n_bits = 0
         self._n_marks = 0
         self._weights = 0  # which marks are weight matrices
@@ -172,7 +175,7 @@ class Provenance(TorchFunctionMode):
 
     def _note(self, name: str, inputs: list[Tensor], outs: tuple[Tensor, ...]) -> None:
         """Record the origin of a function's results."""
-        values = [value for tensor in inputs if (value := self._value(tensor)).bit]
+        values = [value for tensor in inputs if (value := self._met(tensor)).bit]
         if not values:
             for out in outs:
                 self._set(out, CONSTANT)  # visible, unlike computations inside a kernel
@@ -203,6 +206,7 @@ class Provenance(TorchFunctionMode):
             axis = self._feature_axis(name, inputs, out)
             value = Value(bit, merged.ancestors | bit, merged.passed, axis)
             self._set(out, value)
+            self.out_of_sight.saw(out, value)
             if in_place and (base := out._base) is not None:
                 self._set(base, value)  # writing to a view changes its base
 
@@ -223,7 +227,7 @@ class Provenance(TorchFunctionMode):
         pair = summands(args, kwargs)
         if pair is None or pair[0].shape != pair[1].shape or not pair[0].dim():
             return None
-        values = self._value(pair[0]), self._value(pair[1])
+        values = self._met(pair[0]), self._met(pair[1])
         related = relation(*values, self._weights)
         if related is None:
             return None
@@ -300,6 +304,15 @@ class Provenance(TorchFunctionMode):
 
     def _value(self, tensor: Tensor) -> Value:
         return self._find(tensor) or CONSTANT
+
+    def _met(self, tensor: Tensor) -> Value:
+        """Return the value of an argument; report one that may have been computed out of sight."""
+        value = self._find(tensor)
+        # Outside of the model's modules, tensors are those of its batches.
+        if value is None and self.stack and self.out_of_sight.may_follow(tensor, self._weights):
+            what = "its input was computed out of sight, so nothing after it is followed"
+            self._on_suspect(tuple(self.stack), what)
+        return value or CONSTANT
 
     def _find(self, tensor: Tensor) -> Value | None:
         entry = self._values.get(id(tensor))

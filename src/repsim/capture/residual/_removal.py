@@ -24,6 +24,7 @@ from repsim.capture.residual._sites import (
     SiteFinder,
     name_modules,
     site_of,
+    warn_of_suspects,
 )
 
 __all__ = ["Removal", "without_residual"]
@@ -85,6 +86,11 @@ def without_residual(
     InputError
         `block` is none of the above.
 
+    Warns
+    -----
+    RepsimWarning
+        A block may hold a further skip, in scripted code or in an operation that is no addition.
+
     Notes
     -----
     The paper *retrained* the model without the skips of block i. To repeat it, train inside the
@@ -133,7 +139,8 @@ class Removal:
         self._root = unwrap(model)
         self._branch = branch
         self._scopes = chosen_scopes(model, block)
-        self._mode = Provenance(self._joined)
+        self._suspects: dict[str, str] = {}
+        self._mode = Provenance(self._joined, self._suspected)
         self._removed: dict[str, ResidualSite] = {}
         self._open: Scope | None = None
         self._depth = 0  # a block may call itself
@@ -172,6 +179,10 @@ class Removal:
             self._removed.setdefault(site.label, site)
         return join.branch
 
+    def _suspected(self, inside: tuple[str, ...], what: str) -> None:
+        if self._branch is None:  # all skips of the blocks are to be removed
+            self._suspects.setdefault(inside[-1] if inside else "", what)
+
     # -- hooks -----------------------------------------------------------------------------------
 
     @contextmanager
@@ -192,6 +203,7 @@ class Removal:
             stack.callback(self._end)
             yield self
             self._check_ran()
+            warn_of_suspects("without_residual", self._suspects)
 
     def _register(self) -> Iterator[Any]:
         # Functions and not bound methods, which would break in a deep copy of the model. A copy
@@ -208,7 +220,8 @@ class Removal:
             enter, module = partial(self._enter, scope), scope.module
             yield module.register_forward_pre_hook(hook(enter), with_kwargs=True)
             yield module.register_forward_hook(hook(self._leave), prepend=True, always_call=True)
-            yield module.register_forward_hook(hook(self._finish), prepend=True)
+            finish = hook(self._finish)
+            yield module.register_forward_hook(finish, prepend=True, with_kwargs=True)
 
     def _enter_root(self, *_: object) -> None:
         self._close()  # an interrupted forward did not do so
@@ -242,11 +255,12 @@ class Removal:
         # the block again finds the mode in its thread.
         self._mode.__enter__()  # type: ignore[no-untyped-call]
 
-    def _finish(self, *_: object) -> None:
+    def _finish(self, module: nn.Module, args: Any, kwargs: Any, output: object) -> None:
         """Runs when the block succeeded."""
         scope = self._open
         if scope is None or self._depth > 1:
             return
+        self._mode.returned(module, (args, kwargs), output)
         scope.held |= scope.removed > 0
         if not scope.removed and (scope.exact or scope.held):
             if not self._in_root:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -147,8 +147,16 @@ class SiteFinder:
             for site, call in self._found
         )
 
-    def warn(self, operation: str) -> None:
-        """Report operations that look like residual connections but could not be followed."""
+    def warn(self, operation: str, found: Collection[str] = ()) -> None:
+        """Report operations that look like residual connections but could not be followed.
+
+        Parameters
+        ----------
+        operation : str
+            The caller's name, for the message.
+        found : collection of str
+            Modules whose inside is not reported, because they were found by other connections.
+        """
         scripted = [
             name
             for name, module in self._root.named_modules()
@@ -157,15 +165,13 @@ class SiteFinder:
         for name in scripted:
             if name.rpartition(".")[0] not in scripted or not name:
                 self._suspects.setdefault(name, "it is scripted, its inside cannot be seen")
-        if self._suspects:
-            shown = "".join(
-                f"  {name or 'the model itself'}: {what}\n"
-                for name, what in list(self._suspects.items())[:8]
-            )
-            warn(
-                f"{operation}: these look like residual connections, but no addition was seen, "
-                f"so they are left out:\n{shown}  Written as skip + branch, such a block counts."
-            )
+        inside = tuple(f"{name}." for name in found)
+        left_out = {
+            name: what
+            for name, what in self._suspects.items()
+            if name not in found and not name.startswith(inside)
+        }
+        warn_of_suspects(operation, left_out)
 
     def _joined(self, join: Join) -> None:
         first = self._first.setdefault(join.stream, len(self._found))
@@ -194,6 +200,18 @@ class SiteFinder:
         self.sequence_first = True
 
 
+def warn_of_suspects(operation: str, suspects: Mapping[str, str]) -> None:
+    """Warn of modules that may hold residual connections: what was seen in each, by name."""
+    if suspects:
+        shown = "".join(
+            f"  {name or 'the model itself'}: {what}\n" for name, what in list(suspects.items())[:8]
+        )
+        warn(
+            f"{operation}: these look like residual connections, but no addition was seen, "
+            f"so they are left out:\n{shown}  Written as skip + branch, such a block counts."
+        )
+
+
 def site_of(join: Join) -> ResidualSite:
     """Name a site by the module in which its branch passed its last weight matrix."""
     depth = 0
@@ -218,6 +236,7 @@ def name_modules(
     With `outermost`, which is called with the inputs, modules that run inside no other module count
     too. Without it, only modules inside a module on the mode's stack count.
     """
+    mode.out_of_sight.know(modules.values())
     for name, module in modules.items():
         if is_scripted(module):
             continue  # takes no hooks
