@@ -3,12 +3,13 @@
     pip install -e .[bench]
     python benchmarks/in_memory.py                                    # print the table
     python benchmarks/in_memory.py --json memory.json --write benchmarks/README.md
-    python benchmarks/in_memory.py --cases 20000x10000 --only repsim --json memory.json
+    python benchmarks/in_memory.py --cases 20000x10000 --only bare repsim --json memory.json
 
 Linear CKA of two float32 arrays of n samples and p features each. For each size and way: the time
 as a ratio to the bare products, the peak memory beside the inputs, and the error against the same
 quantity in float64. Cases that are in the JSON file already are kept, so long ones can be
-measured separately. benchmarks/README.md says how each is measured.
+measured separately. On two cores all cases take a few minutes and at most 10 GiB.
+benchmarks/README.md says how each is measured.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,9 +41,20 @@ from _measure import cores, forget_peak, peak_mib
 from peers import processor, spread
 
 START, END = "<!-- in-memory:start -->", "<!-- in-memory:end -->"
-CASES = ["1000x256", "1000x768", "1000x10000", "10000x256", "10000x768", "20000x768"]
+CASES = [
+    "1000x256",
+    "1000x768",
+    "1000x10000",
+    "10000x256",
+    "10000x768",
+    "20000x768",
+    "10000x10000",
+]
 LONG = 10_000
 """From this many samples on, other packages are called once."""
+
+MEMORY = 10 << 30
+"""Bytes that one call may take, with the inputs; a package that needs more has no time."""
 
 Way = Callable[[np.ndarray, np.ndarray], float]
 
@@ -94,8 +108,8 @@ def arrays(n: int, p: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def truth(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Both estimators in float64, from features, a tile of columns at a time."""
-    n = len(x)
+    """Both estimators in float64, from features or Grams, a tile of columns at a time."""
+    n, p = x.shape
     means = [z.mean(0, dtype=np.float64) for z in (x, y)]
     squares = [np.zeros(n), np.zeros(n)]
     sums = np.zeros((2, 2))
@@ -105,14 +119,20 @@ def truth(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         columns = slice(start, start + width)
         return (x, y)[side][:, columns] - means[side][columns]
 
-    tiles = [(side, start) for side in (0, 1) for start in range(0, x.shape[1], width)]
+    tiles = [(side, start) for side in (0, 1) for start in range(0, p, width)]
+    grams = [np.zeros((n, n)) for _ in (x, y)] if n <= p else None
     for index, (i, start) in enumerate(tiles):
         a = tile(i, start)
         squares[i] += np.einsum("ij,ij->i", a, a)
+        if grams is not None:
+            grams[i] += a @ a.T
+            continue
         for j, other_start in tiles[index:]:
             b = a if (i, start) == (j, other_start) else tile(j, other_start)
             weight = 2 if i == j and start != other_start else 1
             sums[i, j] += weight * np.square(a.T @ b).sum()
+    if grams is not None:
+        sums[:] = [[np.vdot(k, l) for l in grams] for k in grams]  # noqa: E741
     out = {}
     for estimator in ("biased", "unbiased"):
         h = sums.copy()
@@ -125,21 +145,25 @@ def truth(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 
 def worker(args: argparse.Namespace) -> None:
-    """One way once in a fresh process: its peak memory above that before the call."""
+    """Some ways once each in a fresh process: the peak memory above that before each call."""
     (case,) = args.cases
     n, p = map(int, case.split("x"))
-    way, _ = WAYS[args.worker]
-    way(*arrays(64, 8))
+    for name in args.worker:
+        WAYS[name][0](*arrays(64, 8))
     x, y = arrays(n, p)
-    gc.collect()
-    # Memory that was freed while the inputs were made must not be reused.
-    ctypes.CDLL(None).malloc_trim(0)
-    before = resident_mib()
-    forget_peak()
-    start = time.perf_counter()
-    value = way(x, y)
-    seconds = time.perf_counter() - start
-    print(json.dumps({"value": value, "mib": peak_mib() - before, "seconds": seconds}))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    found = {}
+    for name in args.worker:
+        gc.collect()
+        # Memory that was freed before must not be reused.
+        ctypes.CDLL(None).malloc_trim(0)
+        before = resident_mib()
+        forget_peak()
+        start = time.perf_counter()
+        value = WAYS[name][0](x, y)
+        seconds = time.perf_counter() - start
+        found[name] = {"value": value, "mib": peak_mib() - before, "seconds": seconds}
+    print(json.dumps(found))
 
 
 def resident_mib() -> float:
@@ -147,23 +171,36 @@ def resident_mib() -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def alone(name: str, case: str, args: argparse.Namespace) -> dict:
-    command = [sys.executable, __file__, "--worker", name, "--cases", case]
+def alone(names: list[str], case: str, args: argparse.Namespace) -> dict[str, dict]:
+    """Call these ways in one fresh process; other packages may fail, each in its own."""
+    command = [sys.executable, __file__, "--worker", *names, "--cases", case]
     command += ["--threads", str(args.threads)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict = json.loads(done.stdout.splitlines()[-1])
-    return found
+    limit = args.limit if names[0] in PEERS else None
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {names[0]: {"failed": f"not done in {args.limit:.0f} s"}}
+    if not done.returncode:
+        found: dict[str, dict] = json.loads(done.stdout.splitlines()[-1])
+        return found
+    if limit and ("allocate" in done.stderr or "MemoryError" in done.stderr):
+        return {names[0]: {"failed": f"more than {MEMORY >> 30} GiB"}}
+    raise RuntimeError(f"{names}, {case}:\n{done.stderr}")
 
 
 def measure(case: str, args: argparse.Namespace) -> dict:
     n, p = map(int, case.split("x"))
     names = [name for name in WAYS if name == FLOOR or name.startswith(tuple(args.only))]
-    found = {name: alone(name, case, args) for name in names}
+    found = alone([name for name in names if name not in PEERS], case, args)
+    for name in names:
+        if name in PEERS:
+            found |= alone([name], case, args)
     x, y = arrays(n, p)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    turns = [name for name in names if name not in PEERS or n < LONG]
+    turns = [name for name in names if (name not in PEERS or n < LONG) and "value" in found[name]]
     total = sum(found[name]["seconds"] for name in turns)
-    repeats = max(1, min(args.repeats, int(args.budget / max(total, 1e-3))))
+    # Calls of many seconds differ little, so the one of each alone counts.
+    repeats = min(args.repeats, int(args.budget / max(total, 1e-3)))
     for turn in range(-1, repeats):
         if turn < 0 and total > args.budget / 3:
             continue  # the first call counts
@@ -174,7 +211,8 @@ def measure(case: str, args: argparse.Namespace) -> dict:
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - start)
     for name in names:
-        found[name]["seconds"] = seconds[name] or [found[name]["seconds"]]
+        if "value" in found[name]:
+            found[name]["seconds"] = seconds[name] or [found[name]["seconds"]]
     return {"ways": found, "truth": truth(x, y)}
 
 
@@ -186,7 +224,13 @@ def table(cases: dict[str, dict]) -> str:
     ]
     for case, result in sorted(cases.items(), key=lambda item: [*map(int, item[0].split("x"))]):
         floor = result["ways"][FLOOR]["seconds"]
+        shape = case.replace("x", " × ")
         for name, way in result["ways"].items():
+            if "failed" in way:
+                lines.append(
+                    f"| {case.replace('x', ' × ')} | {name} | {way['failed']} | – | – | – |"
+                )
+                continue
             seconds = way["seconds"]
             middle = statistics.median(floor)
             paired = floor if len(floor) == len(seconds) else [middle] * len(seconds)
@@ -194,7 +238,7 @@ def table(cases: dict[str, dict]) -> str:
             kind = WAYS[name][1]
             error = f"{abs(way['value'] - result['truth'][kind]):.0e}" if kind else "–"
             lines.append(
-                f"| {case.replace('x', ' × ')} | {name} | {statistics.median(seconds):.3g} | "
+                f"| {shape} | {name} | {statistics.median(seconds):.3g} | "
                 f"{spread(ratios)} | {way['mib']:.0f} | {error} |"
             )
     return "\n".join(lines)
@@ -207,15 +251,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", nargs="*", default=CASES, help="sizes, samples x features")
     parser.add_argument("--only", nargs="+", default=[""], help="ways whose names begin so")
     parser.add_argument("--repeats", type=int, default=7, help="timed rounds at most (default 7)")
-    parser.add_argument("--budget", type=float, default=20, help="seconds of rounds of a case")
+    parser.add_argument("--budget", type=float, default=10, help="seconds of rounds of a case")
+    parser.add_argument("--limit", type=float, default=60, help="seconds another package may take")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
     parser.add_argument("--json", type=Path, help="keep everything that was measured here")
     parser.add_argument("--write", type=Path, help="put the table between this file's comments")
-    parser.add_argument("--worker", choices=list(WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs="+", choices=list(WAYS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
+    warnings.simplefilter("ignore", repsim.ChanceWarning)  # biased values are measured on purpose
     args = arguments()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(args.threads))  # of processes to come
     torch.set_num_threads(args.threads)
