@@ -11,11 +11,19 @@ from repsim.report import write_report
 
 
 @pytest.fixture
-def screenshots(tmp_path):
-    """The folder named by REPSIM_SCREENSHOTS, or a temporary one."""
-    folder = Path(os.environ.get("REPSIM_SCREENSHOTS") or tmp_path / "screenshots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def keep():
+    """A function that writes a page as a PNG or a PDF to the folder REPSIM_SCREENSHOTS, if any."""
+
+    def write(page, name):
+        if folder := os.environ.get("REPSIM_SCREENSHOTS"):
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".pdf":
+                page.pdf(path=path)
+            else:
+                page.screenshot(path=path, full_page=True)
+
+    return write
 
 
 def heard(told, complaints):

@@ -383,11 +383,14 @@ def test_small_maps_answer_too(show):
     assert found == pytest.approx(value, abs=spread / 508 + 0.0006)
 
 
+PATHS = "all => all.map((e) => e.getAttribute('d'))"
+
+
 @pytest.mark.parametrize("width", [375, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_kind_is_drawn_at_any_width_in_either_scheme(show, screenshots, width, scheme):
+def test_every_kind_is_drawn_at_any_width_in_either_scheme(show, keep, width, scheme):
     page = show(EVERY, width=width, scheme=scheme, title="All kinds", command=["repsim", "run"])
-    page.screenshot(path=screenshots / f"every-{width}-{scheme}.png", full_page=True)
+    keep(page, f"every-{width}-{scheme}.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     figures = page.locator("figure").all()
     assert len(figures) >= len(EVERY)
@@ -399,8 +402,7 @@ def test_every_kind_is_drawn_at_any_width_in_either_scheme(show, screenshots, wi
         assert figure.locator("[aria-label]:is(canvas, svg, .tiles)").first.get_attribute(
             "aria-label"
         )
-    for path in page.locator("svg path").all()[:400]:
-        assert "NaN" not in path.get_attribute("d")
+    assert not [path for path in page.locator("svg path").evaluate_all(PATHS) if "NaN" in path]
     labels = page.locator("select, button, input").evaluate_all(
         "all => all.map(e => e.getAttribute('aria-label') || e.closest('label')?.textContent || '')"
     )
@@ -434,18 +436,17 @@ def odd():
 
 
 @pytest.mark.parametrize("width", [375, 1440])
-def test_odd_results_are_drawn_too(show, screenshots, width):
+def test_odd_results_are_drawn_too(show, keep, width):
     page = show(odd(), width=width)
-    page.screenshot(path=screenshots / f"odd-{width}.png", full_page=True)
+    keep(page, f"odd-{width}.png")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for summary in page.locator("details.data summary").all():
-        summary.click()
+    page.locator("details.data summary").evaluate_all("all => all.forEach((e) => e.click())")
     for canvas in page.locator("canvas.map").all():
         x, y = position(place_of(canvas), 0, 0)
         canvas.hover(position={"x": x, "y": y})
         assert page.locator(".tip:not([hidden])").inner_text()
-    for path in page.locator("svg path").all():
-        assert not re.search("NaN|Infinity|undefined", path.get_attribute("d"))
+    for path in page.locator("svg path").evaluate_all(PATHS):
+        assert not re.search("NaN|Infinity|undefined", path)
     text = page.locator("main").inner_text().replace("undefined (NaN)", "")
     text += " ".join(page.locator("figure").evaluate_all("all => all.map((e) => e.dataset.alt)"))
     assert not re.search(r"\bnan\b|\bnull\b|Infinity|\binf\b|\[object", text.lower(), re.IGNORECASE)
@@ -468,9 +469,9 @@ def test_a_change_of_scheme_is_followed(show):
     assert page.evaluate(colour) != light
 
 
-def test_paper_is_light_and_has_no_controls(show, screenshots):
+def test_paper_is_light_and_has_no_controls(show, keep):
     page = show(EVERY, scheme="dark")
-    page.pdf(path=screenshots / "report.pdf")
+    keep(page, "report.pdf")
     page.emulate_media(media="print", color_scheme="dark")
     ground = "getComputedStyle(document.querySelector('main > section')).backgroundColor"
     assert page.evaluate(ground) == "rgb(255, 255, 255)"

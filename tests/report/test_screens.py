@@ -46,7 +46,7 @@ SCREENS = (
 TABLES = ".scroll, .scroll *"  # tables of all values may scroll in their frames
 
 
-def test_every_picture_fits_every_screen(browser, tmp_path, screenshots):
+def test_every_picture_fits_every_screen(browser, tmp_path, keep):
     skipped = {"attention_distance": "AttentionRecorder: no attention was seen."}
     path = write_report(results(), tmp_path / "report.html", skipped=skipped)
     found = {}
@@ -56,7 +56,7 @@ def test_every_picture_fits_every_screen(browser, tmp_path, screenshots):
         page.add_init_script(LABELS)
         page.goto(path.as_uri())
         page.wait_for_selector("html[data-ready]", state="attached", timeout=15_000)
-        page.screenshot(path=screenshots / f"page-{width}-{scheme}-{media}.png", full_page=True)
+        keep(page, f"page-{width}-{scheme}-{media}.png")
         wrong = faults(page, scrolling=TABLES)
         title = page.locator("h1").bounding_box()
         if title["x"] < 0 or title["x"] + title["width"] > width or title["y"] > 200:
