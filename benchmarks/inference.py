@@ -12,16 +12,12 @@ tests of independent data. benchmarks/README.md says what each row is.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,7 +27,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import numpy as np
 
 import repsim
-from _markers import write_between
+from _simulation import Ends, cell, hand_out, parser_of, setting_of, tally, uncertain
 from repsim.inference import subsample
 
 START, END = "<!-- inference:start -->", "<!-- inference:end -->"
@@ -188,21 +184,18 @@ def coverage(population: Population, datasets: int, seed: int) -> dict[str, Any]
     ways = dict(INTERVALS)
     if population.per_group > 1:
         ways["jackknife without groups="] = jackknife_of_samples
-    hits, widths = dict.fromkeys(ways, 0), dict.fromkeys(ways, 0.0)
     truth = population.cka()
-    for number in range(datasets):
-        rng = np.random.default_rng([seed, number])
-        x, y = population.draw(rng)
-        for way, interval in ways.items():
-            low, high = interval(x, y, population.labels(), rng)
-            hits[way] += low <= truth <= high
-            widths[way] += high - low
-    return {
-        "population": population.name,
-        "cka": truth,
-        "coverage": {way: hits[way] / datasets for way in ways},
-        "width": {way: widths[way] / datasets for way in ways},
-    }
+
+    def data_sets() -> Iterator[dict[str, Ends]]:
+        for number in range(datasets):
+            rng = np.random.default_rng([seed, number])
+            x, y = population.draw(rng)
+            yield {
+                way: (truth, *interval(x, y, population.labels(), rng))
+                for way, interval in ways.items()
+            }
+
+    return {"population": population.name, "cka": truth, **tally(data_sets())}
 
 
 # Tests of independent data
@@ -276,12 +269,6 @@ def layers(rng: np.random.Generator) -> Iterator[Array]:
 # Tables
 
 
-def uncertain(share: float, datasets: int) -> str:
-    """A share with its own standard error, in percent."""
-    error = math.sqrt(max(share * (1 - share), 1 / datasets / 4) / datasets)
-    return f"{100 * share:.1f} ± {100 * error:.1f}"
-
-
 def coverage_table(rows: list[dict[str, Any]], datasets: int) -> str:
     ways = list(INTERVALS)
     lines = [
@@ -290,14 +277,12 @@ def coverage_table(rows: list[dict[str, Any]], datasets: int) -> str:
     ]
     extra = "jackknife without groups="
     for row in rows:
-        cells = [
-            f"{uncertain(row['coverage'][way], datasets)} ({row['width'][way]:.2f})" for way in ways
-        ]
+        cells = [cell(row, way, datasets) for way in ways]
         lines.append(f"| {row['population']} | {row['cka']:.2f} | {' | '.join(cells)} |")
         if extra in row["coverage"]:
-            cell = f"{uncertain(row['coverage'][extra], datasets)} ({row['width'][extra]:.2f})"
             blank = " – |" * (len(ways) - 1)
-            lines.append(f"| the same, without `groups=` | {row['cka']:.2f} | {cell} |{blank}")
+            own = cell(row, extra, datasets)
+            lines.append(f"| the same, without `groups=` | {row['cka']:.2f} | {own} |{blank}")
     return "\n".join(lines)
 
 
@@ -306,15 +291,15 @@ def null_table(rows: dict[str, dict[str, float]], maps: dict[str, float], datase
     for name, row in rows.items():
         cells = " | ".join(uncertain(row[key], datasets) for key in ("p", "z"))
         lines.append(f"| {name.replace('groups=', '`groups=`')} | {cells} |")
-        lines += [
-            "",
-            "**Maps of 8 × 8 independent pairs of layers with a rejection**, n = 30, percent",
-            "",
-            "| a rejection is | maps |",
-            "|---|--:|",
-            f"| `p_value` ≤ .05 | {uncertain(maps['alone'], datasets)} |",
-            f"| `p_adjusted` ≤ .05 | {uncertain(maps['max_t'], datasets)} |",
-        ]
+    lines += [
+        "",
+        "**Maps of 8 × 8 independent pairs of layers with a rejection**, n = 30, percent",
+        "",
+        "| a rejection is | maps |",
+        "|---|--:|",
+        f"| `p_value` ≤ .05 | {uncertain(maps['alone'], datasets)} |",
+        f"| `p_adjusted` ≤ .05 | {uncertain(maps['max_t'], datasets)} |",
+    ]
     return "\n".join(lines)
 
 
@@ -323,14 +308,9 @@ def say(text: str) -> None:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, tables="tables")
     parser.add_argument("--datasets", type=int, default=300, help="for coverage (default 300)")
     parser.add_argument("--nulls", type=int, default=3000, help="for the tests (default 3000)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write everything that was found here")
-    parser.add_argument("--write", type=Path, help="put the tables between this file's comments")
     return parser.parse_args(argv)
 
 
@@ -350,27 +330,15 @@ def main(argv: list[str] | None = None) -> str:
         done(name)
     maps = family(args.nulls, args.seed)
     done("maps")
-    setting = {
-        "datasets": args.datasets,
-        "nulls": args.nulls,
-        "seed": args.seed,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("repsim", "numpy")},
-    }
-    about = ", ".join(f"{key} {value}" for key, value in setting.items())
-    text = (
-        f"{about}.\n\n**Coverage of 95 % intervals**, percent (mean width)\n\n"
+    tables = (
+        f"**Coverage of 95 % intervals**, percent (mean width)\n\n"
         f"{coverage_table(rows, args.datasets)}\n\n"
         f"**Rejections of independent data at level .05**, percent\n\n"
         f"{null_table(nulls, maps, args.nulls)}"
     )
-    print(text)
-    if args.json:
-        found = {"setting": setting, "coverage": rows, "nulls": nulls, "maps": maps}
-        args.json.write_text(json.dumps(found, indent=1))
-    if args.write:
-        write_between(args.write, START, END, text)
-    return text
+    setting = setting_of(args, "datasets", "nulls")
+    found = {"coverage": rows, "nulls": nulls, "maps": maps}
+    return hand_out(args, setting, tables, (START, END), **found)
 
 
 if __name__ == "__main__":

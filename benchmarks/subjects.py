@@ -12,15 +12,12 @@ benchmarks/README.md says what each column is.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import math
 import os
-import platform
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,7 +29,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from _markers import write_between
+from _simulation import Ends, cell, hand_out, parser_of, setting_of, tally
 from repsim.inference import RsaInterval, bootstrap_rsa, noise_ceiling
 
 START, END = "<!-- subjects:start -->", "<!-- subjects:end -->"
@@ -129,37 +126,39 @@ def coverage(population: Population, datasets: int, draws: int, seed: int) -> di
     rng = np.random.default_rng([seed, 0])
     many = [population.people(rng, 12) for _ in range(60)]
     truth = float(np.mean([population.of_conditions(rng, people) for people in many]))
-    hits, widths = dict.fromkeys(WAYS, 0), dict.fromkeys(WAYS, 0.0)
-    for number in range(datasets):
-        rng = np.random.default_rng([seed, 1 + number])
-        x = population.model(rng, population.conditions)
-        people = population.people(rng, population.subjects)
-        ys = population.answers(rng, x, people)
-        options: Any = {
-            "rdm": population.rdm,
-            "comparison": population.comparison,
-            "draws": draws,
-            "level": LEVEL,
-        }
-        others = population.answers(rng, x, population.people(rng, MANY_SUBJECTS))
-        ends, targets = {}, {"conditions": population.of_conditions(rng, people)}
-        if len(ys) > 1:
-            found = bootstrap_rsa(x, ys, seed=rng, **options)
-            ends["both"] = truth, found.low, found.high
-            ends["both, plain variance"] = truth, *plain(found, min(len(ys), len(x)) - 1)
-            targets["subjects"] = population.value(x, others)
-        for way, target in targets.items():
-            found = bootstrap_rsa(x, ys, resample=way, seed=rng, **options)
-            ends[way] = target, found.low, found.high
-        for way, (target, low, high) in ends.items():
-            hits[way] += low <= target <= high
-            widths[way] += high - low
-    return {
-        "population": population.name,
-        "rsa": truth,
-        "coverage": {way: hits[way] / datasets for way in ends},
-        "width": {way: widths[way] / datasets for way in ends},
+
+    def data_sets() -> Iterator[dict[str, Ends]]:
+        for number in range(datasets):
+            rng = np.random.default_rng([seed, 1 + number])
+            yield of_one_data_set(population, truth, draws, rng)
+
+    return {"population": population.name, "rsa": truth, **tally(data_sets())}
+
+
+def of_one_data_set(
+    population: Population, truth: float, draws: int, rng: np.random.Generator
+) -> dict[str, Ends]:
+    """The interval of each way from one data set, with the value that it should contain."""
+    x = population.model(rng, population.conditions)
+    people = population.people(rng, population.subjects)
+    ys = population.answers(rng, x, people)
+    options: Any = {
+        "rdm": population.rdm,
+        "comparison": population.comparison,
+        "draws": draws,
+        "level": LEVEL,
     }
+    others = population.answers(rng, x, population.people(rng, MANY_SUBJECTS))
+    ends, targets = {}, {"conditions": population.of_conditions(rng, people)}
+    if len(ys) > 1:
+        found = bootstrap_rsa(x, ys, seed=rng, **options)
+        ends["both"] = truth, found.low, found.high
+        ends["both, plain variance"] = truth, *plain(found, min(len(ys), len(x)) - 1)
+        targets["subjects"] = population.value(x, others)
+    for way, target in targets.items():
+        found = bootstrap_rsa(x, ys, resample=way, seed=rng, **options)
+        ends[way] = target, found.low, found.high
+    return ends
 
 
 def plain(found: RsaInterval, freedom: int) -> tuple[float, float]:
@@ -187,14 +186,7 @@ def ceilings(population: Population, datasets: int, seed: int) -> dict[str, Any]
 def table(rows: list[dict[str, Any]], datasets: int) -> str:
     lines = ["| subjects | RSA | " + " | ".join(WAYS) + " |", "|---|--:|" + "--:|" * len(WAYS)]
     for row in rows:
-        cells = []
-        for way in WAYS:
-            if way not in row["coverage"]:
-                cells.append("–")
-                continue
-            share = row["coverage"][way]
-            error = math.sqrt(max(share * (1 - share), 1 / datasets / 4) / datasets)
-            cells.append(f"{100 * share:.1f} ± {100 * error:.1f} ({row['width'][way]:.2f})")
+        cells = [cell(row, way, datasets) for way in WAYS]
         lines.append(f"| {row['population']} | {row['rsa']:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -208,14 +200,9 @@ def ceiling_table(rows: list[dict[str, Any]]) -> str:
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--datasets", type=int, default=300, help="for each row (default 300)")
     parser.add_argument("--draws", type=int, default=200, help="of the bootstrap (default 200)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write everything that was found here")
-    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
     return parser.parse_args(argv)
 
 
@@ -229,27 +216,13 @@ def main(argv: list[str] | None = None) -> str:
         print(f"{spent:6.1f} s  {population.name}", file=sys.stderr, flush=True)
     several = [population for population in POPULATIONS if population.subjects > 1]
     bounds = [ceilings(population, args.datasets, args.seed) for population in several]
-    setting = {
-        "datasets": args.datasets,
-        "draws": args.draws,
-        "seed": args.seed,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("repsim", "numpy")},
-    }
-    about = ", ".join(f"{key} {value}" for key, value in setting.items())
-    text = (
-        f"{about}.\n\n**Coverage of 95 % intervals of RSA**, percent (mean width)\n\n"
+    tables = (
+        f"**Coverage of 95 % intervals of RSA**, percent (mean width)\n\n"
         f"{table(rows, args.datasets)}\n\n"
         f"**Noise ceilings of RSA**, means over data sets\n\n{ceiling_table(bounds)}"
     )
-    print(text)
-    if args.json:
-        args.json.write_text(
-            json.dumps({"setting": setting, "coverage": rows, "ceilings": bounds}, indent=1)
-        )
-    if args.write:
-        write_between(args.write, START, END, text)
-    return text
+    setting = setting_of(args, "datasets", "draws")
+    return hand_out(args, setting, tables, (START, END), coverage=rows, ceilings=bounds)
 
 
 if __name__ == "__main__":

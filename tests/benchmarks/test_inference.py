@@ -41,5 +41,6 @@ def test_run_and_write(tmp_path, monkeypatch, capsys):
     assert written == f"before\n{simulation.START}\n{text}\n{simulation.END}\nafter\n"
     for name in ("n = 50, 10 and 10 features", "40 groups of 3", "without `groups=`", "max-T"):
         assert (name in text) == (name != "max-T")
+    assert text.count("**Maps of 8 × 8") == 1
     assert text in capsys.readouterr().out
     assert found.stat().st_size > 100
