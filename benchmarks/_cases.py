@@ -11,7 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
@@ -122,20 +122,23 @@ def hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
     return float((trace + sums - rows) / (n * (n - 3)))
 
 
-def grams(model: nn.Module, images: Tensor) -> dict[Key, np.ndarray]:
-    """Float64 Gram of every call of every module, the model itself (named "") included.
+def gram(out: Tensor) -> np.ndarray:
+    """Float64 Gram of an output."""
+    x = out.detach().to(torch.float64, copy=True).flatten(1)
+    x -= x.mean(0)  # moves HSIC₁ only by rounding
+    return (x @ x.T).numpy()
 
-    Each output is copied inside its hook, before a later in-place operation can overwrite it.
-    """
-    found: dict[Key, np.ndarray] = {}
+
+def outputs(model: nn.Module, images: Tensor, keep: Callable[[Tensor], Any]) -> dict[Key, Any]:
+    """`keep` of every call of every module, made in its hook, before it can be overwritten."""
+    found: dict[Key, Any] = {}
     calls: Counter[str] = Counter()
     handles = []
     for name, module in model.named_modules():
 
-        def hook(_module: nn.Module, _args: object, out: Tensor, name: str = name) -> None:
-            x = out.detach().to(torch.float64, copy=True).flatten(1)
-            x -= x.mean(0)  # moves HSIC₁ only by rounding
-            found[Key(name, calls[name])] = (x @ x.T).numpy()
+        def hook(_module: nn.Module, _args: object, out: Any, name: str = name) -> None:
+            if isinstance(out, Tensor) and out.ndim and len(out) == len(images):
+                found[Key(name, calls[name])] = keep(out)
             calls[name] += 1
 
         handles.append(module.register_forward_hook(hook))
@@ -153,7 +156,7 @@ def reference(case: Case, n_batches: int) -> Reference:
     xy, xx, yy = [], [], []
     for images in case.batches(n_batches):
         ks, ls = (
-            {key: gram for key, gram in grams(model, images).items() if case.wants(key)}
+            {key: k for key, k in outputs(model, images, gram).items() if case.wants(key)}
             for model in (model_x, model_y)
         )
         xy.append([[hsic(k, l) for l in ls.values()] for k in ks.values()])  # noqa: E741

@@ -27,7 +27,6 @@ import statistics
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 import repsim
-from _cases import Key, locate, names_that_ran
+from _cases import Key, locate, names_that_ran, outputs
 from _markers import write_between
 from _packages import Layers, Matrix, forward, forward_and_grams, loader
 
@@ -172,28 +171,6 @@ def unwaiting(batches: Iterable[Tensor], device: torch.device) -> Iterator[Tenso
         finally:
             if guarded:
                 torch.cuda.set_sync_debug_mode("default")
-
-
-def outputs(model: nn.Module, images: Tensor, keep: Callable[[Tensor], Any]) -> dict[Key, Any]:
-    """`keep` of every call of every module, made in its hook, before it can be overwritten."""
-    found: dict[Key, Any] = {}
-    calls: Counter[str] = Counter()
-    handles = []
-    for name, module in model.named_modules():
-
-        def hook(_module: nn.Module, _args: object, out: Any, name: str = name) -> None:
-            if isinstance(out, Tensor) and out.ndim and len(out) == len(images):
-                found[Key(name, calls[name])] = keep(out)
-            calls[name] += 1
-
-        handles.append(module.register_forward_hook(hook))
-    try:
-        with torch.inference_mode():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
 
 
 def wide_gram(out: Tensor) -> Tensor:
