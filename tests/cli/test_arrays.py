@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -177,3 +179,19 @@ def test_debug_shows_where(repsim_command, arrays):
     assert ran.code == 2
     assert "Traceback" in ran.err
     assert "error: there is no such file." in ran.err
+
+
+def test_a_file_of_another_kind_is_named_with_a_way_to_write_it(repsim_command, arrays, tmp_path):
+    (tmp_path / "x.csv").write_text("1,2\n3,4\n")
+    (tmp_path / "x.zarr").mkdir()
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as file:  # as torch.save writes it
+        file.writestr("x/data.pkl", b"")
+    for name, said in {
+        "x.csv": ("another kind of file", "numpy.loadtxt"),
+        "x.zarr": ("a folder", "zarr.open_array"),
+        "x.pt": ("'x/data.pkl'", "torch.load"),
+    }.items():
+        ran = repsim_command("measure", name, "y.npy")
+        assert ran.code == 1
+        assert all(words in ran.err for words in (name, *said)), ran.err
+        assert "unsafely" not in ran.err

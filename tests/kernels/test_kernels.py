@@ -222,6 +222,9 @@ def test_a_degree_from_a_sweep(degree):
         (lambda: RBF(median="mean"), ["RBF", "median", "'all'", "'off_diagonal'", "'mean'"]),
         (lambda: RBF(sigma=0.0), ["RBF", "sigma", "positive", "0.0"]),
         (lambda: RBF(sigma=-1), ["RBF", "sigma", "-1"]),
+        (lambda: RBF(sigma=1e-200), ["RBF", "sigma", "1e-200"]),  # 2σ² is zero
+        (lambda: RBF(sigma=1e200), ["RBF", "sigma", "1e+200"]),  # and here infinite
+        (lambda: Laplacian(sigma=1e-310), ["Laplacian", "sigma", "1e-310"]),
         (lambda: Laplacian(sigma=0), ["Laplacian", "sigma", "0"]),
         (lambda: Laplacian(sigma=float("nan")), ["Laplacian", "sigma", "nan"]),
         (lambda: Polynomial(degree=0), ["Polynomial", "degree", "positive integer", "0"]),

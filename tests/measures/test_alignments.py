@@ -239,3 +239,14 @@ def test_options():
     with refuses(repsim.InputError, "CCAAlignment: x spans all 9 dimensions", "variance=0.99"):
         CCAAlignment().fit(*wide)
     assert CCAAlignment(variance=0.9).fit(*wide).correlations_.shape == (2,)
+
+
+def test_a_score_that_overflows_is_nan_with_a_warning():
+    (x, y), _ = halves()
+    for make in (ProcrustesAlignment, PermutationAlignment):
+        alignment = make().fit(x * 1e200, y * 1e-200)
+        with pytest.warns(repsim.DegenerateWarning, match="R² overflows"):
+            assert np.isnan(alignment.score(x * 1e200, y * 1e-200))
+        alignment = make().fit((x * 1e18).astype("f4"), (y * 1e-18).astype("f4"))
+        with pytest.warns(repsim.DegenerateWarning, match="R² overflows"):
+            assert np.isnan(alignment.score((x * 1e18).astype("f4"), (y * 1e-18).astype("f4")))

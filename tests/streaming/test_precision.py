@@ -6,6 +6,7 @@ import pytest
 import repsim
 from reference import kernels
 from repsim import MinibatchCKA
+from repsim.kernels import RBF, Laplacian, Polynomial
 from streaming.batches import accumulate, data, loops, split
 
 
@@ -227,3 +228,18 @@ def test_tiny_and_huge_layers_side_by_side(eager):
     scaled = [{"conv": b["conv"] * 1e6, "norm": b["norm"] * 1e-6, "fc": b["fc"] + 100} for b in xs]
     acc = accumulate(scaled, ys, "linear", eager.array)
     np.testing.assert_allclose(acc.compute().values, loops(xs, ys), rtol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [None, 7])
+def test_a_gram_of_nearly_equal_entries_is_that_of_cka_or_undefined(dtype, size):
+    x, noise = np.random.default_rng(0).standard_normal((2, 40, 3)).astype(dtype)
+    layers = {"x": x, "y": x + noise}
+    for kernel in (RBF(sigma=1e9), Polynomial(gamma=1e-20), RBF(fraction=1e9)):
+        with pytest.warns(repsim.DegenerateWarning, match=r"xs\['x'\], xs\['y'\]"):
+            assert np.isnan(repsim.cka_matrix(layers, kernel=kernel, block_size=size)).all()
+    if dtype == "float64":
+        for kernel in (RBF(sigma=1e6), Polynomial(gamma=1e-12), Laplacian(sigma=1e11)):
+            got = repsim.cka_matrix(layers, kernel=kernel, block_size=size).values[0, 1]
+            expected = repsim.cka(*layers.values(), kernel=kernel, estimator="unbiased")
+            assert got == pytest.approx(float(expected), abs=1e-3), kernel

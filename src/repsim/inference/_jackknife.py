@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from array_api_compat import device
 
-from repsim._errors import InputError
+from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array, KernelName, Namespace
 from repsim.arrays import (
     Groups,
@@ -89,8 +90,8 @@ def jackknife(
     Warns
     -----
     DegenerateWarning
-        If a representation is constant: all values are NaN. NaN is also returned if it is constant
-        after leaving out one of the samples.
+        If a representation is constant: all values are NaN. If it is constant after leaving out one
+        of the samples: the standard error and the interval are NaN.
 
     Notes
     -----
@@ -139,9 +140,10 @@ def jackknife(
         _without_each(u, v) if whole is None else _without_groups(u, v, whole)
         for u, v in ((first, second), (first, first), (second, second))
     ]
-    without = np.asarray(
-        to_numpy(alignment(xp, _defined(xp, Products(left[0], left[1], left[2]), items)))
-    )
+    products = _defined(xp, Products(left[0], left[1], left[2]), items)
+    without = np.asarray(to_numpy(alignment(xp, products)))
+    if not math.isnan(value):
+        _warn_of_constants(operation, products, "sample" if whole is None else "group")
     sizes = np.ones(n) if whole is None else np.asarray(whole.sizes)
     error = _standard_error(value, without, sizes)
     with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite: see `interval`
@@ -202,6 +204,16 @@ def _defined(xp: Namespace, left: Products, items: list[Any]) -> Products:
         rounding = 64 * float(xp.finfo(item.form(False)[0].dtype).eps) * whole
         selves.append(xp.where(product <= rounding, xp.zeros_like(product), product))
     return Products(left.xy, *selves)
+
+
+def _warn_of_constants(operation: str, products: Products, unit: str) -> None:
+    for name, product in (("x", products.xx), ("y", products.yy)):
+        if (count := int((to_numpy(product) <= 0).sum())) > 0:
+            warn(
+                f"{operation}: {name} is constant without one of its {unit}s ({count} such "
+                f"{unit}{'s' * (count > 1)}), so the standard error and the interval are NaN.",
+                DegenerateWarning,
+            )
 
 
 def _standard_error(value: float, without: Values, sizes: Values) -> float:

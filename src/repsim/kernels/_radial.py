@@ -25,6 +25,9 @@ from repsim.kernels._products import squared_distances
 
 __all__ = ["RBF", "Laplacian"]
 
+SMALLEST = 2.0**-500
+"""The smallest fixed bandwidth; the largest is its inverse."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RBF:
@@ -162,6 +165,8 @@ def _require_bandwidth(operation: str, sigma: float | Array | None) -> None:
             return
     else:
         as_number(operation, "sigma", sigma, above=0)
+        # So that 2σ² and 1/σ are neither zero nor infinite.
+        as_number(operation, "sigma", sigma, least=SMALLEST, most=1 / SMALLEST)
         return
     raise InputError(f"{operation}: sigma must be a positive number, or None.\n  got {got(sigma)}")
 

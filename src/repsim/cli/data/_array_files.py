@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,20 @@ import numpy as np
 from repsim.cli._outcome import DataError, UsageError
 
 __all__ = ["read_each", "read_layers"]
+
+NPY, ZIP = b"\x93NUMPY", b"PK"
+"""How the two kinds of files begin."""
+
+REPAIRS = {
+    ".csv": "numpy.save('x.npy', numpy.loadtxt('x.csv', delimiter=','))",
+    ".tsv": "numpy.save('x.npy', numpy.loadtxt('x.tsv', delimiter='\\t'))",
+    ".txt": "numpy.save('x.npy', numpy.loadtxt('x.txt'))",
+    ".pt": "numpy.save('x.npy', torch.load('x.pt').numpy())",
+    ".pth": "numpy.save('x.npy', torch.load('x.pth').numpy())",
+    ".safetensors": "numpy.savez('x.npz', **safetensors.numpy.load_file('x.safetensors'))",
+    ".zarr": "numpy.save('x.npy', zarr.open_array('x.zarr')[:])",
+}
+"""How arrays of other files are written as a file that is read here."""
 
 
 def read_layers(name: str) -> dict[str, Any]:
@@ -26,8 +41,9 @@ def read_layers(name: str) -> dict[str, Any]:
         It is not a file of numbers.
     """
     path = Path(name)
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"there is no such file.\n  got {name}")
+    _require_arrays(path, name)
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(found, np.ndarray):
@@ -45,6 +61,30 @@ def read_layers(name: str) -> dict[str, Any]:
     if not layers:
         raise DataError(f"the file holds no array.\n  got {name}")
     return layers
+
+
+def _require_arrays(path: Path, name: str) -> None:
+    """Raise if a file is neither .npy nor .npz by its first bytes, or holds other things too.
+
+    NumPy takes any other file for a pickle, and says how to load it unsafely.
+    """
+    kind = "a folder" if path.is_dir() else "another kind of file"
+    if path.is_file():
+        with path.open("rb") as file:
+            begin = file.read(len(NPY))
+        if begin == NPY:
+            return
+        if begin.startswith(ZIP) and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                others = [each for each in file.namelist() if not each.endswith(".npy")]
+            if not others:
+                return
+            kind = f"an archive with {others[0]!r}"
+    repair = REPAIRS.get(path.suffix.lower(), "numpy.save('x.npy', x)")
+    raise DataError(
+        f"the file must be an .npy or .npz of NumPy.\n  {name}: {kind}\n"
+        f"  Write its arrays with NumPy first, for example {repair}."
+    )
 
 
 def read_each(files: Sequence[str]) -> dict[str, Any]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Self
+
+import numpy as np
+from array_api_compat import is_numpy_array
 
 from repsim._errors import InputError
 from repsim._typing import Array, Namespace
@@ -225,7 +229,7 @@ class AffineAlignment(Alignment):
         Warns
         -----
         DegenerateWarning
-            If y is constant: NaN is returned.
+            If y is constant, or R² overflows: NaN is returned.
         """
         paired(self._operation, x, y, min_samples=2, why=self._operation)
         xp, a = self._given(x, "x", 0)
@@ -240,6 +244,9 @@ def r2(operation: str, xp: Namespace, predicted: Array, target: Array) -> Array:
     spread = xp.sum(centred * centred)
     defined = spread > 0
     undefined(operation, "y", ~defined, "is constant over the samples")
-    left = (wide - predicted) / scale
-    ratio = xp.sum(left * left) / xp.where(defined, spread, xp.ones_like(spread))
-    return scalar(xp, where_defined(xp, 1 - ratio, defined), target.dtype)
+    with np.errstate(over="ignore") if is_numpy_array(wide) else nullcontext():
+        left = (wide - predicted) / scale
+        ratio = xp.sum(left * left) / xp.where(defined, spread, xp.ones_like(spread))
+    far = defined & (ratio > float(xp.finfo(target.dtype).max))
+    undefined(operation, "y", far, "is so much smaller than its prediction that R² overflows")
+    return scalar(xp, where_defined(xp, 1 - ratio, defined & ~far), target.dtype)

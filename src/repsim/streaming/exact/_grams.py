@@ -316,9 +316,14 @@ def _pilot_means(
     """Return the means of some rows of a Gram over chosen columns, and their largest entry."""
     with np.errstate(all="ignore"):  # non-finite values show in the sums
         k = layer.block(layer.prepared(raw), layer.prepared(pilot_raw), same=False)
-        if unbiased:  # the diagonal is not summed
-            k[start + np.arange(len(k))[:, None] == chosen] = 0
-        return k.mean(axis=1, dtype=np.float64), _largest(k)
+        if not unbiased:
+            return k.mean(axis=1, dtype=np.float64), _largest(k)
+        # The diagonal is not summed, and not counted: a Gram of equal entries, centred by their
+        # mean, is exactly zero, where any other number leaves rounding that looks like data.
+        own = start + np.arange(len(k))[:, None] == chosen
+        k[own] = 0
+        counted = np.maximum(len(chosen) - own.sum(axis=1), 1)
+        return k.sum(axis=1, dtype=np.float64) / counted, _largest(k)
 
 
 def _largest(k: Floats) -> float:
