@@ -326,6 +326,32 @@ class TestBatchesOfAnyForm:
         with pytest.raises(InputError, match=r"at least 4 samples(.|\n)*batch_size="):
             compare(Text(), data=tokens(1, 60, batches=9), layers=["wte", "out"], **quiet)
 
+    def test_texts_without_their_padding_are_never_mixed(self):
+        """Packed real tokens may be a multiple of the samples by accident."""
+
+        class Unpadded(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.embedding, self.out = nn.Embedding(9, 4), nn.Linear(4, 3)
+
+            def forward(self, ids, real):
+                return self.out(self.embedding(ids)[real].cumsum(0))
+
+        def batch(lengths, longest):
+            lengths = torch.tensor(lengths)[:, None]
+            ids = torch.arange(len(lengths) * longest).reshape(len(lengths), longest) % 9
+            return {"ids": ids, "real": torch.arange(longest) < lengths}
+
+        def rows_of(*batches):
+            result = compare(Unpadded(), data=batches, layers=["out"], **quiet)
+            return result.attrs["n_samples"]
+
+        full = batch([6] * 8, 6)
+        assert rows_of(full, full, batch([9] * 8, 9), batch([3] * 4, 3)) == 28
+        for lengths, longest in (([6] * 6 + [2] * 2, 6), ([8] * 4 + [4] * 4, 8), ([1, 9] * 4, 9)):
+            with pytest.raises(CaptureError, match="missing|n=8 of equal rows"):
+                rows_of(full, batch(lengths, longest))
+
     def test_a_model_that_refuses_few_samples_is_named(self):
         class Contrasting(nn.Sequential):
             def forward(self, x):

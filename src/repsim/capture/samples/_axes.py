@@ -19,6 +19,7 @@ from repsim.capture._output import Select, UnusableOutput, tensors_in
 from repsim.capture.layers._select import Selection
 from repsim.capture.samples._declared import BatchDim, declared_axes
 from repsim.capture.samples._probe import Evidence, Probe, SampleAxis, sequence_first_modules
+from repsim.capture.samples._rows import Shapes, may_be_rows
 
 __all__ = ["BatchAxis"]
 
@@ -50,11 +51,12 @@ class BatchAxis:
         self._declared = declared_axes(batch_dim, layers.names)
         self._undeclared = [name for name in layers.names if name not in self._declared]
         self._evidence: Evidence | None = None
-        self._steady: set[tuple[str, int]] = set()
+        self._steady: dict[tuple[str, int], Shapes] = {}
         self._rows: dict[tuple[str, int], int] = {}
         self._pinned: int | None = None
         self._likely: int | None = None
         self._input: tuple[int, ...] | None = None
+        self._inputs: list[tuple[int, ...]] = []
         self._sequence_first: list[tuple[str, int, int]] = []
 
     @property
@@ -99,8 +101,9 @@ class BatchAxis:
 
     def read_input(self, args: object, kwargs: object) -> None:
         """Take the batch size from the first tensor that the model is called with."""
-        tensors = (t for t in tensors_in((args, kwargs)) if t.dim() > 0)
-        first = next(tensors, None)
+        tensors = [t for t in tensors_in((args, kwargs)) if t.dim() > 0]
+        self._inputs = [tuple(t.shape) for t in tensors if t.dim() > 1 and not t.is_nested]
+        first = next(iter(tensors), None)
         self._sequence_first.clear()
         if first is None:
             self._input = None
@@ -244,6 +247,8 @@ class BatchAxis:
         n, rows = self._divided(key, length, found.rows)
         per_sample = "" if rows == 1 else f" of {rows} rows each"
         if length != n * rows or n == 0:
+            if rows == 0:
+                per_sample = " of equal rows, which grow with the length of the input"
             expected = f"n={n}{per_sample} on axis {found.axis}"
             raise self._not_as_found(layer, shape, expected)
         if found.apart is None:
@@ -262,14 +267,21 @@ class BatchAxis:
 
         Texts of another length have another number of rows. This is taken for granted only if the
         rows of a whole batch were as many as the probe had seen: those of experts vary at random.
+        The rows must grow with the length of the input, because those of texts without their
+        padding are also a multiple of the samples now and then.
         """
         known = self._size if self._likely is None else self._likely
         if rows > 1 and key in self._steady and known and length % known == 0:
-            return known, length // known
+            now = length // known
+            fits = may_be_rows(now, self._per_sample(known), rows, self._steady[key])
+            return known, now if fits else 0
         n = length // rows if self._pinned is None else self._pinned
         if n == known and length == n * rows:
-            self._steady.add(key)
+            self._steady[key] = self._per_sample(n)
         return n, rows
+
+    def _per_sample(self, n: int) -> Shapes:
+        return tuple((shape[0] / n, *shape[1:]) for shape in self._inputs)
 
     def _not_as_found(self, layer: str, shape: tuple[int, ...], expected: str) -> UnusableOutput:
         return UnusableOutput(

@@ -1,0 +1,27 @@
+"""How many rows of an output are of one sample, if that differs from batch to batch."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+__all__ = ["Shapes", "may_be_rows"]
+
+Shapes: TypeAlias = tuple[tuple[float, ...], ...]
+"""The shapes of the inputs of a model; on axis 0, the rows of a sample."""
+
+
+def may_be_rows(rows: int, shapes: Shapes, before: int, shapes_before: Shapes) -> bool:
+    """Whether a sample of these inputs has so many rows, by those of a batch before.
+
+    Images of another size are padded to whole windows, so any number may be right.
+    """
+    pairs = list(zip(shapes, shapes_before, strict=False))
+    changed = [(now, old) for now, old in pairs if now != old]
+    if not changed:
+        return rows == before
+    return any(
+        len(now) != len(old)
+        or len(now) > 3
+        or any(now[a] != old[a] and abs(rows * old[a] - before * now[a]) < old[a] for a in range(2))
+        for now, old in changed
+    )
