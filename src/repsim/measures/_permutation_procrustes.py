@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
-from array_api_compat import device
-
 from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._columns import Columns, centred_columns, readable
+from repsim.measures.parts._columns import Columns, centred_columns, matched
 from repsim.measures.parts._geometry import Contrasts, angle, matched_distance, of_samples, root
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts._transport import pairing
@@ -119,14 +117,12 @@ def _prepare(operation: str, z: Contrasts, *, name: str, score: str) -> _Normed:
 def _compare(x: _Normed, y: _Normed, *, score: str) -> Array:
     a, b = x.columns, y.columns
     xp = array_namespace(a.features)
-    products = xp.matrix_transpose(a.features) @ b.features
-    pairs = pairing(readable(a, products))
-    matched = xp.sum(xp.asarray(pairs, dtype=products.dtype, device=device(products)) * products)
+    product = matched(a, b, pairing)
     if score == "angle":
         defined = (x.norm > 0) & (y.norm > 0)
         norms = xp.where(defined, x.norm * y.norm, xp.ones_like(x.norm))
-        return where_defined(xp, angle(xp, matched / norms), defined)
-    return matched_distance(xp, (a.scale, b.scale), (x.norm**2, y.norm**2), matched)
+        return where_defined(xp, angle(xp, product / norms), defined)
+    return matched_distance(xp, (a.scale, b.scale), (x.norm**2, y.norm**2), product)
 
 
 for _name, _score, _more in (

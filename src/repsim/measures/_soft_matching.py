@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from array_api_compat import device
-
 from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register
-from repsim.measures.parts._columns import Columns, centred_columns, readable, unit_norm_columns
+from repsim.measures.parts._columns import Columns, centred_columns, matched, unit_norm_columns
 from repsim.measures.parts._geometry import Contrasts, matched_distance, of_samples
 from repsim.measures.parts._transport import transport_plan
 
@@ -115,14 +113,12 @@ def _prepare(operation: str, z: Contrasts, *, name: str, score: str) -> _Weighed
 def _compare(x: _Weighed, y: _Weighed, *, score: str) -> Array:
     a, b = x.columns, y.columns
     xp = array_namespace(a.features)
-    products = xp.matrix_transpose(a.features) @ b.features
-    plan = transport_plan(readable(a, products))
-    matched = xp.sum(xp.asarray(plan, dtype=products.dtype, device=device(products)) * products)
+    product = matched(a, b, transport_plan)
     if score == "correlation":
-        nan = xp.full_like(matched, float("nan"))
-        correlation: Array = xp.where(a.defined & b.defined, matched, nan)
+        nan = xp.full_like(product, float("nan"))
+        correlation: Array = xp.where(a.defined & b.defined, product, nan)
         return correlation
-    return matched_distance(xp, (a.scale, b.scale), (x.mean_square, y.mean_square), matched)
+    return matched_distance(xp, (a.scale, b.scale), (x.mean_square, y.mean_square), product)
 
 
 for _name, _score, _more in (

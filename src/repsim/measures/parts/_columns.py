@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from array_api_compat import device
 
 from repsim._errors import ArrayTypeError
 from repsim._typing import Array
@@ -13,7 +15,9 @@ from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._subspace import unit_columns
 
-__all__ = ["Columns", "centred_columns", "read", "readable", "unit_norm_columns"]
+__all__ = ["Columns", "centred_columns", "matched", "read", "readable", "unit_norm_columns"]
+
+Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Columns(NamedTuple):
@@ -50,15 +54,22 @@ def unit_norm_columns(operation: str, z: Contrasts, *, name: str) -> Columns:
     return Columns(features, scale, defined & ~xp.any(constant), operation, name)
 
 
-def readable(item: Columns, products: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+def readable(item: Columns, products: Array) -> Numbers:
     """Return the products of features of two sides in NumPy, or raise if they are traced."""
     why = "the pairing is found on the host. backward() works"
     return read(item.operation, item.name, products, why, shown=item.features)
 
 
-def read(
-    operation: str, name: str, x: Array, why: str, *, shown: Array | None = None
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def matched(x: Columns, y: Columns, plan: Callable[[Numbers], Numbers]) -> Array:
+    """Return Σ_ij P_ij ⟨x_i, y_j⟩ with P what `plan` makes of these products, found on the host."""
+    xp = array_namespace(x.features)
+    products = xp.matrix_transpose(x.features) @ y.features
+    weights = xp.asarray(plan(readable(x, products)), dtype=products.dtype, device=device(products))
+    out: Array = xp.sum(weights * products)
+    return out
+
+
+def read(operation: str, name: str, x: Array, why: str, *, shown: Array | None = None) -> Numbers:
     """Return the values of an array in NumPy, float64, or raise if they are traced.
 
     Parameters
