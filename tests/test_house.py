@@ -62,6 +62,38 @@ def test_no_function_has_more_than_60_lines_of_code():
     assert not long
 
 
+def swallowing(text: str) -> list[int]:
+    """The lines of handlers of all errors that neither pass the error on nor say why.
+
+    A comment in or above the line says why.
+    """
+    lines, found = text.splitlines(), []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        passes_on = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+        here = lines[node.lineno - 1], lines[node.lineno - 2]
+        says_why = "#" in here[0] or here[1].lstrip().startswith("#")
+        if ast.unparse(node.type or ast.Name("BaseException")) in ("Exception", "BaseException"):
+            found += [] if passes_on or says_why else [node.lineno]
+    return found
+
+
+def test_handlers_of_all_errors_are_recognised():
+    head = "try:\n    f()\n"
+    assert swallowing(head + "except Exception:\n    pass") == [3]
+    assert swallowing(head + "except:\n    x = 1") == [3]
+    assert swallowing(head + "except Exception as error:\n    raise ValueError from error") == [3]
+    assert not swallowing(head + "except BaseException:\n    close()\n    raise")
+    assert not swallowing(head + "except Exception:  # of any type\n    x = 1")
+    assert not swallowing(head + "except ValueError:\n    pass")
+
+
+def test_every_handler_of_all_errors_passes_them_on_or_says_why():
+    found = {path.name: lines for path in FILES if (lines := swallowing(path.read_text()))}
+    assert not found
+
+
 def test_no_folder_has_more_than_14_files():
     """Except `measures`, where every file is one measure."""
     counts = Counter(path.parent.relative_to(SOURCE).as_posix() for path in FILES)

@@ -172,6 +172,20 @@ def test_an_interrupt_before_anything_and_one_without_a_checkpoint_are_raised(tm
             )
 
 
+def test_an_interrupt_is_raised_if_the_state_cannot_be_saved(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    def batches():
+        yield from data()[:3]
+        monkeypatch.setattr(os, "replace", refuse)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        repsim.compare(net(), data=batches(), checkpoint=tmp_path / "run.npz", progress=False)
+    assert "Permission denied" in raised.value.__notes__[0]
+
+
 def test_ctrl_c_waits_until_a_batch_is_counted():
     done = []
     with pytest.raises(KeyboardInterrupt), uninterrupted():

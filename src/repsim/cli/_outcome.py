@@ -63,6 +63,7 @@ def reporting(session: Session) -> Iterator[None]:
                 f"  Remove the call of exit or sys.exit from it."
             )
             raise typer.Exit(FAILED) from end
+        # Every error ends the command here; --debug shows where it was raised.
         except Exception as error:
             if _is_typers(error):
                 escape_usage(error)

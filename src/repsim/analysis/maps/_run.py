@@ -145,16 +145,19 @@ class Run:
         """
         try:
             yield
+        # Ctrl-C alone does not go on, and only where the file holds everything.
         except BaseException as error:
+            is_saved = self._file is not None
             try:
                 self._save()
             except CheckpointError as failure:
+                is_saved = False
                 error.add_note(str(failure))
             if isinstance(error, NonFiniteError) and self.n_batches:
                 error.partial = result(self.accumulators)
             self.interrupted = (
                 isinstance(error, KeyboardInterrupt)
-                and self._file is not None
+                and is_saved
                 and self._ranks.alone
                 and self.n_batches > 0
             )

@@ -95,8 +95,9 @@ def _read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
+    # A pickle of other objects than tensors could run code, so torch refuses it. A damaged file
+    # raises errors of many types.
     except Exception as error:
-        # A pickle of other objects than tensors could run code, so it is refused.
         reason = str(error).partition("\n")[0]
         raise DataError(
             "--weights: not a state dict that can be read without running code.\n"
