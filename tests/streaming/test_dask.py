@@ -161,6 +161,10 @@ def test_errors_are_those_of_arrays_in_memory():
     ):
         with pytest.raises(repsim.NonFiniteError, match=words):
             function(chunked(bad))
+    large = {"x": (9 * YS["9 features"]).astype("i8") + 2**60}
+    for function in (cka_matrix, pairwise):
+        with pytest.raises(repsim.InputError, match=r"xs\['x'\] must hold integers below 2\*\*53"):
+            function(chunked(large))
     zero = {"x": np.where(np.arange(N)[:, None] == 30, 0, YS["9 features"])}
     with pytest.raises(repsim.NonFiniteError, match=r"Gram of xs\['x'\] is not finite"):
         cka_matrix(chunked(zero), kernel="cosine")

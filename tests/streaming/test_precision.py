@@ -243,3 +243,13 @@ def test_a_gram_of_nearly_equal_entries_is_that_of_cka_or_undefined(dtype, size)
             got = repsim.cka_matrix(layers, kernel=kernel, block_size=size).values[0, 1]
             expected = repsim.cka(*layers.values(), kernel=kernel, estimator="unbiased")
             assert got == pytest.approx(float(expected), abs=1e-3), kernel
+
+
+def test_values_out_of_the_range_of_the_dtype_are_refused():
+    x, y = np.random.default_rng(0).standard_normal((2, 12, 3))
+    for far in (x * 1e40, x * 1e-60, x + 1e40, x * 1e-300):
+        with pytest.raises(repsim.InputError, match=r"xs\['far'\] must lie in the range"):
+            repsim.cka_matrix({"far": far, "y": y}, dtype="float32")
+    for scale in (1e37, 1e-37):
+        near = repsim.cka_matrix({"x": x * scale, "y": y}, dtype="float32")
+        np.testing.assert_allclose(near, repsim.cka_matrix({"x": x, "y": y}), atol=1e-5)

@@ -16,7 +16,7 @@ from repsim._version import __version__
 from repsim.analysis.probes._labelled import HoldoutSplit, IntArray, class_numbers
 from repsim.analysis.probes._result import probe_result
 from repsim.analysis.probes._state import RIDGES, TestedProbe, TrainedProbe, check_probe
-from repsim.arrays import check_same_samples, without_autocast
+from repsim.arrays import check_same_samples, require_exact, without_autocast
 from repsim.streaming import Source, row_slices, sources_of
 
 if TYPE_CHECKING:
@@ -179,7 +179,9 @@ def _blocks(source: Source) -> Iterator[tuple[slice, Tensor]]:
     """Yield slices of rows with their values, (1, b, p)."""
     limit = min(LARGEST, float(np.finfo(source.dtype).max))
     for part in row_slices(source.n, BLOCK):
-        values = source.raw(part).astype(source.dtype, copy=True)
+        raw = source.raw(part)
+        require_exact(OPERATION, raw, source.label, source.dtype)
+        values = raw.astype(source.dtype, copy=True)
         with np.errstate(invalid="ignore"):  # NaN is not within the limit
             bad = part.start + np.flatnonzero(~(np.abs(values) <= limit).all(axis=1))
         if len(bad):

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from repsim._errors import NonFiniteError
+from repsim._errors import InputError, NonFiniteError
+from repsim.arrays import require_exact
 from repsim.streaming.exact._sources import Floats, Source, row_slices
 from repsim.streaming.exact._work import Piece, Work
 
@@ -82,6 +83,8 @@ def column_stats(
         _centre(first, total / source.n, largest, dtype)
         for source, first, (total, largest) in zip(sources, firsts, totals, strict=True)
     ]
+    for s, (shift, _, scale) in zip(sources, centres, strict=True):
+        _require_in_range(s, shift, scale, dtype)
     parts = [(index, part) for index, s in enumerate(sources) for part in row_slices(s.n, rows)]
     squares = [np.empty(source.n) for source in sources]
     found = work.reduce(
@@ -97,6 +100,7 @@ def column_stats(
 
 def _sums(raw: Floats, first: Floats, part: RowPart) -> tuple[Floats, float]:
     """Return the sums of the columns about a first row, and their largest distance from it."""
+    require_exact(part.operation, raw, part.label, np.dtype(np.float64))
     with np.errstate(all="ignore"):  # reported by name below
         shifted = np.subtract(raw, first, dtype=np.float64)
         total = shifted.sum(axis=0)
@@ -113,9 +117,23 @@ def _sums_together(one: tuple[Floats, float], other: tuple[Floats, float]) -> tu
 def _centre(
     first: Floats, mean_shifted: Floats, largest: float, dtype: np.dtype[Any]
 ) -> tuple[Floats, Floats, float]:
-    shift = (first + mean_shifted).astype(dtype)
-    rest = ((first - shift) + mean_shifted).astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # reported by name
+        shift = (first + mean_shifted).astype(dtype)
+        rest = ((first - shift) + mean_shifted).astype(dtype)
     return shift, rest, 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
+
+
+def _require_in_range(s: Source, shift: Floats, scale: float, dtype: np.dtype[Any]) -> None:
+    """Raise if float64 values lie out of the range of the float32 that the caller asked for."""
+    with np.errstate(over="ignore", under="ignore"):
+        within = 0 < dtype.type(scale) < np.inf and bool(np.isfinite(shift).all())
+    if not within:
+        raise InputError(
+            f"{s.operation}: {s.label} must lie in the range of {dtype}.\n"
+            f"  its values spread over about {scale:.3g}; the largest number of {dtype} is "
+            f"{np.finfo(dtype).max:.3g}, the smallest {np.finfo(dtype).smallest_subnormal:.3g}\n"
+            f"  Leave out dtype='{dtype}', or divide {s.label} by a power of two."
+        )
 
 
 def _squares(raw: Floats, shift: Floats, rest: Floats, scale: float) -> Floats:
