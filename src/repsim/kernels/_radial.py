@@ -25,8 +25,8 @@ from repsim.kernels._products import squared_distances
 
 __all__ = ["RBF", "Laplacian"]
 
-SMALLEST = 2.0**-500
-"""The smallest fixed bandwidth; the largest is its inverse."""
+REACH = {"RBF": (2.0**-500, 2.0**500), "Laplacian": (2.0**-1022, 2.0**1023)}
+"""The smallest and the largest fixed bandwidth: 2σ² and 1/σ are neither zero nor infinite."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -165,8 +165,8 @@ def _require_bandwidth(operation: str, sigma: float | Array | None) -> None:
             return
     else:
         as_number(operation, "sigma", sigma, above=0)
-        # So that 2σ² and 1/σ are neither zero nor infinite.
-        as_number(operation, "sigma", sigma, least=SMALLEST, most=1 / SMALLEST)
+        least, most = REACH[operation]
+        as_number(operation, "sigma", sigma, least=least, most=most)
         return
     raise InputError(f"{operation}: sigma must be a positive number, or None.\n  got {got(sigma)}")
 
