@@ -46,13 +46,44 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault(name, value)
 
 
+HEAVY = (
+    *("benchmarks/test_raghu2021.py", "examples/test_digits.py", "analysis/test_rank_batches.py"),
+    *("analysis/test_extract_ranks.py", "analysis/test_rank_analyses.py", "docs/test_gallery.py"),
+    *("analysis/test_killed.py", "report/test_killed.py", "cli/test_killed.py"),
+    *("emulated/test_emulated.py", "streaming/test_shared_pairs.py", "docs/test_pages.py"),
+    *("report/test_screens.py", "docs/test_screens.py", "measures/test_transforms.py"),
+)
+"""Files with tests or fixtures of many seconds, the longest first."""
+
+
+def heavy_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Begin the share of each worker with files that take long.
+
+    xdist deals equal numbers of tests in this order. A worker without tests takes the last half of
+    what another has left. So it takes short tests, and no file whose fixtures it has to make again.
+    """
+    heavy: dict[str, list[pytest.Item]] = {name: [] for name in HEAVY}
+    rest = []
+    for item in items:
+        heavy.get("/".join(item.path.parts[-2:]), rest).append(item)
+    files, out = list(heavy.values()), []
+    for worker in range(workers):
+        out += [item for file in files[worker::workers] for item in file]
+        room = max((worker + 1) * len(items) // workers - len(out), 0)
+        out += rest[:room]
+        del rest[:room]
+    return out + rest
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark cases on jax as slow, except those of tests that are marked ``quick_on_jax``.
 
     jax compiles every operation for every shape and every dtype. The other frameworks go through
     the same lines of repsim.
     """
+    if hasattr(config, "workerinput"):
+        items[:] = heavy_first(items, config.workerinput["workercount"])
     for item in items:
         parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
         on_jax = any(isinstance(p, str) and p in ("jax", "jax-jit") for p in parameters)
