@@ -734,6 +734,24 @@ def test_data_that_are_no_batches():
         measure(timm_vit(), [], progress=False)
 
 
+def test_a_batch_walks_through_no_buffers():
+    """The first parameter tells the device: large models have thousands of both."""
+    model, walks = timm_vit(), []
+    buffers = model.buffers
+
+    def counted(recurse=True):
+        walks.append(recurse)
+        yield from buffers(recurse)
+
+    model.buffers = counted
+    counts = []
+    for n in (1, 4):
+        walks.clear()
+        measure(model, [images(1)] * n, progress=False)
+        counts.append(len(walks))
+    assert counts[0] == counts[1]
+
+
 def test_memory():
     """No tensor of batch × heads × tokens² is made, nor one of half that size."""
     from torch.utils._python_dispatch import TorchDispatchMode

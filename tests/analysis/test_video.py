@@ -88,6 +88,25 @@ def test_attention_over_a_whole_video(transformers):
         check(other, 0, weights_of(model, x, layer), (4, 4, 4), (1, 4, 8), prefix)
 
 
+def test_weights_are_computed_once_for_space_and_time(transformers):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        softmaxes = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.softmaxes += "softmax" in str(func)
+            return func(*args, **(kwargs or {}))
+
+    config = transformers.VideoMAEConfig(patch_size=4, tubelet_size=2, **SMALL)
+    model, x = transformers.VideoMAEModel(config).eval(), torch.randn(1, 8, 3, 16, 16)
+    with torch.no_grad(), Watch() as alone:
+        model(x)
+    with Watch() as watched:
+        repsim.attention_distance(model, [x], grid=(4, 4, 4), **QUIET)
+    assert watched.softmaxes - alone.softmaxes == 2  # one for each layer
+
+
 def test_attention_over_frames_and_along_time(transformers):
     torch.manual_seed(0)
     config = transformers.TimesformerConfig(patch_size=4, **{**SMALL, "num_hidden_layers": 1})

@@ -151,6 +151,8 @@ def taken(
         whole = torch.cat([w for _, w in parts], dim=2)
         assert whole.shape == (c.batch, c.heads, c.queries, c.keys)
         assert whole.dtype in (torch.float32, torch.float64)
+        for entries in (1, 1 << 20):  # a sample at a time, and all
+            check_parts(c, whole, entries)
         value = c.value
         key = f"{c.name}:{c.call}" if c.call else c.name
         out[key] = {
@@ -164,6 +166,17 @@ def taken(
     with torch.no_grad(), AttentionRecorder(model, layers, handle=handle):
         out.result = call(model)
     return out
+
+
+def check_parts(call: AttentionCall, whole: torch.Tensor, entries: int) -> None:
+    """Weights and logarithms, a part of the batch at a time, are those of the whole."""
+    weights, logs = torch.full_like(whole, torch.nan), torch.full_like(whole, torch.nan)
+    for samples, queries, p, log_p in call.weights_and_logs(entries):
+        weights[samples, :, queries], logs[samples, :, queries] = p, log_p
+        log_p.zero_()  # the memory is the caller's until the next part
+    torch.testing.assert_close(weights, whole, rtol=1e-4, atol=1e-7)
+    assert logs.isfinite().all()
+    torch.testing.assert_close(weights * logs, torch.special.xlogy(whole, whole))
 
 
 def consistent(found: dict[str, dict[str, Any]], tolerance: float = 1e-5) -> None:

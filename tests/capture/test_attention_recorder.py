@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional
 
-from capture.attention_models import consistent, images, taken, timm_vit
+from capture.attention_models import check_parts, consistent, images, taken, timm_vit
 from reference import attention as reference
 from repsim import CaptureError, InputError, LayerNotFoundError, RepsimWarning
 from repsim.capture import AttentionCall, AttentionRecorder
@@ -118,27 +118,43 @@ def test_fused_weights_are_the_plain_loops(kind, queries, keys, groups, scale, s
 
 
 def test_logarithms_are_those_of_the_weights_and_finite():
-    q = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    q = torch.randn(3, 2, 20, 4, generator=torch.Generator().manual_seed(0))
     far = q.clone()
     far[0, :, 2] *= 1e4  # weights that underflow
+    parts = []
 
     def check(call):
         whole = torch.cat([weights for _, weights in call.weights()], -2)
-        chunks = list(call.weights_and_logs(2))
-        weights, logs = (torch.cat(each, -2) for each in list(zip(*chunks, strict=True))[1:])
-        assert [part.start for part, *_ in chunks] == [0, 2, 4]
-        torch.testing.assert_close(weights, whole, rtol=1e-5, atol=1e-7)
-        assert logs.isfinite().all()
-        torch.testing.assert_close(weights * logs, torch.special.xlogy(whole, whole))
+        for entries in (1, 2 * 20 * 20, 1 << 20):
+            check_parts(call, whole, entries)
+        parts[:] = [each[:2] for each in call.weights_and_logs(1)]
 
-    some = torch.tensor([[True] * 5, [False] * 5, *([[True, False, True, False, True]] * 3)])
+    some = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(1)) < 0.5
+    some[:, :, 1] = False
     for query in (q, far):
-        for mask in (None, some):
+        for mask in (None, some, some[0, 0]):
             with AttentionRecorder(model := Bare(), handle=check), torch.no_grad():
                 model(query, q, q, attn_mask=mask)
-        eager = model_of(lambda q, k, v: scores(q, k).softmax(-1) @ v)
-        with AttentionRecorder(eager, handle=check), torch.no_grad():
-            eager(X)
+    assert parts[:2] == [(slice(0, 1), slice(0, 10)), (slice(0, 1), slice(10, 20))]
+    assert len(parts) == 6
+    eager = model_of(lambda q, k, v: scores(q, k).softmax(-1) @ v)
+    with AttentionRecorder(eager, handle=check), torch.no_grad():
+        eager(X)
+
+
+def test_parts_use_the_same_memory():
+    places = []
+
+    def handle(call):
+        for *_, p, log_p in call.weights_and_logs(1):
+            places.append((p.data_ptr(), log_p.data_ptr()))
+
+    q = torch.randn(3, 2, 20, 4)
+    with AttentionRecorder(model := Bare(), handle=handle), torch.no_grad():
+        for _ in range(2):
+            model(q, q, q)
+    assert len(places) == 12
+    assert len(set(places)) == 1
 
 
 def test_rows_without_any_key_are_zero():
@@ -720,7 +736,7 @@ def bad_chunk(call: AttentionCall) -> None:
     for chunk in (0, -1, 2.5):
         with pytest.raises(InputError, match="chunk must be at least 1"):
             next(call.weights(chunk))
-        with pytest.raises(InputError, match="chunk must be at least 1"):
+        with pytest.raises(InputError, match="entries must be at least 1"):
             next(call.weights_and_logs(chunk))
 
 

@@ -9,8 +9,9 @@ from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._sequences import Follows, Sequences, shortened
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
 from repsim.capture._without_values import refuse_meta, refuse_meta_batch
-from repsim.capture.attention._call import AttentionCall, log_of
+from repsim.capture.attention._call import AttentionCall
 from repsim.capture.attention._recorder import AttentionRecorder
+from repsim.capture.attention._rows import log_of
 from repsim.capture.layers._blocks import blocks_of
 from repsim.capture.layers._select import (
     Layer,

@@ -1,4 +1,4 @@
-"""The number of queries at a time, and the number that means no batch."""
+"""How much of the attention is reduced at a time, and the number that means no batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import torch
 
 from repsim.capture import AttentionCall
 
-__all__ = ["NEVER", "queries_at_a_time"]
+__all__ = ["NEVER", "entries_at_a_time", "queries_at_a_time"]
 
 NEVER = torch.iinfo(torch.int32).max
 """The number of a non-finite batch if there is none."""
+
+
+def entries_at_a_time(call: AttentionCall) -> int:
+    """Return weights at a time: few enough for the cache of a CPU, enough for an accelerator."""
+    return 1 << 18 if call.output.device.type == "cpu" else 1 << 24
 
 
 def queries_at_a_time(call: AttentionCall) -> int:

@@ -180,7 +180,7 @@ def attention_distance(
     each frame, or along time at each place (TimeSformer); its number of tokens says which. Tokens
     of one frame have distance 0 in time, tokens of one place distance 0 in space.
 
-    Weights are reduced in chunks of queries, without a tensor of batch × heads × tokens² (eager
+    Weights are reduced a few samples at a time, without a tensor of batch × heads × tokens² (eager
     attention makes one itself). Cost: one forward pass and O(batch · heads · tokens² · d) per
     layer.
 

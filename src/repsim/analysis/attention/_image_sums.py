@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
+from repsim.analysis.attention._chunks import NEVER, entries_at_a_time
 from repsim.analysis.attention._layer_sums import LayerSums
 from repsim.analysis.attention._places import Places
 from repsim.attention import grid_distances, uniform_distance
@@ -44,27 +45,53 @@ class ImageSums(LayerSums):
         return isinstance(other, ImageSums) and self.fits(other.places, other.heads)
 
     def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
-        """Add the weights of one batch, chunk by chunk while each is in the cache."""
-        p, dtype = self.places.grid.prefix, self.totals.dtype
+        """Add the weights of one batch; distances are (patches, keys), 0 for prefix tokens."""
+        self.add_rows(call, self.rows_of(call, [distances]), batch)
+
+    def rows_of(self, call: AttentionCall, tables: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Reduce the weights of one batch over their keys, while each part is in the cache.
+
+        Parameters
+        ----------
+        call : AttentionCall
+            Of (batch, heads, tokens, tokens).
+        tables : sequence of torch.Tensor, each of shape (patches, keys)
+            Distances.
+
+        Returns
+        -------
+        sequence of torch.Tensor, each of shape (batch, heads, patches)
+            For each patch its distance by each table, its attention to the prefix and to the
+            patches, and Σ P log P.
+        """
+        p = self.places.grid.prefix
         real = self._real_rows(call)
-        found: list[Tensor] = []
-        for part, weights, logs in call.weights_and_logs(queries_at_a_time(call)):
-            if part.stop <= p:
-                continue  # without prefix tokens as queries
+        shape = (len(tables) + 3, call.batch, call.heads, call.queries - p)
+        found = torch.empty(shape, dtype=tables[0].dtype, device=call.output.device)
+        for samples, part, weights, logs in call.weights_and_logs(entries_at_a_time(call)):
             first = max(part.start, p)
+            if first >= part.stop:
+                continue  # without prefix tokens as queries
+            queries = slice(first - p, part.stop - p)
             rows, logs = weights[:, :, first - part.start :], logs[:, :, first - part.start :]
             if real is not None:
-                rows = _among_real(rows, real, slice(first, part.stop))
+                rows = _among_real(rows, real[samples], slice(first, part.stop))
                 logs = log_of(rows)
             # Sums in one precision, and further sums in the other.
-            far = torch.linalg.vecdot(rows, distances[first - p : part.stop - p])
-            mass, patches = rows[..., :p].sum(-1), rows[..., p:].sum(-1)
-            found.append(torch.stack([far, mass, patches, torch.linalg.vecdot(rows, logs)]))
-        # (batch, heads, queries) each
-        far, mass, patches, information = torch.cat(found, -1).to(dtype)
+            sums = found[:, samples, :, queries]
+            torch.sum(rows[..., :p], -1, out=sums[-3])
+            torch.sum(rows[..., p:], -1, out=sums[-2])
+            torch.sum(logs.mul_(rows), -1, out=sums[-1])
+            for table, far in zip(tables, sums, strict=False):
+                torch.sum(torch.mul(rows, table[queries], out=logs), -1, out=far)
+        return found.unbind()
+
+    def add_rows(self, call: AttentionCall, rows: Sequence[Tensor], batch: int) -> None:
+        """Add what :meth:`rows_of` returned, for one table of distances."""
+        far, mass, patches, information = (each.to(self.totals.dtype) for each in rows)
         some = patches > 0
         ratio = torch.where(some, far / patches, 0.0)
-        sums = torch.stack([far, ratio, mass, -information, some.to(dtype)]).sum((1, 3))
+        sums = torch.stack([far, ratio, mass, -information, some.to(far.dtype)]).sum((1, 3))
         finite = torch.isfinite(sums).all()
         here = torch.where(finite, NEVER, batch).to(torch.int32)
         self.first_bad = torch.minimum(self.first_bad, here)

@@ -51,7 +51,8 @@ def device_of(model: nn.Module) -> torch.device | None:
     declared = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
     if isinstance(declared, int | str | torch.device):
         return torch.device(declared)
-    devices = (tensor.device for tensor in (*model.parameters(), *model.buffers()))
+    # One by one: the first decides as a rule, and a large model has thousands.
+    devices = (tensor.device for tensor in chain(model.parameters(), model.buffers()))
     return next((device for device in devices if device.type != "meta"), None)
 
 

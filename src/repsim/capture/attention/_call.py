@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from repsim._errors import InputError
 from repsim.capture.attention._frames import Frame
+from repsim.capture.attention._rows import Rows, Scratch, logs_in
 from repsim.capture.tokens._evidence import ModelInput
 from repsim.capture.tokens._rules import Convolution, Move
 
-__all__ = ["AttentionCall", "Over", "Rows", "eager_rows", "fused_rows", "log_of", "shared_heads"]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How to get the weights of some queries.
-
-    Attributes
-    ----------
-    weights : callable
-        A slice of queries → their weights (*lead, queries, keys), at least float32.
-    logs : callable, optional
-        A slice of queries → a new tensor, the logarithms of the weights, where they cost no more.
-    """
-
-    weights: Callable[[slice], Tensor]
-    logs: Callable[[slice], Tensor] | None = None
-
-    def then(self, change: Callable[[Tensor], Tensor]) -> Rows:
-        """Return the same rows in another arrangement."""
-        weights, logs = self.weights, self.logs
-        return Rows(
-            lambda part: change(weights(part)),
-            None if logs is None else lambda part: change(logs(part)),
-        )
+__all__ = ["AttentionCall", "Over"]
 
 
 Over: TypeAlias = Literal["tokens", "channels", "unknown"]
@@ -94,6 +69,7 @@ class AttentionCall:
     input: ModelInput
     _rows: Rows = field(repr=False)
     _value: Callable[[], Tensor | None] = field(repr=False)
+    _scratch: Scratch = field(default_factory=Scratch, repr=False)
     _repeated: bool = False
 
     @property
@@ -136,28 +112,46 @@ class AttentionCall:
         for part in self._parts("weights", chunk):
             yield part, self._rows.weights(part)
 
-    def weights_and_logs(self, chunk: int = 16) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield the attention weights and their logarithms, one chunk of queries at a time.
+    def weights_and_logs(
+        self, entries: int = 1 << 18
+    ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """Yield the attention weights and their logarithms, a part of the batch at a time.
+
+        Parts are whole samples, or some queries of one sample if that is larger. The tensors are
+        memory that the next part overwrites, so clone those that you keep.
 
         Parameters
         ----------
-        chunk : int, default 16
-            Queries at a time, as in :meth:`weights`.
+        entries : int, default 2**18
+            About the most weights at a time. On a CPU the default is fast because parts stay in the
+            cache; a part has at least 16 queries.
 
         Yields
         ------
-        slice, torch.Tensor, torch.Tensor
-            Which queries, their weights P as in :meth:`weights`, and log P in the same shape.
-            Where P is 0, it is the logarithm of the least positive number, so P·log P is 0 there.
+        slice, slice, torch.Tensor, torch.Tensor
+            Which samples of the batch, which queries, their weights P as in :meth:`weights`, and
+            log P in the same shape. Where P is 0, it is the logarithm of the least positive number,
+            so P·log P is 0 there. You may overwrite the logarithms, not the weights.
         """
-        for part in self._parts("weights_and_logs", chunk):
-            if self._rows.logs is None:
-                weights = self._rows.weights(part)
-                yield part, weights, log_of(weights)
-            else:
-                logs = self._rows.logs(part)
-                weights = logs.exp()
-                yield part, weights, logs.clamp_min_(math.log(torch.finfo(logs.dtype).tiny))
+        if not isinstance(entries, int) or entries < 1:
+            raise InputError(
+                f"AttentionCall.weights_and_logs: entries must be at least 1.\n  got {entries!r}"
+            )
+        samples, chunk = self._part(entries)
+        for start in range(0, self.batch, samples):
+            some = slice(start, min(start + samples, self.batch))
+            rows = self._rows if self._rows.cut is None else self._rows.cut(some)
+            for part in self._parts("weights_and_logs", chunk):
+                yield some, part, *logs_in(rows, part, self._scratch)
+
+    def _part(self, entries: int) -> tuple[int, int]:
+        """Return the samples and the queries at a time."""
+        together = self.batch if self._rows.cut is None else self._rows.together
+        row = max(1, together * self.heads * self.keys)
+        if row * self.queries <= entries:
+            return max(1, together * (entries // max(1, row * self.queries))), self.queries or 1
+        most = max(16, entries // row)
+        return max(1, together), -(-self.queries // -(-self.queries // most))  # of equal size
 
     def _parts(self, operation: str, chunk: int) -> Iterator[slice]:
         if not isinstance(chunk, int) or chunk < 1:
@@ -166,108 +160,3 @@ class AttentionCall:
             )
         for start in range(0, self.queries, chunk):
             yield slice(start, min(start + chunk, self.queries))
-
-
-def log_of(weights: Tensor) -> Tensor:
-    """Return the logarithm of weights, of the least positive number for zeros.
-
-    >>> log_of(torch.tensor([1.0, 0.0])).isfinite().tolist()
-    [True, True]
-
-    Parameters
-    ----------
-    weights : torch.Tensor
-        Weights of attention, any shape, at least 0.
-
-    Returns
-    -------
-    torch.Tensor
-        A new tensor of the same shape and dtype.
-    """
-    return weights.clamp_min(torch.finfo(weights.dtype).tiny).log_()
-
-
-def eager_rows(weights: Tensor) -> Rows:
-    """Take rows from existing weights (*lead, queries, keys)."""
-    dtype = _at_least_float32(weights.dtype)
-    return Rows(lambda part: weights[..., part, :].to(dtype))
-
-
-def fused_rows(
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None,
-    *,
-    is_causal: bool,
-    scale: float | None,
-    modified: Callable[[Tensor, slice], Tensor] | None = None,
-) -> Rows:
-    """Compute rows of ``scaled_dot_product_attention``, which does not keep its weights.
-
-    Parameters
-    ----------
-    query, key : torch.Tensor
-        (*lead, queries, d) and (*lead or fewer heads, keys, d).
-    mask : torch.Tensor, optional
-        Broadcast to (*lead, queries, keys). A boolean mask is True where a key takes part; any
-        other mask is added.
-    is_causal : bool
-        Whether query i attends to keys up to i, counted from the first key.
-    scale : float, optional
-        By default 1/√d.
-    modified : callable, optional
-        A function of the scores of a slice of queries that changes and masks them.
-    """
-    *lead, _, width = query.shape
-    n_keys = key.shape[-2]
-    dtype = _at_least_float32(query.dtype)
-    factor = 1 / math.sqrt(width) if scale is None else scale
-    key = shared_heads(key, lead)
-    # Copy the keys once, in the first chunk; matmul would copy a transposed view in every chunk.
-    keys: list[Tensor] = []
-
-    def scores_of(part: slice) -> Tensor:
-        if not keys:
-            keys.append(key.to(dtype).reshape(-1, n_keys, width).transpose(1, 2))
-        some = query[..., part, :].to(dtype).mul(factor)
-        scores = torch.bmm(some.reshape(-1, some.shape[-2], width), keys[0])
-        return scores.view(*lead, some.shape[-2], n_keys)
-
-    if mask is None and modified is None and not is_causal:
-        return Rows(
-            lambda part: scores_of(part).softmax(-1), lambda part: scores_of(part).log_softmax(-1)
-        )
-
-    def rows(part: slice) -> Tensor:
-        scores = scores_of(part)
-        if modified is not None:
-            scores = modified(scores, part)
-        if is_causal:
-            at = torch.arange(part.start, part.stop, device=scores.device)
-            later = torch.arange(n_keys, device=scores.device) > at[:, None]
-            scores = scores.masked_fill(later, -torch.inf)
-        if mask is not None:
-            here = mask if mask.shape[-2] == 1 else mask[..., part, :]
-            if here.dtype == torch.bool:
-                scores = scores.masked_fill(~here, -torch.inf)
-            else:
-                scores = scores + here.to(dtype)
-        # A query without keys is 0/0; the kernels return 0 for it.
-        nothing = (scores == -torch.inf).all(-1, keepdim=True)
-        return scores.softmax(-1).masked_fill(nothing, 0.0)
-
-    return Rows(rows)
-
-
-def shared_heads(key: Tensor, lead: Sequence[int]) -> Tensor:
-    """Repeat the keys or values that heads share, (…, few, K, d) → (…, many, K, d)."""
-    if key.shape[:-2] == tuple(lead):
-        return key
-    few = key.shape[-3] if key.ndim > 2 else 1
-    if 1 < few < lead[-1]:  # grouped queries: adjacent heads share
-        key = key.repeat_interleave(lead[-1] // few, dim=-3)
-    return key.expand(*lead, *key.shape[-2:])
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repsim.capture.attention._call import Rows, fused_rows
+from repsim.capture.attention._rows import Rows, fused_rows
 
 __all__ = ["flex_rows"]
 

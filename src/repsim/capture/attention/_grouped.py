@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repsim.capture.attention._call import Rows
 from repsim.capture.attention._frames import Frame
 from repsim.capture.attention._mode import Seen
+from repsim.capture.attention._rows import Rows
 
 __all__ = ["unpacked"]
 

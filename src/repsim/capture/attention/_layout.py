@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from repsim.capture.attention._call import Over, Rows
+from repsim.capture.attention._call import Over
 from repsim.capture.attention._frames import Frame
+from repsim.capture.attention._rows import Rows, Scratch
 
 __all__ = ["HeadAxis", "attends_over", "find_heads"]
 
@@ -27,10 +28,13 @@ class HeadAxis:
         The leading axes; if batch and heads share one axis, it is listed as two.
     axis : int
         Which of them are the heads.
+    shared : bool
+        Whether batch and heads share one axis.
     """
 
     lead: tuple[int, ...]
     axis: int
+    shared: bool = False
 
     @property
     def heads(self) -> int:
@@ -49,7 +53,28 @@ class HeadAxis:
 
     def arranged(self, rows: Rows) -> Rows:
         """The same rows, (batch, heads, chunk, keys)."""
-        return rows.then(self.arrange)
+        logs, cut = rows.logs, rows.cut
+
+        def arranged_logs(part: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
+            assert logs is not None, "only where there are logarithms"
+            weights, found = logs(part, scratch)
+            return self.arrange(weights), self.arrange(found)
+
+        together = self.batch // self.lead[0] if self.axis and self.lead[0] else 0
+
+        def of_samples(some: slice) -> Rows:
+            assert cut is not None, "only where the first axis can be cut"
+            few = slice(some.start // together, some.stop // together)
+            part = HeadAxis((few.stop - few.start, *self.lead[1:]), self.axis, self.shared)
+            heads = self.heads if self.shared else 1
+            return part.arranged(cut(slice(few.start * heads, few.stop * heads)))
+
+        return Rows(
+            lambda part: self.arrange(rows.weights(part)),
+            None if logs is None else arranged_logs,
+            None if cut is None or not together else of_samples,
+            together or 1,
+        )
 
 
 def find_heads(
@@ -74,8 +99,8 @@ def find_heads(
         return HeadAxis((1, 1), 1)
     if len(sizes) == 1:
         if hint and sizes[0] % hint == 0:
-            return HeadAxis((sizes[0] // hint, hint), 1)
-        return HeadAxis((sizes[0], 1), 1) if sizes[0] == batch else None
+            return HeadAxis((sizes[0] // hint, hint), 1, shared=True)
+        return HeadAxis((sizes[0], 1), 1, shared=True) if sizes[0] == batch else None
     if len(sizes) == 2:
         # (batch, heads), unless all evidence contradicts it.
         swapped = hint is not None and sizes[0] == hint != sizes[1] and sizes[1] == batch

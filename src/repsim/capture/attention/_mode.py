@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from repsim._errors import CaptureError
-from repsim.capture.attention._call import Rows, eager_rows, fused_rows
 from repsim.capture.attention._eager import FOLLOWED, PRODUCTS, SOFTMAX, EagerAttention
 from repsim.capture.attention._flex import flex_rows
+from repsim.capture.attention._rows import Rows, eager_rows, fused_rows
 from repsim.capture.tokens._evidence import convolution_of, moved
 from repsim.capture.tokens._rules import Convolution, Move
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError, warn
 from repsim.capture._hooks import eagerly, in_backward, is_scripted, ordinary_modes
-from repsim.capture.attention._call import AttentionCall, shared_heads
+from repsim.capture.attention._call import AttentionCall
 from repsim.capture.attention._eager import EagerAttention
 from repsim.capture.attention._frames import Frames
 from repsim.capture.attention._grouped import unpacked
@@ -22,6 +22,7 @@ from repsim.capture.attention._problems import (
     why_absent,
     why_nothing,
 )
+from repsim.capture.attention._rows import Scratch, shared_heads
 from repsim.capture.layers._scripted import refuse_scripted
 from repsim.capture.layers._select import Layer, Layers, select_layers
 from repsim.capture.layers._walk import kind_of
@@ -115,6 +116,7 @@ class AttentionRecorder:
         self._warned: set[str] = set()
         self._most: Counter[str] = Counter()
         self._settled = False
+        self._scratch = Scratch()
 
         # Of the latest forward:
         self.eager = EagerAttention()
@@ -154,6 +156,7 @@ class AttentionRecorder:
             self._settle()
         self._frames.clear()
         self.eager.clear()
+        self._scratch.clear()
 
     def clear(self) -> None:
         """Begin a new forward that does not call the model itself."""
@@ -228,6 +231,7 @@ class AttentionRecorder:
                 _value=lambda: (
                     None if value is None else axes.arrange(shared_heads(value, seen.lead))
                 ),
+                _scratch=self._scratch,
                 _repeated=self._most[name] > 1,
             )
             try:
