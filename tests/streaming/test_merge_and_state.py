@@ -85,12 +85,15 @@ def test_merging_counts_short_batches():
     assert merged.n_samples == 9
 
 
-def test_merging_with_itself_counts_twice():
-    each, _ = parts_of(1)
-    expected = each[0].compute().values
-    merged = each[0].merge(each[0])
-    assert merged.n_batches == merged.state_dict()["blocks"]["batches"].sum() == 2
-    np.testing.assert_allclose(merged.compute().values, expected, rtol=1e-13)
+def test_merging_with_itself_is_refused():
+    """Samples that count twice would make standard errors too small."""
+    x = np.random.default_rng(0).standard_normal((6, 3))
+    accumulators = [MinibatchCKA(), repsim.StreamingLinearCKA(), repsim.StreamingCovariance()]
+    for acc in accumulators:
+        acc.update({"a": x})
+        with pytest.raises(StateError, match="count twice"):
+            acc.merge(acc)
+        assert acc.n_batches == 1
 
 
 @pytest.mark.parametrize(

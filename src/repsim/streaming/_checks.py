@@ -228,10 +228,16 @@ def summary(held: Any) -> str:
 
 
 def require_alike(accumulator: object, other: object) -> None:
-    """Raise if the accumulator to merge is of another class."""
+    """Raise if the accumulator to merge is of another class, or the same one."""
+    name = type(accumulator).__name__
     if type(other) is not type(accumulator):
-        name = type(accumulator).__name__
         raise ArrayTypeError(f"{name}.merge: other must be a {name}.\n  got {got(other)}")
+    if other is accumulator:
+        raise StateError(
+            f"{name}.merge: other must hold other samples.\n"
+            f"  got this accumulator itself, whose samples would count twice\n"
+            f"  Merge each accumulator once."
+        )
 
 
 def require_state(accumulator: str, state: Any, layout: str, keys: set[str]) -> None:
