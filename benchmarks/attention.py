@@ -139,8 +139,9 @@ def worker(args: argparse.Namespace) -> None:
     model, data = build(), images(args.batches)
     # First use of each kernel, and late imports: xarray imports Dask with its first dataset, where
     # Dask is installed, which takes 30 MiB. All processes have them, also those of the floor.
+    first = build()
     for way in WAYS.values():
-        way(build(), [data[0][:1]])
+        way(first, [data[0][:1]])
     gc.collect()
     forget_peak()
     WAYS[args.worker](model, data)
