@@ -305,8 +305,11 @@ def _fill(
                 tokens.start()
                 if not tokens.surveyed:
                     with kept_state(model), tokens.survey():
-                        finder.run(prepared, model, [recorder], calls.forward, masks)
+                        own = prepared.own()
+                        to_host.transform.start(own.value)
+                        finder.run(own, model, [recorder], calls.forward, masks)
                     recorder.clear()
+                    to_host.transform.start(prepared.value)
             finder.run(prepared, model, [recorder], calls.forward, masks)
             where = where_of(batch.number)
             rows = rows_of(dict(recorder), to_host, filling.ids, filling.new, seen.n_rows, where)

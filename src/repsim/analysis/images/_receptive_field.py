@@ -281,7 +281,8 @@ def _run(
             prepared = batch.prepared(model, prepare)
             image = image_of(operation, prepared.value, floating=True, videos=True)
             leaf = image.detach().clone().requires_grad_()
-            given = replace(prepared, value=with_image(prepared.value, image, leaf))
+            # Pass a copy, because the model may modify its input in place, which a leaf forbids.
+            given = replace(prepared, value=with_image(prepared.value, image, leaf.clone()))
             grids.start(leaf)
             recorder.clear()
             finder.run(given, model, [recorder], forward)

@@ -85,7 +85,7 @@ def found_blocks(
     exact: set[str] = set()
     if isinstance(blocks, str) and blocks == FOUND:
         with kept_state(model), BlockFinder(model) as finder:
-            batch.run(model, forward=forward)
+            batch.own().run(model, forward=forward)
         names = residual_blocks(model, (site.block for site in finder.sites()))
         if not names:
             raise CaptureError(
@@ -99,7 +99,7 @@ def found_blocks(
         chosen = {layer.name: layer for layer in select_layers(model, blocks)}
         exact = {name for name, layer in chosen.items() if layer.required}
         with kept_state(model), BlockFinder(model, chosen) as finder:
-            batch.run(model, forward=forward)
+            batch.own().run(model, forward=forward)
         calls = finder.calls(lambda name, call: chosen[name].wants(call))
         if idle := sorted(exact - {each.name for each in calls}):
             raise CaptureError(f"block_influence: these blocks did not run: {idle[:8]}.")

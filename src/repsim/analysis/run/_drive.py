@@ -116,8 +116,10 @@ def call_model(
     prepare: Prepare | None = None,
     forward: Forward | None = None,
 ) -> object:
-    """Call a model on a copy of a batch: a tensor, a tuple led by the input, or keywords."""
-    batch = own_copy(prepared_for(operation, model, batch, prepare))
+    """Call a model on a batch: a tensor, a tuple that starts with the input, or keywords."""
+    batch = prepared_for(operation, model, batch, prepare)
+    if forward is None:  # what a function of the caller changes in the batch is meant
+        batch = own_copy(batch)
     with refuse_meta(operation, model):
         return _called(operation, model, batch, forward)
 
@@ -190,8 +192,13 @@ class Batch:
         return len(self.ids)
 
     def prepared(self, model: nn.Module, prepare: Prepare | None) -> Batch:
-        """Return the batch as prepared for a model, on the model's device."""
-        return replace(self, value=prepared_for(self.operation, model, self.value, prepare))
+        """Return a copy of the batch as prepared for a model, on the model's device."""
+        value = own_copy(self.value)
+        return replace(self, value=prepared_for(self.operation, model, value, prepare))
+
+    def own(self) -> Batch:
+        """Return a copy, for a forward that must leave no change in the batch."""
+        return replace(self, value=own_copy(self.value))
 
     def run(
         self, model: nn.Module, prepare: Prepare | None = None, forward: Forward | None = None
