@@ -43,16 +43,16 @@ def read_layers(name: str) -> dict[str, Any]:
     path = Path(name)
     if not path.exists():
         raise UsageError(f"there is no such file.\n  got {name}")
-    _require_arrays(path, name)
     try:
+        _require_arrays(path, name)
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(found, np.ndarray):
             return {path.stem: found}
         with found:
             layers = {key: found[key] for key in found.files}
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
-    # Errors of NumPy and zipfile for a damaged file, and for a file of another kind.
+    # Errors of reading, and of NumPy and zipfile for a damaged file, and for a file of another kind.
     except Exception as error:
         raise DataError(
             f"the file cannot be read as arrays of numbers.\n  {name}: {error}\n"
