@@ -48,7 +48,7 @@ class ImageSums(LayerSums):
         """Add the weights of one batch; distances are (patches, keys), 0 for prefix tokens."""
         self.add_rows(call, self.rows_of(call, [distances]), batch)
 
-    def rows_of(self, call: AttentionCall, tables: Sequence[Tensor]) -> Sequence[Tensor]:
+    def rows_of(self, call: AttentionCall, tables: Sequence[Tensor]) -> Tensor:
         """Reduce the weights of one batch over their keys, while each part is in the cache.
 
         Parameters
@@ -60,7 +60,7 @@ class ImageSums(LayerSums):
 
         Returns
         -------
-        sequence of torch.Tensor, each of shape (batch, heads, patches)
+        torch.Tensor, shape (tables + 3, batch, heads, patches)
             For each patch its distance by each table, its attention to the prefix and to the
             patches, and Σ P log P.
         """
@@ -84,11 +84,11 @@ class ImageSums(LayerSums):
             torch.sum(logs.mul_(rows), -1, out=sums[-1])
             for table, far in zip(tables, sums, strict=False):
                 torch.sum(torch.mul(rows, table[queries], out=logs), -1, out=far)
-        return found.unbind()
+        return found
 
-    def add_rows(self, call: AttentionCall, rows: Sequence[Tensor], batch: int) -> None:
+    def add_rows(self, call: AttentionCall, rows: Tensor, batch: int) -> None:
         """Add what :meth:`rows_of` returned, for one table of distances."""
-        far, mass, patches, information = (each.to(self.totals.dtype) for each in rows)
+        far, mass, patches, information = rows.to(self.totals.dtype)
         some = patches > 0
         ratio = torch.where(some, far / patches, 0.0)
         sums = torch.stack([far, ratio, mass, -information, some.to(far.dtype)]).sum((1, 3))

@@ -75,9 +75,9 @@ class VideoSums(LayerSums):
 
     def add(self, call: AttentionCall, space: Tensor, time: Tensor, batch: int) -> None:
         """Add the weights of one batch; distances are (tokens, keys), 0 for prefix tokens."""
-        far, apart, *rest = self._space.rows_of(call, [space, time])
-        self._space.add_rows(call, [far, *rest], batch)
-        self._time.add_rows(call, [apart, *rest], batch)
+        rows = self._space.rows_of(call, [space, time])
+        self._space.add_rows(call, torch.cat([rows[:1], rows[2:]]), batch)
+        self._time.add_rows(call, rows[1:], batch)
 
     def means(self) -> Floats:
         """Return (4, heads), as for images: distances in pixels."""

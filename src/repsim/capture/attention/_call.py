@@ -113,7 +113,7 @@ class AttentionCall:
             yield part, self._rows.weights(part)
 
     def weights_and_logs(
-        self, entries: int = 1 << 18
+        self, entries: int = 1 << 19
     ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
         """Yield the attention weights and their logarithms, a part of the batch at a time.
 
@@ -122,7 +122,7 @@ class AttentionCall:
 
         Parameters
         ----------
-        entries : int, default 2**18
+        entries : int, default 2**19
             About the most weights at a time. On a CPU the default is fast because parts stay in the
             cache; a part has at least 16 queries.
 

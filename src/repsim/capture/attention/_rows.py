@@ -133,15 +133,26 @@ def fused_rows(
     # Copy the keys once, in the first chunk; matmul would copy a transposed view in every chunk.
     keys: list[Tensor] = []
 
-    def scores_of(part: slice, scratch: Scratch | None = None) -> Tensor:
+    def scores_of(part: slice) -> Tensor:
         if not keys:
             keys.append(key.to(dtype).reshape(-1, n_keys, width).transpose(1, 2))
         some = query[..., part, :].to(dtype).mul(factor)
         n = some.shape[-2]
-        out = None
-        if scratch is not None:
-            out = scratch.take("weights", (len(keys[0]), n, n_keys), dtype, query.device)
-        scores = torch.bmm(some.reshape(-1, n, width), keys[0], out=out)
+        return torch.bmm(some.reshape(-1, n, width), keys[0]).view(*lead, n, n_keys)
+
+    def scores_in(part: slice, scratch: Scratch) -> Tensor:
+        some = query[..., part, :]
+        n = some.shape[-2]
+        asked = scratch.take("query", some.shape, dtype, query.device).copy_(some).mul_(factor)
+        if n == query.shape[-2]:  # asked for once, so the copy need not last
+            kept = scratch.take("keys", key.shape, dtype, query.device).copy_(key)
+            across = kept.view(-1, n_keys, width).transpose(1, 2)
+        else:
+            if not keys:
+                keys.append(key.to(dtype).reshape(-1, n_keys, width).transpose(1, 2))
+            across = keys[0]
+        scores = scratch.take("weights", (len(across), n, n_keys), dtype, query.device)
+        torch.bmm(asked.view(-1, n, width), across, out=scores)
         return scores.view(*lead, n, n_keys)
 
     def of_samples(some: slice) -> Rows:
@@ -157,7 +168,7 @@ def fused_rows(
     if mask is None and modified is None and not is_causal:
 
         def logs(part: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
-            scores = scores_of(part, scratch)
+            scores = scores_in(part, scratch)
             found = scratch.take("logs", scores.shape, dtype, scores.device)
             torch.log_softmax(scores, -1, out=found)
             # Powers of 2 take a fourth of the time of torch.exp on a CPU.

@@ -52,7 +52,7 @@ def read_layers(name: str) -> dict[str, Any]:
             layers = {key: found[key] for key in found.files}
     except (MemoryError, DataError):
         raise
-    # Errors of reading, and of NumPy and zipfile for a damaged file, and for a file of another kind.
+    # Errors of reading, and of NumPy and zipfile for damaged files and files of another kind.
     except Exception as error:
         raise DataError(
             f"the file cannot be read as arrays of numbers.\n  {name}: {error}\n"
