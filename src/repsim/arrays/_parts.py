@@ -23,7 +23,7 @@ def product_threads() -> int:
     A limit of threadpoolctl counts, then the variables of the environment, then the processors of
     this process.
     """
-    tools: Any = sys.modules.get("threadpoolctl")  # who limits threads by it has loaded it
+    tools: Any = sys.modules.get("threadpoolctl")  # loaded if threads are limited by it
     if tools is not None:
         found = [each for each in tools.threadpool_info() if each["user_api"] == "blas"]
         own = [each for each in found if "numpy" in each["filepath"]] or found  # torch has another
@@ -49,8 +49,8 @@ def in_threads() -> Iterator[Run[Any]]:
     [1, 2, 3]
 
     NumPy releases the interpreter while it computes, so its steps on different rows run side by
-    side. Results come in the order of the parts, whatever the number of threads: who adds them up
-    in this order gets the same digits. Threads start with the block and end with it.
+    side. Results come in the order of the parts for any number of threads, so their sum in this
+    order has the same digits. Threads start with the block and end with it.
     """
     count = product_threads()
     if count < 2:
