@@ -86,6 +86,27 @@ def test_a_model_that_changes_its_input_in_place():
         assert all(torch.equal(a, b) for a, b in zip(data, inputs(), strict=True)), name
 
 
+def test_a_batch_is_copied_once_for_each_forward():
+    """A second copy, in main memory, is not pinned, so the upload of a batch would wait."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Copies(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func is torch.ops.aten.clone.default and args[0].shape == (7, 6)
+            return func(*args, **(kwargs or {}))
+
+    net, _, other = two_nets()
+    counts = []
+    for n in (2, 4):
+        data = [torch.randn(7, 6) for _ in range(n)]
+        with Copies() as copies:
+            repsim.compare(net, other, data=data, layers="blocks", **QUIET)
+        counts.append(copies.count)
+    assert counts[1] - counts[0] == 2 * 2  # two models, two more batches
+
+
 def test_a_cache_in_the_batch_is_that_of_the_batch():
     net = two_nets()[0]
     data = [{"x": x, "cache": Cache()} for x in inputs()]

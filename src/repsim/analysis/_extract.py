@@ -299,7 +299,7 @@ def _fill(
                 stack.enter_context(recorder)
                 recording = True
             recorder.clear()
-            prepared = batch.prepared(model, calls.prepare)
+            prepared = batch.prepared(model, calls.prepare, calls.forward)
             to_host.transform.start(prepared.value)
             if tokens is not None:
                 tokens.start()

@@ -1,4 +1,4 @@
-"""Steps of NumPy on parts of a matrix, on as many threads as its products use."""
+"""Work of NumPy on parts of a matrix, in as many threads as its matrix products use."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def attention_distance(
             ExitStack() as stack,
         ):
             for batch in batches:
-                prepared = batch.prepared(model, prepare)
+                prepared = batch.prepared(model, prepare, forward)
                 if batch.is_first:
                     learn_sequences([masks], prepared, model, forward)
                     stack.enter_context(recorder)

@@ -265,7 +265,7 @@ def _totals(
     model_x, prepare_x, forward = side
     acc = MinibatchCKA(kernel="linear")
     for batch in batches:
-        prepared = batch.prepared(model_x, prepare_x)
+        prepared = batch.prepared(model_x, prepare_x, forward)
         if batch.is_first:
             learn_sequences([heads.distances.masks], prepared, model_x, forward)
         heads.start(prepared)

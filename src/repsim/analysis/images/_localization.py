@@ -254,7 +254,7 @@ def _add_batches(
     finder = SampleFinder(sums.operation, lambda _: int(image.shape[0]))
     with ExitStack() as stack:
         for batch in batches:
-            prepared = batch.prepared(model, prepare)
+            prepared = batch.prepared(model, prepare, forward)
             image = image_of(sums.operation, prepared.value, videos=True)
             n = prepared.n_samples(int(image.shape[0]))
             if n < MIN_BATCH:

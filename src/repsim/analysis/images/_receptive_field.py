@@ -278,7 +278,7 @@ def _run(
             if batch.is_first:  # without a batch, the recorder would miss its layers
                 stack.enter_context(grids)
                 stack.enter_context(recorder)
-            prepared = batch.prepared(model, prepare)
+            prepared = batch.prepared(model, prepare, forward)
             image = image_of(operation, prepared.value, floating=True, videos=True)
             leaf = image.detach().clone().requires_grad_()
             # Pass a copy, because the model may modify its input in place, which a leaf forbids.

@@ -156,7 +156,7 @@ class RecordedSide:
 
     def run_with(self, sides: Sequence[RecordedSide], batch: Batch) -> None:
         """Call the model on a batch for several sides of one model."""
-        prepared = batch.prepared(self.model, self._prepare)
+        prepared = batch.prepared(self.model, self._prepare, self._forward)
         for side in sides:
             side._transform.start(prepared.value)
         recorders = [side._recorder for side in sides]

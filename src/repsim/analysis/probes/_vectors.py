@@ -127,7 +127,7 @@ class Vectors:
                 "  got a mapping\n  Pass the key of the sequence that has the labels."
             )
         places = labels != IGNORED
-        masks.start(found.batch.prepared(self._model, self._prepare).value)
+        masks.start(found.batch.prepared(self._model, self._prepare, self._forward).value)
         mask = masks.of("", tuple(labels.shape))
         if mask is not None:
             if tuple(mask.shape) != labels.shape:
@@ -144,7 +144,7 @@ class Vectors:
         if not self._records:
             self._stack.enter_context(self._recorder)
             self._records = True
-        prepared = batch.batch.prepared(self._model, self._prepare)
+        prepared = batch.batch.prepared(self._model, self._prepare, self._forward)
         masks = [self._choices.masks]
         self._samples.ask(prepared, self._model, [self._recorder], self._forward, masks)
         self._choices.masks.start(prepared.value)

@@ -195,7 +195,7 @@ def block_influence(
             ExitStack() as stack,
         ):
             for batch in batches:
-                given = batch.prepared(model, prepare)
+                given = batch.prepared(model, prepare, forward)
                 if sums is None:
                     learn_sequences([masks], given, model, forward)
                     found = found_blocks(model, blocks, axes, given, forward)

@@ -188,7 +188,7 @@ def residual_ratios(
             ExitStack() as stack,
         ):
             for batch in batches:
-                prepared = batch.prepared(model, prepare)
+                prepared = batch.prepared(model, prepare, forward)
                 if batch.is_first:
                     layouts.ask(model, prepared, forward)
                     learn_sequences([masks], prepared, model, forward)

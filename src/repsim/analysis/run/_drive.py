@@ -191,9 +191,14 @@ class Batch:
             )
         return len(self.ids)
 
-    def prepared(self, model: nn.Module, prepare: Prepare | None) -> Batch:
-        """Return a copy of the batch as prepared for a model, on the model's device."""
-        value = own_copy(self.value)
+    def prepared(self, model: nn.Module, prepare: Prepare | None, forward: Forward | None) -> Batch:
+        """Return the batch as prepared for a model, on the model's device.
+
+        Functions of the caller get a copy, because they may change it. Without them
+        :func:`call_model` makes one for each forward, on the device of the model.
+        """
+        careful = prepare is not None or forward is not None
+        value = own_copy(self.value) if careful else self.value
         return replace(self, value=prepared_for(self.operation, model, value, prepare))
 
     def own(self) -> Batch:

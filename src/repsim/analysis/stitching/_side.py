@@ -83,7 +83,7 @@ class Side:
 
     def prepared(self, batch: Batch) -> Batch:
         """Return a batch as this model gets it."""
-        return batch.prepared(self.model, self._prepare)
+        return batch.prepared(self.model, self._prepare, self._forward)
 
     def run(self, batch: Batch) -> tuple[dict[str, Held], object]:
         """Run a prepared batch; return what its layers hold, by label, and the output."""

@@ -11,7 +11,7 @@ Shapes: TypeAlias = tuple[tuple[float, ...], ...]
 
 
 def may_be_rows(rows: int, shapes: Shapes, before: int, shapes_before: Shapes) -> bool:
-    """Whether a sample of these inputs has so many rows, by those of a batch before.
+    """Whether `rows` per sample fit these inputs, given the rows and inputs of an earlier batch.
 
     Images of another size are padded to whole windows, so any number may be right.
     """
