@@ -33,6 +33,24 @@ def threads(monkeypatch):
     return choose
 
 
+def library(user_api, filepath, num_threads):
+    return types.SimpleNamespace(user_api=user_api, filepath=filepath, num_threads=num_threads)
+
+
+def limited_by(monkeypatch, libraries):
+    """Load a threadpoolctl that finds these libraries; return a list of its searches."""
+    searches = []
+
+    def search():
+        searches.append(1)
+        return types.SimpleNamespace(lib_controllers=libraries)
+
+    tools = types.ModuleType("threadpoolctl")
+    tools.ThreadpoolController = search
+    monkeypatch.setitem(sys.modules, "threadpoolctl", tools)
+    return searches
+
+
 def test_the_number_follows_the_products(threads, monkeypatch):
     assert product_threads() == 4
     for value, expected in (("1", 1), ("3", 3), ("64", 4), ("0", 4), ("many", 4)):
@@ -40,16 +58,36 @@ def test_the_number_follows_the_products(threads, monkeypatch):
         assert product_threads() == expected
     threads(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="2")
     assert product_threads() == 2
-    found = [
-        {"user_api": "blas", "filepath": "numpy.libs/openblas.so", "num_threads": 3},
-        {"user_api": "blas", "filepath": "torch/lib/mkl.so", "num_threads": 7},
-        {"user_api": "openmp", "filepath": "torch/lib/gomp.so", "num_threads": 8},
+    libraries = [
+        library("blas", "numpy.libs/openblas.so", 3),
+        library("blas", "torch/lib/mkl.so", 7),
+        library("openmp", "torch/lib/gomp.so", 8),
     ]
-    tools = types.SimpleNamespace(threadpool_info=lambda: found)
-    monkeypatch.setitem(sys.modules, "threadpoolctl", tools)
+    limited_by(monkeypatch, libraries)
     assert product_threads() == 3
-    found[0]["filepath"] = "lib/openblas.so"
+    libraries[0].num_threads = 2
+    assert product_threads() == 2
+    libraries[0].filepath = "lib/openblas.so"
+    limited_by(monkeypatch, libraries)
     assert product_threads() == 7
+
+
+def test_libraries_are_looked_for_once(threads, monkeypatch):
+    """Blocks of few rows need no threads. A search for each block took longer than the block."""
+    searches = limited_by(monkeypatch, [library("blas", "numpy.libs/openblas.so", 2)])
+    xs, _ = data(600)
+    repsim.cka_matrix(xs, kernel="rbf", block_size=60)
+    assert not searches
+    repsim.cka_matrix(xs, kernel="rbf", block_size=400)
+    assert len(searches) == 1
+
+
+def test_a_limit_of_threadpoolctl_counts(threads, monkeypatch):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    monkeypatch.setitem(sys.modules, "threadpoolctl", threadpoolctl)
+    for count in 2, 1:
+        with threadpoolctl.threadpool_limits(count, user_api="blas"):
+            assert product_threads() == count
 
 
 def test_parts_come_in_order_and_errors_come_out(threads):
@@ -60,7 +98,7 @@ def test_parts_come_in_order_and_errors_come_out(threads):
         together.wait()  # passes only if three threads are here
         return part
 
-    with in_threads() as each:
+    with in_threads(6) as each:
         assert list(each(step, range(6))) == list(range(6))
         with pytest.raises(ZeroDivisionError):
             list(each(lambda part: 1 // part, [1, 0]))

@@ -65,7 +65,7 @@ class Measure:
     invariances : frozenset of str
         Those of :data:`INVARIANCES` that hold for x; all others do not hold.
     minimum_samples : int
-                Fewer samples are an error.
+        Fewer samples are an error.
     cost : str
         The cost of one item and of one pair, in n, p and q.
     reference : str

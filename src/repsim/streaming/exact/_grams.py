@@ -211,7 +211,9 @@ def gram_sums(
     flat = np.empty((len(layers), size[0] * size[1]), layers[0].dtype)
     rows = {side.number: np.zeros(side.means.shape) for side in (a, b)}
     sizes = np.zeros(len(layers))
-    with np.errstate(all="ignore"), in_threads() as each:  # non-finite values are reported below
+    parts = list(row_blocks(flat[0].reshape(size)))
+    # Non-finite values are reported below.
+    with np.errstate(all="ignore"), in_threads(len(parts)) as each:
         for index, layer in enumerate(layers):
             k = flat[index].reshape(size)
             left = a.rows(index)
@@ -223,7 +225,7 @@ def gram_sums(
             hollow = same and unbiased
             block = _Block(layer, k, left, right, means, float(scales[index]), same, hollow)
             # In order, so the sums have the same digits for any number of threads.
-            for part, found in zip(row_blocks(k), each(block.finish, row_blocks(k)), strict=True):
+            for part, found in zip(parts, each(block.finish, parts), strict=True):
                 if found is None:
                     continue
                 sizes[index] = max(sizes[index], found.largest)
