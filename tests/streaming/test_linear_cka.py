@@ -117,6 +117,18 @@ def test_a_constant_layer(two):
     assert np.isfinite(got.sel(layer_x="conv")).sum() == 2
 
 
+def test_features_whose_fourth_powers_vanish_are_nan_and_named():
+    xs, ys = data(30)
+    right = streamed(xs, ys, [3, 27]).compute().values
+    for power in (-240, -262, -266, -270, -700):
+        acc = streamed({name: x * 2.0**power for name, x in xs.items()}, ys, [3, 27])
+        if power == -240:
+            np.testing.assert_allclose(acc.compute().values, right, rtol=1e-10)
+            continue
+        with pytest.warns(repsim.DegenerateWarning, match="where fourth powers vanish"):
+            assert np.isnan(acc.compute().values).all()
+
+
 def test_refusals_change_nothing():
     xs, ys = data(30)
     acc = streamed(xs, ys, [30])

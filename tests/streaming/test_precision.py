@@ -1,5 +1,7 @@
 """Offsets, scales and dtypes for which sums in other packages cancel, overflow or vanish."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -193,6 +195,24 @@ def test_a_gram_that_is_constant_but_for_rounding(dtype):
     acc.update_grams({"flat": flat, "x": x @ x.T})
     with pytest.warns(repsim.DegenerateWarning, match="'flat'"):
         assert np.isnan(acc.compute().sel(layer_x="flat")).all()
+
+
+def test_features_whose_squares_vanish_are_nan_and_named():
+    (x,), (y,) = (split(side, [24]) for side in data(24))
+    for dtype, least in (("float32", -62), ("float64", -254)):
+        layers = [{name: each.astype(dtype) for name, each in side.items()} for side in (x, y)]
+        right = accumulate([layers[0]], [layers[1]]).compute()
+        for power in range(least - 18, least + 2, 2):  # digit by digit, until all are there
+            small = {name: each * np.asarray(2.0**power, dtype) for name, each in layers[0].items()}
+            acc = accumulate([small], [layers[1]])
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                values = acc.compute().values
+            usable = ~np.isnan(values)
+            np.testing.assert_allclose(values[usable], right.values[usable], rtol=2e-5)
+            assert usable.all() == (not caught)
+            assert all("where squares vanish" in str(each.message) for each in caught)
+        assert usable.all()
 
 
 def test_both_sides_are_named():

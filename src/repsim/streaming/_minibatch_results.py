@@ -87,7 +87,8 @@ class MinibatchResults:
         RepsimWarning
             If batches of fewer than four samples were skipped.
         DegenerateWarning
-            If a layer is constant within every batch; its row is NaN.
+            If a layer is constant within every batch, or so small that the squares of its features
+            vanish; its row is NaN. Multiply such features by a power of two.
         """
         self._require("compute")
         state = self._state
@@ -100,8 +101,9 @@ class MinibatchResults:
             constant = [name for name, own in zip(layers, selves, strict=True) if own == 0]
             if constant:
                 warn(
-                    f"MinibatchCKA: constant over the samples of every batch, so its CKA is "
-                    f"undefined (NaN): {side} {', '.join(map(repr, constant))}.",
+                    f"MinibatchCKA: constant over the samples of every batch, or below 1e-18 "
+                    f"(1e-76 in float64), where squares vanish, so its CKA is undefined (NaN): "
+                    f"{side} {', '.join(map(repr, constant))}.",
                     DegenerateWarning,
                 )
         result = self._labelled(to_numpy(values), "cka")

@@ -38,14 +38,14 @@ class LayerProducts:
         a = _flat_centred(xp, unique_x)
         if ys is None:
             xy = self._expand(xp, pair_products(xp, a, a), index_x, index_x)
-            xx = xp.linalg.diagonal(xy)
+            xx = _or_zero(xp, xp.linalg.diagonal(xy), a)
             return Sums(xy, xx, xx, 1)
         unique_y, index_y = _distinct(ys)
         b = _flat_centred(xp, unique_y)
         return Sums(
             self._expand(xp, pair_products(xp, a, b), index_x, index_y),
-            self._expand(xp, self_products(xp, a), index_x),
-            self._expand(xp, self_products(xp, b), index_y),
+            self._expand(xp, _or_zero(xp, self_products(xp, a), a), index_x),
+            self._expand(xp, _or_zero(xp, self_products(xp, b), b), index_y),
             1,
         )
 
@@ -113,6 +113,17 @@ def self_products(xp: Namespace, a: Array) -> Array:
         return xp.sum(part * part, axis=1)
 
     return _sum_of_chunks(a, product)
+
+
+def _or_zero(xp: Namespace, selves: Array, grams: Array) -> Array:
+    """Set the self-product of a Gram to zero if its entries are too small to have all digits.
+
+    Numbers below the smallest normal one have fewer digits, and CKA would be that of rounding.
+    """
+    entry, square = (float(xp.finfo(each.dtype).smallest_normal) for each in (grams, selves))
+    least = grams.shape[1] * max(entry**2, square)
+    out: Array = xp.where(selves < least, xp.zeros_like(selves), selves)
+    return out
 
 
 def _sum_of_chunks(a: Array, product: Callable[[slice], Any]) -> Array:

@@ -32,6 +32,9 @@ __all__ = ["StreamingLinearCKA"]
 
 FORMAT = "repsim.StreamingLinearCKA/1"
 
+SMALLEST = 2.0**-970
+"""The smallest sum of products of four features that has all digits, though some of them vanish."""
+
 
 class StreamingLinearCKA:
     """Exact linear CKA of all layer pairs over all samples, from batches that are seen once.
@@ -194,7 +197,8 @@ class StreamingLinearCKA:
         Warns
         -----
         DegenerateWarning
-            If a layer is constant: its row is NaN.
+            If a layer is constant, or so small that the fourth powers of its features vanish: its
+            row is NaN. Multiply such features by a power of two.
         ChanceWarning
             If biased CKA of independent data would be above 0.1; once.
         """
@@ -216,13 +220,14 @@ class StreamingLinearCKA:
         # Σ ‖x_i‖² about the shift: at least that about the mean, and zero for a constant.
         traces = np.concatenate([to_numpy(moments.a) for moments in own])
         selves = above_rounding(np, selves, traces**2, np.float64)
+        selves = np.where(selves < SMALLEST, 0.0, selves)
         xx, yy = selves[:lx], selves if self.layers_y is None else selves[lx:]
         names = [f"x {n!r}" for n in self.layers_x] + [f"y {n!r}" for n in self.layers_y or {}]
         constant = [name for name, value in zip(names, selves, strict=True) if value == 0]
         if constant:
             warn(
-                f"StreamingLinearCKA: constant over the samples, so its CKA is undefined (NaN): "
-                f"{', '.join(constant)}.",
+                f"StreamingLinearCKA: constant over the samples, or below 1e-72, where fourth "
+                f"powers vanish, so its CKA is undefined (NaN): {', '.join(constant)}.",
                 DegenerateWarning,
             )
         if not unbiased:
