@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 
 import numpy as np
@@ -119,6 +120,30 @@ def test_a_cache_in_the_batch_is_that_of_the_batch():
     assert all(batch["cache"].seen == [] for batch in data)
 
 
+def test_objects_in_the_batch_that_refuse_to_be_copied():
+    """What refuses is shared with the model; the tensors beside it are not."""
+
+    class Shared(Cache):
+        def __init__(self, x):
+            super().__init__()
+            self.lock, self.itself, self.x = threading.Lock(), self, x
+            self.rows = (row for row in x)
+
+        def total(self, x):
+            with self.lock:
+                self.itself.x.sub_(1)
+            return super().total(x)
+
+    net, data = two_nets()[0], inputs()
+    batches = [{"x": x, "cache": Shared(x.clone())} for x in data]
+    expected = repsim.block_influence(net, data, **QUIET).influence
+    found = repsim.block_influence(net, batches, **QUIET).influence
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for batch, x in zip(batches, data, strict=True):
+        assert torch.equal(batch["cache"].x, x)
+        assert batch["cache"].seen == []
+
+
 class Remembering(nn.Module):
     """Each batch meets the mean of the batch before."""
 
@@ -193,6 +218,48 @@ def test_scripted_parts_among_ordinary_modules():
         np.testing.assert_allclose(found, expected, atol=1e-7)
     with pytest.raises(CaptureError, match="scripted or traced"):
         repsim.compare(model, data=inputs(), **QUIET)
+
+
+class Doubling(nn.Module):
+    """Multiplies by numbers that it keeps in attributes, twice the number of the forward before."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.factor, self.last = 0, 1.0, torch.zeros(1)
+
+    def forward(self, x):
+        out = x * self.factor + self.last * self.calls
+        self.calls += 1
+        self.factor *= 2.0
+        self.last = self.last + 1
+        return out
+
+
+def test_a_scripted_part_keeps_the_numbers_of_its_attributes():
+    torch.manual_seed(0)
+    parts = [nn.Linear(6, 6), Doubling(), Block(6), Block(6)]
+    plain = nn.Sequential(*copy.deepcopy(parts))
+    model = nn.Sequential(parts[0], scripted(parts[1]), *parts[2:])
+    expected = repsim.block_influence(plain, inputs(), blocks=["2", "3"], **QUIET).influence
+    found = repsim.block_influence(model, inputs(), blocks=["2", "3"], **QUIET).influence
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    assert model[1].calls == plain[1].calls == len(inputs())
+
+
+def test_a_model_made_in_inference_mode():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), Block(6), Block(6))
+    with torch.inference_mode():
+        made = copy.deepcopy(model)
+        counting = nn.Sequential(Counting(), copy.deepcopy(model))
+    for analysis in (
+        lambda net: repsim.compare(net, data=inputs(), **QUIET).cka,
+        lambda net: repsim.block_influence(net, inputs(), **QUIET).influence,
+    ):
+        np.testing.assert_array_equal(analysis(made), analysis(copy.deepcopy(model)))
+    with torch.inference_mode():
+        repsim.block_influence(counting, inputs(), **QUIET)
+    assert counting[0].written.item() == counting[0].replaced.item() == len(inputs())
 
 
 def test_weights_and_data_without_values_are_named():

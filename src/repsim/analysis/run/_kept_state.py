@@ -30,7 +30,7 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     # A lazy module becomes an ordinary one in its first forward, and must stay so.
     modules = [m for m in model.modules() if not _is_lazy(m)]
     own = (buffer for module in modules for buffer in module.buffers(recurse=False))
-    buffers = [(b, b.clone(), b._version) for b in own if b.nbytes <= MOST_BYTES]
+    buffers = [(b, b.clone(), _version(b)) for b in own if _may_change(b)]
     tables = [(m, dict(m._buffers)) for m in modules]
     kept = [(m, _values(m)) for m in modules]
     try:
@@ -39,7 +39,7 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for buffer, before, version in buffers:
-                if buffer._version != version:
+                if version is None or buffer._version != version:
                     buffer.copy_(before)
         for module, table in tables:
             if isinstance(module, torch.jit.ScriptModule):  # its buffers are set one by one
@@ -51,6 +51,9 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                 del module._buffers[name]
         for module, values in kept:
             for name, value in _values(module).items():
+                if isinstance(module, torch.jit.ScriptModule):
+                    setattr(module, name, values[name])
+                    continue
                 is_new_flag = isinstance(value, bool) and not isinstance(values.get(name), bool)
                 if is_new_flag:  # of a wrapper that the first forward sets up
                     continue
@@ -65,11 +68,31 @@ def _is_lazy(module: nn.Module) -> bool:
     return any(map(is_lazy, own))
 
 
+def _may_change(buffer: Tensor) -> bool:
+    """Whether a forward may write into a buffer, and the buffer is small enough to be copied."""
+    writable = torch.is_inference_mode_enabled() or not buffer.is_inference()
+    return writable and buffer.nbytes <= MOST_BYTES
+
+
+def _version(buffer: Tensor) -> int | None:
+    """Return what counts the changes in place; those of tensors of inference mode nobody counts."""
+    return None if buffer.is_inference() else buffer._version
+
+
 def _values(module: nn.Module) -> dict[str, Any]:
     """Return the attributes that hold a number, a tensor or nothing, by name."""
+    held = vars(module)
+    if isinstance(module, torch.jit.ScriptModule):  # its attributes lie outside of Python
+        kinds: Any = torch._C.ConcreteModuleType.from_jit_type(module._c._type())
+        attributes = kinds.get_attributes().items()
+        held = {
+            name: getattr(module, name)
+            for name, (_, is_parameter) in attributes
+            if not is_parameter
+        }
     return {
         name: value
-        for name, value in vars(module).items()
+        for name, value in held.items()
         if name not in _OF_MODULE
         and (value is None or isinstance(value, int | float | Tensor | tuple))
     }

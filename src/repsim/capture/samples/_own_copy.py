@@ -29,36 +29,52 @@ def own_copy(value: Any) -> Any:
     ----------
     value : object
         Tensors and arrays in tuples, lists, mappings, dataclasses and other objects. Gradients pass
-        through copies of tensors. Modules, and objects that refuse to be copied (generators of
-        random numbers), are returned themselves.
+        through copies of tensors. What refuses to be copied is shared: modules, locks, files and
+        generators of random numbers. An object that holds such a thing is copied around it.
     """
+    return _copied(value, {})
+
+
+def _copied(value: Any, objects: dict[int, Any]) -> Any:
+    """Return the copy; ``objects`` holds those that were copied before, by id."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, Mapping):
-        items = {key: own_copy(item) for key, item in value.items()}
+        items = {key: _copied(item, objects) for key, item in value.items()}
         if not isinstance(value, UserDict):
             return items
         encoding = copy.copy(value)  # keeps the class, as that of the encodings of tokenisers
         encoding.data = items
         return encoding
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(own_copy, value))
     if isinstance(value, list | tuple):
-        return type(value)(map(own_copy, value))
+        entries = [_copied(item, objects) for item in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        copied = copy.copy(value)
-        for field in dataclasses.fields(value):  # also those of a frozen class
-            object.__setattr__(copied, field.name, own_copy(getattr(value, field.name)))
-        return copied
-    return _other(value)
+        return _with_own_attributes(value, [f.name for f in dataclasses.fields(value)], objects)
+    return _other(value, objects)
 
 
-def _other(value: Any) -> Any:
-    if isinstance(value, nn.Module) or not hasattr(value, "__dict__"):
+def _other(value: Any, objects: dict[int, Any]) -> Any:
+    if isinstance(value, nn.Module | type) or not hasattr(value, "__dict__"):
         return value
     try:
         return copy.deepcopy(value)
-    except Exception:  # it holds what cannot be copied, such as a lock: the model gets it itself
+    except Exception:  # it holds what cannot be copied, such as a lock
+        return _with_own_attributes(value, list(vars(value)), objects)
+
+
+def _with_own_attributes(value: Any, names: list[str], objects: dict[int, Any]) -> Any:
+    """Return an object like this one, with copies of these attributes."""
+    if id(value) in objects:  # an object may refer to itself
+        return objects[id(value)]
+    try:
+        copied = copy.copy(value)
+    except Exception:  # such as a file: the model gets it itself
         return value
+    objects[id(value)] = copied
+    for name in names:
+        # Past the class, which may be frozen.
+        object.__setattr__(copied, name, _copied(getattr(value, name), objects))
+    return copied
