@@ -68,6 +68,30 @@ def test_the_fitted_samples_are_as_far_apart_as_the_measures_say():
         assert far == pytest.approx(float(measure(x, y)), abs=1e-10)
 
 
+def test_the_text_says_the_options_and_what_is_fitted():
+    (x, y), _ = halves(p=4, q=3)
+    for alignment, text in (
+        (ProcrustesAlignment(scale=True), "ProcrustesAlignment(scale=True)"),
+        (PermutationAlignment(), "PermutationAlignment()"),
+        (RegressionAlignment(ridge=0.1), "RegressionAlignment(ridge=0.1)"),
+        (CCAAlignment(variance=0.8), "CCAAlignment(components=None, variance=0.8)"),
+    ):
+        assert repr(alignment) == f"<{text}: not fitted>"
+        fitted = alignment.fit(x, y)
+        assert repr(fitted) == f"<{text} of 30 samples: 4 features to 3>"
+        np.testing.assert_allclose(fitted.mean_x_, x.mean(0))
+        np.testing.assert_allclose(fitted.mean_y_, y.mean(0))
+
+
+def test_what_is_fitted_is_refused_before_the_fit():
+    for alignment in (make() for make in ALL):
+        names = [name for name in dir(alignment) if name[0] != "_" and name[-1] == "_"]
+        assert {"mean_x_", "mean_y_"} < set(names)
+        for name in names:
+            with refuses(repsim.InputError, "not fitted yet", "Call fit"):
+                getattr(alignment, name)
+
+
 @each(("p", "q"), [(3, 5), (5, 3)])
 def test_sides_of_other_widths(p, q):
     (x, y), (new_x, _) = halves(p=p, q=q)

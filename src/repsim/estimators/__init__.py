@@ -24,7 +24,7 @@ from repsim.estimators._features import (
 from repsim.estimators._gram import centred, gram_products, scaled_gram
 from repsim.estimators._in_place import centre_in_place
 from repsim.estimators._null import permutation_variance
-from repsim.estimators._products import Products, alignment, inner, ratio
+from repsim.estimators._products import Products, alignment, inner, ratio, within_one
 from repsim.estimators._subsampled import between_features, within_features
 
 __all__ = [
@@ -63,4 +63,5 @@ __all__ = [
     "warn_of_chance",
     "warn_of_matrix",
     "within_features",
+    "within_one",
 ]

@@ -11,7 +11,7 @@ from array_api_compat import device
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, detached, host_numbers
 
-__all__ = ["Products", "alignment", "inner", "ratio"]
+__all__ = ["Products", "alignment", "inner", "ratio", "within_one"]
 
 MANY = 1 << 16
 """From this many entries on, an inner product in main memory is a sum of inner products of BLAS."""
@@ -57,16 +57,23 @@ def _in_parts(u: np.ndarray, v: np.ndarray) -> float:
 
 
 def alignment(xp: Namespace, products: Products) -> Array:
-    """Return xy/(√xx·√yy) of products that obey |xy| ≤ √xx·√yy, so at most 1 and at least −1.
+    """Return xy/(√xx·√yy) of products that obey |xy| ≤ √xx·√yy, so at most 1 and at least −1."""
+    return within_one(xp, ratio(xp, products))
 
-    Rounding may lead to 1 + 1e-7, whose arccos is NaN and whose distance 1 − CKA is negative.
-    Derivatives are those of the ratio. What is farther outside is not rounding, and it stays.
+
+def within_one(xp: Namespace, values: Array) -> Array:
+    """Return values whose size is at most 1 but for rounding, without this rounding.
+
+    >>> within_one(np, np.array([-1 - 1e-15, 0.5, 1 + 1e-15, 2.0]))
+    array([-1. ,  0.5,  1. ,  2. ])
+
+    Of 1 + 1e-7, the arccos is NaN and the distance is negative. Derivatives are those of the
+    values. What is farther outside is not rounding, and it stays.
     """
-    out = ratio(xp, products)
-    size = xp.abs(out)
+    size = xp.abs(values)
     near = (size > 1) & (size <= 1 + BEYOND)
-    beyond = xp.where(near, xp.where(out > 0, out - 1, out + 1), xp.zeros_like(out))
-    inside: Array = out - detached(beyond)
+    beyond = xp.where(near, xp.where(values > 0, values - 1, values + 1), xp.zeros_like(values))
+    inside: Array = values - detached(beyond)
     return inside
 
 

@@ -23,7 +23,7 @@ from repsim.arrays import (
     unlabelled_sides,
     without_autocast,
 )
-from repsim.estimators import Products, ratio, resolve_estimator
+from repsim.estimators import Products, ratio, resolve_estimator, within_one
 from repsim.inference._draws import random_order, resolve_seed
 from repsim.inference._maps import chance_of_map, orders_of
 from repsim.inference._null_moments import FEWEST, item_moments
@@ -252,7 +252,7 @@ def _counted(
             familywise += greatest[i] >= z - slack
     undefined = ~np.isfinite(z)
     return {
-        "cka": np.clip(cka, -1, 1),  # as rounding may lead to 1 + 1e-16
+        "cka": to_numpy(within_one(np, cka)),
         "z": np.where(undefined, np.nan, z),
         "p_value": _p_value(pointwise, m, undefined),
         "p_adjusted": _p_value(familywise, m, undefined),

@@ -110,6 +110,15 @@ class Alignment(ABC):
         self._fitted = sides[0], sides[1]
         return self
 
+    def __repr__(self) -> str:
+        # The options have no underscore: it marks what is fitted, and what is private.
+        given = {name: value for name, value in vars(self).items() if name.strip("_") == name}
+        options = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        if self._fitted is None:
+            return f"<{self._operation}({options}): not fitted>"
+        (n, p), (_, q) = (side.values.shape for side in self._fitted)
+        return f"<{self._operation}({options}) of {n:,} samples: {p} features to {q}>"
+
     @abstractmethod
     def _learn(self, xp: Namespace, x: Centred, y: Centred) -> None:
         """Keep what the map needs."""

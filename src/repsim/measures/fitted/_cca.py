@@ -89,8 +89,6 @@ class CCAAlignment(Alignment):
     Hotelling 1936, "Relations between two sets of variates". Raghu et al. 2017, arXiv:1706.05806.
     """
 
-    correlations_: Array
-
     def __init__(self, *, components: int | None = None, variance: float | None = None) -> None:
         super().__init__()
         self.components = (
@@ -116,20 +114,28 @@ class CCAAlignment(Alignment):
             xp.matrix_transpose(a.basis) @ b.basis, full_matrices=False
         )
         unit = math.sqrt(x.values.shape[0] - 1)
-        self.correlations_ = values[:k]
+        self._correlations: Array = values[:k]
         self._a = a.weights @ left[:, :k] * unit
         self._b = b.weights @ xp.matrix_transpose(right)[:, :k] * unit
 
     @property
+    def correlations_(self) -> Array:
+        """ρ of the fitted samples, (k,)."""
+        self._sides()
+        return self._correlations
+
+    @property
     def weights_x_(self) -> Array:
         """A, (p, k)."""
-        out: Array = self._a / self._sides()[0].scale
+        x, _ = self._sides()
+        out: Array = self._a / x.scale
         return out
 
     @property
     def weights_y_(self) -> Array:
         """B, (q, k)."""
-        out: Array = self._b / self._sides()[1].scale
+        _, y = self._sides()
+        out: Array = self._b / y.scale
         return out
 
     @without_autocast

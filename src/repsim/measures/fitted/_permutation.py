@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from array_api_compat import device
 
@@ -52,14 +54,18 @@ class PermutationAlignment(AffineAlignment):
     Williams et al. 2021, arXiv:2110.14739. Li et al. 2015, arXiv:1511.07543.
     """
 
-    permutation_: np.ndarray[tuple[int], np.dtype[np.int64]]
-
     def __init__(self) -> None:
         super().__init__()
+
+    @property
+    def permutation_(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The feature of x for each feature of y, (q,); −1 where there is none."""
+        self._sides()
+        return self._permutation
 
     def _solve(self, xp: Namespace, x: Centred, y: Centred) -> tuple[Array, Array]:
         gain = xp.matrix_transpose(x.values) @ y.values
         item = Columns(x.values, x.scale, x.scale > 0, "PermutationAlignment", "x")
         pairs = pairing(readable(item, gain))
-        self.permutation_ = np.where(pairs.any(axis=0), pairs.argmax(axis=0), -1)
+        self._permutation = np.where(pairs.any(axis=0), pairs.argmax(axis=0), -1)
         return xp.asarray(pairs, dtype=gain.dtype, device=device(gain)), x.scale
