@@ -224,3 +224,28 @@ def test_hsic_that_is_zero_in_every_order_is_no_evidence():
     assert found.p_value.values.tolist() == found.p_adjusted.values.tolist() == [[1.0], [1 / 40]]
     assert np.isnan(found.z.sel(layer_x="apart").item())
     np.testing.assert_allclose(found.max_z, alone.max_z)
+
+
+@pytest.mark.parametrize(
+    ("measure", "groups"),
+    [("procrustes", None), ("cka", np.repeat(range(6), 4)), ("rsa", np.repeat(range(6), 4))],
+)
+def test_a_value_that_no_order_changes_takes_no_part(measure, groups):
+    # its deviation is rounding, and a z of rounding hid the other pairs
+    rng = np.random.default_rng(0)
+    x, noise = rng.standard_normal((2, 24, 3))
+    y = x + 0.5 * noise
+    same = np.ones((24, 2)) / 3 if groups is None else np.tile(x[:4], (6, 1))
+    still = same if groups is None else np.tile(y[:4], (6, 1))
+    options = {"measure": measure, "groups": groups, "permutations": 39}
+    alone = repsim.max_t({"x": x}, {"y": y}, **options)
+    found = repsim.max_t({"x": x, "same": same}, {"y": y, "still": still}, **options)
+    fixed = found.sel(layer_x="same", layer_y="still")
+    assert np.isnan(fixed.z)
+    assert (fixed.p_value, fixed.p_adjusted) == (1, 1)
+    if groups is None:  # a constant with anything else has one distance in every order too
+        assert np.isnan(found.z).sum() == 3
+        np.testing.assert_allclose(found.max_z, alone.max_z)
+    test = repsim.permutation_test(same, still, **options)
+    assert np.isnan(test.z)
+    assert test.p_value == 1

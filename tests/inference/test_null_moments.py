@@ -98,6 +98,23 @@ def test_constant_is_nan_with_a_warning(estimator):
     assert np.isnan(moments.variance)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nothing_varies_if_every_sample_has_a_feature_of_its_own(dtype):
+    # every order of one-hot features has one Gram, so the variance was rounding, often below zero
+    for n in range(4, 20):
+        x = np.eye(n, dtype=dtype)
+        y = np.random.default_rng(n).standard_normal((n, 3)).astype(dtype)
+        moments = repsim.inference.null_moments(x, y, estimator="biased")
+        assert float(moments.variance) == 0
+        assert np.isnan(moments.z(repsim.cka(x, y)))
+        test = repsim.permutation_test(x, y, estimator="biased", permutations=9)
+        assert (test.null_sd, test.p_value) == (0, 1)
+        assert np.isnan(test.z)
+        found = repsim.max_t({"x": x}, {"y": y}, estimator="biased", permutations=9)
+        assert np.isnan(found.z.item())
+        assert (found.p_value.item(), found.p_adjusted.item()) == (1, 1)
+
+
 def test_fewer_than_four_samples():
     x, y = related(3, 2, 2)
     with pytest.raises(repsim.InputError, match="needs at least 4 samples"):

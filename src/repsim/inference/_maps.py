@@ -200,7 +200,8 @@ def chance_of_map(
     with np.errstate(divide="ignore", invalid="ignore"):  # all permuted maps may be equal: NaN
         z, permuted = (observed - mean) / sd, (null - mean) / sd
         near = slack / sd
-    varies = np.isfinite(z) & np.isfinite(slack)
+    # Values that differ by rounding alone have no deviation: their z would be that of rounding.
+    varies = np.isfinite(z) & (np.ptp(both, axis=0) > slack)
     counts = np.isfinite(permuted) & varies
     greatest = np.max(permuted, axis=(1, 2), where=counts, initial=-np.inf)
     more = len(null) + 1

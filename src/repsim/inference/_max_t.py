@@ -40,6 +40,9 @@ __all__ = ["max_t"]
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+"""How far sums in another order can change a CKA."""
+
 
 @without_autocast
 def max_t(
@@ -132,7 +135,8 @@ def max_t(
     (b, a) differ a little because the second array is permuted.
 
     Mean and deviation of CKA are over all n! permutations, in closed form. With groups, and for
-    other measures, they are over the permuted maps and the map itself.
+    other measures, they are over the permuted maps and the map itself. Where no order of the
+    samples changes a value, its z is NaN and its p-values are 1.
 
     Cost of CKA: Grams, O(n² Σp), then O(L_x L_y n²) a permutation; memory (L_x + 2 L_y) Grams in
     float64, and with groups m L_x L_y values. Cost of other measures: m + 1 maps of pairs, and the
@@ -186,7 +190,8 @@ def max_t(
     else:  # no closed form: estimate from the permuted maps and the map itself
         null = np.stack([correlations(order) for order in orders])
         both = np.concatenate([cka[None], null])
-        mean, sd = both.mean(axis=0), both.std(axis=0)
+        varies = np.ptp(both, axis=0) > ROUNDING
+        mean, sd = both.mean(axis=0), np.where(varies, both.std(axis=0), 0.0)
     result = MAX_T.dataset(
         _counted(cka, null, m, mean, sd),
         {"layer_x": list(xs), "layer_y": list(xs if ys is None else ys)},
@@ -240,9 +245,9 @@ def _counted(
     cka: Values, null: Iterable[Values], m: int, mean: Values, sd: Values
 ) -> dict[str, Values]:
     """Return z and p-values of a map, by how many of m permuted maps reach each entry."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # too few groups to vary: NaN
+    with np.errstate(divide="ignore", invalid="ignore"):  # no order changes the value: NaN
         z = (cka - mean) / sd
-        slack = 64 * float(np.finfo(np.float64).eps) / sd  # sums in another order
+        slack = ROUNDING / sd
         pointwise, familywise = np.zeros(cka.shape), np.zeros(cka.shape)
         greatest = np.full(m, np.nan)
         for i, values in enumerate(null):
@@ -250,12 +255,17 @@ def _counted(
             greatest[i] = np.max(permuted, where=np.isfinite(permuted), initial=-np.inf)
             pointwise += permuted >= z - slack
             familywise += greatest[i] >= z - slack
-    undefined = ~np.isfinite(z)
+    varies = np.isfinite(z)
+    # Without any variation every permuted value is that of the data.
+    p_values = [
+        np.where(np.isnan(cka), np.nan, np.where(varies, (count + 1) / (m + 1), 1.0))
+        for count in (pointwise, familywise)
+    ]
     return {
         "cka": to_numpy(within_one(np, cka)),
-        "z": np.where(undefined, np.nan, z),
-        "p_value": _p_value(pointwise, m, undefined),
-        "p_adjusted": _p_value(familywise, m, undefined),
+        "z": np.where(varies, z, np.nan),
+        "p_value": p_values[0],
+        "p_adjusted": p_values[1],
         "max_z": np.where(np.isfinite(greatest), greatest, np.nan),
     }
 
@@ -319,7 +329,3 @@ def _exact(items_x: list[KernelItem], items_y: list[KernelItem]) -> tuple[Values
     mean = np.array([[float(each.mean) for each in row] for row in moments])
     variance = np.array([[float(each.variance) for each in row] for row in moments])
     return mean, np.sqrt(variance)
-
-
-def _p_value(exceedances: Values, m: int, undefined: np.ndarray[Any, Any]) -> Values:
-    return np.where(undefined, np.nan, (exceedances + 1) / (m + 1))

@@ -31,10 +31,15 @@ class NullMoments:
     variance: Array
 
     def z(self, value: Array) -> Array:
-        """Return how many standard deviations a CKA of these data lies above chance."""
+        """Return how many standard deviations a CKA of these data lies above chance.
+
+        It is NaN if the variance is zero, because then every order of the samples has one value.
+        """
         xp = array_namespace(self.variance)
-        out: Array = (value - self.mean) / xp.sqrt(self.variance)
-        return out
+        varies = self.variance > 0
+        sd = xp.sqrt(xp.where(varies, self.variance, xp.ones_like(self.variance)))
+        z = (value - self.mean) / sd
+        return scalar(xp, xp.where(varies, z, xp.full_like(z, float("nan"))), z.dtype)
 
 
 @without_autocast
@@ -134,12 +139,11 @@ def item_moments(x: KernelItem, y: KernelItem, features: bool | None = None) -> 
     if x.estimator.name == "unbiased":
         nothing = alignment(xp, Products(xp.zeros_like(xx), xx, yy))
         return NullMoments(nothing, nothing + permutation_variance(n))
-    r_x, v_x = _traces(xp, x, features)
-    r_y, v_y = _traces(xp, y, features)
+    (r_x, u_x, v_x), (r_y, u_y, v_y) = (_terms(xp, item, features) for item in (x, y))
     mean = xp.sqrt(r_x) * xp.sqrt(r_y) / (n - 1)
-    u = (n - 1 - r_x) * (n - 1 - r_y) / ((n - 1) ** 2 * (n + 1) * (n - 2))
+    u = 2 * u_x * u_y / ((n - 1) ** 2 * (n + 1) * (n - 2))
     v = v_x * v_y / ((n + 1) * n * (n - 1) * (n - 2) * (n - 3))
-    return NullMoments(mean, 2 * u + v)
+    return NullMoments(mean, _unless_rounding(xp, u + v, u + xp.abs(v), x, features))
 
 
 def expected_by_chance(x: KernelItem, y: KernelItem) -> Array:
@@ -176,8 +180,22 @@ def _effective(xp: Namespace, diagonal: _Diagonal) -> Array:
     return out
 
 
-def _traces(xp: Namespace, item: KernelItem, features: bool) -> tuple[Array, Array]:
-    """R and v of the formula above."""
+def _terms(xp: Namespace, item: KernelItem, features: bool) -> tuple[Array, Array, Array]:
+    """R, u and v of the formula above; u and v are zero where no order changes CKA."""
     n, diagonal = item.n, _trace(xp, item, features)
     r = _effective(xp, diagonal)
-    return r, n * (n + 1) * diagonal.squares / diagonal.norm - (n - 1) * (r + 2)
+    left, right = n * (n + 1) * diagonal.squares / diagonal.norm, (n - 1) * (r + 2)
+    u = _unless_rounding(xp, n - 1 - r, n - 1 + r, item, features)
+    return r, u, _unless_rounding(xp, left - right, left + right, item, features)
+
+
+def _unless_rounding(
+    xp: Namespace, difference: Array, size: Array, item: KernelItem, features: bool
+) -> Array:
+    """Return a difference of terms of this size, zero where it is not above their rounding.
+
+    The variance of one-hot features is zero, but without this it would be rounding of either sign.
+    """
+    rounding = 16 * float(xp.finfo(item.form(features)[0].dtype).eps) * size
+    out: Array = xp.where(xp.abs(difference) <= rounding, xp.zeros_like(difference), difference)
+    return out

@@ -41,7 +41,7 @@ class PermutationTest:
         probability. After early stopping it is a bound on the same side of ``stop_at``; see there.
     z : float
         (value − null_mean)/null_sd. For a dissimilarity, z is negative if the data are more alike
-        than by chance.
+        than by chance. NaN if every order of the samples has the same value.
     null_mean, null_sd : float
         Mean and standard deviation over permutations, in the measure's unit.
     exact_moments : bool
@@ -222,7 +222,7 @@ def run_test(
 
     rearranged = Rearranged(operation, measure, settings, xp, a, b)
     value = float(rearranged.value())
-    null = np.empty(0)
+    null, slack = np.empty(0), 0.0
     if not math.isnan(value):
         slack = rounding_of(rearranged, measure, value, float(xp.finfo(a.dtype).eps))
         sign = 1 if measure.similarity else -1
@@ -239,11 +239,13 @@ def run_test(
     else:
         exceedances, p_value = 0, math.nan
     mean, sd, exact = _moments(rearranged, null, grouped=whole is not None)
+    # The deviation of values that differ by rounding alone is that of rounding.
+    varies = sd > 0 and (exact or np.ptp([value, *null]) > slack)
     return PermutationTest(
         measure=measure.name,
         value=value,
         p_value=p_value,
-        z=(value - mean) / sd if sd > 0 else math.nan,
+        z=(value - mean) / sd if varies else math.nan,
         null_mean=mean,
         null_sd=sd,
         exact_moments=exact,
