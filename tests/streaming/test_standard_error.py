@@ -176,6 +176,21 @@ def test_a_single_batch_has_none():
     assert error.attrs["n_blocks"] == 1
 
 
+@pytest.mark.parametrize("two_models", [True, False])
+def test_a_layer_that_varies_in_one_batch_alone_has_none_and_says_so(two_models):
+    acc, rng = MinibatchCKA(), np.random.default_rng(0)
+    for at in range(5):
+        x = rng.standard_normal((8, 3))
+        dead = x[:, :2] * (at == 2)
+        both = {"x": x, "dead": dead}
+        acc.update({"x": x}, both) if two_models else acc.update(both)
+    assert np.isfinite(acc.compute().sel(layer_x="x", layer_y="dead"))
+    with pytest.warns(repsim.DegenerateWarning, match="one block.* 'dead'"):
+        error = acc.standard_error()
+    assert np.isnan(error.sel(layer_y="dead")).all()
+    assert np.isfinite(error.sel(layer_x="x", layer_y="x"))
+
+
 def test_short_batches_do_not_count_as_batches():
     xs, ys = (split(side, [6, 3, 7, 2, 8]) for side in data(26))
     error = accumulate(xs, ys).standard_error()

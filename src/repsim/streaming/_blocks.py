@@ -108,6 +108,14 @@ class BlockSums:
         out: np.ndarray[Any, np.dtype[np.float64]] = np.sqrt((k - 1) / k * squares)
         return out
 
+    def in_one_block(self) -> tuple[Any, Any]:
+        """Return which layers, (Lx,) and (Ly,), vary in one of several blocks alone."""
+        x, y = (
+            np.sum([to_numpy(getattr(block, side)) > 0 for block in self.blocks], axis=0) == 1
+            for side in ("xx", "yy")
+        )
+        return x, y
+
     def as_plain(self) -> dict[str, Any]:
         """Return the blocks stacked into four NumPy arrays."""
         return {

@@ -143,14 +143,33 @@ class MinibatchResults:
         ------
         StateError
             If there was no batch of at least four samples.
+
+        Warns
+        -----
+        DegenerateWarning
+            If a layer varies in one block of batches alone: without it there is no CKA, so the
+            standard errors of this layer are NaN.
         """
         self._require("standard_error")
-        blocks = self._state.blocks
+        state = self._state
+        blocks = state.blocks
         if len(blocks.blocks) < 2:
             warn(
                 "MinibatchCKA.standard_error: one batch has no spread; NaN is returned. Use "
                 "smaller batches to get several.",
             )
+        else:
+            sides = zip("xy", state.layers, blocks.in_one_block(), strict=True)
+            for side, layers, lone in sides:
+                if layers is None:
+                    continue
+                if names := [name for name, one in zip(layers, lone, strict=True) if one]:
+                    warn(
+                        f"MinibatchCKA.standard_error: constant over the samples of all batches "
+                        f"but those of one block, so the standard error is NaN: {side} "
+                        f"{', '.join(map(repr, names))}.",
+                        DegenerateWarning,
+                    )
         out = self._labelled(blocks.jackknife(), "standard_error")
         out.attrs["n_blocks"] = len(blocks.blocks)
         return out

@@ -48,9 +48,9 @@ class RegressionAlignment(AffineAlignment):
     Notes
     -----
     The score of the fitted samples is ``linear_regression_r2(y, x, ridge=ridge)``: there, the first
-    array is predicted. Unlike ``alpha`` of scikit-learn, ``ridge`` does not depend on the unit of
-    x; :func:`repsim.predictivity` has a penalty in squared units of x. Cost O(n p min(n, p) +
-    n p q).
+    array is predicted, and the value is NaN if x spans all n − 1 dimensions. Unlike ``alpha`` of
+    scikit-learn, ``ridge`` does not depend on the unit of x; :func:`repsim.predictivity` has a
+    penalty in squared units of x. Cost O(n p min(n, p) + n p q).
 
     References
     ----------
