@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import math
-import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from _markers import write_between
+from _output import versions
 
-__all__ = ["Ends", "cell", "hand_out", "parser_of", "setting_of", "tally", "uncertain"]
+__all__ = ["Ends", "cell", "setting_of", "tally", "uncertain"]
 
 Ends = tuple[float, float, float]
 """A true value, and the low and the high end of an interval for it."""
@@ -49,39 +45,7 @@ def cell(row: Mapping[str, Any], way: str, datasets: int) -> str:
     return f"{uncertain(row['coverage'][way], datasets)} ({row['width'][way]:.2f})"
 
 
-def parser_of(doc: str | None, *, tables: str = "table") -> argparse.ArgumentParser:
-    """A parser with the options that simulations share."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write everything that was found here")
-    parser.add_argument("--write", type=Path, help=f"put the {tables} between this file's comments")
-    return parser
-
-
 def setting_of(args: argparse.Namespace, *counts: str) -> dict[str, Any]:
     """The counts, the seed and the versions of a run."""
-    return {
-        **{name: getattr(args, name) for name in (*counts, "seed")},
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("repsim", "numpy")},
-    }
-
-
-def hand_out(
-    args: argparse.Namespace,
-    setting: Mapping[str, Any],
-    tables: str,
-    comments: tuple[str, str],
-    **found: Any,
-) -> str:
-    """Print the tables below their setting, write what the options ask for, and return the text."""
-    about = ", ".join(f"{key} {value}" for key, value in setting.items())
-    text = f"{about}.\n\n{tables}"
-    print(text)
-    if args.json:
-        args.json.write_text(json.dumps({"setting": setting, **found}, indent=1))
-    if args.write:
-        write_between(args.write, *comments, text)
-    return text
+    asked = {name: getattr(args, name) for name in (*counts, "seed")}
+    return {**asked, **versions("repsim", "numpy")}

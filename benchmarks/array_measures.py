@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.metadata
 import json
 import os
 import platform
@@ -24,13 +23,12 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 
 from _array_peers import PEERS, ArrayPeer
-from _markers import write_between
 from _measure import forget_peak, peak_mib
+from _output import hand_out, listed, parser_of, say, versions
 
 START, END = "<!-- measures:start -->", "<!-- measures:end -->"
 CASES = ["1000x64", "1000x512", "5000x64", "5000x512"]
@@ -139,20 +137,16 @@ def key(peer: ArrayPeer) -> str:
 def chosen(args: argparse.Namespace) -> list[ArrayPeer]:
     asked = [peer for peer in PEERS if not args.only or peer.measure in args.only]
     for package in sorted({peer.package for peer in asked if not peer.there}):
-        print(f"not installed, left out: {package}", file=sys.stderr)
+        say(f"not installed, left out: {package}")
     return [peer for peer in asked if peer.there]
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--cases", nargs="*", default=CASES, help="sizes, samples x features")
     parser.add_argument("--only", nargs="*", help="measures")
     parser.add_argument("--repeats", type=int, default=7, help="pairs of calls at most (default 7)")
     parser.add_argument("--budget", type=float, default=10, help="seconds of pairs of a row")
-    parser.add_argument("--json", type=Path, help="keep everything that was measured here")
-    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -171,20 +165,16 @@ def main() -> None:
     for case in args.cases:
         rows = cases.setdefault(case, {})
         for peer in peers:
-            print(f"{case}: {key(peer)}", file=sys.stderr, flush=True)
+            say(f"{case}: {key(peer)}")
             try:
                 rows[key(peer)] = beside(peer, case, args)
             except (ValueError, MemoryError, ImportError) as error:
-                print(f"  {type(error).__name__}: {error}", file=sys.stderr)
+                say(f"  {type(error).__name__}: {error}")
             if args.json:
                 args.json.write_text(json.dumps({"cases": cases}, indent=1))
     names = sorted({peer.package for peer in peers} | {"numpy"})
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    about = f"{platform.machine()}; 1 thread, float64, python {platform.python_version()}"
-    text = f"{about}, {versions}.\n\n{table(cases)}"
-    print(text)
-    if args.write:
-        write_between(args.write, START, END, text)
+    about = f"{platform.machine()}; 1 thread, float64, {listed(versions(*names))}"
+    hand_out(args, f"{about}.\n\n{table(cases)}", (START, END), {"cases": cases})
 
 
 if __name__ == "__main__":

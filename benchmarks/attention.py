@@ -14,16 +14,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.metadata
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # here and in every process started from here
 
@@ -34,9 +30,8 @@ import xarray  # noqa: F401 - so the size of a library does not count
 from torch import Tensor, nn
 
 import repsim
-from _markers import write_between
 from _measure import cores, forget_peak, peak_mib
-from peers import processor, spread
+from _output import hand_out, listed, parser_of, processor, say, spread, versions
 from repsim.attention import entropy, mean_distance, prefix_mass
 from repsim.capture import AttentionRecorder
 
@@ -44,9 +39,13 @@ START, END = "<!-- attention:start -->", "<!-- attention:end -->"
 GRID, PATCH, PREFIX = 14, 16, 1
 
 
-def build() -> nn.Module:
+def build(way: str) -> nn.Module:
+    """The model of a way; weights can be kept in eager attention alone."""
     torch.manual_seed(0)
-    return timm.create_model("vit_tiny_patch16_224").eval()
+    model = timm.create_model("vit_tiny_patch16_224").eval()
+    for block in model.blocks:
+        block.attn.fused_attn = way != EAGER
+    return model
 
 
 def images(batches: int) -> list[Tensor]:
@@ -76,10 +75,10 @@ def distances(model: nn.Module, data: list[Tensor]) -> np.ndarray:
 def keeping(model: nn.Module, data: list[Tensor]) -> np.ndarray:
     """The same numbers from eager attention and hooks that keep its weights."""
     kept: list[Tensor] = []
-    handles = []
-    for block in model.blocks:
-        block.attn.fused_attn = False
-        handles.append(block.attn.attn_drop.register_forward_hook(lambda *a: kept.append(a[2])))
+    handles = [
+        block.attn.attn_drop.register_forward_hook(lambda *a: kept.append(a[2]))
+        for block in model.blocks
+    ]
     sums = []
     with torch.inference_mode():
         for batch in data:
@@ -103,20 +102,23 @@ WAYS: dict[str, Callable[[nn.Module, list[Tensor]], object]] = {
     "attention_distance": distances,
     "eager attention, weights kept and then reduced": keeping,
 }
-FLOOR = next(iter(WAYS))
+FLOOR, *_, EAGER = WAYS
 
 
 def interleaved(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Seconds per batch of every way, A B C … A B C …, so a drift affects all equally."""
+    """Seconds per batch of every way, A B C … A B C …, so a drift affects all equally.
+
+    Each way has one model for all rounds, as a user has one.
+    """
     data = images(args.batches)
+    models = {name: build(name) for name in WAYS}
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     processor_seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     for turn in range(args.repeats + 1):  # the first is not counted
         for name, way in WAYS.items():
-            model = build()
             gc.collect()
             start, worked = time.perf_counter(), time.process_time()
-            way(model, data)
+            way(models[name], data)
             if turn:
                 processor_seconds[name].append((time.process_time() - worked) / args.batches)
                 seconds[name].append((time.perf_counter() - start) / args.batches)
@@ -136,12 +138,11 @@ def peak(name: str, args: argparse.Namespace) -> float:
 
 
 def worker(args: argparse.Namespace) -> None:
-    model, data = build(), images(args.batches)
+    model, data = build(args.worker), images(args.batches)
     # First use of each kernel, and late imports: xarray imports Dask with its first dataset, where
     # Dask is installed, which takes 30 MiB. All processes have them, also those of the floor.
-    first = build()
-    for way in WAYS.values():
-        way(first, [data[0][:1]])
+    for name, way in WAYS.items():
+        way(build(name), [data[0][:1]])
     gc.collect()
     forget_peak()
     WAYS[args.worker](model, data)
@@ -151,7 +152,8 @@ def worker(args: argparse.Namespace) -> None:
 def check() -> float:
     """The largest difference between what the two ways find, in pixels."""
     data = images(1)
-    return float(np.abs(distances(build(), data) - keeping(build(), data)).max())
+    found, expected = distances(build(FLOOR), data), keeping(build(EAGER), data)
+    return float(np.abs(found - expected).max())
 
 
 def table(found: dict[str, dict[str, list[float]]], error: float) -> str:
@@ -166,28 +168,19 @@ def table(found: dict[str, dict[str, list[float]]], error: float) -> str:
             spread([s / f for s, f in zip(found[kind][name], found[kind][FLOOR], strict=True)])
             for kind in ("seconds", "processor_seconds")
         ]
-        extra = [p - bare for p in found["peaks"][name]]
-        middle = f"{statistics.median(extra):.0f} ({min(extra):.0f}–{max(extra):.0f})"
-        lines.append(f"| {name} | {times[0]} | {times[1]} | {middle} |")
+        extra = spread([p - bare for p in found["peaks"][name]], digits=0)
+        lines.append(f"| {name} | {times[0]} | {times[1]} | {extra} |")
     return "\n".join(
         [*lines, "", f"Largest difference between the distances of the last two: {error:.1e} px."]
     )
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=7, help="timed rounds (default 7)")
     parser.add_argument("--batches", type=int, default=4, help="batches a call (default 4)")
     parser.add_argument("--memory", type=int, default=3, help="processes for memory (default 3)")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
-    parser.add_argument("--json", type=Path, help="write everything that was measured here")
-    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
     parser.add_argument("--worker", choices=list(WAYS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -200,20 +193,10 @@ def main() -> None:
         return
     peaks = {name: [peak(name, args) for _ in range(args.memory)] for name in WAYS}
     found = {"peaks": peaks, **interleaved(args)}
-    setting = {
-        "threads": args.threads,
-        "batches": args.batches,
-        "repeats": args.repeats,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("torch", "timm", "numpy")},
-    }
-    about = ", ".join(f"{key} {value}" for key, value in setting.items())
-    text = f"{processor()}; {about}.\n\n{table(found, check())}"
-    print(text)
-    if args.json:
-        args.json.write_text(json.dumps({"setting": setting, **found}, indent=1))
-    if args.write:
-        write_between(args.write, START, END, text)
+    setting = {name: getattr(args, name) for name in ("threads", "batches", "repeats")}
+    setting |= versions("torch", "timm", "numpy")
+    text = f"{processor()}; {listed(setting)}.\n\n{table(found, check())}"
+    hand_out(args, text, (START, END), {"setting": setting, **found})
 
 
 if __name__ == "__main__":

@@ -21,15 +21,12 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.metadata
-import json
 import platform
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -40,7 +37,7 @@ from torch import Tensor, nn
 
 import repsim
 from _cases import Key, locate, names_that_ran, outputs
-from _markers import write_between
+from _output import hand_out, parser_of, say, spread
 from _packages import Layers, Matrix, forward, forward_and_grams, loader
 
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
@@ -336,16 +333,13 @@ def table(rows: list[Row]) -> str:
     ]
     for row in rows:
         ratios = [s / f for s, f in zip(row.seconds, row.floor, strict=True)]
-        spread = "–"
-        if ratios:
-            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
         memory = "–"
         if row.peak is not None and row.floor_peak is not None:
             memory = f"{(row.peak - row.floor_peak) / 2**20:.0f}"
         cells = [
             row.name + (f" ({row.remark})" if row.remark else ""),
             str(row.batch or "–"),
-            spread,
+            spread(ratios),
             memory,
             "–" if row.shape is None else f"{row.shape[0]} × {row.shape[1]}",
             worst(row),
@@ -375,14 +369,8 @@ def report(args: argparse.Namespace, rows: list[Row], speeds: dict[str, float]) 
     return f"{head}\n\n{table(rows)}"
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--device", default="cuda")
     models = ("resnet50", "vit_base_patch16_224")
     parser.add_argument("--models", nargs=2, default=models, help="names of timm")
@@ -392,8 +380,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--budget", type=float, default=300, help="seconds (default 300)")
     parser.add_argument("--no-peers", action="store_true", help="without pytorch-cka")
-    parser.add_argument("--json", type=Path, help="write everything that was measured here")
-    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
     args = parser.parse_args(argv)
     if torch.device(args.device).type == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; see --device")
@@ -408,13 +394,8 @@ def main(argv: list[str] | None = None) -> None:
         importlib.metadata.version("pytorch-cka")  # before the work, not after
         names.append(PEER)
     rows, speeds = measure(Bench(args), names)
-    text = report(args, rows, speeds)
-    print(text)
-    if args.json:
-        data = {"rows": [asdict(row) for row in rows], "speeds": speeds}
-        args.json.write_text(json.dumps(data, indent=1))
-    if args.write:
-        write_between(args.write, START, END, text)
+    found = {"rows": [asdict(row) for row in rows], "speeds": speeds}
+    hand_out(args, report(args, rows, speeds), (START, END), found)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,12 @@ rounds; ratios are taken within a round.
 
 from __future__ import annotations
 
-import argparse
 import platform
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
-from pathlib import Path
 
-from _markers import write_between
+from _output import hand_out, listed, parser_of, spread, versions
 
 START, END = "<!-- import:start -->", "<!-- import:end -->"
 
@@ -60,34 +57,24 @@ def interleaved(rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def table(found: dict[str, list[float]], rounds: int) -> str:
+def table(found: dict[str, list[float]]) -> str:
     lines = [
-        f"{platform.machine()}; {rounds} rounds, python {platform.python_version()}, "
-        f"numpy {version('numpy')}.",
-        "",
         "| imported | ms | time ÷ numpy (range) |",
         "|---|--:|--:|",
     ]
     for name, values in found.items():
         ratios = [value / floor for value, floor in zip(values, found[FLOOR], strict=True)]
-        lines.append(
-            f"| {name} | {statistics.median(values):.0f} | {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f}–{max(ratios):.2f}) |"
-        )
+        lines.append(f"| {name} | {statistics.median(values):.0f} | {spread(ratios)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds (default 15)")
-    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
     args = parser.parse_args()
-    text = table(interleaved(args.rounds), args.rounds)
-    print(text)
-    if args.write:
-        write_between(args.write, START, END, text)
+    found = interleaved(args.rounds)
+    about = f"{platform.machine()}; {args.rounds} rounds, {listed(versions('numpy'))}"
+    hand_out(args, f"{about}.\n\n{table(found)}", (START, END), found)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import importlib.metadata
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -36,9 +34,8 @@ import numpy as np
 import torch
 
 import repsim
-from _markers import write_between
 from _measure import cores, forget_peak, peak_mib
-from peers import processor, spread
+from _output import hand_out, listed, parser_of, processor, say, spread, versions
 
 START, END = "<!-- in-memory:start -->", "<!-- in-memory:end -->"
 CASES = [
@@ -245,17 +242,13 @@ def table(cases: dict[str, dict]) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--cases", nargs="*", default=CASES, help="sizes, samples x features")
     parser.add_argument("--only", nargs="+", default=[""], help="ways whose names begin so")
     parser.add_argument("--repeats", type=int, default=7, help="timed rounds at most (default 7)")
     parser.add_argument("--budget", type=float, default=10, help="seconds of rounds of a case")
     parser.add_argument("--limit", type=float, default=60, help="seconds another package may take")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
-    parser.add_argument("--json", type=Path, help="keep everything that was measured here")
-    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
     parser.add_argument("--worker", nargs="+", choices=list(WAYS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -271,22 +264,12 @@ def main() -> None:
     cases = json.loads(args.json.read_text())["cases"] if args.json and args.json.exists() else {}
     for case in args.cases:
         cases[case] = measure(case, args)
-        print(case, json.dumps(cases[case]), file=sys.stderr, flush=True)
+        say(f"{case} {json.dumps(cases[case])}")
         if args.json:
             args.json.write_text(json.dumps({"cases": cases}, indent=1))
-    setting = {
-        "threads": args.threads,
-        "python": platform.python_version(),
-        **{
-            name: importlib.metadata.version(name)
-            for name in ("numpy", "torch", "pytorch-cka", "ckatorch")
-        },
-    }
-    about = ", ".join(f"{key} {value}" for key, value in setting.items())
-    text = f"{processor()}; {about}.\n\n{table(cases)}"
-    print(text)
-    if args.write:
-        write_between(args.write, START, END, text)
+    setting = {"threads": args.threads, **versions("numpy", "torch", "pytorch-cka", "ckatorch")}
+    text = f"{processor()}; {listed(setting)}.\n\n{table(cases)}"
+    hand_out(args, text, (START, END), {"cases": cases})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,7 +26,8 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 import numpy as np
 
 import repsim
-from _simulation import Ends, cell, hand_out, parser_of, setting_of, tally, uncertain
+from _output import hand_out, listed, parser_of, say
+from _simulation import Ends, cell, setting_of, tally, uncertain
 from repsim.inference import subsample
 
 START, END = "<!-- inference:start -->", "<!-- inference:end -->"
@@ -303,14 +303,11 @@ def null_table(rows: dict[str, dict[str, float]], maps: dict[str, float], datase
     return "\n".join(lines)
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__, tables="tables")
     parser.add_argument("--datasets", type=int, default=300, help="for coverage (default 300)")
     parser.add_argument("--nulls", type=int, default=3000, help="for the tests (default 3000)")
+    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
@@ -337,8 +334,8 @@ def main(argv: list[str] | None = None) -> str:
         f"{null_table(nulls, maps, args.nulls)}"
     )
     setting = setting_of(args, "datasets", "nulls")
-    found = {"coverage": rows, "nulls": nulls, "maps": maps}
-    return hand_out(args, setting, tables, (START, END), **found)
+    found = {"setting": setting, "coverage": rows, "nulls": nulls, "maps": maps}
+    return hand_out(args, f"{listed(setting)}.\n\n{tables}", (START, END), found)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from torch import nn
 from torch.utils.data import DistributedSampler
 
 import repsim
-from _markers import write_between
+from _output import hand_out, parser_of
 
 START, END = "<!-- moved:start -->", "<!-- moved:end -->"
 BATCH = 256
@@ -215,12 +215,11 @@ def table(size: int, n: int, layers: int, p: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, tables="tables", keeps=False)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--features", type=int, default=768)
-    parser.add_argument("--write", type=Path, help="the page to write the table into")
     parser.add_argument("--worker", nargs=6, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
@@ -234,9 +233,7 @@ def main() -> None:
         f"{BATCH} on each rank; torch {torch.__version__}."
     )
     text = "\n\n".join([head, *(table(size, n, layers, p) for size in asked.ranks)])
-    print(text)
-    if asked.write:
-        write_between(asked.write, START, END, text)
+    hand_out(asked, text, (START, END))
 
 
 if __name__ == "__main__":

@@ -15,14 +15,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # here and in every process started from here
 
@@ -30,8 +27,8 @@ import numpy as np
 import torch
 
 from _cases import CASES, Reference, locate, names_that_ran, reference
-from _markers import write_between
 from _measure import Plan, Run, Setting, alone, cores, interleaved
+from _output import hand_out, listed, parser_of, processor, say, spread, versions
 from _packages import ALL, FLOORS, PACKAGES, RAN, Layers, Matrix, callers
 
 OFF = 1e-3  # an entry further than this from the reference would be seen on a map
@@ -183,13 +180,6 @@ def table(case_name: str, rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def spread(values: list[float]) -> str:
-    if not values:
-        return "–"
-    middle = f"{statistics.median(values):.2f}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.2f}–{max(values):.2f})"
-
-
 def worst(row: Row) -> str:
     if row.max_error is None:
         return "–"
@@ -204,32 +194,6 @@ def count(n: int, one: str, many: str) -> str:
 def version(name: str) -> str | None:
     distribution = PACKAGES[name].distribution
     return distribution and importlib.metadata.version(distribution)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def machine_and_versions(args: argparse.Namespace) -> dict[str, str | int]:
-    packages = ("torch", "torchvision", "timm", "numpy")
-    return {
-        "processor": processor(),
-        "threads": args.threads,
-        "batches": args.batches,
-        "repeats": args.repeats,
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def report(found: dict[str, list[Row]], machine: dict[str, str | int]) -> str:
-    about = ", ".join(f"{key} {value}" for key, value in machine.items() if key != "processor")
-    tables = [table(case, rows) for case, rows in found.items()]
-    return "\n\n".join([f"{machine['processor']}; {about}.", *tables])
 
 
 def check(names: list[str]) -> None:
@@ -248,14 +212,8 @@ def check(names: list[str]) -> None:
         )
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, tables="tables")
     peers = [name for name in PACKAGES if name not in FLOORS]
     parser.add_argument("--case", choices=[*CASES, "all"], default="all")
     parser.add_argument("--repeats", type=int, default=5, help="timed rounds (default 5)")
@@ -273,8 +231,6 @@ def arguments() -> argparse.Namespace:
         "--timeout", type=float, default=1800, help="seconds until a call is given up"
     )
     parser.add_argument("--only", nargs="+", choices=peers, default=peers, metavar="PACKAGE")
-    parser.add_argument("--json", type=Path, help="write everything that was measured here")
-    parser.add_argument("--write", type=Path, help="put the tables between this file's comments")
     return parser.parse_args()
 
 
@@ -283,16 +239,15 @@ def main() -> None:
     names = [*FLOORS, *(name for name in PACKAGES if name in args.only)]
     check(names)
     torch.set_num_threads(args.threads)
-    machine = machine_and_versions(args)
+    setting = {name: getattr(args, name) for name in ("threads", "batches", "repeats")}
+    setting |= versions("torch", "torchvision", "timm", "numpy")
     cases = list(CASES) if args.case == "all" else [args.case]
     found = {case: measure(case, names, args) for case in cases}
-    text = report(found, machine)
-    print(text)
-    if args.json:
-        data = {"setting": machine, "cases": {c: [asdict(r) for r in found[c]] for c in found}}
-        args.json.write_text(json.dumps(data, indent=1))
-    if args.write:
-        write_between(args.write, START, END, text)
+    tables = [table(case, rows) for case, rows in found.items()]
+    text = "\n\n".join([f"{processor()}; {listed(setting)}.", *tables])
+    kept = {case: [asdict(row) for row in rows] for case, rows in found.items()}
+    kept = {"setting": {"processor": processor(), **setting}, "cases": kept}
+    hand_out(args, text, (START, END), kept)
 
 
 if __name__ == "__main__":

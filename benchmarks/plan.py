@@ -14,7 +14,6 @@ the tables. Rates count only on a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import re
@@ -31,7 +30,7 @@ from array_api_compat import array_namespace
 from torch import Tensor, nn
 
 import repsim
-from _markers import write_between
+from _output import hand_out, parser_of
 from repsim.kernels import Linear
 from repsim.streaming import pair_products
 
@@ -266,9 +265,7 @@ def machine(device: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> str:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, tables="tables")
     parser.add_argument("--x", default="torchvision:resnet50")
     parser.add_argument("--y", default="timm:vit_base_patch16_224")
     parser.add_argument("--layers", default="*", help="as layers= of repsim.compare")
@@ -283,10 +280,6 @@ def main(arguments: list[str] | None = None) -> str:
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--forward-batch", type=int, help="images a forward is timed with")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--write", type=Path, help="put the tables between the markers of this page"
-    )
     options = parser.parse_args(arguments)
     few = options.forward_batch or (8 if options.device == "cpu" else options.batch)
     models = {name: build(name).to(options.device) for name in (options.x, options.y)}
@@ -296,14 +289,8 @@ def main(arguments: list[str] | None = None) -> str:
     layers = {name: layers_of(model, images[:2], options.layers) for name, model in models.items()}
     n_layers = sum(map(len, layers.values()))
     rates = measure(models, images, options.batch, n_layers, options.device)
-    text = report(layers, rates, options)
-    print(text)
-    if options.json:
-        found = {"rates": vars(rates), "load": os.getloadavg()[0]}
-        options.json.write_text(json.dumps(found, indent=1))
-    if options.write:
-        write_between(options.write, START, END, text)
-    return text
+    found = {"rates": vars(rates), "load": os.getloadavg()[0]}
+    return hand_out(options, report(layers, rates, options), (START, END), found)
 
 
 if __name__ == "__main__":

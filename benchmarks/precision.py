@@ -12,17 +12,12 @@ order of the sums (and, for TF32, the way in which the hardware drops digits).
 
 from __future__ import annotations
 
-import argparse
-import platform
-from importlib.metadata import version
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
 import repsim
-from _markers import write_between
+from _output import hand_out, listed, parser_of, versions
 from repsim.kernels import Linear
 
 START, END = "<!-- precision:start -->", "<!-- precision:end -->"
@@ -96,20 +91,14 @@ def table(samples: tuple[int, ...], features: tuple[int, ...], draws: int) -> st
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, keeps=False)
     parser.add_argument("--draws", type=int, default=5, help="pairs a row (default 5)")
     parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES)
     parser.add_argument("--features", type=int, nargs="+", default=FEATURES)
-    parser.add_argument("--write", type=Path, help="put the table between this file's comments")
     args = parser.parse_args(argv)
-    about = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy"))
-    head = f"{args.draws} draws a row, python {platform.python_version()}, {about}."
-    text = head + "\n\n" + table(tuple(args.samples), tuple(args.features), args.draws)
-    print(text)
-    if args.write:
-        write_between(args.write, START, END, text)
+    found = table(tuple(args.samples), tuple(args.features), args.draws)
+    about = f"{args.draws} draws a row, {listed(versions('torch', 'numpy'))}"
+    hand_out(args, f"{about}.\n\n{found}", (START, END))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ there, --beside runs all of them at the same time.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
@@ -34,8 +33,8 @@ import xarray  # noqa: F401 - so the size of a library does not count
 
 import _shared_scale
 import repsim
-from _markers import write_between
 from _measure import cores, forget_peak, peak_mib
+from _output import hand_out, listed, parser_of, say, versions
 
 START, END = "<!-- scale:start -->", "<!-- scale:end -->"
 START_SHARED, END_SHARED = "<!-- shared:start -->", "<!-- shared:end -->"
@@ -141,7 +140,7 @@ def table(runs: list[dict], options: argparse.Namespace) -> str:
     lines = [
         f"{platform.machine()}; {cores()} cores, {options.layers} layers of {options.features} "
         f"features in float32, all pairs, memory={options.memory >> 20} MiB, "
-        f"python {platform.python_version()}, numpy {importlib.metadata.version('numpy')}.",
+        f"{listed(versions('numpy'))}.",
         "",
         "| kernel | form | n | seconds | time ÷ bare products | peak, MiB | input, MiB "
         "| before, MiB |",
@@ -166,24 +165,17 @@ def shared(options: argparse.Namespace) -> None:
     task |= {"chunk": 4096, "share": 0.04}  # the chunks of the store, and the part of the products
     with tempfile.TemporaryDirectory() as name:
         found = _shared_scale.measure(task, Path(name), options.rounds, options.beside)
-    text = _shared_scale.table(found)
-    print(text)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
-    if options.write:
-        write_between(options.write, START_SHARED, END_SHARED, text)
+    hand_out(options, _shared_scale.table(found), (START_SHARED, END_SHARED), found)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--samples", type=int, nargs="+", default=[5000, 10000, 20000, 40000])
     parser.add_argument("--kernels", nargs="+", default=["linear", "rbf"])
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--features", type=int, default=384)
     parser.add_argument("--memory", type=int, default=1 << 30)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--write", type=Path, help="put the table between the markers of this file")
     parser.add_argument("--shared", action="store_true", help="two ranks, and Dask")
     parser.add_argument("--shared-samples", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=1)
@@ -204,13 +196,8 @@ def main() -> None:
     for kernel in options.kernels:
         for n in options.samples:
             runs.append(measure(kernel, n, options.layers, options.features, options.memory))
-            print(json.dumps(runs[-1]), file=sys.stderr)
-    text = table(runs, options)
-    print(text)
-    if options.json:
-        options.json.write_text(json.dumps(runs, indent=1))
-    if options.write:
-        write_between(options.write, START, END, text)
+            say(json.dumps(runs[-1]))
+    hand_out(options, table(runs, options), (START, END), runs)
 
 
 if __name__ == "__main__":

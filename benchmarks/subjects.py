@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from scipy.spatial.distance import pdist
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from _simulation import Ends, cell, hand_out, parser_of, setting_of, tally
+from _output import hand_out, listed, parser_of, say
+from _simulation import Ends, cell, setting_of, tally
 from repsim.inference import RsaInterval, bootstrap_rsa, noise_ceiling
 
 START, END = "<!-- subjects:start -->", "<!-- subjects:end -->"
@@ -203,6 +203,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("--datasets", type=int, default=300, help="for each row (default 300)")
     parser.add_argument("--draws", type=int, default=200, help="of the bootstrap (default 200)")
+    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
@@ -213,7 +214,7 @@ def main(argv: list[str] | None = None) -> str:
     for population in POPULATIONS:
         rows.append(coverage(population, args.datasets, args.draws, args.seed))
         spent = time.perf_counter() - began
-        print(f"{spent:6.1f} s  {population.name}", file=sys.stderr, flush=True)
+        say(f"{spent:6.1f} s  {population.name}")
     several = [population for population in POPULATIONS if population.subjects > 1]
     bounds = [ceilings(population, args.datasets, args.seed) for population in several]
     tables = (
@@ -222,7 +223,8 @@ def main(argv: list[str] | None = None) -> str:
         f"**Noise ceilings of RSA**, means over data sets\n\n{ceiling_table(bounds)}"
     )
     setting = setting_of(args, "datasets", "draws")
-    return hand_out(args, setting, tables, (START, END), coverage=rows, ceilings=bounds)
+    found = {"setting": setting, "coverage": rows, "ceilings": bounds}
+    return hand_out(args, f"{listed(setting)}.\n\n{tables}", (START, END), found)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 
 from _array_peers import PEERS, ArrayPeer
 from _causes import CAUSES, OURS
-from _markers import write_between
+from _output import say, write_between
 from _truths import truth
 
 TOLERANCE = {"float64": 1e-8, "float32": 1e-5}
@@ -187,7 +187,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     for package in sorted({peer.package for peer in PEERS if not peer.there}):
-        print(f"not installed, left out: {package}", file=sys.stderr)
+        say(f"not installed, left out: {package}")
     ours, theirs = compare()
     counts = Counter(c.equal for row in ours.values() for c in row.values())
     others = Counter(c.equal for row in theirs.values() for c in row.values())
