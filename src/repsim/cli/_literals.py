@@ -107,17 +107,16 @@ def read_measure(
     UsageError
         There is no such measure, or it has no such option.
     """
-    from repsim.measures import MEASURES
+    from repsim.measures import MEASURES, resolve_measure
 
     if name not in MEASURES:
         raise UsageError(
             f"--measure: unknown measure.\n  expected one of {', '.join(MEASURES)}\n"
             f"  got {name!r}{near(name, list(MEASURES))}"
         )
-    measure = MEASURES[name]
     given = {**read_options(options), **{k: v for k, v in more.items() if v is not None}}
     try:
-        measure.options("measure", given)
+        measure = resolve_measure("measure", name, given)
     except InputError as error:
         raise UsageError(str(error)) from error
     return measure, given

@@ -188,7 +188,7 @@ def calibrated_score(
     Gröger et al. 2026, arXiv:2602.14486.
     """
     operation = "calibrated_score"
-    chosen = resolve_measure(operation, measure)
+    chosen = resolve_measure(operation, measure, options)
     # Angles and distances end elsewhere; HSIC has no greatest value.
     if not chosen.similarity or chosen.range[1] != 1 or not chosen.self_is_best:
         raise InputError(

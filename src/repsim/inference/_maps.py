@@ -101,7 +101,9 @@ class RearrangedMap:
         items = self._items
         low, high = items.measure.range
         size: Values = np.full(values.shape, high - low)
-        if np.isinf(high - low):
+        if np.isinf(low) and np.isfinite(high):
+            size = high + np.abs(np.asarray(values))
+        elif np.isinf(high):
             size = np.abs(np.asarray(values))
             first = items.item(self._xs[0], items.dtype_of(self._xs[0], self._ys[0]))
             if isinstance(first, KernelItem):

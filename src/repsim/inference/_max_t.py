@@ -31,7 +31,7 @@ from repsim.inference._options import settings_for
 from repsim.kernels import resolve_kernel
 from repsim.measures import MEASURES, KernelItem, Measure, resolve_measure
 from repsim.measures._pair_items import PairItems, Rows, attrs_of_measure
-from repsim.results import MAX_T, measured_map
+from repsim.results import MAX_T, measured_map, models_of
 
 if TYPE_CHECKING:
     import xarray
@@ -103,8 +103,9 @@ def max_t(
         smaller. ``max_z``, dim ("permutation",): the greatest z of each permuted map, whose
         quantiles are the z that a map reaches by chance. For other measures than CKA also
         ``chance``, the mean of the permuted maps. ``attrs``: n_samples, n_permutations, n_groups (0
-        without) and repsim_version. For CKA, estimator and kernel are there too; for another
-        measure, the attributes of its variable hold its options.
+        without), repsim_version, and model_x and model_y of stores of :func:`repsim.extract`. For
+        CKA, estimator and kernel are there too; for another measure, the attributes of its variable
+        hold its options.
 
     Raises
     ------
@@ -149,14 +150,16 @@ def max_t(
     "Nonparametric permutation tests for functional neuroimaging".
     """
     operation = "max_t"
-    chosen = resolve_measure(operation, measure)
+    chosen = resolve_measure(operation, measure, options)
     settings = settings_for(operation, chosen, options)
     m = as_count(operation, "permutations", permutations)
+    models = models_of(xs, ys)
     sides = {"xs": xs} if ys is None else {"xs": xs, "ys": ys}
     xp, n, arrays = _checked(operation, sides, chosen.fewest(**settings))
     if chosen is not MEASURES["cka"] or settings["features"] != "all":
         names = list(xs), list(xs if ys is None else ys)
-        return _of_measure(xp, chosen, settings, arrays, names, (n, m, groups, seed))
+        found = _of_measure(xp, chosen, settings, arrays, names, (n, m, groups, seed))
+        return found.assign_attrs(models)
     whole = resolve_groups(operation, groups, n)
     places = None if whole is None else whole.same_size(operation)
     rng = resolve_seed(operation, seed)
@@ -203,6 +206,7 @@ def max_t(
         n_permutations=m,
         n_groups=0 if whole is None else len(whole.rows),
         repsim_version=__version__,
+        **models,
     )
 
 

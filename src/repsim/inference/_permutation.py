@@ -188,7 +188,7 @@ def permutation_test(
         "permutation_test",
         x,
         y,
-        measure=resolve_measure("permutation_test", measure),
+        measure=resolve_measure("permutation_test", measure, options),
         permutations=permutations,
         groups=groups,
         stop_at=stop_at,

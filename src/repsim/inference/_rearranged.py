@@ -170,6 +170,9 @@ def rounding_of(rearranged: Rearranged, measure: Measure, value: float, eps: flo
     terms.
     """
     low, high = measure.range
-    unit = rearranged.unit() if high == float("inf") else None
-    size = high - low if high != float("inf") else abs(value if unit is None else float(unit))
-    return 64 * eps * size
+    if math.isfinite(high - low):
+        return 64 * eps * (high - low)
+    if math.isfinite(high):  # R² of other samples: at most 1, and as low as may be
+        return 64 * eps * (high + abs(value))
+    unit = rearranged.unit()
+    return 64 * eps * abs(value if unit is None else float(unit))

@@ -111,7 +111,7 @@ def subsample(
     """
     operation = "subsample"
     check_level(operation, level)
-    chosen = resolve_measure(operation, measure)
+    chosen = resolve_measure(operation, measure, options)
     settings = settings_for(operation, chosen, options)
     count = as_count(operation, "draws", draws)
     if count < 2:

@@ -14,9 +14,9 @@ from repsim.measures._registry import (
     Measure,
     evaluate,
     register,
-    resolve_measure,
     undefined,
 )
+from repsim.measures._resolve import resolve_measure
 
 if TYPE_CHECKING:
     from repsim.measures._align import align

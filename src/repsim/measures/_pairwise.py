@@ -22,9 +22,10 @@ from repsim.arrays import (
     without_autocast,
 )
 from repsim.measures._pair_items import PairItems, Rows, Values, attrs_of_measure
-from repsim.measures._registry import Measure, resolve_measure
+from repsim.measures._registry import Measure
+from repsim.measures._resolve import resolve_measure
 from repsim.measures._shared_pairs import pairs_in_dask, pairs_of_ranks
-from repsim.results import map_of_layers
+from repsim.results import map_of_layers, models_of
 
 if TYPE_CHECKING:
     import xarray
@@ -93,7 +94,7 @@ def pairwise(
         the names, in the order of the mappings. ``attrs`` hold measure, kind ("similarity" or
         "dissimilarity"), units, least and greatest (the ends of its range, if it has any, unless
         the estimator is unbiased), value_if_equal (of equal representations), each option,
-        n_samples and repsim_version.
+        n_samples, repsim_version, and model_x and model_y of stores of :func:`repsim.extract`.
 
     Raises
     ------
@@ -132,7 +133,8 @@ def pairwise(
     """
     ranks = RankGroup("pairwise", group)
     with ranks.raise_on_all_ranks():
-        chosen = resolve_measure("pairwise", measure)
+        chosen = resolve_measure("pairwise", measure, options)
+        models = models_of(xs, ys)
         xs, ys, plain = unlabelled_sides("pairwise", xs=xs, ys=ys, options=options)
         settings = chosen.options_of_many("pairwise", plain)
         sides = {"xs": _mapping("xs", xs)}
@@ -146,7 +148,7 @@ def pairwise(
         items = PairItems(f"pairwise({chosen.name!r})", xp, chosen, settings)
         values = _values(items, sides, lazy, ranks)
         items.warn_of_chance()
-    attrs = attrs_of_measure(chosen, settings, n)
+    attrs = {**attrs_of_measure(chosen, settings, n), **models}
     other = sides["xs" if ys is None else "ys"]
     return map_of_layers(values, sides["xs"], other, chosen.name, attrs)
 

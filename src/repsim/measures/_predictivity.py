@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -302,6 +303,12 @@ def _needs(*, folds: Any, **_: object) -> tuple[int, str]:
     return fewest, "predictivity" if fewest == 5 else f"folds={folds}"
 
 
+def _range_with(*, score: object, reliability: object, **_: object) -> tuple[float, float]:
+    if reliability is not None:  # a quotient of estimates
+        return -math.inf, math.inf
+    return (-math.inf, 1.0) if score == "r2" else (-1.0, 1.0)
+
+
 _MOVES = frozenset({"permutation", "translation"})
 
 for _name, _preset, _invariances in (
@@ -336,5 +343,6 @@ for _name, _preset, _invariances in (
             differentiable=not _preset,
             preset=_preset,
             needs=_needs,
+            range_with=_range_with,
         )
     )

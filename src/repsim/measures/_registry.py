@@ -29,9 +29,9 @@ __all__ = [
     "MEASURES",
     "Item",
     "Measure",
+    "entries_of",
     "evaluate",
     "register",
-    "resolve_measure",
     "undefined",
 ]
 
@@ -103,6 +103,8 @@ class Measure:
         The options of ``function`` in this row.
     needs : callable, optional
         ``needs(**options)`` → (fewest samples, what needs them), if options change that number.
+    range_with : callable, optional
+        ``range_with(**options)`` → (least, greatest), if options change the range.
     floor : callable, optional
         ``floor(item_x, item_y, **options)`` → the mean value of independent data (0-d), or ``None``
         if it is low or unknown. The function and :func:`repsim.pairwise` warn if it is above 0.1.
@@ -135,6 +137,7 @@ class Measure:
     units: str = "1"
     preset: Mapping[str, object] = field(default_factory=dict)
     needs: Callable[..., tuple[int, str]] | None = None
+    range_with: Callable[..., tuple[float, float]] | None = None
     floor: Callable[..., Array | None] | None = None
     floor_words: ChanceWords | None = None
 
@@ -229,39 +232,13 @@ def register(measure: Measure) -> Measure:
     return measure
 
 
+def entries_of(function: Callable[..., Array]) -> list[Measure]:
+    """Return the measures that one function computes, with other options each."""
+    return _TABLE.of_function(function)
+
+
 def _home(measure: Measure) -> tuple[str, str]:
     return measure.function.__module__, measure.function.__qualname__
-
-
-def resolve_measure(operation: str, measure: str | Measure) -> Measure:
-    """Return the measure of a name, or the measure itself; raise on anything else.
-
-    Parameters
-    ----------
-    operation : str
-        The first word of the error message.
-    measure : str or Measure
-        A key of :data:`MEASURES`, or an entry.
-
-    Returns
-    -------
-    Measure
-        The entry.
-
-    Raises
-    ------
-    InputError
-        It is neither; the message lists the names.
-    """
-    if isinstance(measure, Measure):
-        return measure
-    if isinstance(measure, str) and measure in MEASURES:
-        return MEASURES[measure]
-    raise InputError(
-        f"{operation}: unknown measure.\n"
-        f"  expected one of {', '.join(map(repr, MEASURES))}\n"
-        f"  got {measure!r}"
-    )
 
 
 @without_autocast

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -242,6 +243,10 @@ def _needs(*, ridge: object, folds: int | None) -> tuple[int, str]:
     return max(4, folds), f"folds={folds}"
 
 
+def _range_with(*, folds: object, **_: object) -> tuple[float, float]:
+    return (0.0, 1.0) if folds is None else (-math.inf, 1.0)
+
+
 _MOVES = frozenset({"orthogonal", "permutation", "isotropic_scale", "translation"})
 
 register(
@@ -262,5 +267,6 @@ register(
         prepare_contrasts=_prepare_contrasts,
         compare=_compare,
         needs=_needs,
+        range_with=_range_with,
     )
 )

@@ -20,7 +20,8 @@ from repsim.measures._pair_items import (
     label_of_pair,
     to_host,
 )
-from repsim.measures._registry import MEASURES, Item, Measure, resolve_measure
+from repsim.measures._registry import MEASURES, Item, Measure
+from repsim.measures._resolve import resolve_measure
 
 __all__ = ["pairs_in_dask", "pairs_of_ranks"]
 

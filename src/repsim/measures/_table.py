@@ -82,6 +82,10 @@ class Table(Mapping[str, "Measure"]):
     def __len__(self) -> int:
         return len(HOMES.keys() | self._loaded.keys())
 
+    def of_function(self, function: object) -> list[Measure]:
+        """Return the entries of a function. Its module has registered them all."""
+        return [measure for measure in self._loaded.values() if measure.function is function]
+
     def add(self, measure: Measure) -> None:
         """Add a measure, or replace the one that has its name."""
         self._loaded[measure.name] = measure

@@ -11,6 +11,7 @@ from repsim.results._maps import (
     map_of_layers,
     measure_label,
     model_name,
+    models_of,
     scale_of,
 )
 from repsim.results._netcdf import UnstorableError, decode, encode
@@ -117,6 +118,7 @@ __all__ = [
     "measured_map",
     "model_name",
     "model_of",
+    "models_of",
     "names_of",
     "number",
     "optional_values",

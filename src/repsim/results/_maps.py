@@ -45,6 +45,16 @@ def map_of_layers(
     )
 
 
+def models_of(xs: Any, ys: Any = None) -> dict[str, str]:
+    """Return the names of the models whose stored activations are compared, for ``attrs``.
+
+    They are those of `repsim.extract`. Other mappings of arrays have none.
+    """
+    named = {"model_x": xs, "model_y": xs if ys is None else ys}
+    attrs = {side: getattr(arrays, "attrs", {}) for side, arrays in named.items()}
+    return {side: str(each["model"]) for side, each in attrs.items() if "model" in each}
+
+
 def main_map(result: xarray.Dataset) -> str:
     """Return the name of the variable that holds the measure of a map, "cka" if none says so."""
     named = [result.attrs.get("measure")]

@@ -175,7 +175,7 @@ def alignment(
     "Resampling-based multiple testing".
     """
     operation = "alignment"
-    chosen = resolve_measure(operation, measure)
+    chosen = resolve_measure(operation, measure, options)
     m = as_count(operation, "permutations", permutations, least=0)
     settings = (
         settings_for(operation, chosen, options)

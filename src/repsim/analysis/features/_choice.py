@@ -141,9 +141,9 @@ def chosen_measure(
     only_cka, not_cka : mapping of str to bool
         Which of the options that only CKA has, or only the others have, are given.
     """
-    chosen = resolve_measure(operation, measure)
     if kernel is not None:
         options = {**options, "kernel": kernel}
+    chosen = resolve_measure(operation, measure, options)
     settings = chosen.options_of_many(operation, options)
     check_values(operation, chosen, settings)
     found = Measured(chosen, settings)

@@ -156,7 +156,7 @@ def noise_ceiling(
     2023, "Statistical inference on representational geometries", eLife 12:e82566.
     """
     operation = "noise_ceiling"
-    chosen = resolve_measure(operation, measure)
+    chosen = resolve_measure(operation, measure, options)
     require_choice(operation, "pool", pool, POOLS)
     settings = settings_for(operation, chosen, options)
     if pool == "matrices":

@@ -136,7 +136,7 @@ def _scale_of(array: xr.DataArray, values: Any, operation: str) -> tuple[bool, f
         )
     if kind == "dissimilarity":
         return False, 0.0
-    top = 1.0 if measure is None else measure.range[1]
+    top = array.attrs.get("greatest", 1.0 if measure is None else measure.range[1])
     if not np.isfinite(top) or (measure is None and values.max() > 1 + ROUNDING):
         raise InputError(
             f"{operation}: a similarity must have a known value of “the same”.\n"

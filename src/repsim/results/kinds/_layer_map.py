@@ -43,7 +43,7 @@ MOST_P = 0.05
 WIDEST = 10
 """Columns up to which a table shows a map whole."""
 
-BESIDE = ("standard_error", "p_adjusted")
+BESIDE = ("standard_error", "z", "p_adjusted")
 """Maps whose values are shown beside the most similar layers."""
 
 CKA, STANDARD_ERROR, Z = "CKA", "standard error of CKA", "z-score of CKA under permutation"
@@ -221,14 +221,15 @@ def table(result: xarray.Dataset) -> Table:
         name, how = measure_label(array, direction=True), ""
     title = f"{name} of {model_x} with {model_y}{how}, {attrs.get('n_samples')} samples"
     if "n_batches" in attrs:
-        title += f" in {attrs['n_batches']} batches"
+        title += f" in {attrs['n_batches']} batch{'' if attrs['n_batches'] == 1 else 'es'}"
     alone = model_x == model_y
     if len(array.layer_x) < 2 or (alone and len(array.layer_y) <= WIDEST):
         return map_table(title, array)
     if not alone:
-        more = {
-            key.replace("_", " "): result[key] for key in BESIDE if key in map_variables(result)
-        }
+        beside = [name for name in BESIDE if name in map_variables(result)]
+        if "p_adjusted" in beside and "z" in beside:
+            beside.remove("z")  # the p-value says it
+        more = {name.replace("_", " "): result[name] for name in beside}
         return _matches(title, array, more)
     # In one model every layer is most similar to itself, so show the next layer.
     rows: list[list[object]] = [

@@ -182,7 +182,7 @@ class StreamingCovariance:
         ChanceWarning
             As :func:`repsim.pairwise`.
         """
-        chosen = resolve_measure("StreamingCovariance.compute", measure)
+        chosen = resolve_measure("StreamingCovariance.compute", measure, options)
         operation = f"StreamingCovariance.compute({chosen.name!r})"
         prepare = chosen.of_contrasts(operation)
         settings = chosen.options_of_many(operation, options)

@@ -16,7 +16,7 @@ from repsim._version import __version__
 from repsim.arrays import check_same_samples, without_autocast
 from repsim.estimators import resolve_estimator
 from repsim.kernels import Kernel, Linear, resolve_kernel
-from repsim.results import map_of_layers
+from repsim.results import map_of_layers, models_of
 from repsim.streaming.exact._call import OPERATION, Call, cka_values, described, pilot_rows
 from repsim.streaming.exact._dask import all_in_dask
 from repsim.streaming.exact._kernels import follows_data, require_blockwise
@@ -104,8 +104,8 @@ def cka_matrix(
     -------
     xarray.DataArray, dims ("layer_x", "layer_y")
         float64, in [−1, 1] (biased: [0, 1]), without unit; coordinates are the layer names;
-        ``attrs`` hold estimator, kernel, n_samples, form, dtype, bandwidth_rows and
-        repsim_version.
+        ``attrs`` hold estimator, kernel, n_samples, form, dtype, bandwidth_rows, repsim_version,
+        and model_x and model_y of stores of :func:`repsim.extract`.
 
     Raises
     ------
@@ -205,6 +205,7 @@ def cka_matrix(
         ranks.agree(lambda: described(call, attrs, checkpoint))
         names = {"layers_x": list(xs), "layers_y": None if ys is None else list(ys)}
         values = cka_values(call, attrs, names, ys is None, ranks, checkpoint, progress)
+        attrs |= models_of(xs, ys)
         return map_of_layers(values, xs, xs if ys is None else ys, "cka", attrs)
 
 

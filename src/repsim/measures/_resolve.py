@@ -1,0 +1,82 @@
+"""From the name of a measure and its options to the entry that describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from repsim._errors import InputError
+from repsim.measures._registry import MEASURES, Measure, entries_of
+
+__all__ = ["resolve_measure"]
+
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
+
+
+def resolve_measure(
+    operation: str, measure: str | Measure, options: Mapping[str, object] = NO_OPTIONS
+) -> Measure:
+    """Return the entry of a measure with the properties that its options give it.
+
+    >>> resolve_measure("pairwise", "soft_matching").similarity
+    False
+    >>> resolve_measure("pairwise", "soft_matching", {"score": "correlation"}).similarity
+    True
+
+    Several entries may have one function, with other options and other properties: a distance and
+    a correlation, in units of the features and without. The entry that is returned has the name of
+    ``measure`` and the kind, range, units and invariances of the entry whose preset fits.
+
+    Parameters
+    ----------
+    operation : str
+        The first word of the error message.
+    measure : str or Measure
+        A key of :data:`MEASURES`, or an entry.
+    options : mapping, optional
+        Options of its function, as the user gave them.
+
+    Returns
+    -------
+    Measure
+        The entry.
+
+    Raises
+    ------
+    InputError
+        It is neither, and the message lists the names; or the function has no such option.
+    """
+    if isinstance(measure, Measure):
+        return _with_options(operation, measure, options)
+    if isinstance(measure, str) and measure in MEASURES:
+        return _with_options(operation, MEASURES[measure], options)
+    raise InputError(
+        f"{operation}: unknown measure.\n"
+        f"  expected one of {', '.join(map(repr, MEASURES))}\n"
+        f"  got {measure!r}"
+    )
+
+
+def _with_options(operation: str, measure: Measure, given: Mapping[str, object]) -> Measure:
+    if not given:
+        return measure
+    settings = measure.options(operation, given)
+    rows = [measure, *entries_of(measure.function)]  # the first of the best fits wins
+    row = max((row for row in rows if _fits(row, settings)), key=_presets, default=measure)
+    span = row.range if row.range_with is None else row.range_with(**settings)
+    if row is measure and span == row.range:
+        return measure
+    return replace(row, name=measure.name, preset=measure.preset, range=span)
+
+
+def _presets(row: Measure) -> int:
+    return len(row.preset)
+
+
+def _fits(row: Measure, settings: Mapping[str, object]) -> bool:
+    """Whether an entry describes these options. An array is no preset, and has no truth value."""
+    return all(
+        isinstance(settings[name], str | int | float) and settings[name] == value
+        for name, value in row.preset.items()
+    )
