@@ -43,8 +43,33 @@ def tokens_first():
         net(torch.randn(4, 5, 3))
 
 
+class OfTexts(nn.Module):
+    """Its forward is code between our call of the model and our hooks."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.block = nn.Embedding(9, 4), nn.Linear(4, 4)
+
+    def forward(self, input_ids, attention_mask):
+        return self.block(self.words(input_ids))
+
+
+def padding_in_a_model():
+    mask = (torch.arange(6) < torch.tensor([[3], [4], [5], [6]])).long()
+    data = [{"input_ids": torch.randint(9, (4, 6)), "attention_mask": mask} for _ in range(2)]
+    repsim.compare(OfTexts(), data=data, progress=False)
+
+
 @pytest.mark.parametrize(
-    "act", [single_batch, one_batch_of_an_accumulator, short_batch, constant_array, tokens_first]
+    "act",
+    [
+        single_batch,
+        one_batch_of_an_accumulator,
+        short_batch,
+        constant_array,
+        tokens_first,
+        padding_in_a_model,
+    ],
 )
 def test_it_points_at_the_caller(act):
     with pytest.warns(RepsimWarning) as caught:

@@ -120,15 +120,19 @@ def kept_warnings() -> Iterator[list[tuple[str, type[RepsimWarning]]]]:
 def warn(message: str, category: type[RepsimWarning] = RepsimWarning) -> None:
     """Issue a warning that points at the line of the caller outside repsim.
 
-    Frames of torch are skipped too, because torch calls the hooks and the caller calls torch.
+    Frames of torch are skipped too, because torch calls the hooks and the caller calls torch. What
+    lies between two frames of repsim is skipped as well: the code of a model that repsim runs.
     """
     kept = getattr(_kept, "messages", None)
     if kept is not None:
         kept.append((message, category))
         return
-    level, frame = 1, sys._getframe()
+    found, level, frame = None, 1, sys._getframe()
     while frame.f_back is not None:
         level, frame = level + 1, frame.f_back
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in ("repsim", "torch"):
-            break
-    warnings.warn(message, category, stacklevel=level)
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package == "repsim":
+            found = None  # the caller is farther out
+        elif package != "torch" and found is None:
+            found = level
+    warnings.warn(message, category, stacklevel=found or level)

@@ -166,7 +166,7 @@ def test_a_short_first_batch_is_no_pilot(kernel, n):
 
 
 def test_only_short_batches():
-    with pytest.raises(repsim.StateError, match="shorter ones: 2"):
+    with pytest.raises(repsim.StateError, match="got 2 batches with 6 samples"):
         compare(net(), data=inputs(2, 3), **quiet)
 
 

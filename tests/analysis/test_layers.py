@@ -91,6 +91,20 @@ def test_a_layer_that_does_not_exist(layers):
         compare(model, net(), data=never(), layers_y=layers, **quiet)
 
 
+def test_layers_that_only_model_x_has():
+    longer, shorter = net(), net()[:2]
+    with pytest.raises(LayerNotFoundError, match="is model_y: choose its layers with layers_y="):
+        compare(longer, shorter, data=inputs(), layers="4", **quiet)
+    with pytest.raises(LayerNotFoundError) as error:
+        compare(shorter, longer, data=inputs(), layers="4", **quiet)
+    assert "model_y" not in str(error.value)
+
+
+def test_numbers_are_no_layers():
+    with pytest.raises(InputError, match=r"got int\n  model.named_modules\(\) lists the names"):
+        compare(net(), data=inputs(), layers=[1, 2], **quiet)
+
+
 def test_a_layer_that_never_ran():
     class Sometimes(nn.Module):
         def __init__(self):

@@ -27,6 +27,7 @@ def test_the_map_is_that_of_the_library(repsim_command, inputs, tiny):
             "layers_y": ["1", "2"],
         },
         ("--transform", "mean", "--z-scores"): {"transform": "mean", "z_scores": True},
+        ("--transform-y", "mean"): {"transform_y": "mean"},
     }.items():
         ran = repsim_command(*TWO, "--batch-size", 20, "--json", *options)
         assert ran.code == 0, ran.err
@@ -34,7 +35,8 @@ def test_the_map_is_that_of_the_library(repsim_command, inputs, tiny):
         found = ran.json
         assert found["coords"]["layer_y"]["data"] == expected.layer_y.values.tolist()
         assert set(found["variables"]) == set(expected)
-        assert found["attrs"]["transform"] == expected.attrs["transform"]
+        for side in ("transform", "transform_y"):
+            assert found["attrs"].get(side) == expected.attrs.get(side)
         for name, values in expected.items():
             np.testing.assert_array_equal(found["variables"][name]["data"], values, str(options))
         assert found["files"] is None
@@ -136,6 +138,23 @@ def test_near_layers_are_named(repsim_command, folder):
     ran = repsim_command(*argv)
     assert ran.code == 2
     assert "Did you mean 'blocks.0'" in ran.err
+    assert "--layers-y" not in ran.err
+    ran = repsim_command("compare", argv[1], "cli.tiny_models:cnn", *argv[2:5], "blocks.0")
+    assert ran.code == 2
+    assert "layers of the second model: choose them with --layers-y" in ran.err
+
+
+def test_the_table_shows_z_or_the_p_value(repsim_command, inputs):
+    two = (*TWO, "--batch-size", 40, "--layers", "0", "--layers", "1")
+    for options, shown in (
+        (("--z-scores",), ["z"]),
+        (("--measure", "mutual_knn", "--option", "k=3", "--permutations", 9), ["p adjusted"]),
+    ):
+        out = repsim_command(*two, *options).out
+        header = next(line for line in out.splitlines() if "layer of x" in line)
+        columns = [name.strip() for name in header.strip("┃").split("┃")]
+        assert [name for name in columns if name in ("z", "p adjusted")] == shown
+        assert " 40 samples in 1 batch: " in out
 
 
 def test_any_measure_of_the_library(repsim_command, inputs, tiny):

@@ -219,8 +219,8 @@ def _cautions(datasets: Mapping[str, xr.Dataset], sections: list[Section]) -> li
         )
     if not any(key in datasets[name] for name in maps for key in ("z", "p_adjusted", "p_value")):
         out.append(
-            "No map has a test against chance. compare(z_scores=True) and max_t show which "
-            "cells are above chance."
+            "No map has a test against chance. compare(z_scores=True), on the command line "
+            "--z-scores, and max_t show which cells are above chance."
         )
     return out
 

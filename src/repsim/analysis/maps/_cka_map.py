@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from repsim._errors import NonFiniteError, warn
+from repsim._errors import NonFiniteError, StateError, warn
 from repsim.analysis.maps._rank_grams import reduced, report_of_tokens
 from repsim.analysis.maps._run import Run
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.analysis.run.ranks import Ranks
 from repsim.arrays import to_numpy
 from repsim.results import LAYER_MAP
-from repsim.streaming import MinibatchCKA
+from repsim.streaming import MIN_BATCH, MinibatchCKA
 
 if TYPE_CHECKING:
     import xarray
@@ -43,10 +43,19 @@ def cka_map(
     ------
     NonFiniteError
         A layer was not finite on an accelerator; ``partial`` is the CKA of the other layers.
+    StateError
+        No batch has enough samples.
     """
     total = MinibatchCKA(kernel=passes[0].kernel)
     for each in passes:
         total.merge(each)
+    if not total.n_batches:
+        raise StateError(
+            f"compare: no batch has {MIN_BATCH} samples, and CKA needs {MIN_BATCH}.\n"
+            f"  got {total.n_skipped_batches} batches with {total.n_skipped_samples} samples in "
+            f"all\n"
+            f"  Make larger batches: batch_size= of the loader, --batch-size of the command."
+        )
     try:
         cka = total.compute()
     except NonFiniteError as error:

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from repsim._errors import InputError
+from repsim._errors import InputError, LayerNotFoundError
 from repsim.analysis.maps._grams import LayerGrams
 from repsim.analysis.maps._resumable_kernels import ResumableKernels
 from repsim.analysis.run._drive import Batch, Forward, Prepare
@@ -276,8 +276,15 @@ class Sides(Generic[Side]):
         one_forward = model_y is model_x and same_input
         recorded_x, recorded_y = side(model_x, layers, options_x, prepare=prepare_x), None
         if not one_forward or layers_y is not None or options_y != options_x:
-            layers_y = layers if layers_y is None else layers_y
-            recorded_y = side(model_y, layers_y, options_y, prepare=prepare_y)
+            chosen = layers if layers_y is None else layers_y
+            try:
+                recorded_y = side(model_y, chosen, options_y, prepare=prepare_y)
+            except LayerNotFoundError as error:
+                if layers_y is not None or model_y is model_x:
+                    raise
+                raise LayerNotFoundError(
+                    f"{error}\n  This is model_y: choose its layers with layers_y=."
+                ) from error
         return cls(recorded_x, recorded_y, one_forward=one_forward)
 
     @property

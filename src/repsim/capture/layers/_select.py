@@ -241,8 +241,12 @@ def _match(
     raise InputError(
         "select_layers: layers must be a name, a glob, a re.Pattern, a module type, a callable "
         "(name, module) -> bool, or a list of these.\n"
-        f"  got: {type(spec).__name__}"
-        + ("\n  Pass the module's name, or its type." if isinstance(spec, nn.Module) else "")
+        f"  got {type(spec).__name__}\n  "
+        + (
+            "Pass the module's name, or its type."
+            if isinstance(spec, nn.Module)
+            else 'model.named_modules() lists the names. "blocks" takes the repeated blocks.'
+        )
     )
 
 

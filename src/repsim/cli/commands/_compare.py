@@ -37,6 +37,8 @@ class Transform(StrEnum):
 
     FLATTEN = "flatten"
     CLS = "cls"
+    FIRST = "first"
+    LAST = "last"
     MEAN = "mean"
 
 
@@ -90,10 +92,19 @@ class MapOptions:
         Transform,
         typer.Option(
             rich_help_panel=MEASURE,
-            help="Compare the whole output (flatten), the first token (cls) or the mean over "
-            "tokens.",
+            help="Compare the whole output (flatten), the class token (cls), the first or the "
+            "last token, or the mean over tokens.",
         ),
     ] = Transform.FLATTEN
+    transform_y: Annotated[
+        Transform | None,
+        typer.Option(
+            rich_help_panel=MEASURE,
+            show_default="as --transform",
+            help="What to compare of the layers of the second model: the class token of a ViT "
+            "(--transform cls) with means of a CNN (--transform-y mean).",
+        ),
+    ] = None
     measure: Annotated[
         str,
         typer.Option(
@@ -193,6 +204,7 @@ def compare(
         kernel=chosen.kernel,
         passes=chosen.passes,
         transform=chosen.transform.value,
+        transform_y=None if chosen.transform_y is None else chosen.transform_y.value,
         z_scores=chosen.z_scores,
     )
     asked.check()

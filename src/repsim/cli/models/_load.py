@@ -143,8 +143,8 @@ def load_model(session: Session, request: ModelRequest) -> LoadedModel:
     return LoadedModel(short, built.module, weights, built.preparation)
 
 
-def chosen_layers(model: LoadedModel, layers: Sequence[str], option: str) -> None:
-    """Raise on layers that the model lacks, before any data are read."""
+def chosen_layers(model: LoadedModel, layers: Sequence[str], option: str, more: str = "") -> None:
+    """Raise on layers that the model lacks, before any data are read; ``more`` ends the error."""
     from repsim._errors import LayerNotFoundError
     from repsim.capture import select_layers
 
@@ -155,6 +155,7 @@ def chosen_layers(model: LoadedModel, layers: Sequence[str], option: str) -> Non
         raise UsageError(
             f"{option}: {message.rpartition(chr(10))[0]}\n"
             f"  List all layers: repsim layers MODEL. Put globs in quotes: {option} 'blocks.*'"
+            f"{more}"
         ) from error
 
 

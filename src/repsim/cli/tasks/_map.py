@@ -34,6 +34,7 @@ class MapRequest:
     kernel: str | None
     passes: int
     transform: str
+    transform_y: str | None
     z_scores: bool
 
     def arguments(self) -> dict[str, Any]:
@@ -47,6 +48,7 @@ class MapRequest:
             "kernel": repr(self.read_kernel()),
             "passes": self.passes,
             "transform": self.transform,
+            "transform_y": self.transform_y,
             "z_scores": self.z_scores,
         }
 
@@ -58,6 +60,12 @@ class MapRequest:
         """Return the name of the measure and its options, without the kernel."""
         measure, given = read_measure(self.measure, self.options, kernel=self.read_kernel())
         return measure.name, {name: value for name, value in given.items() if name != "kernel"}
+
+    def transforms(self) -> dict[str, Any]:
+        """Return the transform of each side that has one of its own, as `repsim.compare` takes."""
+        given = {"transform": self.transform, "transform_y": self.transform_y}
+        whole = {name: None if each == "flatten" else each for name, each in given.items()}
+        return whole if self.transform_y is not None else {"transform": whole["transform"]}
 
     def check(self) -> None:
         """Raise a UsageError before anything is loaded if measure and options do not fit."""
@@ -134,9 +142,11 @@ def _computed(
     model_y = None if y is None else load_model(session, y)
     chosen_layers(model_x, options.layers, "--layers")
     layers_y = options.layers if options.layers_y is None else options.layers_y
-    which = "--layers" if options.layers_y is None else "--layers-y"
-    if model_y is not None or options.layers_y is not None:
-        chosen_layers(model_y or model_x, layers_y, which)
+    if options.layers_y is not None:
+        chosen_layers(model_y or model_x, layers_y, "--layers-y")
+    elif model_y is not None:
+        more = "\n  These are the layers of the second model: choose them with --layers-y."
+        chosen_layers(model_y, layers_y, "--layers", more)
     models = [model_x] if model_y is None else [model_x, model_y]
     data = inputs.batches(models)
     if folder is not None:
@@ -156,7 +166,7 @@ def _computed(
         kernel=options.read_kernel(),
         permutations=options.permutations,
         passes=options.passes,
-        transform=None if options.transform == "flatten" else options.transform,
+        **options.transforms(),
         z_scores=options.z_scores,
         prepare_x=data.sides[0],
         prepare_y=data.sides[-1],
@@ -189,4 +199,4 @@ def _names(models: list[LoadedModel], x: ModelRequest, y: ModelRequest | None) -
         return source
     if models[0].weights == models[1].weights:
         return f"{a} (seed {x.seed})", f"{b} (seed {y.seed})"
-    return f"{a} ({models[0].weights})", f"{b} ({models[1].weights})"
+    return f"{a}, {models[0].weights}", f"{b}, {models[1].weights}"

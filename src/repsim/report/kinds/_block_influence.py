@@ -32,7 +32,7 @@ def influence_section(name: str, result: xr.Dataset) -> Section:
             "influence",
             [Series("influence", np.arange(len(blocks)), values, low, high)],
             categories=blocks,
-            note="" if low is None else "The band is one standard error over sequences.",
+            note="" if low is None else "The band is one standard error over inputs.",
         ),
         LayerMap(
             title="Angular distance of spans of blocks",
