@@ -130,8 +130,9 @@ def cka(
     The linear kernel computes from features in O(n (p + q)²) or from Grams in O(n² (p + q)),
     whichever is less, with the same result up to rounding. The other kernels compute from Grams.
     Memory for the linear kernel: with numpy and torch arrays, a thousand rows of both inputs and of
-    their Grams, or two thousand rows and the products of two thousand features with all others;
-    with other frameworks, the centred features and the p×q or n×n products. Other kernels need n×n.
+    their Grams, or two thousand rows (with few features, a million numbers) and the products of two
+    thousand features with all others; with other frameworks, the centred features and the p×q or
+    n×n products. Other kernels need n×n.
 
     Sampled features: ‖Kc‖² contains the products of each feature with itself. They are a share of
     1/p of its terms, so they matter for few features and make their CKA too low. The correction
