@@ -41,6 +41,7 @@ def test_other_samples_are_refused(other):
     with pytest.raises(repsim.InputError, match="same samples in the same order") as caught:
         repsim.cka(array("abcd"), array(other))
     assert ("another order" in str(caught.value)) == (sorted(other) == list("abcd"))
+    assert "np.str_" not in str(caught.value)
 
 
 def test_a_coordinate_of_another_axis_or_none_is_not_asked():

@@ -167,7 +167,7 @@ def test_what_has_no_bootstrap():
             bootstrap_rsa(x, ys, **options)
     for match, given in (
         ("at least 8 samples", (x[:7], [y[:7] for y in ys])),
-        ("at least 3 arrays", (x, ys[:2])),
+        ("needs at least 3 of them", (x, ys[:2])),
         ("same samples", (x[:9], ys)),
         ("sequence or a mapping", (x, 3)),
         ("looks like an RDM", (repsim.rdm(x), ys)),
@@ -178,6 +178,10 @@ def test_what_has_no_bootstrap():
         bootstrap_rsa(np.where(x > 2, np.nan, x) * np.nan, ys)
     with pytest.raises(repsim.ArrayTypeError):
         bootstrap_rsa("x", ys)
+    with pytest.raises(InputError, match="got a list\n  Pass the subjects as ys"):
+        bootstrap_rsa(ys, x)
+    with pytest.raises(InputError, match="got 2\n  Pass resample='conditions'"):
+        bootstrap_rsa(x, ys[:2])
 
 
 def test_ready_rdms():

@@ -163,6 +163,15 @@ def test_what_has_no_ceiling():
         noise_ceiling(["a", "b"])
 
 
+def test_samples_by_repeats_are_doubted():
+    """Recordings are often stored as stimuli by repeats by neurons."""
+    recording = np.random.default_rng(0).standard_normal((12, 5, 7))
+    with pytest.warns(repsim.RepsimWarning, match=r"pass numpy.moveaxis\(repeats, 1, 0\)"):
+        expected = noise_ceiling(recording)
+    assert noise_ceiling(list(recording)).lower == expected.lower  # no warning
+    assert noise_ceiling(np.moveaxis(recording, 1, 0)).n_samples == 12
+
+
 @each("comparison", [*RSA, "whitened"])
 def test_ready_rdms(comparison):
     arrays = subjects()

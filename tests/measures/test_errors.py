@@ -96,7 +96,7 @@ def test_infinity_of_half_precision(function):
 def test_not_finite_in_a_feature_map(function):
     x = np.ones((6, 2, 3, 3))
     x[5, 1, 2, 2] = np.nan
-    with refused(repsim.NonFiniteError, "row 5", "1 entries"):
+    with refused(repsim.NonFiniteError, "row 5", "1 entry"):
         function(x, np.random.default_rng(0).standard_normal((6, 2)))
 
 

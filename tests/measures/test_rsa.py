@@ -88,7 +88,8 @@ def test_repeated_measurements(eager):
         assert found.item() == pytest.approx(expected, abs=1e-10)
     with refuses(repsim.InputError, "rsa: 'crossnobis' needs repeated", "repeats="):
         repsim.rsa(a, b, rdm="crossnobis")
-    with refuses(repsim.InputError, "rsa: x must hold 2 repeats", "(n, 2, p)", "(9, 3, 4)"):
+    told = ("rsa: x must hold 2 repeats", "(n, 2, p)", "(9, 3, 4)", "A model has no repeats")
+    with refuses(repsim.InputError, *told):
         repsim.rsa(a, b, rdm="crossnobis", repeats=2)
     with refuses(repsim.InputError, "xs['a'] must hold 5 repeats"):
         repsim.pairwise({"a": a}, {"b": b}, measure="rsa", rdm="crossnobis", repeats=5)

@@ -140,7 +140,7 @@ def _differ(operation: str, label: str, a: tuple[str, Any], b: tuple[str, Any]) 
         row = int(differ[0])
         found = (
             f"{len(differ)} of {n[0]} labels of {label!r} differ, the first in row {row}: "
-            f"{a[1][row]!r} in {a[0]}, {b[1][row]!r} in {b[0]}"
+            f"{_plain(a[1][row])!r} in {a[0]}, {_plain(b[1][row])!r} in {b[0]}"
         )
     same = sorted(map(repr, a[1].tolist())) == sorted(map(repr, b[1].tolist()))
     both = ", ".join(dict.fromkeys(name.partition("[")[0] for name in (a[0], b[0])))
@@ -153,6 +153,11 @@ def _differ(operation: str, label: str, a: tuple[str, Any], b: tuple[str, Any]) 
         f"{operation}: arrays must describe the same samples in the same order.\n"
         f"  {found}\n  {repair}"
     )
+
+
+def _plain(label: Any) -> Any:
+    """Return a label as Python writes it, 'a' and not np.str_('a')."""
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def labelled_types() -> tuple[Any, ...]:

@@ -89,6 +89,7 @@ def number_kind(operation: str, x: Any, name: str) -> NumberKind:
     raise ArrayTypeError(
         f"{operation}: {name} must hold real numbers of at most 64 bits.\n  {describe(name, x)}\n"
         f"  Convert it first, for example {name}.astype('float32')."
+        + (f" Cells of arrays: list({name}.flat)." if kind == "object" else "")
     )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "check_finite",
     "paired",
     "require_exact",
+    "require_same_n",
     "require_square",
     "row_dtype",
     "unpromoted_samples",
@@ -157,7 +158,8 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
     row = int(xp.argmax(xp.astype(xp.any(~xp.isfinite(x), axis=1), xp.int32)))
     raise NonFiniteError(
         f"{operation}: {name} must be finite.\n"
-        f"  {describe(name, x)}: {bad} entries are NaN or infinite, the first in row {row}\n"
+        f"  {describe(name, x)}: {bad} {'entry is' if bad == 1 else 'entries are'} NaN or infinite, "
+        f"the first in row {row}\n"
         f"  Find where they arise (half precision overflows at 65504) or drop those rows from "
         f"both arrays."
     )
@@ -181,18 +183,34 @@ def paired(
     """
     x, y = unlabelled(operation, {"x": x, "y": y})
     xp = namespace(operation, x=x, y=y)
-    if x.ndim >= 1 and y.ndim >= 1 and x.shape[0] != y.shape[0]:
-        raise InputError(
-            f"{operation}: x and y must describe the same samples.\n"
-            f"  x: {tuple(x.shape)} → n={x.shape[0]}    y: {tuple(y.shape)} → n={y.shape[0]}\n"
-            f"  Did the last batch drop a sample? Pair rows before comparing."
-        )
+    require_same_n(operation, "x and y", ("x", x), ("y", y))
     a = as_samples(operation, xp, x, "x", min_samples=min_samples, why=why)
     b = as_samples(operation, xp, y, "y", min_samples=min_samples, why=why)
     check_finite(operation, xp, a, "x")
     check_finite(operation, xp, b, "y")
     dtype = xp.result_type(a.dtype, b.dtype)
     return xp, xp.astype(a, dtype, copy=False), xp.astype(b, dtype, copy=False)
+
+
+def require_same_n(
+    operation: str, which: str, first: tuple[str, Array], second: tuple[str, Array]
+) -> None:
+    """Raise if two arrays of numbers, each with its name, have different numbers of samples."""
+    (name_x, x), (name_y, y) = first, second
+    if x.ndim < 1 or y.ndim < 1 or x.shape[0] == y.shape[0]:
+        return
+    for name, array in (first, second):
+        number_kind(operation, array, name)  # an array of cells holds the arrays that are meant
+    repair = "Did the last batch drop a sample? Pair rows before comparing."
+    for (name, array), (_, other) in ((first, second), (second, first)):
+        if array.ndim == 2 and array.shape[1] == other.shape[0]:
+            repair = f"If the samples are the columns of {name}, pass its transpose."
+    raise InputError(
+        f"{operation}: {which} must describe the same samples.\n"
+        f"  {name_x}: {tuple(x.shape)} → n={x.shape[0]}    "
+        f"{name_y}: {tuple(y.shape)} → n={y.shape[0]}\n"
+        f"  {repair}"
+    )
 
 
 def as_square(operation: str, xp: Namespace, k: Array, name: str, *, min_samples: int) -> Array:

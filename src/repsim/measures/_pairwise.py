@@ -17,6 +17,7 @@ from repsim.arrays import (
     describe,
     detached,
     namespace,
+    require_same_n,
     to_numpy,
     unlabelled_sides,
     without_autocast,
@@ -236,13 +237,7 @@ def _home(named: Mapping[str, Array], lazy: bool) -> tuple[Namespace, int]:
     for name, x in others:
         if not lazy:
             namespace("pairwise", **{first: like, name: x})
-        if like.ndim >= 1 and x.ndim >= 1 and x.shape[0] != like.shape[0]:
-            raise InputError(
-                f"pairwise: all arrays must describe the same samples.\n"
-                f"  {first}: {tuple(like.shape)} → n={like.shape[0]}    "
-                f"{name}: {tuple(x.shape)} → n={x.shape[0]}\n"
-                f"  Did the last batch drop a sample? Pair rows before comparing."
-            )
+        require_same_n("pairwise", "all arrays", (first, like), (name, x))
     return xp, like.shape[0] if like.ndim else 0
 
 

@@ -166,6 +166,11 @@ def bootstrap_rsa(
     check_level(operation, level)
     count = as_count(operation, "draws", draws, least=50)
     _require_weighted(operation, comparison)
+    if isinstance(x, Mapping | list | tuple):
+        raise InputError(
+            f"{operation}: x must be one array, that of the model.\n  got a {type(x).__name__}\n"
+            f"  Pass the subjects as ys: bootstrap_rsa(model, subjects)."
+        )
     several = [ys] if getattr(ys, "ndim", None) is not None else ys  # labelled arrays too
     if resample is None:
         resample = "conditions" if getattr(several, "__len__", int)() == 1 else "both"
@@ -231,6 +236,11 @@ def _entries(
     measure = MEASURES["rsa"]
     settings = {"rdm": rdm, "comparison": comparison, "repeats": repeats}
     least = 1 if resample == "conditions" else SUBJECTS
+    if isinstance(ys, Mapping | list | tuple) and 1 < len(ys) < least:
+        raise InputError(
+            f"{operation}: an interval over other subjects needs at least {least} of them.\n"
+            f"  got {len(ys)}\n  Pass resample='conditions' for an interval about these subjects."
+        )
     arrays = named_subjects(
         operation,
         "ys",

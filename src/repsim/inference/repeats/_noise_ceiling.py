@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from repsim._errors import InputError
+from repsim._errors import InputError, warn
 from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, array_namespace, to_numpy, without_autocast
@@ -130,6 +130,8 @@ def noise_ceiling(
     -----
     DegenerateWarning
         If a repeat is constant: the bounds are NaN.
+    RepsimWarning
+        If one array has more repeats than samples, because its axes may be in another order.
 
     Notes
     -----
@@ -163,6 +165,7 @@ def noise_ceiling(
         _require_matrices(operation, chosen)
     fewest, why = chosen.fewest(**settings)
     arrays = named_subjects(operation, "repeats", repeats, fewest=fewest, why=why, least=2)
+    _warn_of_axes(operation, repeats, arrays)
     of = _of_matrices if pool == "matrices" else _of_features
     others, everyone = of(operation, chosen, settings, arrays)
     ends = float(np.mean(others)), float(np.mean(everyone))
@@ -177,6 +180,17 @@ def noise_ceiling(
         n_repeats=len(arrays),
         n_samples=int(next(iter(arrays.values())).shape[0]),
     )
+
+
+def _warn_of_axes(operation: str, repeats: Any, arrays: Mapping[str, Array]) -> None:
+    """Warn if one array looks like samples by repeats, which is how recordings are often stored."""
+    r, n = len(arrays), int(next(iter(arrays.values())).shape[0])
+    if r > n and getattr(repeats, "ndim", 0) > 2:
+        warn(
+            f"{operation}: {r} repeats of {n} samples are taken from one array "
+            f"{tuple(repeats.shape)}.\n  If its second axis is that of the repeats, pass "
+            f"numpy.moveaxis(repeats, 1, 0). If its first axis is, pass list(repeats)."
+        )
 
 
 def _require_matrices(operation: str, measure: Measure) -> None:

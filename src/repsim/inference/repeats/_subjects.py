@@ -8,7 +8,7 @@ from typing import Any
 from repsim._errors import InputError
 from repsim._options import got
 from repsim._typing import Array
-from repsim.arrays import as_samples, check_finite, namespace, unlabelled
+from repsim.arrays import as_samples, check_finite, namespace, require_same_n, unlabelled
 
 __all__ = ["named_subjects"]
 
@@ -64,13 +64,7 @@ def named_subjects(
     xp = namespace(operation, **{first: like})
     for name, x in others:
         namespace(operation, **{first: like, name: x})
-        if like.ndim >= 1 and x.ndim >= 1 and x.shape[0] != like.shape[0]:
-            raise InputError(
-                f"{operation}: all arrays must describe the same samples.\n"
-                f"  {first}: {tuple(like.shape)} → n={like.shape[0]}    "
-                f"{name}: {tuple(x.shape)} → n={x.shape[0]}\n"
-                f"  Keep the samples that all have, in one order."
-            )
+        require_same_n(operation, "all arrays", (first, like), (name, x))
     out = {}
     for name, x in named.items():
         out[name] = as_samples(operation, xp, x, name, min_samples=fewest, why=why)

@@ -35,11 +35,17 @@ def require_repeat_axis(operation: str, name: str, x: Any, repeats: int) -> None
     """Raise if the second axis of an array is not that of the repeats."""
     shape = tuple(getattr(x, "shape", ()))
     if len(shape) < 3 or shape[1] != repeats:
+        more = (
+            "\n  A model has no repeats. Compare RDMs: repsim.rsa_from_rdm(repsim.rdm(model, "
+            f"'sqeuclidean'), repsim.rdm(recordings, 'crossnobis', repeats={repeats}))."
+        )
+        if operation == "rdm":
+            more = ""
         raise InputError(
             f"{operation}: {name} must hold {repeats} repeats.\n"
             f"  expected (n, {repeats}, p)\n"
             f"  got {got(x)}\n"
-            f"  Stack the repeats along axis 1: numpy.stack([first, second], axis=1)."
+            f"  Stack the repeats along axis 1: numpy.stack([first, second], axis=1).{more}"
         )
 
 
