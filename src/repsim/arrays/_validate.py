@@ -156,10 +156,10 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
         )
     bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int32)))
     row = int(xp.argmax(xp.astype(xp.any(~xp.isfinite(x), axis=1), xp.int32)))
+    found = "1 entry is" if bad == 1 else f"{bad} entries are"
     raise NonFiniteError(
         f"{operation}: {name} must be finite.\n"
-        f"  {describe(name, x)}: {bad} {'entry is' if bad == 1 else 'entries are'} NaN or infinite, "
-        f"the first in row {row}\n"
+        f"  {describe(name, x)}: {found} NaN or infinite, the first in row {row}\n"
         f"  Find where they arise (half precision overflows at 65504) or drop those rows from "
         f"both arrays."
     )
