@@ -159,3 +159,69 @@ def test_a_sequence_that_may_be_a_map_is_never_averaged_silently():
     for length in (6, 8):
         found, whole = means(Text(), torch.randint(0, 9, (5, length)), ["embed", "end"])
         torch.testing.assert_close(found["end"], whole["end"].mean(1))
+
+
+class ChannelNorm(nn.LayerNorm):
+    """As in ConvNeXt and SAM of transformers: a LayerNorm of maps with channels first or last."""
+
+    def __init__(self, width, data_format):
+        super().__init__(width)
+        self.data_format = data_format
+
+    def forward(self, x):
+        first = self.data_format == "channels_first"
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1) if first else super().forward(x)
+
+
+class SpeechNorm(nn.LayerNorm):
+    """As in SqueezeBERT."""
+
+    def forward(self, x):
+        return super().forward(x.mT).mT
+
+
+def test_a_norm_of_channels_first():
+    """The attribute decides even where the map is as wide as it has channels."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 2, 2), ChannelNorm(4, "channels_first"), nn.ReLU(), Permute(0, 2, 3, 1),
+        ChannelNorm(4, "channels_last"),
+    ).eval()  # fmt: skip
+    for side in (8, 12):
+        found, whole = means(model, torch.randn(5, 3, side, side), ["1", "4"])
+        torch.testing.assert_close(found["1"], whole["1"].mean((2, 3)))
+        torch.testing.assert_close(found["4"], whole["4"].mean((1, 2)))
+    # Without the attribute its width decides, or the layer around it.
+    speech = nn.Sequential(nn.Conv1d(3, 6, 2, 2), SpeechNorm(6))
+    for length in (8, 12):
+        found, whole = means(speech, torch.randn(5, 3, length), ["1"])
+        torch.testing.assert_close(found["1"], whole["1"].mean(2))
+
+
+class Crops(nn.Module):
+    """Three crops of every image, one below the other in the batch."""
+
+    def forward(self, x):
+        return torch.stack([x, 2 * x, x**2], 1).flatten(0, 1)
+
+
+def test_crops_of_images_and_sounds(tmp_path):
+    """The mean is over crops and positions; crops are no axis of the module."""
+    torch.manual_seed(0)
+    image = nn.Sequential(
+        Crops(), nn.Conv2d(3, 6, 2, 2), nn.GELU(), Permute(0, 2, 3, 1), nn.Linear(6, 4), nn.ReLU(),
+        Permute(0, 3, 1, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(4),
+    ).eval()  # fmt: skip
+    sound = nn.Sequential(Crops(), nn.Conv1d(3, 6, 2, 2), nn.GELU()).eval()
+    features = {"4": -1, "5": -1}  # others have them on axis 1
+    for model, shape in ((image, (5, 3, 8, 8)), (sound, (5, 3, 8))):
+        x = torch.randn(shape)
+        out = tmp_path / f"{len(model)}.zarr"
+        found = repsim.extract(model, [x], out=out, transform="mean", progress=False)
+        with torch.no_grad(), Recorder(model, batch_dim=0) as whole:
+            model(x)
+        for name in {"1", "2", "4", "5", "7", "9"} & set(map(str, found)):
+            rows = whole[name].movedim(features.get(name, 1), -1).unflatten(0, (5, 3))
+            expected = rows.mean(tuple(range(1, rows.ndim - 1)))
+            torch.testing.assert_close(torch.tensor(found[name].values), expected, msg=name)
+        assert {"1", "2"} <= set(map(str, found))

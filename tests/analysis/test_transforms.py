@@ -7,6 +7,7 @@ from torch import nn
 
 import repsim
 from analysis.plain import (
+    images,
     inputs,
     net,
     unchanged,
@@ -142,3 +143,16 @@ def test_cls_refuses_layers_without_tokens(tokens):
     assert "map" not in found.layer_x.values
     with pytest.raises(repsim.CaptureError, match="first: layer 'flat'"):
         compare(model, data=data, layers=["tokens", "flat"], transform="first", **quiet)
+
+
+def test_means_that_a_norm_makes_equal():
+    """The mean of an instance norm is its bias for all images: what rounding leaves is no value."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.GroupNorm(5, 5), nn.ReLU(), nn.Conv2d(5, 4, 1), nn.InstanceNorm2d(4)
+    )
+    nn.init.normal_(model[1].bias)
+    with pytest.warns(repsim.DegenerateWarning, match="constant over the samples .* '1', '4'"):
+        found = matrix(model, None, images(n=9, size=8), transform="mean")
+    assert found.sel(layer_x=["1", "4"]).isnull().all()
+    assert found.sel(layer_x=["0", "2", "3"], layer_y=["0", "2", "3"]).notnull().all()

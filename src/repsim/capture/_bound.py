@@ -108,13 +108,12 @@ class BoundTransform:
         if mask is not None and tuple(mask.shape) == shape[:2]:
             sequence = tensor.flatten(2)  # of a text, all else is features: heads, and their widths
         else:
-            first = self._features_first(tensor, layer)
-            sequence = (tensor.movedim(1, -1) if first else tensor).flatten(1, -2)
+            sequence = self._features_last(tensor, layer, call).flatten(1, -2)
         return sequence, self.masks.aligned(layer, sequence, 'samples="tokens"', call)
 
     def _check_order(self, shape: tuple[int, ...], layer: str, call: int) -> None:
         """Raise if tokens of one sample are in windows or crops: none is the first of all."""
-        rows = 1 if self._samples is None else self._samples.rows_of(layer, call)
+        rows = self._rows_of(layer, call)
         if rows > 1 and shape[1:-1] != (rows,):
             raise UnusableOutput(
                 f"{self._operation}: the tokens of layer {layer!r} are in another order.\n"
@@ -131,10 +130,9 @@ class BoundTransform:
         shape = tuple(tensor.shape)
         if max(reducer.ndims) == 3:  # it takes one token
             self._check_order(shape, layer, call)
-        features_first = False
+        sequence = tensor
         if tensor.ndim == 3 or self.masks.of(layer, shape, call) is None:
-            features_first = self._features_first(tensor, layer)
-        sequence = tensor.movedim(1, -1) if features_first else tensor
+            sequence = self._features_last(tensor, layer, call)
         mask = self.masks.aligned(layer, sequence, reducer.name, call)
         if reducer.name == "cls" and self._axes.lacks_cls(layer, sequence.shape[1]):
             raise UnusableOutput(
@@ -145,9 +143,27 @@ class BoundTransform:
             )
         return reducer(sequence, layer, call, mask=mask, features_first=False)
 
-    def _features_first(self, tensor: Tensor, layer: str) -> bool:
+    def _features_last(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        """Return an output with its features on the last axis.
+
+        Rows that were folded into samples are no axis of the module, which decides.
+        """
+        rows, shape = self._rows_of(layer, call), tuple(tensor.shape)
+        if rows == 1:
+            return tensor.movedim(1, -1) if self._features_first(shape, layer) else tensor
+        if shape[1:-1] == (rows,):  # vectors
+            return tensor
+        apart = tensor
+        if tensor.ndim == 3:
+            apart = tensor.reshape(len(tensor), rows, -1, shape[-1]).transpose(1, 2)
+        first = self._features_first((*apart.shape[:2], *apart.shape[3:]), layer)
+        return apart.movedim(1, -1) if first else tensor
+
+    def _rows_of(self, layer: str, call: int) -> int:
+        return 1 if self._samples is None else self._samples.rows_of(layer, call)
+
+    def _features_first(self, shape: tuple[int, ...], layer: str) -> bool:
         """Whether axis 1 of an output holds its features; raise if nothing tells."""
-        shape = tuple(tensor.shape)
         found = self._axes.features_first(layer, shape)
         if found is None:
             raise UnusableOutput(

@@ -76,12 +76,9 @@ class PositionAxes:
             are on the axis that is as long as a text of the input. Four and five are a map of
             features first if the model has no layers of the other kind.
         """
-        module = self._modules.get(layer)
         rank = len(shape) - 2
-        if isinstance(module, _FEATURES_FIRST):
-            return True
-        if _is_last(module):
-            return False
+        if (own := _of_module(self._modules.get(layer), shape)) is not None:
+            return own
         inside, *around = self._around(layer)
         found = self._by_widths(inside, shape)
         if found is None and rank == 2 and self._image is not None:
@@ -151,10 +148,8 @@ class _Widths:
                 if f"{rank}d" in type(each).__name__:
                     first.add(each.num_features)
             elif isinstance(each, nn.LayerNorm):
-                if _is_last(each):
-                    last.add(each.normalized_shape[-1])
-                else:
-                    first.add(each.normalized_shape[-1])
+                if (declared := _declared_first(each)) is not None:
+                    (first if declared else last).add(each.normalized_shape[-1])
             elif isinstance(each, nn.Linear):
                 last |= {each.in_features, each.out_features}
             elif isinstance(each, nn.Embedding):
@@ -162,11 +157,35 @@ class _Widths:
         return cls(frozenset(first), frozenset(last))
 
 
-def _is_last(module: nn.Module | None) -> bool:
-    """Whether a module works on the last axis; a LayerNorm2d of other packages does not."""
+def _of_module(module: nn.Module | None, shape: tuple[int, ...]) -> bool | None:
+    """Whether a module has its features on axis 1 and not on the last; None if both may be."""
+    if isinstance(module, _FEATURES_FIRST):
+        return True
+    if isinstance(module, nn.Linear | nn.Embedding):
+        return False
+    if (declared := _declared_first(module)) is not None:
+        return declared
     if isinstance(module, nn.LayerNorm):
-        return "2d" not in type(module).__name__.lower()
-    return isinstance(module, nn.Linear | nn.Embedding)
+        fits = module.normalized_shape[-1]
+        if fits != shape[1] or fits != shape[-1]:
+            return shape[1] == fits
+    return None
+
+
+def _declared_first(module: nn.Module | None) -> bool | None:
+    """Whether a norm says that its features are on axis 1; None if it does not say.
+
+    Packages change the axes in subclasses of LayerNorm. They say so by the name of the class, or by
+    an attribute ``data_format``.
+    """
+    if isinstance(module, nn.LayerNorm):
+        if type(module).forward is nn.LayerNorm.forward:
+            return False
+        if "2d" in type(module).__name__.lower():
+            return True
+    named = {"channels_first": True, "channels_last": False}
+    form = getattr(module, "data_format", None)
+    return named.get(form) if isinstance(form, str) else None
 
 
 def _first_maps(model: nn.Module, image: Size) -> Iterator[Size]:
