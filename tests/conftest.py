@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -42,8 +44,22 @@ def pytest_configure(config: pytest.Config) -> None:
         ("JAX_COMPILATION_CACHE_DIR", str(kept)),
         ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0"),
         ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1"),
+        ("JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS", "0"),  # those of pytest are long
     ):
         os.environ.setdefault(name, value)
+
+
+def pytest_runtest_setup() -> None:
+    """Let jax translate all operations in one MLIR context.
+
+    It makes a context for each operation and keeps it. That is a third of the time of a small
+    operation whose machine code is kept, and a megabyte of memory. A jax that lost this private
+    name is only slower.
+    """
+    mlir = sys.modules.get("jax._src.interpreters.mlir")
+    make = getattr(mlir, "make_ir_context", None)
+    if make is not None and not hasattr(make, "cache_clear"):
+        mlir.make_ir_context = functools.cache(make)
 
 
 HEAVY = (
