@@ -191,6 +191,16 @@ def test_a_layer_that_varies_in_one_batch_alone_has_none_and_says_so(two_models)
     assert np.isfinite(error.sel(layer_x="x", layer_y="x"))
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e-7, 1e-9])
+def test_a_batch_that_holds_nearly_all_of_a_layer_leaves_no_rounding(scale):
+    # the sums without it are far smaller than its own, as where units are saturated in the others
+    xs, ys = pairs(5)
+    xs = xs * np.where(np.arange(5) == 2, 1, scale)[:, None, None]
+    expected = minibatch.jackknife_standard_error(list(xs), list(ys))
+    error = streamed(xs, ys).standard_error().item()
+    np.testing.assert_allclose(error, expected, rtol=1e-9)
+
+
 def test_short_batches_do_not_count_as_batches():
     xs, ys = (split(side, [6, 3, 7, 2, 8]) for side in data(26))
     error = accumulate(xs, ys).standard_error()
