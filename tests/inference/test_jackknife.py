@@ -12,6 +12,7 @@ from reference import inference as reference
 from reference import kernels as grams
 from reference.data import oracle, related
 from repsim import DegenerateWarning, InputError, jackknife
+from repsim.kernels import Polynomial
 
 
 def parts(labels):
@@ -131,6 +132,22 @@ def test_coverage_is_about_the_level():
         hits += 0.25 in jackknife(x, y, level=0.9)
     # Binomial(200, .9): below 162 or above 197 once in 10 000 each.
     assert 162 <= hits <= 197
+
+
+@pytest.mark.parametrize("kernel", ["linear", Polynomial(degree=2)])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_outlier_leaves_the_value_of_the_others(grouped, kernel):
+    # without it, what is left of the sums was their rounding, or "constant"
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 4)).astype("float32")
+    y = x + rng.standard_normal((30, 4)).astype("float32")
+    x[3] *= 3000  # as the first token of a language model
+    labels = np.arange(30) // (3 if grouped else 1)
+    found = jackknife(x, y, kernel=kernel, groups=labels if grouped else None)
+    rest = labels != labels[3]
+    alone = repsim.cka(x[rest], y[rest], kernel=kernel, estimator="unbiased")
+    assert found.replicates[labels[3]] == pytest.approx(alone, abs=1e-6)
+    assert np.isfinite([found.standard_error, found.low, found.high]).all()
 
 
 def test_constant():

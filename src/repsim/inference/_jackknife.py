@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from array_api_compat import device
 
 from repsim._errors import DegenerateWarning, InputError, warn
-from repsim._typing import Array, KernelName, Namespace
+from repsim._typing import Array, KernelName
 from repsim.arrays import (
     Groups,
+    Indices,
     accumulator_dtype,
     array_namespace,
     paired,
@@ -19,15 +21,18 @@ from repsim.arrays import (
     to_numpy,
     without_autocast,
 )
-from repsim.estimators import Products, alignment
+from repsim.estimators import Products, alignment, resolve_estimator
 from repsim.inference._interval import Interval, Values, check_level, interval
-from repsim.kernels import Kernel
-from repsim.measures import resolve_measure
+from repsim.kernels import Kernel, resolve_kernel
+from repsim.measures import KernelItem, resolve_measure
 
 __all__ = ["jackknife"]
 
 FEWEST = 5
 """Fewest samples: after leaving one out, the unbiased estimator needs four."""
+
+MOST = 1e-3
+"""The share of ⟨A, A⟩ below which what other samples hold is computed from them alone."""
 
 
 @without_autocast
@@ -140,10 +145,14 @@ def jackknife(
         _without_each(u, v) if whole is None else _without_groups(u, v, whole)
         for u, v in ((first, second), (first, first), (second, second))
     ]
-    products = _defined(xp, Products(left[0], left[1], left[2]), items)
-    without = np.asarray(to_numpy(alignment(xp, products)))
+    products = Products(left[0], left[1], left[2])
+    rows = [np.array([i]) for i in range(n)] if whole is None else list(whole.rows)
+    without = np.array(to_numpy(alignment(xp, products)))
     if not math.isnan(value):
-        _warn_of_constants(operation, products, "sample" if whole is None else "group")
+        places = _dominating(products, items)
+        few = [rows[int(at)] for at in places]
+        without[places], constant = _anew(operation, (a, b), few, options)
+        _warn_of_constants(operation, constant, "sample" if whole is None else "group")
     sizes = np.ones(n) if whole is None else np.asarray(whole.sizes)
     error = _standard_error(value, without, sizes)
     with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite: see `interval`
@@ -196,19 +205,53 @@ def _without_groups(a: Array, b: Array, groups: Groups) -> Array:
     return out
 
 
-def _defined(xp: Namespace, left: Products, items: list[Any]) -> Products:
-    """Set self-products below rounding to zero: constant after leaving out a sample."""
-    selves = []
-    for product, item in zip((left.xx, left.yy), items, strict=True):
-        whole = item.self_product(False)
-        rounding = 64 * float(xp.finfo(item.form(False)[0].dtype).eps) * whole
-        selves.append(xp.where(product <= rounding, xp.zeros_like(product), product))
-    return Products(left.xy, *selves)
+def _dominating(left: Products, items: Sequence[Any]) -> Indices:
+    """Return the few samples (groups) without which hardly anything is left of a side.
+
+    There the difference of sums would be their rounding.
+    """
+    selves = zip((left.xx, left.yy), items, strict=True)
+    few = [to_numpy(product < MOST * item.self_product(False)) for product, item in selves]
+    return np.flatnonzero(few[0] | few[1])
 
 
-def _warn_of_constants(operation: str, products: Products, unit: str) -> None:
-    for name, product in (("x", products.xx), ("y", products.yy)):
-        if (count := int((to_numpy(product) <= 0).sum())) > 0:
+def _anew(
+    operation: str, sides: tuple[Array, Array], few: Sequence[Any], options: Mapping[str, Any]
+) -> tuple[Values, dict[str, int]]:
+    """Return the CKA without each of a few sets of rows, from the other rows alone.
+
+    Also how often each side is constant without them; the CKA is NaN there.
+    """
+    out, constant = np.full(len(few), math.nan), {"x": 0, "y": 0}
+    if not few:
+        return out, constant
+    xp, measure = array_namespace(sides[0]), resolve_measure(operation, "cka")
+    kernel, estimator = resolve_kernel(operation, options["kernel"]), options["estimator"]
+    # A bandwidth is that of all samples.
+    kernels = [kernel.fit(side) for side in sides]
+    for at, rows in enumerate(few):
+        kept = xp.asarray(np.delete(np.arange(sides[0].shape[0]), rows), device=device(sides[0]))
+        x, y = (
+            KernelItem(
+                operation,
+                name,
+                xp.take(side, kept, axis=0),
+                fitted,
+                resolve_estimator(operation, estimator),
+            )
+            for name, side, fitted in zip("xy", sides, kernels, strict=True)
+        )
+        features = x.from_features(y, self_products=True)
+        gone = {name: item.vanishes(features) for name, item in (("x", x), ("y", y))}
+        constant = {name: count + gone[name] for name, count in constant.items()}
+        if not any(gone.values()):
+            out[at] = float(measure.compare(x, y, **options))
+    return out, constant
+
+
+def _warn_of_constants(operation: str, constant: Mapping[str, int], unit: str) -> None:
+    for name, count in constant.items():
+        if count:
             warn(
                 f"{operation}: {name} is constant without one of its {unit}s ({count} such "
                 f"{unit}{'s' * (count > 1)}), so the standard error and the interval are NaN.",
