@@ -109,3 +109,77 @@ def test_maps_mark_the_cells_above_chance_for_each_test():
     stricter = result.assign(p_adjusted=result.z * 0 + 0.5)
     found = {each.what: each.value for each in KINDS["compare"].findings(stricter)}
     assert found["pairs above chance, p ≤ 0.05 adjusted for all pairs"] == "0.0%"
+
+
+def layer_pairs(values, name="net", **attrs):
+    names = [f"l{i}" for i in range(len(values))]
+    return xr.Dataset(
+        {"cka": (("layer_x", "layer_y"), np.asarray(values, dtype=float), attrs)},
+        coords={"layer_x": names, "layer_y": names},
+        attrs={"model_x": name, "model_y": name},
+    )
+
+
+def test_two_models_of_one_name_are_not_one_model():
+    # nobody reads the steps of one model into a map of two, or leaves out its diagonal
+    rng = np.random.default_rng(0)
+    two = layer_pairs(rng.uniform(0.1, 0.9, (12, 12)))
+    title, _, rows = KINDS["compare"].table(two)
+    assert title.endswith("most similar layers")
+    assert rows[0][1] == f"l{int(two.cka.values[0].argmax())}"
+    mean = KINDS["compare"].findings(layer_pairs([[0.4]]))[0]
+    assert (mean.what, mean.value) == ("mean of all pairs of layers", "0.400")
+
+    one = rng.uniform(0.1, 0.9, (12, 12))  # also if the measure is not symmetric
+    np.fill_diagonal(one, 1.0)
+    assert KINDS["compare"].table(layer_pairs(one))[0].endswith("from layer to layer")
+    mean = KINDS["compare"].findings(layer_pairs(one))[0]
+    assert mean.what == "mean of all pairs of different layers"
+
+
+def test_steps_in_a_row_are_found_by_their_number():
+    steps = [0, 10, 20, 30]
+    similarity = 1 - np.abs(np.subtract.outer(steps, steps)) / 100
+    similarity[1, 2] = similarity[2, 1] = 0.5
+    whole = xr.Dataset(
+        {"cka": (("step_x", "step_y", "layer"), similarity[..., None])},
+        coords={"step_x": steps, "step_y": steps, "layer": ["a"]},
+    )
+    kind = KINDS["trajectory"]
+    for part in (whole, whole.isel(step_x=slice(1, None)), whole.isel(step_x=[3, 1, 0, 2])):
+        (found,) = kind.findings(part)
+        assert (found.value, found.where) == ("0.500", "10 → 20")
+        assert "10 → 20" in kind.table(part).columns
+
+
+def test_a_measure_that_is_not_symmetric_has_both_orders_of_two_models():
+    rng = np.random.default_rng(0)
+    models = {name: {"a": rng.standard_normal((20, p))} for name, p in (("x", 2), ("y", 6))}
+    options = {"permutations": 19, "progress": False}
+    both = repsim.alignment(models, measure="linear_regression_r2", **options)
+    kind = KINDS["alignment"]
+    assert [row[:2] for row in kind.table(both).rows] == [["x", "y"], ["y", "x"]]
+    assert kind.findings(both)[-1].where.endswith("of 2")
+    same = repsim.alignment(models, measure="nbs", **options)
+    assert len(kind.table(same).rows) == 1
+    assert [found.what for found in kind.findings(same)[:2]] == [
+        "two models that are most alike",
+        "pairs of models above chance, p ≤ 0.05 over all layers",
+    ]
+
+
+def test_ends_without_a_value_are_not_called_the_first_and_the_last():
+    result = made.fields()
+    first, *rest = result["layer"].values
+    whole = [found.what for found in KINDS["effective_receptive_field"].findings(result)]
+    assert "σ, root mean square radius, first layer" in whole
+    result["sigma"].loc[{"layer": first}] = np.nan
+    found = KINDS["effective_receptive_field"].findings(result)[0]
+    assert (found.what, found.where) == (
+        "σ, root mean square radius, first layer with a value",
+        rest[0],
+    )
+    for layer in rest[:-1]:
+        result["sigma"].loc[{"layer": layer}] = np.nan
+    found = KINDS["effective_receptive_field"].findings(result)[0]
+    assert found.what == "σ, root mean square radius, only layer with a value"

@@ -47,14 +47,21 @@ def ends(
     known = np.flatnonzero(np.isfinite(values))
     if not known.size:
         return []
-    places = [int(known[0])] if known.size == 1 else [int(known[0]), int(known[-1])]
+    places = {"only": int(known[0])}
+    if known.size > 1:
+        places = {"first": int(known[0]), "last": int(known[-1])}
+    at_end = {
+        "only": len(values) == 1,
+        "first": known[0] == 0,
+        "last": known[-1] + 1 == len(values),
+    }
     return [
         Finding(
-            f"{what}, {'first' if k == 0 else 'last'} {'' if known.size > 1 else 'and only '}{of}",
+            f"{what}, {which} {of}{'' if at_end[which] else ' with a value'}",
             number(float(values[i]), digits) + unit,
             names[i],
         )
-        for k, i in enumerate(places)
+        for which, i in places.items()
     ]
 
 

@@ -169,7 +169,8 @@ class BlockSums:
         block = self.blocks[at].on_host()
         left = Products(total.xy - block.xy, total.xx - block.xx, total.yy - block.yy)
         # Where a block holds nearly all of a layer, the difference would be rounding.
-        if np.any(left.xx < MOST * total.xx) or np.any(left.yy < MOST * total.yy):
+        selves = ((left.xx, total.xx), (left.yy, total.yy))
+        if any(np.any(np.asarray(rest < MOST * whole)) for rest, whole in selves):
             rest = [*self.blocks[:at], *self.blocks[at + 1 :]]
             left = replace(self, blocks=rest).total()
         return alignment(np, Products(left.xy, left.xx[:, None], left.yy[None, :]))

@@ -210,8 +210,8 @@ def _cautions(result: xr.Dataset, array: xr.DataArray) -> list[str]:
     undefined = np.isnan(array.values)
     if undefined.any():
         out.append(
-            f"{int(undefined.sum()):,} of {undefined.size:,} values are undefined (NaN): a layer "
-            "that is constant over the samples has no similarity."
+            f"{int(undefined.sum()):,} of {undefined.size:,} values are undefined (NaN), for "
+            "example because a layer is constant over the samples."
         )
     n = attrs.get("n_samples")
     if isinstance(n, int | np.integer) and n < FEW_SAMPLES:

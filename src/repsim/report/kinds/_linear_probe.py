@@ -61,7 +61,7 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
             categories=layers,
             references=references,
             percent=True,
-            note="Bands are one binomial standard error." if errors is not None else "",
+            note="Bands are one standard error." if errors is not None else "",
         )
     ]
     return section

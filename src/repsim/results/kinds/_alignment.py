@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,6 +49,8 @@ def findings(result: xarray.Dataset) -> list[Finding]:
     similar = result["score"].attrs.get("kind") != "dissimilarity"
     found = []
     for what, most in (("most", similar), ("least", not similar)):
+        if what == "least" and _shown(score).sum() < 2:
+            continue  # one pair is both
         filled = np.where(others, score, -np.inf if most else np.inf)
         at = int(filled.argmax() if most else filled.argmin())
         i, j = (int(k) for k in np.unravel_index(at, score.shape))
@@ -57,7 +59,7 @@ def findings(result: xarray.Dataset) -> list[Finding]:
         found.append(Finding(f"two models that are {what} alike", number(score[i, j]), where))
     if "p_value" in result:
         p = result["p_value"].transpose(*MODELS).values
-        among = np.triu(others) & np.isfinite(p)
+        among = _shown(score) & others & np.isfinite(p)
         share, of = int((p[among] <= 0.05).sum()), int(among.sum())
         if of:
             what = "pairs of models above chance, p ≤ 0.05 over all layers"
@@ -65,14 +67,22 @@ def findings(result: xarray.Dataset) -> list[Finding]:
     return found
 
 
+def _shown(score: Any) -> Any:
+    """Return the mask of different pairs of models: both orders if they have other scores."""
+    both_orders = not np.allclose(score, score.T, equal_nan=True)
+    different: Any = ~np.eye(len(score), dtype=bool)
+    return different if both_orders else np.triu(different)
+
+
 def table(result: xarray.Dataset) -> Table:
     """Return a row for every two models: score, layers, chance."""
     names = names_of(result, "model_x")
+    shown = _shown(result["score"].transpose(*MODELS).values)
     numbers = [key for key in ("score", "chance", "p_value", "calibrated") if key in result]
     rows: list[list[object]] = []
     for i, a in enumerate(names):
         for j, b in enumerate(names):
-            if j <= i:
+            if not shown[i, j]:
                 continue
             here = result.isel(model_x=i, model_y=j)
             texts = [str(here[key].item()) for key in ("layer_x", "layer_y")]

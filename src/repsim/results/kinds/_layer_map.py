@@ -40,6 +40,9 @@ LEAST_Z = 3.0
 MOST_P = 0.05
 """The threshold above chance."""
 
+SELF = 1e-3
+"""How far rounding takes a layer from itself, in float32 and as part of the largest value."""
+
 WIDEST = 10
 """Columns up to which a table shows a map whole."""
 
@@ -127,12 +130,22 @@ def main_variable(result: xarray.Dataset) -> str:
 
 
 def is_with_itself(array: xarray.DataArray) -> bool:
-    """Whether a map compares one set of layers with itself, so it is symmetric."""
+    """Whether a map compares one set of layers with itself, and not with those of another model.
+
+    Two models of one class have one name, and the same layers. The values of a layer with itself
+    tell them apart: they are those of equal representations. For a measure without such a value,
+    the map of one model is symmetric.
+    """
     if layer_names(array, "layer_x") != layer_names(array, "layer_y"):
         return False
-    return array.attrs.get("model_x") == array.attrs.get("model_y") and bool(
-        np.allclose(array.values, array.values.T, equal_nan=True)
-    )
+    if array.attrs.get("model_x") != array.attrs.get("model_y"):
+        return False
+    values, own = array.values, np.diagonal(array.values)
+    equal = array.attrs.get("value_if_equal", None if "measure" in array.attrs else 1.0)
+    if equal is None or not np.isfinite(own).any():
+        return bool(np.allclose(values, values.T, equal_nan=True))
+    rounding = SELF * max(1.0, float(np.max(np.abs(values), where=np.isfinite(values), initial=0)))
+    return bool(np.all(np.abs(own[np.isfinite(own)] - equal) <= rounding))
 
 
 class Threshold(NamedTuple):
@@ -222,7 +235,7 @@ def table(result: xarray.Dataset) -> Table:
     title = f"{name} of {model_x} with {model_y}{how}, {attrs.get('n_samples')} samples"
     if "n_batches" in attrs:
         title += f" in {attrs['n_batches']} batch{'' if attrs['n_batches'] == 1 else 'es'}"
-    alone = model_x == model_y
+    alone = is_with_itself(array)
     if len(array.layer_x) < 2 or (alone and len(array.layer_y) <= WIDEST):
         return map_table(title, array)
     if not alone:

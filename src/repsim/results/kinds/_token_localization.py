@@ -133,7 +133,10 @@ def findings(result: xarray.Dataset) -> list[Finding]:
         ]
         chance = optional_values(result, "chance", "layer")
         if chance is not None and np.isfinite(chance).any():
-            found.append(Finding("by chance", f"{np.nanmax(chance):.1%}"))
+            ends_of_chance = sorted(
+                {percent(each) for each in (np.nanmin(chance), np.nanmax(chance))}
+            )
+            found.append(Finding("by chance", " to ".join(ends_of_chance)))
     away = optional_values(result, "argmax_distance", "layer")
     if away is not None:
         found += ends("distance of the most similar patch", layers, away, 1, " px")

@@ -146,7 +146,7 @@ def table(result: xarray.Dataset) -> Table:
 
 def _findings_between(result: xarray.Dataset) -> list[Finding]:
     """Return the two steps in a row that are least alike, averaged over layers."""
-    name = trajectory_variable(result)
+    name, result = trajectory_variable(result), _in_a_row(result)
     values, steps = values_of(result, name, *PAIRS), result["step_x"].values
     similar = result[name].attrs.get("kind", "similarity") == "similarity"
     if len(steps) < 2:
@@ -169,8 +169,15 @@ def _findings_between(result: xarray.Dataset) -> list[Finding]:
     ]
 
 
+def _in_a_row(result: xarray.Dataset) -> xarray.Dataset:
+    """Return the steps that both dimensions have, in increasing order."""
+    steps = np.intersect1d(result["step_x"].values, result["step_y"].values)
+    return result.sel(step_x=steps, step_y=steps)
+
+
 def _table_between(result: xarray.Dataset) -> Table:
-    name, steps = trajectory_variable(result), list(map(step_label, result["step_x"].values))
+    name, result = trajectory_variable(result), _in_a_row(result)
+    steps = list(map(step_label, result["step_x"].values))
     values = values_of(result, name, *PAIRS)
     columns = [f"{a} → {b}" for a, b in pairwise(steps)]
     rows: list[list[object]] = [
