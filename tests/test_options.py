@@ -80,11 +80,31 @@ def test_an_option_of_another_kind_is_refused_by_name(says):
         assert "\n  got " in str(caught.value)
 
 
+def test_axes_sizes_and_places_of_numpy_are_numbers():
+    one = np.int64(1)
+    right = repsim.compare(**models(), batch_size=6).cka
+    axis = {"batch_dim": np.int64(0)}, {"batch_dim": {"0": np.int64(0)}}
+    for options in (*axis, {"batch_size": np.int64(6)}, {"batch_size": lambda _: np.int64(6)}):
+        assert repsim.compare(**models(), **options).cka.equals(right)
+    tokens = torch.arange(12.0).reshape(2, 3, 2)
+    assert torch.equal(repsim.capture.token(one)(tokens), tokens[:, 1])
+    assert repsim.capture.token(one).name == "token(1)"
+    net = nn.Sequential(nn.LSTM(2, 3, batch_first=True))
+    with repsim.Recorder(net, ["0"], select=lambda output: output[0]) as by_function:
+        net(tokens)
+    with repsim.Recorder(net, ["0"], select=np.int64(0)) as by_place:
+        net(tokens)
+    assert torch.equal(by_place["0"], by_function["0"])
+
+
 def test_numbers_of_numpy_are_numbers():
     a = repsim.mutual_knn(X, Y, k=np.int64(3))
     assert a == repsim.mutual_knn(X, Y, k=3)
     test = repsim.permutation_test(X, Y, permutations=np.int32(9), seed=np.int64(1))
     assert test.p_value == repsim.permutation_test(X, Y, permutations=9, seed=1).p_value
+    assert repsim.svcca(X, Y, directions=np.int64(2)) == repsim.svcca(X, Y, directions=2)
+    folds = repsim.linear_regression_r2(X, Y, folds=np.int64(3))
+    assert folds == repsim.linear_regression_r2(X, Y, folds=3)
     assert repsim.cka(X, Y, estimator=np.str_("unbiased")) == repsim.cka(X, Y, estimator="unbiased")
     assert "z" in repsim.compare(**models() | {"z_scores": np.bool_(True)})
     wide = kernels.RBF(sigma=np.float32(2.0))

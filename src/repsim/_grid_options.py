@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from repsim._errors import InputError
-from repsim._options import got
+from repsim._options import got, is_whole
 
 MOST = 2**26
 """Tokens or pixels along one side, at most: more than any image or text has."""
@@ -43,7 +43,7 @@ VideoPatchSize: TypeAlias = PatchSize | tuple[float, float, float]
 def as_grid(operation: str, grid: Any, argument: str = "grid") -> tuple[int, int]:
     """Return (rows, columns), or raise an error that says what a grid is."""
     pair = _pair(grid)
-    if len(pair) != 2 or not all(_is_whole(side) and 1 <= side <= MOST for side in pair):
+    if len(pair) != 2 or not all(is_whole(side) and 1 <= side <= MOST for side in pair):
         raise InputError(
             f"{operation}: {argument} must be the number of patches along height and width, each "
             f"at least 1.\n"
@@ -85,7 +85,7 @@ def as_patch_size(operation: str, patch_size: Any) -> tuple[float, float]:
 
 def as_prefix(operation: str, prefix: Any) -> int:
     """Return the number of tokens before the patches, or raise an error that says what it is."""
-    if not _is_whole(prefix) or not 0 <= prefix <= MOST:
+    if not is_whole(prefix) or not 0 <= prefix <= MOST:
         raise InputError(
             f"{operation}: prefix must be a whole number of at least 0, the tokens before the "
             f"patches.\n"
@@ -98,7 +98,7 @@ def as_prefix(operation: str, prefix: Any) -> int:
 def as_cell(operation: str, argument: str, value: Any) -> tuple[int, int]:
     """Return (row, column), counted from 0, or raise an error that says what a position is."""
     pair = _pair(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
-    if len(pair) != 2 or not all(_is_whole(side) and side >= 0 for side in pair):
+    if len(pair) != 2 or not all(is_whole(side) and side >= 0 for side in pair):
         raise InputError(
             f"{operation}: {argument} must be two integers of at least 0, (row, column).\n"
             f"  got {got(value)}"
@@ -120,7 +120,3 @@ def _float(value: Any) -> float:
         return float(value)
     except OverflowError:  # an integer beyond every float
         return math.inf
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -20,6 +20,7 @@ __all__ = [
     "as_path",
     "as_seed",
     "got",
+    "is_whole",
     "require_bool",
     "require_callable",
     "require_choice",
@@ -33,18 +34,27 @@ LONGEST = 80
 """Characters of a value in a message; a longer one is cut."""
 
 
-def as_count(operation: str, name: str, value: Any, *, least: int = 1) -> int:
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer, of Python or NumPy; a bool is one to nobody who writes it.
+
+    >>> is_whole(3), is_whole(np.int64(3)), is_whole(3.0), is_whole(True)
+    (True, True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def as_count(operation: str, name: str, value: Any, *, least: int = 1, also: str = "") -> int:
     """Return a whole number of at least ``least``, or raise.
+
+    ``also`` says what else the caller takes.
 
     >>> as_count("max_t", "permutations", 99)
     99
     """
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if whole and least <= value <= MOST:
+    if is_whole(value) and least <= value <= MOST:
         return int(value)
-    what = {0: "an integer of at least 0", 1: "a positive integer"}
-    expected = what.get(least, f"an integer of at least {least}")
-    raise InputError(f"{operation}: {name} must be {expected}.\n  got {got(value)}")
+    expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
+    raise InputError(f"{operation}: {name} must be {expected}{also}.\n  got {got(value)}")
 
 
 def as_seed(operation: str, seed: Any, *, also: str = "") -> int:
@@ -52,8 +62,7 @@ def as_seed(operation: str, seed: Any, *, also: str = "") -> int:
 
     ``also`` says what else the caller takes.
     """
-    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
-    if whole and 0 <= seed < 2**63:
+    if is_whole(seed) and 0 <= seed < 2**63:
         return int(seed)
     raise InputError(
         f"{operation}: seed must be an integer from 0 to 2**63 - 1{also}.\n  got {got(seed)}"

@@ -1,5 +1,7 @@
 """Token localisation: plain loops, MinibatchCKA, models that must hit, a bound on memory."""
 
+import copy
+import warnings
 import weakref
 
 import numpy as np
@@ -253,6 +255,23 @@ def test_black_borders():
     assert np.isfinite(result.cka.values[4:, 4:]).all()
     assert result.hit_rate.item() == 1
     assert result.chance.item() == 1 / 12
+
+
+def test_features_whose_squares_vanish_are_nan_and_named():
+    data, net = noise(1, 32), embedding()
+    right = localize(net, data, "0").cka.values
+    for power in range(-82, -56, 2):  # digit by digit, until all are there
+        small = copy.deepcopy(net)
+        for parameter in small.parameters():
+            parameter.data.mul_(2.0**power)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            values = localize(small, data, "0").cka.values
+        usable = ~np.isnan(values)
+        np.testing.assert_allclose(values[usable], right[usable], atol=2e-6)
+        assert usable.all() == (not caught)
+        assert all("where squares vanish" in str(each.message) for each in caught)
+    assert usable.all()
 
 
 def test_tokens_that_see_more_than_a_constant_patch_of_their_own():

@@ -734,9 +734,9 @@ def test_arguments():
 
 def bad_chunk(call: AttentionCall) -> None:
     for chunk in (0, -1, 2.5):
-        with pytest.raises(InputError, match="chunk must be at least 1"):
+        with pytest.raises(InputError, match="chunk must be a positive integer"):
             next(call.weights(chunk))
-        with pytest.raises(InputError, match="entries must be at least 1"):
+        with pytest.raises(InputError, match="entries must be a positive integer"):
             next(call.weights_and_logs(chunk))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import CaptureError
+from repsim._options import is_whole
 
 __all__ = ["Select", "UnusableOutput", "owned", "pick", "tensors_in"]
 
@@ -135,7 +136,7 @@ def _first_float(output: object) -> Tensor | None:
 
 
 def _selected(output: object, layer: str, select: Select) -> object:
-    if isinstance(select, int) and isinstance(output, tuple | list):
+    if is_whole(select) and isinstance(output, tuple | list):
         return output[select] if -len(output) <= select < len(output) else None
     if isinstance(select, str) and isinstance(output, Mapping):
         return output.get(select)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim._options import got, is_whole
 from repsim.capture._near import values_of
 from repsim.capture._output import UnusableOutput
 
@@ -107,9 +108,9 @@ def token(index: int) -> Reducer:
         (B, N, D) → (B, D). It raises CaptureError for any other number of axes (a map has
         positions, not tokens; a vector has neither), and if there is no such token.
     """
-    if not isinstance(index, int) or isinstance(index, bool):
-        raise InputError(f"token: index must be an int, got {index!r}.")
-    return _taking(f"token({index})", index)
+    if not is_whole(index):
+        raise InputError(f"token: index must be an integer.\n  got {got(index)}")
+    return _taking(f"token({index})", int(index))
 
 
 def _taking(name: str, index: int) -> Reducer:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from repsim._errors import InputError
-from repsim._options import as_number, as_numbers
+from repsim._options import as_count, as_number, as_numbers
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
 from repsim.kernels import centre_features
@@ -235,11 +235,7 @@ def _penalties(operation: str, ridge: object, folds: int | None) -> tuple[float,
 def _needs(*, ridge: object, folds: int | None) -> tuple[int, str]:
     if folds is None:
         return 3, "linear_regression_r2"
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise InputError(
-            f"linear_regression_r2: folds must be an integer of at least 2, or None.\n"
-            f"  got {folds!r}"
-        )
+    folds = as_count("linear_regression_r2", "folds", folds, least=2, also=", or None")
     return max(4, folds), f"folds={folds}"
 
 

@@ -44,8 +44,8 @@ class LayerProducts:
         b = _flat_centred(xp, unique_y)
         return Sums(
             self._expand(xp, pair_products(xp, a, b), index_x, index_y),
-            self._expand(xp, _or_zero(xp, self_products(xp, a), a), index_x),
-            self._expand(xp, _or_zero(xp, self_products(xp, b), b), index_y),
+            self._expand(xp, self_products(xp, a), index_x),
+            self._expand(xp, self_products(xp, b), index_y),
             1,
         )
 
@@ -105,14 +105,17 @@ def pair_products(xp: Namespace, a: Array, b: Array) -> Array:
 
 
 def self_products(xp: Namespace, a: Array) -> Array:
-    """Return the inner product of every row of ``a`` (L, m) with itself, summed in the same way."""
+    """Return the inner product of every row of ``a`` (L, m) with itself, summed in the same way.
+
+    That of a Gram whose entries are too small to have all digits is zero.
+    """
     wide = accumulator_dtype(xp, a)
 
     def product(chunk: slice) -> Any:
         part = xp.astype(a[:, chunk], wide, copy=False)
         return xp.sum(part * part, axis=1)
 
-    return _sum_of_chunks(a, product)
+    return _or_zero(xp, _sum_of_chunks(a, product), a)
 
 
 def _or_zero(xp: Namespace, selves: Array, grams: Array) -> Array:

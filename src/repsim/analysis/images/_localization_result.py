@@ -136,7 +136,8 @@ def _warn_of_constants(operation: str, layers: Mapping[str, LayerSums]) -> None:
             for line, of in list(lines.items())[:12]
         )
         warn(
-            f"{operation}: constant over the samples of every batch, so their CKA is undefined "
-            f"(NaN):\n{shown}  They do not count in hit_rate.",
+            f"{operation}: constant over the samples of every batch, or below 1e-18 (1e-76 in "
+            f"float64), where squares vanish, so their CKA is undefined (NaN):\n"
+            f"{shown}  They do not count in hit_rate.",
             DegenerateWarning,
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, warn
+from repsim._options import got, is_whole
 from repsim.analysis.run._cut_runs import BatchRefusedError, answers, input_of
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._followed import learn_sequences
@@ -47,13 +48,14 @@ class SampleFinder:
     """
 
     def __init__(self, operation: str, batch_size: BatchSize = None, *, least: int = 1) -> None:
-        number = isinstance(batch_size, int) and not isinstance(batch_size, bool) and batch_size > 0
+        number = is_whole(batch_size) and batch_size > 0
         if batch_size is not None and not number and not callable(batch_size):
             raise InputError(
                 f"{operation}: batch_size must be the number of samples of a batch, or a function "
-                f"of the batch.\n  got {batch_size!r}"
+                f"of the batch.\n  got {got(batch_size)}"
             )
-        self._operation, self._batch_size, self._least = operation, batch_size, least
+        self._operation, self._least = operation, least
+        self._batch_size = int(batch_size) if is_whole(batch_size) else batch_size
         self._place: int | None = None
         self._asked = self._checked = self._is_packed = False
         self._doubt: str | None = None
@@ -164,12 +166,12 @@ class SampleFinder:
         if self._batch_size is None or isinstance(self._batch_size, int):
             return self._batch_size
         n = self._batch_size(given)
-        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+        if not is_whole(n) or n < 0:
             raise InputError(
                 f"{self._operation}: batch_size must return the number of samples of a batch.\n"
-                f"  got {n!r}"
+                f"  got {got(n)}"
             )
-        return n
+        return int(n)
 
     def _seeming(self, given: Any) -> int | None:
         """Return the length of the axis that held the samples of the first batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -252,7 +253,7 @@ def _named(models: object, full: object, controls: object) -> dict[str, object]:
             f"  got {models if isinstance(models, Mapping) else type(models).__name__}\n"
             "  Pass models={0.03: small, 0.1: medium}."
         )
-    strange = [f for f in models if isinstance(f, bool) or not isinstance(f, float | int)]
+    strange = [f for f in models if isinstance(f, bool) or not isinstance(f, Real)]
     if strange or not all(0 < f <= 1 for f in models):
         raise InputError(
             "data_scale: the keys of models must be fractions of the data, in (0, 1].\n"

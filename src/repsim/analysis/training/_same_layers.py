@@ -195,8 +195,9 @@ def values_of_layers(operation: str, sums: Sequence[SameLayers]) -> tuple[Any, A
         )
     if constant:
         warn(
-            f"{operation}: constant over the samples of every batch, in this model or in the one "
-            f"that it is compared with, so the CKA is undefined (NaN): {', '.join(constant)}.",
+            f"{operation}: constant over the samples of every batch, or so small that squares "
+            f"vanish, in this model or in the one that it is compared with, so the CKA is "
+            f"undefined (NaN): {', '.join(constant)}.",
             DegenerateWarning,
         )
     values, errors = (np.concatenate([each[k] for each in found], axis=1) for k in (0, 1))

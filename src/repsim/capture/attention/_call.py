@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from repsim._errors import InputError
+from repsim._options import as_count
 from repsim.capture.attention._frames import Frame
 from repsim.capture.attention._rows import Rows, Scratch, logs_in
 from repsim.capture.tokens._evidence import ModelInput
@@ -133,10 +133,7 @@ class AttentionCall:
             log P in the same shape. Where P is 0, it is the logarithm of the least positive number,
             so P·log P is 0 there. You may overwrite the logarithms, not the weights.
         """
-        if not isinstance(entries, int) or entries < 1:
-            raise InputError(
-                f"AttentionCall.weights_and_logs: entries must be at least 1.\n  got {entries!r}"
-            )
+        entries = as_count("AttentionCall.weights_and_logs", "entries", entries)
         samples, chunk = self._part(entries)
         for start in range(0, self.batch, samples):
             some = slice(start, min(start + samples, self.batch))
@@ -154,9 +151,6 @@ class AttentionCall:
         return max(1, together), -(-self.queries // -(-self.queries // most))  # of equal size
 
     def _parts(self, operation: str, chunk: int) -> Iterator[slice]:
-        if not isinstance(chunk, int) or chunk < 1:
-            raise InputError(
-                f"AttentionCall.{operation}: chunk must be at least 1.\n  got {chunk!r}"
-            )
+        chunk = as_count(f"AttentionCall.{operation}", "chunk", chunk)
         for start in range(0, self.queries, chunk):
             yield slice(start, min(start + chunk, self.queries))

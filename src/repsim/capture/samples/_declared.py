@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from repsim._errors import InputError, LayerNotFoundError
-from repsim._options import got
+from repsim._options import got, is_whole
 
 __all__ = ["BatchDim", "declared_axes"]
 
@@ -19,16 +19,16 @@ def declared_axes(batch_dim: BatchDim, names: tuple[str, ...]) -> dict[str, int]
     """Return the axis of each layer for which one is declared, or raise."""
     if batch_dim is None:
         return {}
-    if isinstance(batch_dim, int) and not isinstance(batch_dim, bool):
-        return dict.fromkeys(names, batch_dim)
+    if is_whole(batch_dim):
+        return dict.fromkeys(names, int(batch_dim))
     if not isinstance(batch_dim, Mapping):
         raise InputError(
             "Recorder: batch_dim must be an axis, or a mapping from layer name or glob to axis.\n"
-            f"  got: {batch_dim!r}"
+            f"  got {got(batch_dim)}"
         )
     declared: dict[str, int] = {}
     for pattern, axis in batch_dim.items():
-        if not isinstance(pattern, str) or isinstance(axis, bool) or not isinstance(axis, int):
+        if not isinstance(pattern, str) or not is_whole(axis):
             raise InputError(
                 "Recorder: batch_dim must map names or globs of layers to axes.\n"
                 f"  got {got(pattern)}: {got(axis)}"
@@ -42,5 +42,5 @@ def declared_axes(batch_dim: BatchDim, names: tuple[str, ...]) -> dict[str, int]
         for name in meant:
             # An exact name takes precedence over a glob, an earlier glob over a later one.
             if pattern == name or name not in declared:
-                declared[name] = axis
+                declared[name] = int(axis)
     return declared

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from array_api_compat import device
 
 from repsim._errors import InputError
-from repsim._options import as_number, require_choice
+from repsim._options import as_count, as_number, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import array_namespace, known
 from repsim.estimators import HIGH_FLOOR, ChanceWords
@@ -73,10 +73,8 @@ def leading_directions(
     if directions is None:
         variance = 0.99 if variance is None else variance
         as_number(operation, "variance", variance, above=0, most=1)
-    elif isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
-        raise InputError(
-            f"{operation}: directions must be an integer of at least 1.\n  got {directions!r}"
-        )
+    else:
+        directions = as_count(operation, "directions", directions)
     return subspace(operation, name, z, variance=variance, directions=directions)
 
 
