@@ -625,3 +625,40 @@ class TestTheModelIsAsFound:
         np.testing.assert_array_equal(result.cka.values, declared.cka.values)
         assert not net.a._forward_hooks
         assert not net._forward_pre_hooks
+
+
+class Experts(nn.Module):
+    """Each token goes to the expert of its first number, as in Switch Transformers."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.experts, self.out = nn.ModuleList(nn.Linear(3, 4) for _ in range(count)), Copy()
+
+    def forward(self, x):
+        y = x.new_zeros(*x.shape[:2], 4)
+        for number, expert in enumerate(self.experts):
+            chosen = x[..., 0] == number
+            if chosen.any():
+                y[chosen] = expert(x[chosen])
+        return self.out(y)
+
+
+def test_tokens_of_experts_are_not_samples():
+    """Expert 0 gets five tokens of five samples, and one of each of the first three by accident.
+
+    Expert 3 gets five tokens too, and none of the first three samples.
+    """
+    x = rows(5, 6, 3)
+    for batch in x:
+        batch[..., 0] = 2
+        batch[0, :2, 0] = batch[1, :3, 0] = batch[2, 0, 0] = 1  # not as many of each sample
+        batch[:3, 5, 0] = batch[3, :2, 0] = 0
+        batch[4, :5, 0] = 3
+    model = Experts(4)
+    with pytest.warns(RepsimWarning, match=r"experts.0 \(5, 4\) follows no sample"):
+        assert layers_of(compare(model, data=x, **quiet)) == ["out"]
+    # If every sample has as many tokens for each expert, these are its rows.
+    for batch in x:
+        batch[..., 0] = torch.tensor([0.0, 0, 1, 2, 3, 3])
+    found = compare(model, data=x, **quiet)
+    assert layers_of(found) == ["experts.0", "experts.1", "experts.2", "experts.3", "out"]

@@ -117,7 +117,7 @@ def require_layers(
         raise InputError(
             f"{operation}: {side} must have the layers of the first batch.\n"
             f"  missing: {missing[:8]}    new: {extra[:8]}\n"
-            f"  A layer that runs in some batches only cannot be compared over all."
+            f"  A layer that runs in some batches only cannot be compared over all: leave it out."
         )
 
 
@@ -144,7 +144,7 @@ def require_features_of_first(operation: str, first: Widths, now: Widths) -> Non
             f"{operation}: every batch must have the layers and features of the first.\n"
             f"  first: {_described(*first)}\n"
             f"  now: {_described(*now)}\n"
-            f"  A layer that runs in some batches only cannot be compared over all."
+            f"  A layer that runs in some batches only cannot be compared over all: leave it out."
         )
 
 

@@ -237,8 +237,8 @@ class BatchAxis:
         if found is None:
             raise UnusableOutput(
                 f"Recorder: layer {layer!r} follows no sample.\n"
-                f"  it returned: {shape}, and no axis of it grew with the samples when the model "
-                f"ran on 2 and on 3 of them\n"
+                f"  it returned: {shape}, and no axis of it, or of other layers in its list, grew "
+                f"with the samples when the model ran on 2 and on 3 of them\n"
                 f"  Leave it out, or say which axis holds samples: batch_dim={{{layer!r}: axis}}.",
                 brief=f"{shape} follows no sample",
                 quiet=shape[0] == 1,  # for example a position embedding: the same for every sample

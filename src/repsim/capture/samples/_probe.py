@@ -10,19 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from repsim._errors import CaptureError
 from repsim.capture._hooks import is_scripted
 from repsim.capture._output import Select, UnusableOutput, pick, tensors_in
 from repsim.capture.layers._select import Selection
-
-if TYPE_CHECKING:
-    from torch import nn
+from repsim.capture.layers._walk import find
 
 __all__ = ["SIZES", "Evidence", "Probe", "SampleAxis", "ask", "sequence_first_modules"]
 
@@ -70,6 +68,10 @@ class SampleAxis:
 
 Evidence = Mapping[tuple[str, int], SampleAxis | None]
 """By layer and call: the axis of the samples, or None where the output follows no sample."""
+
+
+_Kind: TypeAlias = tuple[str, type | None, str]
+"""A list of modules, a class of its elements, and a name inside of them."""
 
 
 @dataclass
@@ -127,11 +129,19 @@ class Probe:
     def evidence(self) -> Evidence:
         """Return what both forwards show; calls that ran in one of them show nothing."""
         two, three = (self._seen[size] for size in SIZES)
-        return {
+        found = {
             key: self._followed(key, shape, three.shapes[key])
             for key, shape in two.shapes.items()
             if key in three.shapes
         }
+        # How many rows an expert gets depends on their values. Those of some experts are as many
+        # for each sample of the probe by accident, but not those of all experts in a list.
+        kinds = self._kinds_of_routed(two, three)
+        if kinds:
+            routed = {layer.name for layer in self._layers if self._kind(layer.name) in kinds}
+            found |= {key: None for key in found if key[0] in routed}
+            found |= {(name, 0): None for name in routed}
+        return found
 
     def refuse_sequence_first(self) -> None:
         """Raise a CaptureError if what was cut is the sequence, and not the samples."""
@@ -166,6 +176,23 @@ class Probe:
 
         return look
 
+    def _kinds_of_routed(self, two: _Seen, three: _Seen) -> set[_Kind]:
+        """Return the kinds of layers whose rows grew, but not with the samples."""
+        both = two.shapes.keys() & three.shapes.keys()
+        routed = {key[0] for key in both if _grew_at_random(two.shapes[key], three.shapes[key])}
+        routed |= two.calls.keys() ^ three.calls.keys()
+        return {self._kind(name) for name in routed}
+
+    def _kind(self, name: str) -> _Kind:
+        """Return what a layer has in common with those at its place in the same list."""
+        modules = name.split(".")
+        for at in range(len(modules) - 1, -1, -1):
+            around = find(self._layers.root, ".".join(modules[:at])) if at else self._layers.root
+            if isinstance(around, nn.ModuleList | nn.ModuleDict):
+                element = type(find(self._layers.root, ".".join(modules[: at + 1])))
+                return ".".join(modules[:at]), element, ".".join(modules[at + 1 :])
+        return name, None, ""
+
     def _followed(
         self, key: tuple[str, int], two: tuple[int, ...], three: tuple[int, ...]
     ) -> SampleAxis | None:
@@ -199,6 +226,12 @@ def sequence_first_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in root.named_modules():
         if getattr(module, "batch_first", None) is False and not is_scripted(module):
             yield name or type(module).__name__, module
+
+
+def _grew_at_random(two: tuple[int, ...], three: tuple[int, ...]) -> bool:
+    """Whether an axis has other lengths for 2 and 3 samples, but not as many rows for each."""
+    lengths = zip(two, three, strict=False)
+    return len(two) == len(three) and any(a != b and not _rows(a, b) for a, b in lengths)
 
 
 def _rows(two: int, three: int) -> int:
