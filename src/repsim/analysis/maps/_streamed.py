@@ -55,7 +55,8 @@ def stream(ranks: Ranks, asked: Comparison, options: StreamOptions) -> Callable[
     of_rank = partial(fingerprint, rank=str(ranks))
     kernels = [each.kernels for each in sides.each]
     run = Run(ranks, resolved, kernels, tokens, asked.checkpoint, of_rank)
-    with as_found(sides.x.model, sides.model_y), sides.in_place(), run.saving(result):
+    models = sides.x.model, sides.model_y
+    with as_found("compare", *models), sides.in_place(), run.saving(result):
         for batch, new in run.batches(asked.data, passes, progress=asked.progress):
             run.count(sides.kept(batch), new)
         sides.check_used()

@@ -244,7 +244,7 @@ def linear_probe(
         split = HoldoutSplit(holdout, shots, of_tokens=choices.are_samples)
         samples = SampleFinder("linear_probe", batch_size)
         vectors = Vectors(model, recorder, choices, labels, samples, prepare, forward)
-        with as_found(model), choices.watching(), vectors.recording():
+        with as_found("linear_probe", model), choices.watching(), vectors.recording():
             with ranks.each_step(train, progress=progress) as steps:
                 training = _train(vectors, steps, split, n_classes, ranks)
             classes = split.check("linear_probe", n_classes, hold=holdout > 0)

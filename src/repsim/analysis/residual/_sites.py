@@ -90,7 +90,7 @@ def residual_sites(
     check_arguments(
         "residual_sites", {"model": model}, None, False, prepare=prepare, forward=forward
     )
-    with as_found(model), SiteFinder(model) as finder:
+    with as_found("residual_sites", model), SiteFinder(model) as finder:
         call_model("residual_sites", model, example, prepare, forward)
     finder.warn("residual_sites")
     return finder.sites()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from time import monotonic
@@ -57,12 +57,12 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 @contextmanager
-def as_found(*models: nn.Module, gradients: bool = False) -> Iterator[None]:
+def as_found(operation: str, *models: nn.Module, gradients: bool = False) -> Iterator[None]:
     """Run models in evaluation mode; restore flags and random state afterwards.
 
     The flag of every submodule is restored separately, so a frozen batch norm inside a training
     model stays frozen. Without ``gradients`` no graph is recorded. Wrappers of torch.distributed
-    exchange no buffers.
+    exchange no buffers. A module whose weights hold no values raises an error when it runs.
     """
     flags = [(module, module.training) for model in models for module in model.modules()]
     places = {device_of(model) for model in models}
@@ -72,9 +72,11 @@ def as_found(*models: nn.Module, gradients: bool = False) -> Iterator[None]:
             torch.random.fork_rng(devices=cuda),
             torch.set_grad_enabled(gradients),
             local_forwards(*models),
+            ExitStack() as stack,
         ):
             for model in models:
                 _to_evaluation_mode(model)
+                stack.enter_context(refuse_meta(operation, model))
             yield
     finally:
         for module, training in flags:
@@ -118,15 +120,9 @@ def call_model(
 ) -> object:
     """Call a model on a batch: a tensor, a tuple that starts with the input, or keywords."""
     batch = prepared_for(operation, model, batch, prepare)
-    if forward is None:  # what a function of the caller changes in the batch is meant
-        batch = own_copy(batch)
-    with refuse_meta(operation, model):
-        return _called(operation, model, batch, forward)
-
-
-def _called(operation: str, model: nn.Module, batch: Any, forward: Forward | None) -> object:
     if forward is not None:
-        return forward(model, batch)
+        return forward(model, batch)  # what a function of the caller changes in the batch is meant
+    batch = own_copy(batch)
     if isinstance(batch, Mapping):
         return model(**batch)
     if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
@@ -234,7 +230,7 @@ def each_batch(
     """
     warn_of_ranks(operation, "Run it on one rank, with all of the data.")
     with (
-        as_found(*models, gradients=gradients) if models else nullcontext(),
+        as_found(operation, *models, gradients=gradients) if models else nullcontext(),
         closing(each_pass(operation, data, passes=1, progress=progress)) as passes,
     ):
         yield chain.from_iterable(passes)

@@ -221,7 +221,7 @@ def stitch(
     run = Stitching(x, y, third, stitches, labels, logits)
     models = [model_x, model_y] + ([] if other is None else [other])
     with ExitStack() as stack:
-        stack.enter_context(as_found(*models))
+        stack.enter_context(as_found("stitch", *models))
         stack.enter_context(run.in_place())
         _fit_and_measure(run, data, fit, half, partial(run.solve, ridge, seed), progress=progress)
         x.masks.check_used()

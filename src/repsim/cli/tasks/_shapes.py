@@ -74,7 +74,7 @@ def output_shapes(
     from repsim.analysis import as_found, call_model
 
     try:
-        with as_found(model.module):
+        with as_found("layers", model.module):
             call_model("layers", model.module, batch)
     finally:
         for handle in handles:

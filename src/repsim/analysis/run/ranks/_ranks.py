@@ -175,7 +175,7 @@ class Ranks(RankGroup):
         :func:`repsim.analysis.run._drive.each_batch`.
         """
         with (
-            as_found(*models, gradients=gradients) if models else nullcontext(),
+            as_found(self.operation, *models, gradients=gradients) if models else nullcontext(),
             closing(self.each_pass(data, 1, progress=progress)) as passes,
         ):
             yield (batch for one_pass in passes for batch in _cut(one_pass))
