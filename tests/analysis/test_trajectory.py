@@ -151,6 +151,16 @@ def test_steps_are_sorted_and_keep_their_type():
     np.testing.assert_allclose(one.cka, 1.0)
 
 
+def test_steps_of_more_tokens_than_32_bits_hold_can_be_saved(tmp_path):
+    models = dict(zip((0, 3_000_000_000), trained((0, 1)).values(), strict=True))
+    for options in ({}, {"against": "each other"}, {"measure": "nbs"}):
+        result = trajectory(models, inputs(), **options, **quiet)
+        repsim.report.save_result(tmp_path, "it", result)
+        back = repsim.report.load_results(tmp_path)["it"]
+        assert back.identical(result)
+        assert 3_000_000_000 in back[next(dim for dim in back.dims if "step" in dim)]
+
+
 def test_steps_that_differ_in_late_digits_are_different_models():
     """Both are 10000.2 in six digits: one model had been compared in the place of the other."""
     models, data = trained((0, 10)), inputs()

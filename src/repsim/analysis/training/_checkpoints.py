@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from numbers import Real
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 from torch import nn
 
 from repsim._errors import InputError
 from repsim._options import got
 from repsim.capture import kind_of
 
-__all__ = ["Checkpoint", "checked_steps", "loaded", "rounds_of"]
+__all__ = ["Checkpoint", "checked_steps", "loaded", "of_steps", "rounds_of"]
 
 Checkpoint: TypeAlias = nn.Module | Callable[[], nn.Module]
 """A model, or a function without arguments that loads it."""
@@ -47,6 +48,12 @@ def checked_steps(checkpoints: object) -> list[float]:
                 f"  Keep a copy of each step: copy.deepcopy(model)."
             )
     return sorted(checkpoints)
+
+
+def of_steps(steps: Sequence[float]) -> np.ndarray[Any, Any]:
+    """Return steps as a coordinate that files hold: float64 for integers beyond 32 bits."""
+    values = np.asarray(steps)
+    return values if np.abs(values).max() <= np.iinfo(np.int32).max else values.astype(np.float64)
 
 
 def rounds_of(checkpoints: Mapping[float, Checkpoint], steps: Sequence[float]) -> list[list[float]]:

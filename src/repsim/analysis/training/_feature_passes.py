@@ -17,6 +17,7 @@ from repsim.analysis.features._side import FeatureSide
 from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.analysis.run.ranks import SampleIds
+from repsim.analysis.training._checkpoints import of_steps
 from repsim.analysis.training._passes import Passes, Round, all_active
 from repsim.measures._pair_items import (
     PairItems,
@@ -164,10 +165,10 @@ class FeaturePasses(Passes[FeatureSide]):
         described = attrs_of_measure(measure, self._measured.settings)
         if together:
             values = np.stack([self._values[None][layer] for layer in layers], axis=-1)
-            at = {"step_x": list(steps), "step_y": list(steps), "layer": layers}
+            at = {"step_x": of_steps(steps), "step_y": of_steps(steps), "layer": layers}
             result = BETWEEN_STEPS.dataset({}, at)
         else:
             values = np.array([[self._values[s][layer] for layer in layers] for s in steps])
-            at = {"step": list(steps), "layer": layers}
+            at = {"step": of_steps(steps), "layer": layers}
             result = TRAJECTORY.dataset({}, at)
         return result.assign({measure.name: (tuple(at), values, described)})

@@ -18,6 +18,7 @@ from repsim.analysis.maps._side import GramSide, RecordedSide
 from repsim.analysis.run._provenance import model_label
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.analysis.run.ranks import Ranks
+from repsim.analysis.training._checkpoints import of_steps
 from repsim.analysis.training._same_layers import SameLayers, of_all_ranks, values_of_layers
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.results import BETWEEN_STEPS, TRAJECTORY, step_label
@@ -216,9 +217,9 @@ class GramPasses(Passes[GramSide]):
         if together:
             return BETWEEN_STEPS.dataset(
                 {"cka": np.moveaxis(values, 0, 2), "standard_error": np.moveaxis(errors, 0, 2)},
-                {"step_x": list(steps), "step_y": list(steps), "layer": sums[0].layers},
+                {"step_x": of_steps(steps), "step_y": of_steps(steps), "layer": sums[0].layers},
             )
         return TRAJECTORY.dataset(
             {"cka": values[:, :, 0].T, "standard_error": errors[:, :, 0].T},
-            {"step": list(steps), "layer": sums[0].layers},
+            {"step": of_steps(steps), "layer": sums[0].layers},
         )
