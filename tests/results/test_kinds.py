@@ -168,6 +168,23 @@ def test_a_measure_that_is_not_symmetric_has_both_orders_of_two_models():
     ]
 
 
+def test_parts_of_results_have_the_numbers_of_the_whole():
+    pairs = aligned()
+    kind, part = KINDS["alignment"], pairs.sel(model_y=["y"])
+    assert [row[:2] for row in kind.table(part).rows] == [["x", "y"], ["z", "y"]]
+    assert kind.findings(part)[-1].where.endswith("of 2")
+
+    influence, whole = KINDS["block_influence"], made.influences()
+    (row,) = influence.table(whole.isel(block=[2])).rows
+    assert row == influence.table(whole).rows[2]
+    later = influence.table(whole.isel(start=slice(2, None)))
+    assert later.rows[2] == row
+    assert np.isnan(later.rows[0][-1])
+
+    scales = made.scales().isel(fraction=[0, 1]).assign_coords(fraction=[0.3, 0.30000001])
+    assert len(KINDS["data_scale"].table(scales.drop_dims("control")).columns) == 3
+
+
 def test_ends_without_a_value_are_not_called_the_first_and_the_last():
     result = made.fields()
     first, *rest = result["layer"].values

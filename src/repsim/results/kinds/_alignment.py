@@ -41,25 +41,26 @@ VARIABLES = {
 
 def findings(result: xarray.Dataset) -> list[Finding]:
     """Return the two models that are most and least alike, and how many pairs are above chance."""
-    names = names_of(result, "model_x")
+    rows, columns = (names_of(result, dim) for dim in MODELS)
     score = result["score"].transpose(*MODELS).values
-    others = ~np.eye(len(names), dtype=bool) & np.isfinite(score)
+    shown = _shown(rows, columns, score)
+    others = _different(rows, columns) & np.isfinite(score)
     if not others.any():
         return []
     similar = result["score"].attrs.get("kind") != "dissimilarity"
     found = []
     for what, most in (("most", similar), ("least", not similar)):
-        if what == "least" and _shown(score).sum() < 2:
+        if what == "least" and shown.sum() < 2:
             continue  # one pair is both
         filled = np.where(others, score, -np.inf if most else np.inf)
         at = int(filled.argmax() if most else filled.argmin())
         i, j = (int(k) for k in np.unravel_index(at, score.shape))
         layers = (str(result[f"layer_{side}"].values[i, j]) for side in "xy")
-        where = f"{names[i]} · {names[j]}: {' · '.join(layers)}"
+        where = f"{rows[i]} · {columns[j]}: {' · '.join(layers)}"
         found.append(Finding(f"two models that are {what} alike", number(score[i, j]), where))
     if "p_value" in result:
         p = result["p_value"].transpose(*MODELS).values
-        among = _shown(score) & others & np.isfinite(p)
+        among = shown & others & np.isfinite(p)
         share, of = int((p[among] <= 0.05).sum()), int(among.sum())
         if of:
             what = "pairs of models above chance, p ≤ 0.05 over all layers"
@@ -67,21 +68,26 @@ def findings(result: xarray.Dataset) -> list[Finding]:
     return found
 
 
-def _shown(score: Any) -> Any:
-    """Return the mask of different pairs of models: both orders if they have other scores."""
-    both_orders = not np.allclose(score, score.T, equal_nan=True)
-    different: Any = ~np.eye(len(score), dtype=bool)
-    return different if both_orders else np.triu(different)
+def _different(rows: list[str], columns: list[str]) -> Any:
+    """Return the mask of pairs of different models."""
+    return np.array(rows, dtype=object)[:, None] != np.array(columns, dtype=object)
+
+
+def _shown(rows: list[str], columns: list[str], score: Any) -> Any:
+    """Return the mask of pairs to count: different models, once if their order does not matter."""
+    different = _different(rows, columns)
+    symmetric = rows == columns and np.allclose(score, score.T, equal_nan=True)
+    return np.triu(different) if symmetric else different
 
 
 def table(result: xarray.Dataset) -> Table:
     """Return a row for every two models: score, layers, chance."""
-    names = names_of(result, "model_x")
-    shown = _shown(result["score"].transpose(*MODELS).values)
+    names_x, names_y = (names_of(result, dim) for dim in MODELS)
+    shown = _shown(names_x, names_y, result["score"].transpose(*MODELS).values)
     numbers = [key for key in ("score", "chance", "p_value", "calibrated") if key in result]
     rows: list[list[object]] = []
-    for i, a in enumerate(names):
-        for j, b in enumerate(names):
+    for i, a in enumerate(names_x):
+        for j, b in enumerate(names_y):
             if not shown[i, j]:
                 continue
             here = result.isel(model_x=i, model_y=j)

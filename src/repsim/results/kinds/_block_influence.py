@@ -52,7 +52,7 @@ def findings(result: xarray.Dataset) -> list[Finding]:
     names, values = names_of(result, "block"), values_of(result, "influence", *BLOCKS)
     found = extreme("least influence", names, values, most=False)
     found += extreme("largest influence", names, values, most=True)
-    for span, (start, distance) in list(closest_spans(result).items())[:4]:
+    for span, (start, distance) in sorted(closest_spans(result).items())[:4]:
         what = f"least angular distance over {span} block{('s' if span > 1 else '')}"
         found.append(Finding(what, number(distance, 3), f"from {start}"))
     return found
@@ -66,8 +66,11 @@ def table(result: xarray.Dataset) -> Table:
         "norm ratio": optional_values(result, "norm_ratio", *BLOCKS),
     }
     if result.sizes["span"]:
-        angular = values_of(result, "angular", *SPANS)
-        columns[f"angular, span {int(result['span'].values[0])}"] = angular[:, 0]
+        # By name, because the starts may have been selected apart from the blocks.
+        angular = result.reindex(start=result["block"].values)
+        shortest = angular.isel(span=int(result["span"].values.argmin()))
+        name = f"angular, span {int(shortest['span'])}"
+        columns[name] = values_of(shortest, "angular", "start")
     return table_along("Influence of blocks", result, "block", columns)
 
 

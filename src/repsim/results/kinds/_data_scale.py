@@ -39,7 +39,10 @@ def part_label(fraction: Any) -> str:
 def _rows(result: xarray.Dataset) -> dict[str, Any]:
     """Return CKA (layer) of each part of the data, smallest first, and of each control."""
     by_part = result.sortby("fraction")
-    labels = map(part_label, by_part["fraction"].values)
+    fractions = by_part["fraction"].values
+    labels = list(map(part_label, fractions))
+    if len(set(labels)) < len(labels):  # they differ in late digits
+        labels = [f"{each!s} of the data" for each in fractions]
     rows = dict(zip(labels, values_of(by_part, "cka", *MODELS), strict=True))
     if "control_cka" in result:
         controls = values_of(result, "control_cka", *CONTROLS)
