@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import signal
 import sys
@@ -47,6 +48,13 @@ def pytest_configure(config: pytest.Config) -> None:
         ("JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS", "0"),  # those of pytest are long
     ):
         os.environ.setdefault(name, value)
+    # By default, importing large packages looks through all their objects again and again.
+    gc.set_threshold(5000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over what was imported, in this process and its forks."""
+    gc.freeze()
 
 
 def pytest_runtest_setup() -> None:
