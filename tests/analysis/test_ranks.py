@@ -175,6 +175,10 @@ def disagreeing(rank, size):
         alone = {"progress": False, "layers": "0"}
         repsim.trajectory({0: net()}, share(rank, size), **alone)
         compared(share(rank, size), measure="nbs")
+        # One rank may work on its own, and say so.
+        compared(share(rank, size), group="alone")
+        repsim.trajectory({0: net()}, share(rank, size), **alone, group="alone")
+        compared(share(rank, size), measure="nbs", group="alone")
     return told, [str(each.message) for each in caught]
 
 
@@ -201,6 +205,7 @@ def test_ranks_that_disagree_are_an_error_on_each_of_them():
         ]  # fmt: skip
         assert all("torch.distributed has 3 ranks" in each for each in alone)
         assert "Pass group='world'" in alone[0]
+        assert all("group='alone' says that one rank is meant" in each for each in alone)
 
 
 def failing(rank, size):

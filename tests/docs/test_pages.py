@@ -65,13 +65,14 @@ def test_page_runs(name, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_several_ranks(tmp_path):
     """The page on several ranks, run with two ranks as it describes."""
-    compare, extract = map(
+    compare, extract, trained = map(
         str, (e.parsed for e in SYBIL.parse(DOCS / "howto" / "ddp.md").examples())
     )
     end = "dist.destroy_process_group()\n"
     assert compare.endswith(end)
-    both = f"{compare.removesuffix(end)}\n{extract}\nassert len(stored['sample']) == 250\n{end}"
-    (tmp_path / "ranks.py").write_text(both)
+    stored = f"{extract}\nassert len(stored['sample']) == 250\n"
+    whole = f"{compare.removesuffix(end)}\n{stored}\n{trained}\n{end}"
+    (tmp_path / "ranks.py").write_text(whole)
     run = subprocess.run(
         [
             sys.executable,

@@ -7,15 +7,12 @@ from typing import Any
 import torch.distributed as dist
 
 from repsim._errors import InputError
-from repsim._options import got
 from repsim.analysis.run.ranks import Ranks
 from repsim.storage import Place, begin_parts, check_parts, end_parts, part_name
 
 __all__ = ["end_together", "own_part", "writers"]
 
 OPERATION = "extract"
-ALONE = "alone"
-"""The value of ``group=`` with which a rank stores what it sees alone."""
 
 
 def writers(group: Any) -> Ranks:
@@ -26,13 +23,6 @@ def writers(group: Any) -> Ranks:
     InputError
         It is no group; or there is none although torch.distributed has several ranks.
     """
-    if isinstance(group, str) and group == ALONE:
-        return Ranks(OPERATION, None, can_combine=False)
-    if isinstance(group, str) and group != "world":
-        raise InputError(
-            f"{OPERATION}: group must be 'world', 'alone' or a torch.distributed.ProcessGroup.\n"
-            f"  got {got(group)}"
-        )
     ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if group is None and ranks > 1:
         # Not a warning: a share of the data would be a store that looks complete.

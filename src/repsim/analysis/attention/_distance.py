@@ -107,10 +107,10 @@ def attention_distance(
         Whether to show a progress bar on standard error.
     name : str, optional
         Name of the model in the result, by default its class.
-    group : "world" or torch.distributed.ProcessGroup, optional
-        The ranks whose batches are combined; by default only this process. Each rank passes its
-        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
-        Every rank returns the same bits.
+    group : "world", "alone" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process, which "alone" says is
+        meant. Each rank passes its share as ``data``, for example by a ``DistributedSampler``;
+        shares may be unequal or empty. Every rank returns the same bits.
     sample_ids : callable, optional
         A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
         or strings. If an id was seen before, on any rank, the sample is not counted again: the

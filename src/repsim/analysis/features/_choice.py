@@ -100,8 +100,8 @@ STREAMING = {
     "precision": "Its products are as precise as its dtype: leave it out.",
     "passes": "Another pass has the same samples: leave it out.",
     "z_scores": "Ask for permutations=199, which adds z and p-values of any measure.",
-    "group": "Store each rank's share by repsim.extract, and compare the joined arrays by "
-    "repsim.pairwise.",
+    "group": "Store the activations of all ranks by repsim.extract(group='world'), and pass the "
+    "stores to repsim.pairwise.",
 }
 """Options that only CKA has, and what takes their place."""
 

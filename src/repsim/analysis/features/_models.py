@@ -19,7 +19,7 @@ from repsim.analysis.features._keepers import SEQUENCE, InMemory
 from repsim.analysis.features._record import Outputs, record
 from repsim.analysis.features._side import FeatureSide
 from repsim.analysis.maps._side import SideOptions
-from repsim.analysis.run._drive import Batch, Forward, Prepare
+from repsim.analysis.run._drive import Batch, Forward, Prepare, warn_of_ranks
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run.ranks import SampleIds, check_sample_ids
 from repsim.arrays import labelled_types, row_dtype
@@ -277,6 +277,7 @@ def _recorded(
     with ExitStack() as active:
         for side in sides.values():
             active.enter_context(side)
+        warn_of_ranks(operation, "Run it on one rank, with all of the data.")
         record(operation, data, models, active, run, keeper, seen, progress=progress)
     for side in sides.values():
         side.check_used()

@@ -54,7 +54,8 @@ def record(
     progress : bool
         Whether to show a progress bar.
     """
-    with each_batch(operation, data, *models, progress=progress) as batches, active:
+    passed = each_batch(operation, data, *models, progress=progress, warn_of_others=False)
+    with passed as batches, active:
         for batch in batches:
             if keeper.has(batch.value):
                 continue

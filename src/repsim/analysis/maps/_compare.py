@@ -199,11 +199,11 @@ def compare(
         store, as :func:`repsim.extract` writes it, with layers named "x/..." and "y/...": features
         are read from it layer by layer, Ctrl-C ends the call, and the same call goes on, also with
         another measure.
-    group : "world" or torch.distributed.ProcessGroup, optional
-        The ranks whose batches are combined; by default only this process. Each rank passes its
-        share as ``data``, for example by a ``DistributedSampler``; shares may be unequal or empty.
-        Every rank returns the same bits. With ``checkpoint`` each rank writes a separate file,
-        ``<checkpoint>.rank<r>of<size>``.
+    group : "world", "alone" or torch.distributed.ProcessGroup, optional
+        The ranks whose batches are combined; by default only this process, which "alone" says is
+        meant. Each rank passes its share as ``data``, for example by a ``DistributedSampler``;
+        shares may be unequal or empty. Every rank returns the same bits. With ``checkpoint`` each
+        rank writes a separate file, ``<checkpoint>.rank<r>of<size>``.
     sample_ids : callable, optional
         A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
         or strings. If an id was seen before in the pass, on any rank, the sample is not counted
@@ -312,7 +312,7 @@ def compare(
                 "precision": precision is not None,
                 "passes": as_count("compare", "passes", passes) > 1,
                 "z_scores": bool(z_scores),
-                "group": group is not None,
+                "group": not ranks.alone,
             },
             not_cka=keeping.given,
         )

@@ -138,10 +138,10 @@ def linear_probe(
         Name of the model in the result, by default its class.
     progress : bool, default True
         Whether to show progress bars on standard error.
-    group : "world" or torch.distributed.ProcessGroup, optional
-        The ranks whose samples are combined; by default only this process. Each rank passes its
-        shares as ``train`` and ``test``, for example by a ``DistributedSampler``; shares may be
-        unequal or empty. Every rank returns the same bits.
+    group : "world", "alone" or torch.distributed.ProcessGroup, optional
+        The ranks whose samples are combined; by default only this process, which "alone" says is
+        meant. Each rank passes its shares as ``train`` and ``test``, for example by a
+        ``DistributedSampler``; shares may be unequal or empty. Every rank returns the same bits.
     sample_ids : callable, optional
         A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
         or strings. If an id was seen before in ``train``, or in ``test``, on any rank, the sample

@@ -215,6 +215,7 @@ def each_batch(
     *models: nn.Module,
     progress: bool,
     gradients: bool = False,
+    warn_of_others: bool = True,
 ) -> Iterator[Iterator[Batch]]:
     """Yield the batches of one pass over the data, with the models in evaluation mode.
 
@@ -226,9 +227,11 @@ def each_batch(
     True
 
     The models are restored afterwards (:func:`as_found`; without models this is up to the caller).
-    However the pass ends, the progress bar and the iterator of the data are closed.
+    However the pass ends, the progress bar and the iterator of the data are closed. It warns of
+    other ranks unless the caller has.
     """
-    warn_of_ranks(operation, "Run it on one rank, with all of the data.")
+    if warn_of_others:
+        warn_of_ranks(operation, "Run it on one rank, with all of the data.")
     with (
         as_found(operation, *models, gradients=gradients) if models else nullcontext(),
         closing(each_pass(operation, data, passes=1, progress=progress)) as passes,

@@ -126,10 +126,10 @@ def trajectory(
         Name of the model in the result, by default its class.
     progress : bool, default True
         Whether to show a progress bar on standard error.
-    group : "world" or torch.distributed.ProcessGroup, optional
-        For CKA, the ranks whose batches are combined; by default only this process. Each rank
-        passes all checkpoints and its share as ``data``, for example by a ``DistributedSampler``;
-        shares may be unequal or empty. Every rank returns the same bits.
+    group : "world", "alone" or torch.distributed.ProcessGroup, optional
+        For CKA, the ranks whose batches are combined; by default only this process, which "alone"
+        says is meant. Each rank passes all checkpoints and its share as ``data``, for example by a
+        ``DistributedSampler``; shares may be unequal or empty. Every rank returns the same bits.
     sample_ids : callable, optional
         A function from a batch to the ids of its samples, a 1-d tensor, array or list of n numbers
         or strings. If an id was seen before in the pass, on any rank, the sample is not counted
@@ -196,7 +196,7 @@ def trajectory(
         named = {"against": against} if isinstance(against, nn.Module) else {}
         check_arguments("trajectory", named, name, progress, prepare=prepare, forward=forward)
         ranks.share(sample_ids)
-        only_cka = {"group": group is not None}
+        only_cka = {"group": not ranks.alone}
         measured = chosen_measure(
             "trajectory", measure, options, kernel=kernel, only_cka=only_cka, not_cka={}
         )

@@ -20,6 +20,9 @@ from repsim.analysis.run.ranks._sample_ids import SampleIds, check_sample_ids, i
 
 __all__ = ["Ranks"]
 
+ALONE = "alone"
+"""The value of ``group=`` with which one rank of several works on its own."""
+
 Part = TypeVar("Part")
 """The sums of one rank."""
 
@@ -31,11 +34,11 @@ class Ranks(RankGroup):
     ----------
     operation : str
         The analysis, for messages.
-    group : None, "world" or torch.distributed.ProcessGroup
-        With None only this process counts, even if there are others.
+    group : None, "alone", "world" or torch.distributed.ProcessGroup
+        With None only this process counts, even if there are others; "alone" says that this is
+        meant.
     can_combine : bool
-        Whether the analysis can combine the batches of several ranks. If not, the pass over the
-        data warns.
+        Whether the analysis can combine the batches of several ranks.
 
     Attributes
     ----------
@@ -51,7 +54,7 @@ class Ranks(RankGroup):
     Warns
     -----
     RepsimWarning
-        There are other ranks, but no group is given.
+        There are other ranks, and group is None.
     """
 
     inputs = "models"
@@ -60,16 +63,22 @@ class Ranks(RankGroup):
         of_others = group is dist.GroupMember.NON_GROUP_MEMBER  # RankGroup refuses it
         is_group = isinstance(group, dist.ProcessGroup) or of_others
         is_world = isinstance(group, str) and group == "world"
-        if not (group is None or is_world or is_group):
+        is_meant = isinstance(group, str) and group == ALONE
+        if not (group is None or is_meant or is_world or is_group):
             raise InputError(
-                f"{operation}: group must be 'world' or a torch.distributed.ProcessGroup.\n"
-                f"  got {got(group)}"
+                f"{operation}: group must be 'world', 'alone' or a torch.distributed.ProcessGroup."
+                f"\n  got {got(group)}"
             )
-        super().__init__(operation, group)
+        super().__init__(operation, None if is_meant else group)
         self.duplicates = 0
         self._sample_ids: SampleIds | None = None
-        if self.alone and can_combine:
-            warn_of_ranks(operation, "Pass group='world' on every rank to combine their batches.")
+        if self.alone and not is_meant:
+            combine = "Pass group='world' on every rank to combine their batches"
+            whole = "Run it on one rank, with all of the data"
+            warn_of_ranks(
+                operation,
+                f"{combine if can_combine else whole}. group='alone' says that one rank is meant.",
+            )
 
     def share(self, sample_ids: SampleIds | None) -> None:
         """Check and set the function to the ids of samples, which all ranks use."""
@@ -91,7 +100,8 @@ class Ranks(RankGroup):
             return first
         return (
             f"{first}\n  DistributedDataParallel leaves each rank the running statistics of its "
-            "batch norm: broadcast\n  the buffers of rank 0 first."
+            "batch norm: broadcast\n  the buffers of rank 0 first.\n"
+            "  for x in model.buffers(): torch.distributed.broadcast(x, 0)"
         )
 
     def agree_on(self, models: Mapping[str, nn.Module], **options: Any) -> None:
