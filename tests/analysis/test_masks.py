@@ -128,6 +128,34 @@ def test_where_masks_come_from(llama):
         )  # fmt: skip
 
 
+class TextsAndImages(nn.Module):
+    """Texts and images in one model, as in CLIP; the images have no padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.text = nn.Sequential(nn.Embedding(100, 6), nn.Linear(6, 4))
+        self.image = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 4))
+
+    def forward(self, input_ids, attention_mask, pixel_values):
+        return self.text(input_ids).mean(1), self.image(pixel_values).mean(1)
+
+
+def test_two_towers_of_one_model():
+    torch.manual_seed(0)
+    model = TextsAndImages()
+    data = [{**batch, "pixel_values": torch.randn(24, 9, 5)} for batch in texts("right")]
+    for batch in data:
+        del batch["position_ids"]
+    towers = {"data": data, "layers": "text.1", "layers_y": "image.1", "transform": "mean", **QUIET}
+    found = repsim.compare(model, mask={"text*": "attention_mask"}, **towers)
+    expected = repsim.compare(model, mask_y=None, **towers)
+    assert found.cka.item() == expected.cka.item()
+    with pytest.raises(repsim.LayerNotFoundError, match=r"mask names 'sound\*'"):
+        repsim.compare(model, mask={"text*": "attention_mask", "sound*": None}, **towers)
+    with pytest.raises(repsim.CaptureError, match=r'Pass mask=\{"text_model\*": "attention_mask"'):
+        repsim.compare(model, **towers)
+
+
 class Tokens(nn.Module):
     def __init__(self):
         super().__init__()

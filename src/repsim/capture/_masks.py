@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
@@ -18,6 +18,13 @@ __all__ = ["MaskOption", "Masks"]
 
 MaskOption: TypeAlias = str | Callable[[Any], Tensor | None] | Mapping[str, str | None] | None
 """Types of ``mask=``: "auto", a key of the batch, keys by layer, a function of the batch."""
+
+OF_OTHER_POSITIONS = (
+    'mask={"text_model*": "attention_mask"}: keys of the batch by name or glob of layers; all '
+    "others\n  have no padding. Or mask=function of the batch, for positions such as frames. Or "
+    "mask=None."
+)
+"""What to pass where the positions of a layer are not those of the mask."""
 
 
 class Masks:
@@ -124,12 +131,17 @@ class Masks:
         mask, padding = (None, 0) if follows == "other" else self._of(layer, follows)
         return padding if mask is not None and mask.shape == shape[:2] else 0
 
-    def check_used(self) -> None:
-        """Raise a LayerNotFoundError for a pattern that matches no recorded layer."""
+    def check_used(self, among: Iterable[Masks] = ()) -> None:
+        """Raise a LayerNotFoundError for a pattern that matches no recorded layer.
+
+        Those ``among`` which the same mapping serves too may have used the pattern.
+        """
+        used = self._used.union(*(each._used for each in among if each._mask is self._mask))
         for pattern in self._mask if isinstance(self._mask, Mapping) else ():
-            if pattern not in self._used:
+            if pattern not in used:
                 raise LayerNotFoundError(
-                    f"{self._operation}: mask names {pattern!r}, and no layer is called that."
+                    f"{self._operation}: mask names {pattern!r}, and no chosen layer is called "
+                    f"that."
                 )
 
     def aligned(self, layer: str, tensor: Tensor, name: str, call: int = 0) -> Tensor | None:
@@ -147,10 +159,10 @@ class Masks:
             raise UnusableOutput(
                 f"{self._operation}: the mask does not fit layer {layer!r}.\n"
                 f"  it returned: {tuple(tensor.shape)}    mask: {tuple(mask.shape)}\n"
-                f"  {name} is over real positions. Give each layer its own mask: "
-                f"mask={{name or glob: key of the batch, or None}}.",
+                f"  {name} is over real positions. Pass {OF_OTHER_POSITIONS}",
                 brief=f"{tuple(tensor.shape)}: its positions are not those of the mask "
                 f"{tuple(mask.shape)}",
+                repair=OF_OTHER_POSITIONS,
             )
         return carried(mask, tensor.device)
 

@@ -108,7 +108,8 @@ STREAMING = {
 KEEPING = {
     "errors": "CKA always has a standard error, by jackknife over batches: leave it out.",
     "draws": "CKA always has a standard error, by jackknife over batches: leave it out.",
-    "permutations": "z_scores=True adds z by chance.",
+    "permutations": "z_scores=True adds exact z. For p-values, store both models by "
+    "repsim.extract, and pass the stores to repsim.max_t.",
     "memory": "CKA of a stream of batches keeps no features: leave it out.",
 }
 """Options that CKA does not have, and why."""

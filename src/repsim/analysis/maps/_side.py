@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -190,10 +190,10 @@ class RecordedSide:
         finally:
             self._recorder.enabled = False
 
-    def check_used(self) -> None:
+    def check_used(self, among: Iterable[RecordedSide] = ()) -> None:
         """Raise a LayerNotFoundError where the mask of a layer was given that did not run."""
         if self._ran:
-            self._transform.masks.check_used()
+            self._transform.masks.check_used(each._transform.masks for each in among)
 
     def __enter__(self) -> RecordedSide:
         self._recorder.__enter__()
@@ -313,7 +313,7 @@ class Sides(Generic[Side]):
     def check_used(self) -> None:
         """Raise a LayerNotFoundError where a mask names a layer that no side has."""
         for side in self._each:
-            side.check_used()
+            side.check_used(self._each)
 
     def kept(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Run a batch through both models; return the values of their layers, on one device."""
