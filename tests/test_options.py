@@ -103,6 +103,9 @@ def test_numbers_of_numpy_are_numbers():
     test = repsim.permutation_test(X, Y, permutations=np.int32(9), seed=np.int64(1))
     assert test.p_value == repsim.permutation_test(X, Y, permutations=9, seed=1).p_value
     assert repsim.svcca(X, Y, directions=np.int64(2)) == repsim.svcca(X, Y, directions=2)
+    attrs = repsim.pairwise({"x": X, "y": Y}, measure="mutual_knn", k=np.int64(3)).attrs
+    assert attrs["k"] == 3
+    assert type(attrs["k"]) is int
     folds = repsim.linear_regression_r2(X, Y, folds=np.int64(3))
     assert folds == repsim.linear_regression_r2(X, Y, folds=3)
     assert repsim.cka(X, Y, estimator=np.str_("unbiased")) == repsim.cka(X, Y, estimator="unbiased")

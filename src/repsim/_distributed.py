@@ -9,6 +9,7 @@ from typing import Any
 
 from repsim._errors import InputError, StateError
 from repsim._options import got
+from repsim._shown import shortened
 
 __all__ = ["RankError", "RankGroup", "gather", "gather_made", "group_size", "tell_failure"]
 
@@ -216,8 +217,7 @@ def _by_rank(values: Sequence[str]) -> str:
     """Return which ranks have which value: "'rbf' on rank 0, 'linear' on ranks 1 and 2"."""
     ranks: dict[str, list[str]] = {}
     for rank, value in enumerate(values):
-        text = value if len(value) <= LONGEST else value[: LONGEST - 3] + "..."
-        ranks.setdefault(text, []).append(str(rank))
+        ranks.setdefault(shortened(value, LONGEST), []).append(str(rank))
     return "; ".join(
         f"{value} on rank{'s' if len(on) > 1 else ''} {', '.join(on)}"
         for value, on in ranks.items()

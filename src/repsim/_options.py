@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from repsim._errors import InputError
+from repsim._shown import shortened
 
 __all__ = [
     "MOST",
@@ -197,5 +198,4 @@ def got(value: object) -> str:
         text = repr(value)
     except Exception as error:  # an integer of more digits than Python converts, or a broken repr
         text = f"a {type(value).__name__} ({error})"
-    text = text.partition("\n")[0]
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return shortened(text.partition("\n")[0], LONGEST)

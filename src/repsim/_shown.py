@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["shown", "shown_lines"]
+__all__ = ["shortened", "shown", "shown_lines"]
 
 HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls: a terminal obeys them
@@ -33,6 +33,15 @@ def shown_lines(text: str) -> str:
     A line break without the two spaces belongs to a name in the message, and is escaped.
     """
     return "\n".join(map(shown, re.split("\n(?=  )", text)))
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return a text of at most so many characters; a longer one ends in three dots.
+
+    >>> shortened("resnet50", 8), shortened("resnet101", 8)
+    ('resnet50', 'resne...')
+    """
+    return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
 def _escape(found: re.Match[str]) -> str:

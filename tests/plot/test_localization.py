@@ -182,8 +182,14 @@ class TestErrors:
             localization(result)
 
     def test_every(self):
-        with pytest.raises(InputError, match=r"every must be at least 1"):
-            localization(localized(layers=1), every=0)
+        for every in (0, "2", 1.5):
+            with pytest.raises(InputError, match=r"every must be a positive integer"):
+                localization(localized(layers=1), every=every)
+
+    def test_ends_of_the_scale(self):
+        for name in ("vmin", "vmax"):
+            with pytest.raises(InputError, match=f"{name} must be a finite number"):
+                localization(localized(layers=1), **{name: "0"})
 
 
 def test_result_is_a_selection():

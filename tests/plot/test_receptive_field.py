@@ -156,7 +156,8 @@ class TestErrors:
     def test_options(self):
         with pytest.raises(InputError, match=r"unknown scale(.|\n)*one of 'log', 'linear'"):
             receptive_field(fields(), scale="sqrt")
-        with pytest.raises(InputError, match=r"columns must be at least 1"):
-            receptive_field(fields(), columns=0)
+        for columns in (0, "2"):
+            with pytest.raises(InputError, match=r"columns must be a positive integer"):
+                receptive_field(fields(), columns=columns)
         with pytest.raises(InputError, match=r"layers must name layers"):
             receptive_field(fields(), layers=["head"])

@@ -184,6 +184,40 @@ def test_findings_of_the_other_measurements():
     assert found(result, "correlation of CKA")[0] == number(r, 2)
 
 
+def test_one_layer_or_step_is_said_once():
+    for result in (made.attention(layers=1), made.steps(steps=(7,))):
+        every = [each.what for each in section_of("it", result).findings]
+        assert len(set(every)) == len(every)
+        assert not any("first" in each or "last" in each for each in every)
+
+
+def tested():
+    result = made.probes(single=2)
+    return result.assign(standard_error=0.02 * xr.ones_like(result.accuracy))
+
+
+@pytest.mark.parametrize("make", [made.steps, made.scales, made.subsets, tested])
+def test_bands_are_named_if_there_are_any(make):
+    result = make()
+    words = "Bands are one standard error."
+    assert words in section_of("it", result).pictures[0]["note"]
+    result["standard_error"] = result["standard_error"] * np.nan
+    chart = section_of("it", result).pictures[0]
+    assert words not in chart["note"]
+    assert all(each["low"] is None for each in chart["series"] if "single" not in each["name"])
+
+
+def test_a_trajectory_says_its_measure_and_whether_less_is_more_alike():
+    chart = section_of("it", made.steps()).pictures[0]
+    assert chart["yLabel"] == "CKA (linear)"
+    assert section_of("it", made.between_steps()).pictures[0]["variables"][0]["colours"] == "magma"
+    result = made.between_steps().rename(cka="procrustes")
+    result["procrustes"] = 1 - result["procrustes"]
+    result["procrustes"].attrs["kind"] = "dissimilarity"
+    section = section_of("it", result)
+    assert section.pictures[0]["variables"][0]["colours"] == "viridis"
+
+
 def test_missing_heads_and_layers_are_left_out():
     result = made.attention(layers=3, heads=4)
     result.distance[0, 1:] = np.nan

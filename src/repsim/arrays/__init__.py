@@ -6,7 +6,7 @@ framework and on one device. They do not depend on which framework that is.
 
 from repsim.arrays._autocast import active_autocast, without_autocast
 from repsim.arrays._dtype import accumulator_dtype, compute_dtype, promote, scalar
-from repsim.arrays._groups import Groups, Indices, resolve_groups
+from repsim.arrays._groups import Groups, Indices, one_each, resolve_groups
 from repsim.arrays._labelled import (
     check_same_samples,
     labelled_like,
@@ -38,11 +38,12 @@ from repsim.arrays._readable import (
     uploaded,
     writable_numbers,
 )
-from repsim.arrays._scale import square, unit_scale
+from repsim.arrays._scale import own_root, root, square, unit_scale
 from repsim.arrays._validate import (
     as_samples,
     as_square,
     check_finite,
+    common_namespace,
     paired,
     require_exact,
     require_same_n,
@@ -63,6 +64,7 @@ __all__ = [
     "check_finite",
     "check_same_samples",
     "column_blocks",
+    "common_namespace",
     "compute_dtype",
     "dask_array",
     "dask_package",
@@ -79,6 +81,8 @@ __all__ = [
     "labelled_types",
     "namespace",
     "numbers",
+    "one_each",
+    "own_root",
     "paired",
     "product_threads",
     "promote",
@@ -89,6 +93,7 @@ __all__ = [
     "require_same_n",
     "require_square",
     "resolve_groups",
+    "root",
     "row_blocks",
     "row_dtype",
     "row_products",

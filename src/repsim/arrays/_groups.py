@@ -10,7 +10,7 @@ import numpy as np
 from repsim._errors import InputError
 from repsim.arrays._readable import to_numpy
 
-__all__ = ["Groups", "Indices", "resolve_groups"]
+__all__ = ["Groups", "Indices", "one_each", "resolve_groups"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -45,6 +45,43 @@ class Groups:
         return np.stack(self.rows)
 
 
+def one_each(
+    operation: str, argument: str, values: Any, n: int, what: str, *, hint: str = ""
+) -> list[Any]:
+    """Return the values of an argument that has one for each of n samples, or raise.
+
+    Parameters
+    ----------
+    operation, argument : str
+        The caller and its argument, for errors.
+    values : sequence or one-dimensional array
+        As the user passed them.
+    n : int
+        The number of samples.
+    what : str
+        What a value is, such as "label".
+    hint : str
+        A last line of the error for another number of values.
+    """
+    array = getattr(values, "ndim", None) is not None
+    if isinstance(values, str | bytes) or not (array or hasattr(values, "__len__")):
+        raise InputError(
+            f"{operation}: {argument} must hold one {what} for each sample.\n"
+            f"  got {type(values).__name__}"
+        )
+    if array and values.ndim != 1:
+        raise InputError(
+            f"{operation}: {argument} must be one-dimensional.\n  got shape {tuple(values.shape)}"
+        )
+    out = to_numpy(values).tolist() if array else list(values)
+    if len(out) != n:
+        raise InputError(
+            f"{operation}: {argument} must hold one {what} for each sample.\n"
+            f"  got {len(out)} {what}s for n={n} samples" + (hint and f"\n  {hint}")
+        )
+    return out
+
+
 def resolve_groups(operation: str, groups: Any, n: int) -> Groups | None:
     """Turn one label per sample into groups of rows; return ``None`` for ``None``.
 
@@ -59,23 +96,8 @@ def resolve_groups(operation: str, groups: Any, n: int) -> Groups | None:
     """
     if groups is None:
         return None
-    array = getattr(groups, "ndim", None) is not None
-    if isinstance(groups, str | bytes) or not (array or hasattr(groups, "__len__")):
-        raise InputError(
-            f"{operation}: groups must hold one label for each sample.\n"
-            f"  got {type(groups).__name__}"
-        )
-    if array and groups.ndim != 1:
-        raise InputError(
-            f"{operation}: groups must be one-dimensional.\n  got shape {tuple(groups.shape)}"
-        )
-    labels = to_numpy(groups).tolist() if array else list(groups)
-    if len(labels) != n:
-        raise InputError(
-            f"{operation}: groups must hold one label for each sample.\n"
-            f"  got {len(labels)} labels for n={n} samples\n"
-            f"  For g images of t tokens each: numpy.repeat(numpy.arange(g), t)."
-        )
+    hint = "For g images of t tokens each: numpy.repeat(numpy.arange(g), t)."
+    labels = one_each(operation, "groups", groups, n, "label", hint=hint)
     members: dict[object, list[int]] = {}
     for row, label in enumerate(labels):
         if label is None or label != label:  # NaN is not equal to itself

@@ -1,4 +1,4 @@
-"""Scaling by powers of two, so features of size 1e±15 do not overflow a product of four factors."""
+"""Squares, square roots and scaling by powers of two, which neither overflow nor divide by zero."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from repsim._typing import Array, Namespace
+from repsim.arrays._readable import writable_numbers
 
-__all__ = ["square", "unit_scale"]
+__all__ = ["own_root", "root", "square", "unit_scale"]
 
 
 def square(x: Array) -> Array:
@@ -38,3 +39,20 @@ def unit_scale(xp: Namespace, x: Array, *, axis: int | None = None) -> tuple[Arr
     exponent = xp.floor(xp.log2(xp.where(usable, largest, xp.ones_like(largest))))
     scale = xp.pow(xp.full_like(exponent, 2.0), exponent)
     return x / scale, scale
+
+
+def root(xp: Namespace, squared: Array) -> Array:
+    """Square root whose derivative at zero is zero, so equal samples give no NaN gradients."""
+    zero = squared <= 0
+    safe = xp.where(zero, xp.ones_like(squared), squared)
+    out: Array = xp.where(zero, xp.zeros_like(squared), xp.sqrt(safe))
+    return out
+
+
+def own_root(xp: Namespace, squared: Array) -> Array:
+    """As :func:`root`, in place of an array in main memory that nothing else uses."""
+    values = writable_numbers(squared)
+    if values is None:
+        return root(xp, squared)
+    np.sqrt(values, out=values)
+    return squared

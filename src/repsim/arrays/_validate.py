@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "as_samples",
     "as_square",
     "check_finite",
+    "common_namespace",
     "paired",
     "require_exact",
     "require_same_n",
@@ -211,6 +213,16 @@ def require_same_n(
         f"{name_y}: {tuple(y.shape)} → n={y.shape[0]}\n"
         f"  {repair}"
     )
+
+
+def common_namespace(operation: str, arrays: Mapping[str, Array]) -> Namespace:
+    """Return the namespace of arrays of the same samples, or raise an error that names two."""
+    (first, like), *others = arrays.items()
+    xp = namespace(operation, **{first: like})
+    for name, x in others:
+        namespace(operation, **{first: like, name: x})
+        require_same_n(operation, "all arrays", (first, like), (name, x))
+    return xp
 
 
 def as_square(operation: str, xp: Namespace, k: Array, name: str, *, min_samples: int) -> Array:

@@ -28,19 +28,20 @@ def unbiased_product(n: int, total: Any, crossed: Any, sum_a: Any, sum_b: Any) -
     return total - n / (n - 2) * crossed + sum_a * sum_b / ((n - 1) * (n - 2))
 
 
-def above_rounding(xp: Namespace, product: Array, size: Array, dtype: Any) -> Any:
-    """Return ⟨A, A⟩, or exactly zero if it is not larger than the rounding of its terms.
+def above_rounding(xp: Namespace, product: Array, size: Array | float, dtype: Any) -> Any:
+    """Return a sum of squares, or exactly zero if it is not larger than the rounding of its terms.
 
-    ⟨A, A⟩ is a sum of squares that is computed as a difference. If the terms cancel, the
-    representation is constant for the estimator, and rounding must not look like a representation.
+    For sums of squares that are computed as a difference, such as ⟨A, A⟩. If the terms of ⟨A, A⟩
+    cancel, the representation is constant for the estimator, and rounding must not look like a
+    representation. NaN stays NaN.
 
     Parameters
     ----------
     xp : namespace
         The array namespace of ``product``.
     product : array
-        ⟨A, A⟩ of one or of many representations.
-    size : array
+        The difference, such as ⟨A, A⟩, of one or of many representations.
+    size : array or float
         The size of the terms: their sum, or a bound on it as (Σa)² ≥ ‖XᵀX‖²_F.
     dtype : dtype
         The dtype of the terms.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from repsim.arrays import Indices
+from repsim.inference._chance import ends_at_one, score_above
 from repsim.inference._maps import Moved, RearrangedMap
 from repsim.measures import Measure
 from repsim.measures._pair_items import PairItems, Rows, Values
@@ -110,8 +111,6 @@ def _chance(measure: Measure, value: float, null: Values, slack: float, rank: in
     """Return the chance of one value; value and null are signed so that larger is more alike."""
     sign = 1.0 if measure.similarity else -1.0
     p_value = (1 + int((null >= value - slack).sum())) / (len(null) + 1)
-    threshold = float(np.sort([value, *null])[rank - 1])
-    score = math.nan
-    if measure.similarity and measure.range[1] == 1 and measure.self_is_best and threshold < 1:
-        score = max(0.0, (value - threshold) / (1 - threshold))
+    threshold, score = score_above(value, null, rank)
+    score = score if ends_at_one(measure) else math.nan
     return ChanceOfBest(sign * float(null.mean()), p_value, sign * threshold, score)

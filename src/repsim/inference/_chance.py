@@ -12,12 +12,20 @@ from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._options import as_count, as_number
 from repsim._typing import Array, KernelName
 from repsim.arrays import paired, scalar, without_autocast
+from repsim.inference._interval import Values
 from repsim.inference._null_moments import expected_by_chance
 from repsim.inference._permutation import run_test
 from repsim.kernels import Kernel
 from repsim.measures import Measure, resolve_measure
 
-__all__ = ["CalibratedScore", "calibrated_score", "chance_floor", "rank_of"]
+__all__ = [
+    "CalibratedScore",
+    "calibrated_score",
+    "chance_floor",
+    "ends_at_one",
+    "rank_of",
+    "score_above",
+]
 
 
 @without_autocast
@@ -189,8 +197,7 @@ def calibrated_score(
     """
     operation = "calibrated_score"
     chosen = resolve_measure(operation, measure, options)
-    # Angles and distances end elsewhere; HSIC has no greatest value.
-    if not chosen.similarity or chosen.range[1] != 1 or not chosen.self_is_best:
+    if not ends_at_one(chosen):
         raise InputError(
             f"{operation}: measure must be a similarity whose greatest value is 1.\n"
             f"  {chosen.name}: {'similarity' if chosen.similarity else 'dissimilarity'}, "
@@ -212,10 +219,8 @@ def calibrated_score(
     )
     score, threshold = math.nan, math.nan
     if not math.isnan(test.value):
-        threshold = float(np.sort([test.value, *test.null])[rank - 1])
-        if threshold < 1:
-            score = max(0.0, (test.value - threshold) / (1 - threshold))
-        else:
+        threshold, score = score_above(test.value, test.null, rank)
+        if math.isnan(score):
             warn(
                 f"{operation}: permuted samples reach the greatest value too (τ = 1), so the "
                 f"score is undefined and NaN is returned.",
@@ -230,6 +235,24 @@ def calibrated_score(
         permutations=test.permutations,
         n_samples=test.n_samples,
     )
+
+
+def ends_at_one(measure: Measure) -> bool:
+    """Whether equal representations have the greatest value, 1.
+
+    Angles and distances end elsewhere; HSIC has no greatest value.
+    """
+    return measure.similarity and measure.range[1] == 1 and measure.self_is_best
+
+
+def score_above(value: float, null: Values, rank: int) -> tuple[float, float]:
+    """Return τ, the value of this rank among the permuted ones and ``value``, and the score.
+
+    The score is NaN if chance reaches 1.
+    """
+    threshold = float(np.sort([value, *null])[rank - 1])
+    score = max(0.0, (value - threshold) / (1 - threshold)) if threshold < 1 else math.nan
+    return threshold, score
 
 
 def rank_of(operation: str, alpha: float, permutations: int) -> int:

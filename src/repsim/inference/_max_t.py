@@ -17,7 +17,7 @@ from repsim.arrays import (
     accumulator_dtype,
     as_samples,
     check_finite,
-    namespace,
+    common_namespace,
     resolve_groups,
     to_numpy,
     unlabelled_sides,
@@ -288,18 +288,9 @@ def _checked(
                 f"  Name them, for example {{'layer 1': x1, 'layer 2': x2}}."
             )
     every = {f"{side}[{name!r}]": x for side, named in sides.items() for name, x in named.items()}
-    first, like = next(iter(every.items()))
-    xp = namespace(operation, **{first: like})
+    xp = common_namespace(operation, every)
     checked = {}
     for label, x in every.items():
-        namespace(operation, **{first: like, label: x})
-        if x.ndim >= 1 and like.ndim >= 1 and x.shape[0] != like.shape[0]:
-            raise InputError(
-                f"{operation}: all arrays must describe the same samples.\n"
-                f"  {first}: {tuple(like.shape)} → n={like.shape[0]}    "
-                f"{label}: {tuple(x.shape)} → n={x.shape[0]}\n"
-                f"  Pair rows before comparing."
-            )
         checked[label] = as_samples(operation, xp, x, label, min_samples=least, why=why)
         check_finite(operation, xp, checked[label], label)
     dtype = xp.result_type(*(x.dtype for x in checked.values()))
@@ -310,7 +301,7 @@ def _checked(
         }
         for side, named in sides.items()
     }
-    return xp, like.shape[0], parted
+    return xp, next(iter(checked.values())).shape[0], parted
 
 
 def _normalised(xp: Namespace, items: list[KernelItem]) -> Array:

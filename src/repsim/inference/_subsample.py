@@ -12,6 +12,7 @@ from repsim._errors import InputError
 from repsim._options import as_count
 from repsim._typing import Array
 from repsim.arrays import Groups, paired, resolve_groups, to_numpy, without_autocast
+from repsim.inference._chance import ends_at_one
 from repsim.inference._draws import half, resolve_seed
 from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference._options import settings_for
@@ -141,8 +142,7 @@ def subsample(
         error = factor * float(np.std(values, ddof=1))
         with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite
             error_z = factor * float(np.std(np.arctanh(values), ddof=1))
-    fisher = chosen.similarity and chosen.range[1] == 1 and chosen.self_is_best
-    low, high = interval(value, error, error_z, level, fisher=fisher)
+    low, high = interval(value, error, error_z, level, fisher=ends_at_one(chosen))
     return Interval(
         measure=chosen.name,
         value=value,

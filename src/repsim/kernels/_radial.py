@@ -14,6 +14,7 @@ from repsim._typing import Array, Namespace
 from repsim.arrays import (
     array_namespace,
     known,
+    own_root,
     recorded,
     require_precision,
     without_autocast,
@@ -129,7 +130,7 @@ class Laplacian:
     def gram(self, x: Array) -> Array:
         """Return the Gram matrix (n, n) for ``x`` (n, p). Cost O(n²p + n² log n)."""
         xp = array_namespace(x)
-        distances = _root(xp, squared_distances(xp, x, self.precision))
+        distances = own_root(xp, squared_distances(xp, x, self.precision))
         return _exponential(xp, distances, -self._scale(xp, distances))
 
     def fit(self, x: Array) -> Laplacian:
@@ -137,7 +138,7 @@ class Laplacian:
         xp = array_namespace(x)
         if self.sigma is not None:
             return self
-        scale = self._scale(xp, _root(xp, squared_distances(xp, x, self.precision)))
+        scale = self._scale(xp, own_root(xp, squared_distances(xp, x, self.precision)))
         return replace(self, sigma=xp.asarray(scale)[...])
 
 
@@ -169,18 +170,3 @@ def _require_bandwidth(operation: str, sigma: float | Array | None) -> None:
         as_number(operation, "sigma", sigma, least=least, most=most)
         return
     raise InputError(f"{operation}: sigma must be a positive number, or None.\n  got {got(sigma)}")
-
-
-def _root(xp: Namespace, squared: Array) -> Array:
-    """Square root whose derivative at zero is zero, so the diagonal gives no NaN gradients.
-
-    In place of the squares where they are in main memory.
-    """
-    own = writable_numbers(squared)
-    if own is not None:
-        np.sqrt(own, out=own)
-        return squared
-    zero = squared <= 0
-    safe = xp.where(zero, xp.ones_like(squared), squared)
-    out: Array = xp.where(zero, xp.zeros_like(squared), xp.sqrt(safe))
-    return out

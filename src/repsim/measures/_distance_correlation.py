@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from repsim._typing import Array, EstimatorName
-from repsim.arrays import array_namespace, reordered_pairs, writable_numbers
+from repsim.arrays import array_namespace, own_root, reordered_pairs, root, writable_numbers
 from repsim.estimators import (
     Products,
     alignment,
@@ -18,7 +18,6 @@ from repsim.estimators import (
 from repsim.measures._hsic import samples_needed
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
-from repsim.measures.parts._geometry import own_root, root
 
 __all__ = ["distance_correlation"]
 

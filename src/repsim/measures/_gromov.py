@@ -16,6 +16,7 @@ from repsim.arrays import (
     as_samples,
     check_finite,
     namespace,
+    root,
     scalar,
     unit_scale,
     unlabelled,
@@ -24,7 +25,7 @@ from repsim.arrays import (
 from repsim.measures._registry import undefined
 from repsim.measures.parts._columns import Columns, readable
 from repsim.measures.parts._dissimilarity import dissimilarities, squared_euclidean
-from repsim.measures.parts._geometry import nonnegative, root
+from repsim.measures.parts._geometry import nonnegative
 from repsim.measures.parts._subspace import where_defined
 
 __all__ = ["gromov_wasserstein"]

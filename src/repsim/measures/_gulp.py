@@ -9,10 +9,10 @@ from array_api_compat import device
 
 from repsim._options import as_number
 from repsim._typing import Array, Namespace
-from repsim.arrays import array_namespace
+from repsim.arrays import array_namespace, root
 from repsim.measures._procrustes import configuration
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import Contrasts, nonnegative, of_samples, root
+from repsim.measures.parts._geometry import Contrasts, nonnegative, of_samples
 from repsim.measures.parts._subspace import subspace, where_defined
 
 __all__ = ["gulp"]

@@ -6,9 +6,8 @@ import math
 from typing import NamedTuple
 
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
+from repsim.arrays import accumulator_dtype, array_namespace, root, unit_scale
 from repsim.measures._registry import Measure, evaluate, register
-from repsim.measures.parts._geometry import root
 
 __all__ = ["magnitude_difference"]
 

@@ -159,8 +159,12 @@ class PairItems:
             self.pair,
             label_of_pair,
             self._floors,
-            half=self.measure.symmetric and list(xs) == list(ys),
+            half=self.mirrored(xs, ys),
         )
+
+    def mirrored(self, xs: Sequence[Rows], ys: Sequence[Rows]) -> bool:
+        """Whether one half of the pairs follows from the other."""
+        return self.measure.symmetric and list(xs) == list(ys)
 
     def compared(self, x: Rows, y: Rows) -> tuple[Array, Array | None]:
         """Return the measure of one pair, and its value by chance if that is known."""

@@ -13,10 +13,11 @@ from repsim._distributed import RankGroup
 from repsim._errors import ArrayTypeError, InputError
 from repsim._typing import Array, Namespace
 from repsim.arrays import (
+    common_namespace,
     dask_array,
     describe,
     detached,
-    namespace,
+    one_each,
     require_same_n,
     to_numpy,
     unlabelled_sides,
@@ -233,11 +234,12 @@ def _mapping(argument: str, arrays: object) -> Mapping[str, Array]:
 def _home(named: Mapping[str, Array], lazy: bool) -> tuple[Namespace, int]:
     """Return the common namespace and number of samples of all arrays, or raise an error."""
     (first, like), *others = named.items()
-    xp = np if lazy else namespace("pairwise", **{first: like})
-    for name, x in others:
-        if not lazy:
-            namespace("pairwise", **{first: like, name: x})
-        require_same_n("pairwise", "all arrays", (first, like), (name, x))
+    if lazy:  # NumPy computes them, and their values are not read here
+        xp: Namespace = np
+        for name, x in others:
+            require_same_n("pairwise", "all arrays", (first, like), (name, x))
+    else:
+        xp = common_namespace("pairwise", named)
     return xp, like.shape[0] if like.ndim else 0
 
 
@@ -257,10 +259,10 @@ def _match_samples(samples_x: Any, samples_y: Any, n: int, *, both: bool) -> Non
             f"  got samples_{given} and no samples_{missing}\n"
             f"  Pass the identifiers of both, or of neither."
         )
-    left = _identifiers("samples_x", samples_x, n)
+    left = one_each("pairwise", "samples_x", samples_x, n, "identifier")
     if not both:
         return
-    right = _identifiers("samples_y", samples_y, n)
+    right = one_each("pairwise", "samples_y", samples_y, n, "identifier")
     differ = [i for i, (a, b) in enumerate(zip(left, right, strict=True)) if a != b]
     if differ:
         row = differ[0]
@@ -276,23 +278,3 @@ def _match_samples(samples_x: Any, samples_y: Any, n: int, *, both: bool) -> Non
             f"{left[row]!r} in samples_x, {right[row]!r} in samples_y\n"
             f"  {repair}"
         )
-
-
-def _identifiers(argument: str, samples: Any, n: int) -> list[object]:
-    if isinstance(samples, str | bytes) or not hasattr(samples, "__len__"):
-        raise InputError(
-            f"pairwise: {argument} must hold one identifier for each sample.\n"
-            f"  got {type(samples).__name__}"
-        )
-    array = getattr(samples, "ndim", None) is not None
-    if array and samples.ndim != 1:
-        raise InputError(
-            f"pairwise: {argument} must be one-dimensional.\n  got shape {tuple(samples.shape)}"
-        )
-    out: list[object] = to_numpy(samples).tolist() if array else list(samples)
-    if len(out) != n:
-        raise InputError(
-            f"pairwise: {argument} must hold one identifier for each sample.\n"
-            f"  got {len(out)} identifiers for n={n} samples"
-        )
-    return out

@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import array_namespace
+from repsim.arrays import array_namespace, root
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._columns import Columns, centred_columns, matched
-from repsim.measures.parts._geometry import Contrasts, angle, matched_distance, of_samples, root
+from repsim.measures.parts._geometry import Contrasts, angle, matched_distance, of_samples
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts._transport import pairing
 

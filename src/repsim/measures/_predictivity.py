@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import device
 
 from repsim._errors import InputError
-from repsim._options import as_count, as_number, as_numbers, require_choice
+from repsim._options import as_count, require_choice
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
 from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._ridge_folds import Fold, predict, split, training_spectrum
+from repsim.measures.parts._ridge_folds import (
+    Fold,
+    as_penalties,
+    predict,
+    split,
+    training_spectrum,
+)
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts.prediction._held_out import contiguous
 from repsim.measures.parts.prediction._normal import Normal, normal_predictions, normally
@@ -277,12 +283,7 @@ def _checked(
     if "score" in others:
         require_choice(operation, "score", others["score"], SCORES)
         require_choice(operation, "reduce", others["reduce"], REDUCTIONS)
-    several = isinstance(ridge, Iterable) and getattr(ridge, "ndim", 1) != 0
-    penalties = (
-        as_numbers(operation, "ridge", ridge, least=0)
-        if several
-        else (as_number(operation, "ridge", ridge, least=0),)
-    )
+    penalties = as_penalties(operation, ridge)
     for option, given, owner, used in (
         ("ridge", ridge, "ridge", penalties != (1.0,)),
         ("components", components, "pls", components is not None),

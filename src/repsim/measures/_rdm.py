@@ -16,13 +16,13 @@ from repsim.arrays import (
     known,
     labelled_like,
     namespace,
+    root,
     unit_scale,
     unlabelled,
     without_autocast,
 )
 from repsim.kernels import squared_distances
 from repsim.measures.parts._dissimilarity import NO_DIRECTION, angular, wide
-from repsim.measures.parts._geometry import root
 from repsim.measures.parts.rdms._crossnobis import (
     as_repeats,
     crossvalidated,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from repsim._errors import InputError
-from repsim._options import as_count, as_number, as_numbers
+from repsim._options import as_count
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
 from repsim.kernels import centre_features
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import Contrasts, contrasts
-from repsim.measures.parts._ridge_folds import Fold, fold_errors, interleaved, training_spectrum
+from repsim.measures.parts._ridge_folds import (
+    Fold,
+    as_penalties,
+    fold_errors,
+    interleaved,
+    training_spectrum,
+)
 from repsim.measures.parts._subspace import (
     contrast_spectrum,
     unit_columns,
@@ -123,7 +128,8 @@ class _Item:
         self._operation, self._name = operation, name
         self.square = xp.sum(self.centred * self.centred)
         undefined(operation, name, self.square <= 0, "is constant over the samples")
-        self._spectra: dict[tuple[bool, int], Any] = {}
+        self._spectra: dict[bool, tuple[Array, Array, Array]] = {}
+        self._folds: dict[int, Fold] = {}
 
     def directions(self, *, plain: bool) -> tuple[Array, Array, Array]:
         """Return left singular vectors (n − 1, r), singular values, and which of them count.
@@ -132,7 +138,7 @@ class _Item:
         Otherwise a small feature could be mistaken for rounding.
         """
         xp = self.xp
-        if (plain, 0) not in self._spectra:
+        if plain not in self._spectra:
             z = self.contrasts
             spectrum = (
                 whole_span(xp, z._replace(points=unit_columns(xp, z.points)))
@@ -147,21 +153,19 @@ class _Item:
                     f"spans all {self.n - 1} dimensions of {self.n} centred samples and explains "
                     f"anything (bring more samples than features, or pass ridge= or folds=)",
                 )
-            self._spectra[plain, 0] = spectrum
-        vectors, values, counts = self._spectra[plain, 0]
-        return vectors, values, counts
+            self._spectra[plain] = spectrum
+        return self._spectra[plain]
 
     def training(self, fold: int, folds: int) -> Fold:
         """Return the decomposition of the samples outside a fold."""
-        if (False, fold) not in self._spectra:
-            self._spectra[False, fold] = training_spectrum(
+        if fold not in self._folds:
+            self._folds[fold] = training_spectrum(
                 self.xp,
                 self.centred,
                 interleaved(self.n, fold, folds),
                 self.contrasts.resolution,
             )
-        out: Fold = self._spectra[False, fold]
-        return out
+        return self._folds[fold]
 
 
 def _prepare(operation: str, x: Array, *, name: str, ridge: object, folds: int | None) -> _Item:
@@ -219,10 +223,7 @@ def _compare(x: _Item, y: _Item, *, ridge: object, folds: int | None) -> Array:
 
 
 def _penalties(operation: str, ridge: object, folds: int | None) -> tuple[float, ...]:
-    if isinstance(ridge, Iterable) and getattr(ridge, "ndim", 1) != 0:
-        penalties = as_numbers(operation, "ridge", ridge, least=0)
-    else:
-        penalties = (as_number(operation, "ridge", ridge, least=0),)
+    penalties = as_penalties(operation, ridge)
     if len(penalties) > 1 and folds is None:
         raise InputError(
             f"{operation}: several penalties need held-out samples to choose by.\n"

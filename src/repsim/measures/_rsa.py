@@ -7,10 +7,9 @@ from typing import Literal
 from repsim._errors import InputError
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import array_namespace, describe, unit_scale
+from repsim.arrays import array_namespace, describe, own_root, unit_scale
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import dissimilarities, wide
-from repsim.measures.parts._geometry import own_root
 from repsim.measures.parts._rdm_entries import (
     COMPARISONS,
     RANKED,

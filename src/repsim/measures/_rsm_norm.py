@@ -7,10 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import array_namespace, reordered_pairs
+from repsim.arrays import array_namespace, reordered_pairs, root
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import squared_euclidean
-from repsim.measures.parts._geometry import root
 
 __all__ = ["rsm_norm_difference"]
 

@@ -173,12 +173,8 @@ def _compared(
 
 def _needed(items: PairItems, xs: Sequence[Rows], ys: Sequence[Rows]) -> list[Pair]:
     """Return the pairs to be compared: one half if the other follows from it."""
-    half = _mirrored(items, xs, ys)
+    half = items.mirrored(xs, ys)
     return [(i, j) for i in range(len(xs)) for j in range(len(ys)) if not (half and j < i)]
-
-
-def _mirrored(items: PairItems, xs: Sequence[Rows], ys: Sequence[Rows]) -> bool:
-    return items.measure.symmetric and list(xs) == list(ys)
 
 
 def _in_squares(pairs: Sequence[Pair], ranks: int) -> list[Pair]:
@@ -195,7 +191,7 @@ def _filled(
     floors: Mapping[Pair, float],
 ) -> Values:
     out = np.empty((len(xs), len(ys)))
-    half = _mirrored(items, xs, ys)
+    half = items.mirrored(xs, ys)
     for (i, j), value in values.items():
         out[i, j] = value
         if half:

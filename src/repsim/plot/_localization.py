@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from repsim._errors import InputError
+from repsim._options import as_count, as_number
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._figure import new_axes, require_axes
 from repsim.plot.parts._plain import plain
@@ -110,6 +111,10 @@ def localization(
     """
     require_axes("localization", ax)
     result = TOKEN_LOCALIZATION.require(result, "localization", "cka", "hit_rate")
+    vmin, vmax = (
+        end if end is None else as_number("localization", name, end)
+        for name, end in (("vmin", vmin), ("vmax", vmax))
+    )
     one = _one_layer(result, layer)
     tokens = _tokens(one, every)
     shown = np.stack([*tokens.spatial.values(), *tokens.prefix])
@@ -203,12 +208,8 @@ def _tokens(one: xr.Dataset, every: int | None) -> _Tokens:
         )
     if every is None:
         every = math.ceil(max(tokens.grid) / MOST)
-    elif every < 1:
-        raise InputError(
-            f"localization: every must be at least 1.\n"
-            f"  every: {every}\n"
-            f"  2 draws every second row and column of tokens."
-        )
+    else:
+        every = as_count("localization", "every", every)
     # Start in the middle of the first step, so omitted tokens lie on both sides.
     rows, columns = (list(range((every - 1) // 2, side, every)) for side in tokens.grid)
     places = zip(

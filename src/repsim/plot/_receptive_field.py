@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from repsim._errors import InputError
+from repsim._options import as_count
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import Extend
 from repsim.plot.parts._figure import new_axes, require_axes
@@ -99,13 +100,7 @@ def receptive_field(
     step_x, step_y = wide * (1 + GAP), rows * (1 + GAP) + max(rows, wide) * NAME
     if columns is None:
         columns = columns_for(count, step_x, step_y, ax)
-    elif columns < 1:
-        raise InputError(
-            f"receptive_field: columns must be at least 1.\n"
-            f"  columns: {columns}\n"
-            f"  Leave it out to fill the Axes."
-        )
-    columns = min(columns, count)
+    columns = min(as_count("receptive_field", "columns", columns), count)
     lines = -(-count // columns)
     if ax is None:
         side = max(SMALLEST, min(TILE, LONGEST / columns))

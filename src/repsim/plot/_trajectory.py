@@ -16,7 +16,6 @@ from repsim._options import got
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import colour_scale
 from repsim.plot.parts._figure import new_axes, require_axes
-from repsim.plot.parts._layer_map import measure_label
 from repsim.plot.parts._lines import FEW, add_key, add_layer_key, frame_lines, in_order
 from repsim.plot.parts._result import choose, select_layers
 from repsim.plot.parts._tiles import TileName, add_tile, columns_for, frame_tiles
@@ -26,6 +25,7 @@ from repsim.results import (
     is_between,
     names_of,
     step_label,
+    trajectory_label,
     trajectory_variable,
 )
 
@@ -137,17 +137,12 @@ def _draw_lines(result: xr.Dataset, ax: Axes | None, scale: str) -> Axes:
         lowest = float(np.nanmin(values)) if np.isfinite(values).any() else 0.0
         ax.set_ylim(min(0.0, lowest * 1.02), max(1.02, float(np.nan_to_num(values).max())))
     ax.set_xlabel("training step")
-    ax.set_ylabel(f"{measure_label(_described(result, name))}\nwith {against(result)}")
+    ax.set_ylabel(f"{trajectory_label(result)}\nwith {against(result)}")
     if len(names) <= FEW:
         add_key(ax, handles, "layer")
     else:
         add_layer_key(ax, names, "layer")
     return ax
-
-
-def _described(result: xr.Dataset, name: str) -> xr.DataArray:
-    """Return a variable with the attributes of the result, among them the kernel."""
-    return result[name].assign_attrs({**result.attrs, **result[name].attrs})
 
 
 def _scale_steps(ax: Axes, steps: Any, scale: str) -> None:
@@ -195,7 +190,7 @@ def _draw_maps(result: xr.Dataset, ax: Axes | None, cmap: str) -> Axes:
     frame_tiles(ax, columns * across - GAP * size, lines * down - GAP * size)
     ends = f"{step_label(steps[0])} to {step_label(steps[-1])}"
     ax.set_xlabel(f"training step, {ends}: to the right and downwards", fontsize=8.0)
-    label = measure_label(_described(result, name))
+    label = trajectory_label(result)
     bar = add_colour_bar(ax, ax.images[-count], label, extend=scale.extend)
     make_room(ax, [bar.ax])
     return ax

@@ -6,7 +6,8 @@ Pictures are data. The script of the page draws them and makes a table of each.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = [
     "Tile",
     "Tiles",
     "Variable",
+    "note_of_bands",
+    "with_band",
 ]
 
 Floats = np.ndarray[Any, np.dtype[Any]]
@@ -233,6 +236,19 @@ class Section:
     provenance: list[tuple[str, str]] = field(default_factory=list)
     untrained: list[str] = field(default_factory=list)
     """Its models that were not trained; each picture says so."""
+
+
+def with_band(series: Series, errors: Any) -> Series:
+    """Return a series with a band of one standard error, if all of its errors are known."""
+    if errors is None or not np.isfinite(errors).all():
+        return series
+    return replace(series, low=series.y - errors, high=series.y + errors)
+
+
+def note_of_bands(series: Sequence[Series]) -> str:
+    """Say what the bands of series are, if any has one."""
+    shown = any(each.low is not None for each in series)
+    return "Bands are one standard error." if shown else ""
 
 
 def _packed(values: Floats) -> str:

@@ -59,6 +59,7 @@ from repsim.results.kinds._trajectory import (
     against,
     is_between,
     step_label,
+    trajectory_label,
     trajectory_variable,
 )
 
@@ -133,6 +134,7 @@ __all__ = [
     "step_label",
     "subset_order",
     "token_maps",
+    "trajectory_label",
     "trajectory_variable",
     "uniform_distances",
     "unit_of",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 __all__ = ["attribute"]
 
 
@@ -11,6 +13,8 @@ def attribute(value: object) -> str | int | float:
     >>> attribute(0.5), attribute("all"), attribute(None), attribute(2**40)
     (0.5, 'all', 'None', '1099511627776')
     """
+    if isinstance(value, np.generic):  # a number of NumPy has a shape, as an array has
+        value = value.item()
     if (shape := getattr(value, "shape", None)) is not None:
         return f"array {tuple(shape)}"
     if isinstance(value, str | float):

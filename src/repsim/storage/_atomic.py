@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from repsim._shown import shortened
+
 __all__ = ["differences", "sync_file", "sync_folder", "write_whole"]
 
 OLD = 86_400.0
@@ -114,5 +116,4 @@ def _differences(before: Any, now: Any, where: tuple[str, ...]) -> list[str]:
 def _text(value: Any) -> str:
     if value is None:
         return "not given"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return shortened(json.dumps(value, ensure_ascii=False), LONGEST)

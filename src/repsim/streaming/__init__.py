@@ -1,7 +1,7 @@
 """Streaming: similarity of data in batches, in memory that does not grow with their number."""
 
 from repsim._distributed import RankError, gather, group_size, tell_failure
-from repsim.streaming._blocks import BlockSums, Sums
+from repsim.streaming._blocks import BlockSums, Sums, cka_of_sums
 from repsim.streaming._minibatch import MinibatchCKA
 from repsim.streaming._minibatch_results import MIN_BATCH
 from repsim.streaming._pairs import CHUNK, pair_products, self_products
@@ -28,6 +28,7 @@ __all__ = [
     "StreamingLinearCKA",
     "Sums",
     "cka_matrix",
+    "cka_of_sums",
     "gather",
     "group_size",
     "pair_products",

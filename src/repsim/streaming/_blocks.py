@@ -13,7 +13,7 @@ from repsim._typing import Array
 from repsim.arrays import array_namespace, same_home, to_numpy
 from repsim.estimators import Products, alignment, permutation_variance
 
-__all__ = ["BlockSums", "Sums"]
+__all__ = ["BlockSums", "Sums", "cka_of_sums"]
 
 CAPACITY = 128
 """The most blocks kept. A standard error from 64 to 128 blocks has a relative error of 6-9 %."""
@@ -88,9 +88,7 @@ class BlockSums:
 
     def cka(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return the CKA over all batches, (Lx, Ly); NaN for constant layers."""
-        total = self.total()
-        products = Products(total.xy, total.xx[:, None], total.yy[None, :])
-        return to_numpy(alignment(np, products))
+        return cka_of_sums(self.total())
 
     def on_host(self) -> BlockSums:
         """Return the same blocks as NumPy arrays."""
@@ -173,4 +171,9 @@ class BlockSums:
         if any(np.any(np.asarray(rest < MOST * whole)) for rest, whole in selves):
             rest = [*self.blocks[:at], *self.blocks[at + 1 :]]
             left = replace(self, blocks=rest).total()
-        return alignment(np, Products(left.xy, left.xx[:, None], left.yy[None, :]))
+        return cka_of_sums(left)
+
+
+def cka_of_sums(sums: Products) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the CKA (Lx, Ly) of sums (Lx, Ly), (Lx,) and (Ly,); NaN for constant layers."""
+    return to_numpy(alignment(np, Products(sums.xy, sums.xx[:, None], sums.yy[None, :])))

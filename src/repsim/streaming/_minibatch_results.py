@@ -9,10 +9,9 @@ import numpy as np
 from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._version import __version__
 from repsim.arrays import to_numpy, without_autocast
-from repsim.estimators import Products, alignment
 from repsim.kernels import Kernel
 from repsim.results import map_of_layers
-from repsim.streaming._blocks import BlockSums
+from repsim.streaming._blocks import BlockSums, cka_of_sums
 from repsim.streaming._checks import not_finite, summary
 from repsim.streaming._state import State
 
@@ -93,7 +92,7 @@ class MinibatchResults:
         self._require("compute")
         state = self._state
         total = state.blocks.total()
-        values = alignment(np, Products(total.xy, total.xx[:, None], total.yy[None, :]))
+        values = cka_of_sums(total)
         sides = [("x", state.layers_x, to_numpy(total.xx))]
         if state.layers_y is not None:
             sides.append(("y", state.layers_y, to_numpy(total.yy)))
@@ -106,7 +105,7 @@ class MinibatchResults:
                     f"{side} {', '.join(map(repr, constant))}.",
                     DegenerateWarning,
                 )
-        result = self._labelled(to_numpy(values), "cka")
+        result = self._labelled(values, "cka")
         for side, layers, _ in sides:
             if side in state.first_bad:
                 first = to_numpy(state.first_bad[side])

@@ -1,15 +1,10 @@
-"""How much of the attention is reduced at a time, and the number that means no batch."""
+"""How much of the attention is reduced at a time."""
 
 from __future__ import annotations
 
-import torch
-
 from repsim.capture import AttentionCall
 
-__all__ = ["NEVER", "entries_at_a_time", "queries_at_a_time"]
-
-NEVER = torch.iinfo(torch.int32).max
-"""The number of a non-finite batch if there is none."""
+__all__ = ["entries_at_a_time", "queries_at_a_time"]
 
 
 def entries_at_a_time(call: AttentionCall) -> int:

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
-from repsim.analysis.attention._layer_sums import LayerSums
+from repsim.analysis.attention._chunks import queries_at_a_time
+from repsim.analysis.attention._layer_sums import HeadSums
 from repsim.capture import AttentionCall, log_of
 
 __all__ = ["CrossSums"]
 
 
-class CrossSums(LayerSums):
+class CrossSums(HeadSums):
     """The entropy of one layer of cross-attention, over samples and real queries.
 
     Parameters
@@ -30,12 +30,8 @@ class CrossSums(LayerSums):
     places = None
 
     def __init__(self, heads: int, device: torch.device) -> None:
-        self.heads = heads
-        # Apple's GPUs lack float64.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.totals = torch.zeros(2, heads, dtype=dtype, device=device)
-        self.uniform = torch.zeros(2, dtype=dtype, device=device)  # entropy, queries
-        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
+        super().__init__(2, heads, device)
+        self.uniform = torch.zeros(2, dtype=self.totals.dtype, device=device)  # entropy, queries
 
     def add(self, call: AttentionCall, mask: Tensor | None, batch: int) -> None:
         """Add the weights of one batch, one chunk of queries at a time.
@@ -63,10 +59,7 @@ class CrossSums(LayerSums):
             seen = (rows > 0).any(1).sum(-1).clamp_min(1).to(dtype)  # a mask is of all heads
             queries = counted.any(1).to(dtype)
             self.uniform += torch.stack([(seen.log() * queries).sum(), queries.sum()])
-        finite = torch.isfinite(sums).all()
-        here = torch.where(finite, NEVER, batch).to(torch.int32)
-        self.first_bad = torch.minimum(self.first_bad, here)
-        self.totals += sums
+        self.add_sums(sums, batch)
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return (5, heads), as other sums do: NaN, except for the entropy."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repsim.analysis.attention._chunks import NEVER, entries_at_a_time
-from repsim.analysis.attention._layer_sums import LayerSums
+from repsim.analysis.attention._chunks import entries_at_a_time
+from repsim.analysis.attention._layer_sums import HeadSums, LayerSums
 from repsim.analysis.attention._places import Places
 from repsim.attention import grid_distances, uniform_distance
 from repsim.capture import AttentionCall, log_of
@@ -19,18 +19,14 @@ from repsim.capture import AttentionCall, log_of
 __all__ = ["ImageSums"]
 
 
-class ImageSums(LayerSums):
+class ImageSums(HeadSums):
     """Sums over images and patches of one layer: (distance, renormalised, mass, entropy, rows)."""
 
     added = ("totals", "rows")
 
     def __init__(self, places: Places, heads: int, device: torch.device) -> None:
+        super().__init__(5, heads, device)
         self.places = places
-        self.heads = heads
-        # Apple's GPUs lack float64.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.totals = torch.zeros(5, heads, dtype=dtype, device=device)
-        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
         self.rows = 0
         self._real: Tensor | None = None
         if places.real is not None:
@@ -92,10 +88,7 @@ class ImageSums(LayerSums):
         some = patches > 0
         ratio = torch.where(some, far / patches, 0.0)
         sums = torch.stack([far, ratio, mass, -information, some.to(far.dtype)]).sum((1, 3))
-        finite = torch.isfinite(sums).all()
-        here = torch.where(finite, NEVER, batch).to(torch.int32)
-        self.first_bad = torch.minimum(self.first_bad, here)
-        self.totals += sums
+        self.add_sums(sums, batch)
         self.rows += self._n_queries(call)
 
     def _real_rows(self, call: AttentionCall) -> Tensor | None:

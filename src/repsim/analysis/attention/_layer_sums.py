@@ -6,9 +6,15 @@ import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
-__all__ = ["LayerSums"]
+from repsim.analysis._precision import sum_dtype
+
+__all__ = ["NEVER", "HeadSums", "LayerSums"]
+
+NEVER = torch.iinfo(torch.int32).max
+"""The number of a non-finite batch if there is none."""
 
 
 class LayerSums:
@@ -52,3 +58,28 @@ class LayerSums:
                     value = value + getattr(each, name)
             setattr(total, name, value)
         return total
+
+
+class HeadSums(LayerSums):
+    """The sums of one layer in one tensor, and the first batch that is not finite.
+
+    Parameters
+    ----------
+    rows : int
+        How many sums each head has.
+    heads : int
+        The number of heads.
+    device : torch.device
+        The device of the sums.
+    """
+
+    def __init__(self, rows: int, heads: int, device: torch.device) -> None:
+        self.heads = heads
+        self.totals = torch.zeros(rows, heads, dtype=sum_dtype(device), device=device)
+        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
+
+    def add_sums(self, sums: Tensor, batch: int) -> None:
+        """Add those of one batch, (rows, heads), without waiting for an accelerator."""
+        here = torch.where(torch.isfinite(sums).all(), NEVER, batch).to(torch.int32)
+        self.first_bad = torch.minimum(self.first_bad, here)
+        self.totals += sums

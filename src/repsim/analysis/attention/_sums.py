@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
-from repsim.analysis.attention._chunks import NEVER
 from repsim.analysis.attention._cross_sums import CrossSums
 from repsim.analysis.attention._image_sums import ImageSums
+from repsim.analysis.attention._layer_sums import NEVER
 from repsim.analysis.attention._places import NoDistance, PlacesFinder, n_samples
 from repsim.analysis.attention._text_sums import TextSums
 from repsim.analysis.attention._totals import AnySums, AttentionTotals, LayerTotals

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repsim.analysis.attention._chunks import NEVER, queries_at_a_time
-from repsim.analysis.attention._layer_sums import LayerSums
+from repsim.analysis.attention._chunks import queries_at_a_time
+from repsim.analysis.attention._layer_sums import HeadSums, LayerSums
 from repsim.analysis.attention._places import Places
 from repsim.capture import AttentionCall, log_of
 
 __all__ = ["TextSums"]
 
 
-class TextSums(LayerSums):
+class TextSums(HeadSums):
     """Sums over texts and real queries of one layer, in batches of any length.
 
     Positions are counted among the real tokens of each text. So a text has the same distances
@@ -36,15 +36,11 @@ class TextSums(LayerSums):
     added = ("totals", "uniform", "rows")
 
     def __init__(self, places: Places, heads: int, device: torch.device) -> None:
-        self.places = places
-        self.heads = heads
-        # Apple's GPUs lack float64.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
         # distance, renormalised, prefix mass, entropy, queries that see a patch, sink mass
-        self.totals = torch.zeros(6, heads, dtype=dtype, device=device)
+        super().__init__(6, heads, device)
+        self.places, dtype = places, self.totals.dtype
         self.uniform = torch.zeros(2, dtype=dtype, device=device)  # distance, entropy
         self.rows = torch.zeros((), dtype=dtype, device=device)
-        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
 
     def fits(self, places: Places, heads: int) -> bool:
         """Whether a call of these places can be added: its length may differ."""
@@ -103,10 +99,7 @@ class TextSums(LayerSums):
             # NaN times zero is NaN, so values of padding must be replaced.
             sums += torch.where(counts > 0, each, 0.0).sum((1, 3))
             self._add_uniform(rows, apart, counts)
-        finite = torch.isfinite(sums).all()
-        here = torch.where(finite, NEVER, batch).to(torch.int32)
-        self.first_bad = torch.minimum(self.first_bad, here)
-        self.totals += sums
+        self.add_sums(sums, batch)
         if self.places.grid.width < call.keys:
             self.places = self.places.of_length(call.keys)
 

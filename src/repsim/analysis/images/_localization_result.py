@@ -11,8 +11,9 @@ from repsim._errors import DegenerateWarning, warn
 from repsim.analysis.images._localization_sums import patch_edges
 from repsim.analysis.images._localization_total import Floats, LayerSums, Localized
 from repsim.capture.tokens import TokenGrid
-from repsim.estimators import Products, alignment
+from repsim.estimators import Products
 from repsim.results import TOKEN_LOCALIZATION
+from repsim.streaming import cka_of_sums
 
 if TYPE_CHECKING:
     import xarray
@@ -33,8 +34,7 @@ def localization_result(total: Localized, provenance: Mapping[str, Any]) -> xarr
     is_prefix = np.zeros((len(layers), n_tokens), dtype=bool)
     hits: dict[str, list[float]] = {}
     for i, each in enumerate(layers.values()):
-        products = Products(each.xy, each.xx[:, None], each.yy[None, :])
-        values = np.asarray(alignment(np, products))
+        values = cka_of_sums(Products(each.xy, each.xx, each.yy))
         (p, q), prefix = each.xy.shape, each.grid.prefix
         cka[i, :p, :q] = values
         tokens[:, i, prefix:p] = np.indices(each.grid.extent).reshape(len(axes), -1)

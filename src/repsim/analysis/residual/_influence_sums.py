@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
+from repsim.analysis._precision import sum_dtype
 from repsim.analysis.residual._found_blocks import Block
 from repsim.analysis.residual._influence_totals import (
     InfluenceTotals,
@@ -49,9 +50,7 @@ class _Stream:
         if self.real is not None:
             # Not a product with the mask: padding may hold NaN.
             values = values.masked_fill(~self.real, 0.0)
-        # Apple's GPUs lack float64.
-        double = torch.float32 if values.device.type == "mps" else torch.float64
-        return values.to(double).sum(-1)
+        return values.to(sum_dtype(values.device)).sum(-1)
 
 
 class InfluenceSums:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
+from repsim.analysis._precision import sum_dtype
 from repsim.analysis.residual._layout import Layout, Layouts
 from repsim.analysis.residual._ratio_totals import RatioTotals, SiteTotals
 from repsim.analysis.run._drive import Batch
@@ -42,8 +43,7 @@ class _SiteSums:
         each = torch.ones_like(cosine)
         values = torch.stack([norm_z / by_f, norm_f / _nonzero(norm_sum), cosine, each])
         finite = torch.isfinite(norm_z) & torch.isfinite(norm_f)
-        # Apple's GPUs lack float64.
-        values = values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+        values = values.to(sum_dtype(values.device))
         if mask is not None:
             values = _real_first(values, mask)
             finite |= ~mask

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from repsim.analysis._precision import sum_dtype
+
 __all__ = ["between_inputs"]
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -50,8 +52,7 @@ class _Centring:
         # Row i sums to 0: r_i = (n − n_g) a_i + T − T_g, with T_g the sum of a over input g and T
         # that of all. The sum over input g gives (n − 2 n_g) T_g + n_g T = R_g.
         system = np.diag(n - 2.0 * counts) + counts[:, None]
-        # Apple's GPUs lack float64.
-        self._wide = torch.float32 if device.type == "mps" else torch.float64
+        self._wide = sum_dtype(device)
         solved, others = np.linalg.inv(system), n - counts[numbers]
         self._input, self._solved, self._others = (
             torch.from_numpy(each).to(device, dtype, non_blocking=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from repsim.analysis._precision import sum_dtype
+
 __all__ = ["AffineMap", "FitSums"]
 
 
@@ -46,8 +48,7 @@ class FitSums:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add the rows (n, p) and (n, q) of a batch, on one device."""
-        # Apple's GPUs lack float64.
-        wide = torch.float32 if y.device.type == "mps" else torch.float64
+        wide = sum_dtype(y.device)
         x, y = x.to(device=y.device, dtype=wide), y.to(wide)
         if not len(x):
             return

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim.analysis._precision import sum_dtype
 from repsim.analysis.probes._labelled import IGNORED, KEYS, LabelsOf, class_numbers
 from repsim.analysis.run._sequence_means import SequenceMeans
 from repsim.capture import Masks, carried, values_of
@@ -211,6 +212,6 @@ class Scores:
 
 def _sums(values: list[Tensor], counted: Tensor) -> Tensor:
     """Return the sums of each over the counted answers of each sample, (K, B)."""
-    double = torch.float32 if counted.device.type == "mps" else torch.float64
+    double = sum_dtype(counted.device)
     # Not a product with the mask: padding may hold NaN.
     return torch.stack([v.to(double).masked_fill(~counted, 0.0).sum(1) for v in values])

@@ -24,6 +24,7 @@ from repsim.measures._pair_items import (
     Rows,
     Values,
     attrs_of_measure,
+    label_of_pair,
     values_of_pairs,
     warn_of_highest,
 )
@@ -152,7 +153,7 @@ class FeaturePasses(Passes[FeatureSide]):
             xs,
             ys,
             items.pair,
-            lambda x, y: f"{x.label} with {y.label}",
+            label_of_pair,
             self._floors,
             half=together and measure.symmetric,
         )

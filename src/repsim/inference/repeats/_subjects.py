@@ -8,7 +8,7 @@ from typing import Any
 from repsim._errors import InputError
 from repsim._options import got
 from repsim._typing import Array
-from repsim.arrays import as_samples, check_finite, namespace, require_same_n, unlabelled
+from repsim.arrays import as_samples, check_finite, common_namespace, unlabelled
 
 __all__ = ["named_subjects"]
 
@@ -60,11 +60,7 @@ def named_subjects(
         )
     named = {**(beside or {}), **named}
     named = dict(zip(named, unlabelled(operation, named), strict=True))
-    (first, like), *others = named.items()
-    xp = namespace(operation, **{first: like})
-    for name, x in others:
-        namespace(operation, **{first: like, name: x})
-        require_same_n(operation, "all arrays", (first, like), (name, x))
+    xp = common_namespace(operation, named)
     out = {}
     for name, x in named.items():
         out[name] = as_samples(operation, xp, x, name, min_samples=fewest, why=why)

@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, array_namespace, unit_scale, writable_numbers
+from repsim.arrays import accumulator_dtype, array_namespace, root, unit_scale
+from repsim.estimators import above_rounding
 from repsim.kernels import centre_features
 
 __all__ = [
@@ -21,13 +20,8 @@ __all__ = [
     "matched_distance",
     "nonnegative",
     "of_samples",
-    "own_root",
-    "root",
     "uncentred",
 ]
-
-ROUNDING = 64
-"""A difference of sums of squares below this number of rounding units counts as zero."""
 
 
 class Contrasts(NamedTuple):
@@ -103,8 +97,7 @@ def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:
 
     For differences that cannot be negative, such as ‖X‖² + ‖Y‖² − 2‖XᵀY‖_*. NaN stays NaN.
     """
-    rounding = ROUNDING * float(xp.finfo(difference.dtype).eps) * size
-    out: Array = xp.where(difference <= rounding, xp.zeros_like(difference), difference)
+    out: Array = above_rounding(xp, difference, size, difference.dtype)
     return out
 
 
@@ -127,23 +120,6 @@ def matched_distance(
     in_x, in_y = scales[0] / unit, scales[1] / unit
     total = squares[0] * in_x**2 + squares[1] * in_y**2
     out: Array = root(xp, nonnegative(xp, total - 2 * in_x * in_y * product, total)) * unit
-    return out
-
-
-def own_root(xp: Namespace, squared: Array) -> Array:
-    """As :func:`root`, in place of an array in main memory that nothing else uses."""
-    values = writable_numbers(squared)
-    if values is None:
-        return root(xp, squared)
-    np.sqrt(values, out=values)
-    return squared
-
-
-def root(xp: Namespace, squared: Array) -> Array:
-    """Square root whose derivative at zero is zero, so equal inputs give no NaN gradients."""
-    zero = squared <= 0
-    safe = xp.where(zero, xp.ones_like(squared), squared)
-    out: Array = xp.where(zero, xp.zeros_like(squared), xp.sqrt(safe))
     return out
 
 

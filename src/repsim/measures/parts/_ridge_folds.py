@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import device
 
+from repsim._options import as_number, as_numbers
 from repsim._typing import Array, Namespace
 
-__all__ = ["Fold", "Mask", "fold_errors", "interleaved", "predict", "split", "training_spectrum"]
+__all__ = [
+    "Fold",
+    "Mask",
+    "as_penalties",
+    "fold_errors",
+    "interleaved",
+    "predict",
+    "split",
+    "training_spectrum",
+]
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -26,6 +37,13 @@ class Fold(NamedTuple):
     held: Array
     counts: Array
     size: Array
+
+
+def as_penalties(operation: str, ridge: object) -> tuple[float, ...]:
+    """Return the penalties of an option ``ridge=``, one number or several, or raise."""
+    if isinstance(ridge, Iterable) and getattr(ridge, "ndim", 1) != 0:
+        return as_numbers(operation, "ridge", ridge, least=0)
+    return (as_number(operation, "ridge", ridge, least=0),)
 
 
 def interleaved(n: int, fold: int, folds: int) -> Mask:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from repsim.report._blocks import Chart, LayerMap, Section, Series, Variable
+from repsim.report._blocks import Chart, LayerMap, Section, Series, Variable, with_band
 from repsim.results import BLOCK_INFLUENCE, model_of, names_of, optional_values, values_of
 
 __all__ = ["influence_section"]
@@ -16,9 +16,7 @@ def influence_section(name: str, result: xr.Dataset) -> Section:
     blocks, starts = names_of(result, "block"), names_of(result, "start")
     values = values_of(result, "influence", "block")
     errors = optional_values(result, "influence_standard_error", "block")
-    low = high = None
-    if errors is not None and np.isfinite(errors).all():
-        low, high = values - errors, values + errors
+    line = with_band(Series("influence", np.arange(len(blocks)), values), errors)
     angular = values_of(result, "angular", "start", "span")
     spans = [str(span) for span in result["span"].values]
     section = Section(
@@ -30,9 +28,9 @@ def influence_section(name: str, result: xr.Dataset) -> Section:
             f"1 − cosine of the input and the output of {len(blocks)} blocks.",
             "block",
             "influence",
-            [Series("influence", np.arange(len(blocks)), values, low, high)],
+            [line],
             categories=blocks,
-            note="" if low is None else "The band is one standard error over inputs.",
+            note="" if line.low is None else "The band is one standard error over inputs.",
         ),
         LayerMap(
             title="Angular distance of spans of blocks",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from repsim.report._blocks import Chart, Section, Series
+from repsim.report._blocks import Chart, Section, Series, note_of_bands, with_band
 from repsim.results import (
     DATA_SCALE,
     has,
@@ -33,12 +33,10 @@ def data_scale_section(name: str, result: xr.Dataset) -> Section:
     at, series = np.arange(len(layers)), []
     order = np.argsort(fractions)
     for k, i in enumerate(order):
-        low = high = None
-        if errors is not None and np.isfinite(errors[i]).all():
-            low, high = cka[i] - errors[i], cka[i] + errors[i]
         label = part_label(fractions[i])
         place = k / max(1, len(order) - 1)
-        series.append(Series(label, at, cka[i], low, high, at=place))
+        line = Series(label, at, cka[i], at=place)
+        series.append(with_band(line, None if errors is None else errors[i]))
     if has(result, "control_cka", "control", "layer"):
         for control, row in zip(
             names_of(result, "control"),
@@ -60,7 +58,7 @@ def data_scale_section(name: str, result: xr.Dataset) -> Section:
             series,
             categories=layers,
             ordered="fraction of the data",
-            note="Bands are one standard error." if errors is not None else "",
+            note=note_of_bands(series),
         )
     ]
     return section

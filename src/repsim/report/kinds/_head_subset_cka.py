@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
 
-from repsim.report._blocks import Chart, Section, Series
+from repsim.report._blocks import Chart, Section, Series, note_of_bands, with_band
 from repsim.results import (
     ALONG_DISTANCE,
     HEAD_SUBSET_CKA,
@@ -40,11 +39,9 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
     ]
     series = []
     for j, layer in enumerate(layers):
-        low = high = None
-        if errors is not None and np.isfinite(errors[:, j]).all():
-            low, high = (cka[order, j] + sign * errors[order, j] for sign in (-1, 1))
         at = j / max(1, len(layers) - 1)
-        series.append(Series(layer, along[order], cka[order, j], low, high, at=at, names=labels))
+        line = Series(layer, along[order], cka[order, j], at=at, names=labels)
+        series.append(with_band(line, None if errors is None else errors[order, j]))
     section.cautions = [
         "Subsets share heads, so their points are not independent: the correlations have no "
         "p-value."
@@ -59,7 +56,7 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
             f"CKA with layers of {model_y}",
             series,
             ordered="layer",
-            note="Bands are one standard error." if errors is not None else "",
+            note=note_of_bands(series),
         )
     ]
     return section

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from repsim.report._blocks import Chart, Section, Series
+from repsim.report._blocks import Chart, Section, Series, note_of_bands, with_band
 from repsim.results import (
     LINEAR_PROBE,
     chosen_tokens,
@@ -33,10 +33,9 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
     at = np.arange(len(layers))
     series = []
     for j, label in chosen_tokens(result).items():
-        low = high = None
-        if errors is not None and np.isfinite(errors[:, j]).all():
-            low, high = accuracy[:, j] - errors[:, j], accuracy[:, j] + errors[:, j]
-        series.append(Series(label, at, accuracy[:, j], low, high))
+        line = Series(label, at, accuracy[:, j])
+        series.append(with_band(line, None if errors is None else errors[:, j]))
+    note = note_of_bands(series)
     single = single_tokens(result)
     if single is not None:
         name_of_all = "single tokens: median, range"
@@ -61,7 +60,7 @@ def probe_section(name: str, result: xr.Dataset) -> Section:
             categories=layers,
             references=references,
             percent=True,
-            note="Bands are one standard error." if errors is not None else "",
+            note=note,
         )
     ]
     return section

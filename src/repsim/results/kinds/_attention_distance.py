@@ -90,7 +90,8 @@ def findings(result: xarray.Dataset) -> list[Finding]:
 
 def _local_heads(layers: list[str], distance: Any, uniform: Any) -> list[Finding]:
     found = []
-    for which, i in (("first", 0), ("last", len(layers) - 1)):
+    places = {"first": 0, "last": len(layers) - 1} if len(layers) > 1 else {"only": 0}
+    for which, i in places.items():
         heads = distance[i][np.isfinite(distance[i])]
         if heads.size and np.isfinite(uniform[i]):
             local = int((heads < uniform[i] / 2).sum())

@@ -24,6 +24,7 @@ __all__ = [
     "against",
     "is_between",
     "step_label",
+    "trajectory_label",
     "trajectory_variable",
 ]
 
@@ -72,8 +73,9 @@ def is_between(result: xarray.Dataset) -> bool:
     return "step_x" in result.dims
 
 
-def _label(result: xarray.Dataset, name: str) -> str:
+def trajectory_label(result: xarray.Dataset) -> str:
     """Return which measure it is, with the kernel and estimator of the result."""
+    name = trajectory_variable(result)
     return measure_label(result[name].assign_attrs({**result.attrs, **result[name].attrs}))
 
 
@@ -91,9 +93,10 @@ def _findings(result: xarray.Dataset) -> list[Finding]:
     name = trajectory_variable(result)
     result = result.sortby("step")
     steps, values = result["step"].values, values_of(result, name, *STEPS)
-    label = _label(result, name)
+    label = trajectory_label(result)
     found = []
-    for which, at in (("first", 0), ("last", len(steps) - 1)):
+    places = {"first": 0, "last": len(steps) - 1} if len(steps) > 1 else {"only": 0}
+    for which, at in places.items():
         known = values[at][np.isfinite(values[at])]
         if known.size:
             found.append(
@@ -140,7 +143,7 @@ def table(result: xarray.Dataset) -> Table:
         [layer, *map(float, column)]
         for layer, column in zip(names_of(result, "layer"), values.T, strict=True)
     ]
-    title = f"{_label(result, name)} with {against(result)}, {model_of(result)}"
+    title = f"{trajectory_label(result)} with {against(result)}, {model_of(result)}"
     return Table(title, ["layer", *map(step_label, ordered["step"].values)], rows)
 
 
@@ -159,7 +162,7 @@ def _findings_between(result: xarray.Dataset) -> list[Finding]:
         return []
     at = int(np.nanargmin(means) if similar else np.nanargmax(means))
     where = f"{step_label(steps[at])} → {step_label(steps[at + 1])}"
-    label = _label(result, name)
+    label = trajectory_label(result)
     return [
         Finding(
             f"largest change from one step to the next, mean {label}",
@@ -184,7 +187,7 @@ def _table_between(result: xarray.Dataset) -> Table:
         [layer, *(float(values[i, i + 1, at]) for i in range(len(columns)))]
         for at, layer in enumerate(names_of(result, "layer"))
     ]
-    title = f"{_label(result, name)} from one step to the next, {model_of(result)}"
+    title = f"{trajectory_label(result)} from one step to the next, {model_of(result)}"
     return Table(title, ["layer", *columns], rows)
 
 
