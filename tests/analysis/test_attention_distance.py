@@ -610,6 +610,55 @@ def test_attention_from_other_queries_is_left_out():
         measure(model, [images(2)], layers=["*layers*", name], progress=False)
 
 
+class Detector(nn.Module):
+    """As in DETR: learned queries attend to one another, and to the patches of an image."""
+
+    def __init__(self, queries, decoder=nn.TransformerDecoderLayer):
+        super().__init__()
+        self.map, self.queries = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(queries, 8))
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+        self.decoder = decoder(8, 2, 8, batch_first=True)
+
+    def forward(self, image, text=None):
+        patches = self.encoder(self.map(image).flatten(2).mT)
+        queries = self.queries.expand(len(image), -1, -1)
+        return self.decoder(queries, patches) if text is None else self.decoder(patches, text)
+
+
+class CrossFirst(nn.TransformerDecoderLayer):
+    """As in Mask2Former, with another name of the second sequence."""
+
+    def forward(self, x, levels):
+        x, _ = self.multihead_attn(x, levels, levels)
+        return self.self_attn(x, x, x)[0]
+
+
+@pytest.mark.parametrize(
+    ("queries", "decoder"),
+    [(4, nn.TransformerDecoderLayer), (6, nn.TransformerDecoderLayer), (6, CrossFirst)],
+)
+def test_learned_queries_have_no_places(queries, decoder):
+    """Six queries are not four patches and two other tokens, and four queries are not patches."""
+    torch.manual_seed(0)
+    model = Detector(queries, decoder)
+    with pytest.warns(RepsimWarning, match=f"decoder.self_attn attends among {queries} queries"):
+        found = measure(model, [images(2, 8)], progress=False)
+    assert found.layer.values.tolist() == ["encoder.self_attn", "decoder.multihead_attn"]
+    assert found.kind.values.tolist() == ["self", "cross"]
+    given = measure(model, [images(2, 8)], grid=(1, queries), patch_size=1, layers="decoder*",
+                    progress=False)  # fmt: skip
+    assert given.distance.notnull().any()
+
+
+def test_patches_that_attend_to_a_text_have_places():
+    torch.manual_seed(0)
+    batch = {"image": images(2, 8), "text": torch.randn(2, 5, 8)}
+    found = measure(Detector(4), [batch], progress=False)
+    names = ["encoder.self_attn", "decoder.self_attn", "decoder.multihead_attn"]
+    assert found.layer.values.tolist() == names
+    assert found.kind.values.tolist() == ["self", "self", "cross"]
+
+
 def test_a_model_without_attention():
     with pytest.raises(CaptureError, match="no attention was seen"):
         measure(nn.Sequential(nn.Conv2d(3, 4, 3)), [images(2)], progress=False)

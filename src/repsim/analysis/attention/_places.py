@@ -81,6 +81,13 @@ class PlacesFinder:
     def __init__(self, options: TokenOptions) -> None:
         self.options = options
         self._declared: Declared | None = None
+        self._queries: set[tuple[str, int]] = set()
+
+    def saw_cross(self, call: AttentionCall) -> None:
+        """Remember the blocks in which queries attend to all patches of the image."""
+        patches = {math.prod(each.result) for each in call.convolutions}
+        if call.keys in patches - call.input.lengths - call.input.sequences:
+            self._queries |= {(frame.name, call.queries) for frame in call.frames[1:-1]}
 
     def of(self, call: AttentionCall) -> Places:
         """Return the places of a call.
@@ -201,6 +208,11 @@ class PlacesFinder:
         if _n_windows(call) != 1 or call.over == "unknown" or call.keys in call.input.lengths:
             return None
         if found := self._of_maps(call, prefix):
+            if _is_of_queries(call) or self._are_queries(call):
+                raise NoDistance(
+                    f"attends among {call.keys} queries of another sequence, whose places are "
+                    f"unknown; grid= gives them places"
+                )
             size, extra = found
             return Places(TokenGrid(*size, extra, step=_steps(call, size)))
         around = declared_prefix(frame.module for frame in reversed(call.frames))
@@ -210,6 +222,10 @@ class PlacesFinder:
         if (tiled := tiles(call.keys - known, call.input.image)) is None:
             return None
         return Places(TokenGrid(*tiled, known, step=divided(call.input.image, tiled)))
+
+    def _are_queries(self, call: AttentionCall) -> bool:
+        """Whether as many queries attended to the image in a block around the call."""
+        return any((frame.name, call.keys) in self._queries for frame in call.frames[1:-1])
 
     def _unknown_grid(self, call: AttentionCall) -> InputError:
         sizes = list(dict.fromkeys(c.result for c in call.convolutions))[-4:]
@@ -244,6 +260,17 @@ def n_samples(call: AttentionCall) -> int:
     if not batch or sequence_first or call.batch % batch:
         return call.batch
     return batch
+
+
+def _is_of_queries(call: AttentionCall) -> bool:
+    """Whether a block around the call gets a second sequence that the model makes.
+
+    Such blocks are decoders, as in DETR: their own tokens are learned queries, and those of the
+    image are the second sequence. A second sequence that the model got is a text beside an image.
+    """
+    given = call.input.lengths | call.input.sequences
+    others = [frame.other for frame in call.frames[:-1] if frame.other is not None]
+    return any(given.isdisjoint(shape[:2]) for shape in others)
 
 
 def _n_windows(call: AttentionCall) -> int:

@@ -92,6 +92,7 @@ class AttentionDistances:
                 f"  batch {self._number}: cross-attention of {call.heads} heads\n"
                 f"  Pass batches of one kind."
             )
+        self._finder.saw_cross(call)
         self._sizes = self._sizes or _sizes(call)
         sums.add(call, self.masks.of_queries(call.name, (call.batch, call.queries)), self._number)
 

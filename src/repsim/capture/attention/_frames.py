@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,8 @@ class Frame:
         Pairs of whole numbers among its arguments, such as ``input_dimensions=(7, 7)``.
     cross : bool
         Whether it gets a second sequence, from which its keys come.
+    other : tuple of int, or None
+        The shape of a second sequence, for a block that contains attention.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Frame:
     shape: tuple[int, ...] | None
     pairs: tuple[tuple[int, int], ...] = ()
     cross: bool = False
+    other: tuple[int, ...] | None = None
 
 
 class Frames:
@@ -66,6 +70,7 @@ class Frames:
         self.input: ModelInput | None = None
         self.ran: bool = False
         self._thread = threading.get_ident()
+        self._arguments: dict[type[nn.Module], list[str]] = {}
 
     def hooks(self) -> Iterator[Any]:
         """Place the hooks one by one, so the caller can remove those that exist."""
@@ -105,14 +110,34 @@ class Frames:
                 self.ran = True
                 shape, pairs = _shape((args, kwargs)), _pairs(args, kwargs)
                 cross = _is_cross(module, args, kwargs)
-            self.stack.append(Frame(name, module, shape, pairs, cross))
+                other = self._shape_of_other(module, args, kwargs)
+            self.stack.append(Frame(name, module, shape, pairs, cross, other))
 
         return enter
+
+    def _shape_of_other(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[int, ...] | None:
+        """Return the shape of a second sequence, also of one in a list; None without one."""
+        kind = type(module)
+        if kind not in self._arguments:
+            self._arguments[kind] = _argument_names(kind.forward)
+        given = {**dict(zip(self._arguments[kind], args, strict=False)), **kwargs}
+        others = tensors_in([given.get(name) for name in (*_OTHER_SEQUENCES, "memory")])
+        return next((tuple(x.shape) for x in others if x.ndim == 3 and not x.is_nested), None)
 
     def _leave(self, module: nn.Module, *_: object) -> None:
         # If another hook raised before ours, this module was never put on the stack.
         if self.stack and self.stack[-1].module is module and not in_backward():
             self.stack.pop()
+
+
+def _argument_names(forward: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments after self; none of a function written in C."""
+    try:
+        return list(inspect.signature(forward).parameters)[1:]
+    except ValueError:
+        return []
 
 
 def _holds_no_attention(module: nn.Module) -> bool:

@@ -44,12 +44,15 @@ class ModelInput:
         Frames, height and width of the first floating-point tensor with five axes.
     lengths : set of int
         Second axes of integer tensors: lengths of texts.
+    sequences : set of int
+        Second axes of floating-point tensors with three axes: lengths of embedded texts.
     """
 
     batch: int | None = None
     image: Size | None = None
     video: VideoSize | None = None
     lengths: set[int] = field(default_factory=set)
+    sequences: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, arguments: object) -> ModelInput:
@@ -66,6 +69,8 @@ class ModelInput:
                 found.video = video_of(tuple(tensor.shape))
             if tensor.dim() >= 2 and not (tensor.is_floating_point() or tensor.is_complex()):
                 found.lengths.add(int(tensor.shape[1]))
+            elif tensor.dim() == 3:
+                found.sequences.add(int(tensor.shape[1]))
         return found
 
 
