@@ -115,7 +115,7 @@ FAMILIES: dict[str, Family] = {
         "stages.[01].blocks.0",
         64,
     ),
-    "timm EfficientNet": Family(small("efficientnet_b0"), "blocks.[12].1", 64),
+    "timm EfficientNet": Family(small("efficientnet_b0"), "blocks.[12].1"),
     "timm ResNet v2": Family(
         small("resnetv2_50", layers=(1, 1, 1, 1), channels=(16, 16, 16, 16), stem_chs=8),
         "stages.[01].blocks.0",
@@ -123,9 +123,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "torchvision ViT": Family(torchvision_vit, "encoder.layers.encoder_layer_?"),
     "torchvision Swin": Family(lambda: torchvision_swin(1), "features.[13].1", 64, hints=WHOLE),
-    "torchvision ResNet": Family(
-        lambda: torchvision.models.resnet18(num_classes=5), "layer[12].0", 64
-    ),
+    "torchvision ResNet": Family(lambda: torchvision.models.resnet18(num_classes=5), "layer[12].0"),
     "torchvision DenseNet": Family(
         lambda: torchvision.models.DenseNet(4, (2, 2), 8, num_classes=5), "features.denseblock?", 64
     ),
@@ -240,13 +238,17 @@ ANALYSES: dict[str, Callable[..., Any]] = {
 HEADS = [f"`{name}`" for name in ANALYSES]
 
 
-def outcome(family: Family, analysis: str) -> tuple[str, str]:
-    """Run a cell; return its text in the table, and the reason unless it is a plain yes."""
+def built(family: Any) -> nn.Module:
     torch.manual_seed(0)
     model = spread(family.build())
     with torch.no_grad():  # some begin with branches that are switched off
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    return model
+
+
+def outcome(model: nn.Module, family: Family, analysis: str) -> tuple[str, str]:
+    """Run a cell; return its text in the table, and the reason unless it is a plain yes."""
     try:
         value = ANALYSES[analysis](model, family)
         cell, why = YES, ""
@@ -266,11 +268,13 @@ def outcome(family: Family, analysis: str) -> tuple[str, str]:
 
 def row(name: str) -> tuple[str, dict[str, str]]:
     """Return the row of a family in the table, and the reasons for its blank cells."""
+    family = FAMILIES[name]
+    model = built(family)  # one for all cells: every analysis leaves it as found
     cells, reasons = [], {}
     for analysis in ANALYSES:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", repsim.RepsimWarning)
-            cell, why = outcome(FAMILIES[name], analysis)
+            cell, why = outcome(model, family, analysis)
         cells.append(cell)
         if cell == NO:
             reasons[analysis] = why

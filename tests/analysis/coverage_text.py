@@ -37,8 +37,8 @@ from analysis.coverage_batches import (
     transcripts,
     waveforms,
 )
+from analysis.coverage_table import built
 from analysis.text_models import language_model
-from capture.attention_models import spread
 
 START, END = "<!-- text:start -->", "<!-- text:end -->"
 YES, HINTED = "yes", "yes ¹"
@@ -273,15 +273,6 @@ ANALYSES: dict[str, Callable[[Run], Any]] = {
     "`linear_probe`": probed,
 }
 HEADS = list(ANALYSES)
-
-
-def built(family: Family) -> nn.Module:
-    torch.manual_seed(0)
-    model = spread(family.build())
-    with torch.no_grad():  # some begin with branches that are switched off
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.02)
-    return model
 
 
 def value(model: nn.Module, family: Family, analysis: str, fill: int, hinted: bool) -> Any:
