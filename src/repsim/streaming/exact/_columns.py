@@ -39,7 +39,8 @@ def scaled_about(
 ) -> Floats:
     """Return ((block − shift) − rest) / scale as a new array of ``dtype``."""
     out = np.subtract(block, shift, dtype=dtype)
-    out -= rest.astype(dtype, copy=False)
+    if rest.any():
+        out -= rest.astype(dtype, copy=False)
     inverse = 1 / scale
     if inverse <= float(np.finfo(dtype).max):
         out *= dtype.type(inverse)

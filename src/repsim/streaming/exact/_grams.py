@@ -11,7 +11,7 @@ import numpy as np
 
 from repsim._errors import NonFiniteError
 from repsim.arrays import in_threads, row_blocks
-from repsim.kernels import RBF, Cosine, Laplacian, Linear
+from repsim.kernels import RBF, Cosine, Kernel, Laplacian, Linear
 from repsim.streaming.exact._columns import ColumnStats
 from repsim.streaming.exact._kernels import LayerKernel, Rows
 from repsim.streaming.exact._sources import Floats, Source, row_slices
@@ -275,7 +275,7 @@ class _Block:
             some *= 1 / self.scale
         if self.hollow:
             np.fill_diagonal(square, 0)
-        largest = 0.0 if linear else _largest(some)
+        largest = 0.0 if linear else _largest(some, self.layer.kernel)
         some -= self.means[0][part, None]
         some -= self.means[1]
         if self.hollow:
@@ -319,14 +319,16 @@ def _pilot_means(
     with np.errstate(all="ignore"):  # non-finite values show in the sums
         k = layer.block(layer.prepared(raw), layer.prepared(pilot_raw), same=False)
         if not unbiased:
-            return k.mean(axis=1, dtype=np.float64), _largest(k)
+            return k.mean(axis=1, dtype=np.float64), _largest(k, layer.kernel)
         # The diagonal is not summed, and not counted: a Gram of equal entries, centred by their
         # mean, is exactly zero, where any other number leaves rounding that looks like data.
         own = start + np.arange(len(k))[:, None] == chosen
         k[own] = 0
         counted = np.maximum(len(chosen) - own.sum(axis=1), 1)
-        return k.sum(axis=1, dtype=np.float64) / counted, _largest(k)
+        return k.sum(axis=1, dtype=np.float64) / counted, _largest(k, layer.kernel)
 
 
-def _largest(k: Floats) -> float:
+def _largest(k: Floats, kernel: Kernel) -> float:
+    if isinstance(kernel, RBF | Laplacian):
+        return float(k.max())  # their values are positive
     return max(float(k.max()), -float(k.min()))

@@ -31,10 +31,10 @@ BLOCKWISE = (Linear, Polynomial, Cosine, RBF, Laplacian)
 
 
 class Rows(NamedTuple):
-    """Prepared rows of a layer, and their squared norms if the kernel needs them."""
+    """Prepared rows of a layer, and half of their squared norms if the kernel needs them."""
 
     x: Floats
-    squares: Floats | None
+    halves: Floats | None
 
 
 def require_blockwise(operation: str, kernel: Kernel) -> None:
@@ -77,6 +77,8 @@ class LayerKernel:
     """(x − shift) − rest, divided by ``scale``, is what the kernel gets."""
     power_scale: float = 1.0
     sigma: float = float("nan")
+    least: float = 0.0
+    """A bandwidth below this one gives zeros and ones, and would overflow the squares."""
 
     @classmethod
     def of(
@@ -84,25 +86,32 @@ class LayerKernel:
     ) -> LayerKernel:
         """Return the kernel of a layer; a bandwidth that follows the data is set later."""
         shift, rest, scale = stats.shift, stats.rest, stats.scale
-        power, sigma = 1.0, float("nan")
+        power, sigma, least = 1.0, float("nan"), 0.0
         if isinstance(kernel, RBF | Laplacian):
             # Subtract the sample nearest to the mean: one outlier moves the mean away from the
             # data, and |a|² + |b|² − 2a·b loses its digits far from the origin.
             nearest = int(np.argmin(stats.squares))
             shift = work.read([(source, slice(nearest, nearest + 1))])[0][0].astype(dtype)
             rest, scale = np.zeros(1, dtype), 1.0
+            reach = 2 * np.sqrt(stats.squares.max()) * stats.scale
+            least = 4 * reach / np.sqrt(float(np.finfo(dtype).max))
             if kernel.sigma is not None:
                 sigma = float(to_numpy(kernel.sigma))
         elif isinstance(kernel, Polynomial):
             power = _power_scale(kernel, stats, source.p)
-        return cls(kernel, source.label, source.p, dtype, shift, rest, scale, power, sigma)
+        return cls(kernel, source.label, source.p, dtype, shift, rest, scale, power, sigma, least)
 
     def prepared(self, raw: Floats) -> Rows:
         """Prepare rows (b, p) once for all blocks that they are multiplied with."""
-        if isinstance(self.kernel, Linear | RBF | Laplacian):
-            x = scaled_about(raw, self.shift, self.rest, self.scale, self.dtype)
-            linear = isinstance(self.kernel, Linear)
-            return Rows(x, None if linear else np.einsum("ij,ij->i", x, x))
+        if isinstance(self.kernel, Linear):
+            return Rows(scaled_about(raw, self.shift, self.rest, self.scale, self.dtype), None)
+        if isinstance(self.kernel, RBF | Laplacian):
+            # a·b − |a|²/2 − |b|²/2 is then the exponent of RBF, and minus its square of Laplacian.
+            unit = max(self.sigma, self.least) / (1 if isinstance(self.kernel, RBF) else 2**0.5)
+            x = scaled_about(raw, self.shift, self.rest, unit, self.dtype)
+            halves = np.einsum("ij,ij->i", x, x)
+            halves *= 0.5
+            return Rows(x, halves)
         x = raw.astype(self.dtype, copy=False)
         if isinstance(self.kernel, Cosine):
             largest = np.abs(x).max(axis=1, keepdims=True)
@@ -138,30 +147,31 @@ class LayerKernel:
             some += kernel.coef0 / self.power_scale
             np.power(some, int(kernel.degree), out=some)
         if isinstance(kernel, RBF | Laplacian):
-            assert a.squares is not None
-            assert b.squares is not None
+            assert a.halves is not None
+            assert b.halves is not None
             if same:  # never nearer than other pairs below
                 np.fill_diagonal(k[part, part], -np.inf)
-            self._radial(some, a.squares[part], b.squares)
+            self._radial(some, a.halves[part], b.halves)
             if same:
                 np.fill_diagonal(k[part, part], 1)
 
     def _radial(self, k: Floats, a: Floats, b: Floats) -> None:
-        """Make kernel values of products, in place, with the squared norms of both sides."""
-        k *= -2
-        k += a[:, None]
-        k += b
+        """Make kernel values of products, in place, with half of the squared norms of both sides.
+
+        Each step reads and writes all entries, so there are as few as possible.
+        """
+        k -= a[:, None]
+        k -= b
         unit = 8 * np.finfo(self.dtype).eps
         # Rows whose distance is below the rounding of the products are duplicates. Most parts have
         # none. (The comparisons have these directions because they are false for NaN, and NaN must
         # stay NaN.)
-        if not k.min() > unit * (a.max() + b.max()):
-            np.copyto(k, 0, where=k <= unit * (a[:, None] + b))
+        if not k.max() < -unit * (a.max() + b.max()):
+            np.copyto(k, 0, where=k >= -unit * (a[:, None] + b))
         if isinstance(self.kernel, Laplacian):
+            np.negative(k, out=k)
             np.sqrt(k, out=k)
-            k *= -1 / self.sigma
-        else:
-            k *= -1 / (2 * self.sigma**2)
+            np.negative(k, out=k)
         np.exp(k, out=k)
 
 
