@@ -85,7 +85,8 @@ class Images:
         names = sorted(set(tops))
         labelled = len(names) > 1 and "" not in names
         self.classes = names if labelled else None
-        self.labels = np.array([names.index(top) for top in tops]) if labelled else None
+        number = {name: at for at, name in enumerate(names)}
+        self.labels = np.array([number[top] for top in tops]) if labelled else None
         self._image = need("PIL.Image", "a folder of images")
         state = hashlib.sha256()
         for path in self.paths:

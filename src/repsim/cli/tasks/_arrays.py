@@ -69,6 +69,13 @@ class _Choice:
     measure: Measure
     settings: dict[str, Any]
 
+    @property
+    def is_plain_cka(self) -> bool:
+        """Whether it is CKA of the given features, without corrections and covariates."""
+        usual = self.measure.options("measure", {})
+        others = set(self.settings) - {"kernel", "estimator"}
+        return self.measure.name == "cka" and all(self.settings[k] == usual[k] for k in others)
+
 
 def _choice(asked: MeasureOptions) -> _Choice:
     """Read the measure and its options; the estimator is unbiased by default.
@@ -122,7 +129,7 @@ def _pair(x: Any, y: Any, choice: _Choice, chance: TestOptions) -> dict[str, Any
         "permutations": test.permutations,
         "seed": chance.seed,
     }
-    if measure.name == "cka" and settings.get("estimator") == "unbiased":
+    if choice.is_plain_cka and settings.get("estimator") == "unbiased":
         interval = jackknife(x, y, kernel=settings.get("kernel", "linear"))
         found["jackknife"] = {
             "standard_error": interval.standard_error,
@@ -157,7 +164,7 @@ def _show_pair(
             f"standard error {j['standard_error']:.4f} (jackknife)"
         )
     else:
-        session.line("no interval: the jackknife is for unbiased CKA")
+        session.line("no interval: the jackknife is for unbiased CKA of all features")
 
 
 def _matrix(
@@ -171,14 +178,14 @@ def _matrix(
     import repsim
 
     measure, settings = choice.measure, choice.settings
-    only_cka = measure.name == "cka" and not set(settings) - {"kernel", "estimator"}
     if chance.test:
         permutations = chance.permutations or PERMUTATIONS
         return repsim.max_t(
             xs, ys, measure=measure, permutations=permutations, seed=chance.seed, **settings
         )
-    if only_cka:  # in bounded memory for any number of samples
-        result = repsim.cka_matrix(xs, ys, progress=progress, **settings)
+    if choice.is_plain_cka:  # in bounded memory for any number of samples
+        own = {key: value for key, value in settings.items() if key in ("kernel", "estimator")}
+        result = repsim.cka_matrix(xs, ys, progress=progress, **own)
     else:
         result = repsim.pairwise(xs, ys, measure=measure, **settings)
     return result.to_dataset(name=measure.name)
