@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import Any
 
-from repsim._errors import InputError, StateError
+from repsim._errors import InputError, StateError, warn
 from repsim._options import got
 from repsim._shown import shortened
 
@@ -113,6 +115,20 @@ def _gather(operation: str, message: tuple[str, Any], group: Any) -> list[Any]:
     return [what for _, what in messages]
 
 
+def _warn_of_other_sizes(operation: str, path: str, size: int) -> None:
+    """Warn if a state lies at a path that another number of ranks has saved."""
+    parts = glob.glob(f"{glob.escape(path)}.rank0of*")
+    sizes = [int(end) for part in parts if (end := part.rpartition("of")[2]).isdecimal()]
+    if os.path.exists(path):
+        sizes.append(1)
+    if sizes:
+        warn(
+            f"{operation}: this call begins anew, because the state at {path!r} is of another "
+            f"number of ranks.\n  state: {', '.join(map(str, sorted(sizes)))}    this call: {size}"
+            f"\n  Start as many ranks to go on from that state, or delete its files."
+        )
+
+
 class RankGroup:
     """The ranks that share the work of one call, or this process alone.
 
@@ -154,8 +170,12 @@ class RankGroup:
             raise
 
     def own_path(self, path: str | PathLike[str]) -> str:
-        """Return the file for the state of this rank."""
-        return fspath(path) if self.alone else f"{fspath(path)}.rank{self.rank}of{self.size}"
+        """Return the file for the state of this rank; warn of a state of more or fewer ranks."""
+        whole = fspath(path)
+        own = whole if self.alone else f"{whole}.rank{self.rank}of{self.size}"
+        if self.rank == 0 and not os.path.exists(own):
+            _warn_of_other_sizes(self.operation, whole, self.size)
+        return own
 
     def agree(self, described: Callable[[], Mapping[str, object]]) -> None:
         """Raise on every rank if the ranks have other inputs or options than each other.

@@ -287,3 +287,20 @@ def test_a_disk_that_fills_up_does_not_end_the_run(tmp_path, monkeypatch):
         result = repsim.compare(net(), data=data(), checkpoint=file, progress=False)
     same(result, repsim.compare(net(), data=data(), progress=False))
     assert len(calls) == 8  # the first, after every batch, and none at the end: it is written
+
+
+@pytest.mark.parametrize("compared", ["compare", "cka_matrix"])
+def test_a_state_of_other_ranks_is_not_left_aside_in_silence(compared, tmp_path):
+    path = tmp_path / "state[1].npz"
+    layers = {"a": np.random.default_rng(0).standard_normal((20, 3))}
+
+    def run():
+        if compared == "compare":
+            return repsim.compare(net(), data=data(), checkpoint=path, progress=False)
+        return repsim.cka_matrix(layers, checkpoint=path)
+
+    (tmp_path / "state[1].npz.rank0of4").touch()
+    with pytest.warns(repsim.RepsimWarning, match="begins anew") as caught:
+        run()
+    assert "state: 4    this call: 1" in str(caught[0].message)
+    run()  # no warning: this call has a state of its own

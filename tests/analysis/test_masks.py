@@ -73,6 +73,35 @@ def test_independent_texts_of_the_same_lengths(llama, gpt2):
         assert unmasked.z.item() > 5, transform
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padded_texts_without_a_mask_give_a_warning(llama, side):
+    """Padding had made two unrelated models alike: .98 in place of .52."""
+    data = texts(side)
+    for forms in (
+        [{"input_ids": batch["input_ids"]} for batch in data],
+        [(batch["input_ids"], batch["attention_mask"]) for batch in data],
+        [batch["input_ids"] for batch in data],
+    ):
+        for options in ({"transform": "mean"}, {"samples": "tokens"}, {}):
+            with pytest.warns(RepsimWarning, match="has no attention_mask, so padding counts"):
+                repsim.compare(llama, data=forms, layers=["norm"], **options, **QUIET)
+
+
+def test_texts_that_only_seem_padded(llama):
+    """No warning: mask=None, equal lengths, words that repeat, and one short batch."""
+    data = texts("right")
+    ids = [{"input_ids": batch["input_ids"]} for batch in data]
+    options = {"layers": ["norm"], "transform": "mean", **QUIET}
+    repsim.compare(llama, data=ids, mask=None, **options)
+    for change in (
+        lambda ids: ids.clamp(min=1),  # the token is inside of texts too
+        lambda ids: torch.randint(1, 9, ids.shape),
+        lambda ids: torch.cat([ids[:, :4], torch.zeros_like(ids[:, :4])], dim=1),  # all end alike
+    ):
+        same = [{"input_ids": change(batch["input_ids"])} for batch in data]
+        repsim.compare(llama, data=same, **options)
+
+
 def test_values_by_hand(llama):
     """Every reducer over real tokens, against a loop over the samples."""
     batch = texts("left", batches=1)[0]

@@ -13,6 +13,7 @@ from repsim._errors import InputError, LayerNotFoundError, warn
 from repsim.capture._near import carried, remember, values_of
 from repsim.capture._output import UnusableOutput
 from repsim.capture._sequences import AUTO, DECODER, Follows, by_length
+from repsim.capture._unmasked import padded_texts
 
 __all__ = ["MaskOption", "Masks"]
 
@@ -63,7 +64,7 @@ class Masks:
         self._found: dict[object, tuple[Tensor | None, int]] = {}
         self._used: set[str] = set()
         self._follows: dict[tuple[str, int], Follows] = {}
-        self._warned = self._warned_of_pairs = False
+        self._warned = self._warned_of_pairs = self._looked = False
 
     @property
     def is_auto(self) -> bool:
@@ -206,6 +207,19 @@ class Masks:
             )
         return None
 
+    def _warn_of_texts(self, batch: Any) -> None:
+        """Warn once if texts look padded and have no mask; the first batch is looked at."""
+        looked, self._looked = self._looked, True
+        if looked or (found := padded_texts(batch)) is None:
+            return
+        token, rows = found
+        warn(
+            f"{self._operation}: the texts look padded, and the batch has no {AUTO}, so padding "
+            f"counts.\n  {rows} texts of a batch begin or end with copies of token {token}, which "
+            f"is nowhere else\n  Put {AUTO} into the batch, as the tokeniser returns it. mask=None "
+            f"says that all positions are real."
+        )
+
     def _warn_of_pairs(self, shape: tuple[int, ...]) -> None:
         if not self._warned_of_pairs:
             self._warned_of_pairs = True
@@ -247,13 +261,13 @@ class Masks:
             found: Any = mask(batch)
         elif isinstance(batch, Mapping) and mask in batch:
             found = batch[mask]
-        elif isinstance(batch, Mapping) and mask == "auto":
-            found = batch.get(AUTO)
+        elif mask == "auto":
+            found = batch.get(AUTO) if isinstance(batch, Mapping) else None
+            if found is None:
+                self._warn_of_texts(batch)
             if isinstance(found, Tensor) and found.ndim != 2:
                 self._warn_of_pairs(tuple(found.shape))
                 return None, 0
-        elif mask == "auto":
-            return None, 0
         else:
             keys = list(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
             raise InputError(

@@ -148,7 +148,7 @@ def bootstrap_rsa(
     The plain variance over draws of both counts the noise of single subjects with single conditions
     three times; the formula above counts it once. The result is never less than the variance of one
     factor. How often 95 % intervals contain the true value (``benchmarks/subjects.py``): 88 to 100
-    % over both, 93 to 99 % over conditions, 87 to 94 % over subjects. It is low where some of about
+    % over both, 93 to 99 % over conditions, 88 to 94 % over subjects. It is low where some of about
     ten subjects are far noisier than the others: their values are then skewed, and Student's t
     assumes a normal distribution. It is high for very few subjects or conditions.
 
