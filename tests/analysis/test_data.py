@@ -188,6 +188,7 @@ def test_batches_of_different_sizes():
         ("images/", "iterable of batches.\n  got str"),
         ([np.zeros((8, 6))], "a batch must be a tensor"),
         ([["a.png", "b.png"]], "a batch must be a tensor"),
+        ([["one text", "another"]], r"Convert it with prepare_x= .* tokenizer\(list\(texts\)"),
         ([[]], "a batch must be a tensor"),
         ([None], "a batch must be a tensor"),
     ],
@@ -196,6 +197,13 @@ def test_data_that_are_no_batches(data, says):
     model = net()
     with unchanged(model), pytest.raises(InputError, match=says):
         compare(model, data=data, **quiet)
+
+
+def test_names_of_models_are_no_models():
+    with pytest.raises(
+        InputError, match=r"model_x must be a torch.nn.Module.\n  got str\n  Load it"
+    ):
+        compare("gpt2", net(), data=[], **quiet)
 
 
 def test_no_data_at_all():

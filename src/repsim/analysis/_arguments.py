@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from os import PathLike
 
 from torch import nn
 
@@ -38,6 +39,8 @@ def check_arguments(
     for argument, model in models.items():
         if not isinstance(model, nn.Module):
             hint = "\n  The data go by keyword: data=batches." if argument == "model_y" else ""
+            if isinstance(model, str | PathLike):
+                hint = "\n  Load it first, as by timm.create_model or AutoModel.from_pretrained."
             raise InputError(
                 f"{operation}: {argument} must be a torch.nn.Module.\n  got {kind_of(model)}{hint}"
             )

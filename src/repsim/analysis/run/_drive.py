@@ -130,6 +130,10 @@ def call_model(
     if isinstance(batch, Tensor):
         return model(batch)
     repair = "prepare_x= and prepare_y=" if operation == "compare" else "prepare="
+    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], str):
+        repair += (
+            ", for texts by lambda texts: tokenizer(list(texts), padding=True, return_tensors='pt')"
+        )
     raise InputError(
         f"{operation}: a batch must be a tensor, a tuple or list whose first item is the input "
         f"tensor, or a mapping of keyword arguments.\n  got {type(batch).__name__}\n"

@@ -58,8 +58,7 @@ def token_samples(
         if isinstance(name, str) and name != "flatten":
             raise InputError(
                 f"{operation}: transform={name!r} leaves one vector for each sequence.\n"
-                f"  samples='tokens' makes every token a sample\n"
-                f"  Pass one of the two."
+                f"  samples='tokens' makes every token a sample.\n  Pass one of the two."
             )
     return TokenSamples(
         operation, max_samples=max_samples, skip_first=skip_first, seed=seed, pairs=pairs
