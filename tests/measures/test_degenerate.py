@@ -131,6 +131,13 @@ def test_a_high_degree_of_a_constant(dtype, estimator):
         )
 
 
+def test_one_hot_features_are_not_called_constant():
+    x, y = np.eye(6), np.random.default_rng(0).standard_normal((6, 2))
+    for call in (repsim.cka, lambda x, y, **o: repsim.cka_from_gram(x @ x.T, y @ y.T, **o)):
+        with pytest.warns(repsim.DegenerateWarning, match="or all pairs of them are equally alike"):
+            assert np.isnan(call(x, y, estimator="unbiased"))
+
+
 def test_a_diagonal_gram_is_constant_to_the_unbiased_estimator():
     # It never looks at the diagonal; nothing is left off it.
     k, y = np.diag([1.0, 2.0, 3.0, 4.0, 5.0]), related(5, 3, 4)[1]

@@ -35,7 +35,7 @@ from repsim.measures._partial import PartialItem
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._contrast_item import linear_item
 from repsim.measures.parts._geometry import Contrasts
-from repsim.measures.parts._kernel_item import KernelItem
+from repsim.measures.parts._kernel_item import KernelItem, why_zero
 from repsim.measures.parts._sampled_item import SampledItem
 
 __all__ = ["alignment_once", "cka", "cka_from_gram", "floor_by_chance", "kernel_alignment"]
@@ -237,7 +237,7 @@ def cka_from_gram(k: Array, l: Array, *, estimator: EstimatorName = "biased") ->
             "cka_from_gram",
             name,
             known(product > 0) is False,
-            "is constant over the samples (its HSIC with itself is zero)",
+            why_zero(resolved),
         )
     if resolved.name == "biased" and products.traces is not None:
         squares = products.xx, products.yy

@@ -26,7 +26,7 @@ from repsim.estimators import (
 from repsim.kernels import RBF, Kernel, Laplacian, Linear
 from repsim.measures._registry import undefined
 
-__all__ = ["KernelItem"]
+__all__ = ["KernelItem", "why_zero"]
 
 
 class KernelItem:
@@ -158,7 +158,7 @@ class KernelItem:
                 "has no finite Gram matrix (a row of zeros has no direction for a cosine; large "
                 "features overflow)"
             )
-        return "is constant over the samples (its HSIC with itself is zero)"
+        return why_zero(self.estimator)
 
     def _features(self) -> tuple[Array, Array]:
         a, scale = scaled_features(self.xp, self._x, self.estimator)
@@ -190,3 +190,14 @@ class KernelItem:
             )
         a, scale = scaled_gram(xp, gram, self.estimator)
         return a, scale * square(xp.astype(size, scale.dtype)) if linear else scale
+
+
+def why_zero(estimator: Estimator) -> str:
+    """Return why the HSIC of a representation with itself is zero, for a warning."""
+    if estimator.name == "biased":
+        return "is constant over the samples (its HSIC with itself is zero)"
+    # One-hot features of different samples are not constant, but no pair is nearer than another.
+    return (
+        "is constant over the samples, or all pairs of them are equally alike (its unbiased HSIC "
+        "with itself is zero)"
+    )
