@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -131,6 +132,7 @@ def _serve() -> None:
 
     assert repsim.compare is not None  # loads what the first use loads
     torch.set_num_threads(1)
+    gc.freeze()  # or the children would look through all that is loaded, and copy it
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
         wanted = json.loads(line)

@@ -64,9 +64,14 @@ def cka_matrix(folder: Path) -> None:
 
 def extract(folder: Path) -> None:
     often()
-    row = 4 * (40 + 40 + 300 + 3)
+    row = 4 * (40 + 3)
     stored = repsim.extract(
-        net(0), batches(10), out=folder / "run.zarr", memory=2 * row * ROWS, progress=False
+        net(0),
+        batches(7),
+        ["0", "3"],
+        out=folder / "run.zarr",
+        memory=2 * row * ROWS,
+        progress=False,
     )
     assert len(stored.sample) > 16 * ROWS
     for layer, values in stored.items():

@@ -71,9 +71,10 @@ class LocalPlace:
         zarr.create_group(self.zarr[0], overwrite=True, zarr_format=3, attributes=attributes)
 
     def tidy(self) -> None:
-        """Remove the remains of a chunk after a kill."""
-        for partial in self.path.glob("*/*.partial"):
-            partial.unlink()
+        """Remove the remains of chunks and of attributes after a kill."""
+        for pattern in ("*.partial", "*/*.partial"):
+            for partial in self.path.glob(pattern):
+                partial.unlink()
 
     # -- chunks ----------------------------------------------------------------------------------
 
