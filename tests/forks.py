@@ -7,6 +7,7 @@ and has computed nothing, so its children begin as new processes do.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -130,7 +131,10 @@ def _serve() -> None:
 
     import repsim
 
-    assert repsim.compare is not None  # loads what the first use loads
+    assert repsim.compare is not None
+    for name in ("dask.array", "numpy.testing", "pytest"):  # these are loaded by the first use
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     torch.set_num_threads(1)
     gc.freeze()  # or the children would look through all that is loaded, and copy it
     answers, sys.stdout = sys.stdout, sys.stderr

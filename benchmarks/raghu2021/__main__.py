@@ -39,17 +39,17 @@ except ModuleNotFoundError as error:
     )
 
 QUICK_EFFORT = Effort(
-    cka_images=96,
+    cka_images=64,
     cka_batch=32,
     cka_passes=1,
-    distance_images=32,
-    field_images=4,
+    distance_images=16,
+    field_images=2,
     field_probes=2,
-    ratio_images=32,
-    place_images=64,
-    place_batch=32,
+    ratio_images=16,
+    place_images=32,
+    place_batch=16,
     probe_shots=5,
-    probe_images=96,
+    probe_images=64,
 )
 STEPS = {"photographs": 600, "digits": 400}
 QUICK_STEPS = 4

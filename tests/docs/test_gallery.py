@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ def test_downloads_run_alone_in_an_empty_folder(tmp_path, extensions):
     for source in sources:
         text = gallery_downloads.alone(source.read_text(encoding="utf-8"))
         assert gallery_downloads.alone(text) == text
+        text = re.sub(r"^EPOCHS = 8$", "EPOCHS = 1", text, flags=re.M)  # the rest is the same
         (tmp_path / source.name).write_text(text, encoding="utf-8")
     cells = [
         "import repsim\n" + gallery_downloads.IMPORT + "\nnetworks = trained()",

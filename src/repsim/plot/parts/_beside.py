@@ -15,6 +15,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.transforms import Bbox, BboxBase
 
 from repsim.plot.parts._colours import Extend
@@ -85,7 +86,7 @@ class _Shrunk:
         self._artists = artists
         self._slot = ax.get_axes_locator()
         self._trial: Bbox | None = None
-        self._last: tuple[bytes, Bbox] | None = None
+        self._last = b"", b"", Bbox.unit()
 
     def __call__(self, axes: Any, renderer: Any) -> Bbox:
         if self._trial is not None:
@@ -95,16 +96,20 @@ class _Shrunk:
         slot = self._slot(ax, renderer) if callable(self._slot) else ax.get_position(original=True)
         if ax.figure.get_layout_engine() is None:
             return self._within(slot, _overhang(ax, _boxes(self._artists, renderer)))
-        # One drawing asks many times and measuring is slow. The last place is kept if it fits.
+        # One drawing asks many times and measuring is slow. The last place is kept in the same slot
+        # if the artists need as much room there as before. While a figure is saved after its
+        # layout, nothing changes.
         key = np.asarray(slot.extents).tobytes()
-        if self._last is not None and self._last[0] == key:
-            place = self._last[1]
-            if np.array_equal(self._fitted(slot, place, renderer).extents, place.extents):
-                return place
-        place = Bbox.from_extents(*slot.extents)
-        for _ in range(2):  # a smaller picture shows different names, which may be longer
-            place = self._fitted(slot, place, renderer)
-        self._last = key, place
+        last_key, last_needed, last = self._last
+        is_laid_out = isinstance(ax.figure.get_layout_engine(), PlaceHolderLayoutEngine)
+        if last_key == key and is_laid_out:
+            return last
+        first = self._fitted(slot, Bbox.from_extents(*slot.extents), renderer)
+        needed = np.asarray(first.extents).tobytes()
+        if (last_key, last_needed) == (key, needed):
+            return last
+        place = self._fitted(slot, first, renderer)  # other names fit there, maybe longer ones
+        self._last = key, needed, place
         return place
 
     def _fitted(self, slot: BboxBase, trial: Bbox, renderer: Any) -> Bbox:
