@@ -103,7 +103,7 @@ def independent(seed, layers, n=16):
 @pytest.mark.slow
 def test_independent_models_are_above_chance_as_rarely_as_alpha_says():
     """The best of 16 pairs, tested alone, has p ≤ .05 far more often than in 5 % of such data."""
-    runs, naive, valid = 120, 0, 0
+    runs, naive, valid = 60, 0, 0
     for seed in range(runs):
         models = independent(seed, layers=4)
         result = aligned(models, measure="cka", permutations=19, seed=seed)
@@ -119,7 +119,7 @@ def test_independent_models_are_above_chance_as_rarely_as_alpha_says():
 @pytest.mark.slow
 def test_neighbours_of_independent_models_are_calibrated():
     """Ties make the test stricter than alpha, never looser; the p-values cover (0, 1]."""
-    runs, p = 300, []
+    runs, p = 150, []
     for seed in range(runs):
         models = independent(seed, layers=3, n=24)
         result = aligned(models, k=5, permutations=19, seed=seed)
