@@ -610,6 +610,42 @@ def test_attention_from_other_queries_is_left_out():
         measure(model, [images(2)], layers=["*layers*", name], progress=False)
 
 
+class Speech(nn.Module):
+    """As in Conformers: a convolution over time and frequency, and one token for each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.map, self.embed = nn.Conv2d(1, 2, 3, 2, 1), nn.Linear(16, 8)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+
+    def forward(self, sound):  # (B, 16 steps, 16 frequencies) to 8 tokens, and not to 4×2
+        return self.encoder(self.embed(self.map(sound[:, None]).transpose(1, 2).flatten(2)))
+
+
+class Packed(nn.Module):
+    """As in SigLIP 2: patches of images of any size, and which of them are padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+
+    def forward(self, pixel_values, pixel_attention_mask):
+        return self.encoder(pixel_values, src_key_padding_mask=pixel_attention_mask == 0)
+
+
+def test_what_is_neither_an_image_nor_a_text_has_no_places():
+    torch.manual_seed(0)
+    masked = {"pixel_values": torch.randn(3, 6, 8), "pixel_attention_mask": torch.ones(3, 6).int()}
+    for model, batch in ((Speech(), torch.randn(3, 16, 16)), (Packed(), masked)):
+        with pytest.raises(InputError, match="the grid of layer 'encoder.self_attn' is unknown"):
+            measure(model, [batch], progress=False)
+    options = {"grid": (2, 3), "patch_size": 1, "progress": False}
+    assert measure(Packed(), [masked], **options).distance.notnull().all()
+    masked["pixel_attention_mask"][1, 4:] = 0
+    with pytest.raises(InputError, match="some patches of layer 'encoder.self_attn' are padding"):
+        measure(Packed(), [masked], **options)
+
+
 class Detector(nn.Module):
     """As in DETR: learned queries attend to one another, and to the patches of an image."""
 

@@ -350,3 +350,29 @@ def test_texts_without_padding_give_no_warning(llama):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         repsim.compare(llama, data=[batch] * 2, layers=["norm"], **QUIET)
+
+
+@pytest.mark.parametrize("key", ["pixel_attention_mask", "patch_valid"])
+def test_padding_among_patches_of_images(key):
+    """As in SigLIP 2 of transformers and NaFlexViT of timm: images of several sizes in a batch."""
+
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Linear(6, 5)
+
+        def forward(self, pixel_values, **_masks):
+            return self.embed(pixel_values)
+
+    torch.manual_seed(0)
+    model, mask = Patches(), torch.arange(7) < torch.tensor([[7], [3], [5], [4], [7], [2]])
+    x = torch.randn(6, 7, 6)
+    other = torch.where(mask[..., None], x, torch.randn(6, 7, 6))
+    maps = [
+        repsim.extract(model, [{"pixel_values": each, key: mask}], out=f"memory://{key}{i}.zarr",
+                       transform="mean", progress=False)["embed"].values
+        for i, each in enumerate((x, other))
+    ]  # fmt: skip
+    expected = [model.embed(each[real]).mean(0) for each, real in zip(x, mask, strict=True)]
+    for found in maps:
+        torch.testing.assert_close(torch.from_numpy(found), torch.stack(expected).detach())

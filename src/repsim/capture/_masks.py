@@ -12,7 +12,7 @@ from torch import Tensor
 from repsim._errors import InputError, LayerNotFoundError, warn
 from repsim.capture._near import carried, remember, values_of
 from repsim.capture._output import UnusableOutput
-from repsim.capture._sequences import AUTO, DECODER, Follows, by_length
+from repsim.capture._sequences import AUTO, DECODER, PATCHES, Follows, by_length
 from repsim.capture._unmasked import padded_texts
 
 __all__ = ["MaskOption", "Masks"]
@@ -36,11 +36,11 @@ class Masks:
     operation : str
         For error messages.
     mask : {"auto"}, str, mapping of layer to str or None, callable or None
-        "auto": ``attention_mask`` if the batch is a mapping that has it, and
-        ``decoder_attention_mask`` for layers that follow the decoder's sequence. Another string:
-        that key of the batch. A mapping from layer names or globs to keys, for models with several
-        sequences; layers without a key, or with None, have no mask. A callable: it gets the batch
-        of the model and returns the mask. None: all positions are real.
+        "auto": ``attention_mask`` if the batch is a mapping that has it, else a mask of patches,
+        and ``decoder_attention_mask`` for layers that follow the decoder's sequence. Another
+        string: that key of the batch. A mapping from layer names or globs to keys, for models with
+        several sequences; layers without a key, or with None, have no mask. A callable: it gets the
+        batch of the model and returns the mask. None: all positions are real.
 
     Raises
     ------
@@ -70,6 +70,13 @@ class Masks:
     def is_auto(self) -> bool:
         """Whether the mask of a layer is found by what the layer follows."""
         return isinstance(self._mask, str) and self._mask == "auto"
+
+    @property
+    def are_of_patches(self) -> bool:
+        """Whether "auto" takes the mask of the patches of images in this batch."""
+        if not self.is_auto or not isinstance(self._batch, Mapping) or AUTO in self._batch:
+            return False
+        return any(_has(self._batch, key) for key in PATCHES)
 
     def learn(self, follows: Mapping[tuple[str, int], Follows]) -> None:
         """Let evidence say which sequence each call of a layer follows."""
@@ -263,6 +270,8 @@ class Masks:
             found = batch[mask]
         elif mask == "auto":
             found = batch.get(AUTO) if isinstance(batch, Mapping) else None
+            if found is None:
+                found = next((batch[key] for key in PATCHES if _has(batch, key)), None)
             if found is None:
                 self._warn_of_texts(batch)
             if isinstance(found, Tensor) and found.ndim != 2:

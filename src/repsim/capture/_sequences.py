@@ -10,10 +10,13 @@ from torch import Tensor
 
 from repsim.capture._near import values_of
 
-__all__ = ["AUTO", "DECODER", "Follows", "Sequences", "by_length", "shortened"]
+__all__ = ["AUTO", "DECODER", "PATCHES", "Follows", "Sequences", "by_length", "shortened"]
 
 AUTO = "attention_mask"
 """The key that tokenisers write and ``mask="auto"`` reads."""
+
+PATCHES = ("pixel_attention_mask", "patch_valid")
+"""The keys of masks of patches, in SigLIP 2 of transformers and NaFlexViT of timm."""
 
 DECODER = "decoder_attention_mask"
 """The key of the mask of the second sequence of an encoder-decoder."""

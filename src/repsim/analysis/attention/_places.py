@@ -201,7 +201,9 @@ class PlacesFinder:
         around = declared_prefix(frame.module for frame in reversed(call.frames))
         declared = self._declared.named if around is None else around
         maps = [each.result for each in call.convolutions]
-        return grid_of_sequence(call.keys, maps, prefix=prefix, declared=declared)
+        # Convolutions of sounds and series make maps of time and frequency, and tokens of time.
+        known = {"prefix": prefix, "declared": declared}
+        return grid_of_sequence(call.keys, maps, **known, merging=call.input.image is not None)
 
     def _whole(self, call: AttentionCall, prefix: int | None) -> Places | None:
         """Attention over all tokens of an image, made by a convolution or a linear layer."""

@@ -81,7 +81,18 @@ class AttentionDistances:
             time = self._distances(call, places.grid, in_time)
             sums.add(call, space, time, self._number)
         else:
+            self._refuse_padding(call)
             sums.add(call, self._distances(call, places.grid, in_space), self._number)
+
+    def _refuse_padding(self, call: AttentionCall) -> None:
+        """Raise if patches of images are padding: images of other sizes have other grids."""
+        shape = (call.batch, call.keys)
+        if self.masks.are_of_patches and self.masks.n_padding(call.name, shape, call.call):
+            raise InputError(
+                f"{self._operation}: some patches of layer {call.label!r} are padding.\n"
+                f"  batch {self._number}: images of several sizes have no grid in common\n"
+                f"  Images of one size belong into one call: sort them by size."
+            )
 
     def _add_cross(self, key: tuple[str, int], call: AttentionCall) -> None:
         """Add one call of cross-attention, which has an entropy and no distance."""

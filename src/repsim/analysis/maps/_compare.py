@@ -137,12 +137,12 @@ def compare(
         mean of an image.
     mask, mask_y : {"auto"}, str, mapping of layer to str or None, callable or None, default "auto"
         Which positions of an output (n, N, ...) are real and not padding: true in a mask (n, N).
-        The transforms "mean", "first", "last" and token(i) use only these. "auto":
-        ``attention_mask`` if the batch is a mapping that has it, and ``decoder_attention_mask`` for
-        layers that follow the decoder's sequence. To find these layers, the model runs on two
-        samples of the first batch, with one sequence or the other one position shorter. You can
-        also pass a key of the batch; a mapping from layer names or globs to keys, for models with
-        several sequences; or a function of the batch of the model. None: all positions are real.
+        The transforms "mean", "first", "last" and token(i) use only these. "auto": if the batch is
+        a mapping, its ``attention_mask``, else its mask of patches, and ``decoder_attention_mask``
+        for layers that follow the decoder's sequence. To find these layers, the model runs on two
+        samples of the first batch, with one sequence or the other one position shorter. Or pass a
+        key of the batch; a mapping from layer names or globs to keys, for models with several
+        sequences; or a function of the batch of the model. None: all positions are real.
         "flatten" compares padding too, and warns. ``mask_y`` is that of model_y, by default
         ``mask``.
     select, select_y, batch_dim, batch_dim_y

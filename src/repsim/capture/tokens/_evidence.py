@@ -43,7 +43,7 @@ class ModelInput:
     video : (int, int, int) or None
         Frames, height and width of the first floating-point tensor with five axes.
     lengths : set of int
-        Second axes of integer tensors: lengths of texts.
+        Second axes of integer tensors: lengths of texts. Masks of pixels and patches are none.
     sequences : set of int
         Second axes of floating-point tensors with three axes: lengths of embedded texts.
     """
@@ -58,6 +58,7 @@ class ModelInput:
     def of(cls, arguments: object) -> ModelInput:
         """Find the sizes in the arguments of a module."""
         found = cls()
+        of_images = {id(tensor) for tensor in _of_pixels(arguments)}
         for tensor in tensors_in(arguments):
             if tensor.is_nested or tensor.dim() == 0:
                 continue
@@ -68,6 +69,8 @@ class ModelInput:
             if tensor.is_floating_point() and found.video is None:
                 found.video = video_of(tuple(tensor.shape))
             if tensor.dim() >= 2 and not (tensor.is_floating_point() or tensor.is_complex()):
+                if id(tensor) in of_images:
+                    continue
                 found.lengths.add(int(tensor.shape[1]))
             elif tensor.dim() == 3:
                 found.sequences.add(int(tensor.shape[1]))
@@ -194,6 +197,16 @@ def moved(
         for places, axis in zip(shifts, axes, strict=True):
             by[axis] += places
     return Move(tuple(source.shape), tuple(result.shape), tuple(by))
+
+
+def _of_pixels(value: object) -> Iterator[Tensor]:
+    """Yield the tensors that transformers names after pixels, such as ``pixel_attention_mask``."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from tensors_in(item) if "pixel" in str(key) else _of_pixels(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _of_pixels(item)
 
 
 def _tuple(value: Any) -> tuple[int, ...]:

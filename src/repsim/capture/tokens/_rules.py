@@ -70,6 +70,7 @@ def grid_of_sequence(
     *,
     prefix: int | None = None,
     declared: int | None = None,
+    merging: bool = True,
 ) -> tuple[Size, int] | None:
     """Return the grid and the prefix of a sequence of n tokens; None if no map fits.
 
@@ -87,6 +88,8 @@ def grid_of_sequence(
         The number of tokens before the patches, if the caller passed it.
     declared : int, optional
         The number that the model declares. Layers before these tokens are added have none.
+    merging : bool, default True
+        Whether patches may have been merged after the last convolution.
     """
     if prefix is not None:
         allowed = {prefix}
@@ -100,7 +103,7 @@ def grid_of_sequence(
         over, size = min(fitting, key=lambda each: each[0])
         return size, over
     # A single token comes from pooling, not from merging.
-    if 0 in allowed and n > 1:
+    if merging and 0 in allowed and n > 1:
         for size in latest_first:
             if smaller := _merged(n, size):
                 return smaller, 0
