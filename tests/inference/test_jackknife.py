@@ -100,6 +100,7 @@ def test_level_and_repr():
     assert narrow.value in narrow
     assert wide.low - 0.01 not in wide
     assert repr(narrow).startswith("Interval(cka=0.6909 ± 0.2079, 50% in [0.5")
+    assert "99.9% in [" in repr(jackknife(*oracle(), level=0.999))
     # artanh: the interval is symmetric on Fisher's scale
     ends = np.arctanh([wide.low, wide.value, wide.high])
     assert ends[1] - ends[0] == pytest.approx(ends[2] - ends[1], rel=1e-9)

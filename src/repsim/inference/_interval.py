@@ -56,7 +56,7 @@ class Interval:
     def __repr__(self) -> str:
         return (
             f"Interval({self.measure}={self.value:.4f} ± {self.standard_error:.4f}, "
-            f"{self.level:.0%} in [{self.low:.4f}, {self.high:.4f}])"
+            f"{100 * self.level:.6g}% in [{self.low:.4f}, {self.high:.4f}])"
         )
 
 

@@ -160,7 +160,7 @@ def _show_pair(
     if "jackknife" in found:
         j = found["jackknife"]
         session.line(
-            f"{j['level']:.0%} interval [{j['low']:.4f}, {j['high']:.4f}], "
+            f"{100 * j['level']:.6g}% interval [{j['low']:.4f}, {j['high']:.4f}], "
             f"standard error {j['standard_error']:.4f} (jackknife)"
         )
     else:
