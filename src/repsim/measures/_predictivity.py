@@ -12,9 +12,9 @@ from array_api_compat import device
 from repsim._errors import InputError
 from repsim._options import as_count, require_choice
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
-from repsim.kernels import centre_features
+from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
+from repsim.measures.parts._geometry import centred_points
 from repsim.measures.parts._ridge_folds import (
     Fold,
     as_penalties,
@@ -192,8 +192,7 @@ class _Item:
         xp = array_namespace(x)
         self.xp, self.name, self.operation, self.held = xp, name, operation, held
         self.resolution = float(xp.finfo(x.dtype).eps)
-        wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
-        self.centred, self.scale = unit_scale(xp, centre_features(xp, wide))
+        self.centred, self.scale = centred_points(xp, x)
         spread = xp.max(xp.abs(self.centred), axis=0)
         self.varies = xp.any(spread > 0)
         self.all_vary = xp.all(spread > 0)

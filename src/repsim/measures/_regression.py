@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from repsim._errors import InputError
 from repsim._options import as_count
 from repsim._typing import Array
-from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
-from repsim.kernels import centre_features
+from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import Contrasts, contrasts
+from repsim.measures.parts._geometry import Contrasts, centred_points, contrasts
 from repsim.measures.parts._ridge_folds import (
     Fold,
     as_penalties,
@@ -174,8 +173,7 @@ def _prepare(operation: str, x: Array, *, name: str, ridge: object, folds: int |
     if folds is None:
         return _Item(operation, name, contrasts(xp, x))
     # Folds are of samples, so all n of them, centred.
-    wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
-    points, scale = unit_scale(xp, centre_features(xp, wide))
+    points, scale = centred_points(xp, x)
     return _Item(
         operation, name, Contrasts(points, scale, x.shape[0] - 1, float(xp.finfo(x.dtype).eps))
     )

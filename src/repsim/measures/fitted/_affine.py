@@ -21,12 +21,11 @@ from repsim.arrays import (
     namespace,
     paired,
     scalar,
-    unit_scale,
     unlabelled,
     without_autocast,
 )
-from repsim.kernels import centre_features
 from repsim.measures._registry import undefined
+from repsim.measures.parts._geometry import centred_points
 from repsim.measures.parts._subspace import where_defined
 
 __all__ = ["AffineAlignment", "Alignment", "Centred", "r2"]
@@ -58,7 +57,7 @@ class Centred:
         """Centre features (n, p), or raise if they are constant."""
         resolution = float(xp.finfo(x.dtype).eps)
         wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
-        values, scale = unit_scale(xp, centre_features(xp, wide))
+        values, scale = centred_points(xp, wide)
         if known(xp.max(xp.abs(values)) <= 0):
             raise InputError(
                 f"{operation}: {name} must vary over the samples.\n"
@@ -249,7 +248,7 @@ class AffineAlignment(Alignment):
 def r2(operation: str, xp: Namespace, predicted: Array, target: Array) -> Array:
     """Return 1 − ‖y − ŷ‖²/‖y − mean y‖², NaN with a warning where y is constant."""
     wide = xp.astype(target, accumulator_dtype(xp, target), copy=False)
-    centred, scale = unit_scale(xp, centre_features(xp, wide))
+    centred, scale = centred_points(xp, wide)
     spread = xp.sum(centred * centred)
     defined = spread > 0
     undefined(operation, "y", ~defined, "is constant over the samples")
