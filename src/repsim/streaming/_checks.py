@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from repsim._errors import ArrayTypeError, InputError, NonFiniteError, StateError
 from repsim._options import got
 from repsim._typing import Array
@@ -25,6 +23,8 @@ __all__ = [
     "Widths",
     "batch_size",
     "in_double",
+    "in_float64",
+    "in_reach_of_float64",
     "named_grams",
     "named_samples",
     "not_finite",
@@ -123,13 +123,18 @@ def require_layers(
 
 def in_double(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return arrays in float64, on the CPU if their device has no float64, without derivatives."""
-    out = {}
-    for name, x in arrays.items():
-        xp = array_namespace(x)
-        if accumulator_dtype(xp, x) == xp.float64:
-            out[name] = detached(xp.astype(x, xp.float64, copy=False))
-        else:
-            out[name] = to_numpy(x).astype(np.float64)
+    return {name: detached(in_float64(in_reach_of_float64(x))) for name, x in arrays.items()}
+
+
+def in_reach_of_float64(x: Array) -> Array:
+    """Copy to the CPU if the device has no float64 (jax by default, Apple's GPUs)."""
+    xp = array_namespace(x)
+    return x if accumulator_dtype(xp, x) == xp.float64 else to_numpy(x)
+
+
+def in_float64(x: Array) -> Array:
+    """Return an array in float64, without a copy if it is."""
+    out: Array = array_namespace(x).astype(x, array_namespace(x).float64, copy=False)
     return out
 
 

@@ -21,9 +21,9 @@ from repsim.arrays import (
     to_numpy,
     without_autocast,
 )
-from repsim.streaming._checks import require_alike, require_state
+from repsim.streaming._checks import in_float64, in_reach_of_float64, require_alike, require_state
 from repsim.streaming._moments import ClassMoments, one_hot
-from repsim.streaming._ridge_path import Labels, RidgePath, in_float64, in_reach_of_float64
+from repsim.streaming._ridge_path import Labels, RidgePath
 
 __all__ = ["RidgeStatistics"]
 
@@ -88,7 +88,7 @@ class RidgeStatistics:
             )
         if x.shape[-2] == 0:
             return
-        x = promote(xp, in_reach_of_float64(xp, x), "RidgeStatistics.update")
+        x = promote(xp, in_reach_of_float64(x), "RidgeStatistics.update")
         self._shape = shape
         self._eps = max(self._eps, float(array_namespace(x).finfo(x.dtype).eps))
         self.n += x.shape[-2]

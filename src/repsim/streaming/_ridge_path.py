@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import device
 
-from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, array_namespace, same_home, to_numpy
+from repsim._typing import Array
+from repsim.arrays import array_namespace, same_home, to_numpy
+from repsim.streaming._checks import in_float64, in_reach_of_float64
 from repsim.streaming._moments import one_hot
 
-__all__ = ["Labels", "LinearClassifier", "RidgePath", "in_float64", "in_reach_of_float64"]
+__all__ = ["Labels", "LinearClassifier", "RidgePath"]
 
 Labels: TypeAlias = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
@@ -56,7 +57,7 @@ class RidgePath:
             Counts, and squared errors to the {−1, +1} targets summed over samples and classes, on
             the device of ``x`` if it has float64.
         """
-        wide = in_float64(in_reach_of_float64(array_namespace(x), x))
+        wide = in_float64(in_reach_of_float64(x))
         xp = array_namespace(wide)
         path = RidgePath(*(_at_home_of(wide, getattr(self, f.name)) for f in fields(self)))
         projected = ((wide - path.mean) * path.inverse_scale) @ path.basis
@@ -87,22 +88,10 @@ class LinearClassifier:
 
     def predict(self, x: Array) -> Array:
         """Return the classes, int, (..., n), of features (..., n, p)."""
-        wide = in_float64(in_reach_of_float64(array_namespace(x), x))
+        wide = in_float64(in_reach_of_float64(x))
         weights, bias = (_at_home_of(wide, each) for each in (self.weights, self.bias))
         out: Array = array_namespace(wide).argmax(wide @ weights + bias, axis=-1)
         return out
-
-
-def in_reach_of_float64(xp: Namespace, x: Array) -> Array:
-    """Copy to the CPU if the device has no float64 (jax by default, Apple's GPUs)."""
-    return x if accumulator_dtype(xp, x) == xp.float64 else to_numpy(x)
-
-
-def in_float64(x: Array) -> Array:
-    """Return an array in float64, without a copy if it is."""
-    xp = array_namespace(x)
-    out: Array = xp.astype(x, xp.float64, copy=False)
-    return out
 
 
 def _at_home_of(like: Array, x: Array) -> Any:
