@@ -448,3 +448,16 @@ class TestOtherMeasures:
         ax = heatmap(found.z)
         assert ax.images[0].get_clim() == (0.0, pytest.approx(float(found.z.max())))
         assert heatmap(found.p_adjusted).images[0].get_clim() == (0.0, 1.0)
+
+
+def test_two_models_of_one_name_are_told_apart():
+    rng = np.random.default_rng(0)
+    first, second = ({f"block{i}": rng.standard_normal((20, 4)) for i in range(3)} for _ in "xy")
+    named = {"model_x": "GPT2Model", "model_y": "GPT2Model"}
+    for sides, labels in (
+        ((first, second), ("GPT2Model (x) layer", "GPT2Model (y) layer")),
+        ((first, first), ("GPT2Model layer", "GPT2Model layer")),
+        ((first, {"other": second["block1"]}), ("GPT2Model layer", "GPT2Model layer")),
+    ):
+        ax = heatmap(pairwise(*sides).assign_attrs(named))
+        assert (ax.get_ylabel(), ax.get_xlabel()) == labels

@@ -40,6 +40,7 @@ from repsim.results.kinds._layer_map import (
     map_table,
     map_variables,
     measured_map,
+    model_names,
 )
 from repsim.results.kinds._layer_match import LAYER_MATCH, similarity_of
 from repsim.results.kinds._linear_probe import LINEAR_PROBE, chosen_tokens, single_tokens
@@ -118,6 +119,7 @@ __all__ = [
     "measure_label",
     "measured_map",
     "model_name",
+    "model_names",
     "model_of",
     "models_of",
     "names_of",

@@ -17,7 +17,7 @@ from repsim._shown import shown
 from repsim.plot.parts._between import Group
 from repsim.plot.parts._chance import Mask, by_chance
 from repsim.plot.parts._colours import UNDEFINED, Scale, least_like
-from repsim.plot.parts._layer_map import as_layers, layer_map, layer_names, model_name
+from repsim.plot.parts._layer_map import as_layers, layer_map, layer_names, model_names
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import name_layers, number_layers
 from repsim.results import scale_of
@@ -94,7 +94,7 @@ def read_map(result: Any, above_chance: Any, operation: str) -> LayerMap:
     grey = by_chance(result, array, above_chance, operation) & ~np.isnan(array.values)
     low, high, similar = scale_of(array)
     # Names of models need no title.
-    titles = ["" if of_models else f"{model_name(array, side)} layer" for side in "xy"]
+    titles = ["" if of_models else f"{name} layer" for name in model_names(array)]
     by_mask = above_chance is None or isinstance(above_chance, xr.DataArray)
     return LayerMap(
         array,

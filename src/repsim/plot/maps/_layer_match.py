@@ -16,7 +16,7 @@ from repsim.measures import layer_match as best_match
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import colour_scale
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
-from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_name
+from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_names
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 from repsim.results import scale_of
@@ -106,7 +106,8 @@ def layer_match(
     if ax is None:
         ax = new_axes(SIDE, SIDE, beside=1.5 + text_width(names_y), below=0.6 + text_width(names_x))
 
-    _draw_frame(ax, model_name(array, "x"), model_name(array, "y"))
+    models = model_names(array)
+    _draw_frame(ax, *models)
     beside_x, beside_y = ax.secondary_xaxis("top"), ax.secondary_yaxis("right")
     name_layers(beside_x.xaxis, np.linspace(0.0, 1.0, len(names_x)), names_x)
     name_layers(beside_y.yaxis, np.linspace(0.0, 1.0, len(names_y)), names_y)
@@ -127,7 +128,7 @@ def layer_match(
         zorder=3.0,
         clip_on=False,
     )
-    _sum_up(ax, matches, names_x, model_name(array, "x"), model_name(array, "y"))
+    _sum_up(ax, matches, names_x, *models)
     bar = add_colour_bar(
         ax, points, f"{measure_label(array)} of the match", extend=scale.extend, after=[beside_y]
     )

@@ -22,7 +22,7 @@ from repsim.results import (
     main_variable,
     map_variables,
     measure_label,
-    model_name,
+    model_names,
     number,
     scale_of,
 )
@@ -126,7 +126,7 @@ def _picture(result: xr.Dataset, array: xr.DataArray, label: str) -> LayerMap:
         else "all values undefined"
     )
     own_order = ("execution order", range(m), range(n))
-    model_x, model_y = model_name(array, "x"), model_name(array, "y")
+    model_x, model_y = model_names(array)
     return LayerMap(
         title=label,
         alt=f"Map of {label}. Upwards: {m} layers of {model_x}. To the right: {n} layers of "

@@ -17,6 +17,7 @@ from repsim.results._maps import (
     main_map,
     map_of_layers,
     measure_label,
+    model_name,
 )
 from repsim.results._registry import register
 from repsim.results._text import number, plus_minus
@@ -34,6 +35,7 @@ __all__ = [
     "map_table",
     "map_variables",
     "measured_map",
+    "model_names",
 ]
 
 LEAST_Z = 3.0
@@ -146,6 +148,15 @@ def is_with_itself(array: xarray.DataArray) -> bool:
         return bool(np.allclose(values, values.T, equal_nan=True))
     rounding = SELF * max(1.0, float(np.max(np.abs(values), where=np.isfinite(values), initial=0)))
     return bool(np.all(np.abs(own[np.isfinite(own)] - equal) <= rounding))
+
+
+def model_names(array: xarray.DataArray) -> tuple[str, str]:
+    """Return the names of both models; two models of one name are "(x)" and "(y)"."""
+    names = model_name(array, "x"), model_name(array, "y")
+    same_layers = layer_names(array, "layer_x") == layer_names(array, "layer_y")
+    if names[0] != names[1] or not same_layers or is_with_itself(array):
+        return names
+    return f"{names[0]} (x)", f"{names[1]} (y)"
 
 
 class Threshold(NamedTuple):
