@@ -191,12 +191,12 @@ def test_one_layer_or_step_is_said_once():
         assert not any("first" in each or "last" in each for each in every)
 
 
-def tested():
+def probes_with_errors():
     result = made.probes(single=2)
     return result.assign(standard_error=0.02 * xr.ones_like(result.accuracy))
 
 
-@pytest.mark.parametrize("make", [made.steps, made.scales, made.subsets, tested])
+@pytest.mark.parametrize("make", [made.steps, made.scales, made.subsets, probes_with_errors])
 def test_bands_are_named_if_there_are_any(make):
     result = make()
     words = "Bands are one standard error."
