@@ -71,13 +71,23 @@ def pytest_runtest_setup() -> None:
 
 
 HEAVY = (
-    *("benchmarks/test_raghu2021.py", "examples/test_digits.py", "analysis/test_rank_batches.py"),
-    *("analysis/test_extract_ranks.py", "analysis/test_rank_analyses.py", "docs/test_gallery.py"),
-    *("analysis/test_killed.py", "report/test_killed.py", "cli/test_killed.py"),
-    *("emulated/test_emulated.py", "streaming/test_shared_pairs.py", "docs/test_pages.py"),
-    *("report/test_screens.py", "docs/test_screens.py", "measures/test_transforms.py"),
+    *("analysis/test_rank_batches.py", "benchmarks/test_raghu2021.py"),
+    *("examples/test_digits.py", "emulated/test_emulated.py"),
+    *("analysis/test_extract_ranks.py", "report/test_browser.py"),
+    *("analysis/test_rank_analyses.py", "measures/test_transforms.py"),
+    *("analysis/test_killed.py", "docs/test_screens.py"),
+    *("streaming/test_shared_pairs.py", "docs/test_gallery.py"),
+    *("streaming/test_all_reduce.py", "plot/test_pyplot.py"),
+    *("report/test_killed.py", "report/test_screens.py"),
+    *("cli/test_killed.py", "streaming/test_dask.py"),
+    *("analysis/test_ranks.py", "docs/test_tasks.py"),
+    *("docs/test_pages.py", "cli/test_run_folder.py"),
 )
-"""Files with tests or fixtures of many seconds, the longest first."""
+"""Files with tests or fixtures of many seconds, for two workers in turn, the longest first.
+
+Those of the first fork processes from one that has loaded torch, and all but one of those in a
+browser are of the second. So most of these two start once.
+"""
 
 
 def heavy_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
