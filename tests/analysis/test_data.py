@@ -206,6 +206,22 @@ def test_names_of_models_are_no_models():
         compare("gpt2", net(), data=[], **quiet)
 
 
+def test_a_batch_without_samples():
+    # it was a division by zero, an assertion or an error of torch, or counted for nothing
+    x, y, batch = net(), net(seed=1), inputs()[0]
+    calls = [
+        lambda data: compare(x, y, data=data, **quiet),
+        lambda data: compare(x, y, data=data, measure="nbs", **quiet),
+        lambda data: repsim.trajectory({0: x, 1: y}, data, **quiet),
+        lambda data: repsim.stitch(x, "0", y, "0", data, **quiet),
+    ]
+    pairs = [(each, torch.zeros(len(each), dtype=torch.long)) for each in (batch, batch[:0])]
+    for data in ([batch, batch[:0]], pairs, [{"input": batch}, {"input": batch[:0]}]):
+        for call in calls:
+            with pytest.raises(InputError, match=r"must have samples\.\n  batch 1 "):
+                call(data)
+
+
 def test_no_data_at_all():
     with pytest.raises(InputError, match="data"):
         compare(net(), **quiet)

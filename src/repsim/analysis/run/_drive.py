@@ -267,8 +267,8 @@ def each_pass(
     Raises
     ------
     InputError
-        If ``data`` is a single tensor or mapping, is empty, or can be iterated only once although
-        several passes are requested.
+        If ``data`` is a single tensor or mapping, is empty, has a batch without samples, or can be
+        iterated only once although several passes are requested.
     """
     require_bool(operation, "progress", progress)
     no_batches = isinstance(data, Tensor | Mapping | str) or getattr(data, "ndim", 1) == 0
@@ -291,6 +291,7 @@ def each_pass(
             def one_pass() -> Generator[Batch]:
                 nonlocal seen
                 for value in data:
+                    _require_samples(operation, value, seen)
                     yield Batch(operation, value, seen, is_first=not seen)
                     seen += 1
                     bar.update()
@@ -305,3 +306,19 @@ def each_pass(
                     f"{operation}: data gave no batch in pass {each + 1}.\n"
                     f"  Is the folder empty, or drop_last=True with fewer samples than a batch?"
                 )
+
+
+def _require_samples(operation: str, batch: object, number: int) -> None:
+    """Raise if a batch has no samples, as a filter of samples may leave it."""
+    tensors: list[Any] = [batch]
+    if isinstance(batch, Mapping):
+        tensors = list(batch.values())
+    elif isinstance(batch, list | tuple):
+        tensors = list(batch[:1])
+    shapes = [each.shape for each in tensors if isinstance(each, Tensor) and each.ndim]
+    if shapes and all(0 in shape for shape in shapes):
+        raise InputError(
+            f"{operation}: every batch must have samples.\n"
+            f"  batch {number} (counted from 0): {tuple(shapes[0])}\n"
+            f"  Leave it out of the data."
+        )
