@@ -662,3 +662,18 @@ def test_tokens_of_experts_are_not_samples():
         batch[..., 0] = torch.tensor([0.0, 0, 1, 2, 3, 3])
     found = compare(model, data=x, **quiet)
     assert layers_of(found) == ["experts.0", "experts.1", "experts.2", "experts.3", "out"]
+
+
+def test_a_layer_that_runs_once_for_each_sample_is_not_left_out_silently():
+    class Each(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.each, self.out = nn.Linear(6, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.out(torch.cat([self.each(row[None]) for row in x]))
+
+    with pytest.warns(RepsimWarning, match=r"each \(1, 4\) follows no sample") as caught:
+        assert layers_of(compare(Each(), data=rows(5, 6), **quiet)) == ["out"]
+    assert len(caught) == 1
+    assert str(caught[0].message).count("each (1, 4)") == 1

@@ -45,7 +45,8 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
         for what, names in (("returned no batch", quiet), (UNCHANGED, same)):
             if names:
                 logger.info("Recorder: %s: %s", what, listing(names))
-        loud = [f"{name} {why.brief}" for (name, _), why in news.items() if not why.quiet]
+        lines = [f"{name} {why.brief}" for (name, _), why in news.items() if not why.quiet]
+        loud = list(dict.fromkeys(lines))  # calls of one layer are often alike
         if loud and recorded:
             shown = "".join(f"  {line}\n" for line in loud[:12])
             more = f"  and {len(loud) - 12} more\n" if len(loud) > 12 else ""

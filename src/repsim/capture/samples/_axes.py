@@ -241,7 +241,9 @@ class BatchAxis:
                 f"with the samples when the model ran on 2 and on 3 of them\n"
                 f"  Leave it out, or say which axis holds samples: batch_dim={{{layer!r}: axis}}.",
                 brief=f"{shape} follows no sample",
-                quiet=shape[0] == 1,  # for example a position embedding: the same for every sample
+                # For example a position embedding, the same for every sample, and not a layer that
+                # runs more often with more samples.
+                quiet=shape[0] == 1 and key in (self._evidence or {}),
             )
         length = shape[found.axis] if found.axis < len(shape) else 0
         n, rows = self._divided(key, length, found.rows)
