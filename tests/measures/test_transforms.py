@@ -11,7 +11,7 @@ from cases import each
 from measures.checks import refuses
 from measures.test_gradients import CASES, ESTIMATORS, SHAPES
 from reference.data import related
-from repsim.kernels import Linear, Polynomial
+from repsim.kernels import RBF, Linear, Polynomial
 from repsim.measures import MEASURES
 
 torch = pytest.importorskip("torch")
@@ -159,9 +159,14 @@ def test_values_are_checked_where_they_can_be_read():
 @pytest.mark.slow
 @pytest.mark.skipif(RELEASE < (2, 14), reason="older compilers break the graph")
 def test_compile_without_a_graph_break():
-    """The next test compiles few features; polynomials of another degree are traced alike."""
+    """The next test compiles few features, and other cases go through the lines of these.
+
+    A polynomial of another degree is traced alike; "laplacian" takes the other median.
+    """
+    alike = (Polynomial(degree=3, coef0=0.0), RBF(0.7, "off_diagonal"))
+    assert {kernel for kernel, _ in CASES}.issuperset(alike)
     for kernel, shape in CASES:
-        if shape == SHAPES["grams"] and kernel != Polynomial(degree=3, coef0=0.0):
+        if shape == SHAPES["grams"] and kernel not in alike:
             compiles(*tensors(*shape), kernel)
 
 
