@@ -113,7 +113,7 @@ def test_wrong_arguments_are_reported(repsim_command, inputs):
         (2, "--data FOLDER", TWO[:3]),
         (2, "no such folder or file", (*TWO[:4], "missing")),
         (2, "Did you mean timm:resnet", ("compare", "timm:resnet81", "--data", "inputs.npz")),
-        (2, "not the name of a model", ("compare", "resnet18", "--data", "inputs.npz")),
+        (2, "Write timm:resnet18, torchvision", ("compare", "resnet18", "--data", "inputs.npz")),
         (2, "--layers: no layer matches 'blok*'", (*TWO, "--layers", "blok*")),
         (2, "--layers-y: no layer is called '9'", (*TWO, "--layers-y", "9")),
         (2, "--weights: there is no such file", (*TWO, "--weights", "missing.pt")),

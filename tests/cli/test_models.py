@@ -177,7 +177,7 @@ def test_too_little_memory_is_not_taken_for_a_damaged_file(repsim_command, monke
 
 def test_names_of_no_model_are_refused_with_the_near_ones(repsim_command):
     for spec, said in {
-        "resnet18": "timm:NAME",
+        "resnet18": "Write timm:resnet18, torchvision:resnet18",
         "timm:resnet81": "Did you mean timm:resnet",
         "timm:no_such_model_at_all": "no model of this name",
         "torchvision:resnet81": "torchvision:resnet18",

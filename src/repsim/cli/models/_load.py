@@ -43,9 +43,10 @@ class ModelRequest:
         """
         if ":" not in self.spec:
             raise UsageError(
-                f"this is not the name of a model.\n  got {self.spec}\n"
-                f"  Write timm:NAME, torchvision:NAME, transformers:TYPE, or module:function; "
-                f"arrays are files .npy and .npz."
+                f"this is not the name of a model, because it does not say where it is from.\n"
+                f"  got {self.spec}\n"
+                f"  Write timm:{self.spec}, torchvision:{self.spec}, transformers:TYPE, or "
+                f"module:function; arrays are files .npy and .npz."
             )
         if self.weights is not None:
             check_weights(self.weights)
