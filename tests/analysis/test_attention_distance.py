@@ -527,6 +527,9 @@ class TestUnknownPlaces:
 
         with pytest.raises(InputError, match="16 tokens in each of 4 windows of a sample"):
             measure(Windows(), [images(2)], progress=False)
+        # They may be parts of a map, or lie far apart as in MaxViT.
+        with pytest.raises(InputError, match="pixels between the tokens of layer 'attention'"):
+            measure(Windows(), [images(2)], grid=4, progress=False)
         result = measure(Windows(), [images(2)], grid=4, patch_size=4, progress=False)
         assert result.n_samples == 2
 

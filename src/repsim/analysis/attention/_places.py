@@ -160,9 +160,8 @@ class PlacesFinder:
                 f"  grid: {grid}    model's input: {video or 'no video'}, frames × height × width\n"
                 f"  Pass patch_size=(frames, height, width) from a token to the next."
             )
-        return Places(
-            TokenGrid(height, width, extra, step=step, frames=frames, frame_step=frame_step)
-        )
+        at = TokenGrid(height, width, extra, step=step, frames=frames, frame_step=frame_step)
+        return Places(at)
 
     def _given(self, call: AttentionCall, grid: Size, prefix: int | None) -> Places:
         extra = call.keys - math.prod(grid)
@@ -179,7 +178,10 @@ class PlacesFinder:
         if grid[0] == 1 and (call.keys in call.input.lengths or call.input.image is None):
             return Places(TokenGrid(*grid, extra, step=(1.0, 1.0)), text=True)
         if _n_windows(call) > 1 and not extra:
-            return _in_windows(call, grid)
+            # Tokens of windows that no module declares may lie far apart, as in MaxViT.
+            places, known = _in_windows(call, grid), _window(call)
+            is_known = known is not None and known.grid.size == grid
+            return places if is_known else replace(places, grid=TokenGrid(*grid))
         step = _steps(call, grid)
         if step is None and (image := _image(call)) is not None:
             step = divided(image, grid)
@@ -210,7 +212,8 @@ class PlacesFinder:
         if _n_windows(call) != 1 or call.over == "unknown" or call.keys in call.input.lengths:
             return None
         if found := self._of_maps(call, prefix):
-            if _is_of_queries(call) or self._are_queries(call):
+            seen = any((frame.name, call.keys) in self._queries for frame in call.frames[1:-1])
+            if seen or _is_of_queries(call):
                 raise NoDistance(
                     f"attends among {call.keys} queries of another sequence, whose places are "
                     f"unknown; grid= gives them places"
@@ -224,10 +227,6 @@ class PlacesFinder:
         if (tiled := tiles(call.keys - known, call.input.image)) is None:
             return None
         return Places(TokenGrid(*tiled, known, step=divided(call.input.image, tiled)))
-
-    def _are_queries(self, call: AttentionCall) -> bool:
-        """Whether as many queries attended to the image in a block around the call."""
-        return any((frame.name, call.keys) in self._queries for frame in call.frames[1:-1])
 
     def _unknown_grid(self, call: AttentionCall) -> InputError:
         sizes = list(dict.fromkeys(c.result for c in call.convolutions))[-4:]
@@ -267,8 +266,8 @@ def n_samples(call: AttentionCall) -> int:
 def _is_of_queries(call: AttentionCall) -> bool:
     """Whether a block around the call gets a second sequence that the model makes.
 
-    Such blocks are decoders, as in DETR: their own tokens are learned queries, and those of the
-    image are the second sequence. A second sequence that the model got is a text beside an image.
+    As in the decoder of DETR, its own tokens are then learned queries, and the second sequence is
+    the image. A second sequence that the model got is a text beside an image.
     """
     given = call.input.lengths | call.input.sequences
     others = [frame.other for frame in call.frames[:-1] if frame.other is not None]
