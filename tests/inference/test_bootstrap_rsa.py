@@ -178,8 +178,9 @@ def test_what_has_no_bootstrap():
         bootstrap_rsa(np.where(x > 2, np.nan, x) * np.nan, ys)
     with pytest.raises(repsim.ArrayTypeError):
         bootstrap_rsa("x", ys)
-    with pytest.raises(InputError, match="got a list\n  Pass the subjects as ys"):
-        bootstrap_rsa(ys, x)
+    for swapped in ys, {"a": ys[0]}:
+        with pytest.raises(repsim.ArrayTypeError, match="Pass the subjects as ys"):
+            bootstrap_rsa(swapped, x)
     with pytest.raises(InputError, match="got 2\n  Pass resample='conditions'"):
         bootstrap_rsa(x, ys[:2])
 

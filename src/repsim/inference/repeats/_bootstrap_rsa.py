@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from repsim._errors import InputError
+from repsim._errors import ArrayTypeError, InputError
 from repsim._options import as_count, require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace, to_numpy, without_autocast
@@ -166,8 +166,9 @@ def bootstrap_rsa(
     check_level(operation, level)
     count = as_count(operation, "draws", draws, least=50)
     _require_weighted(operation, comparison)
-    if isinstance(x, Mapping | list | tuple):
-        raise InputError(
+    members = list(x.values()) if isinstance(x, dict) else x
+    if isinstance(members, list | tuple) and all(hasattr(each, "shape") for each in members):
+        raise ArrayTypeError(
             f"{operation}: x must be one array, that of the model.\n  got a {type(x).__name__}\n"
             f"  Pass the subjects as ys: bootstrap_rsa(model, subjects)."
         )
