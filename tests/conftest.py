@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import just
 
 settings.register_profile(
     "repsim",
@@ -53,7 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector of garbage pass over what was imported, in this process and its forks."""
+    """Let the collector of garbage pass over what was imported, in this process and its forks.
+
+    In its first test Hypothesis looks for what holds its generator, and would not find what is
+    passed over.
+    """
+    given(just(0))(lambda _: None)()
     gc.freeze()
 
 
