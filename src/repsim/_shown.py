@@ -36,7 +36,7 @@ def shown_lines(text: str) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """Return a text of at most so many characters; a longer one ends in three dots.
+    """Return a text, or its beginning and three dots if it has more than ``longest`` characters.
 
     >>> shortened("resnet50", 8), shortened("resnet101", 8)
     ('resnet50', 'resne...')

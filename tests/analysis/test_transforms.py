@@ -146,7 +146,7 @@ def test_cls_refuses_layers_without_tokens(tokens):
 
 
 def test_means_that_a_norm_makes_equal():
-    """The mean of an instance norm is its bias for all images: what rounding leaves is no value."""
+    """An instance norm gives all images the same mean, its bias; only rounding differs."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.GroupNorm(5, 5), nn.ReLU(), nn.Conv2d(5, 4, 1), nn.InstanceNorm2d(4)

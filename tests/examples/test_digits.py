@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(out: Path) -> str:
-    """Run the script as a user would, and return what it prints; for a process of its own."""
+    """Run the script as a user would and return what it prints; call it in a new process."""
     sys.argv = [str(SCRIPT), "--out", str(out), "--quick"]
     sys.path.insert(0, str(SCRIPT.parent))
     for category in (UserWarning, RuntimeWarning):

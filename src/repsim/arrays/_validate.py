@@ -143,7 +143,7 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
     limit = float(xp.finfo(x.dtype).max) / SUMMED
     view = host_numbers(x)  # in main memory NumPy takes half of torch's time
     if view is not None and _squares_are_finite(view):
-        return  # then every entry is below the root of the largest number, and so of the limit
+        return  # no entry is above the root of the largest number, which is below the limit
     space, values = (xp, x) if view is None else (np, view)
     low, high = space.min(values), space.max(values)
     # NaN is neither above nor below the limits.
@@ -168,7 +168,7 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
 
 
 def _squares_are_finite(x: np.ndarray[Any, np.dtype[Any]]) -> bool:
-    """Whether the sum of all squares is finite. It reads the memory once, and the range twice."""
+    """Whether the sum of all squares is finite: one reading, where least and greatest take two."""
     if not x.flags.forc:
         return False
     flat = x.ravel(order="K")

@@ -202,7 +202,7 @@ def _from_features(
 def _crossed(
     sides: Sides, self_products: bool, with_squares: bool, sizes: BlockSizes
 ) -> tuple[dict[tuple[int, int], Array], list[Array]]:
-    """Return ‖XᵀY‖²_F, and ‖XᵀX‖²_F and ‖YᵀY‖²_F if requested, and all ‖x_i‖² and ‖y_i‖²."""
+    """Return ‖XᵀY‖²_F, and ‖XᵀX‖²_F and ‖YᵀY‖²_F if requested; and all ‖x_i‖² and ‖y_i‖²."""
     xp = sides[0].xp
     panels = [
         _Panel(side, slice(start, min(start + sizes.panel, rows.p)))
@@ -237,7 +237,9 @@ def _crossed(
             mirrored = key[0] == key[1] and i != j
             square = sum_of_products(xp, total, total) * (2 if mirrored else 1)
             out[key] = out[key] + square if key in out else square
-    return out, [_of_side(sides, panels, squares, side) for side in range(2 * with_squares)]
+    if not with_squares:
+        return out, []
+    return out, [_of_side(sides, panels, squares, side) for side in (0, 1)]
 
 
 def _of_side(

@@ -41,7 +41,7 @@ class Frame:
     cross : bool
         Whether it gets a second sequence, from which its keys come.
     other : tuple of int, or None
-        The shape of a second sequence, for a block that contains attention.
+        The shape of the second sequence that the module gets; None without one.
     """
 
     name: str

@@ -193,7 +193,7 @@ class KernelItem:
 
 
 def why_zero(estimator: Estimator) -> str:
-    """Return why the HSIC of a representation with itself is zero, for a warning."""
+    """Return the words of a warning: why a representation has no HSIC with itself."""
     if estimator.name == "biased":
         return "is constant over the samples (its HSIC with itself is zero)"
     # One-hot features of different samples are not constant, but no pair is nearer than another.

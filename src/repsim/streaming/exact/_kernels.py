@@ -74,7 +74,8 @@ class LayerKernel:
     shift: Floats
     rest: Floats
     scale: float
-    """(x − shift) − rest, divided by ``scale``, is what the kernel gets."""
+    """(x − shift) − rest, divided by ``scale``, is what the kernel gets; that of radial kernels is
+    divided by the bandwidth."""
     power_scale: float = 1.0
     sigma: float = float("nan")
     least: float = 0.0
