@@ -11,6 +11,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "repsim"
 FILES = sorted(SOURCE.rglob("*.py"))
+ROOT_FILES = {path.stem for path in SOURCE.glob("*.py")}
 NOT_CODE = (
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,
@@ -163,6 +164,33 @@ def test_no_test_and_no_benchmark_knows_a_private_name():
         if path.name not in about_the_tree and (names := private_names(path.read_text()))
     }
     assert not known
+
+
+def private_imports(text: str, package: str) -> list[str]:
+    """The private modules and names of other packages of repsim that a file imports."""
+    return sorted(
+        f"{node.module}.{each.name}"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for each in node.names
+        for owner, *parts in [f"{node.module}.{each.name}".removeprefix("repsim.").split(".")]
+        if node.module.startswith("repsim.") and owner not in (package, *ROOT_FILES)
+        if any(part.startswith("_") for part in parts)
+    )
+
+
+def test_no_package_imports_what_is_private_to_another():
+    """What packages share stands in an ``__init__``; files at the root are there for all."""
+    assert private_imports("from repsim.storage._lock import locked", "capture")
+    assert private_imports("from repsim.capture.tokens import _rules", "analysis")
+    allowed = "from repsim._errors import warn\nfrom repsim.storage import locked\n"
+    assert not private_imports(f"{allowed}from repsim.capture._output import Select", "capture")
+    found = {}
+    for path in FILES:
+        package = path.relative_to(SOURCE).parts[0]
+        if names := private_imports(path.read_text(), package):
+            found[path.relative_to(SOURCE).as_posix()] = names
+    assert not found
 
 
 def test_no_folder_has_the_name_of_a_public_function():

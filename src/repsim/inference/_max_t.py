@@ -25,12 +25,12 @@ from repsim.arrays import (
 )
 from repsim.estimators import Products, ratio, resolve_estimator, within_one
 from repsim.inference._draws import random_order, resolve_seed
-from repsim.inference._maps import chance_of_map, orders_of
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.inference._options import settings_for
+from repsim.inference.maps._permuted import chance_of_map, orders_of
 from repsim.kernels import resolve_kernel
 from repsim.measures import MEASURES, KernelItem, Measure, resolve_measure
-from repsim.measures._pair_items import PairItems, Rows, attrs_of_measure
+from repsim.measures.pairs import PairItems, Rows, attrs_of_measure
 from repsim.results import MAX_T, measured_map, models_of
 
 if TYPE_CHECKING:

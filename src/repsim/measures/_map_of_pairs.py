@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from repsim._typing import Array
-from repsim.measures._pair_items import (
+from repsim.measures._registry import Item, Measure
+from repsim.measures.pairs import (
     attrs_of_measure,
     values_of_pairs,
     warn_of_highest,
 )
-from repsim.measures._registry import Item, Measure
 from repsim.results import map_of_layers
 
 if TYPE_CHECKING:

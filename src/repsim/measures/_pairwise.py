@@ -23,10 +23,10 @@ from repsim.arrays import (
     unlabelled_sides,
     without_autocast,
 )
-from repsim.measures._pair_items import PairItems, Rows, Values, attrs_of_measure
 from repsim.measures._registry import Measure
 from repsim.measures._resolve import resolve_measure
-from repsim.measures._shared_pairs import pairs_in_dask, pairs_of_ranks
+from repsim.measures.pairs import PairItems, Rows, Values, attrs_of_measure
+from repsim.measures.pairs._shared import pairs_in_dask, pairs_of_ranks
 from repsim.results import map_of_layers, models_of
 
 if TYPE_CHECKING:

@@ -19,12 +19,16 @@ from repsim.analysis.features._models import ModelFeatures, features_of
 from repsim.analysis.features._pairing import paired_rows, prepared_layers
 from repsim.arrays import Indices
 from repsim.capture import Layers, Transform
-from repsim.inference._best import ChanceOfBest, best_of, chance_of_best
-from repsim.inference._chance import rank_of
-from repsim.inference._maps import orders_of
-from repsim.inference._options import settings_for
+from repsim.inference.maps import (
+    ChanceOfBest,
+    best_of,
+    chance_of_best,
+    orders_of,
+    rank_of,
+    settings_for,
+)
 from repsim.measures import Measure, resolve_measure
-from repsim.measures._pair_items import PairItems, Rows, attrs_of_measure
+from repsim.measures.pairs import PairItems, Rows, attrs_of_measure
 from repsim.results import ALIGNMENT
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._provenance import versions
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.analysis.run.ranks import check_sample_ids
-from repsim.inference._maps import chance_of_map, errors_of_map, orders_of
-from repsim.measures._pair_items import PairItems, Rows, Values, attrs_of_measure
+from repsim.inference.maps import chance_of_map, errors_of_map, orders_of
+from repsim.measures.pairs import PairItems, Rows, Values, attrs_of_measure
 from repsim.results import measured_map
 
 if TYPE_CHECKING:

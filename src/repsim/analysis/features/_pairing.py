@@ -11,7 +11,7 @@ from repsim._errors import InputError, warn
 from repsim.analysis._extract_rows import Values
 from repsim.analysis.features._models import ModelFeatures
 from repsim.arrays import Indices, labelled_types, to_numpy
-from repsim.measures._pair_items import Rows
+from repsim.measures.pairs import Rows
 
 __all__ = ["paired_rows", "prepared_layers"]
 

@@ -19,7 +19,7 @@ from repsim.analysis.run._token_samples import TokenSamples
 from repsim.analysis.run.ranks import SampleIds
 from repsim.analysis.training._checkpoints import of_steps
 from repsim.analysis.training._passes import Passes, Round, all_active
-from repsim.measures._pair_items import (
+from repsim.measures.pairs import (
     PairItems,
     Rows,
     Values,

@@ -10,9 +10,9 @@ import numpy as np
 
 from repsim.arrays import Indices
 from repsim.inference._chance import ends_at_one, score_above
-from repsim.inference._maps import Moved, RearrangedMap
+from repsim.inference.maps._permuted import Moved, RearrangedMap
 from repsim.measures import Measure
-from repsim.measures._pair_items import PairItems, Rows, Values
+from repsim.measures.pairs import PairItems, Rows, Values
 
 __all__ = ["Best", "ChanceOfBest", "best_of", "chance_of_best"]
 

@@ -15,7 +15,7 @@ from repsim.inference._draws import half, random_order, resolve_seed
 from repsim.inference._rearranged import Fixed, uses_features
 from repsim.inference._subsample import check_halves, factor_of_halves
 from repsim.measures import KernelItem
-from repsim.measures._pair_items import PairItems, Rows, Values, to_host
+from repsim.measures.pairs import PairItems, Rows, Values, to_host
 
 __all__ = ["Moved", "RearrangedMap", "chance_of_map", "errors_of_map", "orders_of"]
 

@@ -12,7 +12,9 @@ from repsim._distributed import RankGroup
 from repsim._errors import RepsimWarning, kept_warnings, warn
 from repsim._typing import Array
 from repsim.arrays import as_samples, check_finite, dask_package, dask_values
-from repsim.measures._pair_items import (
+from repsim.measures._registry import MEASURES, Item, Measure
+from repsim.measures._resolve import resolve_measure
+from repsim.measures.pairs._items import (
     PairItems,
     Rows,
     Values,
@@ -20,8 +22,6 @@ from repsim.measures._pair_items import (
     label_of_pair,
     to_host,
 )
-from repsim.measures._registry import MEASURES, Item, Measure
-from repsim.measures._resolve import resolve_measure
 
 __all__ = ["pairs_in_dask", "pairs_of_ranks"]
 
