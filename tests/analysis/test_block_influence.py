@@ -269,6 +269,58 @@ def test_blocks_that_change_the_shape_are_left_out():
         block_influence(model, images(1), blocks=["layer1.0", "layer2.0"], **QUIET)
 
 
+class Pyramid(nn.Module):
+    """As in MaskFormer: the map from above is enlarged and added to a projection."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj, self.block = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, down, left):
+        left = self.proj(left)
+        return self.block(nn.functional.interpolate(down, size=left.shape[-2:]) + left)
+
+
+class ClassAttention(nn.Module):
+    """As in CaiT: the stream is the second argument, because only class tokens have one."""
+
+    def __init__(self):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(4, 1, batch_first=True)
+
+    def forward(self, x, x_cls):
+        both = torch.cat([x_cls, x], 1)
+        return x_cls + self.attend(x_cls, both, both)[0]
+
+
+class Named(nn.Module):
+    """Patches, and blocks that get two tensors."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.large, self.small = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(3, 4, 8, 8)
+        self.cls, self.blocks = nn.Parameter(torch.randn(4)), nn.ModuleList([block(), block()])
+
+    def forward(self, image):
+        large, small = self.large(image), self.small(image)
+        if isinstance(self.blocks[0], Pyramid):
+            return self.blocks[1](self.blocks[0](small, large), large)
+        x_cls = self.cls.expand(len(image), 1, -1)
+        for block in self.blocks:
+            x_cls = block(large.flatten(2).mT, x_cls)
+        return x_cls
+
+
+def test_a_resized_input_is_not_replaced_by_another_of_the_right_shape():
+    torch.manual_seed(0)
+    with pytest.warns(repsim.RepsimWarning, match=r"left out: blocks.0 \(2, 4, 8, 8\)"):
+        found = block_influence(Named(Pyramid), images(1, n=2), blocks=Pyramid, **QUIET)
+    assert found.block.values.tolist() == ["blocks.1"]
+    classes = block_influence(Named(ClassAttention), images(1, n=2), blocks=ClassAttention, **QUIET)
+    assert classes.block.values.tolist() == ["blocks.0", "blocks.1"]
+    assert classes.angular.notnull().sum() == 3
+
+
 def test_blocks_by_name():
     model = language_model("llama", layers=3)
     every = block_influence(model, texts("left"), **QUIET)

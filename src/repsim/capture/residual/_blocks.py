@@ -15,6 +15,8 @@ from repsim.capture._hooks import eagerly, is_scripted
 from repsim.capture._output import tensors_in
 from repsim.capture.layers._blocks import blocks_of
 from repsim.capture.layers._walk import named_layers, unwrap
+from repsim.capture.residual._join import Join
+from repsim.capture.residual._rule import CONSTANT, Value
 from repsim.capture.residual._sites import SiteFinder
 
 __all__ = ["BlockCall", "BlockFinder", "OnStream", "residual_blocks", "watching_blocks"]
@@ -39,8 +41,9 @@ class BlockCall:
     shape : tuple of int
         The shape of what it returned first.
     place : int or None
-        Which of the tensors that it was called with is the stream: the first of this shape. None if
-        none has it.
+        Which of the tensors that it was called with is the stream: the first of this shape. After a
+        tensor of as many axes and another shape, only a constant or one that the call adds a branch
+        to. None if there is none.
     channels : int or None
         The axis of the features of its input, if the operations before show it.
     chain : int
@@ -67,14 +70,20 @@ class _Seen:
 
     name: str
     call: int
-    inputs: list[tuple[tuple[int, ...], int, int | None]]  # shape, ancestors, channels
+    inputs: list[tuple[tuple[int, ...], Value]]
     shape: tuple[int, ...] | None = None
     made: int = 0
+    skips: int = 0  # the bits of the skips of the additions in the call
 
     @property
     def place(self) -> int | None:
-        shapes = [shape for shape, _, _ in self.inputs]
-        return shapes.index(self.shape) if self.shape in shapes else None
+        fitting = [i for i, (shape, _) in enumerate(self.inputs) if shape == self.shape]
+        first = fitting[0] if fitting else 0
+        others = [shape for shape, _ in self.inputs[:first] if len(shape) == len(self.shape or ())]
+        if others:  # they may be resized, as in feature pyramids, or attended to, as in CaiT
+            bits = {i: self.inputs[i][1].bit for i in fitting}
+            fitting = [i for i, bit in bits.items() if not bit or bit & self.skips]
+        return fitting[0] if fitting else None
 
 
 class BlockFinder(SiteFinder):
@@ -94,29 +103,31 @@ class BlockFinder(SiteFinder):
         wanted = [n for n, m in modules.items() if any(m.children())] if names is None else names
         self._watched = {n: modules[n] for n in wanted if not is_scripted(modules[n])}
         self._seen: list[_Seen] = []
+        self._open: list[_Seen] = []
 
     def __enter__(self) -> BlockFinder:
         super().__enter__()
-        open_calls: list[_Seen] = []
         times: Counter[str] = Counter()
 
         def began(name: str, inputs: object) -> None:
-            found = []
-            for tensor in _streams(inputs):
-                origin = self._mode.origin(tensor)
-                found.append((tuple(tensor.shape), origin.ancestors, origin.channels))
-            open_calls.append(_Seen(name, times[name], found))
-            self._seen.append(open_calls[-1])
+            found = [(tuple(x.shape), self._mode.origin(x)) for x in _streams(inputs)]
+            self._open.append(_Seen(name, times[name], found))
+            self._seen.append(self._open[-1])
             times[name] += 1
 
         def ended(_name: str, output: object) -> None:
-            seen = open_calls.pop()
+            seen = self._open.pop()
             for tensor in _streams(output):
                 seen.shape, seen.made = tuple(tensor.shape), self._mode.origin(tensor).bit
                 return
 
         _hook(self._watched, self._stack, began, ended)
         return self
+
+    def _joined(self, join: Join) -> None:
+        super()._joined(join)
+        for seen in self._open:
+            seen.skips |= join.stream
 
     def calls(self, wanted: Callable[[str, int], bool]) -> list[BlockCall]:
         """Return the wanted calls in the order in which they began, with their chains."""
@@ -126,11 +137,11 @@ class BlockFinder(SiteFinder):
             if seen.shape is None or not wanted(seen.name, seen.call):
                 continue
             place = seen.place
-            _, ancestors, channels = ((), 0, None) if place is None else seen.inputs[place]
-            follows = before is not None and bool(before.made & ancestors)
+            origin = CONSTANT if place is None else seen.inputs[place][1]
+            follows = before is not None and bool(before.made & origin.ancestors)
             if before is None or not follows or before.shape != seen.shape or place is None:
                 chain += 1
-            found.append(BlockCall(seen.name, seen.call, seen.shape, place, channels, chain))
+            found.append(BlockCall(seen.name, seen.call, seen.shape, place, origin.channels, chain))
             before = seen
         return found
 
