@@ -248,7 +248,9 @@ def test_padding_of_texts_does_not_count():
         for batch in batches:
             batch["input_ids"].masked_fill_(batch["attention_mask"] == 0, fill)
         given = {"layer": "layers.1.self_attn", "layers_y": "layers.?", "transform": "mean"}
-        return head_subset_cka(model, model, batches, **given, **options, **quiet).cka.values
+        result = head_subset_cka(model, model, batches, **given, **options, **quiet)
+        assert result.head_distance.units == result.mean_distance.units == "tokens"
+        return result.cka.values
 
     for transform in ("mean", "last"):
         np.testing.assert_array_equal(

@@ -155,11 +155,11 @@ def head_subset_cka(
     xarray.Dataset
         float64. Dims ("subset", "layer_y"): ``cka`` in [−1, 1], and its delete-one-batch jackknife
         ``standard_error`` (NaN for a single batch). Dims ("head", "layer_y"): ``head_cka``, the CKA
-        of single heads. Dim ("head",): ``head_distance``, mean attention distance in pixels.
-        Coordinates along subset: ``mean_distance`` [pixels], the mean over its heads; ``size``;
-        ``kind``; ``heads``, their numbers from local to global ("3,0,7"). ``attrs``: model_x,
-        model_y, layer, n_samples, n_batches, versions; n_ranks with ``group``, n_duplicates with
-        ``sample_ids``.
+        of single heads. Dim ("head",): ``head_distance``, mean attention distance in pixels, or in
+        tokens for a text. Coordinates along subset: ``mean_distance``, the mean over its heads;
+        ``size``; ``kind``; ``heads``, their numbers from local to global ("3,0,7"). ``attrs``:
+        model_x, model_y, layer, n_samples, n_batches, versions; n_ranks with ``group``,
+        n_duplicates with ``sample_ids``.
 
     Raises
     ------
