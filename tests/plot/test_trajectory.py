@@ -77,6 +77,21 @@ def test_other_measures_are_drawn_with_their_names():
     maps["procrustes"] = (3 - 3 * maps.procrustes).assign_attrs(kind="dissimilarity")
     ax = trajectory(maps)
     assert ax.images[0].colorbar.norm.vmax == pytest.approx(float(maps.procrustes.max()))
+    assert ax.images[0].cmap.name == "viridis_r"  # bright is alike
+    assert trajectory(maps, cmap="magma").images[0].cmap.name == "magma"
+
+
+@pytest.mark.parametrize("size", [1e-3, 50])
+def test_a_measure_without_a_greatest_value_fills_the_scale(size):
+    attrs = {"measure": "hsic", "kind": "similarity"}
+    lines = made.steps().rename(cka="hsic")[["hsic"]]
+    lines["hsic"] = (size * lines.hsic).assign_attrs(attrs)
+    most = float(lines.hsic.max())
+    assert most < trajectory(lines).get_ylim()[1] < 1.1 * most
+    maps = made.between_steps().rename(cka="hsic")[["hsic"]]
+    maps["hsic"] = (size * maps.hsic).assign_attrs(attrs)
+    bar = trajectory(maps).images[0].colorbar
+    assert (bar.extend, bar.norm.vmax) == ("neither", float(maps.hsic.max()))
 
 
 def test_undefined_values_are_gaps_or_hatched():

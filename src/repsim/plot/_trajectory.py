@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from repsim._errors import InputError
@@ -23,9 +24,11 @@ from repsim.results import (
     TRAJECTORY,
     against,
     is_between,
+    log_from,
     names_of,
     step_label,
     trajectory_label,
+    trajectory_scale,
     trajectory_variable,
 )
 
@@ -39,8 +42,6 @@ GAP, NAME = 0.12, 0.18
 """Parts of a tile: between two tiles, and above a tile for its name."""
 
 SCALES = ("auto", "linear", "log")
-WIDE = 30.0
-"""If the longest gap between steps is this many times the shortest, "auto" is logarithmic."""
 
 
 def trajectory(
@@ -49,7 +50,7 @@ def trajectory(
     *,
     layers: Sequence[str] | str | None = None,
     scale: str = "auto",
-    cmap: str = "magma",
+    cmap: str | Colormap | None = None,
 ) -> Axes:
     """Draw how alike each layer is to that of the reference, over the steps of training.
 
@@ -82,8 +83,9 @@ def trajectory(
         The scale of the steps. "log" is linear up to the first step above 0, so that step 0 is
         shown. "auto" is "log" if the longest gap between steps is 30 times the shortest or more.
         Maps are not scaled: each step has one row.
-    cmap : str
-        The colours of the maps.
+    cmap : str or matplotlib.colors.Colormap, optional
+        The colours of the maps, by default "magma"; "viridis_r" for a dissimilarity, so that bright
+        is alike in both.
 
     Returns
     -------
@@ -133,9 +135,7 @@ def _draw_lines(result: xr.Dataset, ax: Axes | None, scale: str) -> Axes:
             low, high = values[at] - errors[at], values[at] + errors[at]
             ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0.0, zorder=1.0)
     _scale_steps(ax, steps, scale)
-    if result[name].attrs.get("kind", "similarity") == "similarity":
-        lowest = float(np.nanmin(values)) if np.isfinite(values).any() else 0.0
-        ax.set_ylim(min(0.0, lowest * 1.02), max(1.02, float(np.nan_to_num(values).max())))
+    ax.set_ylim(*_limits(result, values))
     ax.set_xlabel("training step")
     ax.set_ylabel(f"{trajectory_label(result)}\nwith {against(result)}")
     if len(names) <= FEW:
@@ -145,14 +145,18 @@ def _draw_lines(result: xr.Dataset, ax: Axes | None, scale: str) -> Axes:
     return ax
 
 
+def _limits(result: xr.Dataset, values: Any) -> tuple[float, float]:
+    """Return the ends of y: 0 or the least value, and "the same" or the greatest value."""
+    low, high, similar = trajectory_scale(result)
+    known = values[np.isfinite(values)]
+    least, most = (float(end(initial=low)) for end in (known.min, known.max))
+    return 1.02 * least, 1.02 * (max(most, high) if similar else most or high)
+
+
 def _scale_steps(ax: Axes, steps: Any, scale: str) -> None:
-    positive = steps[steps > 0]
-    gaps = np.diff(np.unique(steps))
-    if scale == "auto":
-        uneven = gaps.size > 1 and gaps.max() >= WIDE * gaps.min() and steps.min() >= 0
-        scale = "log" if uneven else "linear"
-    if scale == "linear":
+    if scale == "linear" or (scale == "auto" and log_from(steps) is None):
         return
+    positive = steps[steps > 0]
     if steps.min() < 0 or not positive.size:
         raise InputError(
             f"trajectory: scale='log' needs steps of 0 or more, and one above 0.\n"
@@ -168,14 +172,14 @@ def _few(steps: Any, most: int = 7) -> Any:
     return steps[np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]
 
 
-def _draw_maps(result: xr.Dataset, ax: Axes | None, cmap: str) -> Axes:
+def _draw_maps(result: xr.Dataset, ax: Axes | None, cmap: str | Colormap | None) -> Axes:
     name = trajectory_variable(result)
     names, steps = names_of(result, "layer"), result["step_x"].values
     maps = result[name].transpose("layer", "step_x", "step_y").values
-    top = 1.0
-    if result[name].attrs.get("kind", "similarity") != "similarity" and np.isfinite(maps).any():
-        top = float(np.nanmax(maps)) or 1.0
-    scale = colour_scale(maps, "trajectory", vmin=0.0, vmax=top, cmap=cmap)
+    low, high, similar = trajectory_scale(result)
+    if cmap is None:
+        cmap = "magma" if similar else "viridis_r"
+    scale = colour_scale(maps, "trajectory", vmin=low, vmax=high, cmap=cmap)
     size, count = len(steps), len(names)
     across, down = size * (1 + GAP), size * (1 + GAP + NAME)
     columns = min(columns_for(count, across, down, ax), count)

@@ -59,8 +59,10 @@ from repsim.results.kinds._trajectory import (
     TRAJECTORY,
     against,
     is_between,
+    log_from,
     step_label,
     trajectory_label,
+    trajectory_scale,
     trajectory_variable,
 )
 
@@ -110,6 +112,7 @@ __all__ = [
     "kind_of",
     "layer_map",
     "layer_names",
+    "log_from",
     "main_map",
     "main_variable",
     "map_of_layers",
@@ -137,6 +140,7 @@ __all__ = [
     "subset_order",
     "token_maps",
     "trajectory_label",
+    "trajectory_scale",
     "trajectory_variable",
     "uniform_distances",
     "unit_of",

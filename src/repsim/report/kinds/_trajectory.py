@@ -18,11 +18,13 @@ from repsim.results import (
     TRAJECTORY,
     against,
     is_between,
+    log_from,
     model_of,
     names_of,
     optional_values,
     step_label,
     trajectory_label,
+    trajectory_scale,
     trajectory_variable,
     values_of,
 )
@@ -57,6 +59,7 @@ def _chart(result: xr.Dataset) -> Chart:
         "training step",
         label,
         series,
+        log_from=log_from(steps),
         ordered="depth of the layer",
         note=note_of_bands(series),
     )
@@ -67,8 +70,8 @@ def _map(result: xr.Dataset) -> LayerMap:
     label = trajectory_label(result)
     rows, columns = (list(map(step_label, result[dim].values)) for dim in ("step_x", "step_y"))
     values = values_of(result, key, "layer", "step_x", "step_y")
-    similar = result[key].attrs.get("kind", "similarity") == "similarity"
-    colours = "magma" if similar else "viridis"
+    low, high, similar = trajectory_scale(result)
+    colours = "magma" if similar else "viridis_r"
     return LayerMap(
         title="Steps with each other",
         alt=f"Map of {label} between {len(rows)} steps of training, for each of {len(layers)} "
@@ -78,7 +81,7 @@ def _map(result: xr.Dataset) -> LayerMap:
         row_title="step",
         column_title="step",
         variables=[
-            Variable(f"{label}, {layer}", each, 0.0, 1.0 if similar else None, colours)
+            Variable(f"{label}, {layer}", each, low, high, colours)
             for layer, each in zip(layers, values, strict=True)
         ],
         orders=[("steps", range(len(rows)), range(len(columns)))],

@@ -9,7 +9,7 @@ import numpy as np
 
 from repsim.results._findings import Finding, Table
 from repsim.results._kind import Kind, Variable
-from repsim.results._maps import measure_label
+from repsim.results._maps import measure_label, scale_of
 from repsim.results._reading import model_of, names_of, values_of
 from repsim.results._registry import register
 from repsim.results._text import number, plus_minus
@@ -23,8 +23,10 @@ __all__ = [
     "TRAJECTORY",
     "against",
     "is_between",
+    "log_from",
     "step_label",
     "trajectory_label",
+    "trajectory_scale",
     "trajectory_variable",
 ]
 
@@ -32,6 +34,9 @@ STEPS, PAIRS = ("step", "layer"), ("step_x", "step_y", "layer")
 EACH_OTHER = "each other"
 
 SAME = "of a layer with the same layer"
+
+WIDE = 30.0
+"""If the longest gap between steps is this many times the shortest, their axis is logarithmic."""
 
 
 def _variables(dims: tuple[str, ...], with_what: str) -> dict[str, Variable]:
@@ -48,6 +53,16 @@ def _variables(dims: tuple[str, ...], with_what: str) -> dict[str, Variable]:
 def step_label(step: Any) -> str:
     """Return a step as text, with all digits, because different steps need different names."""
     return repr(float(step)) if float(step) != int(step) else f"{int(step)}"
+
+
+def log_from(steps: Any) -> float | None:
+    """Return the first step above 0 if the steps need a logarithmic axis; None if not.
+
+    The axis is linear up to that step, so that step 0 is shown.
+    """
+    gaps = np.diff(np.unique(steps))
+    uneven = gaps.size > 1 and gaps.max() >= WIDE * gaps.min() and steps.min() >= 0
+    return float(steps[steps > 0].min()) if uneven else None
 
 
 def trajectory_variable(result: xarray.Dataset) -> str:
@@ -75,8 +90,17 @@ def is_between(result: xarray.Dataset) -> bool:
 
 def trajectory_label(result: xarray.Dataset) -> str:
     """Return which measure it is, with the kernel and estimator of the result."""
+    return measure_label(_measured(result))
+
+
+def trajectory_scale(result: xarray.Dataset) -> tuple[float, float, bool]:
+    """Return the ends of the scale of all layers, and whether larger is more alike."""
+    return scale_of(_measured(result))
+
+
+def _measured(result: xarray.Dataset) -> xarray.DataArray:
     name = trajectory_variable(result)
-    return measure_label(result[name].assign_attrs({**result.attrs, **result[name].attrs}))
+    return result[name].assign_attrs({**result.attrs, **result[name].attrs})
 
 
 def against(result: xarray.Dataset) -> str:
