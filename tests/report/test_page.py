@@ -215,7 +215,53 @@ def test_a_trajectory_says_its_measure_and_whether_less_is_more_alike():
     result["procrustes"] = 1 - result["procrustes"]
     result["procrustes"].attrs["kind"] = "dissimilarity"
     section = section_of("it", result)
-    assert section.pictures[0]["variables"][0]["colours"] == "viridis"
+    assert section.pictures[0]["variables"][0]["colours"] == "viridis_r"  # bright is alike
+
+
+def test_values_of_a_trajectory_are_within_the_scale_of_all_layers():
+    maps = made.between_steps().rename(cka="hsic")
+    maps["hsic"] = (50 * maps["hsic"]).assign_attrs(measure="hsic", kind="similarity")
+    for drawn in section_of("it", maps).pictures[0]["variables"]:
+        assert (drawn["low"], drawn["high"]) == (0.0, float(maps.hsic.max()))
+
+
+def test_some_models_with_all_models():
+    rng = np.random.default_rng(0)
+    models = {name: {"a": rng.standard_normal((20, 3))} for name in "xyz"}
+    whole = repsim.alignment(models, k=3, permutations=19, progress=False)
+    drawn = section_of("it", whole.sel(model_x=["y"])).pictures[0]
+    assert (drawn["rows"], drawn["columns"]) == (["y"], ["x", "y", "z"])
+    values = np.frombuffer(base64.b64decode(drawn["variables"][0]["values"]), "<f4")
+    np.testing.assert_allclose(values, whole.score.values[1], rtol=1e-6)
+
+
+def test_steps_are_exact_and_far_apart_ones_on_a_logarithmic_axis():
+    steps = (0, 1, 1000, 1_048_576)
+    chart = section_of("it", made.steps(steps=steps)).pictures[0]
+    assert chart["series"][0]["x"] == list(steps)
+    assert chart["logFrom"] == 1
+    assert section_of("it", made.steps(steps=(0, 10, 20))).pictures[0]["logFrom"] is None
+
+
+def test_an_unknown_error_takes_no_band_from_the_other_layers():
+    result = made.scales()
+    result["standard_error"][0, 1] = np.nan
+    low = section_of("it", result).pictures[0]["series"][0]["low"]
+    assert [each is None for each in low[:3]] == [False, True, False]
+
+
+def test_each_kind_of_subset_has_lines_and_the_unit_is_that_of_the_result():
+    result = made.subsets(layers=2)
+    result["mean_distance"].attrs["units"] = "tokens"
+    section = section_of("it", result)
+    chart = section.pictures[0]
+    assert [(each["name"], each["dashed"]) for each in chart["series"][:2]] == [
+        ("layer1.0.bn3, growing", False),
+        ("layer1.0.bn3, sliding", True),
+    ]
+    assert all(each["x"] == sorted(each["x"]) for each in chart["series"])
+    assert "(tokens)" in chart["xLabel"]
+    assert "pixels" not in chart["alt"]
 
 
 def test_missing_heads_and_layers_are_left_out():

@@ -127,6 +127,8 @@ class Chart:
     percent: bool = False
     diagonal: bool = False
     log: bool = False
+    log_from: float | None = None
+    """Where the axis of x begins to be logarithmic; it is linear below. None: nowhere."""
     ordered: str = ""
     """The quantity that orders the series, if their colours are a scale."""
     note: str = ""
@@ -143,6 +145,7 @@ class Chart:
             "percent": self.percent,
             "diagonal": self.diagonal,
             "log": self.log,
+            "logFrom": self.log_from,
             "ordered": self.ordered,
             "series": [
                 {
@@ -239,8 +242,8 @@ class Section:
 
 
 def with_band(series: Series, errors: Any) -> Series:
-    """Return a series with a band of one standard error, if all of its errors are known."""
-    if errors is None or not np.isfinite(errors).all():
+    """Return a series with a band of one standard error where the errors are known."""
+    if errors is None or not np.isfinite(errors).any():
         return series
     return replace(series, low=series.y - errors, high=series.y + errors)
 
@@ -260,8 +263,10 @@ def _integers(values: Any) -> list[int]:
 
 
 def _short(value: float) -> float | None:
-    """The number to `DIGITS` digits; None for NaN and infinities, which JSON lacks."""
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+    """The number to `DIGITS` digits, or all of an integer; None for NaN and infinities."""
+    if not np.isfinite(value):  # JSON lacks it
+        return None
+    return float(value) if float(value).is_integer() else float(f"{value:.{DIGITS}g}")
 
 
 def _numbers(values: Any) -> list[float | None]:

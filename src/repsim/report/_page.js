@@ -19,6 +19,8 @@
   const stops = {};
   for (const [name, hex] of Object.entries(STOPS)) {
     stops[name] = hex.match(/.{6}/g).map(rgb);
+    stops[`${name}_r`] = [...stops[name]].reverse();
+    BEYOND[`${name}_r`] = BEYOND[name];
   }
 
   function rgb(hex) {
@@ -736,6 +738,7 @@
     const { series, categories } = data;
     const percent = (v, digits) => `${(100 * v).toFixed(digits)}%`;
     const text = (v, digits = 3) => (data.percent ? percent(v, 1) : number(v, digits));
+    const placed = (v) => (Number.isInteger(v) ? String(v) : number(v, 2));
     const many = series.filter((each) => each.at !== null).length > 8;
 
     function colours() {
@@ -751,7 +754,7 @@
       const rows = [];
       series.forEach((each) =>
         each.y.forEach((y, k) => {
-          const x = categories ? categories[each.x[k]] : data.percent && data.diagonal ? text(each.x[k]) : number(each.x[k], 2);
+          const x = categories ? categories[each.x[k]] : data.percent && data.diagonal ? text(each.x[k]) : placed(each.x[k]);
           const named = each.names ? each.names[k] : x;
           const row = [named, each.name, y === null ? "undefined" : text(y)];
           if (!categories) row.splice(1, 0, x);
@@ -824,7 +827,14 @@
         const pad = 0.04 * (x1 - x0 || 1);
         [x0, x1] = [x0 - pad, x1 + pad];
       }
-      const xAt = (v) => place.x + (place.w * (v - x0)) / (x1 - x0);
+      // As matplotlib's symlog: linear up to `from`, then logarithmic.
+      const from = data.logFrom;
+      const along = (v) => (from === null ? v : v <= from ? v / from : 1 + Math.log10(v / from));
+      if (from !== null) {
+        const pad = 0.04 * (along(Math.max(...xs)) - along(Math.min(...xs)));
+        [x0, x1] = [along(Math.min(...xs)) - pad, along(Math.max(...xs)) + pad];
+      }
+      const xAt = (v) => place.x + (place.w * (along(v) - x0)) / (x1 - x0);
 
       for (const v of levels) {
         svg.append(drawn("path", { class: "grid", d: `M${place.x} ${yAt(v)}h${place.w}` }));
@@ -847,6 +857,10 @@
           const x = xAt(k) + 4;
           svg.append(drawn("text", { x: -(base + 6), y: x, "text-anchor": "end", transform: "rotate(-90)" }, fitted(name, below() - 34, measure)));
         });
+      } else if (from !== null) {
+        for (const v of apart([...new Set(xs)].sort((a, b) => a - b), xAt, (v) => measure(String(v)) + 8)) {
+          svg.append(drawn("text", { x: xAt(v), y: base + 18, "text-anchor": "middle" }, String(v)));
+        }
       } else {
         for (const v of ticks(data.diagonal ? 0 : x0, data.diagonal ? 1 : x1, Math.max(3, room / 90))) {
           svg.append(drawn("text", { x: xAt(v), y: base + 18, "text-anchor": "middle" }, data.diagonal ? percent(v, 0) : String(v)));
@@ -901,6 +915,15 @@
       probe.font = "12px system-ui, sans-serif";
       const longest = Math.max(...categories.map((name) => probe.measureText(name).width));
       return Math.min(longest, 120) + 36;
+    }
+
+    // The first and the last value, and those between whose labels have room.
+    function apart(values, at, width) {
+      const out = [values[0]];
+      const last = values.at(-1);
+      const clear = (a, b) => at(b) - at(a) >= (width(a) + width(b)) / 2;
+      for (const v of values.slice(1, -1)) if (clear(out.at(-1), v) && clear(v, last)) out.push(v);
+      return [...out, last];
     }
 
     function logTicks(low, high) {
@@ -986,7 +1009,7 @@
       if (each.names) lines.push(line("", each.names[p.k]));
       else if (categories) lines.push(line("", categories[each.x[p.k]]));
       if (series.length > 1) lines.push(line("", each.name));
-      if (!categories && !data.diagonal) lines.push(line(`${data.xLabel}:`, number(each.x[p.k], 2)));
+      if (!categories && !data.diagonal) lines.push(line(`${data.xLabel}:`, placed(each.x[p.k])));
       if (each.low && each.low[p.k] !== null) lines.push(line("band", `${text(each.low[p.k])} to ${text(each.high[p.k])}`));
       if (each.values) lines.push(line("", each.values[p.k]));
       tip.show(p.x, p.y, lines);
@@ -1080,9 +1103,10 @@
       head: ["map", "", "largest", "mean", "smallest"],
       rows: loaded.map((tile) => {
         const known = Array.from(tile.levels, value).filter((v) => !Number.isNaN(v));
+        if (!known.length) known.push(NaN);
         const mean = known.reduce((a, v) => a + v, 0) / known.length;
-        const most = known.reduce((a, v) => Math.max(a, v), -Infinity);
-        const least = known.reduce((a, v) => Math.min(a, v), Infinity);
+        const most = known.reduce((a, v) => Math.max(a, v));
+        const least = known.reduce((a, v) => Math.min(a, v));
         return [tile.name, tile.text, ...[most, mean, least].map((v) => number(v, 3))];
       }),
     }));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import xarray as xr
 
 from repsim.report._blocks import Chart, Section, Series, note_of_bands, with_band
@@ -13,6 +14,7 @@ from repsim.results import (
     number,
     optional_values,
     subset_order,
+    unit_of,
     values_of,
 )
 
@@ -24,7 +26,7 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
     cka = values_of(result, "cka", "subset", "layer_y")
     layers = names_of(result, "layer_y")
     along = values_of(result, "mean_distance", "subset")
-    order = subset_order(result)
+    order, unit = subset_order(result), unit_of(result["mean_distance"], "pixels")
     model_x, model_y = model_of(result, "x"), model_of(result, "y")
     section = Section(
         name,
@@ -32,16 +34,20 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
         f"heads of {result.attrs.get('layer', 'a layer')} of {model_x}, with layers of {model_y}",
     )
     errors = optional_values(result, "standard_error", "subset", "layer_y")
-    labels = [
-        f"subset {i}"
-        + "".join(f", {key} {result[key].values[i]}" for key in ("kind", "heads") if key in result)
-        for i in order
-    ]
+    kinds = result["kind"].values.astype(str) if "kind" in result else np.full(len(along), "")
     series = []
     for j, layer in enumerate(layers):
-        at = j / max(1, len(layers) - 1)
-        line = Series(layer, along[order], cka[order, j], at=at, names=labels)
-        series.append(with_band(line, None if errors is None else errors[order, j]))
+        for dashed, kind in enumerate(dict.fromkeys(kinds.tolist())):
+            here = order[kinds[order] == kind]
+            line = Series(
+                f"{layer}, {kind}" if kind else layer,
+                along[here],
+                cka[here, j],
+                at=j / max(1, len(layers) - 1),
+                dashed=bool(dashed),
+                names=[_subset(result, i) for i in here],
+            )
+            series.append(with_band(line, None if errors is None else errors[here, j]))
     section.cautions = [
         "Subsets share heads, so their points are not independent: the correlations have no "
         "p-value."
@@ -50,9 +56,9 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
         Chart(
             "CKA of subsets of heads",
             f"CKA of {len(order)} subsets of heads, whose mean attention distance goes from "
-            f"{number(float(along.min()), 1)} to {number(float(along.max()), 1)} pixels. Each of "
-            f"{len(layers)} layers of {model_y} has a line.",
-            f"{ALONG_DISTANCE} (pixels)",
+            f"{number(float(along.min()), 1)} to {number(float(along.max()), 1)} {unit}. Each of "
+            f"{len(layers)} layers of {model_y} has a line for each kind of subset.",
+            f"{ALONG_DISTANCE} ({unit})",
             f"CKA with layers of {model_y}",
             series,
             ordered="layer",
@@ -60,3 +66,9 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
         )
     ]
     return section
+
+
+def _subset(result: xr.Dataset, i: int) -> str:
+    """Return the number, the kind and the heads of a subset."""
+    said = (f", {key} {result[key].values[i]}" for key in ("kind", "heads") if key in result)
+    return f"subset {i}" + "".join(said)

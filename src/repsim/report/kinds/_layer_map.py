@@ -23,6 +23,7 @@ from repsim.results import (
     map_variables,
     measure_label,
     model_names,
+    names_of,
     number,
     scale_of,
 )
@@ -66,8 +67,9 @@ def alignment_section(name: str, result: xr.Dataset) -> Section:
     """Return the section of models by models, the best layers of every two."""
     score = result["score"].assign_attrs({**result.attrs, **result["score"].attrs})
     label = measure_label(score, direction=True)
-    models = [str(each) for each in result["model_x"].values]
-    section = Section(name, ALIGNMENT.title, f"{label} of {len(models)} models with each other")
+    rows, columns = (names_of(result, dim) for dim in ("model_x", "model_y"))
+    of = f"{len(rows)} models with " + ("each other" if rows == columns else f"{len(columns)}")
+    section = Section(name, ALIGNMENT.title, f"{label} of {of}")
     keys = [key for key in ("score", "calibrated", "p_value") if key in result]
     variables = []
     for key in keys:
@@ -78,7 +80,8 @@ def alignment_section(name: str, result: xr.Dataset) -> Section:
         )
         low, high, similar = scale_of(array)
         shown = label if key == "score" else ALIGNMENT.variables[key].long_name
-        colours = "magma" if similar and key != "p_value" else "viridis"
+        colours = "magma" if similar else "viridis_r"
+        colours = "viridis" if key == "p_value" else colours
         variables.append(Variable(shown, array.values.astype(np.float64), low, high, colours))
     threshold = None
     if "p_value" in result:
@@ -86,23 +89,23 @@ def alignment_section(name: str, result: xr.Dataset) -> Section:
     section.pictures = [
         LayerMap(
             title=label,
-            alt=f"Map of {label} of {len(models)} models, the best layers of every two.",
-            rows=models,
-            columns=models,
+            alt=f"Map of {label} of {of}, the best layers of every two.",
+            rows=rows,
+            columns=columns,
             row_title="model",
             column_title="model",
             variables=variables,
             orders=[
-                ("as given", range(len(models)), range(len(models))),
+                ("as given", range(len(rows)), range(len(columns))),
                 ("clusters of similar models", *cluster_order(variables[0].values)),
             ],
             threshold=threshold,
             note=_what_is_alike(score),
         )
     ]
-    _, columns, rows = ALIGNMENT.table(result)
-    cells = [[number(each) if isinstance(each, float) else str(each) for each in r] for r in rows]
-    section.table = (columns, cells)
+    _, heads, lines = ALIGNMENT.table(result)
+    cells = [[number(each) if isinstance(each, float) else str(each) for each in r] for r in lines]
+    section.table = (heads, cells)
     return section
 
 
@@ -166,16 +169,17 @@ def _variable(array: xr.DataArray, is_main: bool) -> Variable:
     key = str(array.name)
     described = MAX_T.variables.get(key) or LAYER_MAP.variables.get(key)
     low, high = (None, None) if described is None else (described.low, described.high)
-    similar = False
+    colours = "viridis"
     if is_main:
         low, high, similar = scale_of(array)
+        colours = "magma" if similar else "viridis_r"
     own = str(array.attrs.get("long_name", "CKA" if key == "cka" else key))
     return Variable(
         own.replace("_", " "),
         array.transpose(*DIMS).values.astype(np.float64),
         low=low,
         high=high,
-        colours="magma" if similar else "viridis",
+        colours=colours,
     )
 
 

@@ -31,10 +31,12 @@ def field_section(name: str, result: xr.Dataset) -> Section:
     section = Section(
         name, RECEPTIVE_FIELD.title, f"pixels that the units of {model_of(result)} depend on"
     )
-    texts = [""] * len(layers)
+    texts, ends = [""] * len(layers), ""
     sigma = optional_values(result, "sigma", "layer")
     if sigma is not None:
-        texts = [f"σ = {number(float(s), 1)} px" for s in sigma]
+        sizes = [number(float(s), 1) + " px" * bool(np.isfinite(s)) for s in sigma]
+        texts = [f"σ = {size}".replace("= undefined", "undefined") for size in sizes]
+        ends = f"from {sizes[0]} to {sizes[-1]}"
     small = [_averaged(field) for field in fields]
     greatest = max((float(np.nanmax(each, initial=0.0)) for each in small), default=0.0)
     if greatest > 0:
@@ -42,8 +44,7 @@ def field_section(name: str, result: xr.Dataset) -> Section:
             Tiles(
                 "Effective receptive fields",
                 f"One map of the input for each of {len(layers)} layers, on one logarithmic "
-                f"scale of {DECADES} decades"
-                + (f"; σ from {texts[0][4:]} to {texts[-1][4:]}." if texts[0] else "."),
+                f"scale of {DECADES} decades" + (f"; σ {ends}." if ends else "."),
                 [Tile(n, v, t) for n, v, t in zip(layers, small, texts, strict=True)],
                 "part of the field per pixel",
                 greatest * 10.0**-DECADES,
@@ -59,8 +60,7 @@ def field_section(name: str, result: xr.Dataset) -> Section:
         section.pictures.append(
             Chart(
                 "Radius by layer",
-                f"Root mean square radius σ of the field of each of {len(layers)} layers, from "
-                f"{texts[0][4:]} to {texts[-1][4:]}.",
+                f"Root mean square radius σ of the field of each of {len(layers)} layers, {ends}.",
                 "layer",
                 "σ (pixels)",
                 [Series("σ", np.arange(len(layers)), sigma)],
