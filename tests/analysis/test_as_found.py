@@ -71,6 +71,39 @@ def test_batch_norm_statistics_do_not_move():
     assert all(torch.equal(v, before[k]) for k, v in x.state_dict().items())
 
 
+def test_modules_that_do_more_than_to_set_a_flag():
+    """Low-rank weights that are merged in evaluation mode are separate again in training."""
+
+    class Adapted(nn.Linear):
+        def __init__(self, p, q):
+            super().__init__(p, q)
+            self.low = nn.Parameter(torch.eye(q, p))  # sums with it are exact below
+            self.merged = False
+            self.weight.data.round_()
+            self.weight.requires_grad_(False)
+
+        def train(self, mode=True):
+            super().train(mode)
+            if self.merged == mode:
+                self.weight.data += -self.low if mode else self.low
+                self.merged = not mode
+            return self
+
+        def forward(self, x):
+            y = super().forward(x)
+            return y if self.merged else y + x @ self.low.T
+
+    x = nn.Sequential(Adapted(6, 5), nn.Sequential(Adapted(5, 4), nn.ReLU()))
+    x[1].eval()
+    weights = [each.weight.clone() for each in (x[0], x[1][0])]
+    with unchanged(x):
+        compare(x, data=inputs(2), **quiet)
+    assert (x[0].merged, x[1][0].merged) == (False, True)
+    assert all(map(torch.equal, weights, [x[0].weight, x[1][0].weight]))
+    x(inputs(1)[0]).sum().backward()
+    assert x[0].low.grad is not None
+
+
 def test_the_mode_of_the_model_does_not_change_the_values():
     x = net()
     a, b = matrix_of(x.train(), inputs()), matrix_of(x.eval(), inputs())

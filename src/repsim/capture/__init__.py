@@ -1,6 +1,7 @@
 """Recording the representations of torch models: choice of layers, tensors and batch axes."""
 
 from repsim.capture._bound import BoundTransform
+from repsim.capture._evaluation import evaluating
 from repsim.capture._masks import MaskOption, Masks
 from repsim.capture._near import carried, real_places, values_of
 from repsim.capture._output import Select, UnusableOutput, tensors_in
@@ -61,6 +62,7 @@ __all__ = [
     "UnusableOutput",
     "blocks_of",
     "carried",
+    "evaluating",
     "kind_of",
     "listing",
     "log_of",

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from repsim._errors import InputError, warn
 from repsim._options import require_bool
 from repsim.analysis.run._local_forwards import local_forwards
-from repsim.capture import carried, refuse_meta, refuse_meta_batch
+from repsim.capture import carried, evaluating, refuse_meta, refuse_meta_batch
 from repsim.capture.samples import own_copy
 
 logger = logging.getLogger("repsim")
@@ -58,42 +58,23 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 @contextmanager
 def as_found(operation: str, *models: nn.Module, gradients: bool = False) -> Iterator[None]:
-    """Run models in evaluation mode; restore flags and random state afterwards.
+    """Run models in evaluation mode; restore their modes and the random state afterwards.
 
-    The flag of every submodule is restored separately, so a frozen batch norm inside a training
-    model stays frozen. Without ``gradients`` no graph is recorded. Wrappers of torch.distributed
-    exchange no buffers. A module whose weights hold no values raises an error when it runs.
+    Without ``gradients`` no graph is recorded. Wrappers of torch.distributed exchange no buffers. A
+    module whose weights hold no values raises an error when it runs.
     """
-    flags = [(module, module.training) for model in models for module in model.modules()]
     places = {device_of(model) for model in models}
     cuda = [d.index for d in places if d is not None and d.type == "cuda" and d.index is not None]
-    try:
-        with (
-            torch.random.fork_rng(devices=cuda),
-            torch.set_grad_enabled(gradients),
-            local_forwards(*models),
-            ExitStack() as stack,
-        ):
-            for model in models:
-                _to_evaluation_mode(model)
-                stack.enter_context(refuse_meta(operation, model))
-            yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-def _to_evaluation_mode(model: nn.Module) -> None:
-    try:
-        model.eval()
-    except NotImplementedError as error:
-        raise InputError(
-            f"{type(model).__name__}.eval() is not implemented, so the model cannot be put in "
-            "evaluation mode.\n"
-            "  A module of torch.export is one graph without layers.\n"
-            "  Pass the model as it was before torch.export.export, or what torch.export.unflatten "
-            "makes of the\n  program, if it was exported in evaluation mode."
-        ) from error
+    with (
+        torch.random.fork_rng(devices=cuda),
+        torch.set_grad_enabled(gradients),
+        local_forwards(*models),
+        evaluating(*models),
+        ExitStack() as stack,
+    ):
+        for model in models:
+            stack.enter_context(refuse_meta(operation, model))
+        yield
 
 
 def to_device(batch: Any, device: torch.device | None) -> Any:

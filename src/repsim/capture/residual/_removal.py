@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError
+from repsim.capture._evaluation import evaluating
 from repsim.capture._hooks import eagerly
 from repsim.capture.layers._select import Layers, listing
 from repsim.capture.layers._walk import named_layers, unwrap
@@ -303,13 +304,10 @@ class Removal:
             raise no_site(scope, self._scopes, self._branch, None if sites is None else sites())
 
     def _list(self, args: Any, kwargs: Any) -> ResidualSites:
-        flags = [(module, module.training) for module in self._root.modules()]
         self._listing = True
         try:
-            with torch.no_grad(), SiteFinder(self._root.eval()) as finder:
+            with evaluating(self._root), torch.no_grad(), SiteFinder(self._root) as finder:
                 self._root(*args, **kwargs)
                 return finder.sites()
         finally:
             self._listing = False
-            for module, training in flags:
-                module.training = training
