@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import is_numpy_array, is_numpy_namespace, is_torch_array
+import numpy as np
+from array_api_compat import is_numpy_namespace, is_torch_array
 
 from repsim._typing import Array, Namespace
 from repsim.arrays._namespace import device_type
@@ -18,7 +19,9 @@ def accumulator_dtype(xp: Namespace, x: Array) -> Any:
 
     jax has float64 only if ``jax_enable_x64`` is set. Apple's GPUs never have it.
     """
-    if is_numpy_array(x) or is_torch_array(x):
+    if xp is np:
+        return np.float64
+    if is_torch_array(x):
         has_float64 = device_type(x) != "mps"
     else:
         has_float64 = "float64" in xp.__array_namespace_info__().dtypes(kind="real floating")

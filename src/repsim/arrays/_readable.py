@@ -44,6 +44,8 @@ def numbers(x: Array) -> np.ndarray[Any, np.dtype[Any]] | None:
     torch's autograd, ``torch.func`` and ``torch.compile``, and the transformations of jax record or
     trace operations, and what is computed from values that were read has no derivative.
     """
+    if isinstance(x, np.ndarray):
+        return np.asarray(x)
     # Inside a transform of torch.func, the memory of tensors that it leaves alone is hidden too.
     if recorded(x) or (is_torch_array(x) and transformed(x.detach())):
         return None

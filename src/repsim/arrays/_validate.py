@@ -67,7 +67,7 @@ def require_exact(operation: str, x: Array, name: str, dtype: Any) -> None:
 
     Their differences are what a measure compares, and rounding may leave none of them.
     """
-    if not (bits := integer_bits(x)):
+    if x.dtype == dtype or not (bits := integer_bits(x)):
         return
     xp = array_namespace(x)
     digits = 53 if dtype == xp.float64 else 24
