@@ -13,6 +13,7 @@ from analysis.plain import unchanged
 from cases import each
 from measures.checks import refuses
 from packages import timm, torchvision, transformers
+from repsim.results import STITCHING
 
 quiet = {"progress": False}
 
@@ -123,6 +124,8 @@ def test_a_layer_in_its_own_place():
         result = repsim.stitch(y, layer, y, layer, data, ridge=0, **quiet)
         assert result.kl.sel(stitch="identity").item() == 0
         assert result.disagreement.sel(stitch="identity").item() == 0
+        said = {each.what: each.value for each in STITCHING.findings(result)}
+        assert said["least disagreement, identity"] == "0.000"  # an error of zero is no bound
         agrees(result, {"kl": 0, "disagreement": 0})
         assert result.kl.sel(stitch="random").item() > 0.001
     before = repsim.stitch(y, "1", y, "2", data, ridge=0, controls=[], **quiet)

@@ -135,12 +135,14 @@ def test_weights_of_another_model_are_refused(repsim_command, tiny):
     state["0.weight"] = torch.zeros(2, 2)
     state["3.bias"] = state.pop("2.bias")
     torch.save(state, "other.pt")
+    torch.save({**tiny.mlp().state_dict(), "0.bias": [1.0], 3: "a"}, "lists.pt")
     torch.save({"0.weight": Payload()}, "pickle.pt")
     torch.save([1, 2], "list.pt")
     Path("text.safetensors").write_text("not weights")
     Path("empty.safetensors").write_text("")
     for name, said in {
         "other.pt": ("missing: 2.bias", "unknown: 3.bias", "0.weight (2, 2), expected (8, 6)"),
+        "lists.pt": ("unknown: 3", "not a tensor: 0.bias list"),
         "pickle.pt": ("not a state dict that can be read without running code",),
         "list.pt": ("holds no state dict",),
         "text.safetensors": ("damaged",),

@@ -196,6 +196,15 @@ def probes_with_errors():
     return result.assign(standard_error=0.02 * xr.ones_like(result.accuracy))
 
 
+def test_an_error_of_zero_is_no_bound():
+    result = probes_with_errors()
+    for value, error, text in ((0.8, 0.02, "80.0% ± 2.0%"), (1.0, 0.0, "100.0%")):
+        result.accuracy[-1, 0], result.standard_error[-1, 0] = value, error
+        assert found(result, "best accuracy, CLS")[0] == text
+    result.standard_error[-1, 0] = 0.0002
+    assert found(result, "best accuracy, CLS")[0] == "100.0% ± <0.1%"
+
+
 @pytest.mark.parametrize("make", [made.steps, made.scales, made.subsets, probes_with_errors])
 def test_bands_are_named_if_there_are_any(make):
     result = make()

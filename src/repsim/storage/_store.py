@@ -88,6 +88,7 @@ class ActivationStore:
         self.batches: list[StoredBatch] = []
         self.part: str | None = None
         self._memory, self._most_rows = memory, most_rows
+        self._rows_of_batches = 0
         self._pending: list[StoredBatch] = []
         self._group: Any = None
         self._plan: Mapping[str, Any] = {"layers": {}}
@@ -136,6 +137,7 @@ class ActivationStore:
             self.n_rows = entry.get("rows", self.n_rows)
             self.batches += [StoredBatch(*batch) for batch in entry.get("batches", [])]
             self.part = entry.get("part")
+        self._rows_of_batches = sum(batch.rows for batch in self.batches)
         if plan is None:
             self._create()
             return
@@ -277,7 +279,7 @@ class ActivationStore:
             if total > self.n_rows:
                 with self._writing():
                     self._write(start, total)
-            whole, before = [], sum(batch.rows for batch in self.batches)
+            whole, before = [], self._rows_of_batches
             for batch in self._pending:
                 if before + batch.rows > total:
                     break
@@ -290,6 +292,7 @@ class ActivationStore:
             if total > self.n_rows or whole:
                 self._journal.add({"rows": total, "batches": whole, "part": part})
             self.batches += whole
+            self._rows_of_batches = before
             self.part = part
             del self._pending[: len(whole)]
             self.n_rows = total

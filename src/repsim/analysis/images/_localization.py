@@ -251,7 +251,7 @@ def _add_batches(
     forward: Forward | None,
 ) -> None:
     """Run the model on all batches, and add them to the sums."""
-    finder = SampleFinder(sums.operation, lambda _: int(image.shape[0]))
+    finder = SampleFinder(sums.operation, lambda _: grids.n_images)
     with ExitStack() as stack:
         for batch in batches:
             prepared = batch.prepared(model, prepare, forward)

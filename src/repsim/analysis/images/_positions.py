@@ -48,6 +48,11 @@ class LayerGrids:
         name; other layers are left out.
     channels_last : bool, optional
         Whether channels are last in all maps.
+
+    Attributes
+    ----------
+    n_images : int
+        Images, or videos, of the batch that was started last.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class LayerGrids:
         self._declared = Declared.by(model)
         self._stack: ExitStack | None = None
         self._axes = PositionAxes(model)
+        self.n_images = 0
         self._image: Size = (0, 0)
         self._frames: int | None = None
         self._convolutions: list[Convolution] = []
@@ -88,6 +94,7 @@ class LayerGrids:
     def start(self, image: Tensor) -> None:
         """Prepare for the forward of a batch of images (n, channels, height, width) or videos."""
         _, (*frames, height, width) = axes_of(self._operation, image)
+        self.n_images = int(image.shape[0])
         self._image, self._frames = (height, width), frames[0] if frames else None
         self._convolutions.clear()
 

@@ -266,7 +266,7 @@ def _run(
     """Add the fields of all batches of this rank."""
     operation = fields.operation
     grids.rows_of = recorder.axes.rows_of
-    finder = SampleFinder(operation, lambda _: int(image.shape[0]))
+    finder = SampleFinder(operation, lambda _: grids.n_images)
     with ExitStack() as stack:
         # Inside the caller's inference mode there would be no graph in any gradient mode.
         stack.enter_context(torch.inference_mode(False))

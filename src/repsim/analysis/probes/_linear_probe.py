@@ -190,6 +190,9 @@ def linear_probe(
     regression, which gives other numbers. If the chosen λ is the first or last of ``ridges``, the
     range is too narrow.
 
+    An accuracy of 1 has the ``standard_error`` 0. Of all possible samples, up to about 3/n_test may
+    still be classified wrongly (the rule of three, level 95%).
+
     Tokens of one sequence are dependent. With labels of tokens, whole sequences are held out for λ
     (every fifth), and the standard error is by sequence, as in :func:`repsim.block_influence`.
 

@@ -45,25 +45,39 @@ def load_weights(model: nn.Module, path: Path) -> None:
             state = state[key]
     if state and all(str(name).startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
-    own = model.state_dict()
-    missing, strange = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [
-        f"{name} {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in state and tuple(state[name].shape) != tuple(own[name].shape)
-    ]
-    problems = [
-        f"{what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
-        for what, names in (("missing", missing), ("unknown", strange), ("shape", shapes))
-        if names
-    ]
-    if problems:
+    if problems := _problems(model.state_dict(), state):
         listed = "\n  ".join(problems)
         raise DataError(
             f"the weights are not those of the model.\n  {path}\n  {listed}\n"
             f"  Name the model that these weights belong to."
         )
     model.load_state_dict(state)
+
+
+def _problems(own: Mapping[str, Any], state: Mapping[Any, Any]) -> list[str]:
+    """Return in what a state dict differs from that of the model, a line for each kind."""
+    from torch import Tensor
+
+    others, shapes = [], []
+    for name, value in own.items():
+        found = state.get(name)
+        # What a module keeps beside its tensors is its own to check.
+        if name not in state or not isinstance(value, Tensor):
+            continue
+        if not isinstance(found, Tensor):
+            others.append(f"{name} {type(found).__name__}")
+        elif found.shape != value.shape:
+            shapes.append(f"{name} {tuple(found.shape)}, expected {tuple(value.shape)}")
+    return [
+        f"{what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+        for what, names in (
+            ("missing", sorted(own.keys() - state)),
+            ("unknown", sorted(map(str, state.keys() - own))),
+            ("not a tensor", others),
+            ("shape", shapes),
+        )
+        if names
+    ]
 
 
 def check_weights(path: Path) -> None:

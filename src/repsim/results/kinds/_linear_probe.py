@@ -75,8 +75,10 @@ def findings(result: xarray.Dataset) -> list[Finding]:
         if np.isfinite(accuracy[:, j]).any():
             best = int(np.nanargmax(accuracy[:, j]))
             text = f"{accuracy[best, j]:.1%}"
-            if errors is not None and np.isfinite(errors[best, j]):
-                text += f" ± {errors[best, j]:.1%}"
+            # Where all answers are right the estimate of the error is zero, which bounds nothing.
+            if errors is not None and errors[best, j] > 0:
+                error = float(errors[best, j])
+                text += f" ± {error:.1%}" if error >= 0.0005 else " ± <0.1%"
             found.append(Finding(f"best accuracy, {label}", text, layers[best]))
     single = single_tokens(result)
     if single is not None and np.isfinite(single.median[-1]):

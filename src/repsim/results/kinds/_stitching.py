@@ -52,7 +52,9 @@ def findings(result: xarray.Dataset) -> list[Finding]:
         if not np.isfinite(values[at]).any():
             continue
         i, j = np.unravel_index(np.nanargmin(values[at]), values[at].shape)
-        text = number(float(values[at, i, j])) + plus_minus(float(errors[at, i, j]))
+        error = float(errors[at, i, j])
+        # Where all answers agree the estimate of the error is zero, which bounds nothing.
+        text = number(float(values[at, i, j])) + plus_minus(error if error > 0 else None)
         found.append(Finding(f"least disagreement, {stitch}", text, f"{rows[i]} · {columns[j]}"))
     if has(result, "own_accuracy"):
         found.append(Finding("accuracy of model_y", number(float(result.own_accuracy))))

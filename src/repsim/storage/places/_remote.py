@@ -141,7 +141,8 @@ class RemoteJournal:
     """A log of JSON objects in one object, which is written whole for each new entry.
 
     There are no locks. Instead the object is read before it is written: what another writer has
-    added is found, and an error says so.
+    added is found, and an error says so. An entry costs time in proportion to the journal, which
+    grows by about 130 bytes for each batch.
 
     Parameters
     ----------
