@@ -175,6 +175,12 @@ def scenarios(rank, size):
         of_texts(mine), f"{folder}/numbered tokens", samples="tokens", **options, sample_ids=None
     )
     found["masked"] = extracted(of_texts(mine), f"{folder}/masked", **options)
+    torch.manual_seed(0)
+    norm = nn.Sequential(nn.Conv1d(1, 5, 3), nn.InstanceNorm1d(5))
+    maps = [(x[:, None], ids) for x, ids in uneven.get(rank, [])]
+    found["means"] = extracted(
+        maps, f"{folder}/means", norm, layers="1", transform="mean", group="world"
+    )
     found["by fsspec"] = extracted(
         mine, f"file://{folder}/fsspec", group="world", storage_options={"auto_mkdir": True}
     )
@@ -238,6 +244,7 @@ def test_ranks_make_the_store_of_one_process(run, whole, tmp_path):
         same((numbered, {}), (one["tokens"][0], {}))
         own = [i for _, ids in share(rank, 4) for i in ids.tolist()]
         np.testing.assert_array_equal(found["alone"][0]["sample"], own)
+        assert np.ptp(found["means"][0]["1"], axis=0).max() == 0  # only rounding differs
     same(results[0]["in memory"], values(whole))
     stored = repsim.open_activations(folder / "shuffled", order="rank")
     rows = [i for each in range(4) for _, ids in share(each, 4, shuffle=True) for i in ids.tolist()]

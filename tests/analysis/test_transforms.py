@@ -145,14 +145,48 @@ def test_cls_refuses_layers_without_tokens(tokens):
         compare(model, data=data, layers=["tokens", "flat"], transform="first", **quiet)
 
 
-def test_means_that_a_norm_makes_equal():
-    """An instance norm gives all images the same mean, its bias; only rounding differs."""
+def normed():
+    """Instance norms, by both names, whose means are their biases; only rounding differs."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 5, 3), nn.GroupNorm(5, 5), nn.ReLU(), nn.Conv2d(5, 4, 1), nn.InstanceNorm2d(4)
     )
     nn.init.normal_(model[1].bias)
-    with pytest.warns(repsim.DegenerateWarning, match="constant over the samples .* '1', '4'"):
-        found = matrix(model, None, images(n=9, size=8), transform="mean")
+    return model.eval()
+
+
+@pytest.mark.parametrize("measure", ["cka", "mutual_knn", "rsa", "nbs"])
+def test_means_that_a_norm_makes_equal(measure):
+    with pytest.warns(repsim.DegenerateWarning) as warned:
+        batches = images(n=9, size=8)
+        found = compare(normed(), data=batches, transform="mean", measure=measure, **quiet)[measure]
+    told = " ".join(str(each.message) for each in warned)
+    assert "'1'" in told
+    assert "'4'" in told
     assert found.sel(layer_x=["1", "4"]).isnull().all()
     assert found.sel(layer_x=["0", "2", "3"], layer_y=["0", "2", "3"]).notnull().all()
+
+
+@pytest.mark.parametrize("dtype", [None, "float16"])
+def test_means_that_a_norm_makes_equal_are_stored_so(tmp_path, dtype):
+    """In batches of any size, and after a run that was stopped."""
+    model, batches = normed(), list(torch.cat(images(n=9, size=8)).split([4, 9, 1, 4]))
+    options = {"transform": "mean", "dtype": dtype, **quiet}
+    stored = repsim.extract(model, batches, out=tmp_path / "whole.zarr", **options)
+    for layer, x in stored.items():
+        spread = np.ptp(x.values, axis=0)
+        assert (spread == 0).all() if layer in ("1", "4") else (spread > 0.01).all()
+    np.testing.assert_allclose(stored["1"][0], model[1].bias.detach(), atol=1e-3)
+
+    repsim.extract(model, batches[:1], out=tmp_path / "parts.zarr", **options)
+    parts = repsim.extract(model, batches, out=tmp_path / "parts.zarr", **options)
+    assert parts.equals(stored)
+
+
+def test_means_that_a_norm_makes_equal_are_so_after_a_stop(tmp_path):
+    batches = images(n=9, size=8)
+    options = {"transform": "mean", "measure": "rsa", "checkpoint": tmp_path / "x.zarr", **quiet}
+    for count in (1, 2):
+        with pytest.warns(repsim.DegenerateWarning):
+            found = compare(normed(), data=batches[:count], **options).rsa
+        assert found.sel(layer_x=["1", "4"]).isnull().all()

@@ -1,5 +1,6 @@
 """Reducers: what they compute, and which shapes they refuse."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -64,3 +65,38 @@ def test_an_index_is_an_int():
 def test_the_table_cannot_be_changed_by_accident():
     with pytest.raises(TypeError):
         REDUCERS["mine"] = REDUCERS["cls"]
+
+
+def test_means_that_differ_by_rounding_alone_are_equal():
+    """Norms of photographs in values up to 255 leave more than 64 roundings, and less than 128."""
+    pictures = pytest.importorskip("sklearn.datasets").load_sample_images().images
+    generator = np.random.default_rng(0)
+    crops = []
+    for picture in pictures * 64:
+        row, column = (generator.integers(0, side - 15) for side in picture.shape[:2])
+        crops.append(picture[row : row + 16, column : column + 16])
+    maps = torch.tensor(np.stack(crops)).permute(0, 3, 1, 2).float()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        normed = nn.Sequential(nn.Conv2d(3, 16, 3), nn.InstanceNorm2d(16))(maps)
+    mean = normed.mean((2, 3))
+    spread = (mean - mean.mean(0)).abs() / normed[0].abs().amax((1, 2)) / torch.finfo().eps
+    assert 64 < spread.max() < 128
+    assert (REDUCERS["mean"](normed) == mean[0]).all()
+
+
+def test_small_differences_of_means_are_data():
+    """A spread of 1e-4 of the values is 840 roundings; in whole batches, and sample by sample."""
+    torch.manual_seed(0)
+    levels = 1 + 1e-4 * torch.randn(9, 5, 1)
+    tokens = levels.transpose(1, 2).expand(9, 8, 5).contiguous()
+    assert REDUCERS["mean"](tokens).unique().numel() == 45
+    model = nn.Sequential(nn.Linear(5, 5))
+    nn.init.eye_(model[0].weight)
+    nn.init.zeros_(model[0].bias)
+    found = []
+    with torch.no_grad(), Recorder(model, "0", transform="mean", mask=None) as recorder:
+        for size in (4, 1, 1, 3):
+            model(tokens[len(found) : len(found) + size])
+            found += recorder["0"]
+    torch.testing.assert_close(torch.stack(found), levels[..., 0], rtol=1e-6, atol=0)

@@ -14,7 +14,7 @@ from repsim.analysis._arguments import check_arguments
 from repsim.analysis._extract_parts import end_together, own_part, writers
 from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis._filling import Filling, saving, where_of
-from repsim.analysis.run._drive import Forward, Prepare
+from repsim.analysis.run._drive import Batch, Forward, Prepare
 from repsim.analysis.run._fingerprint import label_of, model_digest
 from repsim.analysis.run._kept_state import kept_state
 from repsim.analysis.run._provenance import model_label, transform_label, versions
@@ -289,28 +289,37 @@ def _fill(
     """Store the batches that are not in the store yet."""
     tokens, masks = to_host.tokens, [to_host.transform.masks]
     filling = Filling(store, seen, tokens)
-    recording = False
+    to_host.resume(store)
+    recording, agreed = False, ranks.size == 1 or not to_host.transform.takes_means
+
+    def run(batch: Batch) -> None:
+        recorder.clear()
+        to_host.transform.start(batch.value)
+        finder.run(batch, model, [recorder], calls.forward, masks)
+
     every = ranks.each_batch(data, model, progress=calls.progress)
     with every as batches, ExitStack() as stack:
         for batch in ranks.in_step(batches):
-            if batch is None or filling.has(batch.value):
+            prepared = None
+            if batch is not None and not filling.has(batch.value):
+                if not recording:  # nothing runs if all batches are stored
+                    stack.enter_context(recorder)
+                    recording = True
+                prepared = batch.prepared(model, calls.prepare, calls.forward)
+            if not agreed:  # all ranks are in their first step
+                if prepared is not None:
+                    with kept_state(model):
+                        run(prepared.own())
+                to_host.agree(ranks)
+                agreed = True
+            if batch is None or prepared is None:
                 continue
-            if not recording:  # nothing runs if all batches are stored
-                stack.enter_context(recorder)
-                recording = True
-            recorder.clear()
-            prepared = batch.prepared(model, calls.prepare, calls.forward)
-            to_host.transform.start(prepared.value)
             if tokens is not None:
                 tokens.start()
                 if not tokens.surveyed:
                     with kept_state(model), tokens.survey():
-                        own = prepared.own()
-                        to_host.transform.start(own.value)
-                        finder.run(own, model, [recorder], calls.forward, masks)
-                    recorder.clear()
-                    to_host.transform.start(prepared.value)
-            finder.run(prepared, model, [recorder], calls.forward, masks)
+                        run(prepared.own())
+            run(prepared)
             where = where_of(batch.number)
             rows = rows_of(dict(recorder), to_host, filling.ids, filling.new, seen.n_rows, where)
             filling.add(rows, where)

@@ -12,8 +12,9 @@ from torch import Tensor
 from repsim._errors import CaptureError, InputError, NonFiniteError
 from repsim.analysis.run._reduced import reduced
 from repsim.analysis.run._token_samples import TokenSamples
-from repsim.analysis.run.ranks import SampleIds, ids_of
+from repsim.analysis.run.ranks import Ranks, SampleIds, ids_of
 from repsim.capture import BoundTransform, values_of
+from repsim.storage import ActivationStore
 
 __all__ = [
     "DTYPES",
@@ -72,7 +73,10 @@ class ToHost:
     ) -> None:
         self.transform, self.tokens, self.operation = transform, tokens, operation
         self._layers: set[str] = set()
+        self._resumed = False
         self._dtype = None if dtype is None else DTYPES[dtype]
+        if self._dtype is torch.float16:
+            transform.means.dtype = self._dtype
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         self._layers.add(layer)
@@ -85,6 +89,23 @@ class ToHost:
             wanted = torch.float32 if values.dtype == torch.bfloat16 else values.dtype
         values = values.unsqueeze(1) if values.ndim == 1 else values
         return values.to("cpu", wanted)
+
+    def resume(self, store: ActivationStore, side: str = "") -> None:
+        """Learn from a store that is resumed what its first sample had; `side` begins its names."""
+        if self.transform.takes_means and store.n_rows:
+            rows = store.first_rows(side)
+            self.transform.means.resume(
+                {name.removeprefix(side): row for name, row in rows.items()}
+            )
+            self._resumed = True
+
+    def agree(self, ranks: Ranks) -> None:
+        """Take the first sample of one rank for all; one whose run is resumed is preferred."""
+        means = self.transform.means
+        mine = {label: x.to("cpu") for label, x in means.first.items()}
+        everyone = [each for each in ranks.gather((self._resumed, mine)) if each[1]]
+        if everyone:
+            means.resume(max(everyone, key=lambda each: each[0])[1])
 
     def masks(self, values: Mapping[str, Values]) -> dict[str, tuple[str, Values]]:
         """Return the name and the mask of each layer whose stored positions have one."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from repsim._errors import warn
 from repsim.capture._masks import Masks
+from repsim.capture._means import RunMeans
 from repsim.capture._output import UnusableOutput
 from repsim.capture._reduce import Reducer
 from repsim.capture._transform import Transform, resolve_transform
@@ -42,6 +43,7 @@ class BoundTransform:
         self._operation = operation
         self.function = resolve_transform(transform, operation)
         self.masks = masks
+        self.means = RunMeans()
         self._axes = PositionAxes(model)
         self._wants_layer = getattr(self.function, "wants_layer", False)
         self._wants_batch = getattr(self.function, "wants_batch", False)
@@ -53,6 +55,11 @@ class BoundTransform:
     def needs_batch(self) -> bool:
         """Whether the result may depend on more than the output: its mask, module or batch."""
         return isinstance(self.function, Reducer) or self._wants_batch
+
+    @property
+    def takes_means(self) -> bool:
+        """Whether the result is the mean over positions."""
+        return isinstance(self.function, Reducer) and self.function.name == "mean"
 
     @property
     def depends_on_layer(self) -> bool:
@@ -141,6 +148,8 @@ class BoundTransform:
                 f'  Pass transform="mean" for their mean, or "first" for the first of them.',
                 brief=f"{shape} has no class token",
             )
+        if reducer.name == "mean":
+            return self.means(sequence, mask, layer, call)
         return reducer(sequence, layer, call, mask=mask, features_first=False)
 
     def _features_last(self, tensor: Tensor, layer: str, call: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from repsim._errors import InputError
 from repsim._options import got, is_whole
+from repsim.capture._means import equal_in_batch, mean_of
 from repsim.capture._near import values_of
 from repsim.capture._output import UnusableOutput
 
@@ -19,13 +20,6 @@ __all__ = ["REDUCERS", "Reducer", "token"]
 
 Function: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
 """An output (B, ..., D) and its mask (B, N) or None, to one vector per sample."""
-
-EQUAL = 128
-"""Means of samples that differ by less, in eps of the largest value, differ by rounding alone.
-
-Measured with instance norms, rounding was up to 70 eps, and the means of random maps of 224×224
-differed by 2000 eps.
-"""
 
 
 @dataclass(frozen=True)
@@ -148,28 +142,8 @@ def _flatten(x: Tensor, _mask: Tensor | None) -> Tensor:
 def _mean(x: Tensor, mask: Tensor | None) -> Tensor:
     if x.ndim == 2:
         return x
-    if mask is None:
-        positions = tuple(range(1, x.ndim - 1))
-        return _equal_up_to_rounding(x.mean(positions), x)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    # Not a product with the mask: padding may hold NaN.
-    kept = wide.masked_fill(~mask[:, :, *(None,) * (x.ndim - 2)], 0.0)
-    mean = kept.sum(1) / mask.sum(1).reshape(-1, *(1,) * (x.ndim - 2))
-    return _equal_up_to_rounding(mean, kept)
-
-
-def _equal_up_to_rounding(mean: Tensor, x: Tensor) -> Tensor:
-    """Return means (B, ...) of x that differ by rounding alone as equal, and others as they are.
-
-    A norm over positions makes the means of all samples the same, and CKA of what rounding leaves
-    is arbitrary.
-    """
-    if x.numel() == 0:
-        return mean
-    eps = torch.finfo(torch.promote_types(mean.dtype, torch.float32)).eps
-    scale = x[0].abs().flatten(0, x.ndim - mean.ndim - 1).amax(0)
-    equal = ((mean - mean.mean(0)).abs() <= EQUAL * eps * scale).all()
-    return torch.where(equal, mean[:1], mean)
+    mean, rounding = mean_of(x, mask)
+    return equal_in_batch(mean, rounding)
 
 
 REDUCERS: Mapping[str, Reducer] = MappingProxyType(

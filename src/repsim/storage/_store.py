@@ -226,6 +226,15 @@ class ActivationStore:
         self._journal.add(entry)
         self._open(entry)
 
+    def first_rows(self, prefix: str = "") -> dict[str, Values]:
+        """Return the first row of each layer whose name begins with `prefix`."""
+        found = {}
+        for name in self._plan["layers"] if self.n_rows else ():
+            if name.startswith(prefix):
+                with reading(self.operation, self.place, name):
+                    found[name] = np.asarray(self._arrays[name][0])
+        return found
+
     def append(
         self,
         rows: Mapping[str, Values],

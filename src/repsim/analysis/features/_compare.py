@@ -55,7 +55,9 @@ def compare_features(
     else:
         path = as_path("compare", "checkpoint", asked.checkpoint)
         mine = {**asked.fingerprint(sides), "holds": "features of compare"}
-        keeper = InStore("compare", seen, asked.tokens, path, mine, options.memory)
+        keeper = stored = InStore("compare", seen, asked.tokens, path, mine, options.memory)
+        for name, side in zip("xy", sides.each, strict=False):
+            stored.resume(side.rows, name)
         saving = keeper.saving()
     with saving:
         models = [sides.x.model, sides.model_y]

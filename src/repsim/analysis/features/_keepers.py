@@ -11,7 +11,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from repsim._errors import InputError
-from repsim.analysis._extract_rows import BatchRows, LayerRows, Seen, Values, same_layers
+from repsim.analysis._extract_rows import (
+    BatchRows,
+    LayerRows,
+    Seen,
+    ToHost,
+    Values,
+    same_layers,
+)
 from repsim.analysis._filling import Filling, saving
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.storage import ActivationStore, open_activations, place_of
@@ -203,6 +210,10 @@ class InStore:
     def new(self) -> list[int] | None:
         """The new rows of the latest batch."""
         return self._filling.new
+
+    def resume(self, rows: ToHost, side: str) -> None:
+        """Let the rows of one side go on from those of the store."""
+        rows.resume(self._store, f"{side}/")
 
     def has(self, value: Any) -> bool:
         """Whether the next batch of the data is in the store."""
