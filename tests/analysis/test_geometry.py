@@ -117,6 +117,65 @@ class TestAllAnalyses:
                 analysis()
 
 
+class Detector(nn.Module):
+    """As in DETR: five learned queries attend to 2×2 patches. Five are not four and a CLS token."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.map, self.queries = nn.Conv2d(3, 8, 8, 8), nn.Parameter(torch.randn(5, 8))
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+        self.decoder = nn.TransformerDecoderLayer(8, 2, 8, batch_first=True)
+
+    def forward(self, image, text=None):
+        patches = self.encoder(self.map(image).flatten(2).mT)
+        if text is not None:
+            return self.decoder(patches, text)
+        return self.decoder(self.queries.expand(len(image), -1, -1), patches)
+
+
+def test_learned_queries_have_no_places():
+    model, data = Detector(), [images(8)]
+    for analysis in (repsim.token_localization, repsim.effective_receptive_field):
+        with pytest.raises(repsim.CaptureError, match="'decoder'.*\n.*5 tokens are queries"):
+            analysis(model, data, ["encoder", "decoder"], **QUIET)
+        assert at(analysis(model, data, ["decoder"], grid=(1, 5), **QUIET), "grid_width") == (5,)
+        assert at(analysis(model, data, ["encoder"], **QUIET), "grid_width") == (2,)
+        # The patches attend to a text that the model got.
+        beside = [{"image": images(8), "text": torch.randn(8, 5, 8)}]
+        assert at(analysis(model, beside, ["decoder"], **QUIET), "grid_width") == (2,)
+    with pytest.raises(repsim.InputError, match="5 tokens of site 'decoder.*\n.*are queries that"):
+        repsim.residual_ratios(model, data, **QUIET)
+    ratios = repsim.residual_ratios(model, data, prefix={"decoder*": 0}, **QUIET)
+    assert set(ratios.n_prefix.values) == {0}
+    assert np.isfinite(ratios.ratio_spatial).all()
+    labelled = [(images(12), torch.arange(12) % 2)]
+    with pytest.warns(repsim.RepsimWarning, match="told from the patches:\n  decoder"):
+        probe = repsim.linear_probe(
+            model, labelled, labelled, layers=["decoder"], tokens=("mean", "mean_without_cls"),
+            ridges=[1.0], holdout=0.0, **QUIET,
+        )  # fmt: skip
+    assert np.isnan(probe.accuracy.values).ravel().tolist() == [False, True]
+
+
+def test_tokens_of_a_text_have_no_places_in_an_image():
+    class Both(nn.Module):
+        """Images of 2×2 patches and a CLS token, and texts of five tokens."""
+
+        def __init__(self):
+            super().__init__()
+            self.map, self.embed = nn.Conv2d(3, 8, 8, 8), nn.Embedding(9, 8)
+            self.out = nn.Identity()
+
+        def forward(self, ids, image):
+            return self.out(self.embed(ids) + self.map(image).mean((2, 3))[:, None])
+
+    batch = {"ids": torch.arange(40).reshape(8, 5) % 9, "image": images(8)}
+    for analysis in (repsim.token_localization, repsim.effective_receptive_field):
+        with pytest.raises(repsim.CaptureError, match="5 tokens may be those of a text"):
+            analysis(Both(), [batch], ["out"], **QUIET)
+
+
 # -- steps are strides -----------------------------------------------------------------------------
 
 

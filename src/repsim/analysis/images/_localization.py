@@ -263,7 +263,7 @@ def _add_batches(
             if not sums.n_batches:  # before, no layer may run: a rank may have no batch
                 stack.enter_context(grids)
                 stack.enter_context(recorder)
-            grids.start(image)
+            grids.start(image, prepared.value)
             sums.start(image)
             recorder.clear()
             finder.run(prepared, model, [recorder], forward)

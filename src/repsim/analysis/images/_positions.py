@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,7 +15,9 @@ from repsim.capture import Layers, select_layers, unwrap
 from repsim.capture.tokens import (
     Convolution,
     Declared,
+    ModelInput,
     PositionAxes,
+    Queries,
     Size,
     TokenGrid,
     TokenOptions,
@@ -72,6 +75,7 @@ class LayerGrids:
         self._stack: ExitStack | None = None
         self._axes = PositionAxes(model)
         self.n_images = 0
+        self._queries, self._given = Queries(model), ModelInput()
         self._image: Size = (0, 0)
         self._frames: int | None = None
         self._convolutions: list[Convolution] = []
@@ -83,6 +87,7 @@ class LayerGrids:
     def __enter__(self) -> LayerGrids:
         with ExitStack() as stack:
             self._convolutions = stack.enter_context(watching(self._root))
+            stack.enter_context(self._queries.watching())
             self._stack = stack.pop_all()
         return self
 
@@ -91,12 +96,14 @@ class LayerGrids:
         if stack is not None:
             stack.close()
 
-    def start(self, image: Tensor) -> None:
-        """Prepare for the forward of a batch of images (n, channels, height, width) or videos."""
+    def start(self, image: Tensor, batch: Any) -> None:
+        """Prepare for the forward of a batch with images (n, channels, height, width) or videos."""
         _, (*frames, height, width) = axes_of(self._operation, image)
         self.n_images = int(image.shape[0])
         self._image, self._frames = (height, width), frames[0] if frames else None
         self._convolutions.clear()
+        self._queries.clear()
+        self._given = ModelInput.of(batch)
 
     def of(self, output: Tensor, layer: str, call: int) -> TokenGrid | None:
         """Return the grid of an output, batch first; None if the layer is left out.
@@ -205,6 +212,10 @@ class LayerGrids:
         grid, prefix = self._options.grid_of(*labels), self._options.prefix_of(*labels)
         around = declared_prefix(modules_around(self._root, layer))
         declared = self._declared.named if around is None else around
+        if grid is None and n in self._given.lengths:
+            return f"{n} tokens may be those of a text, which has as many"
+        if grid is None and self._queries.hold(layer, n, self._given):
+            return f"its {n} tokens are queries that the model learned, and not patches"
         maps = self._maps() if grid is None else [grid]
         found = grid_of_sequence(n, maps, prefix=prefix, declared=declared)
         if found is not None:

@@ -20,6 +20,7 @@ from repsim.capture.tokens import (
     Declared,
     ModelInput,
     PositionAxes,
+    Queries,
     TokenOptions,
     declared_prefix,
     grid_of_map,
@@ -79,7 +80,7 @@ class TokenChoices:
         self.masks = masks
         self._labelled: np.ndarray[Any, np.dtype[np.bool_]] | None = None
         self._convolutions: list[Convolution] = []
-        self._input = ModelInput()
+        self._input, self._queries = ModelInput(), Queries(model)
         self.unknown: dict[str, tuple[int, ...]] = {}
         """Layers with unknown prefix, with the shape of their output."""
 
@@ -88,7 +89,7 @@ class TokenChoices:
         """Record the input and the maps of the model, which tell a CLS token from a patch."""
         handle = self._root.register_forward_pre_hook(self._began, with_kwargs=True)
         try:
-            with watching(self._root) as self._convolutions:
+            with watching(self._root) as self._convolutions, self._queries.watching():
                 yield
         finally:
             handle.remove()
@@ -100,6 +101,7 @@ class TokenChoices:
         """Prepare for the next forward; `labelled` (B, N) says which tokens are samples."""
         self._labelled = labelled
         self._convolutions.clear()
+        self._queries.clear()
         self._input = ModelInput()
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> ChosenTokens:
@@ -201,12 +203,19 @@ class TokenChoices:
 
     def _prefix_in(self, tensor: Tensor, layer: str, given: int | None) -> int | None:
         """The number of tokens of (B, N, D) that are not patches; None if unknown."""
-        known = prefix_of_sequence(
-            int(tensor.shape[1]),
-            self._maps(),
-            prefix=given,
-            declared=self._declared.named,
-            around=declared_prefix(modules_around(self._root, layer)),
+        n = int(tensor.shape[1])
+        is_text = n in self._input.lengths
+        queries = not is_text and self._queries.hold(layer, n, self._input)
+        known = (
+            None
+            if queries and given is None
+            else prefix_of_sequence(
+                n,
+                self._maps(),
+                prefix=given,
+                declared=self._declared.named,
+                around=declared_prefix(modules_around(self._root, layer)),
+            )
         )
         if known is None and ({"cls", "mean_without_cls"} & set(self.named)):
             self.unknown.setdefault(layer, tuple(tensor.shape))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from repsim.analysis.run._drive import Batch, Forward
 from repsim.capture import Join, ResidualSite, SiteFinder, unwrap
 from repsim.capture.tokens import (
     Declared,
+    ModelInput,
+    Queries,
     TokenOptions,
     declared_prefix,
     modules_around,
@@ -166,6 +170,16 @@ class Layouts:
         self._declared = Declared.by(model)
         self._options = options
         self._axes = StreamAxes(options.operation, "site", batch_dim, channel_dim)
+        self._queries, self._given = Queries(model), ModelInput()
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Return a block in which forwards tell learned queries from patches."""
+        return self._queries.watching()
+
+    def start(self, batch: Any) -> None:
+        """Start the next batch, in the form that the model gets."""
+        self._queries.clear()
+        self._given = ModelInput.of(batch)
 
     def ask(self, model: nn.Module, batch: Batch, forward: Forward | None) -> None:
         """Find by forwards of few samples which axes hold them, if the caller does not say."""
@@ -218,14 +232,16 @@ class Layouts:
         is_text = n_tokens in text_lengths
         if found is None and is_text:
             return 0
+        queries = not is_text and self._queries.hold(site.block, n_tokens, self._given)
         # With a text of as many tokens, a prefix that only a map shows may be that of an image.
-        if found is None or (found and is_text and given is None):
+        if found is None or (given is None and (queries or (found and is_text))):
             sizes = ", ".join(f"{h}×{w}" for h, w in dict.fromkeys(join.maps[-4:]))
+            why = "    they are queries that the model learned" if queries else ""
             raise InputError(
                 f"residual_ratios: which of the {n_tokens} tokens of site {site.label!r} are "
                 "spatial is unknown.\n"
                 f"  the convolutions before put out: {sizes or 'nothing'}"
-                f"{'    a text has as many tokens' if is_text else ''}\n"
+                f"{'    a text has as many tokens' if is_text else why}\n"
                 "  Pass prefix= the number of tokens before the spatial ones (CLS, registers), 0 "
                 "if there are none; or a mapping from site or block to it."
             )

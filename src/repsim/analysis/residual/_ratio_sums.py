@@ -84,6 +84,7 @@ class RatioSums:
         """Start the next batch, in the form that the model gets."""
         self.finder.restart()
         self._masks.start(batch.value)
+        self._layouts.start(batch.value)
         self._batch = batch.number
         self._n_added = 0
 

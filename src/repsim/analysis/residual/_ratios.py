@@ -78,8 +78,8 @@ def residual_ratios(
         Number of tokens of a sequence (n, tokens, channels) before the spatial ones: CLS,
         distillation, registers. By default the tokens that are not in the map of a convolution, as
         in :func:`repsim.attention_distance`, checked against the declaration of the model. If
-        neither shows it, an error asks for it. The tokens of a text have no prefix by default, and
-        feature maps never have one.
+        neither shows it, or the tokens are learned queries (DETR), an error asks for it. The tokens
+        of a text have no prefix by default, and feature maps never have one.
     mask
         Which tokens are real, as in :func:`repsim.compare`; keys of a mapping are labels of sites
         or globs. Padding counts nowhere.
@@ -192,6 +192,7 @@ def residual_ratios(
                 if batch.is_first:
                     layouts.ask(model, prepared, forward)
                     learn_sequences([masks], prepared, model, forward)
+                    stack.enter_context(layouts.watching())
                     sums.finder = stack.enter_context(SiteFinder(model, sums.add))
                 sums.start(prepared)
                 prepared.run(model, forward=forward)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +15,9 @@ from repsim.capture._hooks import in_backward
 from repsim.capture._output import tensors_in
 from repsim.capture.layers._walk import unwrap
 from repsim.capture.tokens._evidence import ModelInput
+from repsim.capture.tokens._queries import OTHER_SEQUENCES, SecondSequence
 
 __all__ = ["Frame", "Frames"]
-
-
-_OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
-"""The name in transformers of the sequence to which cross-attention attends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +66,7 @@ class Frames:
         self.input: ModelInput | None = None
         self.ran: bool = False
         self._thread = threading.get_ident()
-        self._arguments: dict[type[nn.Module], list[str]] = {}
+        self._second = SecondSequence()
 
     def hooks(self) -> Iterator[Any]:
         """Place the hooks one by one, so the caller can remove those that exist."""
@@ -110,34 +106,15 @@ class Frames:
                 self.ran = True
                 shape, pairs = _shape((args, kwargs)), _pairs(args, kwargs)
                 cross = _is_cross(module, args, kwargs)
-                other = self._shape_of_other(module, args, kwargs)
+                other = self._second.shape(module, args, kwargs)
             self.stack.append(Frame(name, module, shape, pairs, cross, other))
 
         return enter
-
-    def _shape_of_other(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[int, ...] | None:
-        """Return the shape of a second sequence, also of one in a list; None without one."""
-        kind = type(module)
-        if kind not in self._arguments:
-            self._arguments[kind] = _argument_names(kind.forward)
-        given = {**dict(zip(self._arguments[kind], args, strict=False)), **kwargs}
-        others = tensors_in([given.get(name) for name in (*_OTHER_SEQUENCES, "memory")])
-        return next((tuple(x.shape) for x in others if x.ndim == 3 and not x.is_nested), None)
 
     def _leave(self, module: nn.Module, *_: object) -> None:
         # If another hook raised before ours, this module was never put on the stack.
         if self.stack and self.stack[-1].module is module and not in_backward():
             self.stack.pop()
-
-
-def _argument_names(forward: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments after self; none of a function written in C."""
-    try:
-        return list(inspect.signature(forward).parameters)[1:]
-    except ValueError:
-        return []
 
 
 def _holds_no_attention(module: nn.Module) -> bool:
@@ -171,7 +148,7 @@ def _is_cross(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     if isinstance(module, nn.MultiheadAttention):
         given = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
         return given.get("key") is not given.get("query")
-    return any(isinstance(kwargs.get(name), Tensor) for name in _OTHER_SEQUENCES)
+    return any(isinstance(kwargs.get(name), Tensor) for name in OTHER_SEQUENCES)
 
 
 def _shape(arguments: object) -> tuple[int, ...] | None:

@@ -22,6 +22,7 @@ from repsim.capture.tokens._grid import (
     VideoGridOption,
     VideoPatchOption,
 )
+from repsim.capture.tokens._queries import Queries
 from repsim.capture.tokens._rules import (
     MOST_PREFIX,
     Convolution,
@@ -55,6 +56,7 @@ __all__ = [
     "PatchOption",
     "PositionAxes",
     "PrefixOption",
+    "Queries",
     "Size",
     "TokenGrid",
     "TokenOptions",
