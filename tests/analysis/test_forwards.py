@@ -172,6 +172,12 @@ def test_a_model_with_a_state_meets_each_batch_once(tmp_path):
     for i, (x, y) in enumerate([(first, second), (second, third)]):
         cosine = torch.cosine_similarity(x.double(), y.double(), dim=-1)
         assert influence[i].item() == pytest.approx(1 - cosine.mean().item(), rel=1e-5)
+    other = copy.deepcopy(model)
+    del other.memory
+    other.memory = torch.zeros(6)  # an attribute, no buffer
+    other.register_buffer("graph", torch.eye(2).to_sparse())
+    again = repsim.block_influence(other, data, **QUIET).influence
+    np.testing.assert_array_equal(again, influence)
     store = repsim.extract(
         copy.deepcopy(model), data, "blocks.0", out=tmp_path / "run", samples="tokens", **QUIET
     )

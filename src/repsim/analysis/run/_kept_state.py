@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from repsim.capture import tensors_in
+
 __all__ = ["kept_state"]
 
 _OF_MODULE = frozenset(vars(nn.Module()))
 """Attributes that torch keeps of every module."""
 
 MOST_BYTES = 1 << 20
-"""Larger buffers are not copied: they hold quantised weights, or caches that forwards overwrite."""
+"""Larger tensors are not copied: they hold quantised weights, or caches that forwards overwrite."""
 
 
 @contextmanager
@@ -29,18 +31,18 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     # A lazy module becomes an ordinary one in its first forward, and must stay so.
     modules = [m for m in model.modules() if not _is_lazy(m)]
-    own = (buffer for module in modules for buffer in module.buffers(recurse=False))
-    buffers = [(b, b.clone(), _version(b)) for b in own if _may_change(b)]
     tables = [(m, dict(m._buffers)) for m in modules]
     kept = [(m, _values(m)) for m in modules]
+    own = tensors_in([*(table for _, table in tables), *(values for _, values in kept)])
+    tensors = [(each, each.clone(), _version(each)) for each in own if _may_change(each)]
     try:
         with torch.random.fork_rng(devices=[d for d in devices if d is not None]):
             yield
     finally:
         with torch.no_grad():
-            for buffer, before, version in buffers:
-                if version is None or buffer._version != version:
-                    buffer.copy_(before)
+            for tensor, before, version in tensors:
+                if version is None or tensor._version != version:
+                    tensor.copy_(before)
         for module, table in tables:
             if isinstance(module, torch.jit.ScriptModule):  # its buffers are set one by one
                 for name, value in table.items():
@@ -68,15 +70,17 @@ def _is_lazy(module: nn.Module) -> bool:
     return any(map(is_lazy, own))
 
 
-def _may_change(buffer: Tensor) -> bool:
-    """Whether a forward may write into a buffer, and the buffer is small enough to be copied."""
-    writable = torch.is_inference_mode_enabled() or not buffer.is_inference()
-    return writable and buffer.nbytes <= MOST_BYTES
+def _may_change(tensor: Tensor) -> bool:
+    """Whether a forward may write into a tensor, and the tensor is small enough to be copied."""
+    if tensor.is_nested or tensor.layout != torch.strided or 0 in tensor.stride():
+        return False  # it has no bytes to count, or its entries share memory
+    writable = torch.is_inference_mode_enabled() or not tensor.is_inference()
+    return writable and tensor.nbytes <= MOST_BYTES
 
 
-def _version(buffer: Tensor) -> int | None:
+def _version(tensor: Tensor) -> int | None:
     """Return what counts the changes in place; those of tensors of inference mode nobody counts."""
-    return None if buffer.is_inference() else buffer._version
+    return None if tensor.is_inference() else tensor._version
 
 
 def _values(module: nn.Module) -> dict[str, Any]:
