@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from torch import nn
 
 from repsim._errors import RepsimError
+from repsim.analysis._devices import device_of
 from repsim.analysis._machine import is_of_the_machine
-from repsim.analysis.run._drive import Batch, Forward, device_of
+from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._kept_state import kept_state
 from repsim.capture import unwrap
 from repsim.capture.samples import SIZES, cut, have_one_size, lengths_in, uncut_indices

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from repsim._errors import InputError, warn
 from repsim._options import require_bool
+from repsim.analysis._devices import device_of, kept_random_state
 from repsim.analysis.run._local_forwards import local_forwards
 from repsim.capture import carried, evaluating, refuse_meta, refuse_meta_batch
 from repsim.capture.samples import own_copy
@@ -42,20 +43,6 @@ Prepare: TypeAlias = Callable[[Any], Any]
 """Type of ``prepare_x=`` and ``prepare_y=``: a function to the batch for one model."""
 
 
-def device_of(model: nn.Module) -> torch.device | None:
-    """Return the device on which a model expects its input; None if any will do.
-
-    It is that of the first parameter or buffer that is somewhere. Offloaded weights are nowhere
-    (on the meta device) between forwards, and accelerate's hook of the model knows their device.
-    """
-    declared = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
-    if isinstance(declared, int | str | torch.device):
-        return torch.device(declared)
-    # One by one: the first decides as a rule, and a large model has thousands.
-    devices = (tensor.device for tensor in chain(model.parameters(), model.buffers()))
-    return next((device for device in devices if device.type != "meta"), None)
-
-
 @contextmanager
 def as_found(operation: str, *models: nn.Module, gradients: bool = False) -> Iterator[None]:
     """Run models in evaluation mode; restore their modes and the random state afterwards.
@@ -63,10 +50,8 @@ def as_found(operation: str, *models: nn.Module, gradients: bool = False) -> Ite
     Without ``gradients`` no graph is recorded. Wrappers of torch.distributed exchange no buffers. A
     module whose weights hold no values raises an error when it runs.
     """
-    places = {device_of(model) for model in models}
-    cuda = [d.index for d in places if d is not None and d.type == "cuda" and d.index is not None]
     with (
-        torch.random.fork_rng(devices=cuda),
+        kept_random_state(*models),
         torch.set_grad_enabled(gradients),
         local_forwards(*models),
         evaluating(*models),

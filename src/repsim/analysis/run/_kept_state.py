@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from repsim.analysis._devices import kept_random_state
 from repsim.capture import tensors_in
 
 __all__ = ["kept_state"]
@@ -28,7 +29,6 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     A model may count its calls, or keep a state of the batch before: the samples of the next batch
     must not meet the state of others.
     """
-    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     # A lazy module becomes an ordinary one in its first forward, and must stay so.
     modules = [m for m in model.modules() if not _is_lazy(m)]
     tables = [(m, dict(m._buffers)) for m in modules]
@@ -36,7 +36,7 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     own = tensors_in([*(table for _, table in tables), *(values for _, values in kept)])
     tensors = [(each, each.clone(), _version(each)) for each in own if _may_change(each)]
     try:
-        with torch.random.fork_rng(devices=[d for d in devices if d is not None]):
+        with kept_random_state(model):
             yield
     finally:
         with torch.no_grad():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import InputError
+from repsim.analysis._devices import kept_random_state
 from repsim.analysis._machine import is_of_the_machine
 
 __all__ = ["untrained_copy"]
@@ -39,11 +40,7 @@ def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
             f"  Pass untrained=, a model of the same layers with random weights, or leave "
             f"'untrained' out of controls."
         ) from error
-    devices = {p.device.index for p in other.parameters() if p.device.type == "cuda"}
-    with (
-        torch.random.fork_rng(devices=[d for d in devices if d is not None]),
-        torch.no_grad(),
-    ):
+    with kept_random_state(other), torch.no_grad():
         torch.manual_seed(seed)
         for parameter in other.parameters():
             _redraw(parameter)
