@@ -55,6 +55,10 @@ class TestHeads:
         assert [len(line.get_xdata()) for line in curves(ax)] == [4, 2, 4]
         assert curves(ax)[1].get_xdata().tolist() == [1, 2]
 
+    def test_one_head_has_one_tick(self):
+        ax = attention_distance(attention(layers=2, heads=1))
+        assert [tick for tick in ax.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+
     def test_some_layers_in_the_order_of_the_result(self):
         ax = attention_distance(attention(), layers=["blocks.11.attn", "blocks.2.attn"])
         assert key(ax)[:-1] == ["blocks.2.attn", "blocks.11.attn"]

@@ -72,6 +72,14 @@ class TestEmbedding:
         assert not covered
         assert all(ax.bbox.fully_overlaps(box) for box in boxes)
 
+    def test_a_new_figure_grows_with_the_names(self):
+        sides = [
+            embedding(as_map(squareform(pdist(np.random.default_rng(0).random((m, 2)))))).figure
+            for m in (5, 80, 800)
+        ]
+        few, many, most = (float(figure.get_figwidth()) for figure in sides)
+        assert few < many < most < 10.0
+
 
 class TestDendrogram:
     def test_heights_are_those_of_scipy(self):

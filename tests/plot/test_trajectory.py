@@ -61,9 +61,12 @@ def test_a_map_per_layer_of_all_steps():
     assert len(ax.images) == 6
     for at, image in enumerate(ax.images):
         np.testing.assert_allclose(image.get_array(), result.cka[:, :, at])
-    assert "0 to 10000" in ax.get_xlabel()
+    assert "0 to 10000" in " ".join(ax.get_xlabel().split())
     assert ax.images[0].colorbar.norm.vmax == 1.0
-    assert len(trajectory(result, layers=["blocks.2"]).images) == 1
+    one = trajectory(result, layers=["blocks.2"])
+    assert len(one.images) == 1
+    FigureCanvasAgg(one.figure).draw()
+    assert one.figure.bbox.fully_overlaps(one.xaxis.label.get_window_extent())
 
 
 def test_other_measures_are_drawn_with_their_names():

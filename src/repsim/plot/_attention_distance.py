@@ -141,7 +141,7 @@ def _draw_curves(ax: Axes, names: list[str], heads: list[np.ndarray], uniform: n
         ax.axhline(float(level), **REFERENCE, label="uniform attention")
     most = max(1, *(len(values) for values in heads))
     ax.set_xlim(0.5, most + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(9, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(9, integer=True, min_n_ticks=1))
     ax.set_xlabel("head, sorted by distance")
     if len(names) <= FEW:
         add_key(ax, [*handles, Line2D([], [], **REFERENCE, label="uniform attention")])

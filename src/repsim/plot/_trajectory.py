@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from repsim._errors import InputError
 from repsim._options import got
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import colour_scale
-from repsim.plot.parts._figure import new_axes, require_axes
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import FEW, add_key, add_layer_key, frame_lines, in_order
 from repsim.plot.parts._result import choose, select_layers
+from repsim.plot.parts._ticks import NAME_SIZE
 from repsim.plot.parts._tiles import TileName, add_tile, columns_for, frame_tiles
 from repsim.results import (
     TRAJECTORY,
@@ -184,17 +186,28 @@ def _draw_maps(result: xr.Dataset, ax: Axes | None, cmap: str | Colormap | None)
     across, down = size * (1 + GAP), size * (1 + GAP + NAME)
     columns = min(columns_for(count, across, down, ax), count)
     lines = -(-count // columns)
+    ends = f"{step_label(steps[0])} to {step_label(steps[-1])}"
+    label = f"training step, {ends}: to the right and downwards"
     if ax is None:
         inch = max(SMALLEST, min(TILE, LONGEST / columns)) / size
-        ax = new_axes(columns * across * inch, lines * down * inch, beside=0.9, below=0.4)
+        wide = columns * across * inch
+        label = _broken(label, wide)
+        below = 0.3 + 0.13 * len(label.splitlines())
+        ax = new_axes(wide, lines * down * inch, beside=0.9, below=below)
+    else:
+        label = _broken(label, ax.get_window_extent().width / ax.figure.dpi)
     for index, (layer, values) in enumerate(zip(names, scale.values, strict=True)):
         left, above = (index % columns) * across, (index // columns) * down + NAME * size
         add_tile(ax, values, left, above, norm=scale.norm, cmap=scale.cmap)
         ax.add_artist(TileName(left, above - 0.03 * size, size, (NAME - 0.04) * size, [layer]))
     frame_tiles(ax, columns * across - GAP * size, lines * down - GAP * size)
-    ends = f"{step_label(steps[0])} to {step_label(steps[-1])}"
-    ax.set_xlabel(f"training step, {ends}: to the right and downwards", fontsize=8.0)
-    label = trajectory_label(result)
-    bar = add_colour_bar(ax, ax.images[-count], label, extend=scale.extend)
+    ax.set_xlabel(label, fontsize=NAME_SIZE + 1)
+    bar = add_colour_bar(ax, ax.images[-count], trajectory_label(result), extend=scale.extend)
     make_room(ax, [bar.ax])
     return ax
+
+
+def _broken(label: str, inches: float) -> str:
+    """Return a label in lines that are not longer than its picture."""
+    length = text_width([label]) * (NAME_SIZE + 1) / NAME_SIZE
+    return fill(label, max(10, int(len(label) * inches / length)))

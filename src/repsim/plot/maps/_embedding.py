@@ -13,15 +13,18 @@ from scipy.linalg import eigh
 from repsim._options import require_text
 from repsim.plot.maps._dendrogram import group_handles
 from repsim.plot.parts._between import Between, between, groups_of
-from repsim.plot.parts._figure import new_axes, require_axes
+from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import add_key
 from repsim.plot.parts._point_names import PointNames
-from repsim.plot.parts._ticks import NAME_SIZE
+from repsim.plot.parts._ticks import LINE, NAME_SIZE
 
 __all__ = ["embedding"]
 
-SIDE = 3.4
-"""Inches."""
+SIDE, LONGEST = 3.4, 9.0
+"""Inches: the limits of a side."""
+
+SPARSE = 6.0
+"""The area of a new picture, as a multiple of the area of its names."""
 
 
 def embedding(
@@ -59,6 +62,7 @@ def embedding(
         metrics: "angular_cka", "procrustes", "shape_distance".
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
+        A new figure grows with the number of names, up to 9 inches a side.
     groups : mapping of str to str, or sequence of str, optional
         The group of each name, or one group for each name in their order. Points of a group have
         one colour and marker, and a key lists the groups.
@@ -91,7 +95,9 @@ def embedding(
     looks = groups_of(groups, pairs.names, "embedding")
     points, shares = _scaled(pairs)
     if ax is None:
-        ax = new_axes(SIDE, SIDE, beside=0.5 + 1.2 * (groups is not None), below=0.5)
+        names = len(pairs.names) * text_width(pairs.names) * NAME_SIZE * LINE / 72
+        side = float(np.clip(np.sqrt(SPARSE * names), SIDE, LONGEST))
+        ax = new_axes(side, side, beside=0.5 + 1.2 * (groups is not None), below=0.5)
     for look in dict.fromkeys(looks):
         of_group = points[[each == look for each in looks]]
         ax.plot(*of_group.T, look.marker, color=look.colour, markersize=5.0, zorder=3.0)
