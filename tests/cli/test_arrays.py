@@ -21,6 +21,19 @@ def test_a_number_is_the_first_line(repsim_command, arrays):
     assert ran.err == ""
 
 
+def test_small_values_have_digits(repsim_command, arrays, tmp_path):
+    for name, each in zip("xy", arrays, strict=True):
+        np.save(tmp_path / f"{name}.npy", 1e-4 * each)
+    np.savez(tmp_path / "both.npz", x=1e-4 * arrays[0], y=1e-4 * arrays[1])
+    x, y = (1e-4 * each for each in arrays)
+    expected = float(repsim.hsic(x, y, estimator="unbiased"))
+    assert abs(expected) < 1e-6
+    first = repsim_command("measure", "x.npy", "y.npy", "--measure", "hsic").out.splitlines()[0]
+    assert float(first) == pytest.approx(expected, rel=1e-3)
+    table = repsim_command("measure", "both.npz", "--measure", "hsic", "--no-progress").out
+    assert f"{expected:.2g}" in table
+
+
 def test_options_are_those_of_the_measure(repsim_command, arrays):
     x, y = arrays
     wide = repsim.kernels.RBF(fraction=0.5)
@@ -185,11 +198,13 @@ def test_debug_shows_where(repsim_command, arrays):
 def test_a_file_of_another_kind_is_named_with_a_way_to_write_it(repsim_command, arrays, tmp_path):
     (tmp_path / "x.csv").write_text("1,2\n3,4\n")
     (tmp_path / "x.zarr").mkdir()
+    (tmp_path / "x.mat").write_bytes(b"MATLAB 5.0 MAT-file")
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as file:  # as torch.save writes it
         file.writestr("x/data.pkl", b"")
     for name, said in {
         "x.csv": ("another kind of file", "numpy.loadtxt"),
         "x.zarr": ("a folder", "zarr.open_array"),
+        "x.mat": ("another kind of file", "scipy.io.loadmat"),
         "x.pt": ("'x/data.pkl'", "torch.load"),
     }.items():
         ran = repsim_command("measure", name, "y.npy")

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from repsim._shown import shown, shown_lines
 
-__all__ = ["Session", "plain"]
+__all__ = ["Session", "decimal", "plain"]
 
 HALF = 20
 """Rows at the beginning and at the end of a table that a terminal shows; a file gets all."""
@@ -125,5 +125,15 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
+def decimal(value: float, digits: int) -> str:
+    """Return a number with this many decimals, or as a power of ten where they would be zeros.
+
+    >>> decimal(0.25, 4), decimal(3.14159e-7, 4)
+    ('0.2500', '3.1e-07')
+    """
+    is_small = 0 < abs(value) < 10.0**-digits
+    return f"{value:.{digits - 2}g}" if is_small else f"{value:.{digits}f}"
+
+
 def _cell(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return decimal(value, 4) if isinstance(value, float) else str(value)

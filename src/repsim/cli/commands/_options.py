@@ -248,7 +248,7 @@ class TokenOptions:
             metavar="ROWSxCOLUMNS",
             rich_help_panel=MODELS,
             show_default="found",
-            help="Rows and columns of patches, if repsim cannot find them; 1xTOKENS for text.",
+            help="Rows and columns of patches, if repsim cannot find them; a text needs none.",
         ),
     ] = None
     prefix: Annotated[
@@ -266,7 +266,7 @@ class TokenOptions:
             min=0,
             rich_help_panel=MODELS,
             show_default="found",
-            help="Pixels from one patch to the next. For text use 1; distances are then in tokens.",
+            help="Pixels from one patch to the next; distances in texts are in tokens.",
         ),
     ] = None
 

@@ -23,6 +23,9 @@ REPAIRS = {
     ".pt": "numpy.save('x.npy', torch.load('x.pt').numpy())",
     ".pth": "numpy.save('x.npy', torch.load('x.pth').numpy())",
     ".safetensors": "numpy.savez('x.npz', **safetensors.numpy.load_file('x.safetensors'))",
+    ".mat": "numpy.save('x.npy', scipy.io.loadmat('x.mat')['x'])",
+    ".h5": "numpy.save('x.npy', h5py.File('x.h5')['x'][:])",
+    ".hdf5": "numpy.save('x.npy', h5py.File('x.hdf5')['x'][:])",
     ".zarr": "numpy.save('x.npy', zarr.open_array('x.zarr')[:])",
 }
 """How arrays of other files are written as a file that is read here."""

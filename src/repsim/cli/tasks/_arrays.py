@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from repsim._version import __version__
 from repsim.cli._literals import read_kernel, read_measure
 from repsim.cli._outcome import UsageError
-from repsim.cli._session import Session
+from repsim.cli._session import Session, decimal
 from repsim.cli._tables import dataset_json, show_matrix
 from repsim.cli.data._array_files import read_each, read_layers
 from repsim.measures import Measure
@@ -144,7 +144,7 @@ def _show_pair(
     session: Session, found: Mapping[str, Any], measure: Measure, chance: TestOptions
 ) -> None:
     # Write the bare number first, so `repsim measure a.npy b.npy | head -1` is a value.
-    session.line(f"{found['value']:.6f}")
+    session.line(decimal(found["value"], 6))
     options = [
         f"{name}={found[name]}"
         for name in measure.options("measure", {})
