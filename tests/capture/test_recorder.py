@@ -210,6 +210,23 @@ class TestTransform:
                 y = net(x)
             torch.testing.assert_close(rec["0"], y.detach().mean((2, 3)))
 
+    def test_the_image_counts_beside_other_arguments(self):
+        """Its aspect alone shows that the channels of this map are last."""
+
+        class ChannelsLast(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.turn = nn.Identity()
+
+            def forward(self, x, flag=False):
+                return self.turn(x.permute(0, 2, 3, 1).contiguous())
+
+        net, x = ChannelsLast(), torch.randn(2, 3, 16, 16)
+        for options in ({}, {"flag": True}):
+            with Recorder(net, ["turn"], transform="mean") as rec:
+                net(x, **options)
+            torch.testing.assert_close(rec["turn"], x.mean((2, 3)))
+
     def test_one_token(self):
         net = nn.Sequential(nn.Linear(4, 4))
         with Recorder(net, transform=token(2)) as rec:

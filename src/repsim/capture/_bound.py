@@ -71,11 +71,19 @@ class BoundTransform:
         """Learn from the recorder of these outputs which rows were folded into samples."""
         self._samples = samples
 
-    def start(self, batch: Any) -> None:
-        """Start the next batch, in the form that the model gets."""
+    def start(self, batch: Any, given: Any = None) -> None:
+        """Start the next batch, in the form that the model gets.
+
+        Parameters
+        ----------
+        batch : object
+            What functions of the batch get.
+        given : object, optional
+            All arguments of the model, which may be more; by default the batch.
+        """
         self._batch = batch
         self.masks.start(batch)
-        self._axes.start(batch)
+        self._axes.start(batch if given is None else given)
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Any:
         """Transform one output, batch first."""

@@ -272,7 +272,7 @@ class Recorder(Mapping[str, Any]):
                 self._start()
             self._root_called = True
             self._axis.read_input(args, kwargs)
-            self._bound.start(kwargs or (args[0] if args else None))
+            self._bound.start(kwargs or (args[0] if args else None), (args, kwargs))
 
     def _finish_root(self, *_: object) -> None:
         """Runs when the forward succeeded."""
