@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from packages import transformers
 from repsim import CaptureError
-from repsim.capture import Recorder
+from repsim.capture import Recorder, carried
 
 Pair = namedtuple("Pair", ["first", "second"])
 A, B = torch.ones(2, 3), torch.zeros(2, 5)
@@ -193,3 +194,19 @@ def test_arrays_without_common_labels_stay_unchanged():
             return made[-1]
 
         assert recorded(A, transform=transform)["layer"] is made[0]
+
+
+def test_a_copy_to_main_memory_is_complete():
+    """Torch may return a copy of an accelerator's tensor before the values have arrived."""
+    waits = {}
+
+    class Copies(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.to:
+                waits[args[1].type] = not kwargs["non_blocking"]
+            return args[0] if function is torch.Tensor.to else function(*args, **(kwargs or {}))
+
+    with Copies():
+        for place in ("cpu", "cuda"):
+            carried(torch.empty(2, device="meta"), torch.device(place))
+    assert waits == {"cpu": True, "cuda": False}

@@ -27,7 +27,10 @@ _KNOWN: Any = WeakTensorKeyDictionary()
 
 
 def carried(x: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device without waiting, and remember the values of a mask or of tokens.
+    """Copy a tensor to a device, and remember the values of a mask or of tokens.
+
+    A copy to an accelerator does not wait. One to main memory does, because a model there would
+    read the values before they have arrived.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ def carried(x: Tensor, device: torch.device) -> Tensor:
     torch.Tensor
         The copy; the tensor itself if it is there.
     """
-    out = x.to(device, non_blocking=True)
+    out = x.to(device, non_blocking=device.type != "cpu")
     if out is not x and out.ndim <= 2 and not (out.is_floating_point() or out.is_complex()):
         near = x if x.device.type == "cpu" else _known(x)
         if near is not None:
