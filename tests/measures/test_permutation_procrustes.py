@@ -43,6 +43,13 @@ def test_opposite_features():
     assert out == pytest.approx(2 * np.linalg.norm(x - x.mean()), rel=1e-12)
 
 
+def test_rounding_below_minus_one_is_an_angle_of_pi():
+    for seed in range(330):  # 78, 201 and others gave a cosine of −1 − 1e-15
+        x = np.random.default_rng(seed).standard_normal((300, 1))
+        angle = float(repsim.permutation_procrustes(x, -7.3 * x, score="angle"))
+        assert angle == pytest.approx(np.pi, abs=1e-6), seed
+
+
 def test_scales():
     x, y = related(10, 3, 4)
     expected = float(repsim.permutation_procrustes(x, y))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
+from repsim.estimators import within_one
 from repsim.measures._procrustes import configuration
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import NO_DIRECTION, directions
@@ -104,7 +105,7 @@ def _compare(x: _Rows, y: _Rows) -> Array:
     cross = xp.matrix_transpose(x.points) @ y.points
     turned = x.directions @ _rotation(xp, cross, x.points.shape[0], max(x.resolution, y.resolution))
     value = xp.mean(xp.sum(turned * y.directions, axis=1))
-    return where_defined(xp, value, x.defined & y.defined)
+    return where_defined(xp, within_one(xp, value), x.defined & y.defined)
 
 
 def _rotation(xp: Namespace, cross: Array, n: int, resolution: float) -> Array:

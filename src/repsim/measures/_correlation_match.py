@@ -9,6 +9,7 @@ from array_api_compat import device
 from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace
+from repsim.estimators import within_one
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._columns import Columns, readable, unit_norm_columns
 from repsim.measures.parts._geometry import Contrasts, of_samples
@@ -105,7 +106,7 @@ def _compare(x: Columns, y: Columns, *, score: str) -> Array:
     else:
         pairs = xp.asarray(pairing(readable(x, r)), dtype=r.dtype, device=device(r))
         value = xp.sum(pairs * r) / min(r.shape)
-    return where_defined(xp, value, x.defined & y.defined)
+    return where_defined(xp, within_one(xp, value), x.defined & y.defined)
 
 
 for _name, _score, _pair in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from repsim._typing import Array
 from repsim.arrays import array_namespace
+from repsim.estimators import within_one
 from repsim.measures._registry import INVARIANCES, Measure, evaluate, register
 from repsim.measures.parts._geometry import uncentred
 from repsim.measures.parts._subspace import Subspace, subspace, where_defined
@@ -87,7 +88,7 @@ def _compare(x: Subspace, y: Subspace) -> Array:
     cross = xp.matrix_transpose(x.basis) @ y.basis
     defined = x.defined & y.defined
     larger = xp.where(defined, xp.maximum(x.rank, y.rank), xp.ones_like(x.rank))
-    return where_defined(xp, xp.sum(cross * cross) / larger, defined)
+    return where_defined(xp, within_one(xp, xp.sum(cross * cross) / larger), defined)
 
 
 register(

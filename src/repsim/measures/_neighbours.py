@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from repsim._typing import Array
 from repsim.arrays import array_namespace, known, reordered_pairs
+from repsim.estimators import within_one
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
 from repsim.measures.parts._subspace import where_defined
@@ -279,7 +280,7 @@ def _compare_cosines(x: _Cosines, y: _Cosines, *, k: int) -> Array:
         usable = usable & ~xp.any(zero)
         squares.append(xp.where(zero, xp.ones_like(square), square))
     value = xp.mean(products / (xp.sqrt(squares[0]) * xp.sqrt(squares[1])))
-    out: Array = xp.where(usable, value, xp.full_like(value, float("nan")))
+    out: Array = xp.where(usable, within_one(xp, value), xp.full_like(value, float("nan")))
     return out
 
 

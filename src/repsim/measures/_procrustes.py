@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from repsim._options import require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import array_namespace
+from repsim.estimators import within_one
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import Contrasts, chord, matched_distance, of_samples
 
@@ -35,7 +36,8 @@ def similarity(xp: Namespace, x: Configuration, y: Configuration) -> Array:
     """Return ‖XᵀY‖_*/(‖X‖‖Y‖), NaN where a norm is zero."""
     defined = (x.norm > 0) & (y.norm > 0)
     norms = xp.where(defined, x.norm * y.norm, xp.ones_like(x.norm))
-    out: Array = xp.where(defined, _nuclear(xp, x, y) / norms, xp.full_like(norms, float("nan")))
+    cosine = within_one(xp, _nuclear(xp, x, y) / norms)
+    out: Array = xp.where(defined, cosine, xp.full_like(norms, float("nan")))
     return out
 
 

@@ -9,6 +9,7 @@ from repsim._errors import InputError
 from repsim._options import as_count
 from repsim._typing import Array
 from repsim.arrays import array_namespace
+from repsim.estimators import within_one
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._geometry import Contrasts, centred_points, contrasts
 from repsim.measures.parts._ridge_folds import (
@@ -208,7 +209,8 @@ def _compare(x: _Item, y: _Item, *, ridge: object, folds: int | None) -> Array:
             kept = shrunk * (2 - shrunk)  # ‖Xc‖² − ‖Xc − X̂‖² in one direction
         coordinates = xp.matrix_transpose(vectors) @ x.centred
         explained = xp.sum(kept * xp.sum(coordinates * coordinates, axis=1))
-        value = explained / xp.where(defined, x.square, xp.ones_like(x.square))
+        share = explained / xp.where(defined, x.square, xp.ones_like(x.square))
+        value = within_one(xp, share)
     else:
         errors, scale = xp.zeros_like(x.square), xp.zeros_like(x.square)
         for fold in range(folds):

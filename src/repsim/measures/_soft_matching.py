@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from repsim._options import require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace
+from repsim.estimators import within_one
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._columns import Columns, centred_columns, matched, unit_norm_columns
 from repsim.measures.parts._geometry import Contrasts, matched_distance, of_samples
@@ -116,7 +117,7 @@ def _compare(x: _Weighed, y: _Weighed, *, score: str) -> Array:
     product = matched(a, b, transport_plan)
     if score == "correlation":
         nan = xp.full_like(product, float("nan"))
-        correlation: Array = xp.where(a.defined & b.defined, product, nan)
+        correlation: Array = xp.where(a.defined & b.defined, within_one(xp, product), nan)
         return correlation
     return matched_distance(xp, (a.scale, b.scale), (x.mean_square, y.mean_square), product)
 

@@ -11,7 +11,7 @@ from repsim._errors import InputError
 from repsim._options import as_count, as_number, require_choice
 from repsim._typing import Array, Namespace
 from repsim.arrays import array_namespace, known
-from repsim.estimators import HIGH_FLOOR, ChanceWords
+from repsim.estimators import HIGH_FLOOR, ChanceWords, within_one
 from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._subspace import (
     Subspace,
@@ -184,7 +184,8 @@ def _mean_cosine(d: int) -> float:
 
 def _quotient(xp: Namespace, x: Subspace, y: Subspace, above: Array, below: Array) -> Array:
     defined = x.defined & y.defined
-    return where_defined(xp, above / xp.where(defined, below, xp.ones_like(below)), defined)
+    value = above / xp.where(defined, below, xp.ones_like(below))
+    return where_defined(xp, within_one(xp, value), defined)
 
 
 CANONICAL_WORDS = ChanceWords(

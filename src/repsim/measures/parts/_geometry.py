@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, array_namespace, root, unit_scale
-from repsim.estimators import above_rounding
+from repsim.estimators import above_rounding, within_one
 from repsim.kernels import centre_features
 
 __all__ = [
@@ -129,6 +129,6 @@ def chord(xp: Namespace, cosine: Array) -> Array:
 
 
 def angle(xp: Namespace, cosine: Array) -> Array:
-    """Return arccos(c) in radians, as 2 arcsin(√((1 − c)/2)), which takes c = 1 + rounding."""
-    out: Array = 2 * xp.asin(root(xp, nonnegative(xp, 1 - cosine, 1.0) / 2))
+    """Return arccos(c) in radians, as 2 arcsin(√((1 − c)/2)), also of ±(1 + rounding)."""
+    out: Array = 2 * xp.asin(root(xp, nonnegative(xp, 1 - within_one(xp, cosine), 1.0) / 2))
     return out

@@ -11,6 +11,7 @@ from repsim._errors import InputError
 from repsim._options import got
 from repsim._typing import Array, Namespace
 from repsim.arrays import to_numpy, unit_scale
+from repsim.estimators import within_one
 from repsim.kernels import centre_features
 
 __all__ = ["REDUCTIONS", "SCORES", "column_scores", "corrected", "reduced"]
@@ -43,7 +44,7 @@ def column_scores(
     flat = (squares <= 0) | (spread[0, :] <= floor)
     safe = xp.where(flat, xp.ones_like(squares), squares)
     value = xp.sum(p * y, axis=0) / (xp.sqrt(safe) * xp.linalg.vector_norm(y, axis=0))
-    return value, flat
+    return within_one(xp, value), flat
 
 
 def corrected(operation: str, xp: Namespace, scores: Array, reliability: Any, score: str) -> Array:
