@@ -62,6 +62,25 @@ def test_held_out_r_squared_has_no_least_value():
     assert not {"least", "greatest"} & set(divided.attrs)
 
 
+def test_partial_and_sampled_cka_have_other_ends():
+    options = {"measure": "cka", "estimator": "biased"}
+    plain = repsim.pairwise({"x": X}, {"y": FAR}, **options)
+    assert (plain.attrs["least"], plain.attrs["greatest"]) == (0, 1)
+    partial = repsim.pairwise({"x": X[:, :2]}, {"y": X[:, 1:3]}, given=X[:, :3], **options)
+    assert partial.item() < 0
+    assert (partial.attrs["least"], partial.attrs["greatest"]) == (-1, 1)
+    sampled = repsim.pairwise({"x": X}, features="sampled", **options)
+    assert sampled.item() > 1
+    assert sampled.attrs["least"] == 0
+    assert not {"greatest", "value_if_equal"} & set(sampled.attrs)
+    many = X[:, :2] @ rng.standard_normal((2, 20)) + FAR[:, :1]
+    found = repsim.inference.subsample(many, many, features="sampled", draws=20)
+    assert found.value > 1
+    assert found.low < found.value < found.high
+    with pytest.raises(repsim.InputError, match="calibrated_score: measure must be a similarity"):
+        repsim.calibrated_score(X, NEAR, features="sampled")
+
+
 def test_unknown_options_are_an_error_of_the_function_that_was_called():
     with pytest.raises(repsim.InputError, match="permutation_test: unknown options"):
         repsim.permutation_test(X, FAR, measure="procrustes", normalise=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, Literal
 
@@ -100,9 +101,10 @@ def cka(
     Returns
     -------
     array, 0-d, or NumPy scalar
-        In [0, 1] (biased) or [−1, 1] (unbiased, around 0 for independent data); 1 for equal
-        representations. Same namespace and device as the inputs, differentiable where they are;
-        float32 for half precision and float32, float64 for float64 and integers.
+        In [0, 1] (biased) or [−1, 1] (unbiased, around 0 for independent data; or with ``given``);
+        1 for equal representations. With ``features="sampled"`` it may be above 1. Same namespace
+        and device as the inputs, differentiable where they are; float32 for half precision and
+        float32, float64 for float64 and integers.
 
     Raises
     ------
@@ -233,12 +235,7 @@ def cka_from_gram(k: Array, l: Array, *, estimator: EstimatorName = "biased") ->
         xp, xp.astype(a, dtype, copy=False), xp.astype(b, dtype, copy=False), resolved
     )
     for name, product in (("k", products.xx), ("l", products.yy)):
-        undefined(
-            "cka_from_gram",
-            name,
-            known(product > 0) is False,
-            why_zero(resolved),
-        )
+        undefined("cka_from_gram", name, known(product > 0) is False, why_zero(resolved))
     if resolved.name == "biased" and products.traces is not None:
         squares = products.xx, products.yy
         floor = high_floor(mean_by_chance(xp, a.shape[0], products.traces, squares))
@@ -319,6 +316,12 @@ def _entries(item: KernelItem) -> Array:
     return item.form(False)[0]
 
 
+def _range_with(*, given: object, features: str, **_: object) -> tuple[float, float]:
+    if features == "sampled":  # an estimate of a population
+        return 0.0, math.inf
+    return (0.0, 1.0) if given is None else (-1.0, 1.0)
+
+
 register(
     Measure(
         name="cka",
@@ -338,6 +341,8 @@ register(
         entries=_entries,
         compare_once=alignment_once,
         needs=partial(samples_needed, operation="cka"),
+        self_is_best_with=lambda features, **_: features == "all",
+        range_with=_range_with,
         floor=floor_by_chance,
         floor_words=BIASED_CKA,
     )

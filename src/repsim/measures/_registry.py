@@ -105,6 +105,8 @@ class Measure:
         ``needs(**options)`` → (fewest samples, what needs them), if options change that number.
     range_with : callable, optional
         ``range_with(**options)`` → (least, greatest), if options change the range.
+    self_is_best_with : callable, optional
+        ``self_is_best_with(**options)`` → bool, if options change ``self_is_best``.
     floor : callable, optional
         ``floor(item_x, item_y, **options)`` → the mean value of independent data (0-d), or ``None``
         if it is low or unknown. The function and :func:`repsim.pairwise` warn if it is above 0.1.
@@ -138,6 +140,7 @@ class Measure:
     preset: Mapping[str, object] = field(default_factory=dict)
     needs: Callable[..., tuple[int, str]] | None = None
     range_with: Callable[..., tuple[float, float]] | None = None
+    self_is_best_with: Callable[..., bool] | None = None
     floor: Callable[..., Array | None] | None = None
     floor_words: ChanceWords | None = None
 

@@ -92,9 +92,10 @@ def rsa(
     Returns
     -------
     array, 0-d, or NumPy scalar
-        In [−1, 1] (``"cosine"``: [0, 1]), without unit; 1 where the dissimilarities agree
-        (``"rho_a"``, ``"kendall_a"``: and no two are equal). Same namespace and device as the
-        inputs; float32 for half precision and float32, float64 for float64 and integers.
+        In [−1, 1] (``"cosine"``: [0, 1], except of "crossnobis"), without unit; 1 where the
+        dissimilarities agree (``"rho_a"``, ``"kendall_a"``: and no two are equal). Same namespace
+        and device as the inputs; float32 for half precision and float32, float64 for float64 and
+        integers.
 
     Raises
     ------
