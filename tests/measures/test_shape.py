@@ -58,6 +58,11 @@ def test_a_part_of_whitening_depends_on_the_scale():
     for alpha in (0.0, 1.0):
         ends = [float(repsim.shape_distance(c * x, y, alpha=alpha)) for c in (1, 10)]
         assert ends[0] == pytest.approx(ends[1], rel=1e-12)
+    # Far below 1 the features are whitened, and far above 1 they are as they are.
+    for scale, alpha in ((1e-300, 0.0), (1e300, 1.0)):
+        mixed = float(repsim.shape_distance(scale * x, scale * y, alpha=0.5))
+        expected = float(repsim.shape_distance(x, y, alpha=alpha))
+        assert mixed == pytest.approx(expected, rel=1e-12)
 
 
 @each("alpha", ALPHAS)

@@ -67,6 +67,11 @@ def test_extreme_scales():
     constant = np.ones((9, 2))
     assert float(repsim.uniformity_difference(1e200 * x, constant)) == pytest.approx(math.log(9))
     assert float(repsim.uniformity_difference(1e-200 * x, constant)) == 0
+    # −log(1 − ε) = ε: the mean of t‖a − b‖², whose digits 1 − ε would not have.
+    apart = np.mean(np.sum((x[:, None] - x) ** 2, axis=-1))
+    for scale in (1e-8, 1e-100):
+        out = float(repsim.uniformity_difference(scale * x, constant))
+        assert out == pytest.approx(2 * apart * scale**2, rel=1e-12, abs=0)
     expected = float(repsim.concentricity_difference(x, y))
     assert float(repsim.concentricity_difference(1e200 * x, 1e-200 * y)) == pytest.approx(expected)
 

@@ -97,9 +97,12 @@ def _prepare(operation: str, z: Contrasts, *, name: str, alpha: float) -> Config
         return Configuration(span.basis, norm, one)
     if alpha < 1:
         vectors, values, counts = contrast_spectrum(xp, z)
-        # XcV = U(αS + (1 − α)): V is a rotation. In units of the scale, like the contrasts.
-        whitened = xp.where(counts, (1 - alpha) / z.scale, xp.zeros_like(values))
-        item = configuration(xp, vectors * (alpha * values + whitened), z.scale)
+        # φ(X)V = U(αS + (1 − α)): V is a rotation. The angle has no unit, so both terms are divided
+        # by the scale if it is above 1, and not one of them by a scale whose inverse overflows.
+        one = xp.ones_like(z.scale)
+        kept = alpha * (values * xp.minimum(z.scale, one))
+        whitened = xp.where(counts, (1 - alpha) / xp.maximum(z.scale, one), xp.zeros_like(values))
+        item = configuration(xp, vectors * (kept + whitened), one)
     else:
         item = configuration(xp, z.points, z.scale)
     undefined(operation, name, known(item.norm > 0) is False, "is constant over the samples")

@@ -80,7 +80,11 @@ def _prepare(operation: str, x: Array, *, name: str, t: float) -> Array:
     xp = array_namespace(x)
     squared, scale = squared_euclidean(x)
     # In this order 0 stays 0, and what overflows is so far apart that its term is 0.
-    out: Array = xp.log(xp.mean(xp.exp(-(squared * scale * scale * t))))
+    exponents = -(squared * scale * scale * t)
+    # Near samples have a mean near 1, whose logarithm has no digit of their distances.
+    less = xp.mean(xp.expm1(exponents))
+    far = less < -0.5
+    out: Array = xp.where(far, xp.log(xp.mean(xp.exp(exponents))), xp.log1p(less))
     return out
 
 
