@@ -76,6 +76,8 @@ def test_gradients_and_half_precision():
         repsim.jensen_shannon, x, y,
         lambda a, b: divergence(softmax(a, axis=1), softmax(b, axis=1)), 1e-5,
     )  # fmt: skip
+    # In half precision, the probabilities of a sample sum to 1 up to 2⁻⁸.
+    half(repsim.jensen_shannon, p, q, divergence, 1e-5, values="probabilities")
 
 
 def test_disagreement(backend):

@@ -27,6 +27,9 @@ __all__ = ["disagreement", "jensen_shannon"]
 
 VALUES = ("logits", "probabilities")
 
+TOLERANCE = 0.01
+"""How far the sum of a row of probabilities may be from 1, which half precision rounds to 2⁻⁸."""
+
 
 @without_autocast
 def jensen_shannon(
@@ -56,7 +59,8 @@ def jensen_shannon(
         Those of the other model for the same samples in the same order, with the classes in the
         same order; same framework and device.
     values : {"logits", "probabilities"}, default "logits"
-        What the arrays hold. Logarithms of probabilities are logits.
+        What the arrays hold. Logarithms of probabilities are logits. Probabilities of a sample sum
+        to 1 (within 0.01, for half precision), and are divided by their sum.
 
     Returns
     -------
@@ -208,7 +212,7 @@ def _probabilities(xp: Namespace, given: Array, name: str, values: str) -> Array
         out: Array = powers / xp.sum(powers, axis=1, keepdims=True)
         return out
     gap = xp.max(xp.abs(xp.sum(wide, axis=1) - 1))
-    rounding = given.shape[1] * float(xp.finfo(given.dtype).eps) + 1e-3
+    rounding = given.shape[1] * float(xp.finfo(given.dtype).eps) + TOLERANCE
     if known(xp.any(wide < 0) | (gap > rounding)):
         raise InputError(
             f"jensen_shannon: {name} must hold probabilities.\n"
