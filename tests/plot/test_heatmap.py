@@ -441,6 +441,11 @@ class TestOtherMeasures:
             assert (ax.get_xlabel(), ax.get_ylabel()) == ("", "")
             assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
 
+    def test_the_scale_of_standard_errors_ends_at_the_largest(self):
+        error = (self.maps("nbs") * 0 + 0.02).rename("standard_error").drop_attrs()
+        image = heatmap(error).images[-1]
+        assert (image.norm.vmin, image.norm.vmax) == (0.0, pytest.approx(0.02))
+
     def test_the_scale_of_z_scores_ends_at_the_largest(self):
         rng = np.random.default_rng(0)
         layers = {name: rng.standard_normal((20, 4)) for name in "abc"}

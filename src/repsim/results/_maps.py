@@ -25,6 +25,9 @@ __all__ = [
 
 DIMS = ("layer_x", "layer_y")
 
+UNBOUNDED = ("z", "standard_error")
+"""Variables beside a measure that have no greatest value."""
+
 
 def map_of_layers(
     values: Any,
@@ -148,7 +151,7 @@ def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
     attrs = array.attrs
     similar = attrs.get("kind") != "dissimilarity"
     high = attrs.get("greatest")
-    if high is None and similar and array.name != "z":  # z-scores have no greatest value
+    if high is None and similar and array.name not in UNBOUNDED:
         high = attrs.get("value_if_equal", None if "measure" in attrs else 1.0)
     if high is None:
         finite = array.values[np.isfinite(array.values)]

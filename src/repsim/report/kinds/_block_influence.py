@@ -42,7 +42,7 @@ def influence_section(name: str, result: xr.Dataset) -> Section:
             column_title="blocks in the span",
             variables=[Variable("angular distance", angular, low=0.0, colours="viridis")],
             orders=[("execution order", range(len(starts)), range(len(spans)))],
-            note="A span of small distance can be left out at little cost.",
+            note="Spans of small distance are the ones to try to leave out.",
         ),
     ]
     return section

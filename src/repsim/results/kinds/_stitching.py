@@ -57,7 +57,8 @@ def findings(result: xarray.Dataset) -> list[Finding]:
         text = number(float(values[at, i, j])) + plus_minus(error if error > 0 else None)
         found.append(Finding(f"least disagreement, {stitch}", text, f"{rows[i]} · {columns[j]}"))
     if has(result, "own_accuracy"):
-        found.append(Finding("accuracy of model_y", number(float(result.own_accuracy))))
+        what = f"accuracy of {model_of(result, 'y')} without a stitch"
+        found.append(Finding(what, number(float(result.own_accuracy))))
     return found
 
 
