@@ -134,6 +134,42 @@ def test_without_a_mask_of_the_decoder(t5):
     np.testing.assert_array_equal(own.cka, same.cka)
 
 
+def test_a_source_without_a_mask_is_not_given_that_of_the_decoder(t5):
+    data = pairs(attention_mask=None)
+    for batch in data:
+        batch["input_ids"] = batch["input_ids"].clamp(min=1)  # nothing looks padded
+    own = repsim.compare(t5, data=data, layers=LAYERS, transform="mean", **QUIET)
+    keys = {"encoder*": None, "decoder*": "decoder_attention_mask"}
+    same = repsim.compare(t5, data=data, layers=LAYERS, transform="mean", mask=keys, **QUIET)
+    np.testing.assert_array_equal(own.cka, same.cka)
+    with (
+        pytest.raises(repsim.CaptureError, match=r"both sequences(.|\n)*encoder\*\": None"),
+        repsim.Recorder(t5, LAYERS, transform="mean"),
+        torch.no_grad(),
+    ):
+        t5(**data[0])
+
+
+def test_padded_labels_without_a_mask_of_the_decoder_give_a_warning():
+    """The decoder of a speech model makes its sequence of them."""
+    transformers = pytest.importorskip("transformers")
+    names = ("encoder_layers", "decoder_layers", "d_model", "num_mel_bins", "vocab_size")
+    few = dict(zip(names, (1, 1, 16, 4, 50), strict=True))
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
+    config = transformers.WhisperConfig(
+        **few, **heads, **tokens, max_source_positions=9, decoder_start_token_id=1
+    )
+    model = transformers.WhisperForConditionalGeneration(config).eval()
+    layers = ["model.encoder.layers.0", "model.decoder.layers.0"]
+    ids, mask = padded(8, 9, seed=0)
+    data = [{"input_features": torch.randn(8, 4, 18), "labels": ids.where(mask == 1, -100)}] * 2
+    with pytest.warns(repsim.RepsimWarning, match="labels of -100, and no decoder_attention_mask"):
+        own = repsim.compare(model, data=data, layers=layers, transform="mean", **QUIET)
+    every = repsim.compare(model, data=data, layers=layers, transform="mean", mask=None, **QUIET)
+    np.testing.assert_array_equal(own.cka, every.cka)
+
+
 def test_a_decoder_that_makes_its_sequence_of_labels(t5):
     data = pairs()
     for batch in data:

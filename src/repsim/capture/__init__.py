@@ -7,7 +7,7 @@ from repsim.capture._near import carried, real_places, values_of
 from repsim.capture._output import Select, UnusableOutput, tensors_in
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
-from repsim.capture._sequences import Follows, Sequences, shortened
+from repsim.capture._sequences import Follows, Sequences, are_labels_padded, shortened
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
 from repsim.capture._without_values import refuse_meta, refuse_meta_batch
 from repsim.capture.attention._call import AttentionCall
@@ -60,6 +60,7 @@ __all__ = [
     "SiteFinder",
     "Transform",
     "UnusableOutput",
+    "are_labels_padded",
     "blocks_of",
     "carried",
     "evaluating",

@@ -12,7 +12,14 @@ from torch import Tensor
 from repsim._errors import InputError, LayerNotFoundError, warn
 from repsim.capture._near import carried, remember, values_of
 from repsim.capture._output import UnusableOutput
-from repsim.capture._sequences import AUTO, DECODER, PATCHES, Follows, by_length
+from repsim.capture._sequences import (
+    AUTO,
+    DECODER,
+    PATCHES,
+    Follows,
+    are_labels_padded,
+    by_length,
+)
 from repsim.capture._unmasked import padded_texts
 
 __all__ = ["MaskOption", "Masks"]
@@ -203,12 +210,14 @@ class Masks:
         """Return the key of the decoder's mask; None if it has none, with a warning."""
         if _has(self._batch, DECODER):
             return DECODER
-        if not self._warned and self._of(layer, "source")[1]:
+        labels = are_labels_padded(self._batch)
+        if not self._warned and (labels or self._of(layer, "source")[1]):
             self._warned = True
+            padded = "labels of -100" if labels else f"{AUTO} with padding"
             warn(
                 f"{self._operation}: all positions of the decoder are taken as real, from layer "
                 f"{layer!r} on.\n"
-                f"  the batch has {AUTO} with padding, and no {DECODER}\n"
+                f"  the batch has {padded}, and no {DECODER}\n"
                 f"  Add {DECODER} to the batch, or pass mask={{name or glob: key of the batch, or "
                 f"None}}."
             )
@@ -238,13 +247,14 @@ class Masks:
 
     def _not_of_mask(self, layer: str, shape: tuple[int, ...], follows: Follows) -> UnusableOutput:
         shown = tuple(shape)
+        source, key = (AUTO, f'"{AUTO}"') if _has(self._batch, AUTO) else ("the source", None)
         why = (
             f"does not follow the sequence of {AUTO}, and has its length by accident"
             if follows == "other"
-            else f"has the length of both sequences, that of {AUTO} and that of the decoder"
+            else f"has the length of both sequences, that of {source} and that of the decoder"
         )
         repair = (
-            f'mask={{"...encoder*": "{AUTO}", "...decoder*": "{DECODER}"}}: a key of the batch, or '
+            f'mask={{"...encoder*": {key}, "...decoder*": "{DECODER}"}}: a key of the batch, or '
             f"None, by name or glob of layers"
         )
         return UnusableOutput(

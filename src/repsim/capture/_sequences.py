@@ -10,7 +10,16 @@ from torch import Tensor
 
 from repsim.capture._near import values_of
 
-__all__ = ["AUTO", "DECODER", "PATCHES", "Follows", "Sequences", "by_length", "shortened"]
+__all__ = [
+    "AUTO",
+    "DECODER",
+    "PATCHES",
+    "Follows",
+    "Sequences",
+    "are_labels_padded",
+    "by_length",
+    "shortened",
+]
 
 AUTO = "attention_mask"
 """The key that tokenisers write and ``mask="auto"`` reads."""
@@ -20,6 +29,9 @@ PATCHES = ("pixel_attention_mask", "patch_valid")
 
 DECODER = "decoder_attention_mask"
 """The key of the mask of the second sequence of an encoder-decoder."""
+
+IGNORED = -100
+"""The label of a position that no loss counts, such as padding."""
 
 PREFIX = "decoder_"
 """How the keys of that sequence begin."""
@@ -75,6 +87,14 @@ class Sequences:
         return masked and bool(self.target or self.labels or self.has_images)
 
 
+def are_labels_padded(batch: Any) -> bool:
+    """Whether the batch has labels (B, M) of which some are -100."""
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    if not isinstance(labels, Tensor) or labels.is_nested or labels.ndim != 2:
+        return False
+    return bool((values_of(labels) == IGNORED).any())
+
+
 def shortened(batch: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     """Return a batch in which these sequences lack their last position.
 
@@ -101,12 +121,16 @@ def by_length(batch: Mapping[str, Any], n: int) -> Follows:
     It is not unclear if the masks of both are equal, or if no position is padding.
     """
     keys = Sequences.of(batch)
-    if not keys.target:
+    decoders = keys.target or keys.labels
+    if not decoders:
         return "source"
-    target = batch[DECODER if DECODER in keys.target else keys.target[0]]
-    if target.shape[1] != n:
-        return "source"
+    target = batch[DECODER if DECODER in decoders else decoders[0]]
     source = batch[AUTO] if AUTO in keys.source else None
+    if target.shape[1] != n or (not keys.target and source is not None):
+        return "source"
+    if source is None and "input_ids" in batch and batch["input_ids"].shape == target.shape:
+        padded = DECODER in keys.target and not bool(values_of(target).all())
+        return "unclear" if padded else "source"
     if source is None or source.shape[1] != n:
         return "target"
     if DECODER in keys.target:

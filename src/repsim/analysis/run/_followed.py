@@ -13,7 +13,16 @@ from torch import nn
 from repsim.analysis.run._cut_runs import BatchRefusedError, on_accelerator, refusing
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._kept_state import kept_state
-from repsim.capture import Follows, Masks, Sequences, named_layers, shortened, tensors_in, unwrap
+from repsim.capture import (
+    Follows,
+    Masks,
+    Sequences,
+    are_labels_padded,
+    named_layers,
+    shortened,
+    tensors_in,
+    unwrap,
+)
 from repsim.capture.samples import cut, uncut_indices
 
 __all__ = ["learn_sequences"]
@@ -46,9 +55,10 @@ def learn_sequences(
     """
     asking = [each for each in masks if each.is_auto]
     sequences = Sequences.of(batch.value)
-    if not asking or not sequences.are_several:
+    if not asking or not (sequences.are_several or are_labels_padded(batch.value)):
         return
-    n = next(batch.value[key].shape[0] for key in sequences.source + sequences.target)
+    keys = sequences.source + sequences.target + sequences.labels
+    n = next(batch.value[key].shape[0] for key in keys)
     if on_accelerator(model) and uncut_indices(batch.value, n, packed=False):
         return  # an index beyond what is left would end the process's use of an accelerator
     small = cut(batch.value, n, FEW)
@@ -68,7 +78,7 @@ def _followed(
 ) -> dict[tuple[str, int], Follows]:
     """Compare the shapes in forwards with and without the last position of each sequence."""
     whole, source = shapes(), None
-    target_keys = sequences.target
+    target_keys = sequences.target if sequences.source else sequences.target + sequences.labels
     if sequences.source:
         source = shapes(sequences.source)
         if source is not None:
@@ -78,7 +88,9 @@ def _followed(
     if whole is None or not (target_keys or sequences.has_images):
         return {}
     target = shapes(target_keys) if target_keys else None
-    all_known = source is not None and (target is not None or not target_keys)
+    all_known = (source is not None or not sequences.source) and (
+        target is not None or not target_keys
+    )
     follows: dict[tuple[str, int], Follows] = {}
     for key, shape in whole.items():
         if target is not None and target.get(key, shape) != shape:
