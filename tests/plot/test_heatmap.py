@@ -442,7 +442,8 @@ class TestOtherMeasures:
             assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
 
     def test_the_scale_of_standard_errors_ends_at_the_largest(self):
-        error = (self.maps("nbs") * 0 + 0.02).rename("standard_error").drop_attrs()
+        error = (self.maps("nbs") * 0 + 0.02).rename("standard_error")
+        error.attrs = {}
         image = heatmap(error).images[-1]
         assert (image.norm.vmin, image.norm.vmax) == (0.0, pytest.approx(0.02))
 
