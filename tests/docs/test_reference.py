@@ -114,3 +114,17 @@ def test_the_picture_of_the_layers_is_the_contract():
     assert "torch" in architecture.may_import(rules, "capture")
     svg = architecture.diagram(rules, source)
     assert all(f">{name}</text>" in svg for row in rows for name in row)
+
+
+def test_the_page_of_the_folders_names_what_there_is():
+    source = Path(repsim.__file__).parent
+    page = Path(EXTENSIONS).parent / "developers" / "architecture.md"
+    listing, _, text = page.read_text().partition("src/repsim/\n")[2].partition("```")
+    listed, above = set(), ""
+    for indent, name in re.findall(r"^( +)(\w+)/ ", listing, re.M):
+        above = above if len(indent) > 2 else name
+        listed.add(name if above == name else f"{above}/{name}")
+    folders = (path.parent.relative_to(source) for path in source.rglob("__init__.py"))
+    assert listed == {path.as_posix() for path in folders if 0 < len(path.parts) < 3}
+    for name in re.findall(r"`((?!tests|docs)[\w/]+\.py)`", text):
+        assert (source / name).is_file() or name.startswith("coverage_"), name
