@@ -55,6 +55,8 @@ class RBF:
         A fixed σ, in the units of the features, instead. If σ is small compared with the distances,
         every sample is similar only to itself, and biased CKA is close to 1 for any two
         representations.
+        If σ is more than about a hundred times the distances, the entries differ in few digits of
+        float32: use float64.
     precision : {"highest", "tf32", "bf16"}, default "highest"
         How many digits the features keep in the inner products from which the distances are
         computed, as in :class:`Linear`. The sample nearest to the mean is subtracted first.
@@ -109,6 +111,8 @@ class Laplacian:
     sigma : float, optional
         In the units of the features; by default the median of ‖a − b‖ over pairs of different
         samples, which makes the kernel independent of the scale of the features.
+        If it is more than about ten thousand times the distances, the entries differ in few digits
+        of float32: use float64.
     precision : {"highest", "tf32", "bf16"}, default "highest"
         How many digits the features keep in the inner products from which the distances are
         computed, as in :class:`Linear`. The sample nearest to the mean is subtracted first.
