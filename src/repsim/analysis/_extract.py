@@ -133,10 +133,10 @@ def extract(
     group : "world", "alone" or torch.distributed.ProcessGroup, optional
         The ranks that write one store. Each passes its share as ``data``, for example by a
         ``DistributedSampler``; shares may be unequal or empty. Each rank writes a part of its own,
-        ``<out>/rank<r>of<size>``, and resumes it, so a resumed run must have as many ranks. The
-        store is complete when all have come to the end; before, opening it is an error that names
-        the parts. With ``"alone"``, or outside torch.distributed, a process stores all that it
-        gets. Several ranks must say which of the two they want.
+        ``<out>/rank<r>of<size>``, and resumes it, so a resumed run must have the same number of
+        ranks. The store is complete when all have come to the end; before, opening it is an error
+        that names the parts. With ``"alone"``, or outside torch.distributed, a process stores all
+        that it gets. Several ranks must say which of the two they want.
     name : str, optional
         Name of the model in the result, by default its class.
     memory : int, default 2**30

@@ -72,7 +72,7 @@ def warn_of_chance(operation: str, words: ChanceWords, floor: float, where: str 
     """Warn of a floor, with one digit so that a loop repeats the text and Python shows it once."""
     warn(
         f"{operation}: {words.what} of independent data is about {floor:.1f} here{where}, because "
-        f"there are few samples for as many features.\n  {words.remedy}",
+        f"the samples are few and the features many.\n  {words.remedy}",
         ChanceWarning,
     )
 

@@ -40,7 +40,7 @@ def attention_distance(
     group: Any = None,
     sample_ids: SampleIds | None = None,
 ) -> xarray.Dataset:
-    """Mean attention distance, prefix mass and entropy of every head, over images.
+    """Mean attention distance, prefix mass and entropy of every head, over images or texts.
 
     >>> import torch, repsim
     >>> from torch import nn

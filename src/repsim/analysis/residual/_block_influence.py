@@ -72,8 +72,8 @@ def block_influence(
         influence   1 − E[cos(x, y)]        norm ratio   E[‖y‖ / ‖x‖]
         angular     E[arccos(cos(x_l, x_{l+n}))] / π     x_l: the input of block l
 
-    A block of little influence, and a span of blocks of small angular distance, can be left out at
-    little cost.
+    Blocks of little influence, and spans of small angular distance, are the ones to try to leave
+    out. The loss without them says whether the model needs them.
 
     Parameters
     ----------
