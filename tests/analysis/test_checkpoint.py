@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import time
+from dataclasses import make_dataclass
 
 import numpy as np
 import pytest
@@ -218,6 +219,29 @@ def test_a_foreign_state_is_refused_with_the_differences(tmp_path, change, says)
     with pytest.raises(repsim.StateError, match=says):
         repsim.compare(**{**options, **change})
     assert joined_state(before) == joined_state(file.read_bytes())
+
+
+Example = make_dataclass("Example", ["x"])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_other_data_in_containers_and_layouts_are_refused(tmp_path):
+    for number, (wrap, unwrap) in enumerate(
+        [
+            (Example, lambda batch: batch.x),
+            (torch.Tensor.to_sparse, torch.Tensor.to_dense),
+            (lambda x: torch.nested.nested_tensor(list(x)), lambda x: x.to_padded_tensor(0.0)),
+        ]
+    ):
+        options = {
+            "forward": lambda model, batch, unwrap=unwrap: model(unwrap(batch)),
+            "checkpoint": tmp_path / f"{number}.npz",
+            "progress": False,
+        }
+        for _ in range(2):
+            repsim.compare(net(), data=[wrap(x) for x in data(2)], **options)
+        with pytest.raises(repsim.StateError, match="batch 0 of pass 0"):
+            repsim.compare(net(), data=[wrap(x) for x in data(2, seed=2)], **options)
 
 
 def joined_state(raw):

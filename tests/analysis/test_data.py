@@ -88,6 +88,26 @@ def test_a_hugging_face_batch():
     )
 
 
+def test_items_of_a_batch_keep_their_class():
+    """Outputs of another model have items that are attributes and numbered."""
+    transformers = pytest.importorskip("transformers")
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 4), nn.Linear(6, 4)
+
+        def forward(self, found):
+            return self.a(found[0]) + self.b(found.last_hidden_state)
+
+    model, data = Decoder(), inputs()
+    batches = [
+        {"found": transformers.modeling_outputs.BaseModelOutput(last_hidden_state=x)} for x in data
+    ]
+    expected = reference(model, model, batches, lambda m, b: m(**b), size=lambda b: 8)
+    agrees(compare(model, data=batches, **quiet), *expected)
+
+
 def test_forward_for_anything_else():
     model, data = TwoInputs(), list(zip(inputs(), inputs(seed=2), strict=True))
     seen = []

@@ -1,6 +1,7 @@
 """The output of a module is reduced to one tensor, which is copied."""
 
 from collections import OrderedDict, namedtuple
+from dataclasses import make_dataclass
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from repsim import CaptureError
 from repsim.capture import Recorder, carried
 
 Pair = namedtuple("Pair", ["first", "second"])
+Found = make_dataclass("Found", ["ids", "hidden"])
 A, B = torch.ones(2, 3), torch.zeros(2, 5)
 IDS = torch.tensor([1, 2])
 LOSS = torch.tensor(0.5)
@@ -64,6 +66,7 @@ def test_the_first_float_tensor_depth_first():
         OrderedDict(b=A, a=B),
         hugging_face(last_hidden_state=A, pooler_output=B),
         hugging_face(pooler_output=A),
+        Found(IDS, A),
         ((None, (LOSS, [A])), B),
         {"cache": (IDS, {"k": A}), "x": B},
     ):

@@ -1,10 +1,11 @@
 """Recording the representations of torch models: choice of layers, tensors and batch axes."""
 
 from repsim.capture._bound import BoundTransform
-from repsim.capture._evaluation import evaluating
+from repsim.capture._containers import parts_of, rebuilt, tensors_in
+from repsim.capture._hooks import evaluating
 from repsim.capture._masks import MaskOption, Masks
 from repsim.capture._near import carried, real_places, values_of
-from repsim.capture._output import Select, UnusableOutput, tensors_in
+from repsim.capture._output import Select, UnusableOutput
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._sequences import Follows, Sequences, are_labels_padded, shortened
@@ -68,7 +69,9 @@ __all__ = [
     "listing",
     "log_of",
     "named_layers",
+    "parts_of",
     "real_places",
+    "rebuilt",
     "refuse_meta",
     "refuse_meta_batch",
     "residual_blocks",

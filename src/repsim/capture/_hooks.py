@@ -1,9 +1,9 @@
-"""Helpers for hooks: run compiled code eagerly, set ordinary modes, avoid a second recording."""
+"""The modes in which a model runs, and checks that its hooks record once, in one thread."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Lock, get_ident
@@ -12,10 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from repsim._errors import CaptureError
+from repsim._errors import CaptureError, InputError
 from repsim.arrays import active_autocast
 
-__all__ = ["OneThread", "eagerly", "in_backward", "is_scripted", "ordinary_modes", "refuse_replica"]
+__all__ = [
+    "OneThread",
+    "eagerly",
+    "evaluating",
+    "in_backward",
+    "is_scripted",
+    "ordinary_modes",
+    "refuse_replica",
+]
 
 
 @contextmanager
@@ -27,9 +35,9 @@ def eagerly() -> Iterator[None]:
     threads need not end in the order in which they began: the last one restores it.
     """
     with _lock:
-        _stance.users += 1
         if _stance.kept is None and "torch._dynamo" in sys.modules:
             _stance.kept = torch.compiler.set_stance("force_eager")
+        _stance.users += 1
     try:
         yield
     finally:
@@ -49,6 +57,60 @@ class _Stance:
 
 
 _lock, _stance = Lock(), _Stance()
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Keep models in evaluation mode, and restore the flag of every submodule afterwards.
+
+    Some modules do more than to set a flag when their mode changes: they add low-rank weights to
+    the others, or put averaged weights in their place. Their own methods undo this.
+
+    Parameters
+    ----------
+    *models : torch.nn.Module
+        The models. A frozen batch norm inside a training model stays frozen.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    InputError
+        A model has no evaluation mode.
+    """
+    flags = [(module, module.training) for model in models for module in model.modules()]
+    try:
+        for model in models:
+            _evaluate(model)
+        yield
+    finally:
+        _restore(flags)
+
+
+def _evaluate(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise InputError(
+            f"{type(model).__name__}.eval() is not implemented, so the model cannot be put in "
+            "evaluation mode.\n"
+            "  A module of torch.export is one graph without layers.\n"
+            "  Pass the model as it was before torch.export.export, or what torch.export.unflatten "
+            "makes of the\n  program, if it was exported in evaluation mode."
+        ) from error
+
+
+def _restore(flags: Sequence[tuple[nn.Module, bool]]) -> None:
+    try:
+        for module, training in flags:
+            # A module comes before those inside it, so each ends in its own mode.
+            if module.training != training and type(module).train is not nn.Module.train:
+                module.train(training)
+    finally:
+        for module, training in flags:
+            module.training = training
 
 
 def in_backward() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from repsim._errors import CaptureError
 from repsim._options import is_whole
+from repsim.capture._containers import tensors_in
 
-__all__ = ["Select", "UnusableOutput", "owned", "pick", "tensors_in"]
+__all__ = ["Select", "UnusableOutput", "owned", "pick"]
 
 Select: TypeAlias = Callable[[Any], Tensor] | int | str
 """Types of ``select=``: a function of a module's output, an index, or a key."""
@@ -83,29 +84,6 @@ def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
             quiet=True,
         )
     return _plain(found, layer)
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists and mappings, depth first and in order.
-
-    Parameters
-    ----------
-    value : object
-        What a module returned.
-
-    Yields
-    ------
-    torch.Tensor
-        Each tensor; values that are neither tensors nor containers are skipped.
-    """
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors_in(item)
 
 
 def owned(value: Any, source: Tensor) -> Any:

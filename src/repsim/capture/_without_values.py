@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from repsim._errors import InputError
-from repsim.capture._output import tensors_in
+from repsim.capture._containers import tensors_in
 from repsim.capture.layers._select import listing
 
 __all__ = ["refuse_meta", "refuse_meta_batch"]

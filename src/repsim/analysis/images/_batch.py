@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from repsim._errors import InputError
-from repsim.capture import tensors_in
+from repsim.capture import rebuilt, tensors_in
 from repsim.capture.tokens import channels_of_video
 
 __all__ = ["axes_of", "image_of", "with_image"]
@@ -62,10 +61,4 @@ def with_image(batch: Any, image: Tensor, other: Tensor) -> Any:
     """Return a batch with another tensor in place of its images."""
     if batch is image:
         return other
-    if isinstance(batch, Mapping):
-        return {key: with_image(value, image, other) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(with_image(value, image, other) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(with_image(value, image, other) for value in batch)
-    return batch
+    return rebuilt(batch, lambda part: with_image(part, image, other))

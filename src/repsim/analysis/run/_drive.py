@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from time import monotonic
 from typing import Any, TypeAlias
@@ -20,7 +21,7 @@ from repsim._errors import InputError, warn
 from repsim._options import require_bool
 from repsim.analysis._devices import device_of, kept_random_state
 from repsim.analysis.run._local_forwards import local_forwards
-from repsim.capture import carried, evaluating, refuse_meta, refuse_meta_batch
+from repsim.capture import carried, evaluating, rebuilt, refuse_meta, refuse_meta_batch
 from repsim.capture.samples import own_copy
 
 logger = logging.getLogger("repsim")
@@ -68,13 +69,7 @@ def to_device(batch: Any, device: torch.device | None) -> Any:
         return batch
     if isinstance(batch, Tensor):
         return carried(batch, device)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
+    return rebuilt(batch, partial(to_device, device=device))
 
 
 def call_model(
@@ -281,7 +276,8 @@ def _require_samples(operation: str, batch: object, number: int) -> None:
         tensors = list(batch.values())
     elif isinstance(batch, list | tuple):
         tensors = list(batch[:1])
-    shapes = [each.shape for each in tensors if isinstance(each, Tensor) and each.ndim]
+    whole = [each for each in tensors if isinstance(each, Tensor) and not each.is_nested]
+    shapes = [each.shape for each in whole if each.ndim]
     if shapes and all(0 in shape for shape in shapes):
         raise InputError(
             f"{operation}: every batch must have samples.\n"

@@ -14,12 +14,14 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from repsim._errors import StateError
-from repsim.capture import unwrap
+from repsim.capture import parts_of, unwrap
 
 __all__ = ["BatchLog", "digest", "label_of", "model_digest"]
 
 SAMPLED = 4096
 """Elements read of a tensor. Batches that differ in any sample differ in some of these."""
+
+SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 
 
 def digest(value: Any) -> str:
@@ -79,22 +81,8 @@ def _parts(value: Any) -> dict[str, Any]:
 
 
 def _feed(state: Any, value: Any) -> None:
-    if isinstance(value, Tensor) and is_lazy(value):
-        state.update(b"not initialized")
-    elif isinstance(value, Tensor) and _is_wrapper(value):
-        # Shards and quantised weights: what is in this process.
-        _feed(state, _parts(value))
-    elif isinstance(value, Tensor) and value.is_quantized:
-        _feed(state, [value.int_repr(), str(value.qscheme())])
-    elif isinstance(value, Tensor):
-        state.update(f"{tuple(value.shape)} {value.dtype}".encode())
-        if value.numel() and value.device.type != "meta" and value.layout == torch.strided:
-            flat = value.detach().reshape(-1)
-            step = max(1, -(-flat.numel() // SAMPLED))
-            if step > 1 and step % 2 == 0:
-                step += 1  # an odd step visits every column of a last axis of even size
-            part = flat[::step].cpu().contiguous()
-            state.update(part.view(torch.uint8).numpy().tobytes())
+    if isinstance(value, Tensor):
+        _feed_tensor(state, value)
     elif isinstance(value, np.ndarray) and value.dtype.kind not in "OUS":
         _feed(state, torch.from_numpy(np.ascontiguousarray(value)))
     elif isinstance(value, Mapping):
@@ -106,10 +94,36 @@ def _feed(state: Any, value: Any) -> None:
         state.update(f"sequence {len(value)}".encode())
         for each in value:
             _feed(state, each)
-    elif value is None or isinstance(value, str | bytes | int | float | bool):
+    elif value is None or isinstance(value, str | bytes | int | float | np.generic):
         state.update(repr(value).encode())
     else:
         state.update(type(value).__qualname__.encode())
+        for each in parts_of(value):  # of a dataclass
+            _feed(state, each)
+
+
+def _feed_tensor(state: Any, value: Tensor) -> None:
+    if is_lazy(value):
+        state.update(b"not initialized")
+    elif _is_wrapper(value):
+        # Shards and quantised weights: what is in this process.
+        _feed(state, _parts(value))
+    elif value.is_nested:
+        _feed(state, value.unbind())
+    elif value.is_quantized:
+        _feed(state, [value.int_repr(), str(value.qscheme())])
+    elif value.layout in SPARSE:
+        entries = value.detach().to_sparse().coalesce()
+        _feed(state, [tuple(value.shape), entries.indices(), entries.values()])
+    else:
+        state.update(f"{tuple(value.shape)} {value.dtype}".encode())
+        if value.numel() and value.device.type != "meta" and value.layout == torch.strided:
+            flat = value.detach().reshape(-1)
+            step = max(1, -(-flat.numel() // SAMPLED))
+            if step > 1 and step % 2 == 0:
+                step += 1  # an odd step visits every column of a last axis of even size
+            part = flat[::step].cpu().contiguous()
+            state.update(part.view(torch.uint8).numpy().tobytes())
 
 
 class BatchLog:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError
+from repsim.capture._containers import tensors_in
 from repsim.capture._hooks import in_backward
-from repsim.capture._output import tensors_in
 from repsim.capture.layers._walk import unwrap
 from repsim.capture.tokens._evidence import ModelInput
 from repsim.capture.tokens._queries import OTHER_SEQUENCES, SecondSequence

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from repsim.capture._output import UnusableOutput, tensors_in
+from repsim.capture._containers import tensors_in
+from repsim.capture._output import UnusableOutput
 from repsim.capture.layers._select import Layer
 
 __all__ = ["UNCHANGED", "NoOps"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError
+from repsim.capture._containers import is_dataclass
 from repsim.capture._hooks import eagerly, in_backward, ordinary_modes
 from repsim.capture._output import Select, pick
 from repsim.capture.layers._walk import named_layers
@@ -123,4 +125,8 @@ def put_back(output: Any, old: Tensor, new: Tensor) -> Any:
                 items = [*output[:at], found, *output[at + 1 :]]
                 named = isinstance(output, tuple) and hasattr(output, "_fields")
                 return type(output)(*items) if named else type(output)(items)
+    elif is_dataclass(output):
+        for name in (each.name for each in dataclasses.fields(output) if each.init):
+            if (found := put_back(getattr(output, name), old, new)) is not None:
+                return dataclasses.replace(output, **{name: found})
     return None

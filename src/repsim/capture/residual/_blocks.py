@@ -11,8 +11,8 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from repsim._errors import CaptureError
+from repsim.capture._containers import tensors_in
 from repsim.capture._hooks import eagerly, is_scripted
-from repsim.capture._output import tensors_in
 from repsim.capture.layers._blocks import blocks_of
 from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.residual._join import Join

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Size, Tensor, nn
 
-from repsim.capture._output import tensors_in
+from repsim.capture._containers import tensors_in
 from repsim.capture.residual._rule import CONSTANT, Value
 
 __all__ = ["OutOfSight"]

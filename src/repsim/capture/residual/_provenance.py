@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from repsim.capture._output import tensors_in
+from repsim.capture._containers import tensors_in
 from repsim.capture.residual._arguments import (
     attribute_of,
     placed,

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError
-from repsim.capture._evaluation import evaluating
-from repsim.capture._hooks import eagerly
+from repsim.capture._hooks import eagerly, evaluating
 from repsim.capture.layers._select import Layers, listing
 from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.residual._join import Join

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from repsim._errors import warn
+from repsim.capture._containers import tensors_in
 from repsim.capture._hooks import eagerly, is_scripted
-from repsim.capture._output import tensors_in
 from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.residual._join import Join
 from repsim.capture.residual._provenance import Provenance

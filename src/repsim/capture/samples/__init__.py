@@ -5,7 +5,6 @@ from repsim.capture.samples._cut import (
     cut,
     have_one_size,
     lengths_in,
-    parts_of,
     taken,
     uncut_indices,
 )
@@ -21,7 +20,6 @@ __all__ = [
     "have_one_size",
     "lengths_in",
     "own_copy",
-    "parts_of",
     "taken",
     "uncut_indices",
 ]

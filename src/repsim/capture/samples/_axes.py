@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from repsim._errors import CaptureError
-from repsim.capture._output import Select, UnusableOutput, tensors_in
+from repsim.capture._containers import tensors_in
+from repsim.capture._output import Select, UnusableOutput
 from repsim.capture.layers._select import Selection
 from repsim.capture.samples._declared import BatchDim, declared_axes
 from repsim.capture.samples._probe import Evidence, Probe, SampleAxis, sequence_first_modules

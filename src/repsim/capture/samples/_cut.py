@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from collections import UserDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["cut", "have_one_size", "lengths_in", "parts_of", "taken", "uncut_indices"]
+from repsim.capture._containers import parts_of, rebuilt
+
+__all__ = ["cut", "have_one_size", "lengths_in", "taken", "uncut_indices"]
 
 Rows = Callable[[int], list[int] | None]
 """Which rows to take of a first axis of this length; None keeps them all."""
@@ -101,30 +101,11 @@ def _cut(value: Any, rows: Rows) -> Any:
         index = rows(len(value))
         if index is not None:
             return type(value)(value[row] for row in index)
-        return type(value)(_cut(item, rows) for item in value)
-    if isinstance(value, Mapping):
-        items_by_key = {key: _cut(item, rows) for key, item in value.items()}
-        return _like(value, items_by_key) if isinstance(value, UserDict) else items_by_key
-    if isinstance(value, tuple):
-        named = hasattr(value, "_fields")
-        if value and not named and all(isinstance(item, str | bytes) for item in value):
-            index = rows(len(value))  # names of samples, as the default collation returns them
-            return value if index is None else tuple(value[row] for row in index)
-        items = (_cut(item, rows) for item in value)
-        return type(value)(*items) if named else type(value)(items)
-    if _is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-        return dataclasses.replace(
-            value, **{name: _cut(getattr(value, name), rows) for name in names}
-        )
-    return value
-
-
-def _like(batch: UserDict[Any, Any], values: dict[Any, Any]) -> UserDict[Any, Any]:
-    """Keep the class of a batch, such as BatchEncoding of transformers with its attributes."""
-    copied = copy.copy(batch)
-    copied.data = values
-    return copied
+    plain = isinstance(value, tuple) and not hasattr(value, "_fields")
+    if plain and value and all(isinstance(item, str | bytes) for item in value):
+        index = rows(len(value))  # names of samples, as the default collation returns them
+        return value if index is None else tuple(value[row] for row in index)
+    return rebuilt(value, partial(_cut, rows=rows))
 
 
 def _rows_of(tensor: Tensor, rows: list[int]) -> Tensor:
@@ -135,22 +116,8 @@ def _rows_of(tensor: Tensor, rows: list[int]) -> Tensor:
     return tensor.index_select(0, torch.tensor(rows, device=tensor.device))
 
 
-def parts_of(value: Any) -> Iterator[Any]:
-    """Yield the items of a mapping, a sequence or a dataclass; nothing for other values."""
-    if isinstance(value, Mapping):
-        yield from value.values()
-    elif isinstance(value, tuple | list):
-        yield from value
-    elif _is_dataclass(value):
-        yield from (getattr(value, field.name) for field in dataclasses.fields(value))
-
-
 def _are_alike(items: list[Any]) -> bool:
     """Whether a list may hold one item for each sample."""
     if len({type(item) for item in items}) > 1:
         return False
     return len({item.ndim for item in items if isinstance(item, Tensor | np.ndarray)}) < 2
-
-
-def _is_dataclass(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)

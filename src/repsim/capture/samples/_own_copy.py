@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import UserDict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
+
+from repsim.capture._containers import is_dataclass, rebuilt
 
 __all__ = ["own_copy"]
 
@@ -41,17 +42,9 @@ def _copied(value: Any, objects: dict[int, Any]) -> Any:
         return value.clone()
     if isinstance(value, np.ndarray):
         return value.copy()
-    if isinstance(value, Mapping):
-        items = {key: _copied(item, objects) for key, item in value.items()}
-        if not isinstance(value, UserDict):
-            return items
-        encoding = copy.copy(value)  # keeps the class, as that of the encodings of tokenisers
-        encoding.data = items
-        return encoding
-    if isinstance(value, list | tuple):
-        entries = [_copied(item, objects) for item in value]
-        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, Mapping | list | tuple):
+        return rebuilt(value, lambda item: _copied(item, objects))
+    if is_dataclass(value):
         return _with_own_attributes(value, [f.name for f in dataclasses.fields(value)], objects)
     return _other(value, objects)
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from repsim._errors import CaptureError
+from repsim.capture._containers import tensors_in
 from repsim.capture._hooks import is_scripted
-from repsim.capture._output import Select, UnusableOutput, pick, tensors_in
+from repsim.capture._output import Select, UnusableOutput, pick
 from repsim.capture.layers._select import Selection
 from repsim.capture.layers._walk import find
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from repsim.capture._output import tensors_in
+from repsim.capture._containers import tensors_in
 from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.tokens._evidence import ModelInput
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from repsim._errors import InputError
 from repsim.analysis.run._drive import Batch
-from repsim.capture.samples import have_one_size, lengths_in, parts_of, taken
+from repsim.capture import parts_of
+from repsim.capture.samples import have_one_size, lengths_in, taken
 
 __all__ = ["NewSamples"]
 
