@@ -65,6 +65,20 @@ def test_ranks_of_equal_dissimilarities():
     np.testing.assert_allclose(found.replicates, by_loops(x, [y], drawn, "spearman")[:, 0])
 
 
+def test_draws_with_equal_dissimilarities_alone_have_no_value():
+    """Their deviations from the mean are rounding, and its correlation was counted."""
+    n, draws = 8, 2000
+    kinds = np.arange(n) % 2  # a model that tells two kinds of conditions apart
+    model = np.where(kinds[:, None] == kinds, 0.3, 1.0)
+    np.fill_diagonal(model, 0)
+    brain = square(np.random.default_rng(1).standard_normal((n, 4)))
+    drawn = np.random.default_rng(0).integers(0, n, (draws, n))
+    defined = sum(len(set(kinds[row])) == 2 and len(set(row)) > 2 for row in drawn)
+    for comparison in ("pearson", "spearman"):
+        options = {"rdm": "precomputed", "comparison": comparison, "draws": draws}
+        assert len(bootstrap_rsa(model, [brain], **options).replicates) == defined
+
+
 def test_both_factors():
     x, ys = data(12, 4)
     found = bootstrap_rsa(x, ys, comparison="pearson", draws=60, seed=5)

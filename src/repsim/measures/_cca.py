@@ -230,7 +230,7 @@ def pwcca(x: Array, y: Array) -> Array:
     columns from which the weights are computed. Biased upwards as :func:`cca` is.
 
     Equal correlations are common: each direction that x and y share has ρ = 1. Correlations count
-    as equal if they differ by less than 8 ε √n, with ε the rounding unit of the inputs' dtype.
+    as equal if they differ by at most 8 ε √(n − 1), with ε the rounding unit of the inputs' dtype.
 
     Computed in float64 where the device has it. Differentiable where the columns are linearly
     independent and the correlations are distinct, or all equal as for x = y. If only some are

@@ -18,6 +18,7 @@ from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference.repeats._subjects import named_subjects
 from repsim.inference.repeats._weighted import WEIGHTED, resampled_values
 from repsim.measures import MEASURES, rdm_item
+from repsim.measures.parts._rdm_entries import samples_of
 
 __all__ = ["RsaInterval", "bootstrap_rsa"]
 
@@ -88,7 +89,8 @@ def bootstrap_rsa(
         SE²(conditions) = g V_c,   SE²(subjects) = f V_s
 
     Conditions and subjects are drawn with replacement. A condition that is drawn c_i times is in
-    c_i c_j pairs with another one; the pairs of a condition with its own copies are left out. The
+    c_i c_j pairs with another one; the pairs of a condition with its own copies are left out. Draws
+    in which all dissimilarities of a side are equal have no value and are left out too. The
     interval is tanh(artanh(value) ± q SE/(1 − value²)) with q the quantile of Student's t. It has
     m − 1 degrees of freedom, with m the number of conditions or of subjects that are drawn; if both
     are drawn, m is the smaller one.
@@ -179,7 +181,7 @@ def bootstrap_rsa(
     vectors = _entries(operation, x, several, rdm, comparison, repeats, resample)
     rng = resolve_seed(operation, seed)
 
-    n, r = (1 + math.isqrt(1 + 8 * vectors.shape[1])) // 2, len(vectors) - 1
+    n, r = samples_of(vectors.shape[1]), len(vectors) - 1
     once = np.ones((1, n))
     by_subject = resampled_values(vectors[0], vectors[1:], once, comparison)[0]
     value = float(np.mean(by_subject))

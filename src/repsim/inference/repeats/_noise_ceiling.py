@@ -16,15 +16,13 @@ from repsim.arrays import accumulator_dtype, array_namespace, to_numpy, without_
 from repsim.inference._options import settings_for
 from repsim.inference.repeats._subjects import named_subjects
 from repsim.measures import MEASURES, Measure, rdm_item, resolve_measure
+from repsim.measures.parts._rdm_entries import RANKED
 
 __all__ = ["NoiseCeiling", "noise_ceiling"]
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
 POOLS = ("matrices", "features")
-
-RANKED = ("spearman", "rho_a", "kendall", "kendall_a")
-"""Comparisons of RDMs by ranks, for which the average is ranked again."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -223,6 +221,7 @@ def _of_matrices(
         return nothing, nothing
     count = range(len(u))
     # The sum of the others anew, because the sum of all less u_r has other rounding and other ties.
+    # An average of ranks is ranked again.
     if settings.get("comparison") not in RANKED:
         u = u / norms
         left = np.stack([np.sum(np.delete(u, r, axis=0), axis=0) for r in count])

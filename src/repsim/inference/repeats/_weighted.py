@@ -15,6 +15,9 @@ Values = np.ndarray[Any, np.dtype[np.float64]]
 WEIGHTED = ("spearman", "pearson", "cosine")
 """Comparisons that have a value with weights."""
 
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
+"""The relative error of a weighted mean of equal entries."""
+
 BLOCK = 2**21
 """Weights in memory at once."""
 
@@ -52,6 +55,8 @@ def resampled_values(x: Values, ys: Values, counts: Values, comparison: str) -> 
                 return np.broadcast_to(side, weights.shape)
             with np.errstate(invalid="ignore", divide="ignore"):
                 deviations: Values = side - weights @ side[:, None] / total
+            # Equal entries differ from their mean by rounding, which would correlate.
+            deviations[np.abs(deviations) <= ROUNDING * np.abs(side)] = 0
             return deviations
 
         a = centred(sides[0])
