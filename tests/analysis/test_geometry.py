@@ -176,6 +176,28 @@ def test_tokens_of_a_text_have_no_places_in_an_image():
             analysis(Both(), [batch], ["out"], **QUIET)
 
 
+class Unfolded(nn.Module):
+    """As in MobileViT v2: a map of the pixels in a patch by the patches is none of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.mix = nn.Conv2d(3, 6, 2, 2), nn.Conv2d(6, 6, 1)
+        self.out = nn.Identity()
+
+    def forward(self, x):
+        return self.out(
+            self.mix(nn.functional.unfold(self.stem(x), 2, stride=2).unflatten(1, (6, 4)))
+        )
+
+
+def test_rearranged_positions_have_no_places():
+    data = [images(8)]
+    for analysis in (repsim.token_localization, repsim.effective_receptive_field):
+        assert at(analysis(Unfolded(), data, ["stem"], **QUIET), "grid_width") == (8,)
+        with pytest.raises(repsim.CaptureError, match="positions of layer 'out' are unknown"):
+            analysis(Unfolded(), data, ["out"], **QUIET)
+
+
 # -- steps are strides -----------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from repsim.capture.tokens import (
@@ -12,6 +14,7 @@ from repsim.capture.tokens import (
     grid_of_map,
     grid_of_sequence,
     grid_of_video,
+    maps_of_image,
     prefix_of_sequence,
     real_in_windows,
     reduction,
@@ -110,6 +113,25 @@ def test_pixels_from_a_token_to_the_next():
         assert found == (None if expected is None else (expected, expected)), name
     sides = [Convolution((32, 64), (8, 4), (4, 16))]
     assert steps_of((8, 4), (32, 64), sides) == (4, 16)
+
+
+def test_maps_of_rearranged_positions_are_not_of_the_image():
+    def along(*sizes):
+        return [Convolution(a, b, (1, 1)) for a, b in pairwise(sizes)]
+
+    pooled = [*along((224, 224), (112, 112)), *along((56, 56), (28, 28))]
+    table = {
+        "a chain, and pooled": (pooled, (224, 224), [(112, 112), (28, 28)]),
+        "pixels of patches by patches": (
+            [*along((64, 64), (8, 8)), *along((4, 16), (4, 16))], (64, 64), [(8, 8)],
+        ),
+        "a spectrogram folded into a square": (along((32, 32), (8, 8)), (100, 8), []),
+        "the image resized": (along((224, 224), (14, 14)), (32, 32), [(14, 14)]),
+        "the image padded": (along((112, 112), (7, 7)), (97, 100), [(7, 7)]),
+        "no image": (along((32, 32), (8, 8)), None, [(8, 8)]),
+    }  # fmt: skip
+    for name, (convolutions, image, expected) in table.items():
+        assert maps_of_image(convolutions, image) == expected, name
 
 
 def test_reductions():

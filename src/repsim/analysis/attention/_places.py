@@ -20,6 +20,7 @@ from repsim.capture.tokens import (
     divided,
     grid_of_sequence,
     grid_of_video,
+    maps_of_image,
     real_in_windows,
     steps_of,
     tiles,
@@ -202,7 +203,7 @@ class PlacesFinder:
             self._declared = Declared.by(call.frames[0].module)
         around = declared_prefix(frame.module for frame in reversed(call.frames))
         declared = self._declared.named if around is None else around
-        maps = [each.result for each in call.convolutions]
+        maps = maps_of_image(call.convolutions, call.input.image)
         # Convolutions of sounds and series make maps of time and frequency, and tokens of time.
         known = {"prefix": prefix, "declared": declared}
         return grid_of_sequence(call.keys, maps, **known, merging=call.input.image is not None)

@@ -25,6 +25,7 @@ from repsim.capture.tokens import (
     grid_of_map,
     grid_of_sequence,
     grid_of_video,
+    maps_of_image,
     modules_around,
     steps_of,
     watching,
@@ -227,7 +228,7 @@ class LayerGrids:
         return f"{n} tokens fit no patch grid ({tried}{with_prefix})"
 
     def _maps(self) -> list[Size]:
-        return [each.result for each in self._convolutions]
+        return maps_of_image(self._convolutions, self._image)
 
     def _step(self, size: Size) -> tuple[float, float] | None:
         return steps_of(size, self._image, self._convolutions)

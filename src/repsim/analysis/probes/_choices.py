@@ -24,6 +24,7 @@ from repsim.capture.tokens import (
     TokenOptions,
     declared_prefix,
     grid_of_map,
+    maps_of_image,
     modules_around,
     prefix_of_sequence,
     watching,
@@ -199,7 +200,7 @@ class TokenChoices:
         return tensor.flatten(2).transpose(1, 2) if first else tensor.flatten(1, -2)
 
     def _maps(self) -> list[tuple[int, int]]:
-        return [each.result for each in self._convolutions]
+        return maps_of_image(self._convolutions, self._input.image)
 
     def _prefix_in(self, tensor: Tensor, layer: str, given: int | None) -> int | None:
         """The number of tokens of (B, N, D) that are not patches; None if unknown."""

@@ -28,16 +28,15 @@ from repsim.capture.tokens._rules import (
     Convolution,
     Move,
     Size,
-    divided,
     grid_of_map,
     grid_of_sequence,
     prefix_of_sequence,
     real_in_windows,
     reduction,
-    steps_of,
     tiles,
     window_of,
 )
+from repsim.capture.tokens._steps import divided, maps_of_image, steps_of
 from repsim.capture.tokens._video import (
     VideoSize,
     between_frames,
@@ -70,6 +69,7 @@ __all__ = [
     "grid_of_map",
     "grid_of_sequence",
     "grid_of_video",
+    "maps_of_image",
     "modules_around",
     "prefix_of_sequence",
     "real_in_windows",

@@ -1,4 +1,4 @@
-"""Rules from sizes to positions: grid, prefix, and pixels from one token to the next.
+"""Rules from sizes to positions: grid, prefix and windows.
 
 They are functions of plain numbers, so a table can test them without a model.
 """
@@ -17,13 +17,11 @@ __all__ = [
     "Convolution",
     "Move",
     "Size",
-    "divided",
     "grid_of_map",
     "grid_of_sequence",
     "prefix_of_sequence",
     "real_in_windows",
     "reduction",
-    "steps_of",
     "tiles",
     "window_of",
 ]
@@ -235,53 +233,6 @@ def tiles(patches: int, image: Size) -> Size | None:
     return height // side, width // side
 
 
-# -- how far apart ---------------------------------------------------------------------------------
-
-
-def steps_of(
-    size: Size, image: Size | None, convolutions: Sequence[Convolution]
-) -> tuple[float, float] | None:
-    """Return the pixels from one token of a map to the next; None if unknown.
-
-    Strides multiply along the chain of convolutions from the image to the map. Dividing the size of
-    the image by that of the map would be wrong if sizes are rounded: 100 pixels in steps of 32 give
-    four tokens.
-
-    Parameters
-    ----------
-    size : (int, int)
-        Rows and columns of the map.
-    image : (int, int), optional
-        Height and width of the model's input; by default the input of the first convolution.
-    convolutions : sequence of Convolution
-        In their order.
-    """
-    if image is None:
-        image = next((each.source for each in convolutions), None)
-    if image is None:
-        return None
-    known: dict[Size, Size] = {image: (1, 1)}
-    for each in convolutions:
-        start = _reduced(each.source, known) or _padded(each.source, known)
-        if start is None:
-            continue
-        known.setdefault(each.source, start)
-        step = (start[0] * each.stride[0], start[1] * each.stride[1])
-        known.setdefault(each.result, step)
-    found = _reduced(size, known)
-    return None if found is None else (float(found[0]), float(found[1]))
-
-
-def divided(image: Size, grid: Size) -> tuple[float, float] | None:
-    """Return the size of patches that tile an image exactly; None if a remainder is left.
-
-    For patches that are made without a convolution.
-    """
-    if image[0] % grid[0] or image[1] % grid[1]:
-        return None
-    return (image[0] / grid[0], image[1] / grid[1])
-
-
 def reduction(size: Size, smaller: Size) -> int | None:
     """Return the integer by which both sides of a map were reduced, up to rounding.
 
@@ -303,24 +254,6 @@ def reduction(size: Size, smaller: Size) -> int | None:
     for choice in (exact, halvings, fitting):
         if len(choice) == 1:
             return choice[0]
-    return None
-
-
-def _reduced(size: Size, known: dict[Size, Size]) -> Size | None:
-    """Find the step of a map from the latest earlier map that it equals or was reduced from."""
-    if size in known:
-        return known[size]
-    for before, step in reversed(known.items()):
-        if by := reduction(before, size):
-            return (step[0] * by, step[1] * by)
-    return None
-
-
-def _padded(size: Size, known: dict[Size, Size]) -> Size | None:
-    """Find the step of a map that is a padded earlier map, with less than its size added."""
-    for before, step in reversed(known.items()):
-        if all(a <= b < 2 * a for a, b in zip(before, size, strict=True)):
-            return step
     return None
 
 
