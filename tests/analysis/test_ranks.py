@@ -238,6 +238,8 @@ def test_ids_count_samples_once_in_one_process_too():
     once = compared(data, sample_ids=ids_of)
     expected = compared([x[:8], x[8:16]])
     np.testing.assert_allclose(once.cka, expected.cka, rtol=1e-12)
+    for listed in (np.array, torch.tensor):  # lists of numbers of NumPy and of torch
+        assert compared(data, sample_ids=lambda b, of=listed: list(of(b[1]))).equals(once)
     assert once.attrs["n_samples"] == 16
     assert once.attrs["n_duplicates"] == 10
     assert once.attrs["n_batches"] == 2
@@ -264,7 +266,7 @@ def test_ids_and_a_checkpoint_together(tmp_path):
     [
         (lambda batch: batch[1][:-1], "one id for each sample"),
         (lambda batch: 3, "one number or string per sample"),
-        (lambda batch: [object()] * 6, "one number or string per sample"),
+        (lambda batch: [object()] * 6, "one number or string per sample.\n  got list with an item"),
     ],
 )
 def test_invalid_ids_are_refused(ids, says):

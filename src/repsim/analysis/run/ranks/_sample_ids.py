@@ -31,13 +31,21 @@ def ids_of(operation: str, sample_ids: SampleIds, batch: Any) -> list[Any]:
     ids = sample_ids(batch)
     if isinstance(ids, Tensor | np.ndarray):
         ids = to_numpy(ids).tolist()
-    if not isinstance(ids, list | tuple) or not all(
-        isinstance(each, int | float | str | bytes) for each in ids
-    ):
+    listed = isinstance(ids, list | tuple)
+    found = [_plain(each) for each in ids] if listed else []
+    strange = [each for each in found if not isinstance(each, int | float | str | bytes)]
+    if strange or not listed:
+        inside = f" with an item of type {type(strange[0]).__name__}" if strange else ""
         raise InputError(
             f"{operation}: sample_ids must return one number or string per sample.\n"
-            f"  got {type(ids).__name__}\n"
+            f"  got {type(ids).__name__}{inside}\n"
             f"  For example sample_ids=lambda batch: batch[2], of a data set that returns "
             f"(image, label, index)."
         )
-    return list(ids)
+    return found
+
+
+def _plain(each: Any) -> Any:
+    """Return a number of NumPy or torch as one of Python."""
+    is_number = isinstance(each, np.generic) or (isinstance(each, Tensor) and each.ndim == 0)
+    return each.item() if is_number else each
