@@ -423,6 +423,30 @@ def test_a_batch_that_runs_other_blocks():
         block_influence(Early(Turn(60), Turn(30)), [plane(4, 3), plane(1, 3)], **QUIET)
 
 
+def test_a_part_that_raises_an_error_which_its_block_catches():
+    class Fast(nn.Sequential):
+        def forward(self, x):
+            raise NotImplementedError
+
+    class Fallback(nn.Module):
+        def __init__(self, fast):
+            super().__init__()
+            self.fast, self.slow = fast, nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+        def forward(self, x):
+            try:
+                return x + self.fast(x)
+            except NotImplementedError:
+                return x + self.slow(x)
+
+    x = torch.randn(4, 3, 4)
+    net = nn.Sequential(*(Fallback(Fast(nn.Linear(4, 4))) for _ in range(3)))
+    found = block_influence(net, [x, x], **QUIET)
+    for block in net:
+        block.fast = block.slow
+    assert found.equals(block_influence(net, [x, x], **QUIET))
+
+
 def test_in_place_blocks_half_precision_and_one_sample():
     class InPlace(Turn):
         def forward(self, x):

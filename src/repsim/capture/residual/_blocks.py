@@ -115,8 +115,9 @@ class BlockFinder(SiteFinder):
             self._seen.append(self._open[-1])
             times[name] += 1
 
-        def ended(_name: str, output: object) -> None:
-            seen = self._open.pop()
+        def ended(name: str, output: object) -> None:
+            while (seen := self._open.pop()).name != name:
+                pass  # it raised an error that the model caught
             for tensor in _streams(output):
                 seen.shape, seen.made = tuple(tensor.shape), self._mode.origin(tensor).bit
                 return
@@ -218,8 +219,9 @@ def watching_blocks(
             if place < len(streams):
                 entered(running[-1], streams[place])
 
-    def ended(_name: str, output: object) -> None:
-        key = running.pop()
+    def ended(name: str, output: object) -> None:
+        while (key := running.pop())[0] != name:
+            pass  # it raised an error that the model caught
         stream = next(_streams(output), None)
         if places.get(key) is not None and stream is not None:
             left(key, stream)

@@ -261,7 +261,8 @@ def _hooks(
             mode.returned(module, (args, kwargs), output)
 
     def leave(*_: object) -> None:
-        if mode.stack:
+        # If another hook raised before `enter`, this module was never put on the stack.
+        if mode.stack and mode.stack[-1] == name:
             mode.stack.pop()
 
     yield module.register_forward_pre_hook(enter, with_kwargs=True)
