@@ -87,6 +87,38 @@ def test_padded_texts_without_a_mask_give_a_warning(llama, side):
                 repsim.compare(llama, data=forms, layers=["norm"], **options, **QUIET)
 
 
+class Padded(nn.Module):
+    """Takes its mask by the name that torch has for it: true where a position is padding."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.block = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True)
+
+    def forward(self, src, src_key_padding_mask=None, pixel_mask=None):
+        return self.block(src, src_key_padding_mask=src_key_padding_mask)
+
+
+def test_a_mask_by_another_name_gives_a_warning():
+    torch.manual_seed(0)
+    model, lengths = Padded(), torch.tensor([[6], [3], [4], [5], [6]])
+    padding = torch.arange(6) >= lengths
+    data = [{"src": torch.randn(5, 6, 8), "src_key_padding_mask": padding} for _ in range(2)]
+    found = {}
+    with pytest.warns(repsim.RepsimWarning, match=r"~batch\['src_key_padding_mask'\]"):
+        found["auto"] = compare_mean(model, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found["none"] = compare_mean(model, data, mask=None)
+        compare_mean(model, data, mask=lambda batch: ~batch["src_key_padding_mask"])
+        real = [{**batch, "src_key_padding_mask": torch.zeros_like(padding)} for batch in data]
+        compare_mean(model, real)
+    np.testing.assert_array_equal(found["auto"].cka, found["none"].cka)
+    images = [{"src": batch["src"], "pixel_mask": torch.eye(4).expand(5, 4, 4)} for batch in data]
+    with pytest.warns(repsim.RepsimWarning, match="the batch has pixel_mask, which is not read"):
+        compare_mean(model, images)
+
+
 def test_texts_that_only_seem_padded(llama):
     """No warning: mask=None, equal lengths, words that repeat, and one short batch."""
     data = texts("right")
@@ -214,10 +246,10 @@ def test_masks_that_do_not_say_what_is_real():
     np.testing.assert_array_equal(expected.cka, found.cka)
 
 
-def compare_mean(model, data):
+def compare_mean(model, data, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "MinibatchCKA.standard_error")
-        return repsim.compare(model, data=data, transform="mean", progress=False)
+        return repsim.compare(model, data=data, transform="mean", progress=False, **options)
 
 
 def test_padding_may_hold_anything(llama):

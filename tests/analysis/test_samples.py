@@ -272,6 +272,30 @@ class TestBatchesOfAnyForm:
             result = compare(Packed(), data=data, batch_size=12, layers="p*", **quiet)
         assert layers_of(result) == ["pooled"]
 
+    def test_packed_images_beside_texts_of_any_length(self):
+        """Images of one size have the same number of patches, however long their texts are."""
+
+        class Described(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.words, self.patches = nn.Embedding(9, 5), nn.Linear(6, 5)
+
+            def forward(self, input_ids, pixel_values, grid_thw):
+                images = self.patches(pixel_values).reshape(len(input_ids), 4, 5)
+                return self.words(input_ids) + images.mean(1, keepdim=True)
+
+        model = Described()
+        grid = torch.tensor([[1, 2, 2]] * 6)
+        data = [
+            {"input_ids": torch.randint(9, (6, length)), "pixel_values": x, "grid_thw": grid}
+            for length, x in zip((7, 8, 5), rows(24, 6), strict=True)
+        ]
+        own = compare(model, data=data, layers="patches", **quiet)
+        apart = [batch["pixel_values"].reshape(6, 4, 6) for batch in data]
+        expected = compare(nn.Sequential(model.patches), data=apart, layers="0", **quiet)
+        np.testing.assert_allclose(own.cka, expected.cka, rtol=1e-5)
+        assert own.attrs["n_samples"] == 18
+
     def test_the_vision_tower_of_qwen2_vl(self):
         pytest.importorskip("transformers")
         from transformers.models.qwen2_vl import modeling_qwen2_vl as qwen

@@ -20,7 +20,7 @@ from repsim.capture._sequences import (
     are_labels_padded,
     by_length,
 )
-from repsim.capture._unmasked import padded_texts
+from repsim.capture._unmasked import padded_texts, unread_mask
 
 __all__ = ["MaskOption", "Masks"]
 
@@ -223,10 +223,23 @@ class Masks:
             )
         return None
 
-    def _warn_of_texts(self, batch: Any) -> None:
-        """Warn once if texts look padded and have no mask; the first batch is looked at."""
+    def _warn_of_padding(self, batch: Any) -> None:
+        """Warn once if inputs are padded and have no mask; the first batch is looked at."""
         looked, self._looked = self._looked, True
-        if looked or (found := padded_texts(batch)) is None:
+        if looked:
+            return
+        if (key := unread_mask(batch)) is not None:
+            wanted = "function of the batch"
+            if key.endswith("padding_mask"):
+                wanted = f"lambda batch: ~batch[{key!r}].bool()"
+            warn(
+                f"{self._operation}: the batch has {key}, which is not read, so padding counts.\n"
+                f"  {key} {tuple(batch[key].shape)}, and no {AUTO}\n"
+                f"  Pass mask={wanted}, a tensor (samples, positions) that is true where a "
+                f"position is real.\n  mask=None says that all positions are real."
+            )
+            return
+        if (found := padded_texts(batch)) is None:
             return
         token, rows = found
         warn(
@@ -283,7 +296,7 @@ class Masks:
             if found is None:
                 found = next((batch[key] for key in PATCHES if _has(batch, key)), None)
             if found is None:
-                self._warn_of_texts(batch)
+                self._warn_of_padding(batch)
             if isinstance(found, Tensor) and found.ndim != 2:
                 self._warn_of_pairs(tuple(found.shape))
                 return None, 0

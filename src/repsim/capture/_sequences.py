@@ -88,7 +88,18 @@ class Sequences:
 
 
 def are_labels_padded(batch: Any) -> bool:
-    """Whether the batch has labels (B, M) of which some are -100."""
+    """Whether the batch has labels (B, M) of which some are -100.
+
+    Parameters
+    ----------
+    batch : object
+        The batch of a model.
+
+    Returns
+    -------
+    bool
+        False if it is no mapping, or has no such labels.
+    """
     labels = batch.get("labels") if isinstance(batch, Mapping) else None
     if not isinstance(labels, Tensor) or labels.is_nested or labels.ndim != 2:
         return False

@@ -1,4 +1,4 @@
-"""Texts that look padded, in a batch without a mask."""
+"""Padding in a batch without a mask that is read: by other masks, or by the texts themselves."""
 
 from __future__ import annotations
 
@@ -10,9 +10,40 @@ from torch import Tensor
 
 from repsim.capture._near import values_of
 
-__all__ = ["padded_texts"]
+__all__ = ["padded_texts", "unread_mask"]
 
 IDS = "input_ids"
+
+UNREAD = (
+    "padding_mask",
+    "pixel_mask",
+    "pixel_attention_mask",
+    "encoder_attention_mask",
+    "feature_attention_mask",
+    "audio_attention_mask",
+    "features_mask",
+    "input_mask",
+)
+"""How the keys of further masks of padding end, in torch and in models of transformers."""
+
+
+def unread_mask(batch: Any) -> str | None:
+    """Return the key of a mask of padding by another name than the usual one; None if none is.
+
+    >>> unread_mask({"x": torch.ones(2, 3), "src_key_padding_mask": torch.eye(2, 3) > 0})
+    'src_key_padding_mask'
+
+    If all its entries are alike, nothing is padding.
+    """
+    for key, mask in batch.items() if isinstance(batch, Mapping) else ():
+        if not (isinstance(key, str) and key.endswith(UNREAD) and isinstance(mask, Tensor)):
+            continue
+        if mask.is_nested or mask.ndim < 2 or mask.is_complex():
+            continue
+        near = values_of(mask)
+        if bool((near != near.flatten()[:1]).any()):
+            return key
+    return None
 
 
 def padded_texts(batch: Any) -> tuple[int, int] | None:

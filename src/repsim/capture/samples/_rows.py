@@ -13,11 +13,13 @@ Shapes: TypeAlias = tuple[tuple[float, ...], ...]
 def may_be_rows(rows: int, shapes: Shapes, before: int, shapes_before: Shapes) -> bool:
     """Whether `rows` per sample fit these inputs, given the rows and inputs of an earlier batch.
 
-    Images of another size are padded to whole windows, so any number may be right.
+    Images of another size are padded to whole windows, so any number may be right. Where texts of
+    another length come with packed images of the same size, the rows are those of the images.
     """
     pairs = list(zip(shapes, shapes_before, strict=False))
     changed = [(now, old) for now, old in pairs if now != old]
-    if not changed:
+    packed = [now[0] for now, old in pairs if now == old and now[0] > 1]
+    if not changed or any(each % rows == 0 for each in packed):
         return rows == before
     return any(
         len(now) != len(old)
