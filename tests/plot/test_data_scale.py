@@ -33,6 +33,7 @@ def test_lines():
         "untrained",
     ]
     assert len({str(line.get_color()) for line in ax.lines}) == 5
+    assert len({line.get_marker() for line in ax.lines[2:]}) == 3  # in print
 
 
 def test_bands_are_one_standard_error_to_each_side():

@@ -26,6 +26,7 @@ def test_a_line_for_each_choice():
         np.testing.assert_array_equal(line.get_ydata(), values)
         np.testing.assert_array_equal(line.get_xdata(), np.arange(12))
     assert len({line.get_color() for line in ax.lines[:3]}) == 3
+    assert len({line.get_marker() for line in ax.lines[:3]}) == 3  # in print
     assert not ax.collections
 
 

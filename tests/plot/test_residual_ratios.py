@@ -37,6 +37,8 @@ class TestLines:
             assert line.get_xdata().tolist() == [first, first + 2, first + 4]
             np.testing.assert_array_equal(line.get_ydata(), result[name].values[first::2])
         assert lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
+        insides = [line.get_markerfacecolor() for line in lines]
+        assert insides == [lines[0].get_color()] * 2 + ["white"] * 2  # in print
         assert lines[0].get_marker() == lines[2].get_marker() != lines[1].get_marker()
         assert key(ax) == [
             "prefix tokens (CLS)",

@@ -10,7 +10,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
-from repsim.plot.parts._lines import CONTROLS, add_key, frame_lines, in_order, width_for
+from repsim.plot.parts._lines import (
+    CONTROLS,
+    MARKERS,
+    add_key,
+    frame_lines,
+    in_order,
+    width_for,
+)
 from repsim.plot.parts._ticks import name_layers
 from repsim.results import DATA_SCALE, names_of, part_label
 
@@ -81,14 +88,15 @@ def data_scale(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     if "control_cka" in result:
         controls = names_of(result, "control")
         has_errors = "control_standard_error" in result
-        colours = np.resize(CONTROLS, len(controls))
-        for i, (name, colour) in enumerate(zip(controls, colours, strict=True)):
+        colours, markers = (np.resize(each, len(controls)) for each in (CONTROLS, MARKERS[1:]))
+        for i, name in enumerate(controls):
             handles += _draw(
                 ax,
                 result["control_cka"].values[i],
                 result["control_standard_error"].values[i] if has_errors else None,
-                color=str(colour),
+                color=str(colours[i]),
                 label=name,
+                marker=str(markers[i]),
                 linestyle=(0, (4, 2)),
             )
     ax.set_xlim(-0.5, len(names) - 0.5)
@@ -114,4 +122,5 @@ def _draw(ax: Axes, values: np.ndarray, errors: np.ndarray | None, **style: Any)
             linewidth=0.0,
             zorder=1.0,
         )
-    return [*ax.plot(at, values, marker="o", markersize=3.0, linewidth=1.2, **style)]
+    look = {"marker": "o", "markersize": 3.0, "linewidth": 1.2, **style}
+    return [*ax.plot(at, values, **look)]

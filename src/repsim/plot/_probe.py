@@ -11,7 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
-from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
+from repsim.plot.parts._lines import (
+    DISTINCT,
+    MARKERS,
+    REFERENCE,
+    add_key,
+    frame_lines,
+    width_for,
+)
 from repsim.plot.parts._result import choose
 from repsim.plot.parts._ticks import name_layers
 from repsim.results import LINEAR_PROBE, chosen_tokens, names_of, single_tokens
@@ -88,8 +95,8 @@ def probe(
 
     frame_lines(ax)
     handles: list[Artist] = []
-    colours = np.resize(DISTINCT, len(chosen))
-    for (i, label), colour in zip(chosen.items(), colours, strict=True):
+    colours, markers = (np.resize(each, len(chosen)) for each in (DISTINCT, MARKERS))
+    for (i, label), colour, marker in zip(chosen.items(), colours, markers, strict=True):
         if optional and "standard_error" in result:
             errors = result["standard_error"].values[:, i]
             low, high = values[:, i] - errors, values[:, i] + errors
@@ -98,7 +105,7 @@ def probe(
             at,
             values[:, i],
             color=str(colour),
-            marker="o",
+            marker=str(marker),
             markersize=3.0,
             linewidth=1.2,
             label=label,

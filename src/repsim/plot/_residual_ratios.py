@@ -34,6 +34,8 @@ STYLES: tuple[dict[str, Any], ...] = tuple(
     for marker, line in (("o", "-"), ("s", (0, (3, 1.5))), ("^", (0, (1, 1))), ("D", "-."))
 )
 """Line style of each kind of branch."""
+FILLED = ("", "white")
+"""The inside of the markers of each group of tokens, "" for its colour: in print both are grey."""
 PREFIX_PART, GAP_PART = 0.05, 0.02
 """As parts of the width of the map: its prefix tokens, and the gap beside them."""
 
@@ -112,15 +114,16 @@ def _draw_lines(result: xr.Dataset, ax: Axes | None) -> Axes:
     ax.set_yscale("log")
     handles: list[Artist] = []
     branches = _recurring(result) or {"": at}
-    for (variable, label), colour in zip(GROUPS.items(), DISTINCT, strict=False):
+    for (variable, label), colour, inside in zip(GROUPS.items(), DISTINCT, FILLED, strict=False):
         values = result[variable].values
         values = np.where(values > 0, values, np.nan)
         if not np.isfinite(values).any():  # a network without such tokens
             continue
-        handles.append(Line2D([], [], color=colour, linewidth=1.4, label=label))
+        group: dict[str, Any] = {"color": colour, "markerfacecolor": inside or colour}
+        handles.append(Line2D([], [], marker="o", markersize=3.5, label=label, **group))
         for (branch, sites), style in zip(branches.items(), STYLES, strict=False):
             # Attention and MLP have different ratios, so one line would zigzag.
-            ax.plot(at[sites], values[sites], color=colour, label=f"{label} {branch}", **style)
+            ax.plot(at[sites], values[sites], label=f"{label} {branch}", **group, **style)
     if len(branches) > 1:
         handles += [
             Line2D([], [], color="0.4", label=f"branch {branch}", **style)

@@ -12,11 +12,10 @@ from repsim._errors import InputError
 from repsim._options import got
 from repsim.measures import MEASURES
 from repsim.plot.parts._layer_map import measure_label
-from repsim.plot.parts._lines import DISTINCT
+from repsim.plot.parts._lines import DISTINCT, MARKERS
 
-__all__ = ["MARKERS", "Between", "Group", "between", "groups_of"]
+__all__ = ["Between", "Group", "between", "groups_of"]
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 ROUNDING = 1e-6
 """Part of the largest value by which two mirrored entries may differ."""
 

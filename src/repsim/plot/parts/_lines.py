@@ -25,6 +25,7 @@ __all__ = [
     "CONTROLS",
     "DISTINCT",
     "FEW",
+    "MARKERS",
     "REFERENCE",
     "Colour",
     "add_key",
@@ -36,6 +37,9 @@ __all__ = [
 
 DISTINCT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 CONTROLS = ("0.35", "#D55E00", "#CC79A7", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Beside each colour, because colours of one lightness are one grey in print."""
+
 REFERENCE: dict[str, Any] = {"color": "0.45", "linestyle": (0, (4, 2)), "linewidth": 1.0}
 """The reference line of a curve: chance, uniform attention."""
 
