@@ -144,6 +144,38 @@ def test_inputs_go_to_the_model_as_they_are(seen, inputs, tmp_path):
         np.testing.assert_array_equal(found, (100 * stored).astype(kind).astype(expected)[order])
 
 
+def test_texts_with_a_mask_are_compared_without_their_padding(repsim_command):
+    rng = np.random.default_rng(0)
+    texts, labels = rng.integers(1, 20, (30, 7)), np.arange(30) % 2
+    mask = np.arange(7) < rng.integers(2, 8, (30, 1))
+    ones = np.ones_like(mask)
+    for name, padding, real in (("a", 0, mask), ("b", 5, mask), ("all", 0, ones)):
+        ids = np.where(mask, texts, padding)
+        np.savez(f"{name}.npz", inputs=ids, attention_mask=real, labels=labels)
+    bert = "cli.tiny_models:bert"
+
+    def values(*argv, of):
+        ran = repsim_command(*argv, "--data", f"{of}.npz", "--no-progress", "--json")
+        assert ran.code == 0, ran.err
+        return ran.json["variables"]
+
+    compare = ("compare", bert, bert, "--seed-y", 3, "--transform", "mean")
+    for argv in (compare, ("attention", bert)):
+        assert values(*argv, of="a") == values(*argv, of="b"), argv
+    assert values(*compare, of="a") != values(*compare, of="all")
+    for name in "ab":
+        words = ("--data", f"{name}.npz", "--only", "layer_map", "--out", name, "--no-progress")
+        assert repsim_command("analyse", bert, *words).code == 0
+    a, b = (load_results(name)["layer_map"] for name in "ab")
+    np.testing.assert_array_equal(a.cka, b.cka)
+    assert probed(repsim_command, bert, "--data", "a.npz").attrs["n_classes"] == 2
+    for wrong in (mask[:, 1:], mask * 2, mask * 1.0):
+        np.savez("wrong.npz", inputs=texts, attention_mask=wrong)
+        ran = repsim_command("layers", "cli.tiny_models:mlp", "--data", "wrong.npz")
+        assert ran.code == 1
+        assert "attention_mask must say which tokens are real" in ran.err
+
+
 def probed(repsim_command, *argv):
     """The result of a linear probe, or None where the data have no labels."""
     ran = repsim_command(

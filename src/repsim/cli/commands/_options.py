@@ -73,7 +73,7 @@ DataSource = Annotated[
         metavar="DATA",
         rich_help_panel=DATA,
         help="A folder of images (class sub-folders give labels), an .npz with images or inputs "
-        "(and labels), or the word digits.",
+        "(and labels, attention_mask), or the word digits.",
     ),
 ]
 Layers = Annotated[

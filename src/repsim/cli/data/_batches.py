@@ -118,9 +118,12 @@ class Batches:
         Records samples that cannot be read.
     workers : int
         Threads that decode.
+    alone : bool
+        Whether a batch is the input of one model; otherwise a mapping with the input of each model
+        under the name of its side, and the names of the samples. The input is a tensor, or keywords
+        if the samples have a mask.
     labelled : bool
-        Whether a batch is (input, labels), for one model; otherwise a mapping with the input of
-        each model under the name of its side, and the names of the samples.
+        Whether a batch of one model has its labels, too.
     """
 
     def __init__(
@@ -133,10 +136,12 @@ class Batches:
         seed: int,
         bad: BadSamples,
         workers: int,
+        alone: bool = False,
         labelled: bool = False,
     ) -> None:
         self.samples, self.order, self.batch_size = samples, order, batch_size
-        self.bad, self.workers, self.labelled = bad, workers, labelled
+        self.bad, self.workers = bad, workers
+        self.alone, self.labelled = alone, labelled
         self._seed, self._passes = seed, 0
         # One tensor for models that prepare images in the same way.
         self._kinds: dict[str, Preparation | None] = {}
@@ -215,13 +220,20 @@ class Batches:
     def _batch(self, waiting: list[tuple[int, list[Tensor]]]) -> Any:
         import torch
 
-        inputs = [torch.stack(column) for column in zip(*(t for _, t in waiting), strict=True)]
+        inputs: list[Any] = [
+            torch.stack(column) for column in zip(*(t for _, t in waiting), strict=True)
+        ]
         numbers = [at for at, _ in waiting]
-        if self.labelled:
-            labels = self.samples.labels
-            if labels is None:
-                return (inputs[0],)
-            return inputs[0], torch.from_numpy(labels[numbers].astype(np.int64))
+        if self.samples.mask is not None:
+            mask = torch.from_numpy(self.samples.mask[numbers])
+            inputs = [{"input_ids": each, "attention_mask": mask} for each in inputs]
+        if self.alone:
+            if not self.labelled or self.samples.labels is None:
+                return inputs[0]
+            labels = torch.from_numpy(self.samples.labels[numbers].astype(np.int64))
+            if self.samples.mask is not None:
+                return {**inputs[0], "labels": labels}
+            return inputs[0], labels
         return {
             **{f"input {k}": each for k, each in enumerate(inputs)},
             "samples": [self.samples.key(at) for at in numbers],

@@ -68,6 +68,7 @@ class Inputs:
         *,
         order: np.ndarray[Any, Any] | None = None,
         batch_size: int | None = None,
+        alone: bool = False,
         labelled: bool = False,
     ) -> Batches:
         """Return the batches for these models; by default all chosen samples.
@@ -86,6 +87,7 @@ class Inputs:
             seed=self.seed,
             bad=self.bad,
             workers=self.workers,
+            alone=alone,
             labelled=labelled,
         )
 

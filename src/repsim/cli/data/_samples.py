@@ -19,6 +19,10 @@ EXTENSIONS = frozenset(
 )
 """Suffixes of images in a folder; other files are ignored."""
 
+MASK = "attention_mask"
+KEYS = ("images", "inputs", "labels", MASK)
+"""Arrays of an ``.npz``; others are ignored."""
+
 
 class Samples(Protocol):
     """A data set: indexed samples, perhaps with labels.
@@ -33,6 +37,8 @@ class Samples(Protocol):
         Class numbers from 0.
     classes : list of str, or None
         Their names.
+    mask : array of int (n, tokens), or None
+        1 for the tokens of texts, 0 for padding; None if no token is padding.
     are_images : bool
         Whether samples are pictures, which are prepared for each model; other samples are passed
         unchanged.
@@ -42,6 +48,7 @@ class Samples(Protocol):
     digest: str
     labels: np.ndarray[Any, Any] | None
     classes: list[str] | None
+    mask: np.ndarray[Any, Any] | None
     are_images: bool
 
     def __len__(self) -> int:
@@ -65,6 +72,7 @@ class Images:
     """
 
     are_images = True
+    mask: np.ndarray[Any, Any] | None = None
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name or str(folder.resolve())
@@ -122,6 +130,7 @@ class Pictures:
     """Images in an array of 8-bit integers, (n, height, width) or (n, height, width, 1 or 3)."""
 
     are_images = True
+    mask: np.ndarray[Any, Any] | None = None
 
     def __init__(
         self,
@@ -157,12 +166,16 @@ class Pictures:
 
 
 class RawInputs:
-    """Arrays that the models get unchanged, (n, ...)."""
+    """Arrays that the models get unchanged, (n, ...); with a mask, texts of different lengths."""
 
     are_images = False
 
     def __init__(
-        self, name: str, inputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any] | None
+        self,
+        name: str,
+        inputs: np.ndarray[Any, Any],
+        labels: np.ndarray[Any, Any] | None,
+        mask: np.ndarray[Any, Any] | None = None,
     ) -> None:
         if inputs.ndim < 2 or inputs.dtype.kind not in "iuf" or not inputs.size:
             raise DataError(
@@ -175,7 +188,8 @@ class RawInputs:
             self.inputs = inputs.astype(np.float32, copy=False)
         else:
             self.inputs = inputs.astype(np.int64, copy=False)
-        self.digest = _array_digest(inputs, labels)
+        self.mask = None if mask is None else mask.astype(np.int64)
+        self.digest = _array_digest(inputs, labels, mask)
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -220,7 +234,7 @@ def open_samples(name: str) -> Samples:
 def _archive(path: Path) -> Samples:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files if key in ("images", "inputs", "labels")}
+            arrays = {key: file[key] for key in file.files if key in KEYS}
             names = list(file.files)
     except MemoryError:
         raise
@@ -241,9 +255,22 @@ def _archive(path: Path) -> Samples:
             f"--data: labels must be one integer for each sample.\n"
             f"  {path}: labels {labels.dtype} {labels.shape}, samples {found.shape}"
         )
+    mask = arrays.get(MASK)
+    if mask is not None:
+        _check_mask(path, found, mask)
     if "images" in arrays:
         return Pictures(path.name, found, labels)
-    return RawInputs(path.name, found, labels)
+    return RawInputs(path.name, found, labels, mask)
+
+
+def _check_mask(path: Path, found: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> None:
+    texts = found.ndim == 2 and found.dtype.kind in "iu" and mask.shape == found.shape
+    if not texts or mask.dtype.kind not in "biu" or not np.isin(mask, (0, 1)).all():
+        raise DataError(
+            f"--data: {MASK} must say which tokens are real, 1 or 0 for each.\n"
+            f"  {path}: {MASK} {mask.dtype} {mask.shape}, samples {found.dtype} {found.shape}\n"
+            f"  Store texts as integers under the name inputs, (n, tokens), and a mask like them."
+        )
 
 
 def _digits() -> Samples:

@@ -104,8 +104,8 @@ class Task:
         return {"progress": self.progress, "name": self.model.name}
 
     def batches(self, **options: Any) -> Any:
-        """Return batches (input, labels) for the model."""
-        return self.inputs.batches([self.model], labelled=True, **options)
+        """Return batches of inputs of the model, with labels if asked."""
+        return self.inputs.batches([self.model], alone=True, **options)
 
 
 def _layer_map(task: Task) -> Any:
@@ -115,6 +115,8 @@ def _layer_map(task: Task) -> Any:
         task.model.module,
         data=task.batches(),
         layers=task.wanted or "*",
+        # Padding enters no mean.
+        transform=None if task.inputs.samples.mask is None else "mean",
         names=(task.model.name, task.model.name),
         progress=task.progress,
         checkpoint=task.state,
@@ -197,8 +199,8 @@ def _linear_probe(task: Task) -> Any:
     train = [at for k, at in enumerate(order) if k % HELD_OUT]
     return linear_probe(
         task.model.module,
-        task.batches(order=np.array(train)),
-        task.batches(order=test),
+        task.batches(order=np.array(train), labelled=True),
+        task.batches(order=test, labelled=True),
         layers=task.blocks,
         n_classes=int(labels.max()) + 1,
         prefix=task.tokens.prefix,

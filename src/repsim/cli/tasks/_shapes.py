@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from repsim.cli.data._inputs import Inputs
 from repsim.cli.models._load import LoadedModel
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["LayerShape", "example", "output_shapes"]
 
@@ -38,14 +35,13 @@ class LayerShape:
     ran: bool = True
 
 
-def example(model: LoadedModel, inputs: Inputs | None, n: int = 2) -> Tensor:
+def example(model: LoadedModel, inputs: Inputs | None, n: int = 2) -> Any:
     """Return a batch of the data, or noise of the size that the model needs."""
     import torch
 
     if inputs is not None:
-        for batch in inputs.batches([model], order=inputs.order[:n], labelled=True):
-            first: Tensor = batch[0]
-            return first
+        for batch in inputs.batches([model], order=inputs.order[:n], alone=True):
+            return batch
     generator = torch.Generator().manual_seed(0)
     return torch.rand(n, *model.for_images().shape, generator=generator)
 
