@@ -32,21 +32,10 @@ for ax, (name, chosen) in zip(figure.subplots(2, 2).flat, options.items()):
 figure
 
 # %%
-# A metric can be embedded. Here classical scaling embeds the angular CKA between layers in two
-# dimensions. The estimator is biased, because only then is it a metric.
+# A metric can be embedded in a plane. The estimator is biased, because only then is the angle a
+# metric. The line follows the order of the blocks.
 
-import numpy as np
-
-angles = repsim.pairwise(layers, measure="angular_cka", estimator="biased").values
-centred = -0.5 * angles**2
-centred = centred - centred.mean(0) - centred.mean(1)[:, None] + centred.mean()
-values, vectors = np.linalg.eigh(centred)
-x, y = (vectors[:, -2:] * np.sqrt(values[-2:])).T[::-1]
-
-ax = plt.figure(figsize=(5, 3.4), layout="constrained").add_subplot()
-ax.plot(x, y, "o-", color="#8a2b68")
-for name, a, b in zip(layers, x, y):
-    ax.annotate(name, (a, b), xytext=(6, 4), textcoords="offset points", fontsize=9)
-ax.set_title("The blocks of a ViT, by angular CKA")
-ax.set_aspect("equal", "datalim")
+angles = repsim.pairwise(layers, measure="angular_cka", estimator="biased")
+ax = repsim.plot.embedding(angles, title="The blocks of a ViT, by angular CKA")
+ax.plot(*ax.lines[0].get_data(), color="0.8", zorder=1)
 ax
