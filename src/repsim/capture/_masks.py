@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import torch
@@ -21,6 +20,7 @@ from repsim.capture._sequences import (
     by_length,
 )
 from repsim.capture._unmasked import padded_texts, unread_mask
+from repsim.capture.layers._patterns import matching
 
 __all__ = ["MaskOption", "Masks"]
 
@@ -278,12 +278,9 @@ class Masks:
         )
 
     def _key_of(self, layer: str, keys: Mapping[str, str | None]) -> str | None:
-        # An exact name takes precedence over a glob, an earlier glob over a later one.
-        globs = [pattern for pattern in keys if fnmatchcase(layer, pattern)]
-        for pattern in ([layer] if layer in keys else []) + globs:
-            self._used |= {pattern, *globs}
-            return keys[pattern]
-        return None
+        found = matching([layer], keys)
+        self._used.update(found)
+        return keys[found[0]] if found else None
 
     def _read(self, mask: str | Callable[[Any], Tensor | None]) -> tuple[Tensor | None, int]:
         batch = self._batch

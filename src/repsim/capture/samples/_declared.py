@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from repsim._errors import InputError, LayerNotFoundError
 from repsim._options import got, is_whole
+from repsim.capture.layers._patterns import matching
 
 __all__ = ["BatchDim", "declared_axes"]
 
@@ -26,21 +26,17 @@ def declared_axes(batch_dim: BatchDim, names: tuple[str, ...]) -> dict[str, int]
             "Recorder: batch_dim must be an axis, or a mapping from layer name or glob to axis.\n"
             f"  got {got(batch_dim)}"
         )
-    declared: dict[str, int] = {}
     for pattern, axis in batch_dim.items():
         if not isinstance(pattern, str) or not is_whole(axis):
             raise InputError(
                 "Recorder: batch_dim must map names or globs of layers to axes.\n"
                 f"  got {got(pattern)}: {got(axis)}"
             )
-        meant = [pattern] if pattern in names else [n for n in names if fnmatchcase(n, pattern)]
-        if not meant:
-            raise LayerNotFoundError(
-                f"Recorder: batch_dim names {pattern!r}, which is none of the chosen layers.\n"
-                f"  chosen: {', '.join(map(repr, names[:8]))}"
-            )
-        for name in meant:
-            # An exact name takes precedence over a glob, an earlier glob over a later one.
-            if pattern == name or name not in declared:
-                declared[name] = int(axis)
-    return declared
+    found = {name: matching([name], batch_dim) for name in names}
+    used = {pattern for patterns in found.values() for pattern in patterns}
+    if unused := [pattern for pattern in batch_dim if pattern not in used]:
+        raise LayerNotFoundError(
+            f"Recorder: batch_dim names {unused[0]!r}, which is none of the chosen layers.\n"
+            f"  chosen: {', '.join(map(repr, names[:8]))}"
+        )
+    return {name: int(batch_dim[patterns[0]]) for name, patterns in found.items() if patterns}

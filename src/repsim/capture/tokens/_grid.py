@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -22,6 +21,7 @@ from repsim._grid_options import (
     as_video_grid,
     as_video_patch_size,
 )
+from repsim.capture.layers._patterns import matching
 from repsim.capture.tokens._video import VideoSize
 
 __all__ = [
@@ -181,9 +181,6 @@ class TokenOptions:
         value = getattr(self, name)
         if not isinstance(value, Mapping):
             return value
-        # An exact label takes precedence over a glob, an earlier glob over a later one.
-        globs = [p for p in value if any(fnmatchcase(label, p) for label in labels)]
-        for pattern in (*(label for label in labels if label in value), *globs):
-            self._used |= {(name, each) for each in (pattern, *globs)}
-            return value[pattern]
-        return None
+        found = matching(labels, value)
+        self._used |= {(name, pattern) for pattern in found}
+        return value[found[0]] if found else None
