@@ -3,7 +3,9 @@
 import gc
 import logging
 import weakref
+from collections import OrderedDict, namedtuple
 from collections.abc import Mapping
+from dataclasses import make_dataclass
 
 import pytest
 import torch
@@ -38,6 +40,7 @@ def net() -> Net:
 
 
 WEIGHT = nn.Parameter(torch.ones(()))
+Rows, NamedRows = make_dataclass("Rows", ["rows"]), namedtuple("NamedRows", ["rows"])
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
 ORDER = ["first", "norm", "relu:0", "relu:1", "last"]
 
@@ -149,6 +152,9 @@ class TestMemory:
             lambda t: t,
             lambda t: t[:, :3],
             lambda t: {"x": t.T},
+            lambda t: OrderedDict(x=t.T),
+            lambda t: Rows(t[1:]),
+            lambda t: NamedRows(t[1:]),
             torch.Tensor.numpy,
         ],
     )
@@ -157,7 +163,7 @@ class TestMemory:
         with Recorder(net, "norm", transform=transform) as rec:
             net(X)
         value = rec["norm"]["x"] if isinstance(rec["norm"], dict) else rec["norm"]
-        assert value.min() < 0
+        assert getattr(value, "rows", value).min() < 0
 
     def test_a_cls_view_does_not_keep_all_tokens(self):
         net = nn.Sequential(nn.Linear(4, 4))

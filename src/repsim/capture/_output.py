@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repsim._errors import CaptureError
 from repsim._options import is_whole
-from repsim.capture._containers import tensors_in
+from repsim.capture._containers import is_dataclass, rebuilt, tensors_in
 
 __all__ = ["Select", "UnusableOutput", "owned", "pick"]
 
@@ -87,7 +87,7 @@ def pick(output: object, layer: str, select: Select | None = None) -> Tensor:
 
 
 def owned(value: Any, source: Tensor) -> Any:
-    """Copy tensors that share memory with `source`, in tuples, lists and dicts too.
+    """Copy tensors and arrays that share memory with `source`, in containers too.
 
     Later in-place operations of the model would overwrite a view. A view also keeps its whole base
     in memory: a CLS token would keep all tokens.
@@ -99,10 +99,8 @@ def owned(value: Any, source: Tensor) -> Any:
         first = storage.data_ptr()
         shared = first <= value.__array_interface__["data"][0] < first + storage.nbytes()
         return value.copy() if source.device.type == "cpu" and shared else value
-    if type(value) is dict:
-        return {key: owned(item, source) for key, item in value.items()}
-    if type(value) is list or type(value) is tuple:
-        return type(value)(owned(item, source) for item in value)
+    if isinstance(value, dict | list | tuple) or is_dataclass(value):
+        return rebuilt(value, lambda part: owned(part, source))
     return value
 
 

@@ -37,7 +37,7 @@ class Applied:
 
     Parameters
     ----------
-    transform : {"flatten", "cls", "mean"}, callable or None
+    transform : {"flatten", "cls", "first", "last", "mean"}, callable or None
         None stands for a copy.
     detach : bool
         Whether to cut the value from the autograd graph.
