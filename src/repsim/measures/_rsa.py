@@ -10,7 +10,13 @@ from repsim._typing import Array
 from repsim.arrays import array_namespace, describe, own_root, unit_scale
 from repsim.measures._registry import Measure, evaluate, register
 from repsim.measures.parts._dissimilarity import dissimilarities, wide
-from repsim.measures.parts._rdm_entries import (
+from repsim.measures.parts.rdms._crossnobis import (
+    as_repeats,
+    crossvalidated,
+    require_repeat_axis,
+    require_repeats,
+)
+from repsim.measures.parts.rdms._entries import (
     COMPARISONS,
     RANKED,
     RdmEntries,
@@ -19,12 +25,6 @@ from repsim.measures.parts._rdm_entries import (
     rdm_entries,
     reordered_entries,
     upper_entries,
-)
-from repsim.measures.parts.rdms._crossnobis import (
-    as_repeats,
-    crossvalidated,
-    require_repeat_axis,
-    require_repeats,
 )
 
 __all__ = ["rsa"]

@@ -19,7 +19,7 @@ from repsim.arrays import (
     unlabelled,
     without_autocast,
 )
-from repsim.measures.parts._rdm_entries import (
+from repsim.measures.parts.rdms._entries import (
     ASYMMETRY,
     COMPARISONS,
     RdmEntries,

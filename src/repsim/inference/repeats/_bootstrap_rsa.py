@@ -18,7 +18,7 @@ from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference.repeats._subjects import named_subjects
 from repsim.inference.repeats._weighted import WEIGHTED, resampled_values
 from repsim.measures import MEASURES, rdm_item
-from repsim.measures.parts._rdm_entries import samples_of
+from repsim.measures.parts.rdms import samples_of
 
 __all__ = ["RsaInterval", "bootstrap_rsa"]
 

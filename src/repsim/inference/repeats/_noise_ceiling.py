@@ -16,7 +16,7 @@ from repsim.arrays import accumulator_dtype, array_namespace, to_numpy, without_
 from repsim.inference._options import settings_for
 from repsim.inference.repeats._subjects import named_subjects
 from repsim.measures import MEASURES, Measure, rdm_item, resolve_measure
-from repsim.measures.parts._rdm_entries import RANKED
+from repsim.measures.parts.rdms import RANKED
 
 __all__ = ["NoiseCeiling", "noise_ceiling"]
 
