@@ -34,7 +34,21 @@ def tensors_in(value: object) -> Iterator[Tensor]:
 
 
 def parts_of(value: Any) -> Iterator[Any]:
-    """Yield the items of a mapping, a sequence or a dataclass; nothing for other values."""
+    """Yield the items of a mapping, a sequence or a dataclass; nothing for other values.
+
+    >>> list(parts_of({"a": 1, "b": [2]}))
+    [1, [2]]
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+
+    Yields
+    ------
+    object
+        Its parts, in order; not the parts of these.
+    """
     if isinstance(value, Mapping):
         yield from value.values()
     elif isinstance(value, tuple | list):
@@ -56,6 +70,11 @@ def rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
         becomes a dict.
     change : callable
         Returns what takes the place of a part.
+
+    Returns
+    -------
+    object
+        The new container; ``value`` itself if it is none, or a dataclass whose parts all stay.
     """
     if isinstance(value, Mapping):
         return _like(value, {key: change(item) for key, item in value.items()})
