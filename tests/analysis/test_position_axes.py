@@ -105,6 +105,25 @@ def test_channels_that_cannot_be_recognised():
     assert list(found) == ["0", "2"]
 
 
+def test_masks_of_an_image():
+    """(B, prompts, masks, H, W), as in SAM, whose masks have as many columns as it has features."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 2, 2), nn.Unflatten(1, (2, 3)), Copy(), nn.Flatten(), nn.Linear(96, 4)
+    ).eval()
+    x = torch.randn(5, 3, 8, 8)
+    with pytest.warns(
+        repsim.RepsimWarning, match=r"2 \(5, 2, 3, 4, 4\): its channels"
+    ):
+        found, _ = means(model, x)
+    assert list(found) == ["0", "3", "4"]
+    with (
+        Recorder(model, ["2"], transform="mean"),
+        pytest.raises(repsim.CaptureError, match=r"lambda x: x.mean\(\(3, 4\)\)"),
+    ):
+        model(x)
+
+
 def test_a_vision_transformer_without_class_token():
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)

@@ -183,10 +183,11 @@ class BoundTransform:
         """Whether axis 1 of an output holds its features; raise if nothing tells."""
         found = self._axes.features_first(layer, shape)
         if found is None:
+            axes = (3, 4) if len(shape) == 5 else (1, 2)
             raise UnusableOutput(
                 f"{self._operation}: the channels of layer {layer!r} may be first or last.\n"
                 f"  it returned {shape}\n"
-                f"  Pass a callable, for example transform=lambda x: x.mean((1, 2)), or choose "
+                f"  Pass a callable, for example transform=lambda x: x.mean({axes}), or choose "
                 f"other layers.",
                 brief=f"{shape}: its channels may be first or last",
             )

@@ -74,11 +74,14 @@ class PositionAxes:
             None if it cannot be found. Three axes are a sequence (B, N, D) unless there is evidence
             of a one-dimensional convolution. If both axes have the widths of modules, the positions
             are on the axis that is as long as a text of the input. Four and five are a map of
-            features first if the model has no layers of the other kind.
+            features first if the model has no layers of the other kind. Five are also not found if
+            the last two have the aspect of an image, as the masks of SAM (B, prompts, masks, H, W).
         """
         rank = len(shape) - 2
         if (own := _of_module(self._modules.get(layer), shape)) is not None:
             return own
+        if rank == 3 and self._is_list_of_maps(shape):
+            return None
         inside, *around = self._around(layer)
         found = self._by_widths(inside, shape)
         if found is None and rank == 2 and self._image is not None:
@@ -98,6 +101,16 @@ class PositionAxes:
         if (self._declared.named if around is None else around) == 0:
             return True
         return n in self._patches
+
+    def _is_list_of_maps(self, shape: tuple[int, ...]) -> bool:
+        """Whether an output for an image may be maps (B, ..., H, W), as the masks of SAM are.
+
+        Their columns may be as many as the features of a layer.
+        """
+        if self._image is None:
+            return False
+        height, width = self._image
+        return shape[-2] * width == shape[-1] * height
 
     def _sequence_of_two(self, layer: str, shape: tuple[int, ...]) -> bool | None:
         """Tell a sequence (B, N, D) from (B, C, L) if widths do not; None if both may be."""
