@@ -209,6 +209,9 @@ def test_batches_of_different_sizes():
         ([np.zeros((8, 6))], "a batch must be a tensor"),
         ([["a.png", "b.png"]], "a batch must be a tensor"),
         ([["one text", "another"]], r"Convert it with prepare_x= .* tokenizer\(list\(texts\)"),
+        ([({"input": torch.zeros(8, 6)}, 0)], "is dict\n  Convert .*, here lambda batch: batch.0."),
+        ([{"id": 1, "image": torch.zeros(8, 6)}], r"holds 'id', 'image'\n.*\n.*batch\['image'\]"),
+        ([{7: torch.zeros(8, 6)}], r"Sequential does not take these.\n  the batch holds 7\n"),
         ([[]], "a batch must be a tensor"),
         ([None], "a batch must be a tensor"),
     ],
@@ -217,6 +220,15 @@ def test_data_that_are_no_batches(data, says):
     model = net()
     with unchanged(model), pytest.raises(InputError, match=says):
         compare(model, data=data, **quiet)
+
+
+def test_an_error_inside_a_model_that_takes_the_batch_is_its_own():
+    class Failing(nn.Module):
+        def forward(self, image):
+            return image["no mapping"]
+
+    with pytest.raises(TypeError, match="indices"):
+        compare(nn.Sequential(Failing()), data=[{"input": [1, 2]}], **quiet)
 
 
 def test_names_of_models_are_no_models():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.optim.swa_utils import AveragedModel
 
 from analysis.coverage_table import FAMILIES as IMAGES
 from analysis.coverage_text import FAMILIES as TEXTS
@@ -176,6 +177,11 @@ class TestWrappers:
         assert named_layers(wrapped)["1.0"] is inner
         (layer,) = select_layers(wrapped, "1.0")
         assert layer.module is inner
+
+    def test_averaged_weights_are_in_layers_of_the_same_names(self, net):
+        names = list(named_layers(net))
+        for wrap in (AveragedModel, timm.utils.ModelEmaV2, timm.utils.ModelEmaV3):
+            assert list(named_layers(wrap(net))) == names
 
     @pytest.mark.parametrize("name", ["module", "_orig_mod", "_fsdp_wrapped_module"])
     def test_a_users_own_child_of_such_a_name_stays(self, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from repsim._errors import InputError, warn
 from repsim._options import require_bool
 from repsim.analysis._devices import device_of, kept_random_state
 from repsim.analysis.run._local_forwards import local_forwards
-from repsim.capture import carried, evaluating, rebuilt, refuse_meta, refuse_meta_batch
+from repsim.capture import carried, evaluating, rebuilt, refuse_meta, refuse_meta_batch, unwrap
 from repsim.capture.samples import own_copy
 
 logger = logging.getLogger("repsim")
@@ -42,6 +43,10 @@ Forward: TypeAlias = Callable[[nn.Module, Any], object]
 
 Prepare: TypeAlias = Callable[[Any], Any]
 """Type of ``prepare_x=`` and ``prepare_y=``: a function to the batch for one model."""
+
+
+OF_TWO_MODELS = ("compare", "head_subset_cka", "stitch")
+"""The analyses that prepare a batch for each of two models."""
 
 
 @contextmanager
@@ -85,22 +90,60 @@ def call_model(
         return forward(model, batch)  # what a function of the caller changes in the batch is meant
     batch = own_copy(batch)
     if isinstance(batch, Mapping):
-        return model(**batch)
+        return _by_keywords(operation, model, batch)
     if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
         return model(batch[0])
     if isinstance(batch, Tensor):
         return model(batch)
-    repair = "prepare_x= and prepare_y=" if operation == "compare" else "prepare="
-    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], str):
-        repair += (
-            ", for texts by lambda texts: tokenizer(list(texts), padding=True, return_tensors='pt')"
-        )
+    repair, got = _prepare(operation), type(batch).__name__
+    if isinstance(batch, list | tuple) and batch:
+        got += f" whose first item is {type(batch[0]).__name__}"
+        if isinstance(batch[0], str):
+            repair += (
+                ", for texts by lambda texts: "
+                "tokenizer(list(texts), padding=True, return_tensors='pt')"
+            )
+        elif isinstance(batch[0], Mapping):
+            repair += ", here lambda batch: batch[0]"
     raise InputError(
         f"{operation}: a batch must be a tensor, a tuple or list whose first item is the input "
-        f"tensor, or a mapping of keyword arguments.\n  got {type(batch).__name__}\n"
+        f"tensor, or a mapping of keyword arguments.\n  got {got}\n"
         f"  Convert it with {repair}, or call the model yourself with "
         f"forward=lambda model, batch: ..."
     )
+
+
+def _by_keywords(operation: str, model: nn.Module, batch: Mapping[str, Any]) -> object:
+    """Call a model with a mapping as keyword arguments; raise if it has no such arguments."""
+    try:
+        return model(**batch)
+    except TypeError as error:
+        inner = unwrap(model)
+        if _takes(inner, batch):
+            raise
+        tensors = (key for key, value in batch.items() if isinstance(value, Tensor))
+        raise InputError(
+            f"{operation}: a batch that is a mapping is passed as keyword arguments, and "
+            f"{type(inner).__name__} does not take these.\n"
+            f"  the batch holds {', '.join(map(repr, batch))}\n  {error}\n"
+            f"  Convert it with {_prepare(operation)}, for example "
+            f"lambda batch: batch[{next(tensors, 'input')!r}]."
+        ) from error
+
+
+def _takes(model: nn.Module, keywords: Mapping[str, Any]) -> bool:
+    """Whether the forward of a model has these arguments, and needs no others."""
+    try:
+        inspect.signature(model.forward).bind(**keywords)
+    except TypeError:
+        return False
+    except ValueError:  # compiled functions have no signature
+        return True
+    return True
+
+
+def _prepare(operation: str) -> str:
+    return "prepare_x= and prepare_y=" if operation in OF_TWO_MODELS else "prepare="
 
 
 def prepared_for(operation: str, model: nn.Module, batch: Any, prepare: Prepare | None) -> Any:

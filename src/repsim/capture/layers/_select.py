@@ -113,8 +113,8 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
     Parameters
     ----------
     model : torch.nn.Module
-        The model; wrappers (DataParallel, DDP, FSDP, ``torch.compile``, checkpointing) are looked
-        through, and their names are not part of any layer's name.
+        The model; wrappers (DataParallel, DDP, FSDP, ``torch.compile``, ``AveragedModel``,
+        checkpointing) are looked through, and their names are not part of any layer's name.
     layers : str, re.Pattern, module type, callable, or a list or tuple of these
         - ``"blocks"``: the repeated blocks of the model, whatever their names are: ``blocks.0``,
           ``encoder.layer.3``, ``layer1.0``. The module that holds them is ``re.compile("blocks")``.

@@ -15,6 +15,9 @@ _WRAPPERS = {
     "torch.nn.parallel.data_parallel.DataParallel": "module",
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
     "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "timm.utils.model_ema.ModelEmaV2": "module",
+    "timm.utils.model_ema.ModelEmaV3": "module",
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": (
         "_fsdp_wrapped_module"
     ),
@@ -25,7 +28,7 @@ _WRAPPERS = {
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module inside DataParallel, DDP, FSDP, ``torch.compile`` and checkpoint wrappers.
+    """Return the module inside DDP, FSDP, ``torch.compile`` and wrappers of averaged weights.
 
     >>> import torch
     >>> net = torch.nn.Linear(2, 2)
