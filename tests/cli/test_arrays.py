@@ -211,3 +211,35 @@ def test_a_file_of_another_kind_is_named_with_a_way_to_write_it(repsim_command, 
         assert ran.code == 1
         assert all(words in ran.err for words in (name, *said)), ran.err
         assert "unsafely" not in ran.err
+
+
+def test_the_layers_of_a_store(repsim_command, tmp_path):
+    import torch
+    from torch import nn
+
+    model, batch = nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.randn(9, 3)
+    for name, ids in {"a": range(9), "b": range(1, 10)}.items():
+        repsim.extract(
+            model,
+            [batch],
+            out=tmp_path / f"{name}.zarr",
+            sample_ids=lambda _, ids=ids: list(ids),
+            progress=False,
+        )
+    ran = repsim_command("measure", "a.zarr", "--no-progress", "--json")
+    expected = repsim.cka_matrix(repsim.open_activations(tmp_path / "a.zarr"))
+    assert ran.json["coords"]["layer_x"]["data"] == ["0", "1"]
+    np.testing.assert_allclose(ran.json["variables"]["cka"]["data"], expected, rtol=1e-12)
+    ran = repsim_command("measure", "a.zarr", "b.zarr", "--no-progress")
+    assert ran.code == 1
+    assert "labels of 'sample' differ" in ran.err
+    ran = repsim_command("compare", "a.zarr", "b.zarr")
+    assert "Run: repsim measure a.zarr b.zarr" in ran.err
+
+
+def test_a_folder_is_no_file(repsim_command, arrays, tmp_path):
+    (tmp_path / "layers").mkdir()
+    for part in ("layers", "."):
+        ran = repsim_command("measure", part, "y.npy")
+        assert ran.code == 1
+        assert "Name its files, for example" in ran.err

@@ -138,12 +138,14 @@ def test_weights_of_another_model_are_refused(repsim_command, tiny):
     torch.save({**tiny.mlp().state_dict(), "0.bias": [1.0], 3: "a"}, "lists.pt")
     torch.save({"0.weight": Payload()}, "pickle.pt")
     torch.save([1, 2], "list.pt")
+    np.save("rows.npy", np.ones((3, 2)))
     Path("text.safetensors").write_text("not weights")
     Path("empty.safetensors").write_text("")
     for name, said in {
         "other.pt": ("missing: 2.bias", "unknown: 3.bias", "0.weight (2, 2), expected (8, 6)"),
         "lists.pt": ("unknown: 3", "not a tensor: 0.bias list"),
-        "pickle.pt": ("not a state dict that can be read without running code",),
+        "pickle.pt": ("be read without running code", "holds print, which is no tensor"),
+        "rows.npy": ("torch.save did not write it",),
         "list.pt": ("holds no state dict",),
         "text.safetensors": ("damaged",),
         "empty.safetensors": ("damaged",),
@@ -151,6 +153,7 @@ def test_weights_of_another_model_are_refused(repsim_command, tiny):
         ran = repsim_command("layers", "cli.tiny_models:mlp", "--weights", name)
         assert ran.code == 1, name
         assert "code was run" not in ran.err + ran.out
+        assert "will likely succeed" not in ran.err  # the advice to read it unsafely
         for each in said:
             assert each in ran.err, name
 
@@ -184,6 +187,10 @@ def test_names_of_no_model_are_refused_with_the_near_ones(repsim_command):
         "timm:no_such_model_at_all": "no model of this name",
         "torchvision:resnet81": "torchvision:resnet18",
         "nowhere.at_all:model": "no module 'nowhere.at_all'",
+        "tiny_models.py:mlp": "Write tiny_models:mlp",
+        "tiny_models.py": "Write tiny_models:FUNCTION",
+        "weights.pt": "--weights weights.pt",
+        "cli.tiny_models:mlp": "--data FILE.npz",
         "cli.tiny_models:vitt": "Did you mean vit",
         "cli.tiny_models:number": "got int",
         "transformers:vitt": "Did you mean transformers:vit",

@@ -109,7 +109,7 @@ def test_a_model_that_ends_the_program(repsim_command, inputs):
 
 
 def test_a_reader_that_ends_early_is_no_error_of_a_model(tmp_path):
-    command = [sys.executable, "-m", "repsim.cli", "measure", "--help"]
+    command = [sys.executable, "-m", "repsim", "measure", "--help"]
     path = str(Path(repsim.__file__).parents[1])
     process = subprocess.Popen(
         command,

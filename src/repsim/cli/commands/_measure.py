@@ -91,7 +91,13 @@ class TestOptions:
 @command
 def measure(
     session: Session,
-    x: Annotated[str, typer.Argument(metavar="X", help="A file .npy, or .npz with named layers.")],
+    x: Annotated[
+        str,
+        typer.Argument(
+            metavar="X",
+            help="A file .npy, or an .npz or a store of repsim.extract with named layers.",
+        ),
+    ],
     y: Annotated[
         str | None,
         typer.Argument(
@@ -114,7 +120,7 @@ def measure(
     """Measure how similar two arrays are, or all layers of files of arrays.
 
     Arrays are (n, ...), with the same n samples in the same order. Two arrays give a number. More
-    files, or an .npz with several arrays, give a matrix. CKA and HSIC are unbiased unless
+    files, or several arrays in an .npz or a store, give a matrix. CKA and HSIC are unbiased unless
     --estimator says otherwise.
     """
     if chance.permutations is not None and not chance.test:

@@ -124,7 +124,7 @@ def _listed(operands: Sequence[str]) -> str:
 
 
 def _kind(operand: str, otherwise: str) -> str:
-    if operand.lower().endswith((".npy", ".npz")):
+    if operand.lower().endswith((".npy", ".npz", ".zarr")):
         return "arrays"
     return "models" if ":" in operand else otherwise
 

@@ -1,7 +1,8 @@
-"""Arrays in files: ``.npy`` as one array, ``.npz`` as named layers."""
+"""Arrays in files: ``.npy`` as one array, ``.npz`` and stores of activations as named layers."""
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ REPAIRS = {
 def read_layers(name: str) -> dict[str, Any]:
     """Return the arrays of a file by name, in its order; ``.npy`` as a memory map.
 
-    The array of an ``.npy`` has the name of the file. Nothing is unpickled.
+    The array of an ``.npy`` has the name of the file. Nothing is unpickled. The layers of a store
+    of :func:`repsim.extract` keep the ids of their samples.
 
     Raises
     ------
@@ -42,10 +44,16 @@ def read_layers(name: str) -> dict[str, Any]:
         There is no such file.
     DataError
         It is not a file of numbers.
+    StateError, CheckpointError
+        The store is damaged, or cannot be read.
     """
     path = Path(name)
     if not path.exists():
         raise UsageError(f"there is no such file.\n  got {name}")
+    if _is_store(path):
+        from repsim import open_activations
+
+        return {str(key): layer for key, layer in open_activations(path).data_vars.items()}
     try:
         _require_arrays(path, name)
         found = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -66,12 +74,29 @@ def read_layers(name: str) -> dict[str, Any]:
     return layers
 
 
+def _is_store(path: Path) -> bool:
+    """Whether a folder is a store of activations, by the format that it names."""
+    about = path / "zarr.json"
+    if not about.is_file():
+        return False
+    try:
+        attributes = json.loads(about.read_bytes()).get("attributes", {})
+    except ValueError:
+        return False
+    return str(attributes.get("format", "")).startswith("repsim.activations")
+
+
 def _require_arrays(path: Path, name: str) -> None:
     """Raise if a file is neither .npy nor .npz by its first bytes, or holds other things too.
 
     NumPy takes any other file for a pickle, and says how to load it unsafely.
     """
     kind = "a folder" if path.is_dir() else "another kind of file"
+    if path.is_dir() and path.suffix != ".zarr":
+        raise DataError(
+            f"measure takes files, not folders.\n  {name}: a folder\n"
+            f"  Name its files, for example {path / '*.npy'}, or a store of repsim.extract."
+        )
     if path.is_file():
         with path.open("rb") as file:
             begin = file.read(len(NPY))

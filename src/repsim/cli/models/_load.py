@@ -12,7 +12,7 @@ from repsim.cli._needs import need
 from repsim.cli._outcome import DataError, UsageError
 from repsim.cli._session import Session
 from repsim.cli.models._preparation import Preparation
-from repsim.cli.models._sources import SOURCES, Built, from_function
+from repsim.cli.models._sources import SOURCES, Built, from_function, module_of
 from repsim.cli.models._weights import check_weights, file_digest, load_weights
 
 if TYPE_CHECKING:
@@ -42,11 +42,16 @@ class ModelRequest:
             The name has no source, or the weights do not exist.
         """
         if ":" not in self.spec:
+            libraries = f"timm:{self.spec}, torchvision:{self.spec}, transformers:TYPE"
+            own = f"{libraries}, or module:function"
+            if self.spec.endswith((".pt", ".pth", ".safetensors")):
+                own = f"the model of these weights (timm:NAME, ...) and --weights {self.spec}"
+            elif self.spec.endswith(".py"):
+                own = f"{module_of(self.spec)}:FUNCTION, a function that returns the model"
             raise UsageError(
                 f"this is not the name of a model, because it does not say where it is from.\n"
                 f"  got {self.spec}\n"
-                f"  Write timm:{self.spec}, torchvision:{self.spec}, transformers:TYPE, or "
-                f"module:function; arrays are files .npy and .npz."
+                f"  Write {own}; arrays are files .npy and .npz."
             )
         if self.weights is not None:
             check_weights(self.weights)
@@ -107,7 +112,8 @@ class LoadedModel:
                 )
             raise UsageError(
                 f"the image size of {self.name} is unknown.\n"
-                f"  Give it in pixels with --size (for the second model with --size-y)."
+                f"  Give it in pixels with --size (for the second model with --size-y). For inputs "
+                f"other than images, pass an .npz with an array named inputs: --data FILE.npz."
             )
         return self.preparation
 

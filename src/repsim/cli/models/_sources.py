@@ -26,7 +26,7 @@ from repsim.cli.models._preparation import (
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["SOURCES", "Built", "from_function"]
+__all__ = ["SOURCES", "Built", "from_function", "module_of"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,11 @@ def from_transformers(name: str, *, pretrained: bool, size: int | None, scale: s
     return Built(model, weights, preparation)
 
 
+def module_of(path: str) -> str:
+    """Return the name of the module in a file below the current folder."""
+    return ".".join(Path(path).with_suffix("").parts)
+
+
 def from_function(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
     """Call ``package.module:function`` without arguments; the current folder is importable."""
     where, _, what = name.partition(":")
@@ -134,6 +139,11 @@ def from_function(name: str, *, pretrained: bool, size: int | None, scale: str |
     except ModuleNotFoundError as error:
         if not f"{where}.".startswith(f"{error.name}."):
             raise
+        if where.endswith(".py"):
+            raise UsageError(
+                f"a module is named without .py.\n  got {name}\n"
+                f"  Write {module_of(where)}:{what}; modules in the current folder can be imported."
+            ) from error
         raise UsageError(
             f"there is no module {where!r} to get a model from.\n  got {name}\n"
             f"  Write timm:NAME, torchvision:NAME, transformers:TYPE, or module:function of a "

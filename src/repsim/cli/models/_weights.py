@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,16 @@ def _problems(own: Mapping[str, Any], state: Mapping[Any, Any]) -> list[str]:
     ]
 
 
+def _refusal(error: Exception) -> str:
+    """Return why torch cannot read a file, without its advice to read it unsafely."""
+    text = str(error)
+    if found := re.search(r"Unsupported global: GLOBAL (\S+)", text):
+        return f"it holds {found[1]}, which is no tensor"
+    if not text or text.startswith("Weights only load failed"):
+        return "torch.save did not write it, or it holds objects other than tensors"
+    return text.partition("\n")[0]
+
+
 def check_weights(path: Path) -> None:
     """Raise on a missing file before a model is built."""
     if not path.is_file():
@@ -112,10 +123,9 @@ def _read(path: Path) -> dict[str, Any]:
     # A pickle of other objects than tensors could run code, so torch refuses it. A damaged file
     # raises errors of many types.
     except Exception as error:
-        reason = str(error).partition("\n")[0]
         raise DataError(
             "--weights: not a state dict that can be read without running code.\n"
-            f"  {path}: {reason}\n"
+            f"  {path}: {_refusal(error)}\n"
             "  Save a plain state dict: safetensors.torch.save_file(model.state_dict(), path), "
             "or torch.save(model.state_dict(), path)."
         ) from error
