@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from repsim._options import require_choice
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import (
     FEW,
@@ -22,7 +23,7 @@ from repsim.plot.parts._lines import (
     in_order,
     width_for,
 )
-from repsim.plot.parts._result import choose, select_layers
+from repsim.plot.parts._result import select_layers
 from repsim.plot.parts._ticks import name_layers
 from repsim.results import ATTENTION_DISTANCE, names_of, uniform_distances
 
@@ -94,8 +95,8 @@ def attention_distance(
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Fig. 3.
     """
     require_axes("attention_distance", ax)
-    choose("attention_distance", "kind", kind, KINDS)
-    choose("attention_distance", "variable", variable, VARIABLES)
+    require_choice("attention_distance", "kind", kind, KINDS)
+    require_choice("attention_distance", "variable", variable, VARIABLES)
     result = ATTENTION_DISTANCE.require(result, "attention_distance", variable, "uniform_distance")
     result = select_layers(result, "attention_distance", layers)
     names = names_of(result, "layer")

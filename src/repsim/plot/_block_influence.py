@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from repsim._options import require_choice
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import UNDEFINED
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, frame_lines, width_for
-from repsim.plot.parts._result import choose
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 from repsim.results import BLOCK_INFLUENCE, names_of
 
@@ -73,7 +73,7 @@ def block_influence(
     Gromov et al. (2024), "The Unreasonable Ineffectiveness of the Deeper Layers".
     """
     require_axes("block_influence", ax)
-    choose("block_influence", "kind", kind, KINDS)
+    require_choice("block_influence", "kind", kind, KINDS)
     if kind == "lines":
         error = "influence_standard_error"
         wanted = BLOCK_INFLUENCE.require(result, "block_influence", "influence", optional=(error,))

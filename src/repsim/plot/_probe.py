@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from repsim._options import require_choice
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import (
     DISTINCT,
@@ -19,7 +20,6 @@ from repsim.plot.parts._lines import (
     frame_lines,
     width_for,
 )
-from repsim.plot.parts._result import choose
 from repsim.plot.parts._ticks import name_layers
 from repsim.results import LINEAR_PROBE, chosen_tokens, names_of, single_tokens
 
@@ -83,7 +83,7 @@ def probe(
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 6.
     """
     require_axes("probe", ax)
-    choose("probe", "variable", variable, VARIABLES)
+    require_choice("probe", "variable", variable, VARIABLES)
     # The standard error is that of the accuracy only.
     optional = ("standard_error",) if variable == "accuracy" else ()
     result = LINEAR_PROBE.require(result, "probe", variable, optional=optional)

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 
 from repsim._errors import InputError
-from repsim._options import as_count
+from repsim._options import as_count, require_choice
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import Extend
 from repsim.plot.parts._figure import new_axes, require_axes
-from repsim.plot.parts._result import choose, select_layers
+from repsim.plot.parts._result import select_layers
 from repsim.plot.parts._tiles import TileName, add_tile, columns_for, frame_tiles
 from repsim.results import DECADES, RECEPTIVE_FIELD, names_of, unit_of
 
@@ -90,7 +90,7 @@ def receptive_field(
     networks".
     """
     require_axes("receptive_field", ax)
-    choose("receptive_field", "scale", scale, SCALES)
+    require_choice("receptive_field", "scale", scale, SCALES)
     result = RECEPTIVE_FIELD.require(result, "receptive_field", "field", optional=("sigma",))
     result = select_layers(result, "receptive_field", layers)
     fields, names = result["field"].values, names_of(result, "layer")

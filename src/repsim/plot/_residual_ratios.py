@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from repsim._options import require_choice
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import UNDEFINED, Extend
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
-from repsim.plot.parts._result import choose
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
 from repsim.results import GROUPS, RATIO, RESIDUAL_RATIOS, names_of
 
@@ -98,7 +98,7 @@ def residual_ratios(
     Raghu et al. (2021), "Do Vision Transformers See Like Convolutional Neural Networks?", Sec. 5.
     """
     require_axes("residual_ratios", ax)
-    choose("residual_ratios", "kind", kind, KINDS)
+    require_choice("residual_ratios", "kind", kind, KINDS)
     if kind == "lines":
         return _draw_lines(RESIDUAL_RATIOS.require(result, "residual_ratios", *GROUPS), ax)
     return _draw_map(RESIDUAL_RATIOS.require(result, "residual_ratios", "ratio"), ax)

@@ -14,12 +14,12 @@ from matplotlib.colors import Colormap
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from repsim._errors import InputError
-from repsim._options import got
+from repsim._options import got, require_choice
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._colours import colour_scale
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import FEW, add_key, add_layer_key, frame_lines, in_order
-from repsim.plot.parts._result import choose, select_layers
+from repsim.plot.parts._result import select_layers
 from repsim.plot.parts._ticks import NAME_SIZE
 from repsim.plot.parts._tiles import TileName, add_tile, columns_for, frame_tiles
 from repsim.results import (
@@ -105,7 +105,7 @@ def trajectory(
     Raghu et al. 2017, arXiv:1706.05806, Fig. 3.
     """
     require_axes("trajectory", ax)
-    choose("trajectory", "scale", scale, SCALES)
+    require_choice("trajectory", "scale", scale, SCALES)
     if not isinstance(result, xr.Dataset) or not TRAJECTORY.fits(result):
         what = list(result.data_vars) if isinstance(result, xr.Dataset) else got(result)
         raise InputError(

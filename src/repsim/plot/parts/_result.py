@@ -1,4 +1,4 @@
-"""Choices of a caller: which layers to draw, and which of several ways."""
+"""The choice of a caller: which layers to draw."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 import xarray as xr
 
 from repsim._errors import InputError
-from repsim._options import got, require_choice
+from repsim._options import got
 from repsim.results import names_of
 
-__all__ = ["choose", "select_layers"]
+__all__ = ["select_layers"]
 
 
 def select_layers(
@@ -33,8 +33,3 @@ def select_layers(
             f"  Take names from result[{dim!r}].values."
         )
     return result.isel({dim: [i for i, name in enumerate(present) if name in wanted]})
-
-
-def choose(operation: str, argument: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise if a value is not one of those allowed, and list them."""
-    require_choice(operation, argument, value, allowed)
