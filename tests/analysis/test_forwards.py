@@ -190,6 +190,36 @@ def test_a_model_with_a_state_meets_each_batch_once(tmp_path):
     assert found.cka.sel(layer_x="blocks.0", layer_y="blocks").item() == pytest.approx(expected)
 
 
+class Eye(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        return x + self.attention(x, x, x)[0]
+
+
+def test_forwards_of_the_data_and_of_functions_of_the_caller_do_not_count():
+    torch.manual_seed(0)
+    model, data = Eye().eval(), [torch.randn(8, 3, 16, 16) for _ in range(3)]
+
+    def prepared(x):
+        model(3 * x)
+        return x
+
+    for analysis in (
+        lambda data, f: repsim.compare(model, data=data, prepare_x=f, **QUIET).cka,
+        lambda data, f: repsim.attention_distance(model, data, prepare=f, **QUIET).distance,
+        lambda data, f: repsim.residual_ratios(model, data, prepare=f, **QUIET).ratio,
+        lambda data, f: repsim.token_localization(model, data, "attention", prepare=f, **QUIET).cka,
+    ):
+        expected = analysis(data, None)
+        for found in (analysis(data, prepared), analysis(map(prepared, data), None)):
+            assert found.equals(expected)
+
+
 class Counting(nn.Module):
     """Adds how many forwards came before, in buffers that are replaced and written to."""
 

@@ -230,6 +230,7 @@ def extract(
             all_modules=all_modules,
         )
         to_host.transform.follow(recorder.axes)
+        recorder.enabled = False  # SampleFinder enables it
         described = {
             "model": model_label(model, name),
             "layers": list(select_layers(model, layers).names),

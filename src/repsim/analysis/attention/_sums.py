@@ -40,6 +40,7 @@ class AttentionDistances:
         self._finder = PlacesFinder(options)
         self._n_samples = 0
         self._batch: Batch | None = None
+        self._runs = False
         self._sizes: tuple[int, ...] = ()
         self._layers: dict[tuple[str, int], AnySums] = {}
         self._left_out: dict[tuple[str, int], str] = {}
@@ -47,12 +48,14 @@ class AttentionDistances:
 
     def start(self, batch: Batch) -> None:
         """Prepare for the next batch, in the form that the model gets."""
-        self._batch = batch
+        self._batch, self._runs = batch, True
         self._sizes = ()
         self.masks.start(batch.value)
 
     def add(self, call: AttentionCall) -> None:
-        """Add one attention call of the running forward."""
+        """Add one attention call of the running forward, if it is that of a batch."""
+        if not self._runs:  # data and functions of the caller may use the model
+            return
         key = (call.name, call.call)
         if _is_cross(call):
             self._add_cross(key, call)
@@ -110,6 +113,7 @@ class AttentionDistances:
     def finish(self, recorder: AttentionRecorder) -> None:
         """Count a finished batch, and check it if that need not wait for an accelerator."""
         assert self._batch is not None, "start() comes first"
+        self._runs = False
         self._n_samples += self._batch.n_samples(*self._sizes) if self._sizes else 0
         for key, sums in self._layers.items():
             if sums.totals.device.type == "cpu":

@@ -210,6 +210,7 @@ def token_localization(
         }
         recorder = Recorder(model, layers, transform=_Adding(grids, sums), **which)
         grids.rows_of = recorder.axes.rows_of
+        recorder.enabled = False  # SampleFinder enables it
         ranks.agree_on(
             {"model": model},
             layers=layers,

@@ -215,6 +215,7 @@ def effective_receptive_field(
             all_modules=all_modules,
             detach=False,
         )
+        recorder.enabled = False  # SampleFinder enables it
         ranks.agree_on(
             {"model": model},
             layers=layers,

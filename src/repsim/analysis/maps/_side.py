@@ -79,7 +79,7 @@ class Reduction(Protocol):
 class RecordedSide:
     """One model with the recorder that keeps a value of each of its layers.
 
-    It records only inside :meth:`recording`, because two models may share submodules.
+    It records only the forwards of :meth:`run_with`, because two models may share submodules.
 
     Parameters
     ----------
@@ -150,24 +150,26 @@ class RecordedSide:
             return self._tokens.n_in_batch
         return int(next(iter(self._recorder.values())).shape[0])
 
-    def run(self, batch: Batch) -> None:
-        """Call the model on a batch."""
-        self.run_with([self], batch)
-
     def run_with(self, sides: Sequence[RecordedSide], batch: Batch) -> None:
-        """Call the model on a batch for several sides of one model."""
+        """Call the model on a batch for several sides of one model, which keep their layers."""
         prepared = batch.prepared(self.model, self._prepare, self._forward)
         for side in sides:
-            side._transform.start(prepared.value)
+            side._start(prepared)
         recorders = [side._recorder for side in sides]
         masks = [side._transform.masks for side in sides]
         self._finder.run(prepared, self.model, recorders, self._forward, masks)
 
     def run_recorded(self, batch: Batch) -> dict[str, Tensor]:
         """Call the model on a batch and return the values of its layers."""
-        with self.recording():
-            self.run(batch)
+        self.run_with([self], batch)
         return self.kept
+
+    def _start(self, prepared: Batch) -> None:
+        """Forget the values of the batch before, and start the next one."""
+        self._ran = True
+        self._reduction.forget()
+        self._recorder.clear()
+        self._transform.start(prepared.value)
 
     def start_tokens(self, batch: Batch) -> None:
         """Start the next batch of the token samples; find their positions in the first batch."""
@@ -177,18 +179,6 @@ class RecordedSide:
         if not self._tokens.surveyed:
             with kept_state(self.model), self._tokens.survey():
                 self.run_recorded(batch)
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Keep the values of the layers that run in this block, and replace the previous ones."""
-        self._ran = True
-        self._reduction.forget()
-        self._recorder.clear()
-        self._recorder.enabled = True
-        try:
-            yield
-        finally:
-            self._recorder.enabled = False
 
     def check_used(self, among: Iterable[RecordedSide] = ()) -> None:
         """Raise a LayerNotFoundError where the mask of a layer was given that did not run."""
@@ -318,10 +308,7 @@ class Sides(Generic[Side]):
     def kept(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Run a batch through both models; return the values of their layers, on one device."""
         self.x.start_tokens(batch)
-        with ExitStack() as stack:
-            for side in self._together:
-                stack.enter_context(side.recording())
-            self.x.run_with(self._together, batch)
+        self.x.run_with(self._together, batch)
         if self._apart is not None:
             self._apart.run_recorded(batch)
         xs = self.x.kept

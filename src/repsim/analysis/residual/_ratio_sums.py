@@ -76,7 +76,7 @@ class RatioSums:
         self._sums: dict[tuple[str, int], _SiteSums] = {}
         self._left_out: dict[str, str] = {}
         self._first_bad = FirstBad(_not_finite)
-        self._batch = 0
+        self._batch: int | None = None  # while it runs
         self._n_added = 0  # of the batch
         self._rows = 0
 
@@ -89,7 +89,9 @@ class RatioSums:
         self._n_added = 0
 
     def add(self, site: ResidualSite, call: int, join: Join) -> None:
-        """Add the summands of one site in one forward."""
+        """Add the summands of one site in one forward, if it is that of a batch."""
+        if self._batch is None:  # data and functions of the caller may use the model
+            return
         key, layout = (site.label, call), self._layouts.of(site, join, self.finder)
         self._rows = layout.samples
         expected = (self._rows, math.prod(layout.positions))
@@ -115,6 +117,7 @@ class RatioSums:
 
     def end_batch(self, batch: Batch) -> None:
         """Count the batch, and check it if that need not wait for an accelerator."""
+        self._batch = None
         if not self._n_added:
             raise self._nothing()
         self._first_bad.check(wait=False)

@@ -76,13 +76,12 @@ class SampleFinder:
         masks learn which of them each layer follows.
         """
         for recorder in recorders:
-            recorder.gathers = True
+            recorder.gathers, recorder.enabled = True, False
         undeclared = [recorder for recorder in recorders if recorder.axes.is_assumed]
         if not self._asked:
-            with _paused(recorders):
-                if undeclared:
-                    self._ask(batch, model, undeclared, forward)
-                learn_sequences(masks, batch, model, forward)
+            if undeclared:
+                self._ask(batch, model, undeclared, forward)
+            learn_sequences(masks, batch, model, forward)
         self._asked = True
 
     def run(
@@ -94,6 +93,8 @@ class SampleFinder:
         masks: Sequence[Masks] = (),
     ) -> None:
         """Call a model on a prepared batch, and record the outputs with their samples in front.
+
+        Nothing else is recorded from the first call on.
 
         Parameters
         ----------
@@ -120,7 +121,8 @@ class SampleFinder:
             )
         for recorder in recorders:
             recorder.axes.reset(declared, likely=likely)
-        batch.run(model, forward=forward)
+        with _enabled(recorders):
+            batch.run(model, forward=forward)
         self._report_doubt()
         if not self._checked:
             n = recorders[0].n_samples
@@ -222,16 +224,15 @@ def _any_follows(found: Sequence[Evidence]) -> bool:
 
 
 @contextmanager
-def _paused(recorders: Sequence[Recorder]) -> Iterator[None]:
-    """Let recorders record nothing."""
-    before = [recorder.enabled for recorder in recorders]
+def _enabled(recorders: Sequence[Recorder]) -> Iterator[None]:
+    """Let recorders record: only here, because data and functions of the caller may use a model."""
     for recorder in recorders:
-        recorder.enabled = False
+        recorder.enabled = True
     try:
         yield
     finally:
-        for recorder, enabled in zip(recorders, before, strict=True):
-            recorder.enabled = enabled
+        for recorder in recorders:
+            recorder.enabled = False
 
 
 def _leave_out_non_finite(recorder: Recorder) -> bool:

@@ -91,13 +91,9 @@ class Side:
         to_run = (returning, self.model, [self._recorder], self._forward, [self.masks])
         self._samples.ask(*to_run)
         self._positions.start(batch.value)
-        self._recorder.enabled = True
-        try:
-            self._recorder.clear()
-            self._samples.run(*to_run)
-            return dict(self._recorder), returning.returned[0]
-        finally:
-            self._recorder.enabled = False
+        self._recorder.clear()
+        self._samples.run(*to_run)
+        return dict(self._recorder), returning.returned[0]
 
     def run_stitched(self, batch: Batch, held: Held, replace: Callable[[Form], Tensor]) -> object:
         """Run a prepared batch with a layer replaced by positions (B, N, D) for its form."""
