@@ -17,6 +17,7 @@ from repsim.inference._draws import random_order, resolve_seed
 from repsim.inference._options import settings_for
 from repsim.inference._rearranged import Rearranged, rounding_of
 from repsim.measures import Measure, resolve_measure
+from repsim.measures.pairs import held
 
 __all__ = ["PermutationTest", "permutation_test", "run_test"]
 
@@ -221,7 +222,8 @@ def run_test(
     rng = resolve_seed(operation, seed)
 
     rearranged = Rearranged(operation, measure, settings, xp, a, b)
-    value = float(rearranged.value())
+    found = rearranged.value()
+    value = float(held(operation, found, found.dtype))
     null, slack = np.empty(0), 0.0
     if not math.isnan(value):
         slack = rounding_of(rearranged, measure, value, float(xp.finfo(a.dtype).eps))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from array_api_compat import device
 
 from repsim._typing import Array, Namespace
@@ -15,7 +16,7 @@ from repsim.estimators import feature_product, inner
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.measures import KernelItem, Measure
 
-__all__ = ["Fixed", "Rearranged", "rounding_of", "uses_features"]
+__all__ = ["Fixed", "Rearranged", "root_of_itself", "rounding_of", "uses_features"]
 
 GATHER = 16
 """Multiplications that take as long as fetching one entry of a rearranged Gram."""
@@ -68,6 +69,7 @@ class Rearranged:
             return False
         return any(item.vanishes(self._features) for item in (self.item_x, self.item_y))
 
+    @np.errstate(over="ignore")  # what overflows is reported by its callers
     def value(self, order: Indices | None = None) -> Array:
         """Return the measure of x and y[order], 0-d; without an order, that of x and y."""
         taken = None if order is None else self._xp.asarray(order, device=device(self._y))
@@ -94,11 +96,11 @@ class Rearranged:
         """Return a CKA of 1 in the measure's unit, √(f(x, x) f(y, y)); only for kernel measures."""
         if not self.kernel or self.nothing:
             return None
-        y = Fixed(self.item_y, self._features)
-        xx = self._measure.compare(self._fixed_x, self._fixed_x, **self._settings)
-        yy = self._measure.compare(y, y, **self._settings)
-        out: Array = self._xp.sqrt(xx) * self._xp.sqrt(yy)
-        return out
+        of_x, of_y = (
+            root_of_itself(self._measure, item, self._features, self._settings)
+            for item in (self.item_x, self.item_y)
+        )
+        return of_x * of_y
 
     def exact_moments(self) -> tuple[float, float] | None:
         """Return mean and standard deviation over all n! orders if a closed form exists."""
@@ -111,6 +113,20 @@ class Rearranged:
         unit = self.unit() if self._measure.name == "hsic" else None
         size = 1.0 if unit is None else float(unit)
         return size * float(moments.mean), size * math.sqrt(float(moments.variance))
+
+
+def root_of_itself(
+    measure: Measure, item: KernelItem, features: bool, settings: Mapping[str, Any]
+) -> Array:
+    """Return √f(x, x) of a kernel measure."""
+    if not measure.defined_for_constant:
+        fixed = Fixed(item, features)
+        root: Array = item.xp.sqrt(measure.compare(fixed, fixed, **settings))
+        return root
+    # HSIC, which may overflow where that of two arrays does not.
+    norm = item.xp.sqrt(item.self_product(features)) * item.form(features)[1]
+    out: Array = norm / math.sqrt(item.estimator.divisor(item.n))
+    return out
 
 
 def uses_features(x: KernelItem, y: KernelItem) -> bool:

@@ -17,6 +17,7 @@ from repsim.inference._draws import half, resolve_seed
 from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference._options import settings_for
 from repsim.measures import Measure, resolve_measure
+from repsim.measures.pairs import held
 
 __all__ = ["check_halves", "factor_of_halves", "subsample"]
 
@@ -124,12 +125,14 @@ def subsample(
     check_halves(operation, n, whole, fewest, why)
     rng = resolve_seed(operation, seed)
 
+    @np.errstate(over="ignore")  # what overflows is reported below
     def value_of(u: Array, v: Array) -> Array:
         item_u = chosen.prepare(operation, u, name="x", **settings)
         item_v = chosen.prepare(operation, v, name="y", **settings)
         return chosen.compare(item_u, item_v, **settings)
 
-    value = float(value_of(a, b))
+    found = value_of(a, b)
+    value = float(held(operation, found, found.dtype))
     values: Any = np.full(0, math.nan)
     error = error_z = math.nan
     if not math.isnan(value):

@@ -11,6 +11,7 @@ from repsim.measures.pairs import (
     attrs_of_measure,
     values_of_pairs,
     warn_of_highest,
+    without_infinite,
 )
 from repsim.results import map_of_layers
 
@@ -83,4 +84,5 @@ def map_of_pairs(
     )
     warn_of_highest(operation, measure, floors)
     attrs = attrs_of_measure(measure, settings, n)
+    values = without_infinite(operation, values)
     return map_of_layers(values, names_x, columns, measure.name, attrs)

@@ -20,7 +20,7 @@ from array_api_compat import is_numpy_array
 
 from repsim._errors import DegenerateWarning, InputError, warn
 from repsim._typing import Array
-from repsim.arrays import known, paired, scalar, without_autocast
+from repsim.arrays import array_namespace, known, paired, scalar, without_autocast
 from repsim.estimators import ChanceWords, high_floor, warn_of_chance
 from repsim.measures._table import Table
 
@@ -31,6 +31,7 @@ __all__ = [
     "Measure",
     "entries_of",
     "evaluate",
+    "held",
     "register",
     "undefined",
 ]
@@ -278,25 +279,45 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
     """
     measure = MEASURES[name]
     fewest, why = measure.fewest(**options)
-    xp, a, b = paired(name, x, y, min_samples=fewest, why=why)
+    _, a, b = paired(name, x, y, min_samples=fewest, why=why)
     # What overflows is reported below, for every framework.
     with np.errstate(over="ignore") if is_numpy_array(a) else nullcontext():
         item_x = measure.prepare(name, a, name="x", **options)
         item_y = measure.prepare(name, b, name="y", **options)
         compare = measure.compare_once or measure.compare
-        value = scalar(xp, compare(item_x, item_y, **options), a.dtype)
-    if known(xp.isinf(value)):
-        warn(
-            f"{name}: the value is larger than {a.dtype} can hold, so NaN is returned. Divide x or "
-            f"y by a power of two.",
-            DegenerateWarning,
-        )
-        value = scalar(xp, xp.full_like(value, xp.nan), a.dtype)
+        value = held(name, compare(item_x, item_y, **options), a.dtype)
     if measure.floor is not None and measure.floor_words is not None:
         floor = high_floor(measure.floor(item_x, item_y, **options))
         if floor is not None:
             warn_of_chance(name, measure.floor_words, floor)
     return value
+
+
+def held(operation: str, value: Array, dtype: Any) -> Array:
+    """Return a value in the dtype, or NaN and a warning if it is larger than the dtype can hold.
+
+    >>> held("mine", np.asarray(2.0), np.float32)
+    np.float32(2.0)
+
+    Parameters
+    ----------
+    operation : str
+        The caller, the first word of the warning.
+    value : array, 0-d
+        Of any floating dtype.
+    dtype : dtype
+        That of the result.
+    """
+    xp = array_namespace(value)
+    out = scalar(xp, value, dtype)
+    if not known(xp.isinf(out)):
+        return out
+    warn(
+        f"{operation}: the value is larger than {dtype} can hold, so NaN is returned. Divide x or "
+        f"y by a power of two.",
+        DegenerateWarning,
+    )
+    return scalar(xp, xp.full_like(out, xp.nan), dtype)
 
 
 def undefined(operation: str, name: str, condition: Array | bool, why: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -12,7 +11,7 @@ from array_api_compat import device
 from repsim._typing import Array, Namespace
 from repsim.arrays import Indices, resolve_groups
 from repsim.inference._draws import half, random_order, resolve_seed
-from repsim.inference._rearranged import Fixed, uses_features
+from repsim.inference._rearranged import Fixed, root_of_itself, uses_features
 from repsim.inference._subsample import check_halves, factor_of_halves
 from repsim.measures import KernelItem
 from repsim.measures.pairs import PairItems, Rows, Values, to_host
@@ -118,10 +117,12 @@ class RearrangedMap:
 
     def _size(self, rows: Rows) -> float:
         """Return √f(x, x) of a kernel measure, exactly zero where rounding alone is left."""
-        item = self._items.item(rows, self._items.dtype_of(rows, rows))
-        if item.vanishes(item.from_features(item, self_products=False)):
+        items = self._items
+        item = items.item(rows, items.dtype_of(rows, rows))
+        features = item.from_features(item, self_products=False)
+        if item.vanishes(features):
             return 0.0
-        return math.sqrt(float(self._items.values([rows], [rows])[0, 0]))
+        return float(root_of_itself(items.measure, item, features, items.settings))
 
     def _of_x(self, key: tuple[Rows, str, bool], item: KernelItem) -> Fixed:
         if key not in self._fixed:

@@ -1,5 +1,6 @@
 """Pairs of many arrays: the item of each array is made once, and every pair is compared."""
 
+from repsim.measures._registry import held
 from repsim.measures.pairs._items import (
     PairItems,
     Rows,
@@ -10,6 +11,7 @@ from repsim.measures.pairs._items import (
     to_host,
     values_of_pairs,
     warn_of_highest,
+    without_infinite,
 )
 
 __all__ = [
@@ -18,8 +20,10 @@ __all__ = [
     "Values",
     "attrs_of_measure",
     "compared_items",
+    "held",
     "label_of_pair",
     "to_host",
     "values_of_pairs",
     "warn_of_highest",
+    "without_infinite",
 ]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from repsim._errors import DegenerateWarning, warn
 from repsim._typing import Array, Namespace
 from repsim._version import __version__
 from repsim.arrays import (
@@ -34,6 +35,7 @@ __all__ = [
     "to_host",
     "values_of_pairs",
     "warn_of_highest",
+    "without_infinite",
 ]
 
 Key = TypeVar("Key")
@@ -151,7 +153,7 @@ class PairItems:
 
         If both sides are the same arrays and the measure is symmetric, one half is computed.
         """
-        return values_of_pairs(
+        values = values_of_pairs(
             self.measure,
             self.settings,
             xs,
@@ -161,6 +163,7 @@ class PairItems:
             self._floors,
             half=self.mirrored(xs, ys),
         )
+        return without_infinite(self.operation, values)
 
     def mirrored(self, xs: Sequence[Rows], ys: Sequence[Rows]) -> bool:
         """Whether one half of the pairs follows from the other."""
@@ -183,11 +186,13 @@ def compared_items(
     measure: Measure, settings: Mapping[str, Any], x: Item, y: Item, dtype: Any
 ) -> tuple[Array, Array | None]:
     """Return the measure of two items, and its value by chance if that is known."""
-    value = measure.compare(x, y, **settings)
+    with np.errstate(over="ignore"):  # what overflows is reported where all values are read
+        value = measure.compare(x, y, **settings)
+        value = scalar(array_namespace(value), value, dtype)
     floor = None
     if measure.floor is not None and x is not y:
         floor = measure.floor(x, y, **settings)
-    return scalar(array_namespace(value), value, dtype), floor
+    return value, floor
 
 
 def label_of_pair(x: Rows, y: Rows) -> str:
@@ -233,6 +238,18 @@ def values_of_pairs(
             if floor is not None:
                 floors[label(x, y)] = floor
     return np.reshape(to_host(list(found.values())), (len(xs), len(ys)))
+
+
+def without_infinite(operation: str, values: Values) -> Values:
+    """Return NaN, with one warning, for values that their dtype could not hold."""
+    lost = np.isinf(values)
+    if lost.any():
+        warn(
+            f"{operation}: {int(lost.sum())} of {values.size} values are larger than their dtype "
+            f"can hold, so NaN is returned for them. Divide the arrays by a power of two.",
+            DegenerateWarning,
+        )
+    return np.where(lost, np.nan, values)
 
 
 def warn_of_highest(operation: str, measure: Measure, floors: Mapping[str, Array]) -> None:

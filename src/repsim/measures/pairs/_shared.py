@@ -21,6 +21,7 @@ from repsim.measures.pairs._items import (
     compared_items,
     label_of_pair,
     to_host,
+    without_infinite,
 )
 
 __all__ = ["pairs_in_dask", "pairs_of_ranks"]
@@ -203,7 +204,7 @@ def _filled(
             if (i, j) in floors
         }
     )
-    return out
+    return without_infinite(items.operation, out)
 
 
 def _warn_once(kept: Sequence[Kept]) -> None:
