@@ -112,9 +112,7 @@ def test_masks_of_an_image():
         nn.Conv2d(3, 6, 2, 2), nn.Unflatten(1, (2, 3)), Copy(), nn.Flatten(), nn.Linear(96, 4)
     ).eval()
     x = torch.randn(5, 3, 8, 8)
-    with pytest.warns(
-        repsim.RepsimWarning, match=r"2 \(5, 2, 3, 4, 4\): its channels"
-    ):
+    with pytest.warns(repsim.RepsimWarning, match=r"2 \(5, 2, 3, 4, 4\): its channels"):
         found, _ = means(model, x)
     assert list(found) == ["0", "3", "4"]
     with (

@@ -254,6 +254,27 @@ def test_a_tower_without_the_masked_text_is_left_out(clip):
     assert all(name.startswith("text_model") for name in ratios.site.values)
 
 
+def test_learned_queries_are_not_padded():
+    """As in Perceiver: here they are as many as the tokens, by accident."""
+
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.queries, self.embed = nn.Parameter(torch.randn(5, 4)), nn.Linear(3, 4)
+            self.read = nn.Linear(4, 4)
+
+        def forward(self, x, attention_mask):
+            keys = self.embed(x).masked_fill(attention_mask[..., None] == 0, 0)
+            return self.read(torch.softmax(self.queries @ keys.mT, -1) @ keys)
+
+    torch.manual_seed(0)
+    mask = padded(8, 5, seed=0)[1]
+    data = [{"x": torch.randn(8, 5, 3), "attention_mask": mask} for _ in range(2)]
+    with pytest.warns(repsim.RepsimWarning, match=r"read \(8, 5, 4\).* its length by accident"):
+        found = repsim.compare(Reader(), data=data, transform="mean", **QUIET)
+    assert found.layer_x.values.tolist() == ["embed"]
+
+
 def test_the_recorder_alone_asks_where_lengths_are_equal(t5):
     """It runs no additional forward, so there is no evidence."""
     batch = pairs(batches=1)[0]

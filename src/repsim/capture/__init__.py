@@ -8,7 +8,7 @@ from repsim.capture._near import carried, real_places, values_of
 from repsim.capture._output import Select, UnusableOutput
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
-from repsim.capture._sequences import Follows, Sequences, are_labels_padded, shortened
+from repsim.capture._sequences import AUTO, Follows, Sequences, are_labels_padded, shortened
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
 from repsim.capture._without_values import refuse_meta, refuse_meta_batch
 from repsim.capture.attention._call import AttentionCall
@@ -36,6 +36,7 @@ from repsim.capture.residual._removal import Removal, without_residual
 from repsim.capture.residual._sites import ResidualSite, ResidualSites, SiteFinder
 
 __all__ = [
+    "AUTO",
     "REDUCERS",
     "AttentionCall",
     "AttentionRecorder",

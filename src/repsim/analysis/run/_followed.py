@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 from repsim.analysis.run._cut_runs import BatchRefusedError, on_accelerator, refusing
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._kept_state import kept_state
 from repsim.capture import (
+    AUTO,
     Follows,
     Masks,
     Sequences,
@@ -38,9 +39,10 @@ def learn_sequences(
 ) -> None:
     """Tell masks that are found automatically which sequence each layer of a model follows.
 
-    If a batch has several inputs, the model runs up to three times on two of its samples: as they
-    are, without the last position of the masked sequence, and without the last one of the
-    decoder's. A layer follows the sequence that changes the shape of its output.
+    If a batch has several inputs, or the model may have as many learned queries as the batch has
+    tokens, the model runs up to three times on two of its samples: as they are, without the last
+    position of the masked sequence, and without the last one of the decoder's. A layer follows the
+    sequence that changes the shape of its output.
 
     Parameters
     ----------
@@ -55,7 +57,8 @@ def learn_sequences(
     """
     asking = [each for each in masks if each.is_auto]
     sequences = Sequences.of(batch.value)
-    if not asking or not (sequences.are_several or are_labels_padded(batch.value)):
+    alone = not (sequences.are_several or are_labels_padded(batch.value))
+    if not asking or (alone and not _may_have_queries(model, batch.value)):
         return
     keys = sequences.source + sequences.target + sequences.labels
     n = next(batch.value[key].shape[0] for key in keys)
@@ -68,13 +71,24 @@ def learn_sequences(
             return None
         return _shapes(replace(batch, value=shortened(small, without)), model, forward)
 
-    follows = _followed(sequences, shapes)
+    follows = _followed(sequences, shapes, alone=alone)
     for each in asking:
         each.learn(follows)
 
 
+def _may_have_queries(model: nn.Module, batch: Any) -> bool:
+    """Whether learned queries, as those of Perceiver, may be as many as the masked positions."""
+    mask = batch.get(AUTO) if isinstance(batch, Mapping) else None
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        return False
+    return any(
+        p.ndim in (2, 3) and p.shape[-2] == mask.shape[1] and not name.endswith("weight")
+        for name, p in model.named_parameters()
+    )
+
+
 def _followed(
-    sequences: Sequences, shapes: Callable[..., _Shapes | None]
+    sequences: Sequences, shapes: Callable[..., _Shapes | None], *, alone: bool
 ) -> dict[tuple[str, int], Follows]:
     """Compare the shapes in forwards with and without the last position of each sequence."""
     whole, source = shapes(), None
@@ -85,7 +99,7 @@ def _followed(
             target_keys += sequences.labels
         elif sequences.labels:  # the labels may be those of the source
             source = shapes(sequences.source + sequences.labels)
-    if whole is None or not (target_keys or sequences.has_images):
+    if whole is None or not (target_keys or sequences.has_images or alone):
         return {}
     target = shapes(target_keys) if target_keys else None
     all_known = (source is not None or not sequences.source) and (
