@@ -86,6 +86,13 @@ def test_not_finite(function, eager, argument, bad):
         function(*(eager.array(a) for a in arrays.values()))
 
 
+def test_features_without_a_value_are_to_be_left_out_not_the_samples(function, eager):
+    x = X.copy()
+    x[:, [0, 2]] = np.nan
+    with refused(repsim.NonFiniteError, "all values of 2 of", "leave those features out of x"):
+        function(eager.array(x), eager.array(Y))
+
+
 def test_infinity_of_half_precision(function):
     with np.errstate(over="ignore"):
         x = (X * 1e5).astype(np.float16)

@@ -244,6 +244,7 @@ class TestRefused:
         )
         refuse(repsim.InputError, "xs['b']", "n=15", xs={**xs, **short})
         refuse(repsim.ArrayTypeError, "ys['b'] must be an array", ys={"b": [[1.0]]})
+        refuse(repsim.InputError, "repsim.open_activations(path)", ys="run.zarr")
         refuse(repsim.InputError, "ys['b'] must be samples by features", ys={"b": np.ones(16)})
         bad = xs["layer.2"].copy()
         bad[5, 1] = np.nan

@@ -262,6 +262,12 @@ def test_non_finite_values_are_named_with_their_rows(bad):
     xs["norm"][[4, 17], 2] = bad
     with pytest.raises(repsim.NonFiniteError, match=r"xs\['norm'\](.|\n)*rows 4, 17 \(of 30"):
         cka_matrix(xs, dtype="float64")
+    xs["norm"] = data(30)[0]["norm"]
+    xs["norm"][:, 1] = bad
+    with pytest.raises(
+        repsim.NonFiniteError, match=r"1 of the features, in all rows 0(.|\n)*layer\."
+    ):
+        cka_matrix(xs, dtype="float64")
 
 
 def test_a_zero_row_has_no_cosine():
@@ -286,6 +292,7 @@ def test_refusals():
         (repsim.InputError, "same samples(.|\n)*n=30(.|\n)*n=29", (xs, short), {}),
         (repsim.InputError, "at least 4 samples", ({"a": xs["fc"][:3]},), {}),
         (repsim.InputError, "must map layer names", (xs["fc"],), {}),
+        (repsim.InputError, r"repsim.open_activations\(path\)", ("run.zarr",), {}),
         (repsim.InputError, "an empty mapping", ({},), {}),
         (repsim.InputError, r"xs\['a'\] must be samples by features", ({"a": np.ones(5)},), {}),
         (repsim.ArrayTypeError, r"xs\['a'\] must be an array", ({"a": [[1.0]]},), {}),

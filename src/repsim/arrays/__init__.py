@@ -25,7 +25,7 @@ from repsim.arrays._namespace import (
     namespace,
     same_home,
 )
-from repsim.arrays._ordinary import describe
+from repsim.arrays._ordinary import describe, how_to_name
 from repsim.arrays._parts import in_threads, product_threads
 from repsim.arrays._readable import (
     detached,
@@ -75,6 +75,7 @@ __all__ = [
     "flatten_features",
     "host_numbers",
     "host_resident",
+    "how_to_name",
     "in_threads",
     "known",
     "labelled_like",

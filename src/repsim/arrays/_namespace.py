@@ -49,7 +49,7 @@ def namespace(operation: str, **arrays: object) -> Namespace:
                 f"{operation}: {name} must be an array (numpy, torch, jax, cupy or any other that "
                 f"follows the array API standard).\n  {describe(name, x)}\n"
                 f"  Convert it first: numpy.asarray({name}) for lists, {name}.to_numpy() for data "
-                f"frames."
+                f"frames, numpy.load({name}) for files."
             )
     try:
         xp = array_namespace(*arrays.values())

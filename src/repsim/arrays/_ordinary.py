@@ -6,6 +6,7 @@ read by rows.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Literal
 
@@ -14,7 +15,14 @@ from array_api_compat import device, is_array_api_obj
 
 from repsim._errors import ArrayTypeError
 
-__all__ = ["describe", "integer_bits", "number_kind", "require_ordinary", "require_values"]
+__all__ = [
+    "describe",
+    "how_to_name",
+    "integer_bits",
+    "number_kind",
+    "require_ordinary",
+    "require_values",
+]
 
 NumberKind = Literal["half", "single", "double", "integer"]
 
@@ -29,6 +37,16 @@ def describe(name: str, x: Any) -> str:
         return f"{name}: {kind}"
     where = f" on {device(x)}" if is_array_api_obj(x) else ""
     return f"{name}: {tuple(shape)} {kind} of {str(dtype).removeprefix('torch.')}{where}"
+
+
+def how_to_name(given: object) -> str:
+    """Say how to make a mapping of names to arrays of what was given in its place."""
+    if isinstance(given, str | os.PathLike):
+        return (
+            "Open what repsim.extract wrote by repsim.open_activations(path), and other files by "
+            "{'layer 1': numpy.load(path)}."
+        )
+    return "Name them, for example {'layer 1': x1, 'layer 2': x2}."
 
 
 def require_ordinary(operation: str, x: object, name: str) -> None:

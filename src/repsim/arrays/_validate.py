@@ -156,14 +156,20 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
             f"at most {limit:.3g}\n"
             f"  Divide {name} by a power of two, for example {name} / 2**100."
         )
-    bad = int(xp.sum(xp.astype(~xp.isfinite(x), xp.int32)))
-    row = int(xp.argmax(xp.astype(xp.any(~xp.isfinite(x), axis=1), xp.int32)))
+    wrong = ~xp.isfinite(x)
+    bad = int(xp.sum(xp.astype(wrong, xp.int32)))
+    row = int(xp.argmax(xp.astype(xp.any(wrong, axis=1), xp.int32)))
+    columns = int(xp.sum(xp.astype(xp.any(wrong, axis=0), xp.int32)))
     found = "1 entry is" if bad == 1 else f"{bad} entries are"
+    where, repair = f"the first in row {row}", "drop those rows from both arrays."
+    if x.shape[0] > 1 and bad == columns * x.shape[0] and columns < x.shape[1]:
+        # A feature without any value, such as a neuron that was not recorded.
+        where = f"all values of {columns} of {x.shape[1]} features"
+        repair = f"leave those features out of {name}."
     raise NonFiniteError(
         f"{operation}: {name} must be finite.\n"
-        f"  {describe(name, x)}: {found} NaN or infinite, the first in row {row}\n"
-        f"  Find where they arise (half precision overflows at 65504) or drop those rows from "
-        f"both arrays."
+        f"  {describe(name, x)}: {found} NaN or infinite, {where}\n"
+        f"  Find where they arise (half precision overflows at 65504) or {repair}"
     )
 
 

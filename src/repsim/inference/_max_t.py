@@ -18,6 +18,7 @@ from repsim.arrays import (
     as_samples,
     check_finite,
     common_namespace,
+    how_to_name,
     resolve_groups,
     to_numpy,
     unlabelled_sides,
@@ -285,7 +286,7 @@ def _checked(
             got = "an empty mapping" if isinstance(named, Mapping) else type(named).__name__
             raise InputError(
                 f"{operation}: {side} must map names to arrays.\n  got {got}\n"
-                f"  Name them, for example {{'layer 1': x1, 'layer 2': x2}}."
+                f"  {how_to_name(named)}"
             )
     every = {f"{side}[{name!r}]": x for side, named in sides.items() for name, x in named.items()}
     xp = common_namespace(operation, every)

@@ -17,6 +17,7 @@ from repsim.arrays import (
     dask_array,
     describe,
     detached,
+    how_to_name,
     one_each,
     require_same_n,
     to_numpy,
@@ -217,8 +218,7 @@ def _mapping(argument: str, arrays: object) -> Mapping[str, Array]:
     if not isinstance(arrays, Mapping):
         raise InputError(
             f"pairwise: {argument} must be a mapping of names to arrays.\n"
-            f"  got {type(arrays).__name__}\n"
-            f"  Name them, for example {{'layer 1': x1, 'layer 2': x2}}."
+            f"  got {type(arrays).__name__}\n  {how_to_name(arrays)}"
         )
     if not arrays:
         raise InputError(f"pairwise: {argument} is empty.\n  Pass at least one named array.")

@@ -152,15 +152,23 @@ def _digest(shift: Floats, rest: Floats, scale: float, squares: Floats) -> str:
 
 
 def _not_finite(raw: Floats, part: RowPart) -> None:
-    bad = part.start + np.flatnonzero(~np.isfinite(raw).all(axis=1))
+    finite = np.isfinite(raw)
+    bad = part.start + np.flatnonzero(~finite.all(axis=1))
+    absent = int((~finite).all(axis=0).sum())  # features that were not measured
+    if len(raw) > 1 and 0 < absent < raw.shape[1] and len(raw) * absent == (~finite).sum():
+        stop = part.start + len(raw)
+        _refuse(
+            part, f"{absent} of the features, in all rows {part.start} to {stop - 1}", "features"
+        )
     some = ", ".join(map(str, bad[:8].tolist())) + (", ..." if len(bad) > 8 else "")
     _refuse(part, f"rows {some}" if len(bad) else f"rows from {part.start}: sums overflow float64")
 
 
-def _refuse(part: RowPart, where: str) -> None:
+def _refuse(part: RowPart, where: str, what: str = "rows") -> None:
+    whom = "every layer" if what == "rows" else "this layer"
     raise NonFiniteError(
         f"{part.operation}: {part.label} must be finite.\n"
         f"  NaN or infinity in {where} (of {part.n}, {part.p} features)\n"
-        f"  Find where they arise (half precision overflows at 65504) or drop those rows from "
-        f"every layer."
+        f"  Find where they arise (half precision overflows at 65504) or drop those {what} from "
+        f"{whom}."
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import InputError, warn
-from repsim.arrays import row_dtype, to_numpy
+from repsim.arrays import how_to_name, row_dtype, to_numpy
 
 __all__ = [
     "Floats",
@@ -64,8 +64,7 @@ def sources_of(operation: str, side: str, arrays: Mapping[str, Any]) -> list[Sou
         got = "an empty mapping" if isinstance(arrays, Mapping) else type(arrays).__name__
         raise InputError(
             f"{operation}: {side} must map layer names to arrays, at least one.\n"
-            f"  got {got}\n"
-            f"  For a single layer name it: {{'x': x}}."
+            f"  got {got}\n  {how_to_name(arrays)}"
         )
     sources = [_source(operation, f"{side}[{name!r}]", x) for name, x in arrays.items()]
     padded = next((source for source in sources if _has_padding(source)), None)
