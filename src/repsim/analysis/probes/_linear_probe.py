@@ -229,7 +229,6 @@ def linear_probe(
             "all_modules": all_modules,
         }
         recorder = Recorder(model, layers, transform=choices, **which)
-        recorder.enabled = False  # SampleFinder enables it
         ranks.agree_on(
             {"model": model},
             layers=layers,

@@ -89,6 +89,7 @@ class Vectors:
         self.names: dict[str, tuple[str, ...]] = {}
         self._model, self._recorder, self._choices = model, recorder, choices
         self._samples = samples
+        recorder.enabled = False  # SampleFinder enables it
         self._labels, self._prepare, self._forward = labels, prepare, forward
         self._source = ""
         self._first_bad = FirstBad(self._not_finite)
