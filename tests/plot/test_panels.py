@@ -289,3 +289,8 @@ def test_a_figure_can_be_pickled(make_result):
     again.savefig(file, format="pdf")
     assert fonts_of(file.getvalue()) == {"CIDFontType2"}
     assert again.get_size_inches().tolist() == axes[0].figure.get_size_inches().tolist()
+
+
+def test_a_title_keeps_its_lines():
+    (ax,) = panels([lambda ax: ax.plot([0, 1])], titles=["blocks.1\nhalf of all tokens"], width=3.3)
+    assert ax.get_title().splitlines() == ["blocks.1", "half of all tokens"]

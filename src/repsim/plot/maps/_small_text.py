@@ -99,4 +99,5 @@ def _broken(text: str, inches: float, size: float, lines: int | None = None) -> 
     fits = characters_in(inches, size)
     longest = max(map(len, text.split()), default=0)
     width = fits if longest > LONG_WORD * fits else max(fits, longest)
-    return fill(text, width, max_lines=lines, placeholder=" …")
+    own = text.split("\n")  # lines that the picture itself has
+    return "\n".join(fill(line, width, max_lines=lines, placeholder=" …") for line in own)
