@@ -58,7 +58,7 @@ class TestLines:
 
     def test_no_prefix_tokens(self):
         ax = residual_ratios(ratios(prefix=0, tokens=49))
-        assert key(ax)[0] == "spatial tokens"
+        assert key(ax)[0] == "all tokens"
         assert len({line.get_color() for line in ax.lines}) == 2  # and the line of equals
 
     def test_line_of_equals(self):

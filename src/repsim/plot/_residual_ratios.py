@@ -20,7 +20,7 @@ from repsim.plot.parts._colours import UNDEFINED, Extend
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import DISTINCT, REFERENCE, add_key, frame_lines, width_for
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
-from repsim.results import GROUPS, RATIO, RESIDUAL_RATIOS, names_of
+from repsim.results import GROUPS, RATIO, RESIDUAL_RATIOS, group_ratios, names_of
 
 __all__ = ["residual_ratios"]
 
@@ -77,9 +77,10 @@ def residual_ratios(
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     kind : {"lines", "map"}
-        ``"lines"``: the means over prefix tokens (CLS) and over spatial tokens by site. If the
-        sites have at most four recurring kinds of branch (attention, MLP), each kind gets its own
-        line. ``"map"``: every token at every site, with prefix tokens separate at the left.
+        ``"lines"``: the means over prefix tokens (CLS) and over spatial tokens by site; over all
+        tokens if there is no prefix, as in a text. If the sites have at most four recurring kinds
+        of branch (attention, MLP), each kind gets its own line. ``"map"``: every token at every
+        site, with prefix tokens separate at the left.
 
     Returns
     -------
@@ -114,11 +115,9 @@ def _draw_lines(result: xr.Dataset, ax: Axes | None) -> Axes:
     ax.set_yscale("log")
     handles: list[Artist] = []
     branches = _recurring(result) or {"": at}
-    for (variable, label), colour, inside in zip(GROUPS.items(), DISTINCT, FILLED, strict=False):
-        values = result[variable].values
+    groups = group_ratios(result).items()
+    for (label, values), colour, inside in zip(groups, DISTINCT, FILLED, strict=False):
         values = np.where(values > 0, values, np.nan)
-        if not np.isfinite(values).any():  # a network without such tokens
-            continue
         group: dict[str, Any] = {"color": colour, "markerfacecolor": inside or colour}
         handles.append(Line2D([], [], marker="o", markersize=3.5, label=label, **group))
         for (branch, sites), style in zip(branches.items(), STYLES, strict=False):

@@ -23,6 +23,9 @@ RATIO = "‖skip‖ / ‖branch‖"
 GROUPS = {"ratio_prefix": "prefix tokens (CLS)", "ratio_spatial": "spatial tokens"}
 """The variables that are means over tokens, and the names of these tokens."""
 
+ALL = "all tokens"
+"""Their name in a model without prefix tokens: tokens of a text, positions of a map."""
+
 _RATIO = "norm of the skip over norm of the branch"
 VARIABLES = {
     "ratio": Variable(TOKENS, _RATIO),
@@ -44,7 +47,11 @@ def group_ratios(result: xarray.Dataset) -> dict[str, Any]:
     known = {
         what: each for what, each in found.items() if each is not None and np.isfinite(each).any()
     }
-    return known or {"all tokens": mean_of(values_of(result, "ratio", *TOKENS), 1)}
+    if list(known) == [GROUPS["ratio_spatial"]]:
+        return {ALL: known[GROUPS["ratio_spatial"]]}
+    if known or "ratio" not in result:
+        return known
+    return {ALL: mean_of(values_of(result, "ratio", *TOKENS), 1)}
 
 
 def findings(result: xarray.Dataset) -> list[Finding]:
@@ -58,11 +65,8 @@ def findings(result: xarray.Dataset) -> list[Finding]:
 
 def table(result: xarray.Dataset) -> Table:
     """Return the mean ratios of each site."""
-    columns = {
-        "spatial tokens": optional_values(result, "ratio_spatial", "site"),
-        "prefix tokens": optional_values(result, "ratio_prefix", "site"),
-    }
-    return table_along("Norm of skip over norm of branch", result, "site", columns)
+    title = "Norm of skip over norm of branch"
+    return table_along(title, result, "site", group_ratios(result))
 
 
 RESIDUAL_RATIOS = register(
