@@ -198,6 +198,76 @@ def test_rearranged_positions_have_no_places():
             analysis(Unfolded(), data, ["out"], **QUIET)
 
 
+class Ordered(nn.Module):
+    """4×4 patches with position embeddings, in some order, and maybe other tokens behind them."""
+
+    def __init__(self, order, behind=0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.order = order
+        self.map, self.places = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(16, 8))
+        self.behind = nn.Parameter(torch.randn(behind, 8))
+        self.tokens = nn.Identity()
+        self.block = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+        self.merged = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+
+    def forward(self, x):
+        x = self.tokens(self.map(x).flatten(2).mT + self.places)[:, self.order]
+        x = self.block(torch.cat([x, self.behind.expand(len(x), -1, -1)], 1))
+        return self.merged(x[:, :16].unflatten(1, (4, 4)).amax(1))
+
+
+WINDOWS = [r * 4 + c for i in (0, 2) for j in (0, 2) for r in (i, i + 1) for c in (j, j + 1)]
+
+
+def test_patches_in_another_order_have_no_places():
+    """As in Hiera, whose windows lie one after the other; each later token is one window."""
+    model, data = Ordered(WINDOWS), [images(24), images(24, seed=1)]
+    for analysis in (repsim.token_localization, repsim.effective_receptive_field):
+        with pytest.raises(repsim.CaptureError, match="'block'.*\n.*not in the order of rows"):
+            analysis(model, data, ["block"], **QUIET)
+        # The caller may put them in order.
+        rows = torch.tensor(WINDOWS).argsort()
+        sorted_ = analysis(model, data, ["block"], grid=4, select=lambda y: y[:, rows], **QUIET)
+        for name in ("hit_rate", "participation"):
+            if name in sorted_:
+                straight = analysis(Ordered(range(16)), data, ["block"], **QUIET)
+                np.testing.assert_allclose(sorted_[name], straight[name], rtol=1e-3)
+        with pytest.raises(repsim.CaptureError, match="not in the order of rows"):
+            analysis(model, data, ["merged"], **QUIET)
+        assert at(analysis(model, data, ["merged"], grid=2, **QUIET), "grid_width") == (2,)
+        assert at(analysis(model, data, ["tokens"], **QUIET), "grid_width") == (4,)
+        ordered = analysis(Ordered(range(16)), data, ["block", "merged"], **QUIET)
+        assert ordered.grid_width.values.tolist() == [4, 2]
+    with pytest.raises(repsim.CaptureError, match="block.self_attn .* not in the order of rows"):
+        repsim.attention_distance(model, data, layers="block.self_attn", **QUIET)
+    with pytest.raises(repsim.CaptureError, match="not in the order of rows"):
+        repsim.head_subset_cka(
+            model, model, data, layer="block.self_attn", layers_y=["map"], **QUIET
+        )
+    found = repsim.attention_distance(Ordered(range(16)), data, **QUIET)
+    assert found.grid_width.values.tolist() == [4, 2]
+
+
+def test_tokens_behind_the_patches_are_no_prefix():
+    """As in GroupViT: three group tokens follow the patches."""
+    model, data = Ordered(range(16), behind=3), [images(24)]
+    for analysis in (repsim.token_localization, repsim.effective_receptive_field):
+        with pytest.raises(repsim.CaptureError, match="3 of its tokens follow the patches"):
+            analysis(model, data, ["block"], **QUIET)
+    with pytest.raises(repsim.CaptureError, match="3 of its tokens follow the patches"):
+        repsim.attention_distance(model, data, layers="block.self_attn", **QUIET)
+    with pytest.raises(repsim.InputError, match="19 tokens of .*\n.* follow the patches"):
+        repsim.residual_ratios(model, data, **QUIET)
+    labelled = [(images(12), torch.arange(12) % 2)]
+    with pytest.warns(repsim.RepsimWarning, match="told from the patches:\n  block"):
+        probe = repsim.linear_probe(
+            model, labelled, labelled, layers=["block"], tokens=("mean", "mean_without_cls"),
+            ridges=[1.0], holdout=0.0, **QUIET,
+        )  # fmt: skip
+    assert np.isnan(probe.accuracy.values).ravel().tolist() == [False, True]
+
+
 # -- steps are strides -----------------------------------------------------------------------------
 
 

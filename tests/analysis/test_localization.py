@@ -165,7 +165,8 @@ def test_a_permutation_of_tokens_is_found():
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
     mixing = torch.eye(17)
     mixing[1:, 1:] = torch.eye(16)[order]
-    result = localize(Prefixed(mixing=mixing), noise(2, 64), ["joined", "mixed"])
+    model, data = Prefixed(mixing=mixing), noise(2, 64)
+    result = localize(model, data, ["joined", "mixed"], grid={"mixed": 4})
     assert result.hit_rate.values.tolist() == [1, (order == torch.arange(16)).float().mean()]
     best = result.cka.sel(layer="mixed").values[1:].argmax(1)
     assert best.tolist() == order.tolist()

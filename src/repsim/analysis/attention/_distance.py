@@ -218,6 +218,7 @@ def attention_distance(
                 prepared = batch.prepared(model, prepare, forward)
                 if batch.is_first:
                     learn_sequences([masks], prepared, model, forward)
+                    stack.enter_context(sums.watching(model))
                     stack.enter_context(recorder)
                 recorder.clear()
                 sums.start(prepared)

@@ -239,7 +239,11 @@ def head_subset_cka(
             **functions,
         )
         attention = AttentionRecorder(model_x, layer, handle=heads.add)
-        with ranks.each_batch(data, model_x, model_y, progress=progress) as batches, others:
+        with (
+            ranks.each_batch(data, model_x, model_y, progress=progress) as batches,
+            heads.distances.watching(model_x),
+            others,
+        ):
             part = _totals(batches, attention, heads, (model_x, prepare_x, forward), others)
     totals = ranks.merged(part, HeadTotals.merge)
     result = totals.dataset(kinds, width)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from repsim.analysis.attention._totals import AnySums, AttentionTotals, LayerTot
 from repsim.analysis.attention._video_sums import VideoSums, in_space, in_time
 from repsim.analysis.run._drive import Batch
 from repsim.capture import AttentionCall, AttentionRecorder, Masks, listing
-from repsim.capture.tokens import TokenGrid, TokenOptions
+from repsim.capture.tokens import PatchOrder, TokenGrid, TokenOptions
 
 __all__ = ["AttentionDistances"]
 
@@ -38,6 +39,7 @@ class AttentionDistances:
         self._operation = options.operation
         self.masks = masks
         self._finder = PlacesFinder(options)
+        self._order: PatchOrder | None = None
         self._n_samples = 0
         self._batch: Batch | None = None
         self._runs = False
@@ -46,8 +48,17 @@ class AttentionDistances:
         self._left_out: dict[tuple[str, int], str] = {}
         self._tables: dict[tuple[TokenGrid, bool, torch.device, torch.dtype], Tensor] = {}
 
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Let forwards show the order of the patches among the tokens."""
+        self._order = PatchOrder(model)
+        with self._order.watching():
+            yield
+
     def start(self, batch: Batch) -> None:
         """Prepare for the next batch, in the form that the model gets."""
+        if self._order is not None:
+            self._order.start()
         self._batch, self._runs = batch, True
         self._sizes = ()
         self.masks.start(batch.value)
@@ -61,6 +72,7 @@ class AttentionDistances:
             self._add_cross(key, call)
             return
         try:
+            self._check_order(call)
             places = self._finder.of(call)
         except NoDistance as reason:
             self._left_out[key] = str(reason)
@@ -86,6 +98,17 @@ class AttentionDistances:
         else:
             self._refuse_padding(call)
             sums.add(call, self._distances(call, places.grid, in_space), self._number)
+
+    def _check_order(self, call: AttentionCall) -> None:
+        """Raise a NoDistance if the tokens are patches in another order, or before others."""
+        options, labels = self._finder.options, (call.label, f"{call.name}:{call.call}", call.name)
+        given = options.grid_of(*labels) or options.video_grid_of(*labels)
+        if self._order is None or given or call.keys in call.input.lengths:
+            return
+        n = call.keys * call.batch // n_samples(call)  # those of all windows
+        order = self._order.of(call.label, n)
+        if order is not None and order.problem:
+            raise NoDistance(f"attends among {call.keys} tokens: {order.problem}")
 
     def _refuse_padding(self, call: AttentionCall) -> None:
         """Raise if patches of images are padding: images of other sizes have other grids."""

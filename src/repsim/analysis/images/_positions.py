@@ -16,6 +16,7 @@ from repsim.capture.tokens import (
     Convolution,
     Declared,
     ModelInput,
+    PatchOrder,
     PositionAxes,
     Queries,
     Size,
@@ -77,6 +78,7 @@ class LayerGrids:
         self._axes = PositionAxes(model)
         self.n_images = 0
         self._queries, self._given = Queries(model), ModelInput()
+        self._order = PatchOrder(model)
         self._image: Size = (0, 0)
         self._frames: int | None = None
         self._convolutions: list[Convolution] = []
@@ -89,6 +91,7 @@ class LayerGrids:
         with ExitStack() as stack:
             self._convolutions = stack.enter_context(watching(self._root))
             stack.enter_context(self._queries.watching())
+            stack.enter_context(self._order.watching())
             self._stack = stack.pop_all()
         return self
 
@@ -104,6 +107,7 @@ class LayerGrids:
         self._image, self._frames = (height, width), frames[0] if frames else None
         self._convolutions.clear()
         self._queries.clear()
+        self._order.start()
         self._given = ModelInput.of(batch)
 
     def of(self, output: Tensor, layer: str, call: int) -> TokenGrid | None:
@@ -217,6 +221,9 @@ class LayerGrids:
             return f"{n} tokens may be those of a text, which has as many"
         if grid is None and self._queries.hold(layer, n, self._given):
             return f"its {n} tokens are queries that the model learned, and not patches"
+        order = self._order.of(f"{layer}:{call}", n)
+        if grid is None and order is not None and order.problem:
+            return order.problem
         maps = self._maps() if grid is None else [grid]
         found = grid_of_sequence(n, maps, prefix=prefix, declared=declared)
         if found is not None:

@@ -19,6 +19,7 @@ from repsim.capture.tokens import (
     Convolution,
     Declared,
     ModelInput,
+    PatchOrder,
     PositionAxes,
     Queries,
     TokenOptions,
@@ -82,6 +83,7 @@ class TokenChoices:
         self._labelled: np.ndarray[Any, np.dtype[np.bool_]] | None = None
         self._convolutions: list[Convolution] = []
         self._input, self._queries = ModelInput(), Queries(model)
+        self._order = PatchOrder(model)
         self.unknown: dict[str, tuple[int, ...]] = {}
         """Layers with unknown prefix, with the shape of their output."""
 
@@ -90,7 +92,11 @@ class TokenChoices:
         """Record the input and the maps of the model, which tell a CLS token from a patch."""
         handle = self._root.register_forward_pre_hook(self._began, with_kwargs=True)
         try:
-            with watching(self._root) as self._convolutions, self._queries.watching():
+            with (
+                watching(self._root) as self._convolutions,
+                self._queries.watching(),
+                self._order.watching(),
+            ):
                 yield
         finally:
             handle.remove()
@@ -103,6 +109,7 @@ class TokenChoices:
         self._labelled = labelled
         self._convolutions.clear()
         self._queries.clear()
+        self._order.start()
         self._input = ModelInput()
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> ChosenTokens:
@@ -206,18 +213,18 @@ class TokenChoices:
         """The number of tokens of (B, N, D) that are not patches; None if unknown."""
         n = int(tensor.shape[1])
         is_text = n in self._input.lengths
-        queries = not is_text and self._queries.hold(layer, n, self._input)
-        known = (
-            None
-            if queries and given is None
-            else prefix_of_sequence(
+        order = self._order.of(layer, n)
+        # The first tokens are then no prefix: they are queries, or patches before other tokens.
+        none = self._queries.hold(layer, n, self._input) or (order is not None and order.after > 0)
+        known = None
+        if given is not None or is_text or not none:
+            known = prefix_of_sequence(
                 n,
                 self._maps(),
                 prefix=given,
                 declared=self._declared.named,
                 around=declared_prefix(modules_around(self._root, layer)),
             )
-        )
         if known is None and ({"cls", "mean_without_cls"} & set(self.named)):
             self.unknown.setdefault(layer, tuple(tensor.shape))
         return known

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from repsim.capture import Join, ResidualSite, SiteFinder, unwrap
 from repsim.capture.tokens import (
     Declared,
     ModelInput,
+    PatchOrder,
     Queries,
     TokenOptions,
     declared_prefix,
@@ -171,14 +172,18 @@ class Layouts:
         self._options = options
         self._axes = StreamAxes(options.operation, "site", batch_dim, channel_dim)
         self._queries, self._given = Queries(model), ModelInput()
+        self._order = PatchOrder(model)
 
-    def watching(self) -> AbstractContextManager[None]:
-        """Return a block in which forwards tell learned queries from patches."""
-        return self._queries.watching()
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Let forwards tell patches from learned queries, and from tokens that follow them."""
+        with self._queries.watching(), self._order.watching():
+            yield
 
     def start(self, batch: Any) -> None:
         """Start the next batch, in the form that the model gets."""
         self._queries.clear()
+        self._order.start()
         self._given = ModelInput.of(batch)
 
     def ask(self, model: nn.Module, batch: Batch, forward: Forward | None) -> None:
@@ -232,11 +237,10 @@ class Layouts:
         is_text = n_tokens in text_lengths
         if found is None and is_text:
             return 0
-        queries = not is_text and self._queries.hold(site.block, n_tokens, self._given)
+        why = "" if is_text else self._no_prefix(site, n_tokens)
         # With a text of as many tokens, a prefix that only a map shows may be that of an image.
-        if found is None or (given is None and (queries or (found and is_text))):
+        if found is None or (given is None and (why or (found and is_text))):
             sizes = ", ".join(f"{h}×{w}" for h, w in dict.fromkeys(join.maps[-4:]))
-            why = "    they are queries that the model learned" if queries else ""
             raise InputError(
                 f"residual_ratios: which of the {n_tokens} tokens of site {site.label!r} are "
                 "spatial is unknown.\n"
@@ -246,3 +250,10 @@ class Layouts:
                 "if there are none; or a mapping from site or block to it."
             )
         return found
+
+    def _no_prefix(self, site: ResidualSite, n: int) -> str:
+        """Return why the first of the n tokens of a site are no prefix, or nothing."""
+        if self._queries.hold(site.block, n, self._given):
+            return "    they are queries that the model learned"
+        order = self._order.of(site.label, n)
+        return f"    {order.problem}" if order is not None and order.after else ""

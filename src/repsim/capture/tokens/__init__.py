@@ -22,6 +22,7 @@ from repsim.capture.tokens._grid import (
     VideoGridOption,
     VideoPatchOption,
 )
+from repsim.capture.tokens._order import Order, PatchOrder
 from repsim.capture.tokens._queries import Queries
 from repsim.capture.tokens._rules import (
     MOST_PREFIX,
@@ -52,7 +53,9 @@ __all__ = [
     "GridOption",
     "ModelInput",
     "Move",
+    "Order",
     "PatchOption",
+    "PatchOrder",
     "PositionAxes",
     "PrefixOption",
     "Queries",
