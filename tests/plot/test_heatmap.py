@@ -7,6 +7,7 @@ from itertools import product
 import matplotlib
 import numpy as np
 import pytest
+import xarray
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -376,6 +377,9 @@ class TestErrors:
         with pytest.raises(InputError, match="exactly the dimensions layer_x and layer_y"):
             heatmap(make_result(3, 3)["cka"].rename(layer_x="model"))
 
+        with pytest.raises(InputError, match=r"draw an RDM with plt.imshow"):
+            heatmap(xarray.DataArray(np.eye(3), dims=("stimulus", "stimulus_2")))
+
     def test_bare_matrix(self):
         with pytest.raises(InputError, match="result: ndarray"):
             heatmap(np.eye(3))
@@ -446,6 +450,18 @@ class TestOtherMeasures:
         error.attrs = {}
         image = heatmap(error).images[-1]
         assert (image.norm.vmin, image.norm.vmax) == (0.0, pytest.approx(0.02))
+
+    def test_a_map_without_a_name_is_not_called_cka(self):
+        distances = xarray.DataArray(np.full((2, 2), 30.0), dims=("layer_x", "layer_y"))
+        image = heatmap(distances).images[-1]
+        assert image.norm.vmax == 30
+        assert image.colorbar.ax.get_ylabel() == "value"
+
+    def test_the_best_layers_have_the_name_of_the_measure(self):
+        score = self.maps("cka").rename("score")
+        score.attrs["long_name"] = "cka of the best layers"
+        label = heatmap(score).images[-1].colorbar.ax.get_ylabel().replace("\n", " ")
+        assert label == "CKA of the best layers (linear, unbiased)"
 
     def test_the_scale_of_z_scores_ends_at_the_largest(self):
         rng = np.random.default_rng(0)

@@ -25,8 +25,11 @@ __all__ = [
 
 DIMS = ("layer_x", "layer_y")
 
-UNBOUNDED = ("z", "standard_error")
-"""Variables beside a measure that have no greatest value."""
+UNNAMED = "value"
+"""The name of a map that does not say what it measures."""
+
+UNBOUNDED = ("z", "standard_error", UNNAMED)
+"""Maps that are not of a measure, and have no greatest value."""
 
 
 def map_of_layers(
@@ -105,13 +108,15 @@ def layer_map(result: Any, operation: str, variable: str | None = None) -> xarra
             f"{operation}: result must be an xarray.Dataset or DataArray with named layers.\n"
             f"  result: {type(result).__name__}\n"
             f"  Label a bare matrix first: xarray.DataArray(matrix, dims={DIMS}, "
-            "coords={'layer_x': names_x, 'layer_y': names_y})."
+            "coords={'layer_x': names_x, 'layer_y': names_y}, name='cka')."
         )
     if set(array.dims) != set(DIMS) or array.ndim != 2:
         rest = [dim for dim in array.dims if dim not in DIMS]
         repair = "Keep both dimensions: select with a list, as in sel(layer_x=['blocks.3'])."
         if rest and set(DIMS) < set(array.dims):
             repair = f"Choose one entry of the rest first, as in result.isel({rest[0]}=0)."
+        elif not set(DIMS) & set(array.dims):
+            repair = "Rename the dimensions of a map of layers; draw an RDM with plt.imshow(rdm)."
         elif isinstance(result, xarray.Dataset) and "match" in result.data_vars:
             repair = "This is the result of repsim.layer_match. Pass the map that was passed there."
         raise InputError(
@@ -132,7 +137,7 @@ def layer_map(result: Any, operation: str, variable: str | None = None) -> xarra
             "  Was another variable meant?"
         )
     array = array.transpose(*DIMS).astype(np.float64)
-    name = array.name if array.name is not None else variable or "cka"
+    name = array.name if array.name is not None else variable or UNNAMED
     return array.rename(name).assign_attrs({**attrs, **array.attrs})
 
 
@@ -214,7 +219,7 @@ def measure_label(array: xarray.DataArray, *, direction: bool = False) -> str:
     """
     attrs = array.attrs
     name = str(attrs.get("long_name", array.name))
-    name = "CKA" if name == "cka" else name.replace("_", " ")
+    name = f"CKA{name[3:]}" if name == "cka" or name.startswith("cka ") else name.replace("_", " ")
     options = [str(attrs[key]) for key in ("kernel", "estimator") if attrs.get(key)]
     # A kernel is written as the call that makes it, Linear(); drop empty parentheses.
     options = [option.lower() if option.endswith("()") else option for option in options]
