@@ -79,6 +79,7 @@ def test_layers_are_those_of_the_blocks_not_of_the_attention_in_them(repsim_comm
     assert results["attention_distance"].sizes["layer"] == 2
     found = repsim_command("attention", *VIT, "--layers", "blocks.1.attn", "--json").json
     assert found["coords"]["layer"]["data"] == ["blocks.1.attn"]
+    assert found["coords"]["patch_height"]["attrs"]["units"] == "pixels"
 
 
 def test_data_without_labels_have_no_probe(repsim_command, folder):

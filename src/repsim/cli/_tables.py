@@ -15,7 +15,7 @@ def dataset_json(dataset: Any) -> dict[str, Any]:
     return {
         "attrs": dict(dataset.attrs),
         "coords": {
-            str(name): {"dims": list(each.dims), "data": each.values}
+            str(name): {"dims": list(each.dims), "attrs": dict(each.attrs), "data": each.values}
             for name, each in dataset.coords.items()
         },
         "variables": {
