@@ -39,10 +39,12 @@ class SecondSequence:
         """Return the shape of the second sequence of one call; None without one."""
         names = self._arguments(module)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
+        others = [given[name] for name in (*OTHER_SEQUENCES, "memory") if name in given]
+        if not others:  # as a rule
+            return None
         own = next(tensors_in((args, kwargs)), None)
-        others = tensors_in([given.get(name) for name in (*OTHER_SEQUENCES, "memory")])
-        shapes = (x.shape for x in others if x is not own and x.ndim == 3 and not x.is_nested)
-        return next(map(tuple, shapes), None)
+        found = (x for x in tensors_in(others) if x is not own and x.ndim == 3 and not x.is_nested)
+        return next((tuple(x.shape) for x in found), None)
 
     def _arguments(self, module: nn.Module) -> list[str]:
         kind = type(module)
