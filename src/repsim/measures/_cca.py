@@ -164,9 +164,10 @@ def svcca(
     average.
 
     When the variance crosses the threshold, the number of directions jumps, and so does the value.
-    Between jumps it is differentiable where the singular values are distinct; where two are equal,
-    as those of whitened features, the derivative is NaN. Computed in float64 where the device has
-    it. Cost: one SVD of each input, O(n p min(n, p)), then O(n k_x k_y).
+    Between jumps it is differentiable; where singular values are equal, or inside a compiler, only
+    twice. If the last value that is kept equals the next one, the choice of directions is
+    arbitrary, and the derivative is NaN. Computed in float64 where the device has it. Cost: one SVD
+    of each input, O(n p min(n, p)), then O(n k_x k_y).
 
     References
     ----------

@@ -27,6 +27,9 @@ __all__ = [
 EQUAL = 2.0**-40
 """Singular values that differ by less, relative to the largest, are equal up to rounding."""
 
+NEAR = 2.0**-20
+"""If they differ by less, the derivative of single vectors has few digits."""
+
 
 class Spectrum(NamedTuple):
     """Left singular vectors (n − 1, r) of contrasts, singular values (r,), which of them count."""
@@ -75,16 +78,72 @@ def whole_span(xp: Namespace, z: Contrasts) -> Spectrum:
     counts = _above_rounding(values, z)
     if fixed is moving:  # no derivatives
         return Spectrum(vectors, values, counts)
-    # Q = Z A is orthonormal, and with the same A it is a basis of the span of any Z nearby, which
-    # Q chol(QᵀQ)^(−ᵀ) makes orthonormal. Only the derivatives of this are used.
-    inverse = xp.where(counts, 1 / xp.where(counts, values, xp.ones_like(values)), 0 * values)
-    q = moving @ (xp.matrix_transpose(right) * inverse)
-    left_out = xp.where(counts, xp.zeros_like(values), xp.ones_like(values))
+    # Q = Z A is orthonormal, and with the same A it is a basis of the span of any Z nearby.
+    q = moving @ (xp.matrix_transpose(right) * _inverse(xp, values, counts))
+    return Spectrum(_moved(xp, vectors, q, counts), values, counts)
+
+
+def _leading_span(
+    xp: Namespace, moving: Array, vectors: Array, values: Array, right: Array, keep: Array
+) -> Array:
+    """Return leading left singular vectors (n − 1, r), for functions of their span alone.
+
+    The others are zero. As in :func:`whole_span`, the derivative is that of the span. It exists
+    unless the last value that is kept equals the next one. Derivatives are right up to the second.
+
+    Parameters
+    ----------
+    xp : namespace
+    moving : array, shape (n − 1, p)
+        What was decomposed.
+    vectors, values, right : array
+        Its decomposition, without derivatives.
+    keep : array of bool, shape (r,)
+        Which values are kept: the first ones.
+    """
+    kept = xp.astype(keep, values.dtype)
+    leading: Array = vectors * kept
+    if detached(moving) is moving:  # no derivatives
+        return leading
+    # In the basis of all right vectors (of all left ones, if there are more features), the Gram G
+    # is diag(s²). The columns of K + X span its leading space, K = diag(kept), where
+    # X = (1 − K) X K solves (1 − K) G (K + X) = X K G (K + X). X is 0 for what was decomposed, and
+    # each step of Newton's method, with the Jacobian there, makes one more derivative of X right.
+    tall = moving.shape[0] >= moving.shape[1]
+    sides = moving @ xp.matrix_transpose(right) if tall else xp.matrix_transpose(moving) @ vectors
+    gram = xp.matrix_transpose(sides) @ sides
+    across = keep[None, :] & ~keep[:, None]
+    gaps = (values[None, :] - values[:, None]) * (values[None, :] + values[:, None])
+    far = across & (gaps > 0)
+    jacobian = xp.where(far, 1 / xp.where(far, gaps, xp.ones_like(gaps)), xp.zeros_like(gaps))
+    only = kept * xp.eye(values.shape[0], dtype=values.dtype, device=device(values))
+    space = only + jacobian * gram  # the first step
+    image = gram @ space
+    space = space + jacobian * (image - space @ (kept[:, None] * image))
+    q = sides @ (space * _inverse(xp, values, keep)) if tall else vectors @ space
+    equal = (values[:-1] - values[1:] <= EQUAL * values[:1]) & keep[:-1] & ~keep[1:]
+    out: Array = _moved(xp, leading, q, keep) * one_without_derivative(xp, moving, xp.any(equal))
+    return out
+
+
+def _inverse(xp: Namespace, values: Array, which: Array) -> Array:
+    """Return 1/values (r,) where they are meant, otherwise 0."""
+    out: Array = xp.where(which, 1 / xp.where(which, values, xp.ones_like(values)), 0 * values)
+    return out
+
+
+def _moved(xp: Namespace, vectors: Array, q: Array, which: Array) -> Array:
+    """Return orthonormal vectors (n − 1, r) with the derivatives of the span of q's columns.
+
+    Here the columns of q are the vectors that are meant, and zero.
+    """
+    left_out = xp.where(which, xp.zeros_like(q[0, :]), xp.ones_like(q[0, :]))
     square = xp.matrix_transpose(q) @ q
-    square = square + left_out * xp.eye(values.shape[0], dtype=square.dtype, device=device(square))
+    square = square + left_out * xp.eye(q.shape[1], dtype=q.dtype, device=device(q))
     turned = xp.linalg.solve(xp.linalg.cholesky(square), xp.matrix_transpose(q))
     basis = xp.matrix_transpose(turned)
-    return Spectrum(vectors + (basis - detached(basis)), values, counts)
+    out: Array = vectors + (basis - detached(basis))
+    return out
 
 
 def _above_rounding(values: Array, z: Contrasts) -> Array:
@@ -94,9 +153,9 @@ def _above_rounding(values: Array, z: Contrasts) -> Array:
     return (values > floor) & (values > 0)
 
 
-def tied(xp: Namespace, values: Array, counts: Array) -> Array:
+def tied(xp: Namespace, values: Array, counts: Array, within: float = EQUAL) -> Array:
     """Whether any two adjacent ``values`` (r,), in descending order, are equal and both count."""
-    out: Array = xp.any((values[:-1] - values[1:] <= EQUAL * values[:1]) & counts[1:])
+    out: Array = xp.any((values[:-1] - values[1:] <= within * values[:1]) & counts[1:])
     return out
 
 
@@ -126,11 +185,12 @@ def subspace(
     xp = array_namespace(z.points)
     dimensions = z.dimensions
     whole = variance is None and directions is None
-    vectors, values, keep = (
-        whole_span(xp, z._replace(points=unit_columns(xp, z.points)))
-        if whole
-        else contrast_spectrum(xp, z)
-    )
+    if whole:
+        vectors, values, keep = whole_span(xp, z._replace(points=unit_columns(xp, z.points)))
+    else:
+        vectors, values, right = xp.linalg.svd(z.points, full_matrices=False)
+        keep = _above_rounding(values, z)
+        distinct = known(tied(xp, values, keep, NEAR)) is False
     power = xp.where(keep, values * values, xp.zeros_like(values))
     if variance is not None and variance < 1:
         keep = keep & _leading(xp, power, variance)
@@ -146,7 +206,12 @@ def subspace(
         f"so that every direction of anything lies in it (bring more samples than features, or "
         f"keep fewer directions with svcca)",
     )
-    basis = vectors * xp.astype(keep, vectors.dtype)
+    if whole or distinct:
+        basis = vectors * xp.astype(keep, vectors.dtype)
+    else:
+        basis = _leading_span(
+            xp, z.points, detached(vectors), detached(values), detached(right), keep
+        )
     if known(rank > 0) is not None:
         basis = basis[:, : max(1, int(rank))]
     return Subspace(basis, rank, (rank > 0) & (rank < dimensions), dimensions)
