@@ -114,8 +114,11 @@ def test_a_mask_by_another_name_gives_a_warning():
         real = [{**batch, "src_key_padding_mask": torch.zeros_like(padding)} for batch in data]
         compare_mean(model, real)
     np.testing.assert_array_equal(found["auto"].cka, found["none"].cka)
+    parts = [[{"src": batch["src"], "attention_mask": ~padding}, 0] for batch in data]
+    with pytest.warns(repsim.RepsimWarning, match=r"Pass mask=lambda batch: batch\[0\]\['att"):
+        compare_mean(model, parts, forward=lambda model, batch: model(batch[0]["src"]))
     images = [{"src": batch["src"], "pixel_mask": torch.eye(4).expand(5, 4, 4)} for batch in data]
-    with pytest.warns(repsim.RepsimWarning, match="the batch has pixel_mask, which is not read"):
+    with pytest.warns(repsim.RepsimWarning, match=r"batch\['pixel_mask'\] is not read"):
         compare_mean(model, images)
 
 

@@ -85,6 +85,18 @@ def test_means_that_differ_by_rounding_alone_are_equal():
     assert (REDUCERS["mean"](normed) == mean[0]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_means_of_half_precision_keep_their_digits(dtype):
+    """With a mask or without: rounded to half precision, these means would be equal."""
+    torch.manual_seed(0)
+    tokens = (1 + 0.01 * torch.randn(4, 49, 5)).to(dtype)
+    expected = tokens.double().mean(1)
+    assert expected.to(dtype).unique().numel() < 12
+    for mask in (None, torch.ones(4, 49, dtype=torch.bool)):
+        found = REDUCERS["mean"](tokens, mask=mask)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+
+
 def test_small_differences_of_means_are_data():
     """A spread of 1e-4 of the values is 840 roundings; in whole batches, and sample by sample."""
     torch.manual_seed(0)

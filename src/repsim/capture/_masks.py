@@ -228,13 +228,14 @@ class Masks:
         looked, self._looked = self._looked, True
         if looked:
             return
-        if (key := unread_mask(batch)) is not None:
+        if (unread := unread_mask(batch)) is not None:
+            place, mask = unread
             wanted = "function of the batch"
-            if key.endswith("padding_mask"):
-                wanted = f"lambda batch: ~batch[{key!r}].bool()"
+            if mask.ndim == 2:
+                wanted = f"lambda batch: {f'~{place}.bool()' if 'padding_mask' in place else place}"
             warn(
-                f"{self._operation}: the batch has {key}, which is not read, so padding counts.\n"
-                f"  {key} {tuple(batch[key].shape)}, and no {AUTO}\n"
+                f"{self._operation}: {place} is not read, so padding counts.\n"
+                f"  {tuple(mask.shape)}, and no batch[{AUTO!r}]\n"
                 f"  Pass mask={wanted}, a tensor (samples, positions) that is true where a "
                 f"position is real.\n  mask=None says that all positions are real."
             )

@@ -35,20 +35,21 @@ def mean_of(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     Returns
     -------
     mean : torch.Tensor
-        (B, D); with a mask (B, ..., D).
+        (B, D); with a mask (B, ..., D). float32 for half precision, whose digits would be too few
+        for means that resemble one another.
     rounding : torch.Tensor
         A number for each feature.
     """
+    wide = torch.promote_types(x.dtype, torch.float32)
     if mask is None:
-        mean = x.mean(tuple(range(1, x.ndim - 1)))
+        mean = x.mean(tuple(range(1, x.ndim - 1)), dtype=wide)
     else:
         # Not a product with the mask: padding may hold NaN.
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        x = wide.masked_fill(~mask[:, :, *(None,) * (x.ndim - 2)], 0.0)
+        x = x.to(wide).masked_fill(~mask[:, :, *(None,) * (x.ndim - 2)], 0.0)
         mean = x.sum(1) / mask.sum(1).reshape(-1, *(1,) * (x.ndim - 2))
     if x.numel() == 0:
         return mean, mean.new_zeros(mean.shape[1:])
-    eps = torch.finfo(torch.promote_types(mean.dtype, torch.float32)).eps
+    eps = torch.finfo(wide).eps
     largest = x[0].detach().abs().flatten(0, x.ndim - mean.ndim - 1).amax(0)
     return mean, EQUAL * eps * largest
 

@@ -167,7 +167,8 @@ REDUCERS: Mapping[str, Reducer] = MappingProxyType(
   real one of each sample. Any other shape raises CaptureError. So does "cls" if the model is known
   to have no such token.
 - ``"mean"``: tokens (B, N, D) → (B, D), with a mask over the real ones; maps of one to three
-  dimensions → (B, C), whether their channels are first or last; (B, D) is returned unchanged.
+  dimensions → (B, C), whether their channels are first or last; (B, D) is returned unchanged. Means
+  of half precision are float32.
 
 A shape does not say where the channels are. The kind of the module, the widths of the modules
 around it and the aspect of the image do; a map whose channels these do not find raises

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from repsim.capture._near import values_of
 __all__ = ["padded_texts", "unread_mask"]
 
 IDS = "input_ids"
+
+MOST_ITEMS = 8
+"""Items of a list in which masks are searched: more are samples, and not parts of a batch."""
 
 UNREAD = (
     "padding_mask",
@@ -27,23 +31,46 @@ UNREAD = (
 """How the keys of further masks of padding end, in torch and in models of transformers."""
 
 
-def unread_mask(batch: Any) -> str | None:
-    """Return the key of a mask of padding by another name than the usual one; None if none is.
+def unread_mask(batch: Any) -> tuple[str, Tensor] | None:
+    """Return a mask of padding that has another name or place than the usual one, and its place.
 
-    >>> unread_mask({"x": torch.ones(2, 3), "src_key_padding_mask": torch.eye(2, 3) > 0})
-    'src_key_padding_mask'
+    >>> unread_mask([{"x": torch.ones(2, 3), "src_key_padding_mask": torch.eye(2, 3) > 0}])[0]
+    "batch[0]['src_key_padding_mask']"
 
-    If all its entries are alike, nothing is padding.
+    It is None if there is none. If all entries of a mask are alike, nothing is padding.
     """
-    for key, mask in batch.items() if isinstance(batch, Mapping) else ():
-        if not (isinstance(key, str) and key.endswith(UNREAD) and isinstance(mask, Tensor)):
+    for place, name, mask in _named_tensors(batch, "batch"):
+        if not name.endswith(
+            UNREAD if place == f"batch[{name!r}]" else (*UNREAD, "attention_mask")
+        ):
             continue
         if mask.is_nested or mask.ndim < 2 or mask.is_complex():
             continue
         near = values_of(mask)
         if bool((near != near.flatten()[:1]).any()):
-            return key
+            return place, mask
     return None
+
+
+def _named_tensors(value: Any, place: str) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield the tensors of mappings and dataclasses in a batch: place, name and tensor."""
+    if isinstance(value, tuple | list):
+        for number, item in enumerate(value[:MOST_ITEMS]):
+            if not isinstance(item, Tensor):
+                yield from _named_tensors(item, f"{place}[{number}]")
+        return
+    if isinstance(value, Mapping):
+        named = [(f"{place}[{key!r}]", key, item) for key, item in value.items()]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [each.name for each in dataclasses.fields(value)]
+        named = [(f"{place}.{name}", name, getattr(value, name)) for name in names]
+    else:
+        return
+    for inner, name, item in named:
+        if isinstance(item, Tensor):
+            yield inner, str(name), item
+        else:
+            yield from _named_tensors(item, inner)
 
 
 def padded_texts(batch: Any) -> tuple[int, int] | None:
