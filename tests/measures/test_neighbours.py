@@ -130,6 +130,22 @@ def test_ties_do_not_depend_on_the_order_of_samples(name, kind):
         assert float(function(b, a, k=3, **options)) == pytest.approx(out, abs=1e-6)
 
 
+def test_ties_of_decimals_are_those_of_whole_numbers():
+    """Distances follow from products, whose rounding is larger than that of a small distance."""
+    functions = (
+        (repsim.mutual_knn, {"k": 3, "metric": "euclidean"}),
+        (repsim.rank_similarity, {"k": 10, "metric": "euclidean"}),
+        (repsim.edit_knn, {"k": 10, "metric": "euclidean"}),
+        (repsim.information_imbalance, {}),
+    )
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x, y = (rng.integers(-20, 21, (45, p)).astype(float) for p in (2, 3))
+        for function, options in functions:
+            expected = pytest.approx(float(function(x, y, **options)), abs=1e-9)
+            assert float(function(x / 10, y / 10, **options)) == expected, (function, seed)
+
+
 def test_directions_that_are_equal_but_for_the_rounding_of_float32():
     """Four samples on each ray: rounding must not decide which of the others is nearest."""
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from repsim.arrays import row_blocks
 from repsim.kernels import centre_features
-from repsim.measures.parts.neighbours._weights import SLACK
+from repsim.measures.parts.neighbours._weights import OWN, SLACK
 
 __all__ = ["NeighbourLists", "common_neighbours", "neighbour_lists", "shared_weights"]
 
@@ -42,7 +42,8 @@ class NeighbourLists(NamedTuple):
     """The neighbours of all samples, sample by sample.
 
     ``keys`` are i·n + j in ascending order for each neighbour j of i. ``weights`` and ``distances``
-    (squared, in units of the points) belong to them. If all other samples are equally near to every
+    (squared, in units of the points) belong to them. ``rounding`` is that of the distances of each
+    sample, (n,). If all other samples are equally near to every
     sample, ``alike`` is true and the lists are empty.
     """
 
@@ -50,6 +51,7 @@ class NeighbourLists(NamedTuple):
     keys: Numbers
     weights: Numbers
     distances: Numbers
+    rounding: Numbers
     alike: bool
 
 
@@ -74,8 +76,9 @@ def neighbour_lists(points: Numbers, k: int, resolution: float, least: float) ->
     norms = np.einsum("ij,ij->i", centred, centred)
     points = points - points[norms.argmin()]
     norms = np.einsum("ij,ij->i", points, points)
+    rounding = OWN * float(np.finfo(np.float64).eps) * norms
     parts = [
-        _of_some(products, start, norms, k, resolution, least)
+        _of_some(products, start, norms, rounding, k, resolution, least)
         for start, products in _products(points)
     ]
     alike = all(isinstance(part, range) for part in parts)
@@ -90,7 +93,7 @@ def neighbour_lists(points: Numbers, k: int, resolution: float, least: float) ->
     weights, distances = (
         np.concatenate([each[at] for each in lists] or [np.empty(0)]) for at in (1, 2)
     )
-    return NeighbourLists(n, keys, weights, distances, alike)
+    return NeighbourLists(n, keys, weights, distances, rounding, alike)
 
 
 def shared_weights(x: NeighbourLists, y: NeighbourLists) -> Numbers:
@@ -120,7 +123,13 @@ def _products(points: Numbers) -> Iterator[tuple[int, Numbers]]:
 
 
 def _of_some(
-    products: Numbers, start: int, norms: Numbers, k: int, resolution: float, least: float
+    products: Numbers,
+    start: int,
+    norms: Numbers,
+    rounding: Numbers,
+    k: int,
+    resolution: float,
+    least: float,
 ) -> range | tuple[Numbers, Numbers, Numbers]:
     """Return keys, weights and distances of some samples; the samples, if all are equally near."""
     n, rows = len(norms), len(products)
@@ -128,7 +137,7 @@ def _of_some(
     row = keys // n - start
     first = np.searchsorted(row, np.arange(rows))
     edge = distances[np.lexsort((distances, row))][first + k - 1]
-    slack = SLACK * resolution * edge
+    slack = SLACK * resolution * edge + rounding[start : start + rows]
     nearer = distances < (edge - slack)[row]
     tied = (distances <= (edge + slack)[row]) & ~nearer
     number = np.bincount(row, tied, rows)
@@ -159,7 +168,7 @@ def _candidates(
         block, own = products[here], halves[rows[here]]
         np.subtract(halves, block, out=block)
         bound = _kth_or_more(block, k) + own
-        bound += np.abs(bound) * (2 * SLACK * resolution) + 2 * unit * (own + halves.max()) + least
+        bound += np.abs(bound) * (2 * SLACK * resolution) + 8 * unit * (own + halves.max()) + least
         few = np.flatnonzero(block <= (bound - own)[:, None])
         keys.append(few + rows[here.start] * n)
         near.append(block.take(few))

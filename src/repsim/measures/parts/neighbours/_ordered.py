@@ -179,7 +179,7 @@ def _groups(lists: NeighbourLists, resolution: float) -> Numbers:
     row = lists.keys // lists.n
     order = np.lexsort((lists.distances, row))
     near, row, last = lists.distances[order], row[order], lists.weights[order] < 1
-    farther = near[1:] - near[:-1] > SLACK * resolution * near[:-1]
+    farther = near[1:] - near[:-1] > SLACK * resolution * near[:-1] + lists.rounding[row[:-1]]
     # Those that share the last places are equally far, although rounding adds up over many.
     farther &= ~(last[1:] & last[:-1])
     new = np.ones(len(order), np.int64)

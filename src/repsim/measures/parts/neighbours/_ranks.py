@@ -9,7 +9,7 @@ from array_api_compat import device
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import detached, host_numbers, row_blocks
-from repsim.measures.parts.neighbours._weights import SLACK
+from repsim.measures.parts.neighbours._weights import SLACK, own_rounding
 
 __all__ = ["neighbour_ranks"]
 
@@ -36,11 +36,13 @@ def neighbour_ranks(xp: Namespace, d: Array, resolution: float) -> Array:
         found: Array = xp.asarray(_ranks_of(values, resolution), device=where)
         return found
     itself = xp.eye(n, dtype=xp.bool, device=where)
+    rounding = own_rounding(xp, d)
     d = xp.where(itself, xp.full_like(d, float("inf")), d)
     order = xp.argsort(d, axis=-1)
     ordered = xp.sort(d, axis=-1)
     # Each farther distance begins a new group; groups of all rows are numbered in one sequence.
-    farther = ordered[:, 1:] - ordered[:, :-1] > SLACK * resolution * ordered[:, :-1]
+    slack = SLACK * resolution * ordered[:, :-1] + rounding
+    farther = ordered[:, 1:] - ordered[:, :-1] > slack
     integer = order.dtype  # int64 but in jax without it
     steps = xp.concat([xp.zeros_like(order[:, :1]), xp.astype(farther, integer)], axis=1)
     group = xp.cumulative_sum(steps, axis=1)
@@ -59,14 +61,15 @@ def _ranks_of(d: np.ndarray[Any, Any], resolution: float) -> np.ndarray[Any, Any
 
     Measured for 3000 samples on one core: 0.2 s instead of 3.1 s.
     """
-    n, out = len(d), np.empty_like(d)
+    n, out, rounding = len(d), np.empty_like(d), own_rounding(np, d)
     for rows in row_blocks(d):
         block, height = d[rows].copy(), rows.stop - rows.start
         block[np.arange(height), np.arange(rows.start, rows.stop)] = np.inf
         order = np.argsort(block, axis=1)
         block = np.take_along_axis(block, order, axis=1)
         first = np.ones((height, n), bool)  # of a group; each row begins one
-        first[:, 1:] = block[:, 1:] - block[:, :-1] > SLACK * resolution * block[:, :-1]
+        slack = SLACK * resolution * block[:, :-1] + rounding[rows]
+        first[:, 1:] = block[:, 1:] - block[:, :-1] > slack
         begins = np.flatnonzero(first)
         ends = np.append(begins[1:], height * n)
         # The places in the row are counted from 1, and a group shares the mean of its places.

@@ -66,6 +66,7 @@ def reordered(x: NeighbourSets, order: np.ndarray[Any, np.dtype[np.int64]]) -> N
         keys=keys[ascending],
         weights=lists.weights[ascending],
         distances=lists.distances[ascending],
+        rounding=lists.rounding[order],
     )
     return x._replace(neighbours=moved)
 
