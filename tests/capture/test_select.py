@@ -323,6 +323,19 @@ class TestBlocks:
             "encoder.block.0", "encoder.block.1", "decoder.block.0", "decoder.block.1",
         )  # fmt: skip
 
+    def test_numbered_parts_of_a_block(self):
+        """Conformers have a feed-forward network on both sides of attention."""
+
+        def ffn():
+            return nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+
+        for name in ("ffn", "feed_forward"):
+            layers = [
+                nn.ModuleDict({f"{name}1": ffn(), "attn": nn.Linear(2, 2), f"{name}2": ffn()})
+                for _ in range(2)
+            ]
+            assert select_layers(nn.Sequential(*layers), "blocks").names == ("0", "1"), name
+
     def test_wrappers_and_further_layers(self):
         model = torch.nn.DataParallel(timm.create_model("vit_tiny_patch16_224", depth=3))
         names = select_layers(model, ["blocks", "head"]).names

@@ -18,7 +18,7 @@ NUMBERED = re.compile(r"^(.*?)(\d+)$")
 ASIDE = re.compile(r"expert|head|adapter|lora", re.I)
 """Lists whose members stand side by side in one block."""
 
-PART = re.compile(rf"{ASIDE.pattern}|branch|aux|attn|attention", re.I)
+PART = re.compile(rf"{ASIDE.pattern}|branch|aux|attn|attention|ffn|feed_?forward", re.I)
 """Numbered parts of a block, or of what is beside the blocks."""
 
 LEAST = 2
