@@ -445,6 +445,12 @@ class TestOtherMeasures:
             assert (ax.get_xlabel(), ax.get_ylabel()) == ("", "")
             assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
 
+    def test_the_scale_of_values_with_a_unit_ends_at_the_largest(self):
+        divergence = (self.maps("nbs") * 0 + 5.0).rename("kl")
+        divergence.attrs = {"long_name": "KL divergence", "units": "nats"}
+        bar = heatmap(divergence).images[-1].colorbar
+        assert (bar.norm.vmax, bar.extend) == (5.0, "neither")
+
     def test_the_scale_of_standard_errors_ends_at_the_largest(self):
         error = (self.maps("nbs") * 0 + 0.02).rename("standard_error")
         error.attrs = {}

@@ -157,7 +157,8 @@ def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
     similar = attrs.get("kind") != "dissimilarity"
     high = attrs.get("greatest")
     if high is None and similar and array.name not in UNBOUNDED:
-        high = attrs.get("value_if_equal", None if "measure" in attrs else 1.0)
+        bare = "measure" not in attrs and str(attrs.get("units", "1")) == "1"
+        high = attrs.get("value_if_equal", 1.0 if bare else None)
     if high is None:
         finite = array.values[np.isfinite(array.values)]
         high = float(finite.max()) if finite.size else 1.0

@@ -21,21 +21,21 @@ __all__ = ["STITCHING"]
 STITCHES = ("stitch", "layer_x", "layer_y")
 
 VARIABLES = {
-    "kl": Variable(STITCHES, "KL divergence", "of model_y from the stitched model", "nat", low=0),
+    "kl": Variable(STITCHES, "KL divergence", "of model_y from the stitched model", "nats", low=0),
     "disagreement": Variable(
         STITCHES, "disagreement", "share of answers unlike those of model_y", low=0, high=1
     ),
-    "loss": Variable(STITCHES, "cross entropy", "of the stitched model", "nat", low=0.0),
+    "loss": Variable(STITCHES, "cross entropy", "of the stitched model", "nats", low=0.0),
     "accuracy": Variable(STITCHES, "accuracy", "of the stitched model", low=0.0, high=1.0),
     **{
         f"{name}_standard_error": Variable(
             STITCHES, f"standard error of {name}", "by sample", unit, low=0.0
         )
         for name, unit in (
-            ("kl", "nat"), ("disagreement", "1"), ("loss", "nat"), ("accuracy", "1"),
+            ("kl", "nats"), ("disagreement", "1"), ("loss", "nats"), ("accuracy", "1"),
         )
     },
-    "own_loss": Variable((), "cross entropy of model_y", units="nat"),
+    "own_loss": Variable((), "cross entropy of model_y", units="nats"),
     "own_accuracy": Variable((), "accuracy of model_y"),
 }  # fmt: skip
 
