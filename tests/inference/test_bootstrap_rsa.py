@@ -211,6 +211,7 @@ def test_ready_rdms():
             "bootstrap_rsa: ys\\[1\\] must be symmetric",
             (rdms[0], [rdms[1], np.triu(rdms[2]), rdms[0]]),
         ),
+        ("ys\\[0\\] must be an RDM(.|\n)*: list\\(rdms\\)", (rdms[0], np.stack(rdms))),
     ):
         with pytest.raises(InputError, match=match):
             bootstrap_rsa(*given, rdm="precomputed")

@@ -181,5 +181,8 @@ def test_ready_rdms(comparison):
     assert (found.lower, found.upper) == pytest.approx((expected.lower, expected.upper))
     with pytest.raises(InputError, match="noise_ceiling: repeats.0. must be an RDM"):
         noise_ceiling(arrays, rdm="precomputed", comparison=comparison)
+    upper = [x[np.triu_indices(len(x), 1)] for x in rdms]
+    with pytest.raises(InputError, match=r"an RDM, \(n, n\)(.|\n)*squareform\(entries\)"):
+        noise_ceiling(upper, rdm="precomputed", comparison=comparison)
     with pytest.raises(InputError, match="'precomputed'"):
         noise_ceiling(rdms, rdm="precomputed", pool="features")

@@ -239,6 +239,7 @@ def _entries(
     measure = MEASURES["rsa"]
     settings = {"rdm": rdm, "comparison": comparison, "repeats": repeats}
     least = 1 if resample == "conditions" else SUBJECTS
+    precomputed = isinstance(rdm, str) and rdm == "precomputed"
     if isinstance(ys, Mapping | list | tuple) and 1 < len(ys) < least:
         raise InputError(
             f"{operation}: an interval over other subjects needs at least {least} of them.\n"
@@ -252,6 +253,7 @@ def _entries(
         why="the bootstrap of conditions",
         least=least,
         beside={"x": x},
+        rdms=precomputed,
     )
     xp = array_namespace(next(iter(arrays.values())))
     dtype = xp.result_type(*(v.dtype for v in arrays.values()))
@@ -259,7 +261,7 @@ def _entries(
     assert measure.entries is not None
     for name, v in arrays.items():
         v = xp.astype(v, dtype, copy=False)
-        if isinstance(rdm, str) and rdm == "precomputed":
+        if precomputed:
             item = rdm_item(operation, v, name=name, comparison=comparison)
         else:
             item = measure.prepare(operation, v, name=name, **settings)

@@ -162,7 +162,15 @@ def noise_ceiling(
     if pool == "matrices":
         _require_matrices(operation, chosen)
     fewest, why = chosen.fewest(**settings)
-    arrays = named_subjects(operation, "repeats", repeats, fewest=fewest, why=why, least=2)
+    arrays = named_subjects(
+        operation,
+        "repeats",
+        repeats,
+        fewest=fewest,
+        why=why,
+        least=2,
+        rdms=_are_rdms(chosen, settings),
+    )
     _warn_of_axes(operation, repeats, arrays)
     of = _of_matrices if pool == "matrices" else _of_features
     others, everyone = of(operation, chosen, settings, arrays)
@@ -202,13 +210,17 @@ def _require_matrices(operation: str, measure: Measure) -> None:
     )
 
 
+def _are_rdms(measure: Measure, settings: dict[str, Any]) -> bool:
+    return measure.function is MEASURES["rsa"].function and settings["rdm"] == "precomputed"
+
+
 def _of_matrices(
     operation: str, measure: Measure, settings: dict[str, Any], arrays: dict[str, Array]
 ) -> tuple[Values, Values]:
     assert measure.entries is not None
     vectors = []
     for name, x in arrays.items():
-        if measure.function is MEASURES["rsa"].function and settings["rdm"] == "precomputed":
+        if _are_rdms(measure, settings):
             comparison = settings["comparison"]
             item: Any = rdm_item(operation, x, name=name, comparison=comparison)
         else:

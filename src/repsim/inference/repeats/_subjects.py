@@ -8,7 +8,7 @@ from typing import Any
 from repsim._errors import InputError
 from repsim._options import got
 from repsim._typing import Array
-from repsim.arrays import as_samples, check_finite, common_namespace, unlabelled
+from repsim.arrays import as_samples, check_finite, common_namespace, describe, unlabelled
 
 __all__ = ["named_subjects"]
 
@@ -26,6 +26,7 @@ def named_subjects(
     why: str,
     least: int,
     beside: Mapping[str, Array] | None = None,
+    rdms: bool = False,
 ) -> dict[str, Array]:
     """Return arrays (n, p_r) of the same n samples by their name in messages, or raise.
 
@@ -41,6 +42,8 @@ def named_subjects(
         Subjects that are needed.
     beside : mapping of str to array, optional
         Other arrays of the same samples, which come first in what is returned.
+    rdms : bool, default False
+        Whether all arrays are ready RDMs (n, n).
     """
     if isinstance(arrays, Mapping):
         named = {f"{argument}[{key!r}]": x for key, x in arrays.items()}
@@ -60,6 +63,13 @@ def named_subjects(
         )
     named = {**(beside or {}), **named}
     named = dict(zip(named, unlabelled(operation, named), strict=True))
+    for name, x in named.items():
+        if rdms and getattr(x, "ndim", 2) != 2:
+            raise InputError(
+                f"{operation}: {name} must be an RDM, (n, n).\n  {describe(name, x)}\n"
+                f"  Entries above the diagonal: scipy.spatial.distance.squareform(entries). "
+                f"One array with the RDMs of several subjects: list(rdms)."
+            )
     xp = common_namespace(operation, named)
     out = {}
     for name, x in named.items():
