@@ -84,7 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     details = {
         "seed": str(options.seed),
         "epochs": str(options.epochs),
-        "images compared": f"{len(digits.test)}, held out, {options.passes} passes",
+        "images compared": f"{len(digits.test)}, held out, {options.passes} "
+        f"pass{'es' if options.passes > 1 else ''}",
         "images per batch": str(BATCH),
         "parameters": ", ".join(
             f"{name} {sum(p.numel() for p in models[name].parameters()):,}"

@@ -295,6 +295,7 @@ def test_missing_heads_and_layers_are_left_out():
         ({"n_batches": 5}, "jackknife over 5 batches only; its own error is about ±35%"),
         ({"passes": 3}, "3 passes over the same samples"),
         ({"n_skipped_batches": 2}, "2 batches of fewer than 4 samples were left out"),
+        ({"n_skipped_batches": 1}, "A batch of fewer than 4 samples was left out"),
         ({"interrupted": "after 3 batches"}, "Interrupted after 3 batches"),
     ],
 )

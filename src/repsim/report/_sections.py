@@ -58,10 +58,10 @@ PICTURED: dict[Kind, Callable[[str, xr.Dataset], Section]] = {
 """The kinds with pictures; any other kind is shown as its table."""
 
 COUNTS = {
-    "n_samples": "samples",
-    "n_batches": "batches",
-    "n_train": "training samples",
-    "n_test": "test samples",
+    "n_samples": ("sample", "samples"),
+    "n_batches": ("batch", "batches"),
+    "n_train": ("training sample", "training samples"),
+    "n_test": ("test sample", "test samples"),
 }
 
 
@@ -81,15 +81,17 @@ def section_of(name: str, result: xr.Dataset) -> Section:
     }
     section.provenance += [(key, _text(value)) for key, value in own.items()]
     counts = [
-        f"{value:,} {what}"
-        for key, what in COUNTS.items()
+        f"{value:,} {one if value == 1 else several}"
+        for key, (one, several) in COUNTS.items()
         if isinstance(value := result.attrs.get(key, own.get(key)), int | np.integer)
     ]
     if counts:
         section.subtitle += f" · {', '.join(counts)}"
     skipped = result.attrs.get("n_skipped_batches", own.get("n_skipped_batches", 0))
     if isinstance(skipped, int | np.integer) and skipped > 0:
-        section.cautions.append(f"{skipped} batches of fewer than 4 samples were left out.")
+        what = "A batch" if skipped == 1 else f"{skipped} batches"
+        left_out = f"{what} of fewer than 4 samples {'was' if skipped == 1 else 'were'} left out."
+        section.cautions.append(left_out)
     if "interrupted" in result.attrs:
         section.cautions.append(
             f"Interrupted {result.attrs['interrupted']}: this is the result so far."
