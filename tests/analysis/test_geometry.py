@@ -150,7 +150,7 @@ def test_learned_queries_have_no_places():
     assert set(ratios.n_prefix.values) == {0}
     assert np.isfinite(ratios.ratio_spatial).all()
     labelled = [(images(12), torch.arange(12) % 2)]
-    with pytest.warns(repsim.RepsimWarning, match="told from the patches:\n  decoder"):
+    with pytest.warns(repsim.RepsimWarning, match="distinguished from the patches:\n  decoder"):
         probe = repsim.linear_probe(
             model, labelled, labelled, layers=["decoder"], tokens=("mean", "mean_without_cls"),
             ridges=[1.0], holdout=0.0, **QUIET,
@@ -260,7 +260,7 @@ def test_tokens_behind_the_patches_are_no_prefix():
     with pytest.raises(repsim.InputError, match="19 tokens of .*\n.* follow the patches"):
         repsim.residual_ratios(model, data, **QUIET)
     labelled = [(images(12), torch.arange(12) % 2)]
-    with pytest.warns(repsim.RepsimWarning, match="told from the patches:\n  block"):
+    with pytest.warns(repsim.RepsimWarning, match="distinguished from the patches:\n  block"):
         probe = repsim.linear_probe(
             model, labelled, labelled, layers=["block"], tokens=("mean", "mean_without_cls"),
             ridges=[1.0], holdout=0.0, **QUIET,

@@ -232,7 +232,7 @@ def test_heads_that_look_like_the_batch():
             folded = x.reshape(6, 4, 2)
             return functional.scaled_dot_product_attention(folded, folded, folded)
 
-    with pytest.raises(CaptureError, match=r"heads cannot be told from the batch"):
+    with pytest.raises(CaptureError, match=r"which axis holds the heads is unknown"):
         taken(Folded(), lambda m: m(torch.randn(3, 8, 2)))
     assert taken(Folded(), lambda m: m(q))["Folded"]["weights"].shape == (6, 1, 4, 4)
 

@@ -95,8 +95,8 @@ class BoundTransform:
             return function(tensor, layer, call)
         if isinstance(function, Reducer):
             return self._reduced(function, tensor, layer, call)
-        told = (tensor, layer, call) if self._wants_layer else (tensor,)
-        return function(*told, self._batch) if self._wants_batch else function(*told)
+        given = (tensor, layer, call) if self._wants_layer else (tensor,)
+        return function(*given, self._batch) if self._wants_batch else function(*given)
 
     def positions(self, tensor: Tensor, layer: str, call: int) -> tuple[Tensor, Tensor | None]:
         """Return an output as positions (B, N, D), and which are real: a mask (B, N) or None.
@@ -180,7 +180,7 @@ class BoundTransform:
         return 1 if self._samples is None else self._samples.rows_of(layer, call)
 
     def _features_first(self, shape: tuple[int, ...], layer: str) -> bool:
-        """Whether axis 1 of an output holds its features; raise if nothing tells."""
+        """Whether axis 1 of an output holds its features; raise if nothing shows it."""
         found = self._axes.features_first(layer, shape)
         if found is None:
             axes = (3, 4) if len(shape) == 5 else (1, 2)

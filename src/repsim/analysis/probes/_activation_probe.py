@@ -206,7 +206,7 @@ def _check_rows(side: str, sources: Sequence[Source], labels: IntArray) -> None:
             raise InputError(
                 f"{OPERATION}: activations and labels must describe the same samples.\n"
                 f"  {source.label}: n={source.n}    {side}_labels: {len(labels)}\n"
-                f"  Labels go in the order of the rows; a store's ``sample`` tells which they are."
+                f"  Labels go in the order of the rows; a store's ``sample`` says which they are."
             )
 
 

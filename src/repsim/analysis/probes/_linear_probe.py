@@ -288,8 +288,8 @@ def _train(
     training: dict[str, TrainedProbe] = {}
     for found in steps:
         batch = None if found is None else vectors.labelled(found, "train", n_classes)
-        told = None if batch is None else (batch.labels, batch.sequences)
-        fit, hold = split.take_of_ranks(ranks.gather(told))[ranks.rank]
+        mine = None if batch is None else (batch.labels, batch.sequences)
+        fit, hold = split.take_of_ranks(ranks.gather(mine))[ranks.rank]
         if batch is not None and (len(fit) or len(hold)):
             for layer, values in vectors.of(batch):
                 probe = training.setdefault(layer, TrainedProbe(vectors.names[layer]))
@@ -333,7 +333,7 @@ def _check_used(options: TokenOptions, choices: TokenChoices) -> None:
         more = f"  and {len(choices.unknown) - 8} more\n" if len(choices.unknown) > 8 else ""
         warn(
             'linear_probe: "cls" and "mean_without_cls" are NaN where the CLS token cannot be '
-            f"told from the patches:\n{shown}{more}"
+            f"distinguished from the patches:\n{shown}{more}"
             "  Pass prefix=, the number of tokens before the patches, or leave these layers out.",
         )
 

@@ -40,7 +40,7 @@ def sample_axes(
     Returns
     -------
     dict
-        By what has the tensors. Nothing where the forwards do not tell.
+        The axis by the name of what has the tensors; empty where the forwards do not show it.
     """
 
     def ask(run: Callable[[int], object]) -> list[Shapes]:

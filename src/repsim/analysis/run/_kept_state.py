@@ -79,7 +79,7 @@ def _may_change(tensor: Tensor) -> bool:
 
 
 def _version(tensor: Tensor) -> int | None:
-    """Return what counts the changes in place; those of tensors of inference mode nobody counts."""
+    """Return the number of changes in place; None if torch does not count them."""
     return None if tensor.is_inference() else tensor._version
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor
 
 from repsim._errors import CaptureError
+from repsim.capture import BoundTransform
 
 __all__ = ["reduced"]
 
 
 def reduced(
-    operation: str, reduce: Callable[..., Any] | None, tensor: Tensor, layer: str, call: int
+    operation: str, reduce: BoundTransform | None, tensor: Tensor, layer: str, call: int
 ) -> Tensor:
     """Return an output after its transform, (n, ...) as before, or raise an error.
 
@@ -21,8 +19,8 @@ def reduced(
     ----------
     operation : str
         The caller's name, for errors.
-    reduce : callable, optional
-        The transform, which gets the layer and the call if it asks for them; None keeps the output.
+    reduce : BoundTransform, optional
+        The transform; None keeps the output.
     tensor : torch.Tensor, shape (n, ...)
         The output.
     layer, call : str, int
@@ -30,8 +28,7 @@ def reduced(
     """
     values = tensor
     if reduce is not None:
-        told = getattr(reduce, "wants_layer", False)
-        values = reduce(tensor, layer, call) if told else reduce(tensor)
+        values = reduce(tensor, layer, call)
         if not isinstance(values, Tensor) or values.shape[:1] != tensor.shape[:1]:
             got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise CaptureError(

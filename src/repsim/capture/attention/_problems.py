@@ -40,7 +40,7 @@ def problems_of(
             for softmax in softmaxes
             if not softmax.matched and softmax.resembles_attention and softmax.layer not in names
         ),
-        *((name, f"{text}: heads cannot be told from the batch") for name, text in unclear),
+        *((name, f"{text}: which axis holds the heads is unknown") for name, text in unclear),
     ]
     if chosen is None:
         return found

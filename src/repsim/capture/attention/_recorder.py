@@ -180,7 +180,7 @@ class AttentionRecorder:
             f"{self._handed} calls>"
         )
 
-    # -- what the mode tells -----------------------------------------------------------------------
+    # -- what the mode calls -----------------------------------------------------------------------
 
     @property
     def layer(self) -> str | None:

@@ -71,7 +71,7 @@ class NoOps:
 
 
 class _Given:
-    """An argument of a call, and what tells whether it was changed in place."""
+    """An argument of a call, and what shows whether the call changed it in place."""
 
     def __init__(self, tensor: Tensor) -> None:
         # Tensors of inference mode have no versions. Their values are kept until the call ends.

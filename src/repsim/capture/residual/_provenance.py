@@ -98,7 +98,7 @@ class Provenance(TorchFunctionMode):
         self._made_in: dict[int, tuple[str, ...]] = {}
         self._maps: list[Size] = []
 
-    # -- what the hooks tell ---------------------------------------------------------------------
+    # -- what the hooks call ---------------------------------------------------------------------
 
     def begin(self, inputs: object) -> None:
         """Treat every tensor among `inputs` that is not followed yet as an input."""

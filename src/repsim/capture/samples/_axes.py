@@ -256,8 +256,8 @@ class BatchAxis:
             raise self._not_as_found(layer, shape, expected)
         if found.apart is None:
             raise UnusableOutput(
-                f"Recorder: the {rows} rows of a sample in layer {layer!r} cannot be told.\n"
-                f"  it returned: {shape}    n={n}\n"
+                f"Recorder: which rows of layer {layer!r} are of one sample is unknown.\n"
+                f"  it returned: {shape}, {rows} rows for each of n={n} samples\n"
                 "  Their values depend on the other samples, so their order is unknown. Put them "
                 "in order with select=, or leave the layer out.",
                 brief=f"{shape}: which of {rows} rows are of one sample is unknown",

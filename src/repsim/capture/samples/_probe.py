@@ -41,7 +41,7 @@ class SampleAxis:
         How many of its rows are of one sample: 1, or the number of its windows, crops or patches.
     apart : bool or None
         Whether the rows of a sample are apart (row j of sample i at j·n + i, as in concatenated
-        crops) and not together (at i·rows + j). None: values do not tell.
+        crops) and not together (at i·rows + j). None: the values do not show it.
     """
 
     axis: int
@@ -77,7 +77,7 @@ _Kind: TypeAlias = tuple[str, type | None, str]
 
 @dataclass
 class _Seen:
-    """What one forward told."""
+    """What one forward showed."""
 
     shapes: dict[tuple[str, int], tuple[int, ...]] = field(default_factory=dict)
     sketches: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
