@@ -115,6 +115,44 @@ def test_masks_are_stored_and_used(tmp_path):
         repsim.open_activations(tmp_path / "run", transform="cls")
 
 
+class Normed(torch.nn.Module):
+    """Tokens normed over their positions, so that every text has the mean 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.last = torch.nn.Embedding(100, 8), torch.nn.Identity()
+
+    def forward(self, ids):
+        tokens = self.tokens(ids).transpose(1, 2)
+        return self.last(torch.nn.functional.instance_norm(tokens).transpose(1, 2))
+
+
+def test_stored_means_that_differ_by_rounding_alone_are_equal(tmp_path):
+    """A CKA of what rounding leaves of them was 1 with itself, where a run of means gives NaN."""
+    torch.manual_seed(0)
+    model = Normed()
+    data = [
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        for ids in torch.randint(0, 100, (5, 8, 37))
+    ]
+    options = {"layers": ["tokens", "last"]}
+    whole = extract(model, data, tmp_path / "whole", **options)
+    direct = extract(model, data, tmp_path / "means", transform="mean", **options)
+    assert np.unique(whole["last"].values.mean(1)).size > 100
+    pooled = repsim.open_activations(tmp_path / "whole", transform="mean")
+    rows = pooled["last"].values
+    assert (rows == rows[0]).all()
+    assert abs(rows).max() < 1e-6
+    np.testing.assert_array_equal(pooled["last"][11].values, rows[0])
+    np.testing.assert_array_equal(pooled["last"][9:30:4, 2].values, rows[:6, 2])
+    np.testing.assert_allclose(pooled["tokens"], whole["tokens"].values.mean(1), atol=1e-6)
+    for stored in (pooled, direct):
+        with pytest.warns(repsim.DegenerateWarning, match="constant over the samples"):
+            found = repsim.cka_matrix(stored)
+        assert np.isnan(found.loc["last"]).all()
+        assert abs(found[0, 0] - 1) < 1e-6
+
+
 def test_masks_of_several_sequences(tmp_path):
     data = [{**b, "other": b["attention_mask"].flip(1)} for b in texts("left", 8, batches=2)]
     stored = extract(encoder(0), data, tmp_path / "run", mask={"0": "other", "2": "attention_mask"})

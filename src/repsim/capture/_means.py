@@ -12,14 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repsim.storage import EQUAL_MEANS
+
 __all__ = ["RunMeans", "equal_in_batch", "mean_of"]
-
-EQUAL = 128
-"""Means of a batch that differ from their average by less are equal; in eps of the largest value.
-
-Measured with instance norms, rounding was up to 95 eps (photographs of values up to 255 in crops of
-16×16), and the means of random maps of 224×224 differed by 2000 eps.
-"""
 
 
 def mean_of(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -51,7 +46,7 @@ def mean_of(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         return mean, mean.new_zeros(mean.shape[1:])
     eps = torch.finfo(wide).eps
     largest = x[0].detach().abs().flatten(0, x.ndim - mean.ndim - 1).amax(0)
-    return mean, EQUAL * eps * largest
+    return mean, EQUAL_MEANS * eps * largest
 
 
 def equal_in_batch(mean: Tensor, rounding: Tensor) -> Tensor:

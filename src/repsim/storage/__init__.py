@@ -2,6 +2,7 @@
 
 from repsim.storage._atomic import differences, write_whole
 from repsim.storage._checkpoint import Checkpoint
+from repsim.storage._equal import EQUAL_MEANS
 from repsim.storage._interrupts import uninterrupted
 from repsim.storage._lock import locked
 from repsim.storage._names import LONGEST, safe_name
@@ -18,6 +19,7 @@ from repsim.storage.parts._run import (
 from repsim.storage.places._address import Place, place_of
 
 __all__ = [
+    "EQUAL_MEANS",
     "LONGEST",
     "ActivationStore",
     "Checkpoint",
