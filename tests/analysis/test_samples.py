@@ -272,6 +272,29 @@ class TestBatchesOfAnyForm:
             result = compare(Packed(), data=data, batch_size=12, layers="p*", **quiet)
         assert layers_of(result) == ["pooled"]
 
+    def test_a_list_of_crops_asks(self):
+        """Six crops of each of five images had been six samples."""
+
+        class Crops(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.map, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 4)
+
+            def forward(self, crops):
+                return self.head(torch.cat([self.map(crop).mean((2, 3)) for crop in crops]))
+
+        data = [list(torch.randn(6, 5, 3, 8, 8)) for _ in range(2)]
+        options = {"forward": lambda model, batch: model(batch), **quiet}
+        with pytest.raises(CaptureError, match=r"6 crops of 5 samples(.|\n)*batch_size=6 or"):
+            compare(Crops(), data=data, layers="head", **options)
+        found = compare(Crops(), data=data, layers="head", batch_size=5, **options)
+        assert found.attrs["n_samples"] == 10
+        # Six images in a list are six samples, although each has three rows, its channels.
+        images = [list(batch) for batch in torch.randn(2, 6, 3, 8, 8)]
+        options["forward"] = lambda model, batch: model(torch.stack(batch))
+        found = compare(nn.Sequential(nn.Conv2d(3, 6, 3)), data=images, layers="0", **options)
+        assert found.attrs["n_samples"] == 12
+
     def test_packed_images_beside_texts_of_any_length(self):
         """Images of one size have the same number of patches, however long their texts are."""
 

@@ -15,7 +15,7 @@ from repsim.analysis.run._cut_runs import BatchRefusedError, answers, input_of
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._followed import learn_sequences
 from repsim.capture import Masks, Recorder, UnusableOutput
-from repsim.capture.samples import Evidence, ask, have_one_size, lengths_in
+from repsim.capture.samples import Evidence, ask, have_one_size, length_of_items, lengths_in
 
 __all__ = ["BatchSize", "SampleFinder"]
 
@@ -152,6 +152,11 @@ class SampleFinder:
                 raised = raised or found.__cause__
                 continue
             if found is not None and _any_follows(found):
+                items = None if way.n is None else length_of_items(given, way.n)
+                if self._batch_size is None and items is not None:
+                    for _, other in answers(batch, model, forward, items, question):
+                        if isinstance(other, list) and _any_follows(other):
+                            raise self._may_be_crops(way.n, items)
                 best, self._is_packed = found, way.packed
                 self._place = lengths.index(way.n) if way.n in lengths else None
                 break
@@ -162,6 +167,14 @@ class SampleFinder:
                 recorder.axes.learn(evidence)
         elif self._batch_size is None:
             self._doubt = self._why_doubtful(lengths, raised)
+
+    def _may_be_crops(self, n: int | None, items: int) -> CaptureError:
+        return CaptureError(
+            f"{self._operation}: a list of {n} tensors may hold {n} samples, or {n} crops of "
+            f"{items} samples.\n"
+            f"  the model runs on fewer tensors, and on tensors of fewer rows\n"
+            f"  Pass batch_size={n} or batch_size={items}, or a function of the batch."
+        )
 
     def _declared(self, given: Any) -> int | None:
         """Return the number of samples that the caller declares."""

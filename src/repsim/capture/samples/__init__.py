@@ -4,6 +4,7 @@ from repsim.capture.samples._axes import BatchAxis
 from repsim.capture.samples._cut import (
     cut,
     have_one_size,
+    length_of_items,
     lengths_in,
     taken,
     uncut_indices,
@@ -18,6 +19,7 @@ __all__ = [
     "ask",
     "cut",
     "have_one_size",
+    "length_of_items",
     "lengths_in",
     "own_copy",
     "taken",

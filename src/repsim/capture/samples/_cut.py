@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repsim.capture._containers import parts_of, rebuilt
 
-__all__ = ["cut", "have_one_size", "lengths_in", "taken", "uncut_indices"]
+__all__ = ["cut", "have_one_size", "length_of_items", "lengths_in", "taken", "uncut_indices"]
 
 Rows = Callable[[int], list[int] | None]
 """Which rows to take of a first axis of this length; None keeps them all."""
@@ -68,6 +68,21 @@ def lengths_in(batch: Any) -> Iterator[tuple[int, bool]]:
         yield len(batch), _are_alike(batch)
     for child in parts_of(batch):
         yield from lengths_in(child)
+
+
+def length_of_items(batch: Any, n: int) -> int | None:
+    """Return the length of the first axis that the images in a list of n have in common.
+
+    They may be n samples, such as videos (frames, channels, height, width), or n crops of each of
+    as many samples as this. It is None for other lists, and if the length is 1 or n.
+    """
+    if isinstance(batch, list) and len(batch) == n:
+        shapes = [tuple(x.shape) for x in batch if isinstance(x, Tensor) and not x.is_nested]
+        lengths = {shape[0] if len(shape) > 3 else 1 for shape in shapes}
+        if len(shapes) == n and len(lengths) == 1 and not lengths & {1, n}:
+            return lengths.pop()
+    found = (length_of_items(child, n) for child in parts_of(batch))
+    return next((length for length in found if length is not None), None)
 
 
 def uncut_indices(batch: Any, n: int, *, packed: bool) -> bool:
