@@ -2,12 +2,12 @@
 
 from repsim.storage._atomic import differences, write_whole
 from repsim.storage._checkpoint import Checkpoint
-from repsim.storage._equal import EQUAL_MEANS
 from repsim.storage._interrupts import uninterrupted
 from repsim.storage._lock import locked
 from repsim.storage._names import LONGEST, safe_name
 from repsim.storage._nested import from_arrays, to_arrays
 from repsim.storage._open import open_activations
+from repsim.storage._pooled import EQUAL_MEANS
 from repsim.storage._store import ActivationStore
 from repsim.storage.parts._run import (
     begin_parts,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from repsim._errors import StateError
 from repsim._options import require_choice
 from repsim.storage._chunks import SAMPLE
+from repsim.storage._pooled import POOLED, PooledTokens
 from repsim.storage._stored import SEAL, as_dataset, group_of, no_store, rows_of_place
 from repsim.storage.places._address import place_of
 
@@ -100,7 +101,6 @@ def open_activations(
     Zarr, version 3: https://zarr-specs.readthedocs.io; any reader of Zarr 3 opens the store, and
     that of several ranks part by part.
     """
-    from repsim.storage._pooled import POOLED
     from repsim.storage.parts._opened import open_parts
     from repsim.storage.parts._run import PARTS
 
@@ -133,8 +133,6 @@ def _pooled(stored: xarray.Dataset, masked: dict[str, str], transform: str) -> x
     """Reduce the real tokens of masked layers to one vector."""
     import xarray
     from xarray.core import indexing
-
-    from repsim.storage._pooled import PooledTokens
 
     for name, mask in masked.items():
         tokens = stored[name]

@@ -10,9 +10,14 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from repsim.storage._equal import EQUAL_MEANS
+__all__ = ["EQUAL_MEANS", "POOLED", "PooledTokens"]
 
-__all__ = ["POOLED", "PooledTokens"]
+EQUAL_MEANS = 128
+"""Means that differ from their average by less are equal; in eps of the largest value.
+
+Measured with instance norms, rounding was up to 95 eps (photographs of values up to 255 in crops of
+16×16), and the means of random maps of 224×224 differed by 2000 eps.
+"""
 
 Values = np.ndarray[Any, np.dtype[Any]]
 
