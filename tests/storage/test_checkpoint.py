@@ -43,7 +43,7 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
     with pytest.raises(StateError, match="no header"):
         made(path, n=3).load()
     path.write_text("not an archive")
-    with pytest.raises(StateError, match="not a saved state"):
+    with pytest.raises(StateError, match="not a saved state: another kind of file\n"):
         made(path, n=3).load()
     with path.open("wb") as file:
         np.save(file, np.array([{}], dtype=object), allow_pickle=True)

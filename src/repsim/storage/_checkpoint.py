@@ -135,8 +135,9 @@ class Checkpoint:
             MemoryError,
         ) as error:
             # Errors of NumPy and zipfile for a damaged archive, and for a file that is not an
-            # archive.
-            raise self._refused(f"damaged, or not a saved state: {error}") from error
+            # archive. NumPy takes any other file for a pickle, and says how to load it unsafely.
+            why = "another kind of file" if "pickle" in str(error) else error
+            raise self._refused(f"damaged, or not a saved state: {why}") from error
         self._check(arrays)
         del arrays[HEADER]
         return arrays

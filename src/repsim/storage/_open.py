@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
-from repsim._errors import StateError
+from repsim._errors import StateError, warn
 from repsim._options import require_choice
 from repsim.storage._chunks import SAMPLE
 from repsim.storage._pooled import POOLED, PooledTokens
@@ -45,8 +45,8 @@ def open_activations(
     path : path, str or zarr.abc.store.Store
         The store that was ``out`` in :func:`repsim.extract`: a folder, an address such as
         ``"s3://bucket/run.zarr"`` that fsspec opens, or a store object of Zarr. An unfinished store
-        of one process has the rows that are safely there. An unfinished store of several ranks
-        raises.
+        of one process has the rows that are safely there, and gives a warning. An unfinished store
+        of several ranks raises.
     transform : {"mean", "first", "last"}, optional
         Which vector of the real tokens of each sample to read, for layers that were stored with
         their mask; other layers are unchanged. By default whole tokens, padding included.
@@ -86,6 +86,7 @@ def open_activations(
     Warns
     -----
     RepsimWarning
+        The run that wrote the store has not finished, so it lacks samples.
         Several ranks stored many samples in another order than that of their ids (with shuffle), so
         reading blocks of rows sorted by id is slow.
 
@@ -123,6 +124,12 @@ def open_activations(
         plan = stored.plan
         if plan is None:
             raise no_store(operation, place, attrs.get("format"), journal=False)
+        if not stored.is_finished:
+            warn(
+                f"{operation}: the run that wrote this store has not finished.\n"
+                f"  {place}: {stored.rows} samples so far\n"
+                f"  Call repsim.extract again with the same arguments to go on."
+            )
         dataset = as_dataset(plan, stored.columns)
         dataset.attrs = {k: v for k, v in stored.attrs.items() if k != "plan"}
     dataset.attrs.pop(SEAL, None)
