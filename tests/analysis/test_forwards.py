@@ -144,6 +144,27 @@ def test_objects_in_the_batch_that_refuse_to_be_copied():
         assert batch["cache"].seen == []
 
 
+class Accumulating(nn.Module):
+    """Adds the rows of the batch before, which it keeps in a dict, and counts them in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.kept, self.rows = nn.Linear(6, 6), {}, []
+
+    def forward(self, x):
+        y = self.fc(x) + self.kept.get("rows", 0.0)
+        self.kept["rows"] = y.detach()
+        self.rows.append(len(y))
+        return y
+
+
+def test_a_state_in_a_dict_or_a_list_is_that_of_the_batches():
+    model = nn.Sequential(Accumulating(), nn.ReLU())
+    repsim.compare(model, data=inputs(3), **QUIET)
+    assert model[0].rows == [8, 8, 8]
+    assert len(model[0].kept["rows"]) == 8
+
+
 class Remembering(nn.Module):
     """Each batch meets the mean of the batch before."""
 
