@@ -201,8 +201,9 @@ def test_rearranged_positions_have_no_places():
 class Ordered(nn.Module):
     """4×4 patches with position embeddings, in some order, and maybe other tokens behind them."""
 
-    def __init__(self, order, behind=0):
+    def __init__(self, order, behind=0, norm=nn.Identity):
         super().__init__()
+        self.norm = norm(8)
         torch.manual_seed(0)
         self.order = order
         self.map, self.places = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(16, 8))
@@ -212,7 +213,7 @@ class Ordered(nn.Module):
         self.merged = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
 
     def forward(self, x):
-        x = self.tokens(self.map(x).flatten(2).mT + self.places)[:, self.order]
+        x = self.tokens(self.norm(self.map(x).flatten(2).mT) + self.places)[:, self.order]
         x = self.block(torch.cat([x, self.behind.expand(len(x), -1, -1)], 1))
         return self.merged(x[:, :16].unflatten(1, (4, 4)).amax(1))
 
@@ -250,8 +251,8 @@ def test_patches_in_another_order_have_no_places():
 
 
 def test_tokens_behind_the_patches_are_no_prefix():
-    """As in GroupViT: three group tokens follow the patches."""
-    model, data = Ordered(range(16), behind=3), [images(24)]
+    """As in GroupViT: three group tokens follow the normalised patches."""
+    model, data = Ordered(range(16), behind=3, norm=nn.LayerNorm), [images(24)]
     for analysis in (repsim.token_localization, repsim.effective_receptive_field):
         with pytest.raises(repsim.CaptureError, match="3 of its tokens follow the patches"):
             analysis(model, data, ["block"], **QUIET)

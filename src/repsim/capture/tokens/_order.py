@@ -21,7 +21,10 @@ MOST_PATCHES = 64
 """How many patches are looked for: they are spread over the map."""
 
 MOST_MISSES = 4
-"""After as many sequences without the patches, they have been normalised or mixed."""
+"""After as many sequences without the patches, they have been mixed."""
+
+BY_TOKEN = (nn.LayerNorm, nn.RMSNorm, nn.Linear)
+"""Modules that change each token alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ class PatchOrder:
     A model may put the patches in another order (Hiera puts windows one after the other) or other
     tokens behind them (GroupViT). Position embeddings are alike for all samples, so the difference
     of two samples has the same rows before and after them. The first forward shows where each row
-    is. Nothing is found if the patches are normalised before they become tokens, or if there is
-    only one sample.
+    is. It follows the patches through modules that change each token alone. Nothing is found if
+    there is only one sample.
 
     Parameters
     ----------
@@ -65,6 +68,7 @@ class PatchOrder:
     def __init__(self, model: nn.Module) -> None:
         self._root = unwrap(model)
         self._map: Tensor | None = None  # (patches, channels), the difference of two samples
+        self._changing: nn.Module | None = None  # it got the patches row by row
         self._misses = 0
         self._now: dict[int, Order] = {}
         self._known: dict[tuple[str, int], Order | None] = {}
@@ -81,11 +85,13 @@ class PatchOrder:
                     stack.callback(module.register_forward_hook(self._saw_map).remove)
                 hook = module.register_forward_pre_hook(self._saw_tokens, with_kwargs=True)
                 stack.callback(hook.remove)
+                if isinstance(module, BY_TOKEN):
+                    stack.callback(module.register_forward_hook(self._saw_changed).remove)
             yield
 
     def start(self) -> None:
         """Prepare for the next forward."""
-        self._map = None
+        self._map = self._changing = None
         self._forwards += 1
 
     def of(self, layer: str, n: int) -> Order | None:
@@ -110,7 +116,13 @@ class PatchOrder:
             self._map = _difference(output).flatten(1).mT
             self._misses = 0
 
-    def _saw_tokens(self, _module: nn.Module, args: object, kwargs: object) -> None:
+    def _saw_changed(self, module: nn.Module, _args: object, output: object) -> None:
+        if module is self._changing and isinstance(output, Tensor):
+            self._map = _difference(output)
+            self._misses = 0
+        self._changing = None
+
+    def _saw_tokens(self, module: nn.Module, args: object, kwargs: object) -> None:
         if self._forwards > 1 or self._map is None:
             return
         x = next(tensors_in((args, kwargs)), None)
@@ -122,6 +134,8 @@ class PatchOrder:
             return
         if order := _order_of(self._map, _difference(x)):
             self._now[n] = order
+            if order == Order(0) and isinstance(module, BY_TOKEN):
+                self._changing = module
             return
         self._misses += 1
         if self._misses == MOST_MISSES:
