@@ -85,10 +85,13 @@ def state(folder: Path) -> dict[str, tuple[int, ...]]:
     """What distinguishes the files of a folder from those before a change."""
     found = {}
     for entry in os.scandir(folder):
-        about = entry.stat()
+        try:
+            about = entry.stat()
+            inside = state(Path(entry.path)) if entry.is_dir() else {}
+        except FileNotFoundError:  # another thread of Zarr has renamed it meanwhile
+            continue
         found[entry.path] = about.st_ino, about.st_size, about.st_mtime_ns
-        if entry.is_dir():
-            found |= state(Path(entry.path))
+        found |= inside
     return found
 
 

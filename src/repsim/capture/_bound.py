@@ -204,6 +204,6 @@ class BoundTransform:
         warn(
             f"{self._operation}: padding is compared as if it were data, from layer {layer!r} on: "
             f"{padding} of {tensor.shape[0] * tensor.shape[1]} positions of a batch are padding.\n"
-            f'  Take the real ones: transform="mean", "last", "first" or token(i). '
+            '  Take the real ones: transform="mean", "last", "first" or repsim.capture.token(i). '
             f"mask=None says that all positions are real."
         )

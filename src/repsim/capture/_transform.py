@@ -133,7 +133,8 @@ def resolve_transform(
         if transform not in REDUCERS:
             raise InputError(
                 f"{operation}: there is no transform {transform!r}.\n"
-                f"  one of: {', '.join(map(repr, REDUCERS))}, token(i), or a callable"
+                f"  one of: {', '.join(map(repr, REDUCERS))}, repsim.capture.token(i), or a "
+                f"function"
             )
         return REDUCERS[transform]
     if transform is not None and not callable(transform):
