@@ -269,6 +269,7 @@ def test_each_kind_of_subset_has_lines_and_the_unit_is_that_of_the_result():
         ("layer1.0.bn3, sliding", True),
     ]
     assert all(each["x"] == sorted(each["x"]) for each in chart["series"])
+    assert chart["note"].endswith("Dashed: sliding.")
     assert "(tokens)" in chart["xLabel"]
     assert "pixels" not in chart["alt"]
 

@@ -35,9 +35,10 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
     )
     errors = optional_values(result, "standard_error", "subset", "layer_y")
     kinds = result["kind"].values.astype(str) if "kind" in result else np.full(len(along), "")
+    found = list(dict.fromkeys(kinds.tolist()))
     series = []
     for j, layer in enumerate(layers):
-        for dashed, kind in enumerate(dict.fromkeys(kinds.tolist())):
+        for dashed, kind in enumerate(found):
             here = order[kinds[order] == kind]
             line = Series(
                 f"{layer}, {kind}" if kind else layer,
@@ -62,7 +63,7 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
             f"CKA with layers of {model_y}",
             series,
             ordered="layer",
-            note=note_of_bands(series),
+            note=" ".join([note_of_bands(series), *(f"Dashed: {kind}." for kind in found[1:])]),
         )
     ]
     return section
