@@ -36,6 +36,7 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
     errors = optional_values(result, "standard_error", "subset", "layer_y")
     kinds = result["kind"].values.astype(str) if "kind" in result else np.full(len(along), "")
     found = list(dict.fromkeys(kinds.tolist()))
+    dashes = [f"Dashed: {kind}." for kind in found[1:]]
     series = []
     for j, layer in enumerate(layers):
         for dashed, kind in enumerate(found):
@@ -63,7 +64,7 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
             f"CKA with layers of {model_y}",
             series,
             ordered="layer",
-            note=" ".join([note_of_bands(series), *(f"Dashed: {kind}." for kind in found[1:])]),
+            note=" ".join(filter(None, [note_of_bands(series), *dashes])),
         )
     ]
     return section
