@@ -241,6 +241,23 @@ def test_forwards_of_the_data_and_of_functions_of_the_caller_do_not_count():
             assert found.equals(expected)
 
 
+def test_the_default_device_of_the_caller_does_not_matter():
+    torch.manual_seed(0)
+    model, data = Eye().eval(), [torch.randn(12, 3, 16, 16) for _ in range(2)]
+    labelled = [(x, torch.arange(12) % 2) for x in data]
+    named = {"layers": ["attention"], **QUIET}
+    for analysis in (
+        lambda: repsim.compare(model, data=data, samples="tokens", max_samples=20, **named),
+        lambda: repsim.attention_distance(model, data, **QUIET),
+        lambda: repsim.effective_receptive_field(model, data, n_probes=2, **named),
+        lambda: repsim.linear_probe(model, labelled, labelled, tokens="mean", **named),
+        lambda: repsim.stitch(model, "patches", model, "attention", data, **QUIET),
+    ):
+        expected = analysis()
+        with torch.device("meta"):
+            assert analysis().identical(expected)
+
+
 class Counting(nn.Module):
     """Adds how many forwards came before, in buffers that are replaced and written to."""
 

@@ -112,7 +112,8 @@ def uploaded(x: np.ndarray[Any, np.dtype[Any]], like: Any) -> Any:
     """Copy a NumPy array to the framework and device of ``like`` without waiting for the device."""
     xp = array_namespace(like)
     if is_torch_array(like):
-        return xp.asarray(x, copy=True).to(like.device, non_blocking=True)
+        near = xp.asarray(x, copy=True, device="cpu")  # whatever the default device is
+        return near.to(like.device, non_blocking=True)
     return xp.asarray(x, device=device(like))
 
 

@@ -45,10 +45,11 @@ class Probes:
             return
         generator, shape = torch.Generator(), (self.count, unit.shape[1])
         # Image by image, so the signs depend neither on batch sizes nor on the shares of ranks.
+        seeds = [self._seed_of(f"{label} {image}") for image in images]
         bits = torch.stack(
             [
-                torch.randint(0, 2, shape, generator=generator.manual_seed(self._seed_of(name)))
-                for name in (f"{label} {image}" for image in images)
+                torch.randint(0, 2, shape, generator=generator.manual_seed(seed), device="cpu")
+                for seed in seeds
             ]
         )
         signs = (2 * bits - 1).to(torch.int8).to(unit.device, non_blocking=True)

@@ -86,8 +86,9 @@ class TestedProbe:
     def hits(self, values: Tensor, labels: IntArray) -> Tensor:
         """Count the hits in rows (T, n, p), and return which rows these are, (T, n)."""
         assert self.classifier is not None
-        # NumPy's where the device has no float64.
-        predicted = torch.as_tensor(self.classifier.predict(values))
+        predicted = self.classifier.predict(values)
+        if not isinstance(predicted, Tensor):  # NumPy's, where the device has no float64
+            predicted = torch.from_numpy(predicted)
         hits: Tensor = predicted == uploaded(labels, predicted)
         found = hits.sum(-1)
         self._correct = found if self._correct is None else self._correct + found

@@ -82,7 +82,8 @@ class FitSums:
     def random(self, generator: torch.Generator) -> AffineMap:
         """Return a Gaussian map whose outputs have the mean and the total variance of y."""
         mean_x, mean_y, scatter, cross, square = self._centred()
-        weights = torch.randn(cross.shape, generator=generator, dtype=torch.float64).to(cross)
+        drawn = torch.randn(cross.shape, generator=generator, dtype=torch.float64, device="cpu")
+        weights = drawn.to(cross)
         now = ((scatter @ weights) * weights).sum()
         scale = torch.where(now > 0, (square / torch.where(now > 0, now, 1.0)).clamp(min=0), 0.0)
         weights = weights * scale.sqrt()

@@ -116,7 +116,7 @@ class Answers:
         The logits of a model with encoder and decoder follow the decoder's sequence.
         """
         shape = (logits.shape[0], logits.shape[1])
-        counted = torch.ones(shape, dtype=torch.bool)
+        counted = torch.ones(shape, dtype=torch.bool, device="cpu")
         of_queries = of_decoder and masks.is_auto
         mask = None
         if shape[1] > 1:

@@ -154,7 +154,7 @@ def _order_of(patches: Tensor, tokens: Tensor) -> Order | None:
     empty background, show nothing.
     """
     count = len(patches)
-    picked = torch.linspace(0, count - 1, min(count, MOST_PATCHES)).long()
+    picked = torch.linspace(0, count - 1, min(count, MOST_PATCHES), device="cpu").long()
     rows = patches[picked.to(patches.device)].to(tokens.device)
     nearest = torch.cdist(rows, tokens).topk(min(2, len(tokens)), largest=False)
     close = nearest.values[:, 0] <= 0.02 * rows.norm(dim=1)
