@@ -337,7 +337,7 @@ def test_a_place_that_is_taken_is_refused(tmp_path):
         with pytest.raises(repsim.StateError, match="something else"):
             repsim.extract(net(), data(), out=tmp_path / name, progress=False)
     assert (tmp_path / "file").read_text() == "mine"
-    with pytest.raises(repsim.CheckpointError, match="No such file"):
+    with pytest.raises(repsim.CheckpointError, match=r"No such file.*\n  Make the folder"):
         repsim.extract(net(), data(), out=tmp_path / "no" / "run.zarr", progress=False)
 
 

@@ -48,7 +48,7 @@ def masked(x):
 REFUSED = {  # kind: a function of x, and words of the refusal
     "masked": (masked, "hides some values"),
     "matrix": (lambda x: np.asmatrix(x), r"numpy\.asarray"),
-    "scipy sparse": (scipy.sparse.csr_array, "todense|sparse"),
+    "scipy sparse": (scipy.sparse.csr_matrix, r"toarray\(\)|sparse"),
     "torch sparse": (lambda x: tensor(x).to_sparse(), "to_dense"),
     "torch csr": (lambda x: tensor(x).to_sparse_csr(), "to_dense"),
     "nested": (lambda x: nested(x, torch.strided), "different shapes"),

@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_the_state_before(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
-    with pytest.raises(CheckpointError, match=r"No such file(.|\n)*nothing had been saved"):
+    with pytest.raises(CheckpointError, match=r"no such folder; nothing .*\n  Make the folder"):
         made(tmp_path / "missing" / "x.npz").save(ARRAYS)
     path = tmp_path / "x.npz"
     file = made(path)

@@ -67,7 +67,8 @@ def _unusual(x: Any) -> str | None:
     if getattr(x, "is_nested", False):
         return "has samples of different shapes\n  Pad them, or pool each to one vector."
     if hasattr(x, "todense"):  # SciPy, PyData, jax
-        return "is sparse\n  Convert it first: x.todense()."
+        dense = "toarray" if hasattr(x, "toarray") else "todense"  # a matrix of SciPy has both
+        return f"is sparse\n  Convert it first: x.{dense}()."
     if str(getattr(x, "layout", "torch.strided")) != "torch.strided":
         return "is sparse\n  Convert it first: x.to_dense()."
     if any(size is None or size != size for size in getattr(x, "shape", ())):  # NaN in Dask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import IO, Any
 
 from repsim._shown import shortened
 
-__all__ = ["differences", "sync_file", "sync_folder", "write_whole"]
+__all__ = ["differences", "how_to_write", "sync_file", "sync_folder", "write_whole"]
 
 OLD = 86_400.0
 """Seconds after which nobody writes to a file any more."""
@@ -50,6 +51,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         The disk is full, or the folder is missing or read-only.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if not path.parent.is_dir():  # the error of open would name the file beside it
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     with contextlib.suppress(OSError):
         _remove_remains(path)
     try:
@@ -73,6 +76,13 @@ def _remove_remains(path: Path) -> None:
             old = remains.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > OLD
             if old:
                 os.unlink(entry.path)
+
+
+def how_to_write(error: OSError, path: Path) -> str:
+    """Say what makes a file writable that could not be written."""
+    if error.errno == errno.ENOENT:
+        return f"Make the folder {path.parent}"
+    return "Free some space or make the folder writable"
 
 
 def sync_file(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from repsim._errors import CheckpointError, StateError
-from repsim.storage._atomic import differences, write_whole
+from repsim.storage._atomic import differences, how_to_write, write_whole
 
 __all__ = ["EVERY_SECONDS", "Checkpoint"]
 
@@ -92,7 +92,7 @@ class Checkpoint:
             raise CheckpointError(
                 f"{self.operation}: the state of this call cannot be written.\n"
                 f"  {self.path}: {error.strerror or error}; {before}\n"
-                f"  Free some space or make the folder writable, then call again with the same "
+                f"  {how_to_write(error, self.path)}, then call again with the same "
                 f"arguments: it goes on from the saved state."
             ) from error
         self._last = time.monotonic()

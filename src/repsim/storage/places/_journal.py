@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from repsim._errors import CheckpointError, StateError
+from repsim.storage._atomic import how_to_write
 
 __all__ = ["Journal", "entries_of", "line_of", "read_journal"]
 
@@ -134,7 +135,7 @@ class Journal:
         return CheckpointError(
             f"{self.operation}: the journal cannot be written.\n"
             f"  {self.path}: {error.strerror or error}\n"
-            f"  Free some space or make the folder writable, then call again with the same "
+            f"  {how_to_write(error, self.path)}, then call again with the same "
             f"arguments: it goes on from what is there."
         )
 
