@@ -382,7 +382,7 @@ class TestBatchesOfAnyForm:
                 self.embedding, self.out = nn.Embedding(9, 4), nn.Linear(4, 3)
 
             def forward(self, ids, real):
-                return self.out(self.embedding(ids)[real].cumsum(0))
+                return self.out(self.embedding(ids)[real])
 
         def batch(lengths, longest):
             lengths = torch.tensor(lengths)[:, None]
@@ -704,6 +704,15 @@ def test_tokens_of_experts_are_not_samples():
     model = Experts(4)
     with pytest.warns(RepsimWarning, match=r"experts.0 \(5, 4\) follows no sample"):
         assert layers_of(compare(model, data=x, **quiet)) == ["out"]
+    # Two experts that complement each other: two tokens a sample on average, in each forward.
+    pair = rows(5, 4, 3)
+    for batch in pair:
+        for sample, count in zip(batch, (1, 3, 2, 1, 3), strict=True):
+            sample[:, 0] = torch.arange(4) >= count
+    with pytest.warns(
+        RepsimWarning, match=r"experts.0 \(10, 4\): which of 2 rows are of one sample"
+    ):
+        assert layers_of(compare(Experts(2), data=pair, **quiet)) == ["out"]
     # If every sample has as many tokens for each expert, these are its rows.
     for batch in x:
         batch[..., 0] = torch.tensor([0.0, 0, 1, 2, 3, 3])

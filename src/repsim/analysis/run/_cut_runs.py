@@ -16,7 +16,7 @@ from repsim.analysis._machine import is_of_the_machine
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._kept_state import kept_state
 from repsim.capture import unwrap
-from repsim.capture.samples import SIZES, cut, have_one_size, lengths_in, uncut_indices
+from repsim.capture.samples import ORDERS, SIZES, have_one_size, lengths_in, taken, uncut_indices
 
 __all__ = ["BatchRefusedError", "CutRun", "answers", "input_of", "on_accelerator", "refusing"]
 
@@ -150,8 +150,12 @@ def _run_cut(
     batch: Batch, model: nn.Module, forward: Forward | None, n: int, packed: bool, size: int
 ) -> None:
     with kept_state(model), refusing(_what(size)):
-        part = cut(input_of(batch.value, forward), n, size, packed=packed)
+        part = _few(input_of(batch.value, forward), n, size, packed=packed)
         replace(batch, value=part).run(model, forward=forward)
+
+
+def _few(batch: Any, n: int, size: int, *, packed: bool = False) -> Any:
+    return taken(batch, n, [row % n for row in ORDERS[size]], packed=packed)
 
 
 def _what(size: int) -> str:
@@ -166,7 +170,7 @@ def _run_cut_inside(batch: Batch, model: nn.Module, forward: Forward, size: int)
         n = next((length for length, _ in lengths_in((args, kwargs))), 0)
         if n == 0 or (careful and uncut_indices((args, kwargs), n, packed=False)):
             raise ValueError("the input of the model cannot be cut")
-        return cut((args, kwargs), n, size)
+        return _few((args, kwargs), n, size)
 
     handle = unwrap(model).register_forward_pre_hook(cut_input, with_kwargs=True, prepend=True)
     try:

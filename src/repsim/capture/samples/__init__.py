@@ -10,9 +10,10 @@ from repsim.capture.samples._cut import (
     uncut_indices,
 )
 from repsim.capture.samples._own_copy import own_copy
-from repsim.capture.samples._probe import SIZES, Evidence, ask
+from repsim.capture.samples._probe import ORDERS, SIZES, Evidence, ask
 
 __all__ = [
+    "ORDERS",
     "SIZES",
     "BatchAxis",
     "Evidence",

@@ -23,10 +23,17 @@ from repsim.capture._output import Select, UnusableOutput, pick
 from repsim.capture.layers._select import Selection
 from repsim.capture.layers._walk import find
 
-__all__ = ["SIZES", "Evidence", "Probe", "SampleAxis", "ask", "sequence_first_modules"]
+__all__ = ["ORDERS", "SIZES", "Evidence", "Probe", "SampleAxis", "ask", "sequence_first_modules"]
 
 SIZES = (2, 3)
 """Samples in the two forwards."""
+
+ORDERS = {2: (0, 1), 3: (1, 0, 2)}
+"""Which samples of the batch they are.
+
+The first two change places, and the rows of each do so with it. Tokens of an expert do not if they
+are one of the first sample and three of the second, which are two of each on average.
+"""
 
 
 @dataclass(frozen=True)
@@ -213,8 +220,10 @@ class Probe:
         if two is None or three is None:  # another axis has as many entries as there were samples
             return None
         scale = float(torch.maximum(two.abs().max(), three.abs().max()))
-        together = float((two - three[: 2 * rows]).abs().max())
-        apart = float((two.reshape(rows, 2) - three.reshape(rows, 3)[:, :2]).abs().max())
+        # The first two samples changed places.
+        blocks, places = three.reshape(3, rows)[[1, 0]], three.reshape(rows, 3)[:, [1, 0]]
+        together = float((two.reshape(2, rows) - blocks).abs().max())
+        apart = float((two.reshape(rows, 2) - places).abs().max())
         less, more = sorted((together, apart))
         # Sums of batches of another size differ by rounding, those of other samples by more.
         if less > 1e-3 * scale and 10 * less > more:
