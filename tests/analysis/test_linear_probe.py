@@ -647,6 +647,10 @@ class TestErrors:
         with pytest.raises(InputError, match="one class number for each sample"):
             self.probe([(self.x, labels)])
 
+    def test_labels_that_are_names(self):
+        with pytest.raises(InputError, match=r"Number all names in one order: labels=lambda"):
+            self.probe([(self.x, ["cat", "dog", "owl"] * 10)])
+
     def test_negative_labels(self):
         with pytest.raises(InputError, match=r"classes from 0.\n  train: -1 to 1"):
             self.probe([(self.x, self.y - 1)])

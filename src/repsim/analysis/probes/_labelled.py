@@ -105,17 +105,26 @@ def class_numbers(
             f"{operation}: labels must be one class number for each "
             f"{'token, (n, N)' if of_tokens else 'sample, (n,)'}.\n"
             f"  {source}: {labels.dtype} of shape {labels.shape}\n"
-            + (
-                '  Labels of samples go with other tokens than "all".'
-                if of_tokens
-                else "  From one-hot or soft labels take argmax(-1), from (n, 1) take [:, 0].\n"
-                '  Labels of tokens (n, N) go with tokens="all".'
-            )
+            f"  {_repair(labels, of_tokens)}"
         )
     labels = labels.astype(np.int64)
     if not of_tokens:  # those of padding are not read
         check_range(operation, labels, n_classes, source)
     return labels
+
+
+def _repair(labels: np.ndarray[Any, np.dtype[Any]], of_tokens: bool) -> str:
+    if labels.dtype.kind in "US":  # numbers within a batch would differ between batches
+        return (
+            "Number all names in one order: labels=lambda batch: "
+            "[names.index(name) for name in batch[1]]."
+        )
+    if of_tokens:
+        return 'Labels of samples go with other tokens than "all".'
+    return (
+        "From one-hot or soft labels take argmax(-1), from (n, 1) take [:, 0].\n"
+        '  Labels of tokens (n, N) go with tokens="all".'
+    )
 
 
 def check_range(operation: str, labels: IntArray, n_classes: int | None, source: str) -> None:
