@@ -50,7 +50,7 @@ class Prefixed(nn.Module):
         self.register_buffer("mixing", torch.eye(tokens + 1) if mixing is None else mixing)
 
     def forward(self, x):
-        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = self.embed(input=x).flatten(2).transpose(1, 2)  # by keyword, as some models do
         x = self.joined(torch.cat([x.sum(1, keepdim=True), x], 1))
         return self.mixed(self.mixing @ x)
 

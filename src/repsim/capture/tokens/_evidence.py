@@ -141,8 +141,8 @@ def watching(model: nn.Module) -> Iterator[list[Convolution]]:
     """
     seen: list[Convolution] = []
 
-    def note(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        source = next(tensors_in(args), None)
+    def note(module: nn.Module, args: object, kwargs: object, output: object) -> None:
+        source = next(tensors_in((args, kwargs)), None)
         if source is not None and isinstance(output, Tensor):
             found = convolution_of(source, output, module.stride)  # type: ignore[arg-type]
             if found is not None:
@@ -151,7 +151,7 @@ def watching(model: nn.Module) -> Iterator[list[Convolution]]:
     with ExitStack() as stack:
         for module in unwrap(model).modules():
             if isinstance(module, nn.Conv2d):
-                stack.callback(module.register_forward_hook(note).remove)
+                stack.callback(module.register_forward_hook(note, with_kwargs=True).remove)
         yield seen
 
 
