@@ -178,6 +178,29 @@ def test_a_sequence_that_may_be_a_map_is_never_averaged_silently():
         torch.testing.assert_close(found["end"], whole["end"].mean(1))
 
 
+def test_heads_of_a_text_are_no_channels():
+    """As the norm of queries in Gemma 3 and Qwen 3: (B, heads, N, d) or (B, N, heads, d)."""
+
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.project = nn.Embedding(9, 12), nn.Linear(12, 12)
+            self.rows, self.columns = nn.RMSNorm(3), nn.RMSNorm(3)
+
+        def forward(self, ids):
+            q = self.rows(self.project(self.embed(ids)).unflatten(2, (4, 3)))
+            return self.columns(q.transpose(1, 2))
+
+    data = [torch.randint(0, 9, (6, 7)) for _ in range(2)]
+    options = {"transform": "mean", "progress": False}
+    for layer in ("rows", "columns"):
+        with pytest.raises(repsim.CaptureError, match=f"{layer}' may be first or last"):
+            repsim.compare(Heads(), Heads(), data, layers=[layer], **options)
+    with pytest.warns(repsim.RepsimWarning, match="channels may be first or last"):
+        found = repsim.compare(Heads(), Heads(), data, **options)
+    assert found.layer_x.values.tolist() == ["embed", "project"]
+
+
 class ChannelNorm(nn.LayerNorm):
     """As in ConvNeXt and SAM of transformers: a LayerNorm of maps with channels first or last."""
 

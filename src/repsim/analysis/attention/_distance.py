@@ -156,8 +156,8 @@ def attention_distance(
     -----
     RepsimWarning
         Layers found by a glob were left out because they have no distances: they attend over
-        channels (XCiT, DaViT), or queries and keys differ (pooling); torch.distributed has several
-        ranks, but ``group`` is not given.
+        channels (XCiT, DaViT), queries and keys differ (pooling), or the tokens are not patches row
+        by row (DETR, Hiera); torch.distributed has several ranks, but ``group`` is not given.
 
     Notes
     -----

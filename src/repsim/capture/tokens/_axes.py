@@ -74,7 +74,8 @@ class PositionAxes:
             None if it cannot be found. Three axes are a sequence (B, N, D) unless there is evidence
             of a one-dimensional convolution. If both axes have the widths of modules, the positions
             are on the axis that is as long as a text of the input. Four and five are a map of
-            features first if the model has no layers of the other kind. Five are also not found if
+            features first if the model has no layers of the other kind, and an image or layers of
+            this kind. Five are also not found if
             the last two have the aspect of an image, as the masks of SAM (B, prompts, masks, H, W).
         """
         rank = len(shape) - 2
@@ -93,7 +94,9 @@ class PositionAxes:
             return self._sequence_of_two(layer, shape)
         if found is not None:
             return found
-        return None if self._declared.channels_last else True
+        # Without images and convolutions these are parts of tokens, such as heads.
+        some = self._image is not None or bool(self._widths_in("", rank).first)
+        return True if some and not self._declared.channels_last else None
 
     def lacks_cls(self, layer: str, n: int) -> bool:
         """Whether the n tokens of a layer are known to be the patches alone."""
