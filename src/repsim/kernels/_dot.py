@@ -120,10 +120,13 @@ class Cosine:
 
     >>> import numpy as np
     >>> Cosine().gram(np.array([[2.0, 0.0], [0.0, 3.0]]))
-    array([[1., 0.],
-           [0., 1.]])
+    array([[ 0.5, -0.5],
+           [-0.5,  0.5]])
 
-    A row of zeros has no direction, so its entries are NaN, and so is every similarity that uses
+    The Gram matrix is that of the centred unit vectors, because HSIC does not depend on their mean,
+    and the cosines of samples far from the origin are all near 1.
+
+    A row of zeros has no direction, so the entries are NaN, and so is every similarity that uses
     them.
     """
 
@@ -140,7 +143,12 @@ class Cosine:
         x = x / xp.where(zero, xp.ones_like(largest), largest)
         norm = xp.linalg.vector_norm(x, axis=1, keepdims=True)
         x = x / xp.where(zero, xp.full_like(norm, float("nan")), norm)
-        return flat_if_constant(xp, x, row_products(xp, x))
+        gram = centred_products(xp, x)
+        # Unit vectors of one direction differ by the rounding of their norms.
+        longest = xp.max(xp.linalg.diagonal(gram))
+        same = longest <= (8 * xp.finfo(x.dtype).eps) ** 2
+        out: Array = xp.where(same, xp.zeros_like(gram), gram)
+        return out
 
     def fit(self, x: Array) -> Cosine:
         """Return the kernel itself: nothing in it depends on data."""
