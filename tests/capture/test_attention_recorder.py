@@ -280,6 +280,9 @@ SPELLINGS = {
     "keywords": lambda q, k, v: torch.matmul(
         functional.softmax(input=scores(q, k), dim=-1), other=v
     ),
+    "keywords alone": lambda q, k, v: torch.matmul(
+        other=v, input=functional.softmax(input=scores(q, k), dim=-1)
+    ),
 }
 
 

@@ -166,7 +166,7 @@ class EagerAttention:
     ) -> Product | None:
         """Record a matrix product; return its weights if it consumes them over their keys."""
         if kwargs and name != "einsum":
-            args = [*args, *(kwargs[key] for key in ("mat2", "other") if key in kwargs)]
+            args = [*args, *(kwargs[key] for key in ("input", "mat2", "other") if key in kwargs)]
         if not isinstance(result, Tensor):
             return None
         if name == "einsum":
