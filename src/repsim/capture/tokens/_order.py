@@ -73,11 +73,12 @@ class PatchOrder:
         self._now: dict[int, Order] = {}
         self._known: dict[tuple[str, int], Order | None] = {}
         self._forwards = 0
+        self._hooks = ExitStack()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch the convolutions and the inputs of all modules."""
-        with ExitStack() as stack:
+        """Watch the convolutions and the inputs of all modules in the first forward."""
+        with self._hooks as stack:
             for module in self._root.modules():
                 if isinstance(module, torch.jit.ScriptModule):
                     continue  # takes no hooks
@@ -93,6 +94,8 @@ class PatchOrder:
         """Prepare for the next forward."""
         self._map = self._changing = None
         self._forwards += 1
+        if self._forwards > 1:  # hooks of all modules would cost time in every forward
+            self._hooks.close()
 
     def of(self, layer: str, n: int) -> Order | None:
         """Return where patches lie among the n tokens of a layer; None if unknown.
@@ -110,7 +113,7 @@ class PatchOrder:
         return Order(None) if scattered else None
 
     def _saw_map(self, _module: nn.Module, _args: object, output: object) -> None:
-        if self._forwards > 1 or not isinstance(output, Tensor) or output.ndim != 4:
+        if not isinstance(output, Tensor) or output.ndim != 4:
             return
         if len(output) > 1 and output.shape[2:].numel() > 1 and output.is_floating_point():
             self._map = _difference(output).flatten(1).mT
@@ -123,7 +126,7 @@ class PatchOrder:
         self._changing = None
 
     def _saw_tokens(self, module: nn.Module, args: object, kwargs: object) -> None:
-        if self._forwards > 1 or self._map is None:
+        if self._map is None:
             return
         x = next(tensors_in((args, kwargs)), None)
         if x is None or x.is_nested or x.ndim != 3 or len(x) < 2 or not x.is_floating_point():
