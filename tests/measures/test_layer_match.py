@@ -118,7 +118,7 @@ def test_values_are_not_changed():
 def test_integers_and_unnamed_maps():
     match = layer_match(xr.DataArray([[1, 3, 2]], dims=("layer_x", "layer_y")))
     assert match["match"].values.tolist() == ["1"]
-    assert match.cka.values.tolist() == [3.0]
+    assert match["value"].values.tolist() == [3.0]
 
 
 def test_another_variable_keeps_its_name():

@@ -1,5 +1,7 @@
 """Values are right to the digits of the input: against float64 loops on the rounded values."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -291,6 +293,33 @@ def test_grams_of_a_large_constant_part_in_float32(estimator):
     wanted = expected(x, y, estimator, lambda z: grams.rbf_fixed(z, 20.0))
     # Entries near 1 with distances of 1/100: the rounding of the entries counts 100 times.
     assert out == pytest.approx(wanted, abs=100 * rounding(EPS["float32"], 4))
+
+
+@pytest.mark.filterwarnings("ignore::repsim.ChanceWarning")
+@each("estimator", ESTIMATORS)
+def test_grams_of_few_digits_are_told(estimator):
+    """In float32 such values are off by more than 1e-4; beside each, a case that is not."""
+    x, y = related(200, 20, 30)
+    distance = float(np.sqrt(2 * x.var(axis=0).sum()))
+    cases = [
+        ((RBF(sigma=300 * distance), 0), (RBF(sigma=20 * distance), 0)),
+        ((Laplacian(sigma=1e5 * distance), 0), (Laplacian(sigma=1e3 * distance), 0)),
+        ((Polynomial(degree=2), 1000), (Polynomial(degree=2), 30)),
+    ]
+    for few, enough in cases:
+        off = []
+        for kernel, mean in (few, enough):
+            options = {"kernel": kernel, "estimator": estimator}
+            near = [(z + mean).astype(np.float32) for z in (x, y)]
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                values = [float(repsim.cka(*near, **options))]
+            told = [str(each.message) for each in caught]
+            assert any("differ in few digits of float32" in each for each in told) is not bool(off)
+            values.append(float(repsim.cka(*(z.astype(np.float64) for z in near), **options)))
+            off.append(abs(values[0] - values[1]))
+        assert off[1] < 5e-5
+        assert off[0] > 1e-4
 
 
 @pytest.mark.filterwarnings("ignore::repsim.ChanceWarning")

@@ -122,6 +122,10 @@ def cka(
         have nothing in common: CKA is undefined and NaN is returned.
     ChanceWarning
         If the biased CKA of independent data would be above 0.1, with this number.
+    RepsimWarning
+        If the entries of the Gram of another kernel than the linear one differ in so few digits
+        that their rounding counts: a bandwidth of 100 times the distances in float32, or a
+        polynomial of features that are far from zero.
 
     Notes
     -----
