@@ -320,8 +320,12 @@ def _entries(item: KernelItem) -> Array:
     return item.form(False)[0]
 
 
+def _are_sampled(features: object) -> bool:
+    return isinstance(features, str) and features == "sampled"  # not yet checked
+
+
 def _range_with(*, given: object, features: str, **_: object) -> tuple[float, float]:
-    if features == "sampled":  # an estimate of a population
+    if _are_sampled(features):  # an estimate of a population
         return 0.0, math.inf
     return (0.0, 1.0) if given is None else (-1.0, 1.0)
 
@@ -345,7 +349,7 @@ register(
         entries=_entries,
         compare_once=alignment_once,
         needs=partial(samples_needed, operation="cka"),
-        self_is_best_with=lambda features, **_: features == "all",
+        self_is_best_with=lambda features, **_: not _are_sampled(features),
         range_with=_range_with,
         floor=floor_by_chance,
         floor_words=BIASED_CKA,
