@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, Literal
 
@@ -37,7 +36,7 @@ from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._contrast_item import linear_item
 from repsim.measures.parts._geometry import Contrasts
 from repsim.measures.parts._kernel_item import KernelItem, why_zero
-from repsim.measures.parts._sampled_item import SampledItem
+from repsim.measures.parts._sampled_item import SampledItem, are_sampled, range_with
 
 __all__ = ["alignment_once", "cka", "cka_from_gram", "floor_by_chance", "kernel_alignment"]
 
@@ -320,16 +319,6 @@ def _entries(item: KernelItem) -> Array:
     return item.form(False)[0]
 
 
-def _are_sampled(features: object) -> bool:
-    return isinstance(features, str) and features == "sampled"  # not yet checked
-
-
-def _range_with(*, given: object, features: str, **_: object) -> tuple[float, float]:
-    if _are_sampled(features):  # an estimate of a population
-        return 0.0, math.inf
-    return (0.0, 1.0) if given is None else (-1.0, 1.0)
-
-
 register(
     Measure(
         name="cka",
@@ -349,8 +338,8 @@ register(
         entries=_entries,
         compare_once=alignment_once,
         needs=partial(samples_needed, operation="cka"),
-        self_is_best_with=lambda features, **_: not _are_sampled(features),
-        range_with=_range_with,
+        self_is_best_with=lambda features, **_: not are_sampled(features),
+        range_with=range_with,
         floor=floor_by_chance,
         floor_words=BIASED_CKA,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from repsim._errors import InputError
 from repsim._typing import Array
 from repsim.arrays import accumulator_dtype, array_namespace, known
@@ -10,7 +12,7 @@ from repsim.kernels import Kernel, Linear
 from repsim.measures._registry import undefined
 from repsim.measures.parts._kernel_item import KernelItem
 
-__all__ = ["SampledItem"]
+__all__ = ["SampledItem", "are_sampled", "range_with"]
 
 
 class SampledItem(KernelItem):
@@ -65,3 +67,15 @@ class SampledItem(KernelItem):
             )
             self._corrected[features] = left
         return self._corrected[features]
+
+
+def are_sampled(features: object) -> bool:
+    """Whether this option, which is not checked yet, is "sampled"."""
+    return isinstance(features, str) and features == "sampled"
+
+
+def range_with(*, given: object, features: object, **_: object) -> tuple[float, float]:
+    """Return the range of CKA with these options; the estimate of a population has no end."""
+    if are_sampled(features):
+        return 0.0, math.inf
+    return (0.0, 1.0) if given is None else (-1.0, 1.0)
