@@ -145,6 +145,7 @@ def test_inputs_go_to_the_model_as_they_are(seen, inputs, tmp_path):
 
 
 def test_texts_with_a_mask_are_compared_without_their_padding(repsim_command):
+    pytest.importorskip("transformers")
     rng = np.random.default_rng(0)
     texts, labels = rng.integers(1, 20, (30, 7)), np.arange(30) % 2
     mask = np.arange(7) < rng.integers(2, 8, (30, 1))
