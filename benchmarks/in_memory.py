@@ -216,7 +216,7 @@ def measure(case: str, args: argparse.Namespace) -> dict:
 
 
 def seconds_of_a_call(way: Way, x: np.ndarray, y: np.ndarray) -> float:
-    """The mean of as many calls as begin within SHORT seconds, at least one.
+    """The mean time of the calls that begin within SHORT seconds; of one call at least.
 
     A single call of a millisecond mostly measures what the call before left in the caches.
     """

@@ -106,7 +106,7 @@ def test_channels_that_cannot_be_recognised():
 
 
 def test_masks_of_an_image():
-    """(B, prompts, masks, H, W), as in SAM, whose masks have as many columns as it has features."""
+    """Masks (B, prompts, masks, H, W) as in SAM: their width equals the number of features."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 2, 2), nn.Unflatten(1, (2, 3)), Copy(), nn.Flatten(), nn.Linear(96, 4)

@@ -1,4 +1,4 @@
-"""Steps of NumPy on parts of a matrix, with as many threads as its matrix products use."""
+"""Steps of NumPy on parts of a matrix, in the number of threads that its matrix products use."""
 
 from __future__ import annotations
 

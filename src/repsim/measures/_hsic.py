@@ -65,6 +65,12 @@ def hsic(
         Different n, fewer than 2 (unbiased: 4) samples, one-dimensional or empty input, NaN or
         infinity (``NonFiniteError``), unknown kernel or estimator.
 
+    Warns
+    -----
+    RepsimWarning
+        If the entries of a Gram differ in so few digits that their rounding counts, as for
+        :func:`cka`.
+
     Notes
     -----
     Cost O(n p q) from features or O(n² (p + q)) from Grams, whichever is less, for the linear

@@ -60,7 +60,7 @@ class HeadTotals:
         distances = self.attention.dataset()
         width = max(1, count // 4) if width is None else width
         result = _dataset(acc, distances.distance.values[0, :count], kinds, width)
-        for name in ("head_distance", "mean_distance"):  # tokens, for a text
+        for name in ("head_distance", "mean_distance"):  # pixels, or tokens of a text
             result[name].attrs["units"] = distances.distance.attrs["units"]
         return result.assign_attrs(
             layer=distances.layer.values[0].item(),

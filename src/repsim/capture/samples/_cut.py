@@ -73,8 +73,9 @@ def lengths_in(batch: Any) -> Iterator[tuple[int, bool]]:
 def length_of_items(batch: Any, n: int) -> int | None:
     """Return the length of the first axis that the images in a list of n have in common.
 
-    They may be n samples, such as videos (frames, channels, height, width), or n crops of each of
-    as many samples as this. It is None for other lists, and if the length is 1 or n.
+    They may be n samples, such as videos (frames, channels, height, width), or n crops of each
+    sample; the length is then the number of samples. It is None for other lists, and if the length
+    is 1 or n.
     """
     if isinstance(batch, list) and len(batch) == n:
         shapes = [tuple(x.shape) for x in batch if isinstance(x, Tensor) and not x.is_nested]

@@ -113,7 +113,7 @@ class PatchOrder:
         return Order(None) if scattered else None
 
     def _saw_map(self, _module: nn.Module, _args: object, output: object) -> None:
-        if not isinstance(output, Tensor) or output.ndim != 4:
+        if self._forwards != 1 or not isinstance(output, Tensor) or output.ndim != 4:
             return
         if len(output) > 1 and output.shape[2:].numel() > 1 and output.is_floating_point():
             self._map = _difference(output).flatten(1).mT
@@ -126,7 +126,7 @@ class PatchOrder:
         self._changing = None
 
     def _saw_tokens(self, module: nn.Module, args: object, kwargs: object) -> None:
-        if self._map is None:
+        if self._forwards != 1 or self._map is None:
             return
         x = next(tensors_in((args, kwargs)), None)
         if x is None or x.is_nested or x.ndim != 3 or len(x) < 2 or not x.is_floating_point():

@@ -215,11 +215,13 @@ class KernelItem:
         counted = off_diagonal(xp, gram) if self.estimator.name == "unbiased" else gram
         few = known(scale < most * xp.max(xp.abs(counted)))
         if few and known(xp.max(a) > 0):  # another warning is about a constant
+            wider = "" if gram.dtype == xp.float64 else f"Pass {self._name} as float64, or "
+            repair = f"{wider}choose a kernel of the scale of the data."
             warn(
                 f"{self._operation}: the entries of the Gram matrix of {self._name} differ in few "
                 f"digits of {gram.dtype}, so the value may be off by 1e-4 or more.\n"
                 f"  kernel: {self._kernel!r}\n"
-                f"  Pass {self._name} as float64, or choose a kernel of the scale of the data."
+                f"  {repair[0].upper()}{repair[1:]}"
             )
 
 
