@@ -80,6 +80,22 @@ def test_an_option_of_another_kind_is_refused_by_name(says):
         assert "\n  got " in str(caught.value)
 
 
+def test_a_name_that_is_nearly_right_is_suggested():
+    arrays = {"x": X, "y": Y}
+    for repair, options in {
+        "Did you mean 'mutual_knn'": {"measure": "mutualknn"},
+        "Did you mean 'cka'": {"measure": "CKA"},
+        "Pass its name, 'cka'": {"measure": repsim.cka},
+        "repsim.measures.Measure": {"measure": lambda x, y: 0.0},
+        "Did you mean 'k'": {"measure": "mutual_knn", "K": 3},
+        "Did you mean 'rbf'": {"kernel": "RBF"},
+        "Did you mean 'unbiased'": {"estimator": "unbiasd"},
+    }.items():
+        with pytest.raises(repsim.InputError) as caught:
+            repsim.pairwise(arrays, **options)
+        assert repair in str(caught.value).splitlines()[-1]
+
+
 def test_axes_sizes_and_places_of_numpy_are_numbers():
     one = np.int64(1)
     right = repsim.compare(**models(), batch_size=6).cka

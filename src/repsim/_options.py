@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from repsim._errors import InputError
-from repsim._shown import shortened
+from repsim._shown import did_you_mean, shortened
 
 __all__ = [
     "MOST",
@@ -151,7 +151,7 @@ def require_choice(operation: str, name: str, choice: object, choices: Collectio
     raise InputError(
         f"{operation}: unknown {name}.\n"
         f"  expected one of {', '.join(map(repr, listed))}\n"
-        f"  got {got(choice)}"
+        f"  got {got(choice)}" + did_you_mean(choice, (e for e in listed if isinstance(e, str)))
     )
 
 

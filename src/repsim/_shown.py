@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Callable, Iterable
 
-__all__ = ["shortened", "shown", "shown_lines"]
+__all__ = ["did_you_mean", "shortened", "shown", "shown_lines"]
 
 HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls: a terminal obeys them
@@ -42,6 +44,42 @@ def shortened(text: str, longest: int) -> str:
     ('resnet50', 'resne...')
     """
     return text if len(text) <= longest else text[: longest - 3] + "..."
+
+
+def did_you_mean(
+    name: object,
+    names: Iterable[str],
+    *,
+    show: Callable[[str], str] = repr,
+    most: int = 3,
+    likeness: float = 0.6,
+) -> str:
+    r"""Return a last line of a message that suggests similar names, or nothing.
+
+    >>> did_you_mean("CKNN", ["cka", "cknna", "rsa"])
+    "\n  Did you mean 'cknna'?"
+
+    Parameters
+    ----------
+    name : object
+        What was passed; if it is no string, nothing is similar to it.
+    names : iterable of str
+        The names that exist.
+    show : callable, default repr
+        How a name is written.
+    most : int, default 3
+        The largest number of names.
+    likeness : float, default 0.6
+        The least likeness, from 0 to 1. Capitals do not matter.
+    """
+    if not isinstance(name, str):
+        return ""
+    folded: dict[str, list[str]] = {}
+    for each in names:
+        folded.setdefault(each.lower(), []).append(each)
+    close = difflib.get_close_matches(name.lower(), list(folded), n=most, cutoff=likeness)
+    found = [each for key in close for each in folded[key]][:most]
+    return f"\n  Did you mean {' or '.join(map(show, found))}?" if found else ""
 
 
 def _escape(found: re.Match[str]) -> str:

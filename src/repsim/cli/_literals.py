@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from repsim._errors import InputError, RepsimError
+from repsim._shown import did_you_mean
 from repsim.cli._outcome import UsageError
 from repsim.kernels import KERNELS, Kernel
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["near", "read_kernel", "read_measure", "read_options"]
 
 
-def near(name: str, names: Sequence[str]) -> str:
-    """Return a line that suggests similar names, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=4, cutoff=0.5)
-    return f"\n  Did you mean {' or '.join(close)}?" if close else ""
+def near(name: str, names: Sequence[str], source: str = "") -> str:
+    """Return a line that suggests similar names as they are typed, or nothing."""
+    return did_you_mean(name, names, show=f"{source}{{}}".format, most=4, likeness=0.5)
 
 
 def read_kernel(text: str) -> Kernel:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from repsim._errors import InputError
+from repsim._shown import did_you_mean
 from repsim._typing import Array
 from repsim.kernels._dot import Cosine, Linear, Polynomial
 from repsim.kernels._radial import RBF, Laplacian
@@ -75,5 +76,5 @@ def resolve_kernel(operation: str, kernel: str | Kernel) -> Kernel:
         f"{operation}: unknown kernel.\n"
         f"  expected one of {', '.join(map(repr, KERNELS))}, or a kernel such as "
         f"repsim.kernels.RBF(fraction=0.5)\n"
-        f"  got {got}"
+        f"  got {got}{did_you_mean(kernel, KERNELS)}"
     )

@@ -19,6 +19,7 @@ import numpy as np
 from array_api_compat import is_numpy_array
 
 from repsim._errors import DegenerateWarning, InputError, warn
+from repsim._shown import did_you_mean
 from repsim._typing import Array
 from repsim.arrays import array_namespace, known, paired, scalar, without_autocast
 from repsim.estimators import ChanceWords, high_floor, warn_of_chance
@@ -163,7 +164,7 @@ class Measure:
             raise InputError(
                 f"{operation}: unknown options for measure {self.name!r}.\n"
                 f"  expected {', '.join(map(repr, defaults)) or 'none: it has no options'}\n"
-                f"  got {', '.join(map(repr, unknown))}"
+                f"  got {', '.join(map(repr, unknown))}{did_you_mean(unknown[0], defaults)}"
             )
         return {**defaults, **self.preset, **given}
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from repsim._errors import InputError
+from repsim._shown import did_you_mean
 from repsim.measures._registry import MEASURES, Measure, entries_of
 
 __all__ = ["resolve_measure"]
@@ -54,8 +55,18 @@ def resolve_measure(
     raise InputError(
         f"{operation}: unknown measure.\n"
         f"  expected one of {', '.join(map(repr, MEASURES))}\n"
-        f"  got {measure!r}"
+        f"  got {measure!r}{did_you_mean(measure, MEASURES)}{_name_of(measure)}"
     )
+
+
+def _name_of(function: object) -> str:
+    """Return a last line for somebody who passed a function, or nothing."""
+    if not callable(function):
+        return ""
+    name = getattr(function, "__name__", None)
+    if name in MEASURES:
+        return f"\n  Pass its name, {name!r}."
+    return "\n  A function of your own becomes a measure as repsim.measures.Measure."
 
 
 def _with_options(operation: str, measure: Measure, given: Mapping[str, object]) -> Measure:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from repsim._errors import InputError, LayerNotFoundError
 from repsim._options import got, require_callable
+from repsim._shown import did_you_mean
 from repsim.analysis._extract_rows import Seen
 from repsim.analysis.features._keepers import SEQUENCE, InMemory
 from repsim.analysis.features._record import Outputs, record
@@ -179,6 +180,7 @@ def _options(operation: str, name: str, given: Mapping[str, Any]) -> ModelOption
         raise InputError(
             f"{operation}: unknown options of models[{name!r}].\n"
             f"  expected some of {', '.join(known)}\n  got {', '.join(unknown)}"
+            f"{did_you_mean(unknown[0], known)}"
         )
     options = ModelOptions(**given)
     require_callable(operation, prepare=options.prepare, forward=options.forward)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from repsim._errors import LayerNotFoundError
+from repsim._shown import did_you_mean
 from repsim.capture.layers._left_out import LeftOut
-from repsim.capture.layers._select import Selection, listing, near_names
+from repsim.capture.layers._select import Selection, listing
 from repsim.capture.layers._walk import find
 
 __all__ = ["require_all_ran", "why_missing"]
@@ -63,8 +64,8 @@ def why_missing(
             if first in layers.names
             else "  it was not chosen: see layers="
         )
-    near = near_names(label, list(labels)).rstrip()
-    return "\n".join([*lines, *([near] if near else []), f"  recorded: {listing(labels)}"])
+    lines[-1] += did_you_mean(label, labels)
+    return "\n".join([*lines, f"  recorded: {listing(labels)}"])
 
 
 def require_all_ran(layers: Selection, calls: Mapping[str, int]) -> None:

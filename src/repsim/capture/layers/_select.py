@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +12,11 @@ import torch
 from torch import nn
 
 from repsim._errors import CaptureError, InputError, LayerNotFoundError, warn
+from repsim._shown import did_you_mean
 from repsim.capture.layers._blocks import BLOCKS, blocks_of
 from repsim.capture.layers._walk import find, kind_of, named_layers, unwrap
 
-__all__ = ["Layer", "LayerSpec", "Layers", "Selection", "near_names", "select_layers"]
+__all__ = ["Layer", "LayerSpec", "Layers", "Selection", "select_layers"]
 
 LayerSpec: TypeAlias = str | re.Pattern[str] | type[nn.Module] | Callable[[str, nn.Module], bool]
 """One way of naming layers."""
@@ -186,12 +186,6 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
     return Selection(unwrap(model), chosen)
 
 
-def near_names(name: str, names: list[str]) -> str:
-    """Return a line that suggests similar names, or nothing."""
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"  Did you mean {' or '.join(map(repr, near))}?\n" if near else ""
-
-
 def listing(names: Sequence[str], most: int = 8) -> str:
     """Join the first names, and count the others.
 
@@ -291,7 +285,7 @@ def _not_found(
     if len(specs) == 1 and isinstance(spec := specs[0], str):
         glob = any(character in spec for character in "*?[")
         problem = f"no layer matches {spec!r}" if glob else f"no layer is called {spec!r}"
-        hint = near_names(spec, names)
+        hint = did_you_mean(spec, names)
     else:
         shown = ", ".join(getattr(spec, "__name__", repr(spec)) for spec in specs)
         problem, hint = f"no layer matches {shown}", ""
@@ -305,7 +299,7 @@ def _not_found(
         )
     )
     return LayerNotFoundError(
-        f"select_layers: {problem}.\n{hint}  {has}\n"
+        f"select_layers: {problem}.{hint}\n  {has}\n"
         '  Pass "blocks", a name of model.named_modules(), a glob like "*", a type or a callable.'
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import os
@@ -235,6 +234,5 @@ def _cards(model: Any) -> list[dict[str, Any]]:
 
 
 def _unknown(source: str, name: str, known: Sequence[str]) -> UsageError:
-    close = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
-    hint = f"\n  Did you mean {' or '.join(f'{source}:{each}' for each in close)}?" if close else ""
+    hint = near(name, known, f"{source}:")
     return UsageError(f"{source} has no model of this name.\n  got {source}:{name}{hint}")
