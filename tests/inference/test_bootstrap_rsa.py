@@ -203,15 +203,17 @@ def test_ready_rdms():
     x, ys = data()
     expected = bootstrap_rsa(x, ys, draws=50)
     rdms = [repsim.rdm(y) for y in ys]
-    found = bootstrap_rsa(repsim.rdm(x), rdms, rdm="precomputed", draws=50)
-    np.testing.assert_allclose(found.replicates, expected.replicates, rtol=1e-12)
+    upper = [d[np.triu_indices(12, 1)] for d in rdms]
+    for several in (rdms, np.stack(rdms), upper):
+        found = bootstrap_rsa(repsim.rdm(x), several, rdm="precomputed", draws=50)
+        np.testing.assert_allclose(found.replicates, expected.replicates, rtol=1e-12)
     for match, given in (
         ("bootstrap_rsa: x must be an RDM", (x, ys)),
         (
             "bootstrap_rsa: ys\\[1\\] must be symmetric",
             (rdms[0], [rdms[1], np.triu(rdms[2]), rdms[0]]),
         ),
-        ("ys\\[0\\] must be an RDM(.|\n)*: list\\(rdms\\)", (rdms[0], np.stack(rdms))),
+        ("ys\\[0\\] must be an RDM(.|\n)*list\\(rdms\\)", (rdms[0], np.stack(upper))),
     ):
         with pytest.raises(InputError, match=match):
             bootstrap_rsa(*given, rdm="precomputed")

@@ -182,7 +182,9 @@ def test_ready_rdms(comparison):
     with pytest.raises(InputError, match="noise_ceiling: repeats.0. must be an RDM"):
         noise_ceiling(arrays, rdm="precomputed", comparison=comparison)
     upper = [x[np.triu_indices(len(x), 1)] for x in rdms]
-    with pytest.raises(InputError, match=r"an RDM, \(n, n\)(.|\n)*squareform\(entries\)"):
-        noise_ceiling(upper, rdm="precomputed", comparison=comparison)
+    for more in (upper, np.stack(rdms), np.stack(upper)):
+        assert noise_ceiling(more, rdm="precomputed", comparison=comparison).upper == found.upper
+    many = np.stack(rdms * 6)  # more subjects than samples, which are not taken for repeats
+    noise_ceiling(many, rdm="precomputed", comparison=comparison)
     with pytest.raises(InputError, match="'precomputed'"):
         noise_ceiling(rdms, rdm="precomputed", pool="features")

@@ -306,7 +306,7 @@ def test_errors():
         repsim.rsa(x, y, rdm="manhattan")
     with refuses(repsim.InputError, "rsa: unknown rdm", "an array (2,)"):
         repsim.rsa(x, y, rdm=np.zeros(2))
-    with refuses(repsim.InputError, "'mahalanobis' needs the noise covariance", "rsa_from_rdm"):
+    with refuses(repsim.InputError, "'mahalanobis' needs the noise covariance", "precomputed"):
         repsim.rsa(x, y, rdm="mahalanobis")
     with refuses(repsim.InputError, "rsa: unknown comparison", "'pearson'", "'tau'"):
         repsim.rsa(x, y, comparison="tau")

@@ -156,7 +156,7 @@ def max_t(
     m = as_count(operation, "permutations", permutations)
     models = models_of(xs, ys)
     sides = {"xs": xs} if ys is None else {"xs": xs, "ys": ys}
-    xp, n, arrays = _checked(operation, sides, chosen.fewest(**settings))
+    xp, n, arrays = _checked(operation, sides, chosen, settings)
     if chosen is not MEASURES["cka"] or settings["features"] != "all":
         names = list(xs), list(xs if ys is None else ys)
         found = _of_measure(xp, chosen, settings, arrays, names, (n, m, groups, seed))
@@ -276,10 +276,11 @@ def _counted(
 
 
 def _checked(
-    operation: str, sides: Mapping[str, Any], fewest: tuple[int, str]
+    operation: str, sides: Mapping[str, Any], measure: Measure, settings: Mapping[str, Any]
 ) -> tuple[Namespace, int, dict[str, dict[str, Array]]]:
     """Return the namespace, n, and the arrays as (n, p) in one dtype, with names for errors."""
     sides = dict(zip(sides, unlabelled_sides(operation, **sides), strict=True))
+    fewest = measure.fewest(**settings)
     least, why = fewest if fewest[0] > FEWEST else (FEWEST, "the permutation test")
     for side, named in sides.items():
         if not isinstance(named, Mapping) or not named:
@@ -289,6 +290,7 @@ def _checked(
                 f"  {how_to_name(named)}"
             )
     every = {f"{side}[{name!r}]": x for side, named in sides.items() for name, x in named.items()}
+    every = dict(zip(every, measure.by_rows(operation, every, settings), strict=True))
     xp = common_namespace(operation, every)
     checked = {}
     for label, x in every.items():

@@ -215,6 +215,7 @@ def run_test(
     m = as_count(operation, "permutations", permutations)
     _check_level(operation, stop_at, m)
     fewest, why = measure.fewest(**settings)
+    x, y = measure.by_rows(operation, {"x": x, "y": y}, settings)
     xp, a, b = paired(operation, x, y, min_samples=fewest, why=why)
     n = a.shape[0]
     whole = resolve_groups(operation, groups, n)

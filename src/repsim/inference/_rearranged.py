@@ -81,7 +81,7 @@ class Rearranged:
         if order is not None:
             item = self._measure.reordered(item, order)
         if item is None:
-            y = self._xp.take(self._y, taken, axis=0)
+            y = self._measure.taken(self._y, order, self._settings)
             item = self._measure.prepare(self._operation, y, name="y", **self._settings)
         return self._measure.compare(self.item_x, item, **self._settings)
 

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from array_api_compat import device
 
 from repsim._errors import InputError
 from repsim._options import as_count
@@ -119,6 +118,7 @@ def subsample(
     if count < 2:
         raise InputError(f"{operation}: one draw has no spread.\n  got draws={draws}")
     fewest, why = chosen.fewest(**settings)
+    x, y = chosen.by_rows(operation, {"x": x, "y": y}, settings)
     xp, a, b = paired(operation, x, y, min_samples=fewest, why=why)
     n = a.shape[0]
     whole = resolve_groups(operation, groups, n)
@@ -138,8 +138,8 @@ def subsample(
     if not math.isnan(value):
         drawn = []
         for _ in range(count):
-            rows = xp.asarray(half(rng, n, whole), device=device(a))
-            drawn.append(value_of(xp.take(a, rows, axis=0), xp.take(b, rows, axis=0)))
+            rows = half(rng, n, whole)
+            drawn.append(value_of(*(chosen.taken(side, rows, settings) for side in (a, b))))
         values = np.asarray(to_numpy(xp.stack(drawn)), dtype=np.float64)
         factor = factor_of_halves(n, whole)
         error = factor * float(np.std(values, ddof=1))

@@ -143,6 +143,7 @@ def pairwise(
         sides = {"xs": _mapping("xs", xs)}
         if ys is not None:
             sides["ys"] = _mapping("ys", ys)
+        sides = {side: _by_rows(side, given, chosen, settings) for side, given in sides.items()}
         named = {f"{side}[{key!r}]": x for side, given in sides.items() for key, x in given.items()}
         lazy = _lazy(named, ranks)
         xp, n = _home(named, lazy)
@@ -229,6 +230,13 @@ def _mapping(argument: str, arrays: object) -> Mapping[str, Array]:
                 f"  got {name!r} of {type(name).__name__}"
             )
     return arrays
+
+
+def _by_rows(
+    side: str, arrays: Mapping[str, Array], measure: Measure, settings: Mapping[str, Any]
+) -> Mapping[str, Array]:
+    named = {f"{side}[{name!r}]": x for name, x in arrays.items()}
+    return dict(zip(arrays, measure.by_rows("pairwise", named, settings), strict=True))
 
 
 def _home(named: Mapping[str, Array], lazy: bool) -> tuple[Namespace, int]:

@@ -16,14 +16,15 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import is_numpy_array
+from array_api_compat import device, is_numpy_array
 
-from repsim._errors import DegenerateWarning, InputError, warn
+from repsim._errors import InputError
 from repsim._shown import did_you_mean
 from repsim._typing import Array
-from repsim.arrays import array_namespace, known, paired, scalar, without_autocast
+from repsim.arrays import array_namespace, paired, without_autocast
 from repsim.estimators import ChanceWords, high_floor, warn_of_chance
 from repsim.measures._table import Table
+from repsim.measures._undefined import held, undefined
 
 __all__ = [
     "INVARIANCES",
@@ -91,6 +92,12 @@ class Measure:
     compare_with_all : callable, optional
         ``compare_with_all(items_x, **options)`` → a function from an item of y to its values with
         all of them, as a NumPy array. Both may return None. Tests by permutation use it.
+    as_rows : callable, optional
+        ``as_rows(operation, x, *, name, **options)`` → ``x`` with its samples along axis 0, if
+        options allow another form: the entries of an RDM. ``x`` is what the user passed.
+    take : callable, optional
+        ``take(x, places, **options)`` → the samples of ``x`` (n, p) at these places, if options
+        make them more than rows: the samples of an RDM are rows and columns.
     invariances_y : frozenset of str, optional
         Those that hold for y, if they differ from those of x.
     self_is_best : bool, default True
@@ -134,6 +141,8 @@ class Measure:
     reorder: Callable[[Item, Any], Item] | None = None
     compare_with_all: Callable[..., Callable[[Item], Any] | None] | None = None
     entries: Callable[[Item], Array] | None = None
+    as_rows: Callable[..., Array] | None = None
+    take: Callable[..., Array] | None = None
     invariances_y: frozenset[str] | None = None
     self_is_best: bool = True
     defined_for_constant: bool = False
@@ -195,6 +204,23 @@ class Measure:
     def reordered(self, item: Item, order: Any) -> Item | None:
         """Return the item of the same samples in another order; None if it must be prepared."""
         return None if self.reorder is None else self.reorder(item, order)
+
+    def by_rows(
+        self, operation: str, arrays: Mapping[str, Array], settings: Mapping[str, Any]
+    ) -> list[Array]:
+        """Return arrays, by their names in errors, with the samples along axis 0."""
+        if self.as_rows is None:
+            return list(arrays.values())
+        return [self.as_rows(operation, x, name=name, **settings) for name, x in arrays.items()]
+
+    def taken(self, x: Array, places: Any, settings: Mapping[str, Any]) -> Array:
+        """Return some samples of ``x`` (n, p), or all in another order, by their places."""
+        xp = array_namespace(x)
+        where = xp.asarray(places, device=device(x))
+        if self.take is not None:
+            return self.take(x, where, **settings)
+        out: Array = xp.take(x, where, axis=0)
+        return out
 
     def fewest(self, **options: object) -> tuple[int, str]:
         """Return the fewest samples that these options allow, and what needs them."""
@@ -280,6 +306,7 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
     """
     measure = MEASURES[name]
     fewest, why = measure.fewest(**options)
+    x, y = measure.by_rows(name, {"x": x, "y": y}, options)
     _, a, b = paired(name, x, y, min_samples=fewest, why=why)
     # What overflows is reported below, for every framework.
     with np.errstate(over="ignore") if is_numpy_array(a) else nullcontext():
@@ -292,58 +319,3 @@ def evaluate(name: str, x: Array, y: Array, **options: object) -> Array:
         if floor is not None:
             warn_of_chance(name, measure.floor_words, floor)
     return value
-
-
-def held(operation: str, value: Array, dtype: Any) -> Array:
-    """Return a value in the dtype, or NaN and a warning if it is larger than the dtype can hold.
-
-    >>> held("mine", np.asarray(2.0), np.float32)
-    np.float32(2.0)
-
-    Parameters
-    ----------
-    operation : str
-        The caller, the first word of the warning.
-    value : array, 0-d
-        Of any floating dtype.
-    dtype : dtype
-        That of the result.
-    """
-    xp = array_namespace(value)
-    out = scalar(xp, value, dtype)
-    if not known(xp.isinf(out)):
-        return out
-    warn(
-        f"{operation}: the value is larger than {dtype} can hold, so NaN is returned. Divide x or "
-        f"y by a power of two.",
-        DegenerateWarning,
-    )
-    return scalar(xp, xp.full_like(out, xp.nan), dtype)
-
-
-def undefined(operation: str, name: str, condition: Array | bool, why: str) -> None:
-    """Warn that an array makes the value NaN, if the condition is true and can be read.
-
-    >>> undefined("mine", "x", False, "is constant over the samples")
-
-    Parameters
-    ----------
-    operation : str
-        The caller, the first word of the warning.
-    name : str
-        The name of the array in the call.
-    condition : bool or array, 0-d
-        Nothing is warned of while ``jax.jit`` traces it.
-    why : str
-        What is wrong with the array: the words after its name.
-
-    Warns
-    -----
-    DegenerateWarning
-        The condition is true.
-    """
-    if known(condition):
-        warn(
-            f"{operation}: {name} {why}, so the value is undefined and NaN is returned.",
-            DegenerateWarning,
-        )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from repsim._errors import InputError
 from repsim._options import require_choice
 from repsim._typing import Array
-from repsim.arrays import array_namespace, describe, own_root, unit_scale
+from repsim.arrays import array_namespace, describe, own_root, reordered_pairs, unit_scale
 from repsim.measures._registry import Measure, evaluate, register
+from repsim.measures._rsa_from_rdm import rdm_item, rdm_rows
 from repsim.measures.parts._dissimilarity import dissimilarities, wide
 from repsim.measures.parts.rdms._crossnobis import (
     as_repeats,
@@ -29,14 +30,16 @@ from repsim.measures.parts.rdms._entries import (
 
 __all__ = ["rsa"]
 
-RDMS = ("euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis")
+RDMS = ("euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis", "precomputed")
 
 
 def rsa(
     x: Array,
     y: Array,
     *,
-    rdm: Literal["euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis"] = "euclidean",
+    rdm: Literal[
+        "euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis", "precomputed"
+    ] = "euclidean",
     comparison: Literal[
         "spearman", "rho_a", "kendall", "kendall_a", "pearson", "cosine", "whitened"
     ] = "spearman",
@@ -68,14 +71,17 @@ def rsa(
     Parameters
     ----------
     x : array, shape (n, p) or (n, ...); "crossnobis": (n, repeats, p) or (n, repeats, ...)
-        Activations of n ≥ 3 samples; trailing axes are flattened. For ready RDMs see
-        :func:`rsa_from_rdm`.
+        Activations of n ≥ 3 samples; trailing axes are flattened. "precomputed": a ready RDM,
+        (n, n) or its entries above the diagonal, (n(n−1)/2,).
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device. p and q may
         differ.
-    rdm : {"euclidean", "sqeuclidean", "correlation", "cosine", "crossnobis"}, default "euclidean"
-        The dissimilarity of two samples, for both sides. :func:`rdm` has more, with a noise
-        covariance, and :func:`rsa_from_rdm` compares RDMs of two kinds.
+    rdm : str, default "euclidean"
+        The dissimilarity of two samples, for both sides: "euclidean", "sqeuclidean",
+        "correlation", "cosine" or "crossnobis". ``"precomputed"``: x and y are RDMs already, of any
+        kind, as in :func:`rsa_from_rdm`. This holds wherever a measure is named:
+        ``permutation_test(a, b, measure="rsa", rdm="precomputed")`` permutes rows and columns
+        together. :func:`rdm` has more kinds, with a noise covariance.
     comparison : {"spearman", "rho_a", "kendall", "kendall_a", "pearson", "cosine", "whitened"}
         By default ``"spearman"``. Rank correlation (equal entries share the mean of their ranks),
         linear correlation, or the cosine of the two vectors, which are not centred. ``"rho_a"`` is
@@ -107,7 +113,7 @@ def rsa(
         Different n, fewer than 3 samples, one-dimensional or empty input, NaN or infinity
         (``NonFiniteError``), unknown RDM or comparison, repeats that do not fit. An input that
         looks like an RDM (n = p, symmetric, with a zero diagonal), because taken as activations it
-        gives a number that means nothing: :func:`rsa_from_rdm` takes RDMs.
+        gives a number that means nothing: pass ``rdm="precomputed"``.
 
     Warns
     -----
@@ -155,18 +161,20 @@ def _prepare(
         raise InputError(
             f"{operation}: {rdm!r} needs the noise covariance of each side.\n"
             f"  got rdm={rdm!r}\n"
-            f"  Use rsa_from_rdm(rdm(x, {rdm!r}, noise=...), rdm(y, {rdm!r}, noise=...))."
+            f"  Pass rdm(x, {rdm!r}, noise=...) and that of y with rdm='precomputed'."
         )
     require_choice(operation, "rdm", rdm, RDMS)
     r = require_repeats(operation, rdm, repeats)
     require_choice(operation, "comparison", comparison, COMPARISONS)
+    if rdm == "precomputed":
+        return rdm_item(operation, x, name=name, comparison=comparison)
     xp = array_namespace(x)
     if is_rdm(xp, x):
         raise InputError(
             f"{operation}: {name} must be activations, and it looks like an RDM.\n"
             f"  {describe(name, x)}, symmetric with a zero diagonal\n"
-            f"  Compare ready RDMs with rsa_from_rdm. If the rows of {name} are meant as "
-            f"activations, pass rdm({name}) there."
+            f"  Compare ready RDMs with rdm='precomputed', or with rsa_from_rdm. If the rows of "
+            f"{name} are meant as activations, pass repsim.rdm({name}) there."
         )
     if rdm == "crossnobis":
         z = as_repeats(operation, xp, wide(xp, x), name, r)
@@ -186,6 +194,18 @@ def _prepare(
         zero="is the same for all samples (its RDM is zero)",
         defined=defined,
     )
+
+
+def _as_rows(operation: str, x: Array, *, name: str, rdm: str, **_: object) -> Array:
+    ready = isinstance(rdm, str) and rdm == "precomputed"
+    return rdm_rows(operation, x, name=name) if ready else x
+
+
+def _take(x: Array, places: Any, *, rdm: str, **_: object) -> Array:
+    if rdm == "precomputed":
+        return reordered_pairs(x, places)
+    out: Array = array_namespace(x).take(x, places, axis=0)
+    return out
 
 
 def _compare(x: RdmEntries, y: RdmEntries, **_: object) -> Array:
@@ -217,6 +237,8 @@ for _name, _preset, _invariances in (
             reorder=reordered_entries,
             compare=_compare,
             entries=lambda item: item.vector,
+            as_rows=_as_rows,
+            take=_take,
             differentiable=_white,
             preset=_preset,
         )

@@ -27,10 +27,11 @@ from repsim.measures.parts.rdms._entries import (
     diagonal,
     rdm_entries,
     samples_of,
+    square_matrix,
     upper_entries,
 )
 
-__all__ = ["rdm_item", "rsa_from_rdm"]
+__all__ = ["rdm_item", "rdm_rows", "rsa_from_rdm"]
 
 MISSING = ("raise", "omit")
 
@@ -175,6 +176,21 @@ def rdm_item(operation: str, given: Array, *, name: str, comparison: str) -> Rdm
     return _prepared(operation, name, d, comparison, None)
 
 
+def rdm_rows(operation: str, given: Array, *, name: str) -> Array:
+    """Return an RDM as (n, n), so that its samples are rows as those of activations.
+
+    Parameters
+    ----------
+    operation, name : str
+        For errors.
+    given : array, shape (n, n) or (n(n−1)/2,)
+        What the user passed; labels of entries above the diagonal are dropped.
+    """
+    (d,) = unlabelled(operation, {name: given})
+    xp = namespace(operation, **{name: d})
+    return given if _is_square(operation, d, name) else square_matrix(xp, d)
+
+
 def _prepared(
     operation: str, name: str, d: Array, comparison: str, present: Array | None
 ) -> RdmEntries:
@@ -202,13 +218,7 @@ def _prepared(
 def _checked(operation: str, xp: Namespace, given: Array, name: str, *, omit: bool) -> Array:
     """Return the entries of an RDM above its diagonal in the dtype to compute in, or raise."""
     d = promote(xp, given, operation, name)
-    square = d.ndim == 2 and d.shape[0] == d.shape[1]
-    if not square and (d.ndim != 1 or _samples(d.shape[0]) is None):
-        raise InputError(
-            f"{operation}: {name} must be an RDM, (n, n) or (n(n−1)/2,).\n"
-            f"  {describe(name, given)}\n"
-            f"  For activations use rsa, or make their RDM with rdm."
-        )
+    square = _is_square(operation, given, name)
     if d.shape[0] < FEWEST:  # samples or pairs: three samples have three pairs
         raise InputError(
             f"{operation}: RSA needs at least 3 samples.\n"
@@ -220,6 +230,22 @@ def _checked(operation: str, xp: Namespace, given: Array, name: str, *, omit: bo
         return d
     _require_dissimilarities(operation, xp, d, given, name)
     return upper_entries(xp, d)
+
+
+def _is_square(operation: str, given: Array, name: str) -> bool:
+    """Whether an RDM is (n, n) and not its entries above the diagonal; raise if it is neither."""
+    if given.ndim == 2 and given.shape[0] == given.shape[1]:
+        return True
+    if given.ndim == 1 and _samples(given.shape[0]) is not None:
+        return False
+    repair = "If it holds activations, make their RDM with repsim.rdm, or use rsa."
+    if given.ndim > 1:
+        repair += "\n  If it holds the RDMs of several subjects, pass list(rdms)."
+    raise InputError(
+        f"{operation}: {name} must be an RDM, (n, n) or (n(n−1)/2,).\n"
+        f"  {describe(name, given)}\n"
+        f"  {repair}"
+    )
 
 
 def _samples(pairs: int) -> int | None:

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import device
 
-from repsim._typing import Array, Namespace
 from repsim.arrays import Indices, resolve_groups
 from repsim.inference._draws import half, random_order, resolve_seed
 from repsim.inference._rearranged import Fixed, root_of_itself, uses_features
@@ -136,7 +135,7 @@ class RearrangedMap:
         moved = self._items.measure.reordered(item, order)
         if moved is not None:
             return moved
-        return self._items.prepare(y, _taken(self._items.xp, y, order), dtype)
+        return self._items.prepare(y, self._items.taken(y, order), dtype)
 
 
 def orders_of(operation: str, n: int, permutations: int, groups: Any, seed: Any) -> list[Indices]:
@@ -264,7 +263,7 @@ def _of_rows(items: PairItems, pairs: Sequence[tuple[Rows, Rows]], rows: Indices
     def item(each: Rows, dtype: Any) -> Any:
         key = each, str(dtype)
         if key not in made:
-            made[key] = items.prepare(each, _taken(items.xp, each, rows), dtype)
+            made[key] = items.prepare(each, items.taken(each, rows), dtype)
         return made[key]
 
     out = []
@@ -272,9 +271,3 @@ def _of_rows(items: PairItems, pairs: Sequence[tuple[Rows, Rows]], rows: Indices
         dtype = items.dtype_of(x, y)
         out.append(items.measure.compare(item(x, dtype), item(y, dtype), **items.settings))
     return to_host(out)
-
-
-def _taken(xp: Namespace, rows: Rows, which: Indices) -> Array:
-    values = rows.read()
-    out: Array = xp.take(values, xp.asarray(which, device=device(values)), axis=0)
-    return out

@@ -17,7 +17,7 @@ from repsim.inference._draws import resolve_seed
 from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference.repeats._subjects import named_subjects
 from repsim.inference.repeats._weighted import WEIGHTED, resampled_values
-from repsim.measures import MEASURES, rdm_item
+from repsim.measures import MEASURES
 from repsim.measures.parts.rdms import samples_of
 
 __all__ = ["RsaInterval", "bootstrap_rsa"]
@@ -101,9 +101,11 @@ def bootstrap_rsa(
         Activations of the model for n ≥ 8 conditions; trailing axes are flattened.
     ys : array, shape (n, q) or (n, ...), or sequence or mapping of R arrays (n, q_r)
         The same conditions in the same order, of one subject or of several. Subjects may have
-        different features. One framework and device.
+        different features. One framework and device. Ready RDMs of several subjects may be one
+        array (R, n, n).
     rdm : str, default "euclidean"
-        As in :func:`repsim.rsa`, or ``"precomputed"``: ``x`` and ``ys`` are ready RDMs, (n, n).
+        As in :func:`repsim.rsa`. ``"precomputed"``: ``x`` and ``ys`` are ready RDMs, each (n, n) or
+        its entries above the diagonal.
     comparison : {"spearman", "pearson", "cosine"}, default "spearman"
         As in :func:`repsim.rsa`; ranks are those among the drawn pairs. ``"rho_a"`` and
         ``"whitened"`` have no value for conditions with copies; Kendall's τ is not offered.
@@ -174,7 +176,9 @@ def bootstrap_rsa(
             f"{operation}: x must be one array, that of the model.\n  got a {type(x).__name__}\n"
             f"  Pass the subjects as ys: bootstrap_rsa(model, subjects)."
         )
-    several = [ys] if getattr(ys, "ndim", None) is not None else ys  # labelled arrays too
+    dims = getattr(ys, "ndim", None)  # labelled arrays have it too
+    stacked = dims == 3 and isinstance(rdm, str) and rdm == "precomputed"
+    several = ys if dims is None or stacked else [ys]
     if resample is None:
         resample = "conditions" if getattr(several, "__len__", int)() == 1 else "both"
     require_choice(operation, "resample", resample, RESAMPLED)
@@ -239,7 +243,6 @@ def _entries(
     measure = MEASURES["rsa"]
     settings = {"rdm": rdm, "comparison": comparison, "repeats": repeats}
     least = 1 if resample == "conditions" else SUBJECTS
-    precomputed = isinstance(rdm, str) and rdm == "precomputed"
     if isinstance(ys, Mapping | list | tuple) and 1 < len(ys) < least:
         raise InputError(
             f"{operation}: an interval over other subjects needs at least {least} of them.\n"
@@ -252,8 +255,9 @@ def _entries(
         fewest=CONDITIONS,
         why="the bootstrap of conditions",
         least=least,
+        measure=measure,
+        settings=settings,
         beside={"x": x},
-        rdms=precomputed,
     )
     xp = array_namespace(next(iter(arrays.values())))
     dtype = xp.result_type(*(v.dtype for v in arrays.values()))
@@ -261,10 +265,7 @@ def _entries(
     assert measure.entries is not None
     for name, v in arrays.items():
         v = xp.astype(v, dtype, copy=False)
-        if precomputed:
-            item = rdm_item(operation, v, name=name, comparison=comparison)
-        else:
-            item = measure.prepare(operation, v, name=name, **settings)
+        item = measure.prepare(operation, v, name=name, **settings)
         entries = to_numpy(measure.entries(item)).astype(np.float64)
         # An undefined RDM has no value; a warning has named it.
         out.append(entries if float(item.square) > 0 else np.full_like(entries, math.nan))

@@ -107,7 +107,8 @@ def noise_ceiling(
         features in the same order, such as sessions with the same neurons.
     **options
         Keyword options of the measure. The estimator is unbiased unless given. With
-        ``rdm="precomputed"`` of ``rsa``, ``repeats`` are ready RDMs, (n, n).
+        ``rdm="precomputed"`` of ``rsa``, ``repeats`` are ready RDMs, each (n, n) or its entries
+        above the diagonal.
 
     Returns
     -------
@@ -159,8 +160,15 @@ def noise_ceiling(
     chosen = resolve_measure(operation, measure, options)
     require_choice(operation, "pool", pool, POOLS)
     settings = settings_for(operation, chosen, options)
+    ready = settings.get("rdm") == "precomputed"
     if pool == "matrices":
         _require_matrices(operation, chosen)
+    elif ready:
+        raise InputError(
+            f"{operation}: ready RDMs have no features to average.\n"
+            f"  got pool='features' with rdm='precomputed'\n"
+            f"  Leave pool= out: RDMs are averaged as matrices."
+        )
     fewest, why = chosen.fewest(**settings)
     arrays = named_subjects(
         operation,
@@ -169,9 +177,11 @@ def noise_ceiling(
         fewest=fewest,
         why=why,
         least=2,
-        rdms=_are_rdms(chosen, settings),
+        measure=chosen,
+        settings=settings,
     )
-    _warn_of_axes(operation, repeats, arrays)
+    if not ready:
+        _warn_of_axes(operation, repeats, arrays)
     of = _of_matrices if pool == "matrices" else _of_features
     others, everyone = of(operation, chosen, settings, arrays)
     ends = float(np.mean(others)), float(np.mean(everyone))
@@ -210,21 +220,13 @@ def _require_matrices(operation: str, measure: Measure) -> None:
     )
 
 
-def _are_rdms(measure: Measure, settings: dict[str, Any]) -> bool:
-    return measure.function is MEASURES["rsa"].function and settings["rdm"] == "precomputed"
-
-
 def _of_matrices(
     operation: str, measure: Measure, settings: dict[str, Any], arrays: dict[str, Array]
 ) -> tuple[Values, Values]:
     assert measure.entries is not None
     vectors = []
     for name, x in arrays.items():
-        if _are_rdms(measure, settings):
-            comparison = settings["comparison"]
-            item: Any = rdm_item(operation, x, name=name, comparison=comparison)
-        else:
-            item = measure.prepare(operation, x, name=name, **settings)
+        item = measure.prepare(operation, x, name=name, **settings)
         vectors.append(np.reshape(to_numpy(measure.entries(item)), (-1,)).astype(np.float64))
     u = np.stack(vectors)
     norms = np.sqrt(np.sum(u * u, axis=1, keepdims=True))

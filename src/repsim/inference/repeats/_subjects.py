@@ -8,7 +8,8 @@ from typing import Any
 from repsim._errors import InputError
 from repsim._options import got
 from repsim._typing import Array
-from repsim.arrays import as_samples, check_finite, common_namespace, describe, unlabelled
+from repsim.arrays import as_samples, check_finite, common_namespace, unlabelled
+from repsim.measures import Measure
 
 __all__ = ["named_subjects"]
 
@@ -25,8 +26,9 @@ def named_subjects(
     fewest: int,
     why: str,
     least: int,
+    measure: Measure,
+    settings: Mapping[str, Any],
     beside: Mapping[str, Array] | None = None,
-    rdms: bool = False,
 ) -> dict[str, Array]:
     """Return arrays (n, p_r) of the same n samples by their name in messages, or raise.
 
@@ -40,10 +42,10 @@ def named_subjects(
         Samples that are needed, and what needs them.
     least : int
         Subjects that are needed.
+    measure, settings
+        What compares them, and all of its options.
     beside : mapping of str to array, optional
         Other arrays of the same samples, which come first in what is returned.
-    rdms : bool, default False
-        Whether all arrays are ready RDMs (n, n).
     """
     if isinstance(arrays, Mapping):
         named = {f"{argument}[{key!r}]": x for key, x in arrays.items()}
@@ -63,13 +65,7 @@ def named_subjects(
         )
     named = {**(beside or {}), **named}
     named = dict(zip(named, unlabelled(operation, named), strict=True))
-    for name, x in named.items():
-        if rdms and getattr(x, "ndim", 2) != 2:
-            raise InputError(
-                f"{operation}: {name} must be an RDM, (n, n).\n  {describe(name, x)}\n"
-                f"  Entries above the diagonal: scipy.spatial.distance.squareform(entries). "
-                f"One array with the RDMs of several subjects: list(rdms)."
-            )
+    named = dict(zip(named, measure.by_rows(operation, named, settings), strict=True))
     xp = common_namespace(operation, named)
     out = {}
     for name, x in named.items():

@@ -143,6 +143,10 @@ class PairItems:
         values = self.xp.astype(values, dtype, copy=False)
         return self.measure.prepare(self.operation, values, name=rows.label, **self.settings)
 
+    def taken(self, rows: Rows, places: Any) -> Array:
+        """Return the values of some samples of an array, or of all in another order."""
+        return self.measure.taken(rows.read(), places, self.settings)
+
     def pair(self, x: Rows, y: Rows) -> tuple[Item, Item, Any]:
         """Return the items of two arrays, and the dtype in which they are compared."""
         dtype = self.dtype_of(x, y)
