@@ -175,6 +175,10 @@ def test_texts_with_a_mask_are_compared_without_their_padding(repsim_command):
         ran = repsim_command("layers", "cli.tiny_models:mlp", "--data", "wrong.npz")
         assert ran.code == 1
         assert "attention_mask must say which tokens are real" in ran.err
+    for command in ("layers", "compare", "attention", "analyse"):
+        ran = repsim_command(command, "cli.tiny_models:mlp", "--data", "a.npz")
+        assert ran.code == 2, command
+        assert "Leave attention_mask out of the .npz" in ran.err
 
 
 def probed(repsim_command, *argv):

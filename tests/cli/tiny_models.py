@@ -65,6 +65,13 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
 
 
+def wide(width: int) -> nn.Module:
+    return nn.Linear(6, width)
+
+
+ready = nn.Linear(6, 4)  # drawn where the module is imported
+
+
 def number() -> int:
     return 3
 

@@ -76,9 +76,12 @@ class Inputs:
         Raises
         ------
         UsageError
-            A model needs images but does not say how it gets them.
+            A model needs images but does not say how it gets them, or takes no texts with a mask.
         """
         images = self.samples.are_images
+        if self.samples.mask is not None:
+            for model in models:
+                model.require_texts()
         return Batches(
             self.samples,
             self.order if order is None else order,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,9 @@ class ModelRequest:
         if ":" not in self.spec:
             libraries = f"timm:{self.spec}, torchvision:{self.spec}, transformers:TYPE"
             own = f"{libraries}, or module:function"
-            if self.spec.endswith((".pt", ".pth", ".safetensors")):
+            if Path(self.spec).is_dir():
+                own = f"transformers:{self.spec} if it is a folder of save_pretrained"
+            elif self.spec.endswith((".pt", ".pth", ".safetensors")):
                 own = f"the model of these weights (timm:NAME, ...) and --weights {self.spec}"
             elif self.spec.endswith(".py"):
                 own = f"{module_of(self.spec)}:FUNCTION, a function that returns the model"
@@ -116,6 +119,27 @@ class LoadedModel:
                 f"other than images, pass an .npz with an array named inputs: --data FILE.npz."
             )
         return self.preparation
+
+    def require_texts(self) -> None:
+        """Raise if it does not take texts with a mask.
+
+        Raises
+        ------
+        UsageError
+            Its forward has no such arguments.
+        """
+        try:
+            inspect.signature(self.module.forward).bind(input_ids=None, attention_mask=None)
+        except TypeError as error:
+            raise UsageError(
+                f"--data: models get texts with a mask as input_ids and attention_mask, and "
+                f"{self.name} ({type(self.module).__name__}) does not take these.\n  {error}\n"
+                f"  Leave attention_mask out of the .npz, so that the model gets inputs alone and "
+                f"padding counts,\n  or write a function that returns a model whose forward takes "
+                f"them."
+            ) from error
+        except ValueError:  # compiled functions have no signature
+            return
 
 
 def load_model(session: Session, request: ModelRequest) -> LoadedModel:

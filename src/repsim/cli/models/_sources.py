@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -130,11 +131,14 @@ def module_of(path: str) -> str:
 
 def from_function(name: str, *, pretrained: bool, size: int | None, scale: str | None) -> Built:
     """Call ``package.module:function`` without arguments; the current folder is importable."""
+    torch = need("torch", name)
     where, _, what = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(where)
+        # Random numbers that the module draws where it is imported are not those of the weights.
+        with torch.random.fork_rng(devices=[]):
+            module = importlib.import_module(where)
     except ModuleNotFoundError as error:
         if not f"{where}.".startswith(f"{error.name}."):
             raise
@@ -152,8 +156,8 @@ def from_function(name: str, *, pretrained: bool, size: int | None, scale: str |
     if not callable(function):
         names = [each for each in dir(module) if callable(getattr(module, each))]
         raise UsageError(f"module {where!r} has no function {what!r}.{near(what, names)}")
+    _require_no_arguments(name, function, isinstance(function, torch.nn.Module))
     model = function()
-    torch = need("torch", name)
     if not isinstance(model, torch.nn.Module):
         raise UsageError(
             f"{name} must return a torch.nn.Module when it is called without arguments.\n"
@@ -166,6 +170,26 @@ def from_function(name: str, *, pretrained: bool, size: int | None, scale: str |
             side, channels_of(model), SCALES[scale] if scale else _own_scale(model)
         )
     return Built(model, f"as {what} makes them", preparation)
+
+
+def _require_no_arguments(name: str, function: Callable[..., Any], is_model: bool) -> None:
+    """Raise if a function cannot be called without arguments, or is a model itself."""
+    what = name.rpartition(":")[2]
+    problem, call = "is a model, not a function that returns one", what
+    if not is_model:
+        try:
+            inspect.signature(function).bind()
+        except TypeError as error:
+            problem, call = f"cannot be called without arguments: {error}", f"{what}(...)"
+        except ValueError:  # compiled functions have no signature
+            return
+        else:
+            return
+    raise UsageError(
+        f"{name} {problem}.\n"
+        f"  Write a function without arguments that returns the model, and name it:\n"
+        f"  def my_model(): return {call}"
+    )
 
 
 SOURCES: dict[str, Callable[..., Built]] = {
