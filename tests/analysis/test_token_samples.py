@@ -329,3 +329,18 @@ def test_options_that_do_not_fit():
     ):
         with pytest.raises(InputError, match=message):
             repsim.compare(model, data=data, forward=ids_of, **options, **QUIET)
+
+
+class Unaffordable(repsim.kernels.Linear):
+    def gram(self, x):
+        raise MemoryError(f"{len(x)} tokens")
+
+
+def test_many_tokens_are_warned_of_before_the_first_gram():
+    options = {"samples": "tokens", "kernel": Unaffordable(), "layers": ["0"], **QUIET}
+    maps = [torch.ones(64, 65, 1)]
+    with pytest.raises(MemoryError, match="4160"), pytest.warns(match="4160 × 4160.*69 MB") as said:
+        repsim.compare(nn.Sequential(nn.Linear(1, 1)), data=maps, **options)
+    assert "max_samples=2048" in str(said[0].message)
+    with pytest.raises(MemoryError, match="4100"):  # the caller knows how many
+        repsim.compare(nn.Sequential(nn.Linear(1, 1)), data=maps, max_samples=4100, **options)

@@ -88,6 +88,7 @@ class LayerGrams:
     def _gram(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         if self._tokens is not None:
             values = self._tokens.rows(self._transform, tensor, layer, call)
+            self._tokens.warn_of_many(values.shape[0])
         else:
             if self._reduce is None:
                 self._transform.note_padding(layer, tensor, call)

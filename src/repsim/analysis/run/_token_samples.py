@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from repsim._errors import InputError
+from repsim._errors import InputError, warn
 from repsim._options import as_count, as_seed, require_choice
 from repsim.analysis.run._between_inputs import between_inputs
 from repsim.arrays import uploaded
@@ -24,6 +24,9 @@ Samples: TypeAlias = Literal["inputs", "tokens"]
 
 Pairs: TypeAlias = Literal["between", "all"]
 """Types of ``pairs=``."""
+
+MANY, FEWER = 4096, 2048
+"""The most tokens of a batch whose Grams are made without a warning, and how many it advises."""
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -108,7 +111,7 @@ class TokenSamples:
         self.n_sequences = 0
         self._expected: tuple[int, ...] | None = None
         self._survey: list[tuple[int, ...]] | None = None
-        self.surveyed = False
+        self.surveyed, self._warned = False, False
         self._drawn: tuple[Ints, Ints, Ints] | None = None
         self._indices: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
         self._masks: dict[int, tuple[Tensor, tuple[int, ...]]] = {}
@@ -189,6 +192,19 @@ class TokenSamples:
             self._indices[key] = self._places(sequence, mask)
         samples, positions = self._indices[key]
         return sequence[samples, positions]
+
+    def warn_of_many(self, n: int) -> None:
+        """Warn once if the caller may not know that n tokens of a batch need Grams of n²."""
+        if self._warned or self._max_samples is not None or n <= MANY:
+            return
+        self._warned = True
+        warn(
+            f"{self._operation}: {n} tokens of a batch are samples. Each layer needs a Gram of "
+            f"{n} × {n} values ({4 * n * n / 1e6:.0f} MB in float32), and each pair of layers the "
+            f"product of two Grams.\n"
+            f"  Pass max_samples={FEWER}: that many tokens of each batch are drawn, and Grams are "
+            f"{(n / FEWER) ** 2:.0f} times smaller. Or make smaller batches."
+        )
 
     def drawn(self) -> tuple[Ints, Ints]:
         """Return the sequence in the batch and the position in the sequence of each sample."""
