@@ -118,6 +118,26 @@ def test_a_sample_far_from_the_others_in_float32(framework, features, outlier):
     assert out == pytest.approx(expected, abs=2e-5)
 
 
+@FEATURES
+@BOTH
+def test_features_at_any_distance_from_zero_in_float32(framework, features, estimator):
+    """Near zero one reading finds the mean; far from zero the first row is subtracted before it."""
+    x, y = related(300, 12, 20)
+    spread = x - x.mean(0)
+    spread /= np.sqrt((spread**2).mean())
+    y = y.astype(np.float32)
+    for mean in (0, 0.5, 3.9, 4.1, 30, 1e3, 1e5):
+        for columns in (slice(None), slice(3, 4)):
+            moved = spread.copy()
+            moved[:, columns] += mean
+            moved = moved.astype(np.float32)
+            expected = reference.cka(
+                *(grams.linear(grams.centred(z.astype(float))) for z in (moved, y)), estimator
+            )
+            out = float(cka(framework(moved), framework(y), estimator, features, BlockSizes()))
+            assert out == pytest.approx(expected, abs=2e-6), (mean, columns)
+
+
 def multiplied(function, *arrays, **options):
     """The dtypes and the shapes of all matrix products of a function of tensors."""
     torch = pytest.importorskip("torch")

@@ -22,6 +22,13 @@ DEVICE_ROWS = 4096
 BYTES = 1 << 28
 """The most bytes of a block of rows, for any number of features."""
 
+NEAR = 16.0
+"""Most n‖x̄‖²/Σ‖x_i − x̄‖² for which the rounding of x̄ does not count.
+
+Measured in float32 with 30 000 samples: x̄ is off by at most 3 · 10⁻⁶ of itself, which adds less
+than 2 · 10⁻¹⁰ of the trace of XcᵀXc.
+"""
+
 USUAL = 2.0**20
 """Mean squares between 1/USUAL and USUAL: no product of four features overflows or vanishes."""
 
@@ -54,10 +61,10 @@ class Workspace:
 class CentredRows:
     """Rows of x − x̄, divided by a power of two that keeps products of four in range.
 
-    The data are read twice, one block at a time: once for the mean, once for every use. The first
-    row is subtracted before the mean, so a column far from zero keeps its digits and a constant
-    column is exactly zero. The mean is rounded to the dtype; HSIC does not depend on it, and the
-    rest enters only squared.
+    The data are read one block at a time: once for the mean, once for every use. If the mean is
+    large relative to the spread, they are read once more, and the first row is subtracted before
+    the mean: features far from zero keep their digits, and a constant array is exactly zero. The
+    mean is rounded to the dtype; HSIC does not depend on it, and the rest enters only squared.
 
     Parameters
     ----------
@@ -81,34 +88,42 @@ class CentredRows:
         self.n, self.p = x.shape
         self.parts, self._buffers = parts, buffers
         self._height = max(part.stop - part.start for part in parts)
-        self._first = xp.astype(x[:1, :], dtype, copy=False)
-        total, size = xp.zeros_like(self._first), 0.0
-        for part in self.parts:
-            block = self._shifted(part, slice(None))
-            ones = xp.ones((1, block.shape[0]), dtype=dtype, device=device(block))
-            total += ones @ block
-            with np.errstate(over="ignore"):  # an overflow shows a scale out of range
-                size += float(to_numpy(sum_of_products(xp, block, block)))
-        self._mean, self._size = total / self.n, size
+        # Subtracted from every block one after the other, (1, p) each.
+        self._shifts: list[Array] = []
+        mean, size, of_mean = self._sums()
+        self._spread = size - of_mean
+        if of_mean <= NEAR * self._spread < math.inf:
+            self._shifts = [mean]
+        else:
+            self._shifts = [xp.astype(x[:1, :], dtype, copy=False)]
+            mean, size, of_mean = self._sums()
+            self._spread = size - of_mean
+            self._shifts.append(mean)
         self.scale = 1.0
         if not 1 / USUAL <= size / (self.n * self.p) <= USUAL:
             self.scale = self._power_of_two()
         # A single block is kept for every use.
-        self._only = self._centre(block, slice(None)) if len(self.parts) == 1 else None
+        self._only: Array | None = None
+        if len(self.parts) == 1:
+            self._only = self(self.parts[0])
 
     def __call__(self, part: slice, columns: slice = slice(None), buffer: int = 0) -> Array:
         """Return these rows and columns, centred and scaled, in one of the buffers."""
         if self._only is not None:
             return self._only[:, columns]
-        return self._centre(self._shifted(part, columns, buffer), columns)
+        block = self._shifted(part, columns, buffer)
+        if self.scale != 1.0:
+            block /= self.scale
+        return block
 
     def trace(self) -> Array:
         """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums of the first reading."""
-        xp = self.xp
-        mean = xp.astype(self._mean, accumulator_dtype(xp, self._x), copy=False)
-        whole = self.scale == 1.0  # otherwise these sums may have overflowed
-        out: Array = self._size - self.n * xp.sum(mean * mean) if whole else xp.sum(self.squares())
-        return out
+        if self.scale != 1.0:  # those sums may have overflowed
+            total: Array = self.xp.sum(self.squares())
+            return total
+        wide = accumulator_dtype(self.xp, self._x)
+        spread: Array = self.xp.asarray(self._spread, dtype=wide, device=device(self._x))
+        return spread
 
     def squares(self) -> Array:
         """Return ‖x_i − x̄‖²/scale² of every row, (n,), in float64 if the device has it."""
@@ -117,22 +132,35 @@ class CentredRows:
         out: Array = xp.astype(xp.concat(found), accumulator_dtype(xp, self._x), copy=False)
         return out
 
+    def _sums(self) -> tuple[Array, float, float]:
+        """Return the mean m of the rows minus the shifts, (1, p), Σ ‖x_i‖² of these and n‖m‖²."""
+        xp = self.xp
+        total, size = xp.zeros((1, self.p), dtype=self.dtype, device=device(self._x)), 0.0
+        for part in self.parts:
+            if self._shifts:
+                block = self._shifted(part, slice(None))
+            else:
+                block = xp.astype(self._x[part, :], self.dtype, copy=False)
+            ones = xp.ones((1, block.shape[0]), dtype=self.dtype, device=device(block))
+            total += ones @ block
+            with np.errstate(over="ignore"):  # an overflow shows a scale out of range
+                size += float(to_numpy(sum_of_products(xp, block, block)))
+        mean = total / self.n
+        with np.errstate(over="ignore"):
+            return mean, size, self.n * float(to_numpy(sum_of_products(xp, mean, mean)))
+
     def _shifted(self, part: slice, columns: slice, buffer: int = 0) -> Array:
+        first, *others = (shift[:, columns] for shift in self._shifts)
+        block: Any = self._x[part, columns]
         if self._buffers:
-            block: Any = self._x[part, columns]
             start = self._height * (columns.start or 0)  # blocks of other columns stay valid
             out: Array = self._buffers[buffer][start : start + block.size].reshape(block.shape)
-            np.subtract(block, self._first[:, columns], out=out)  # type: ignore[call-overload]
-            return out
-        block = self.xp.astype(self._x[part, columns], self.dtype, copy=False)
-        shifted: Array = block - self._first[:, columns]
-        return shifted
-
-    def _centre(self, block: Array, columns: slice) -> Array:
-        block -= self._mean[:, columns]
-        if self.scale != 1.0:
-            block /= self.scale
-        return block
+            np.subtract(block, first, out=out)  # type: ignore[call-overload]
+        else:
+            out = self.xp.astype(block, self.dtype, copy=False) - first
+        for shift in others:
+            out -= shift
+        return out
 
     def _power_of_two(self) -> float:
         largest = 0.0
