@@ -164,6 +164,9 @@ def test_inner_sums_in_double():
     a = np.ones((4097, 4097), np.float32)[:, :4096]
     assert float(inner(xp, a, a)) == 4097 * 4096
     assert inner(xp, a, a).dtype == np.float64
+    # Not only ones: sums of BLAS in float32 are exact for each 2^16 of them.
+    b = (np.arange(2**20) % 97).reshape(1024, 1024)
+    assert float(inner(xp, b.astype(np.float32), b.astype(np.float32))) == (b * b).sum()
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-20, 1.0, 1e20, 1e200])

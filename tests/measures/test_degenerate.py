@@ -90,6 +90,23 @@ def test_constant_gram(n, dtype, constant, estimator):
     degenerate(call(k, k), (name, "k"), (name, "l"))
 
 
+@each("n", [40, 300])  # large ones are centred in place
+def test_what_counts_as_constant_follows_the_scale_and_the_sign_of_a_gram(n):
+    x, y = related(n, 3, 4)
+    k, l = x @ x.T, y @ y.T  # noqa: E741
+    noise = np.sign(x @ y[:, :3].T + y[:, :3] @ x.T)
+    for estimator in ESTIMATORS:
+        expected = float(repsim.cka_from_gram(k, l, estimator=estimator))
+        for scale in (1e-20, -1e-20, -1.0, 1e20):
+            out = repsim.cka_from_gram(scale * k, l, estimator=estimator)
+            assert float(out) == pytest.approx(np.sign(scale) * expected, rel=1e-9)
+            constant = scale * (1 + 2**-52 * noise)
+            degenerate(
+                lambda k=constant, e=estimator: repsim.cka_from_gram(k, l, estimator=e),
+                ("cka_from_gram", "k"),
+            )
+
+
 def test_a_gram_with_a_constant_part_is_not_constant():
     """A spread far below the constant but far above its rounding still counts."""
     x, y = related(50, 3, 4)

@@ -217,6 +217,17 @@ def test_an_undefined_array_is_named_once():
         assert not undefined[:3, :3].any()
 
 
+def test_values_that_their_dtype_cannot_hold_are_nan_with_one_warning():
+    xs = {"large": layers()["layer.0"].astype(np.float32) * np.float32(1e28)}
+    xs["usual"] = layers()["layer.0"].astype(np.float32)
+    with pytest.warns(repsim.DegenerateWarning) as caught:
+        result = repsim.pairwise(xs, measure="hsic", estimator="biased")
+    (warning,) = caught
+    assert "pairwise('hsic'): 3 of 4 values are larger" in str(warning.message)
+    usual = float(repsim.hsic(xs["usual"], xs["usual"]))
+    np.testing.assert_allclose(result, [[np.nan] * 2, [np.nan, usual]], rtol=1e-6)
+
+
 class TestRefused:
     def refuse(self, kind, *words, **arguments):
         arguments = {"xs": layers(), **arguments}

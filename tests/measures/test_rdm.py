@@ -134,9 +134,9 @@ def test_missing_pairs_must_be_asked_for():
     with refuses(repsim.InputError, "a must be symmetric", "NaN on one side"):
         repsim.rsa_from_rdm(a, b, nan="omit")
     few = np.full(10, np.nan)
-    few[:4] = [1, 2, 3, 4]
-    assert np.isfinite(repsim.rsa_from_rdm(few, np.arange(10.0), nan="omit"))
-    few[:2] = np.nan
+    few[:3] = [1, 3, 2]
+    assert repsim.rsa_from_rdm(few, np.arange(10.0), nan="omit") == pytest.approx(0.5)
+    few[0] = np.nan
     with refuses(repsim.InputError, "at least 3 pairs", "2 of 10 pairs"):
         repsim.rsa_from_rdm(few, np.arange(10.0), nan="omit")
 
@@ -156,6 +156,12 @@ def test_arrays_that_are_not_rdms_are_refused():
     ):
         with refuses(repsim.InputError, "rsa_from_rdm: ", words):
             repsim.rsa_from_rdm(b, wrong)
+    for scale in (1e-6, 1e6):  # what is rounding is relative to the largest entry
+        beyond, within = (share * scale * a.max() for share in (2e-3, 5e-4))
+        for place, words in ((np.eye(6), "zero diagonal"), (np.eye(6, k=2), "symmetric")):
+            repsim.rsa_from_rdm(b, scale * a + within * place)
+            with refuses(repsim.InputError, "rsa_from_rdm: b", words):
+                repsim.rsa_from_rdm(a, scale * a + beyond * place)
     for wrong in (a + 0j, a.astype(object), a.tolist(), np.ma.masked_array(a)):
         with refuses(repsim.ArrayTypeError, "rsa_from_rdm: a"):
             repsim.rsa_from_rdm(wrong, b)

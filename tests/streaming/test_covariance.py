@@ -216,7 +216,9 @@ def test_what_does_not_follow_from_covariances():
         ("unknown measure", "nonsense", {}),
         ("only the linear kernel", "cka", {"kernel": "rbf"}),
         ("features='sampled' need the samples", "cka", {"features": "sampled"}),
-        ("held-out samples", "linear_regression_r2", {"folds": 5}),
+        ("unknown features", "cka", {"features": "some"}),
+        ("held-out samples do not follow", "linear_regression_r2", {"folds": 5}),
+        ("several penalties", "linear_regression_r2", {"ridge": (1.0, 2.0)}),
         ("unknown options", "cca", {"kernel": "rbf"}),
         ("norm", "procrustes", {"norm": "other"}),
     ]

@@ -115,6 +115,24 @@ def test_a_constant_layer(two):
         got = acc.compute()
     assert np.isnan(got.sel(layer_x="norm")).all()
     assert np.isfinite(got.sel(layer_x="conv")).sum() == 2
+    if two:
+        with pytest.warns(repsim.DegenerateWarning, match="NaN\\): y 'norm'\\."):
+            assert np.isnan(streamed(ys, xs, [3, 27]).compute().sel(layer_y="norm")).all()
+
+
+def test_the_warning_of_chance_names_the_layers_most_alike_by_chance():
+    rng = np.random.default_rng(0)
+    xs, ys = (
+        {name: rng.standard_normal((20, p)) for name, p in sizes}
+        for sizes in (
+            (("few", 2), ("many", 60)),
+            (("wide", 50), ("narrow", 2)),
+        )
+    )
+    for side, where in ((ys, "x 'many' with y 'wide'"), (None, "x 'few' with x 'many'")):
+        with pytest.warns(repsim.ChanceWarning, match=f"here for {where}, because") as caught:
+            streamed(xs, side, [20], "biased").compute()
+        assert len(caught) == 1
 
 
 def test_features_whose_fourth_powers_vanish_are_nan_and_named():

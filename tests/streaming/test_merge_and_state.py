@@ -127,6 +127,15 @@ def test_bandwidths_of_different_pilot_batches():
     only_y = accumulate(xs[:1], [{k: 2 * v for k, v in ys[0].items()}], "rbf")
     with pytest.raises(StateError, match="bandwidth.*\n.*'(patch|block)'"):
         accumulate(xs[:1], ys[:1], "rbf").merge(only_y)
+    for scale in (1e-6, 1e6):  # a difference counts relative to the bandwidth
+        scaled = [
+            {name: factor * v for name, v in xs[0].items()} for factor in (scale, 1.01 * scale)
+        ]
+        with pytest.raises(StateError, match="bandwidth"):
+            accumulate(scaled[:1], kernel="rbf").merge(accumulate(scaled[1:], kernel="rbf"))
+        near = [{name: (1 + 1e-9) * v for name, v in scaled[0].items()}]
+        merged = accumulate(scaled[:1], kernel="rbf").merge(accumulate(near, kernel="rbf"))
+        assert merged.n_batches == 2
     fixed = [accumulate([x], [y], RBF(sigma=2.0)) for x, y in zip(xs, ys, strict=True)]
     assert_same(fixed[0].merge(fixed[1]), accumulate(xs, ys, RBF(sigma=2.0)))
 
