@@ -209,7 +209,7 @@ def test_batches_of_different_sizes():
         ([np.zeros((8, 6))], "a batch must be a tensor"),
         ([["a.png", "b.png"]], "a batch must be a tensor"),
         ([["one text", "another"]], r"Convert it with prepare_x= .* tokenizer\(list\(texts\)"),
-        ([({"input": torch.zeros(8, 6)}, 0)], "is dict\n  Convert .*, here lambda batch: batch.0."),
+        ([[{"input": torch.zeros(6)}] * 8], "is dict, as are .*\n.*utils.data.default_collate"),
         ([{"id": 1, "image": torch.zeros(8, 6)}], r"holds 'id', 'image'\n.*\n.*batch\['image'\]"),
         ([{7: torch.zeros(8, 6)}], r"Sequential does not take these.\n  the batch holds 7\n"),
         ([[]], "a batch must be a tensor"),
@@ -229,6 +229,30 @@ def test_an_error_inside_a_model_that_takes_the_batch_is_its_own():
 
     with pytest.raises(TypeError, match="indices"):
         compare(nn.Sequential(Failing()), data=[{"input": [1, 2]}], **quiet)
+
+
+def test_a_mapping_beside_its_label_is_the_mapping():
+    x, y = net(), net(seed=1)
+    alone = [{"input": each} for each in inputs()]
+    labels = torch.arange(len(alone[0]["input"])) % 2
+    labelled = [{**each, "label": labels} for each in alone]
+    loader = torch.utils.data.DataLoader(
+        [({"input": x}, label) for each in inputs() for x, label in zip(each, labels, strict=True)],
+        batch_size=len(labels),
+    )
+    probed = repsim.linear_probe(x, labelled, labelled, layers="0", n_classes=2, **quiet)
+    stitched = repsim.stitch(x, "0", y, "0", labelled, **quiet)
+    for data in ([(each, labels) for each in alone], loader):
+        assert compare(x, y, data=data, **quiet).cka.equals(compare(x, y, data=alone, **quiet).cka)
+        found = repsim.linear_probe(x, data, data, layers="0", n_classes=2, **quiet)
+        assert found.accuracy.equals(probed.accuracy)
+        assert repsim.stitch(x, "0", y, "0", data, **quiet).equals(stitched)
+
+
+def test_lists_in_a_mapping_are_named_beside_the_error_of_the_model():
+    with pytest.raises(TypeError) as caught:
+        compare(net(), data=[{"input": [[0.0] * 6] * 8}], **quiet)
+    assert "'input'. A tokeniser returns tensors with" in caught.value.__notes__[0]
 
 
 def test_names_of_models_are_no_models():

@@ -1,5 +1,6 @@
 """Analyses: each takes models and a stream of data and returns a labelled ``xarray.Dataset``."""
 
+from repsim.analysis._call import call_model
 from repsim.analysis._extract import extract
 from repsim.analysis.attention._distance import attention_distance
 from repsim.analysis.attention._head_subsets import head_subset_cka
@@ -12,7 +13,7 @@ from repsim.analysis.probes._linear_probe import linear_probe
 from repsim.analysis.residual._block_influence import block_influence
 from repsim.analysis.residual._ratios import residual_ratios
 from repsim.analysis.residual._sites import residual_sites
-from repsim.analysis.run._drive import as_found, call_model
+from repsim.analysis.run._drive import as_found
 from repsim.analysis.run._fingerprint import model_digest
 from repsim.analysis.stitching._stitch import stitch
 from repsim.analysis.training._data_scale import data_scale

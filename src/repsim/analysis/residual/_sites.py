@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from repsim.analysis._arguments import check_arguments
-from repsim.analysis.run._drive import Forward, Prepare, as_found, call_model
+from repsim.analysis._call import call_model
+from repsim.analysis.run._drive import Forward, Prepare, as_found
 from repsim.capture import ResidualSites, SiteFinder
 
 __all__ = ["residual_sites"]

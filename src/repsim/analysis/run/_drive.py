@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import operator
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,9 +18,10 @@ from tqdm.auto import tqdm
 
 from repsim._errors import InputError, warn
 from repsim._options import require_bool
-from repsim.analysis._devices import device_of, kept_random_state
+from repsim.analysis._call import Forward, Prepare, call_model, keywords_in, prepared_for
+from repsim.analysis._devices import kept_random_state
 from repsim.analysis.run._local_forwards import local_forwards
-from repsim.capture import carried, evaluating, rebuilt, refuse_meta, refuse_meta_batch, unwrap
+from repsim.capture import evaluating, refuse_meta
 from repsim.capture.samples import own_copy
 
 logger = logging.getLogger("repsim")
@@ -32,21 +31,10 @@ __all__ = [
     "Forward",
     "Prepare",
     "as_found",
-    "call_model",
     "each_batch",
     "each_pass",
     "warn_of_ranks",
 ]
-
-Forward: TypeAlias = Callable[[nn.Module, Any], object]
-"""Type of ``forward=``: a function of (model, batch) whose result is ignored."""
-
-Prepare: TypeAlias = Callable[[Any], Any]
-"""Type of ``prepare_x=`` and ``prepare_y=``: a function to the batch for one model."""
-
-
-OF_TWO_MODELS = ("compare", "head_subset_cka", "stitch")
-"""The analyses that prepare a batch for each of two models."""
 
 
 @contextmanager
@@ -66,91 +54,6 @@ def as_found(operation: str, *models: nn.Module, gradients: bool = False) -> Ite
         for model in models:
             stack.enter_context(refuse_meta(operation, model))
         yield
-
-
-def to_device(batch: Any, device: torch.device | None) -> Any:
-    """Move every tensor of a batch; rebuild containers, and return other values unchanged."""
-    if device is None:
-        return batch
-    if isinstance(batch, Tensor):
-        return carried(batch, device)
-    return rebuilt(batch, partial(to_device, device=device))
-
-
-def call_model(
-    operation: str,
-    model: nn.Module,
-    batch: Any,
-    prepare: Prepare | None = None,
-    forward: Forward | None = None,
-) -> object:
-    """Call a model on a batch: a tensor, a tuple that starts with the input, or keywords."""
-    batch = prepared_for(operation, model, batch, prepare)
-    if forward is not None:
-        return forward(model, batch)  # what a function of the caller changes in the batch is meant
-    batch = own_copy(batch)
-    if isinstance(batch, Mapping):
-        return _by_keywords(operation, model, batch)
-    if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
-        return model(batch[0])
-    if isinstance(batch, Tensor):
-        return model(batch)
-    repair, got = _prepare(operation), type(batch).__name__
-    if isinstance(batch, list | tuple) and batch:
-        got += f" whose first item is {type(batch[0]).__name__}"
-        if isinstance(batch[0], str):
-            repair += (
-                ", for texts by lambda texts: "
-                "tokenizer(list(texts), padding=True, return_tensors='pt')"
-            )
-        elif isinstance(batch[0], Mapping):
-            repair += ", here lambda batch: batch[0]"
-    raise InputError(
-        f"{operation}: a batch must be a tensor, a tuple or list whose first item is the input "
-        f"tensor, or a mapping of keyword arguments.\n  got {got}\n"
-        f"  Convert it with {repair}, or call the model yourself with "
-        f"forward=lambda model, batch: ..."
-    )
-
-
-def _by_keywords(operation: str, model: nn.Module, batch: Mapping[str, Any]) -> object:
-    """Call a model with a mapping as keyword arguments; raise if it has no such arguments."""
-    try:
-        return model(**batch)
-    except TypeError as error:
-        inner = unwrap(model)
-        if _takes(inner, batch):
-            raise
-        tensors = (key for key, value in batch.items() if isinstance(value, Tensor))
-        raise InputError(
-            f"{operation}: a batch that is a mapping is passed as keyword arguments, and "
-            f"{type(inner).__name__} does not take these.\n"
-            f"  the batch holds {', '.join(map(repr, batch))}\n  {error}\n"
-            f"  Convert it with {_prepare(operation)}, for example "
-            f"lambda batch: batch[{next(tensors, 'input')!r}]."
-        ) from error
-
-
-def _takes(model: nn.Module, keywords: Mapping[str, Any]) -> bool:
-    """Whether the forward of a model has these arguments, and needs no others."""
-    try:
-        inspect.signature(model.forward).bind(**keywords)
-    except TypeError:
-        return False
-    except ValueError:  # compiled functions have no signature
-        return True
-    return True
-
-
-def _prepare(operation: str) -> str:
-    return "prepare_x= and prepare_y=" if operation in OF_TWO_MODELS else "prepare="
-
-
-def prepared_for(operation: str, model: nn.Module, batch: Any, prepare: Prepare | None) -> Any:
-    """Return a batch as prepared for a model, on the model's device."""
-    batch = batch if prepare is None else prepare(batch)
-    refuse_meta_batch(operation, batch)
-    return to_device(batch, device_of(model))
 
 
 @dataclass(frozen=True)
@@ -199,11 +102,12 @@ class Batch:
         """Return the batch as prepared for a model, on the model's device.
 
         Functions of the caller get a copy, because they may change it. Without them
-        :func:`call_model` makes one for each forward, on the device of the model.
+        ``call_model`` makes one for each forward, on the device of the model.
         """
         careful = prepare is not None or forward is not None
         value = own_copy(self.value) if careful else self.value
-        return replace(self, value=prepared_for(self.operation, model, value, prepare))
+        value = prepared_for(self.operation, model, value, prepare)
+        return replace(self, value=value if forward is not None else keywords_in(value))
 
     def own(self) -> Batch:
         """Return a copy, for a forward that must leave no change in the batch."""
@@ -314,6 +218,7 @@ def each_pass(
 
 def _require_samples(operation: str, batch: object, number: int) -> None:
     """Raise if a batch has no samples, as a filter of samples may leave it."""
+    batch = keywords_in(batch)
     tensors: list[Any] = [batch]
     if isinstance(batch, Mapping):
         tensors = list(batch.values())

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim.analysis._call import keywords_in
 from repsim.analysis.run._drive import Batch
 from repsim.capture import parts_of
 from repsim.capture.samples import have_one_size, lengths_in, taken
@@ -67,7 +68,9 @@ class NewSamples:
 
 def _is_structure(batch: Any) -> bool:
     """Whether a list is what the default collation returns, (inputs, labels, ids)."""
-    return isinstance(batch, list) and bool(batch) and isinstance(batch[0], Tensor)
+    if not isinstance(batch, list) or not batch:
+        return False
+    return isinstance(batch[0], Tensor) or keywords_in(batch) is batch[0]
 
 
 def _problem(batch: Any, n: int) -> str | None:
