@@ -99,6 +99,24 @@ def test_score_is_above_zero_only_if_the_test_rejects():
         assert found.score == 0 or p <= 0.2
 
 
+def test_permuted_values_that_rounding_makes_smaller_are_equal():
+    """The score was 1e-16 with a p-value above α."""
+    for seed, n, options in (
+        (9, 6, {"measure": "cka"}),
+        (9, 6, {"measure": "nbs"}),
+        (37, 6, {"measure": "distance_correlation"}),
+        (41, 6, {"measure": "cka", "estimator": "biased"}),
+    ):
+        rng = np.random.default_rng(seed)
+        x, y = np.eye(3)[rng.integers(0, 3, n)], 1.7 * np.eye(2)[rng.integers(0, 2, n)]
+        y += x @ rng.standard_normal((3, 2))
+        for dtype in (np.float64, np.float32):
+            found = calibrated_score(
+                x.astype(dtype), y.astype(dtype), permutations=39, seed=seed, **options
+            )
+            assert found.score == 0
+
+
 def test_score_of_another_measure():
     x, y = independent(24, 5, 5)
     options = {"measure": "mutual_knn", "k": 3, "permutations": 19}

@@ -219,7 +219,7 @@ def calibrated_score(
     )
     score, threshold = math.nan, math.nan
     if not math.isnan(test.value):
-        threshold, score = score_above(test.value, test.null, rank)
+        threshold, score = score_above(test.value, test.null, test.exceedances, rank)
         if math.isnan(score):
             warn(
                 f"{operation}: permuted samples reach the greatest value too (τ = 1), so the "
@@ -245,12 +245,16 @@ def ends_at_one(measure: Measure) -> bool:
     return measure.similarity and measure.range[1] == 1 and measure.self_is_best
 
 
-def score_above(value: float, null: Values, rank: int) -> tuple[float, float]:
+def score_above(value: float, null: Values, exceedances: int, rank: int) -> tuple[float, float]:
     """Return τ, the value of this rank among the permuted ones and ``value``, and the score.
 
-    The score is NaN if chance reaches 1.
+    The score is NaN if chance reaches 1. The greatest ``exceedances`` permuted values are at least
+    ``value``: those that rounding makes smaller are equal to it, as in the p-value.
     """
-    threshold = float(np.sort([value, *null])[rank - 1])
+    ordered = np.sort(null)
+    first = len(ordered) - exceedances
+    ordered[first:] = np.maximum(ordered[first:], value)
+    threshold = float(np.sort([value, *ordered])[rank - 1])
     score = max(0.0, (value - threshold) / (1 - threshold)) if threshold < 1 else math.nan
     return threshold, score
 

@@ -41,9 +41,6 @@ __all__ = ["max_t"]
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
-ROUNDING = 64 * float(np.finfo(np.float64).eps)
-"""How far sums in another order can change a CKA."""
-
 
 @without_autocast
 def max_t(
@@ -186,6 +183,8 @@ def max_t(
         grams = xp.reshape(grams, (len(items_y), n * n))
         return np.asarray(to_numpy(flat_x @ xp.matrix_transpose(grams)), dtype=np.float64)
 
+    # How far the rounding of Grams and sums in another order can change a CKA.
+    rounding = 64 * float(xp.finfo(next(iter(arrays["xs"].values())).dtype).eps)
     cka = correlations()
     orders = (random_order(rng, n, places) for _ in range(m))
     if whole is None:
@@ -194,10 +193,10 @@ def max_t(
     else:  # no closed form: estimate from the permuted maps and the map itself
         null = np.stack([correlations(order) for order in orders])
         both = np.concatenate([cka[None], null])
-        varies = np.ptp(both, axis=0) > ROUNDING
+        varies = np.ptp(both, axis=0) > rounding
         mean, sd = both.mean(axis=0), np.where(varies, both.std(axis=0), 0.0)
     result = MAX_T.dataset(
-        _counted(cka, null, m, mean, sd),
+        _counted(cka, null, m, (mean, sd), rounding),
         {"layer_x": list(xs), "layer_y": list(xs if ys is None else ys)},
     )
     return result.assign_attrs(
@@ -247,12 +246,13 @@ def _same(x: Array) -> Array:
 
 
 def _counted(
-    cka: Values, null: Iterable[Values], m: int, mean: Values, sd: Values
+    cka: Values, null: Iterable[Values], m: int, moments: tuple[Values, Values], rounding: float
 ) -> dict[str, Values]:
     """Return z and p-values of a map, by how many of m permuted maps reach each entry."""
+    mean, sd = moments
     with np.errstate(divide="ignore", invalid="ignore"):  # no order changes the value: NaN
         z = (cka - mean) / sd
-        slack = ROUNDING / sd
+        slack = rounding / sd
         pointwise, familywise = np.zeros(cka.shape), np.zeros(cka.shape)
         greatest = np.full(m, np.nan)
         for i, values in enumerate(null):

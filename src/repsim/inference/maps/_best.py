@@ -110,7 +110,8 @@ def chance_of_best(
 def _chance(measure: Measure, value: float, null: Values, slack: float, rank: int) -> ChanceOfBest:
     """Return the chance of one value; value and null are signed so that larger is more alike."""
     sign = 1.0 if measure.similarity else -1.0
-    p_value = (1 + int((null >= value - slack).sum())) / (len(null) + 1)
-    threshold, score = score_above(value, null, rank)
+    exceedances = int((null >= value - slack).sum())
+    p_value = (1 + exceedances) / (len(null) + 1)
+    threshold, score = score_above(value, null, exceedances, rank)
     score = score if ends_at_one(measure) else math.nan
     return ChanceOfBest(sign * float(null.mean()), p_value, sign * threshold, score)
