@@ -254,6 +254,27 @@ def test_a_tower_without_the_masked_text_is_left_out(clip):
     assert all(name.startswith("text_model") for name in ratios.site.values)
 
 
+def test_packed_patches_are_not_given_the_mask_of_the_text():
+    """As in Qwen2-VL: each image has as many patches as the text has tokens, by accident."""
+
+    class Described(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.patches = nn.Embedding(50, 5), nn.Linear(6, 5)
+
+        def forward(self, input_ids, attention_mask, pixel_values, grid_thw):
+            images = self.patches(pixel_values).reshape(len(grid_thw), 4, 5)
+            return self.words(input_ids) + images.mean(1, keepdim=True)
+
+    torch.manual_seed(0)
+    ids, mask = padded(6, 4, seed=0)
+    batch = {"input_ids": ids, "attention_mask": mask, "grid_thw": torch.tensor([[1, 2, 2]] * 6)}
+    data = [{**batch, "pixel_values": torch.randn(24, 6)} for _ in range(2)]
+    with pytest.warns(repsim.RepsimWarning, match=r"patches \(6, 4, 5\).* its length by accident"):
+        found = repsim.compare(Described(), data=data, transform="mean", **QUIET)
+    assert found.layer_x.values.tolist() == ["words"]
+
+
 def test_learned_queries_are_not_padded():
     """As in Perceiver: here they are as many as the tokens, by accident."""
 

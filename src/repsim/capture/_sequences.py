@@ -77,7 +77,11 @@ class Sequences:
         labels = tuple(key for key in tensors if key == "labels" and tensors[key].ndim == 2)
         rest = [key for key in tensors if key not in target + labels]
         source = tuple(key for key in rest if tensors[key].shape[:2] == shape)
-        images = any(tensors[key].ndim >= 3 for key in rest if key not in source)
+        images = any(
+            tensors[key].ndim >= 3 or tensors[key].is_floating_point()  # packed patches: (k·B, D)
+            for key in rest
+            if key not in source
+        )
         return cls(source, target, labels, images)
 
     @property

@@ -24,7 +24,7 @@ from repsim.capture import (
     tensors_in,
     unwrap,
 )
-from repsim.capture.samples import cut, uncut_indices
+from repsim.capture.samples import cut, have_one_size, uncut_indices
 
 __all__ = ["learn_sequences"]
 
@@ -62,9 +62,10 @@ def learn_sequences(
         return
     keys = sequences.source + sequences.target + sequences.labels
     n = next(batch.value[key].shape[0] for key in keys)
-    if on_accelerator(model) and uncut_indices(batch.value, n, packed=False):
+    packed = have_one_size(batch.value, n)
+    if on_accelerator(model) and uncut_indices(batch.value, n, packed=packed):
         return  # an index beyond what is left would end the process's use of an accelerator
-    small = cut(batch.value, n, FEW)
+    small = cut(batch.value, n, FEW, packed=packed)
 
     def shapes(without: tuple[str, ...] = ()) -> _Shapes | None:
         if any(small[key].shape[1] < 2 for key in without):
