@@ -7,27 +7,9 @@ import torch
 from torch import nn
 
 import repsim
+from analysis.permuting import Contiguous, Permute, means
 from analysis.plain import Copy
 from repsim.capture import Recorder
-
-
-def means(model, x, layers="*"):
-    """The mean that is recorded, and the whole output, by layer."""
-    with torch.no_grad():
-        with Recorder(model, layers, transform="mean") as found:
-            model(x)
-        with Recorder(model, list(found)) as whole:
-            model(x)
-    return dict(found), dict(whole)
-
-
-class Permute(nn.Module):
-    def __init__(self, *axes):
-        super().__init__()
-        self.axes = axes
-
-    def forward(self, x):
-        return x.permute(self.axes)
 
 
 def test_maps_of_a_swin_transformer():
@@ -93,16 +75,20 @@ def test_a_head_as_wide_as_the_map():
 def test_channels_that_cannot_be_recognised():
     """A map as wide as it has channels: an error if requested by name, left out under a glob."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 2, 2), Permute(0, 2, 3, 1), nn.LayerNorm(4)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 2, 2), Permute(0, 2, 3, 1), Contiguous(), nn.LayerNorm(4)
+    ).eval()
     x = torch.randn(5, 3, 8, 8)
     with (
-        Recorder(model, ["1"], transform="mean"),
-        pytest.raises(repsim.CaptureError, match="channels of layer '1' may be first or last"),
+        Recorder(model, ["2"], transform="mean"),
+        pytest.raises(repsim.CaptureError, match="channels of layer '2' may be first or last"),
     ):
         model(x)
-    with pytest.warns(repsim.RepsimWarning, match=r"1 \(5, 4, 4, 4\): its channels may be first"):
-        found, _ = means(model, x)
-    assert list(found) == ["0", "2"]
+    with pytest.warns(repsim.RepsimWarning, match=r"2 \(5, 4, 4, 4\): its channels may be first"):
+        found, whole = means(model, x)
+    assert list(found) == ["0", "1", "3"]
+    # A permuted map shows its channels by its strides.
+    torch.testing.assert_close(found["1"], whole["1"].mean((1, 2)))
 
 
 def test_masks_of_an_image():
@@ -213,6 +199,13 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1) if first else super().forward(x)
 
 
+class OwnNorm(nn.LayerNorm):
+    """As in timm: neither its name nor an attribute says where it has its channels."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
 class SpeechNorm(nn.LayerNorm):
     """As in SqueezeBERT."""
 
@@ -231,7 +224,13 @@ def test_a_norm_of_channels_first():
         found, whole = means(model, torch.randn(5, 3, side, side), ["1", "4"])
         torch.testing.assert_close(found["1"], whole["1"].mean((2, 3)))
         torch.testing.assert_close(found["4"], whole["4"].mean((1, 2)))
-    # Without the attribute its width decides, or the layer around it.
+    # Without the attribute its width decides, or the layer around it. In a map that is as wide,
+    # convolutions beside it do not, as in the stem of MambaOut of timm.
+    stem = nn.Sequential(nn.Conv2d(3, 4, 2, 2), Permute(0, 2, 3, 1), OwnNorm(4))
+    found, whole = means(stem, torch.randn(5, 3, 12, 12), ["2"])
+    torch.testing.assert_close(found["2"], whole["2"].mean((1, 2)))
+    with pytest.raises(repsim.CaptureError, match="channels of layer '2' may be first or last"):
+        means(stem, torch.randn(5, 3, 8, 8), ["2"])
     speech = nn.Sequential(nn.Conv1d(3, 6, 2, 2), SpeechNorm(6))
     for length in (8, 12):
         found, whole = means(speech, torch.randn(5, 3, length), ["1"])

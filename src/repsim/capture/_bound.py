@@ -167,7 +167,8 @@ class BoundTransform:
         """
         rows, shape = self._rows_of(layer, call), tuple(tensor.shape)
         if rows == 1:
-            return tensor.movedim(1, -1) if self._features_first(shape, layer) else tensor
+            first = self._features_first(shape, layer, tensor.stride())
+            return tensor.movedim(1, -1) if first else tensor
         if shape[1:-1] == (rows,):  # vectors
             return tensor
         apart = tensor
@@ -179,9 +180,11 @@ class BoundTransform:
     def _rows_of(self, layer: str, call: int) -> int:
         return 1 if self._samples is None else self._samples.rows_of(layer, call)
 
-    def _features_first(self, shape: tuple[int, ...], layer: str) -> bool:
+    def _features_first(
+        self, shape: tuple[int, ...], layer: str, strides: tuple[int, ...] | None = None
+    ) -> bool:
         """Whether axis 1 of an output holds its features; raise if nothing shows it."""
-        found = self._axes.features_first(layer, shape)
+        found = self._axes.features_first(layer, shape, strides)
         if found is None:
             axes = (3, 4) if len(shape) == 5 else (1, 2)
             raise UnusableOutput(

@@ -171,6 +171,7 @@ REDUCERS: Mapping[str, Reducer] = MappingProxyType(
   of half precision are float32.
 
 A shape does not say where the channels are. The kind of the module, the widths of the modules
-around it and the aspect of the image do; a map whose channels these do not find raises
-CaptureError.
+around it, the aspect of the image and the strides of a permuted map do; a map whose channels these
+do not find raises CaptureError. Linear layers that mix tokens, as in MLP-Mixer, return (B, D, N)
+with their tokens last.
 """

@@ -19,21 +19,24 @@ from torch.nn.modules.pooling import (
 
 from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.tokens._evidence import Declared, ModelInput, declared_prefix
+from repsim.capture.tokens._mixers import TokenMixers
 from repsim.capture.tokens._rules import Size, grid_of_map
 
 __all__ = ["PositionAxes"]
 
 _POOLS = (_AdaptiveAvgPoolNd, _AdaptiveMaxPoolNd, _AvgPoolNd, _LPPoolNd, _MaxPoolNd)
-_FEATURES_FIRST = (_ConvNd, _NormBase, nn.GroupNorm, *_POOLS)
+_REARRANGING = (nn.Unfold, nn.Fold, nn.PixelShuffle, nn.PixelUnshuffle, nn.Upsample)
+_FEATURES_FIRST = (_ConvNd, _NormBase, nn.GroupNorm, *_POOLS, *_REARRANGING)
 
 
 class PositionAxes:
     """Finds where the features are in outputs (B, features, ...) or (B, ..., features).
 
     A shape does not say it. The kind of a module does: convolutions have their features first, and
-    linear layers last. For other modules the rule is applied to the widths of the modules inside.
+    linear layers last, unless they mix tokens. For other modules the rule is applied to the widths
+    of the modules inside.
     If these do not decide, a map has the aspect of the image; then the modules around decide, from
-    the inside out.
+    the inside out. If widths and aspect disagree, only the strides of a permuted map can decide.
 
     Parameters
     ----------
@@ -47,6 +50,7 @@ class PositionAxes:
         self._widths: dict[tuple[str, int], _Widths] = {}
         self._image: Size | None = None
         self._patches: set[int] = set()
+        self._mixers = TokenMixers((), frozenset())
         self._lengths: set[int] = set()
 
     def start(self, batch: Any) -> None:
@@ -55,10 +59,13 @@ class PositionAxes:
         image, self._lengths = given.image, given.lengths
         if image != self._image:
             self._image = image
-            maps = [] if image is None else _first_maps(self._modules[""], image)
-            self._patches = {height * width for height, width in maps}
+            maps = [] if image is None else list(_first_maps(self._modules[""], image))
+            self._patches = {height * width for _, (height, width) in maps}
+            self._mixers = TokenMixers(maps, self._widths_in("", 1).norms)
 
-    def features_first(self, layer: str, shape: tuple[int, ...]) -> bool | None:
+    def features_first(
+        self, layer: str, shape: tuple[int, ...], strides: tuple[int, ...] | None = None
+    ) -> bool | None:
         """Whether the features of an output are on axis 1, before its positions.
 
         Parameters
@@ -67,6 +74,8 @@ class PositionAxes:
             The name of the module.
         shape : tuple of int
             Of its output, batch first, with three to five axes.
+        strides : tuple of int, optional
+            Of the output, as the module returned it. They show how axes were permuted.
 
         Returns
         -------
@@ -79,15 +88,22 @@ class PositionAxes:
             the last two have the aspect of an image, as the masks of SAM (B, prompts, masks, H, W).
         """
         rank = len(shape) - 2
-        if (own := _of_module(self._modules.get(layer), shape)) is not None:
+        own = _of_module(self._modules.get(layer), shape)
+        if rank == 1 and not own and self._is_of_mixer(layer, shape):
+            return True
+        if own is not None:
             return own
         if rank == 3 and self._is_list_of_maps(shape):
             return None
+        if shape[1] == shape[-1] and (permuted := _of_permuted(shape, strides)) is not None:
+            return permuted
         inside, *around = self._around(layer)
         found = self._by_widths(inside, shape)
-        if found is None and rank == 2 and self._image is not None:
+        if rank == 2 and self._image is not None:
             grid = grid_of_map((shape[1], shape[2], shape[3]), self._image, ())
-            found = None if grid is None else grid[1]
+            if grid is not None and found not in (None, grid[1]):
+                return _of_permuted(shape, strides)
+            found = found if grid is None else grid[1]
         for name in around:
             found = self._by_widths(name, shape) if found is None else found
         if found is None and rank == 1:
@@ -104,6 +120,13 @@ class PositionAxes:
         if (self._declared.named if around is None else around) == 0:
             return True
         return n in self._patches
+
+    def _is_of_mixer(self, layer: str, shape: tuple[int, ...]) -> bool:
+        """Whether linear layers that mix tokens made an output: the layer, or those nearest."""
+        for name in self._around(layer):
+            if self._widths_in(name, 1).last:
+                return self._mixers.have_made(self._modules[name], shape)
+        return False
 
     def _is_list_of_maps(self, shape: tuple[int, ...]) -> bool:
         """Whether an output for an image may be maps (B, ..., H, W), as the masks of SAM are.
@@ -150,12 +173,15 @@ class _Widths:
 
     first: frozenset[int]
     last: frozenset[int]
+    norms: frozenset[int]
+    """Those of LayerNorms, wherever their features are."""
 
     @classmethod
     def inside(cls, module: nn.Module, rank: int) -> _Widths:
         """Collect them for outputs with this number of axes of positions."""
         first: set[int] = set()
         last: set[int] = set()
+        norms: set[int] = set()
         for each in module.modules():
             if isinstance(each, _ConvNd):
                 if len(each.kernel_size) == rank:
@@ -164,13 +190,16 @@ class _Widths:
                 if f"{rank}d" in type(each).__name__:
                     first.add(each.num_features)
             elif isinstance(each, nn.LayerNorm):
-                if (declared := _declared_first(each)) is not None:
-                    (first if declared else last).add(each.normalized_shape[-1])
+                width, declared = each.normalized_shape[-1], _declared_first(each)
+                norms.add(width)
+                for widths, places in ((first, True), (last, False)):
+                    if declared is places or (declared is None and rank > 1):
+                        widths.add(width)
             elif isinstance(each, nn.Linear):
                 last |= {each.in_features, each.out_features}
             elif isinstance(each, nn.Embedding):
                 last.add(each.embedding_dim)
-        return cls(frozenset(first), frozenset(last))
+        return cls(frozenset(first), frozenset(last), frozenset(norms))
 
 
 def _of_module(module: nn.Module | None, shape: tuple[int, ...]) -> bool | None:
@@ -186,6 +215,20 @@ def _of_module(module: nn.Module | None, shape: tuple[int, ...]) -> bool | None:
         if fits != shape[1] or fits != shape[-1]:
             return shape[1] == fits
     return None
+
+
+def _of_permuted(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool | None:
+    """Whether a permuted map has its features first; None if it is not permuted.
+
+    Positions keep their order, so the axis that moved from one end to the other has the features.
+    """
+    axes = list(range(1, len(shape)))
+    if strides is None or len(axes) < 3 or min(shape) < 2:
+        return None
+    stored = sorted(axes, key=lambda axis: -strides[axis])
+    if stored == [*axes[1:], axes[0]]:
+        return True
+    return False if stored == [axes[-1], *axes[:-1]] else None
 
 
 def _declared_first(module: nn.Module | None) -> bool | None:
@@ -204,11 +247,11 @@ def _declared_first(module: nn.Module | None) -> bool | None:
     return named.get(form) if isinstance(form, str) else None
 
 
-def _first_maps(model: nn.Module, image: Size) -> Iterator[Size]:
-    """Yield the sizes of the maps that the convolutions of a model make of an image."""
+def _first_maps(model: nn.Module, image: Size) -> Iterator[tuple[int, Size]]:
+    """Yield channels and sizes of the maps that the convolutions of a model make of an image."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and not isinstance(module.padding, str):
             sizes = zip(image, module.kernel_size, module.stride, module.padding, strict=True)
             height, width = ((side + 2 * pad - k) // step + 1 for side, k, step, pad in sizes)
             if min(height, width) > 0 and height * width > 1:
-                yield (height, width)
+                yield module.out_channels, (height, width)
