@@ -255,6 +255,15 @@ def test_lists_in_a_mapping_are_named_beside_the_error_of_the_model():
     assert "'input'. A tokeniser returns tensors with" in caught.value.__notes__[0]
 
 
+def test_an_error_of_a_model_says_which_model_and_what_it_got():
+    for data in ([torch.ones(8, 7)], [(torch.ones(8, 7), 0)], [{"input": torch.ones(8, 7)}]):
+        with pytest.raises(RuntimeError, match="shapes") as caught:
+            compare(net(), data=data, **quiet)
+        (note,) = caught.value.__notes__
+        assert note.startswith("repsim: in a forward of Sequential, given ")
+        assert "(8, 7) of torch.float32" in note
+
+
 def test_names_of_models_are_no_models():
     with pytest.raises(
         InputError, match=r"model_x must be a torch.nn.Module.\n  got str\n  Load it"

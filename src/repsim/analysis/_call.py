@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repsim._errors import InputError
+from repsim._errors import InputError, RepsimError
+from repsim._options import got
 from repsim.analysis._devices import device_of
 from repsim.capture import carried, rebuilt, refuse_meta_batch, unwrap
 from repsim.capture.samples import own_copy
@@ -50,29 +52,44 @@ def call_model(
     if forward is not None:
         return forward(model, batch)  # what a function of the caller changes in the batch is meant
     batch = own_copy(keywords_in(batch))
-    if isinstance(batch, Mapping):
-        return _by_keywords(operation, model, batch)
     if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
-        return model(batch[0])
-    if isinstance(batch, Tensor):
-        return model(batch)
-    repair, got = _prepare(operation), type(batch).__name__
+        batch = batch[0]
+    if isinstance(batch, Mapping | Tensor):
+        with _naming(model, batch):
+            if isinstance(batch, Tensor):
+                return model(batch)
+            return _by_keywords(operation, model, batch)
+    repair, found = _prepare(operation), type(batch).__name__
     if isinstance(batch, list | tuple) and batch:
-        got += f" whose first item is {type(batch[0]).__name__}"
+        found += f" whose first item is {type(batch[0]).__name__}"
         if isinstance(batch[0], str):
             repair += (
                 ", for texts by lambda texts: "
                 "tokenizer(list(texts), padding=True, return_tensors='pt')"
             )
         elif isinstance(batch[0], Mapping):
-            got += ", as are others"
+            found += ", as are others"
             repair += ", for one mapping of each sample by torch.utils.data.default_collate"
     raise InputError(
         f"{operation}: a batch must be a tensor, a mapping of keyword arguments, or a tuple or "
-        f"list whose first item is one of them.\n  got {got}\n"
+        f"list whose first item is one of them.\n  got {found}\n"
         f"  Convert it with {repair}, or call the model yourself with "
         f"forward=lambda model, batch: ..."
     )
+
+
+@contextmanager
+def _naming(model: nn.Module, batch: Mapping[str, Any] | Tensor) -> Iterator[None]:
+    """Say beside an error of a model which model it is, and what it was given."""
+    try:
+        yield
+    except RepsimError:  # names what it is about
+        raise
+    except Exception as error:
+        given = batch if isinstance(batch, Mapping) else {"": batch}
+        shown = ", ".join(f"{key} {got(value)}".strip() for key, value in given.items())
+        error.add_note(f"repsim: in a forward of {type(unwrap(model)).__name__}, given {shown}")
+        raise
 
 
 def keywords_in(batch: Any) -> Any:

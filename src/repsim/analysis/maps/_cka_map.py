@@ -52,8 +52,8 @@ def cka_map(
     if not total.n_batches:
         raise StateError(
             f"compare: no batch has {MIN_BATCH} samples, and CKA needs {MIN_BATCH}.\n"
-            f"  got {total.n_skipped_batches} batches with {total.n_skipped_samples} samples in "
-            f"all\n"
+            f"  got {total.n_skipped_batches} batch{'' if total.n_skipped_batches == 1 else 'es'} "
+            f"with {total.n_skipped_samples} samples in all\n"
             f"  Make larger batches: batch_size= of the loader, --batch-size of the command."
         )
     try:
