@@ -30,6 +30,24 @@ def test_dir_lists_the_public_names():
     assert len(set(repsim.__all__)) == len(repsim.__all__)
 
 
+def test_the_picture_of_a_result_is_found_from_its_function():
+    plot = pytest.importorskip("repsim.plot")
+    assert dir(plot) == sorted(plot.__all__)
+    for function, picture in {
+        "token_localization": "localization",
+        "effective_receptive_field": "receptive_field",
+        "linear_probe": "probe",
+        "head_subset_cka": "head_subsets",
+        "compare": "heatmap",
+    }.items():
+        assert hasattr(repsim, function)
+        with pytest.raises(AttributeError, match=f"Did you mean: '{picture}'"):
+            getattr(plot, function)
+        assert callable(getattr(plot, picture))
+    with pytest.raises(AttributeError, match=r"'repsim.plot' has no attribute 'show'$"):
+        plot.show  # noqa: B018
+
+
 def test_unknown_names():
     with pytest.raises(AttributeError, match=r"'repsim' has no attribute 'ckaa'"):
         repsim.ckaa  # noqa: B018

@@ -47,6 +47,16 @@ def test_three_models_are_too_many(repsim_command):
         assert "compare: takes one or two models.\n  got timm:resnet18 and" in ran.err
 
 
+def test_without_a_command_the_line_that_works_is_named(repsim_command, arrays):
+    for typed, works in {
+        "x.npy y.npy --test": "measure x.npy y.npy --test",
+        f"{MODEL} --data inputs.npz": f"compare {MODEL} --data inputs.npz",
+    }.items():
+        ran = repsim_command(*shlex.split(typed))
+        assert (ran.code, ran.out) == (2, "")
+        assert re.findall("Run: repsim (.*)", ran.err) == [works]
+
+
 def test_options_that_the_other_command_does_not_have_are_named(repsim_command, arrays):
     ran = repsim_command("compare", "x.npy", "y.npy", "--layers", "a", "--out", "run")
     assert "measure has no --layers, --out." in ran.err

@@ -15,7 +15,7 @@ from repsim.cli.commands._attention import attention
 from repsim.cli.commands._compare import compare
 from repsim.cli.commands._layers import layers
 from repsim.cli.commands._measure import measure
-from repsim.cli.commands._operands import Arrays, Models
+from repsim.cli.commands._operands import Arrays, Models, require_command
 from repsim.cli.commands._report import report
 
 __all__ = ["app"]
@@ -31,6 +31,10 @@ class _Commands(TyperGroup):
         except Exception as error:
             escape_usage(error)
             raise
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        require_command(args, self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         session: Session = ctx.obj

@@ -29,3 +29,26 @@ __all__ = [
     "residual_ratios",
     "trajectory",
 ]
+
+PICTURES = {
+    "alignment": "heatmap",
+    "cka_matrix": "heatmap",
+    "compare": "heatmap",
+    "effective_receptive_field": "receptive_field",
+    "head_subset_cka": "head_subsets",
+    "linear_probe": "probe",
+    "max_t": "heatmap",
+    "pairwise": "heatmap",
+    "probe_activations": "probe",
+    "token_localization": "localization",
+}
+"""The pictures of results whose function has another name."""
+
+
+def __getattr__(name: str) -> object:
+    hint = f". Did you mean: {PICTURES[name]!r}?" if name in PICTURES else ""
+    raise AttributeError(f"module 'repsim.plot' has no attribute {name!r}{hint}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from repsim.cli._outcome import UsageError
 
-__all__ = ["Arrays", "Models"]
+__all__ = ["Arrays", "Models", "require_command"]
 
 NOUNS = {"arrays": "files of arrays (.npy, .npz)", "models": "models (timm:NAME, ...)"}
 
@@ -95,6 +95,19 @@ class Models(_Operands):
     """The command for models."""
 
     takes, other = "models", "measure"
+
+
+def require_command(args: Sequence[str], commands: Sequence[str]) -> None:
+    """Raise if a file or a model stands where a command belongs."""
+    if not args or args[0] in commands:
+        return
+    kind = _kind(args[0], "")
+    if kind:
+        words = ["repsim", "measure" if kind == "arrays" else "compare", *args]
+        raise UsageError(
+            f"repsim: a command comes first ({', '.join(commands)}).\n"
+            f"  got {args[0]}\n  Run: {shlex.join(words)}"
+        )
 
 
 def _read_with_both(
