@@ -130,6 +130,49 @@ def test_subjects_alone():
     assert math.isnan(found.error_of_conditions)
 
 
+def test_the_difference_of_two_models():
+    x, ys = data(12, 4)
+    other = x[:, :2]
+    drawn, people = draws_of(5, 60, 12, 4)
+    values = by_loops(x, ys, drawn, "spearman") - by_loops(other, ys, drawn, "spearman")
+    found = bootstrap_rsa(x, ys, minus=other, draws=60, seed=5)
+    both = np.array([row[who].mean() for row, who in zip(values, people, strict=True)])
+    np.testing.assert_allclose(found.replicates, both, atol=1e-10)
+    mine = np.array([float(repsim.rsa(x, y) - repsim.rsa(other, y)) for y in ys])
+    np.testing.assert_allclose(found.by_subject, mine, atol=1e-12)
+    subjects = np.array([mine[who].mean() for who in people])
+    parts = [np.var(v) for v in (both, values.mean(axis=1), subjects)]
+    error = math.sqrt(repeats.variance_of_two_factors(*parts, 12, 4))
+    assert found.standard_error == pytest.approx(error)
+    step = student.ppf(0.975, 3) * error
+    assert (found.low, found.high) == pytest.approx((found.value - step, found.value + step))
+    assert found.p_value == pytest.approx(2 * student.sf(abs(found.value) / error, 3))
+    assert found.measure == "rsa difference"
+
+    turned = bootstrap_rsa(other, ys, minus=x, draws=60, seed=5)
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+    assert turned.p_value == pytest.approx(found.p_value)
+    # What both models share is in both, so that the interval is that of their difference alone.
+    apart = [bootstrap_rsa(z, ys, draws=60, seed=5).standard_error for z in (x, other)]
+    assert found.standard_error < math.hypot(*apart)
+    ready = [repsim.rdm(z) for z in (x, other, *ys)]
+    again = bootstrap_rsa(ready[0], ready[2:], minus=ready[1], rdm="precomputed", draws=60, seed=5)
+    assert again.low == pytest.approx(found.low)
+
+
+def test_models_that_do_not_differ():
+    x, ys = data(12, 4)
+    for resample in ("conditions", "subjects", "both"):
+        same = bootstrap_rsa(x, ys, minus=3 * x, resample=resample, draws=50)
+        assert (same.low, same.value, same.high) == pytest.approx((0, 0, 0), abs=1e-12)
+        assert same.p_value == 1
+    assert math.isnan(bootstrap_rsa(x, ys, draws=50).p_value)
+    with pytest.warns(repsim.DegenerateWarning, match="minus"):
+        assert math.isnan(bootstrap_rsa(x, ys, minus=0 * x, draws=50).p_value)
+    with pytest.raises(InputError, match="same samples(.|\n)*minus"):
+        bootstrap_rsa(x, ys, minus=x[:9])
+
+
 def test_one_subject_and_other_forms():
     x, ys = data()
     one = bootstrap_rsa(x, ys[0], draws=50)
