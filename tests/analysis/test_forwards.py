@@ -127,11 +127,12 @@ def test_objects_in_the_batch_that_refuse_to_be_copied():
         def __init__(self, x):
             super().__init__()
             self.lock, self.itself, self.x = threading.Lock(), self, x
-            self.rows = (row for row in x)
+            self.rows, self.counts = (row for row in x), np.zeros(2)
 
         def total(self, x):
             with self.lock:
                 self.itself.x.sub_(1)
+                self.counts += 1
             return super().total(x)
 
     net, data = two_nets()[0], inputs()
@@ -141,6 +142,7 @@ def test_objects_in_the_batch_that_refuse_to_be_copied():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     for batch, x in zip(batches, data, strict=True):
         assert torch.equal(batch["cache"].x, x)
+        assert not batch["cache"].counts.any()
         assert batch["cache"].seen == []
 
 

@@ -125,8 +125,10 @@ def test_a_module_that_runs_on_both_sequences():
 def test_without_a_mask_of_the_decoder(t5):
     """All its positions are real, and a warning says so if the source is padded."""
     data = pairs(decoder_attention_mask=None)
-    with pytest.warns(repsim.RepsimWarning, match="all positions of the decoder are taken as real"):
+    said = "all positions of the decoder are taken as real"
+    with pytest.warns(repsim.RepsimWarning, match=said) as caught:
         own = repsim.compare(t5, data=data, layers=LAYERS, transform="mean", **QUIET)
+    assert sum(said in str(each.message) for each in caught) == 1
     keys = {"encoder*": "attention_mask", "decoder*": None}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -312,3 +314,33 @@ def test_the_recorder_alone_asks_where_lengths_are_equal(t5):
         t5(**other)
     for name in LAYERS:
         torch.testing.assert_close(own[name], keys[name], rtol=0, atol=0)
+
+
+def test_the_recorder_alone_does_not_ask_where_either_mask_would_do():
+    """The masks of both sequences are equal, or the one that there is shows no padding."""
+
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared = nn.Embedding(99, 4)
+
+        def forward(self, input_ids, decoder_input_ids, **_masks):
+            return self.shared(input_ids + decoder_input_ids)
+
+    model, batch = Adds(), pairs(batches=1)[0]
+    del batch["decoder_attention_mask"]
+    mask, ones = batch.pop("attention_mask"), torch.ones(16, 9)
+    for masks, real in (
+        ({"attention_mask": mask, "decoder_attention_mask": mask}, mask),
+        ({"attention_mask": ones}, ones),
+    ):
+        with repsim.Recorder(model, ["shared"], transform="mean") as own, torch.no_grad():
+            x = model(**batch, **masks)
+        expected = (x * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+        torch.testing.assert_close(own["shared"], expected)
+    with (
+        pytest.raises(repsim.CaptureError, match="has the length of both sequences"),
+        repsim.Recorder(model, ["shared"], transform="mean"),
+        torch.no_grad(),
+    ):
+        model(**batch, attention_mask=mask)

@@ -1,5 +1,7 @@
 """Reducers: what they compute, and which shapes they refuse."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,8 @@ VECTOR, TOKENS, MAP = torch.randn(2, 5), torch.randn(2, 3, 5), torch.randn(2, 5,
         (REDUCERS["mean"], VECTOR, VECTOR),
         (REDUCERS["mean"], TOKENS, sum(TOKENS.unbind(1)) / 3),
         (REDUCERS["mean"], MAP, sum(MAP.flatten(2).unbind(2)) / 12),
+        (partial(REDUCERS["mean"], features_first=False), MAP, MAP.mean((1, 2))),
+        (partial(REDUCERS["mean"], features_first=True), TOKENS, TOKENS.mean(2)),
         (token(0), TOKENS, TOKENS[:, 0]),
         (token(-1), TOKENS, TOKENS[:, 2]),
     ],
@@ -112,3 +116,14 @@ def test_small_differences_of_means_are_data():
             model(tokens[len(found) : len(found) + size])
             found += recorder["0"]
     torch.testing.assert_close(torch.stack(found), levels[..., 0], rtol=1e-6, atol=0)
+
+
+def test_gradients_of_means_stay_in_their_batch():
+    """Means that are equal to those of a batch before have the gradients of their own batch."""
+    model, x = nn.Sequential(nn.Linear(3, 4)), torch.ones(2, 5, 3)
+    with Recorder(model, "0", transform="mean", mask=None, detach=False) as recorder:
+        for _ in range(2):
+            model.zero_grad()
+            model(x)
+            recorder["0"].sum().backward()
+            torch.testing.assert_close(model[0].bias.grad, torch.full((4,), 2.0))
