@@ -222,6 +222,62 @@ def test_after_a_bad_argument(options, error):
         compare(x, y, **{"data": inputs(), **quiet, **options})
 
 
+class Detector(nn.Module):
+    """What hooks look at: a convolution, a norm, attention, queries and a second sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+        self.queries = nn.Parameter(torch.randn(3, 8))
+        self.decoder = nn.TransformerDecoderLayer(8, 2, 8, batch_first=True)
+
+    def forward(self, x):
+        tokens = self.encoder(self.norm(self.stem(x).flatten(2).mT))
+        return self.decoder(self.queries.expand(len(x), -1, -1), tokens).mean(1)
+
+
+LABELS = {"labels": lambda batch: torch.arange(len(batch)) % 2}
+ANALYSES = {
+    "distance": lambda m, data: repsim.attention_distance(
+        m, data, layers="encoder.self_attn", **quiet
+    ),
+    "ratios": lambda m, data: repsim.residual_ratios(m, data, prefix=0, **quiet),
+    "influence": lambda m, data: repsim.block_influence(m, data, **quiet),
+    "probe": lambda m, data: repsim.linear_probe(
+        m, data, data, **LABELS, layers=["encoder"], tokens=["mean"], **quiet
+    ),
+    "localization": lambda m, data: repsim.token_localization(m, data, ["encoder"], **quiet),
+    "field": lambda m, data: repsim.effective_receptive_field(m, data, ["encoder"], **quiet),
+    "stitch": lambda m, data: repsim.stitch(m, "norm", m, "encoder", data, **LABELS, **quiet),
+    "heads": lambda m, data: repsim.head_subset_cka(
+        m, m, data, layer="encoder.self_attn", layers_y=["norm"], **quiet
+    ),
+    "extract": lambda m, data: repsim.extract(
+        m, data, ["encoder"], out="memory://as_found.zarr", transform="mean", **quiet
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::repsim.RepsimWarning")
+def test_after_every_analysis():
+    """After a result, and after an error in place of the second batch."""
+
+    class Broken(list):
+        def __iter__(self):
+            yield self[0]
+            raise BoomError
+
+    torch.manual_seed(0)
+    model, data = Detector(), list(torch.randn(3, 6, 3, 16, 16))
+    model.norm.eval()
+    for analysis in ANALYSES.values():
+        with unchanged(model):
+            analysis(model, data)
+        with unchanged(model), pytest.raises(BoomError):
+            analysis(model, Broken(data))
+
+
 # NaN
 
 
