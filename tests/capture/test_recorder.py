@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import threading
 import weakref
 from collections import OrderedDict, namedtuple
 from collections.abc import Mapping
@@ -645,6 +646,21 @@ class TestWrappedModels:
         second.__exit__(None, None, None)
         assert len(first) == len(second) == 1
         self.test_a_hook_on_a_compiled_model_is_silently_never_called()
+
+    def test_the_blocks_of_one_recorder_may_run_in_several_threads(self):
+        net = nn.Sequential(nn.Linear(4, 4))
+        recorder, found = Recorder(net), []
+
+        def record():
+            with recorder:
+                net(X)
+            found.append(list(recorder))
+
+        record()
+        thread = threading.Thread(target=record)
+        thread.start()
+        thread.join()
+        assert found == [["0"], ["0"]]
 
     def test_the_module_inside_a_compiled_one(self):
         torch.compiler.reset()
