@@ -13,6 +13,7 @@ from repsim.estimators._by_chance import (
 from repsim.estimators._centred import blockwise
 from repsim.estimators._centring import double_centre, off_diagonal, u_centre
 from repsim.estimators._correction import above_rounding, unbiased_product
+from repsim.estimators._digits import few_digits, rounding_of, warn_of_few_digits
 from repsim.estimators._estimator import ESTIMATORS, Estimator, resolve_estimator
 from repsim.estimators._features import (
     feature_product,
@@ -48,6 +49,7 @@ __all__ = [
     "feature_products",
     "feature_self_product",
     "features_are_cheaper",
+    "few_digits",
     "gram_products",
     "high_floor",
     "inner",
@@ -56,11 +58,13 @@ __all__ = [
     "permutation_variance",
     "ratio",
     "resolve_estimator",
+    "rounding_of",
     "scaled_features",
     "scaled_gram",
     "u_centre",
     "unbiased_product",
     "warn_of_chance",
+    "warn_of_few_digits",
     "warn_of_matrix",
     "within_features",
     "within_one",

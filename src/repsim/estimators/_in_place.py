@@ -13,7 +13,7 @@ __all__ = ["centre_in_place"]
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
-def centre_in_place(k: Numbers, *, unbiased: bool) -> None:
+def centre_in_place(k: Numbers, *, unbiased: bool) -> float:
     """Centre a Gram (n, n) as :func:`repsim.estimators.centred` does, without another matrix.
 
     A new matrix for each step would cost more than the arithmetic, because the system clears its
@@ -26,6 +26,11 @@ def centre_in_place(k: Numbers, *, unbiased: bool) -> None:
         the diagonal are equal up to rounding.
     unbiased : bool
         U-centre.
+
+    Returns
+    -------
+    float
+        The largest size of an entry off the diagonal, before centring.
     """
     n = len(k)
     origin = k[0, -1].copy()
@@ -54,6 +59,7 @@ def centre_in_place(k: Numbers, *, unbiased: bool) -> None:
         left = max(left, _size(block))
     if left <= 8 * np.finfo(k.dtype).eps * largest:
         k[...] = 0
+    return largest
 
 
 def _fill_diagonal(block: Numbers, here: slice, values: Numbers) -> None:

@@ -33,6 +33,8 @@ class Products(NamedTuple):
     yy: Array
     traces: tuple[Array, Array] | None = None
     """tr A/s_x and tr B/s_y, where they cost nothing."""
+    few_digits: tuple[Array, Array] | None = None
+    """Whether the rounding of the entries of each Gram counts, where this is known."""
 
 
 def inner(xp: Namespace, a: Array, b: Array) -> Array:

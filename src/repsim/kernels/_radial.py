@@ -55,7 +55,7 @@ class RBF:
         A fixed σ, in the units of the features, instead. If σ is small compared with the distances,
         every sample is similar only to itself, and biased CKA is close to 1 for any two
         representations.
-        If σ is more than about a hundred times the distances, the entries differ in few digits of
+        If σ is more than about thirty times the distances, the entries differ in few digits of
         float32: use float64.
     precision : {"highest", "tf32", "bf16"}, default "highest"
         How many digits the features keep in the inner products from which the distances are
@@ -111,7 +111,7 @@ class Laplacian:
     sigma : float, optional
         In the units of the features; by default the median of ‖a − b‖ over pairs of different
         samples, which makes the kernel independent of the scale of the features.
-        If it is more than about ten thousand times the distances, the entries differ in few digits
+        If it is more than about a thousand times the distances, the entries differ in few digits
         of float32: use float64.
     precision : {"highest", "tf32", "bf16"}, default "highest"
         How many digits the features keep in the inner products from which the distances are

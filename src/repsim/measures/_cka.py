@@ -28,6 +28,7 @@ from repsim.estimators import (
     ratio,
     resolve_estimator,
     warn_of_chance,
+    warn_of_few_digits,
 )
 from repsim.kernels import Kernel, resolve_kernel
 from repsim.measures._hsic import kernel_item, samples_needed
@@ -122,9 +123,8 @@ def cka(
     ChanceWarning
         If the biased CKA of independent data would be above 0.1, with this number.
     RepsimWarning
-        If the entries of the Gram of another kernel than the linear one differ in so few digits
-        that their rounding counts: a bandwidth of 100 times the distances in float32, or a
-        polynomial of features that are far from zero.
+        If the entries of a Gram of another kernel than the linear one differ in few digits: an RBF
+        of 50 times the distances in float32, or a polynomial of features far from zero.
 
     Notes
     -----
@@ -211,6 +211,8 @@ def cka_from_gram(k: Array, l: Array, *, estimator: EstimatorName = "biased") ->
         If a Gram is constant to the rounding of its entries: NaN is returned.
     ChanceWarning
         If the biased CKA of independent data would be above 0.1, with this number.
+    RepsimWarning
+        If the entries of a Gram differ in so few digits that their rounding counts.
 
     Notes
     -----
@@ -239,6 +241,8 @@ def cka_from_gram(k: Array, l: Array, *, estimator: EstimatorName = "biased") ->
     )
     for name, product in (("k", products.xx), ("l", products.yy)):
         undefined("cka_from_gram", name, known(product > 0) is False, why_zero(resolved))
+    few = zip("kl", products.few_digits or (), strict=True)
+    warn_of_few_digits("cka_from_gram", [name for name, is_few in few if known(is_few)])
     if resolved.name == "biased" and products.traces is not None:
         squares = products.xx, products.yy
         floor = high_floor(mean_by_chance(xp, a.shape[0], products.traces, squares))

@@ -104,7 +104,7 @@ def _prepare(operation: str, x: Array, *, name: str, estimator: str) -> _Centred
     chosen = resolve_estimator(operation, estimator)
     own = writable_numbers(squared) if squared.dtype == xp.float64 else None
     if own is None:
-        centred, _ = scaled_gram(xp, root(xp, squared), chosen)
+        centred = scaled_gram(xp, root(xp, squared), chosen).gram
     else:  # in float64, distances of features of size one need no scale
         centred = own_root(xp, squared)
         centre_in_place(own, unbiased=chosen.name == "unbiased")

@@ -197,12 +197,11 @@ class MinibatchCKA(MinibatchResults):
             layers_x, layers_y = tuple(xs), None if ys is None else tuple(ys)
         require_layers(operation, (layers_x, layers_y), xs, ys)
         grams_y = None if ys is None else [ys[name] for name in layers_y or ()]
-        sums = self._products.of([xs[name] for name in layers_x], grams_y)
+        sums, rounding = self._products.of([xs[name] for name in layers_x], grams_y)
         first_bad = self._first_bad(operation, "x", layers_x, sums.xx)
         if layers_y is not None:
             first_bad |= self._first_bad(operation, "y", layers_y, sums.yy)
-        xp = array_namespace(sums.xy)
-        if accumulator_dtype(xp, sums.xy) != xp.float64:
+        if accumulator_dtype(xp := array_namespace(sums.xy), sums.xy) != xp.float64:
             sums = sums.in_double()
         batch = State(
             layers_x=layers_x,
@@ -211,6 +210,7 @@ class MinibatchCKA(MinibatchResults):
             n_batches=1,
             blocks=BlockSums((sums,)),
             null_sd=sums.null_sd(n),
+            rounding=rounding,
             first_bad=first_bad,
         )
         self._state = self._state.plus(batch)

@@ -9,6 +9,7 @@ import numpy as np
 from repsim._errors import DegenerateWarning, StateError, warn
 from repsim._version import __version__
 from repsim.arrays import to_numpy, without_autocast
+from repsim.estimators import few_digits, warn_of_few_digits
 from repsim.kernels import Kernel
 from repsim.results import map_of_layers
 from repsim.streaming._blocks import BlockSums, cka_of_sums
@@ -84,7 +85,8 @@ class MinibatchResults:
         Warns
         -----
         RepsimWarning
-            If batches of fewer than four samples were skipped.
+            If batches of fewer than four samples were skipped, or if the entries of the Grams of a
+            layer differ in so few digits that their rounding counts, as in :func:`repsim.cka`.
         DegenerateWarning
             If a layer is constant within every batch, or so small that the squares of its features
             vanish; its row is NaN. Multiply such features by a power of two.
@@ -105,6 +107,15 @@ class MinibatchResults:
                     f"{side} {', '.join(map(repr, constant))}.",
                     DegenerateWarning,
                 )
+        few = [
+            f"{side} {name!r}"
+            for side, layers, selves in sides
+            for name, is_few in zip(
+                layers, few_digits(selves, to_numpy(state.rounding[side])), strict=True
+            )
+            if is_few
+        ]
+        warn_of_few_digits("MinibatchCKA", few, self.kernel)
         result = self._labelled(values, "cka")
         for side, layers, _ in sides:
             if side in state.first_bad:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from array_api_compat import device
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, array_namespace, promote, same_home
-from repsim.estimators import ESTIMATORS, centred
+from repsim.estimators import ESTIMATORS, centred, rounding_of
 from repsim.streaming._blocks import Sums
 
 __all__ = ["LayerProducts", "pair_products", "self_products"]
@@ -19,6 +20,13 @@ GROUP_BYTES = 1 << 26
 
 CHUNK = 1 << 16
 """Gram entries multiplied at a time, so only one chunk of them is in float64."""
+
+
+class BatchProducts(NamedTuple):
+    """The sums of one batch, and the rounding of each layer by side, (L,)."""
+
+    sums: Sums
+    rounding: Mapping[str, Array]
 
 
 class LayerProducts:
@@ -31,23 +39,25 @@ class LayerProducts:
     def __init__(self) -> None:
         self._indices: dict[tuple[int, ...], Array] = {}
 
-    def of(self, xs: Sequence[Array], ys: Sequence[Array] | None) -> Sums:
+    def of(self, xs: Sequence[Array], ys: Sequence[Array] | None) -> BatchProducts:
         """Return the sums of one batch from Grams (n, n); without ``ys`` of x with itself."""
         unique_x, index_x = _distinct(xs)
         xp = array_namespace(unique_x[0])
-        a = _flat_centred(xp, unique_x)
+        a, rounding_x = _flat_centred(xp, unique_x)
+        rounding = {"x": self._expand(xp, rounding_x, index_x)}
         if ys is None:
             xy = self._expand(xp, pair_products(xp, a, a), index_x, index_x)
             xx = _or_zero(xp, xp.linalg.diagonal(xy), a)
-            return Sums(xy, xx, xx, 1)
+            return BatchProducts(Sums(xy, xx, xx, 1), rounding)
         unique_y, index_y = _distinct(ys)
-        b = _flat_centred(xp, unique_y)
-        return Sums(
+        b, rounding_y = _flat_centred(xp, unique_y)
+        sums = Sums(
             self._expand(xp, pair_products(xp, a, b), index_x, index_y),
             self._expand(xp, self_products(xp, a), index_x),
             self._expand(xp, self_products(xp, b), index_y),
             1,
         )
+        return BatchProducts(sums, rounding | {"y": self._expand(xp, rounding_y, index_y)})
 
     def _expand(self, xp: Namespace, values: Array, *indices: tuple[int, ...]) -> Array:
         """Give every layer the entry of the distinct array that it shares."""
@@ -73,18 +83,29 @@ def _distinct(grams: Sequence[Array]) -> tuple[list[Array], tuple[int, ...]]:
     return unique, tuple(places[id(gram)] for gram in grams)
 
 
-def _flat_centred(xp: Namespace, grams: Sequence[Array]) -> Array:
-    """U-centre the Grams of L layers (n, n) and return them as rows of (L, n²)."""
+def _flat_centred(xp: Namespace, grams: Sequence[Array]) -> tuple[Array, Array]:
+    """U-centre the Grams of L layers (n, n); return them as rows of (L, n²), and their rounding."""
     n = grams[0].shape[0]
     grams = [promote(xp, k) for k in grams]
     dtype = xp.result_type(*grams)
     size = max(1, GROUP_BYTES // (8 * n * n))
-    rows = []
+    rows, largest = [], []
     for start in range(0, len(grams), size):
         group = [xp.astype(k, dtype, copy=False) for k in grams[start : start + size]]
-        a = centred(xp, xp.stack(group), ESTIMATORS["unbiased"])
-        rows.append(xp.reshape(a, (len(group), n * n)))
-    out: Array = rows[0] if len(rows) == 1 else xp.concat(rows)
+        found = centred(xp, xp.stack(group), ESTIMATORS["unbiased"])
+        rows.append(xp.reshape(found.gram, (len(group), n * n)))
+        largest.append(found.largest)
+    sizes = _joined(xp, largest)
+    rounding, start = [], 0
+    for own, same in itertools.groupby(k.dtype for k in grams):  # most often one
+        stop = start + len(list(same))
+        rounding.append(rounding_of(xp, sizes[start:stop], n, own))
+        start = stop
+    return _joined(xp, rows), _joined(xp, rounding)
+
+
+def _joined(xp: Namespace, parts: Sequence[Array]) -> Array:
+    out: Array = parts[0] if len(parts) == 1 else xp.concat(parts)
     return out
 
 

@@ -17,7 +17,7 @@ from repsim.streaming._blocks import BlockSums
 
 __all__ = ["FORMAT", "State", "kernel_from_state", "kernel_state"]
 
-FORMAT = "repsim.MinibatchCKA/1"
+FORMAT = "repsim.MinibatchCKA/2"
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,12 @@ def _elementwise(function: str) -> Callable[[Array | None, Array | None], Array 
     return apply
 
 
-def _earliest(mine: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, Array | None]:
-    earlier = _elementwise("minimum")
-    return {side: earlier(mine.get(side), other.get(side)) for side in {**mine, **other}}
+def _by_side(function: str) -> Callable[[Any, Any], dict[str, Array | None]]:
+    """Apply a function of the namespace to the arrays of each side."""
+    apply = _elementwise(function)
+    return lambda mine, other: {
+        side: apply(mine.get(side), other.get(side)) for side in {**mine, **other}
+    }
 
 
 def _copied(x: Array) -> np.ndarray[Any, Any]:
@@ -65,7 +68,8 @@ _LAYERS = {"kind": _Kind(lambda mine, other: mine or other, _optional(list), _op
 _BLOCKS = {"kind": _Kind(BlockSums.plus, BlockSums.as_plain, BlockSums.from_plain)}
 # √(a² + b²): variances of independent sums add up.
 _DEVIATION = {"kind": _Kind(_elementwise("hypot"), _optional(_copied), _optional(_copied))}
-_FIRST = {"kind": _Kind(_earliest, _all_copied, _all_copied)}
+_FIRST = {"kind": _Kind(_by_side("minimum"), _all_copied, _all_copied)}
+_SQUARES = {"kind": _Kind(_by_side("add"), _all_copied, _all_copied)}
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class State:
         The inner products of U-centred Grams.
     null_sd : array, shape (Lx, Ly), optional
         Standard deviation of Σ_b ⟨A_b, B_b⟩ where y's samples are permuted in every batch.
+    rounding : mapping of {"x", "y"} to array, shape (L,)
+        The squares of the rounding of all Grams, as of :func:`repsim.estimators.rounding_of`.
     first_bad : mapping of {"x", "y"} to array, shape (L,)
         The first batch in which a layer was not finite, infinity for none. It is counted on the
         device: to read it would wait for the accelerator.
@@ -95,6 +101,7 @@ class State:
     n_skipped_samples: int = field(default=0, metadata=_COUNT)
     blocks: BlockSums = field(default=BlockSums(), metadata=_BLOCKS)
     null_sd: Array | None = field(default=None, metadata=_DEVIATION)
+    rounding: Mapping[str, Array] = field(default_factory=dict, metadata=_SQUARES)
     first_bad: Mapping[str, Array] = field(default_factory=dict, metadata=_FIRST)
 
     @property

@@ -299,7 +299,8 @@ def _token_grams(tokens: Tensor, group: int) -> Tensor:
 
 
 def _centred(grams: Tensor) -> Tensor:
-    rows: Tensor = centred(array_namespace(grams), grams, ESTIMATORS["unbiased"])  # type: ignore[assignment]
+    found = centred(array_namespace(grams), grams, ESTIMATORS["unbiased"])
+    rows: Tensor = found.gram  # type: ignore[assignment]
     return rows.reshape(len(grams), -1)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from repsim._distributed import RankGroup
 from repsim._errors import DegenerateWarning, warn
 from repsim._options import as_path
-from repsim.estimators import Products, alignment, warn_of_matrix
+from repsim.estimators import Products, alignment, few_digits, warn_of_few_digits, warn_of_matrix
 from repsim.kernels import Kernel
 from repsim.storage import Checkpoint
 from repsim.streaming.exact._columns import ColumnStats, column_stats
@@ -91,8 +91,7 @@ def cka_values(
         fingerprint = _fingerprint(attrs, call.plan, layers, stats) | names | {"share": share}
         saved = Checkpoint(path, operation=OPERATION, fingerprint=fingerprint)
     run_tasks(OPERATION, form, batches, work, ranks, attrs["bandwidth_rows"], saved, progress)
-    traces = form.traces() if call.estimator == "biased" else None
-    return _alignment(form.products(), layers, stats, call.lx, alone, traces)
+    return _alignment(form, call, stats, alone)
 
 
 def _form(call: Call, stats: Sequence[ColumnStats], work: Work) -> FeatureTiles | GramBlocks:
@@ -132,13 +131,9 @@ def pilot_rows(layers: Sequence[Source], memory: int) -> int:
 
 
 def _alignment(
-    products: np.ndarray[Any, Any],
-    layers: Sequence[Source],
-    stats: Sequence[ColumnStats],
-    lx: int,
-    alone: bool,
-    traces: np.ndarray[Any, Any] | None,
+    form: FeatureTiles | GramBlocks, call: Call, stats: Sequence[ColumnStats], alone: bool
 ) -> np.ndarray[Any, Any]:
+    layers, lx, products = call.layers, call.lx, form.products()
     selves = np.where([one.constant for one in stats], 0.0, np.diagonal(products))
     empty = [source.label for source, own in zip(layers, selves, strict=True) if own <= 0]
     if empty:
@@ -147,10 +142,14 @@ def _alignment(
             f"{', '.join(empty)}.",
             DegenerateWarning,
         )
+    labels = [source.label for source in layers]
+    if isinstance(form, GramBlocks):
+        few = few_digits(selves, form.rounding())
+        named = [label for label, is_few in zip(labels, few, strict=True) if is_few]
+        warn_of_few_digits(OPERATION, named, call.kernel)
     start = 0 if alone else lx
-    if traces is not None:
-        labels = [source.label for source in layers]
+    if call.estimator == "biased":
         names_y = None if alone else labels[lx:]
-        warn_of_matrix(OPERATION, layers[0].n, traces, selves, labels[:lx], names_y)
+        warn_of_matrix(OPERATION, layers[0].n, form.traces(), selves, labels[:lx], names_y)
     shared = Products(products[:lx, start:], selves[:lx, None], selves[None, start:])
     return np.asarray(alignment(np, shared))

@@ -49,12 +49,22 @@ class GramBlock:
             some *= 1 / self.scale
         if self.hollow:
             np.fill_diagonal(square, 0)
-        largest = 0.0 if linear else largest_of(some, self.layer.kernel)
+        largest = 0.0 if linear else self._largest(some, square)
         some -= self.means[0][part, None]
         some -= self.means[1]
         if self.hollow:
             np.fill_diagonal(square, 0)
         return None if linear else PartSums(largest, some.sum(axis=1), some.sum(axis=0))
+
+    def _largest(self, some: Floats, square: Floats) -> float:
+        """Return the largest size of an entry of two different samples."""
+        if not self.same:
+            return largest_of(some, self.layer.kernel)
+        diagonal = square.diagonal().copy()
+        np.fill_diagonal(square, 0)
+        largest = largest_of(some, self.layer.kernel)
+        np.fill_diagonal(square, diagonal)
+        return largest
 
 
 def largest_of(k: Floats, kernel: Kernel) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from repsim._errors import NonFiniteError
 from repsim.arrays import in_threads, row_blocks
+from repsim.estimators import rounding_of
 from repsim.kernels import RBF, Cosine, Laplacian, Linear
 from repsim.streaming.exact._columns import ColumnStats
 from repsim.streaming.exact._gram_block import GramBlock, largest_of
@@ -206,10 +207,13 @@ class GramBlocks:
         out: Floats = self.sums + centring
         # If the entries of a Gram differ only by rounding, only that rounding remains. (Linear
         # Grams of constant features are exactly zero, because features are centred.)
-        rounding = float(np.finfo(self.layers[0].dtype).eps) * self.sizes * n
         selves = np.diagonal(out)
-        np.fill_diagonal(out, np.where(selves <= rounding**2, 0.0, selves))
+        np.fill_diagonal(out, np.where(selves <= self.rounding(), 0.0, selves))
         return out
+
+    def rounding(self) -> Floats:
+        """Return the rounding of every Gram, (L,), in the units of ``products``."""
+        return np.asarray(rounding_of(np, self.sizes, self.n, self.layers[0].dtype))
 
 
 def gram_sums(

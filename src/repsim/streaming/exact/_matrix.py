@@ -127,6 +127,9 @@ def cka_matrix(
     -----
     DegenerateWarning
         A layer is constant over the samples: its row is NaN.
+    RepsimWarning
+        The entries of the Gram of a layer differ in so few digits that their rounding counts, as in
+        :func:`repsim.cka`.
     ChanceWarning
         If biased CKA of independent data would be above 0.1 for two layers; once. The polynomial
         kernel is not checked.

@@ -1,0 +1,76 @@
+"""How many digits are left of a Gram matrix after it was centred, and the warning of few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from repsim._errors import warn
+from repsim._typing import Array, Namespace
+from repsim.arrays import accumulator_dtype, square
+from repsim.kernels import Kernel
+
+__all__ = ["few_digits", "rounding_of", "warn_of_few_digits"]
+
+DIGITS = 500
+"""If a centred Gram is less than this many times the rounding of its entries, the rounding counts.
+
+Measured for 60 to 500 samples in float32, with heavy tails and without: CKA is off by up to 7e-5
+above it, and by up to 0.15 below.
+"""
+
+NAMED = 8
+"""Names that the warning lists."""
+
+
+def rounding_of(xp: Namespace, largest: Array, n: int, dtype: Any) -> Array:
+    """Return (n ε max|K|)², the sum of squares of the rounding of the entries of a Gram.
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace of ``largest``.
+    largest : array
+        max|K_ij| over different samples, before centring; of one Gram or of several.
+    n : int
+        Samples.
+    dtype : dtype
+        That of the Gram, with ε as its rounding.
+    """
+    unit = n * float(xp.finfo(dtype).eps)
+    return square(unit * xp.astype(largest, accumulator_dtype(xp, largest), copy=False))
+
+
+def few_digits(squares: Any, rounding: Any) -> Any:
+    """Whether ⟨A, A⟩ of a centred Gram is so near its rounding that other values are off.
+
+    Both may be sums over batches. ⟨A, A⟩ of a constant is zero, which another warning is about.
+    """
+    return (squares > 0) & (squares < DIGITS**2 * rounding)
+
+
+def warn_of_few_digits(operation: str, names: Sequence[str], kernel: Kernel | None = None) -> None:
+    """Warn of the Grams that have few digits.
+
+    Parameters
+    ----------
+    operation : str
+        The caller's name.
+    names : sequence of str
+        The arrays; none gives no warning.
+    kernel : Kernel, optional
+        Their kernel, if the caller made the Grams.
+    """
+    if not names:
+        return
+    listed = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    repair = (
+        "Compute the Gram matrix in float64, from centred features."
+        if kernel is None
+        else f"kernel: {kernel!r}\n  Pass float32 features as float64, or choose a kernel of the "
+        f"scale of the data."
+    )
+    warn(
+        f"{operation}: the entries of the Gram matrix of {listed} differ in few digits, so the "
+        f"value may be off by 1e-4 or more.\n  {repair}"
+    )
