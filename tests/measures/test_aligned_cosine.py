@@ -45,6 +45,16 @@ def test_directions_that_no_rotation_is_known_for_add_nothing():
         assert out == pytest.approx(0.5, rel=1e-12)
 
 
+def test_small_directions_beside_clusters_that_are_far_apart():
+    """In xᵀy their singular values are squares: 1e-6 of the largest, and yet not rounding."""
+    for far in (1e2, 1e3):
+        x, y = related(40, 4, 5)
+        shift = far * (np.arange(40)[:, None] % 2)
+        x, y = ((z + shift * z[:1]).astype(np.float32) for z in (x, y))
+        expected = reference.aligned_cosine(x.astype(np.float64), y.astype(np.float64))
+        assert float(repsim.aligned_cosine(x, y)) == pytest.approx(expected, abs=1e-6), far
+
+
 def test_half_precision():
     half(repsim.aligned_cosine, *related(12, 4, 5), reference.aligned_cosine, 1e-6)
 

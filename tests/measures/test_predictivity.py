@@ -111,6 +111,18 @@ def test_the_penalty_is_chosen_inside_the_training_set():
     assert chosen == pytest.approx(strong, abs=1e-12)
 
 
+def test_components_after_one_that_is_far_larger():
+    """What is left after two clusters far apart: small beside the whole, but no rounding."""
+    x, y = related(60, 6, 8)
+    far = np.arange(60)[:, None] % 2 * 1e3
+    x, y = ((z + far * z[:1]).astype(np.float32) for z in (x, y))
+    options = {"model": "pls", "components": 6}
+    for score in ("pearson", "r2"):
+        wide = repsim.predictivity(*(z.astype(float) for z in (x, y)), score=score, **options)
+        narrow = repsim.predictivity(x, y, score=score, **options)
+        assert float(narrow) == pytest.approx(float(wide), abs=2e-7), score
+
+
 def test_groups_are_held_out_together():
     """Copies of a sample on both sides would be predicted perfectly."""
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, array_namespace, unit_scale
+from repsim.arrays import accumulator_dtype, array_namespace, known, unit_scale
 from repsim.estimators import within_one
 from repsim.measures._procrustes import configuration
 from repsim.measures._registry import Measure, evaluate, register, undefined
@@ -68,8 +68,9 @@ def aligned_cosine(x: Array, y: Array) -> Array:
     value: centre the features first to leave it out.
 
     Singular values of xᵀy below the rounding of the data fix no rotation, so their directions add
-    nothing to the products of rows. This happens only if some direction of x is orthogonal to all
-    of y. Differentiable where the other singular values are distinct. Computed in float64 where the
+    nothing to the products of rows. This happens if some direction of x is orthogonal to all of y,
+    or if the data vary by far less in it than in others: by 1e-4 in float32 (1e-7 in float64).
+    Differentiable where the other singular values are distinct. Computed in float64 where the
     device has it. Cost: O(n² p) once for each p > n, then O(n p q + p q min(p, q)) with p and q at
     most n.
 
@@ -102,16 +103,27 @@ def _prepare(operation: str, x: Array, *, name: str) -> _Rows:
 
 def _compare(x: _Rows, y: _Rows) -> Array:
     xp = array_namespace(x.points)
-    cross = xp.matrix_transpose(x.points) @ y.points
-    turned = x.directions @ _rotation(xp, cross, x.points.shape[0], max(x.resolution, y.resolution))
+    turned = x.directions @ _rotation(xp, x, y)
     value = xp.mean(xp.sum(turned * y.directions, axis=1))
     return where_defined(xp, within_one(xp, value), x.defined & y.defined)
 
 
-def _rotation(xp: Namespace, cross: Array, n: int, resolution: float) -> Array:
-    """Return UVᵀ (p, q) of a product of features, without directions that are only rounding."""
-    left, values, right = xp.linalg.svd(cross, full_matrices=False)
-    counts = values > 8 * resolution * math.sqrt(max(n, *cross.shape)) * values[:1]
+def _rotation(xp: Namespace, x: _Rows, y: _Rows) -> Array:
+    """Return UVᵀ (p, q) of xᵀy = U S Vᵀ, without directions that are only rounding.
+
+    The rounding of the data changes a singular value by ε(‖x‖‖yv‖ + ‖xu‖‖y‖). That is far below
+    ε‖xᵀy‖ for a direction in which both sides are small, beside clusters or samples that are far
+    from the others.
+    """
+    a, b = x.points, y.points
+    left, values, right = xp.linalg.svd(xp.matrix_transpose(a) @ b, full_matrices=False)
+    many = 8 * math.sqrt(a.shape[0])  # no fewer than the features here
+    counts = values > many * max(x.resolution, y.resolution) * values[:1]
+    if known(xp.all(counts)) is not True:
+        size = xp.linalg.vector_norm
+        on_x, on_y = size(a @ left, axis=0), size(b @ xp.matrix_transpose(right), axis=0)
+        rounding = x.resolution * size(a) * on_y + y.resolution * size(b) * on_x
+        counts = values > many * xp.maximum(rounding, xp.finfo(a.dtype).eps * values[:1])
     out: Array = (left * xp.astype(counts, left.dtype)) @ right
     return out
 

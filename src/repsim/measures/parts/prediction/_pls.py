@@ -40,12 +40,14 @@ def pls_predictions(
     if target.shape[1] > target.shape[0]:
         basis, triangle = xp.linalg.qr(xp.matrix_transpose(target))
         target = xp.matrix_transpose(triangle)
-    size = xp.linalg.vector_norm(train) * xp.linalg.vector_norm(target)
-    floor = 8 * resolution * max(train.shape) ** 0.5 * size
+    size = xp.linalg.vector_norm
+    whole, unit = (size(train), size(target)), 8 * resolution * max(train.shape) ** 0.5
     shape = held.shape[0], target.shape[1]
     out: Array = xp.zeros(shape, dtype=train.dtype, device=device(train))
     for _ in range(min(components, *train.shape)):
-        weights = _covarying(xp, xp.matrix_transpose(train) @ target, floor)
+        # That of the data changes the products of what is left by this much.
+        rounding = unit * (whole[0] * size(target) + size(train) * whole[1])
+        weights = _covarying(xp, xp.matrix_transpose(train) @ target, rounding)
         scores = train @ weights
         square = xp.sum(scores * scores)
         safe = xp.where(square > 0, square, xp.ones_like(square))
