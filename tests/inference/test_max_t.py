@@ -226,6 +226,26 @@ def test_groups_and_options_of_a_measure():
     assert sampled.cka.attrs["features"] == "sampled"
 
 
+@pytest.mark.parametrize("power", [130, -145])
+def test_values_whose_squares_are_out_of_range(power):
+    """HSIC of features of 1e39 and 1e-43: a power of two changes no digit of z."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.standard_normal((2, 24, 3))
+    y = x + noise
+
+    def found(factor):
+        a, b = x * factor, y * factor
+        options = {"measure": "hsic", "permutations": 20}
+        many = repsim.max_t({"a": a}, {"b": b}, **options)
+        one = repsim.permutation_test(a, b, groups=np.arange(24), **options)
+        half = repsim.inference.subsample(a, b, measure="hsic", draws=10)
+        return [many.z.item(), one.z, many.chance.item(), one.null_mean, half.standard_error]
+
+    plain, scaled = found(1.0), found(2.0**power)
+    assert scaled[:2] == plain[:2]
+    assert np.ldexp(scaled[2:], -4 * power).tolist() == plain[2:]
+
+
 def test_hsic_that_is_zero_in_every_order_is_no_evidence():
     """One sample apart from equal ones is constant for the unbiased estimator."""
     rng = np.random.default_rng(0)

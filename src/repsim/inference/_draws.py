@@ -1,4 +1,4 @@
-"""Random orders and halves of the samples, from an explicit generator."""
+"""Random orders and halves of the samples, from an explicit generator, and their moments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from repsim._options import as_seed
 from repsim.arrays import Groups, Indices
 
-__all__ = ["half", "random_order", "resolve_seed"]
+__all__ = ["half", "moments", "random_order", "resolve_seed"]
+
+Values = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def resolve_seed(operation: str, seed: int | np.random.Generator) -> np.random.Generator:
@@ -48,3 +50,15 @@ def half(rng: np.random.Generator, n: int, groups: Groups | None) -> Indices:
         return np.sort(rng.permutation(n)[: n // 2])
     chosen = rng.permutation(len(groups.rows))[: len(groups.rows) // 2]
     return np.sort(np.concatenate([groups.rows[g] for g in chosen]))
+
+
+def moments(values: Values, *, ddof: int) -> tuple[Values, Values]:
+    """Return the mean and the standard deviation of draws (m, ...), each (...), at any scale.
+
+    The squares of values above 1e154 are infinite, and those below 1e-162 are zero. HSIC of
+    features of 1e40 has such values.
+    """
+    _, exponent = np.frexp(np.max(np.abs(values), axis=0))
+    scaled = np.ldexp(values, -exponent)
+    mean, deviation = scaled.mean(axis=0), scaled.std(axis=0, ddof=ddof)
+    return np.ldexp(mean, exponent), np.ldexp(deviation, exponent)

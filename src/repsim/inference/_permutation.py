@@ -13,7 +13,7 @@ from repsim._errors import InputError
 from repsim._options import as_count, as_number
 from repsim._typing import Array
 from repsim.arrays import paired, resolve_groups, to_numpy, without_autocast
-from repsim.inference._draws import random_order, resolve_seed
+from repsim.inference._draws import moments, random_order, resolve_seed
 from repsim.inference._options import settings_for
 from repsim.inference._rearranged import Rearranged, rounding_of
 from repsim.measures import Measure, resolve_measure
@@ -298,4 +298,5 @@ def _moments(rearranged: Rearranged, null: Values, *, grouped: bool) -> tuple[fl
         return *exact, True
     if len(null) < 2:
         return math.nan, math.nan, False
-    return float(np.mean(null)), float(np.std(null, ddof=1)), False
+    mean, deviation = moments(null, ddof=1)
+    return float(mean), float(deviation), False

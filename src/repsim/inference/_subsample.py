@@ -12,7 +12,7 @@ from repsim._options import as_count
 from repsim._typing import Array
 from repsim.arrays import Groups, paired, resolve_groups, to_numpy, without_autocast
 from repsim.inference._chance import ends_at_one
-from repsim.inference._draws import half, resolve_seed
+from repsim.inference._draws import half, moments, resolve_seed
 from repsim.inference._interval import Interval, check_level, interval
 from repsim.inference._options import settings_for
 from repsim.measures import Measure, resolve_measure
@@ -142,7 +142,7 @@ def subsample(
             drawn.append(value_of(*(chosen.taken(side, rows, settings) for side in (a, b))))
         values = np.asarray(to_numpy(xp.stack(drawn)), dtype=np.float64)
         factor = factor_of_halves(n, whole)
-        error = factor * float(np.std(values, ddof=1))
+        error = factor * float(moments(values, ddof=1)[1])
         with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite
             error_z = factor * float(np.std(np.arctanh(values), ddof=1))
     low, high = interval(value, error, error_z, level, fisher=ends_at_one(chosen))

@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import device
 
 from repsim.arrays import Indices, resolve_groups
-from repsim.inference._draws import half, random_order, resolve_seed
+from repsim.inference._draws import half, moments, random_order, resolve_seed
 from repsim.inference._rearranged import Fixed, root_of_itself, uses_features
 from repsim.inference._subsample import check_halves, factor_of_halves
 from repsim.measures import KernelItem
@@ -198,7 +198,7 @@ def chance_of_map(
     null = np.stack([sign * used.values(order) for order in orders])
     slack = used.slack(values[place])
     both = np.concatenate([observed[None], null])
-    mean, sd = both.mean(axis=0), both.std(axis=0)
+    mean, sd = moments(both, ddof=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # all permuted maps may be equal: NaN
         z, permuted = (observed - mean) / sd, (null - mean) / sd
         near = slack / sd
@@ -210,7 +210,7 @@ def chance_of_map(
     p_value = (1 + (null >= observed - slack).sum(axis=0)) / more
     p_adjusted = (1 + (greatest[:, None, None] >= z - near).sum(axis=0)) / more
     found = {
-        "chance": sign * null.mean(axis=0),
+        "chance": sign * moments(null, ddof=0)[0],
         "z": np.where(varies, z, np.nan),
         "p_value": p_value,
         # Without any variation every permuted value is that of the data.
@@ -252,7 +252,7 @@ def errors_of_map(
     out = np.full(values.shape, np.nan)
     if pairs:
         drawn = np.stack([_of_rows(items, pairs, half(rng, n, whole)) for _ in range(draws)])
-        out[defined] = factor_of_halves(n, whole) * np.std(drawn, axis=0, ddof=1)
+        out[defined] = factor_of_halves(n, whole) * moments(drawn, ddof=1)[1]
     return out
 
 
