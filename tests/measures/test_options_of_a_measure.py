@@ -62,6 +62,24 @@ def test_held_out_r_squared_has_no_least_value():
     assert not {"least", "greatest"} & set(divided.attrs)
 
 
+def test_equal_representations_are_not_always_at_the_end():
+    """A penalty leaves a part unexplained, and equal dissimilarities are in no order."""
+    tied = np.repeat(X[:5], 2, axis=0)
+    for measure, below, at_end in (
+        ("linear_regression_r2", {"ridge": 2.0}, {"ridge": 0.0}),
+        ("rsa", {"comparison": "kendall_a"}, {"comparison": "kendall"}),
+        ("rsa", {"comparison": "rho_a"}, {"comparison": "spearman"}),
+    ):
+        lower, one = (
+            repsim.pairwise({"x": tied}, measure=measure, **options) for options in (below, at_end)
+        )
+        assert lower.item() < 0.999
+        assert one.item() == pytest.approx(1)
+        assert "value_if_equal" not in lower.attrs
+        assert one.attrs["value_if_equal"] == 1
+        assert lower.attrs["greatest"] == 1  # so it can be calibrated
+
+
 def test_partial_and_sampled_cka_have_other_ends():
     options = {"measure": "cka", "estimator": "biased"}
     plain = repsim.pairwise({"x": X}, {"y": FAR}, **options)

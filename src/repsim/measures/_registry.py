@@ -115,7 +115,7 @@ class Measure:
     range_with : callable, optional
         ``range_with(**options)`` → (least, greatest), if options change the range.
     self_is_best_with : callable, optional
-        ``self_is_best_with(**options)`` → bool, if options change ``self_is_best``.
+        ``self_is_best_with(**options)`` → bool, if options make ``f(x, x)`` another value.
     floor : callable, optional
         ``floor(item_x, item_y, **options)`` → the mean value of independent data (0-d), or ``None``
         if it is low or unknown. The function and :func:`repsim.pairwise` warn if it is above 0.1.

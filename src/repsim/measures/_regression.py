@@ -244,6 +244,11 @@ def _range_with(*, folds: object, **_: object) -> tuple[float, float]:
     return (0.0, 1.0) if folds is None else (-math.inf, 1.0)
 
 
+def _exact(*, ridge: object, folds: int | None) -> bool:
+    """Whether x explains all of itself: a penalty leaves a part of it."""
+    return min(_penalties("linear_regression_r2", ridge, folds)) == 0
+
+
 _MOVES = frozenset({"orthogonal", "permutation", "isotropic_scale", "translation"})
 
 register(
@@ -265,5 +270,6 @@ register(
         compare=_compare,
         needs=_needs,
         range_with=_range_with,
+        self_is_best_with=_exact,
     )
 )

@@ -76,10 +76,9 @@ def _with_options(operation: str, measure: Measure, given: Mapping[str, object])
     rows = [measure, *entries_of(measure.function)]  # the first of the best fits wins
     row = max((row for row in rows if _fits(row, settings)), key=_presets, default=measure)
     span = row.range if row.range_with is None else row.range_with(**settings)
-    best = row.self_is_best if row.self_is_best_with is None else row.self_is_best_with(**settings)
-    if row is measure and (span, best) == (row.range, row.self_is_best):
+    if row is measure and span == row.range:
         return measure
-    return replace(row, name=measure.name, preset=measure.preset, range=span, self_is_best=best)
+    return replace(row, name=measure.name, preset=measure.preset, range=span)
 
 
 def _presets(row: Measure) -> int:

@@ -239,6 +239,8 @@ for _name, _preset, _invariances in (
             entries=lambda item: item.vector,
             as_rows=_as_rows,
             take=_take,
+            # 1 only if no two dissimilarities are equal.
+            self_is_best_with=lambda comparison, **_: comparison not in ("rho_a", "kendall_a"),
             differentiable=_white,
             preset=_preset,
         )

@@ -293,7 +293,10 @@ def attrs_of_measure(
     # The range is that of the default options, and only the biased estimators have bounds of zero.
     known = settings.get("estimator") != "unbiased"
     ends = {"least": low, "greatest": high} if known else {}
-    equal = {"value_if_equal": 1.0 if measure.similarity else 0.0} if measure.self_is_best else {}
+    best = measure.self_is_best
+    if measure.self_is_best_with is not None:
+        best = best and measure.self_is_best_with(**settings)
+    equal = {"value_if_equal": 1.0 if measure.similarity else 0.0} if best else {}
     return {
         "long_name": measure.name.replace("_", " "),
         "units": measure.units,
