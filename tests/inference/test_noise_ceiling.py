@@ -154,6 +154,7 @@ def test_what_has_no_ceiling():
     for match, given in (
         ("at least 2 arrays", arrays[:1]),
         ("sequence or a mapping", 5),
+        (r"several subjects.*\n.*, which is one \(n, p\)", arrays[0]),
         ("same samples", [arrays[0], arrays[1][:9]]),
         (r"repeats\[1\]", [arrays[0], bad]),
     ):

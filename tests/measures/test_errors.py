@@ -42,6 +42,19 @@ def test_different_n(function, eager):
         function(x, y)
 
 
+def test_different_n_with_the_samples_on_another_axis():
+    x = np.ones((40, 6))
+    for y, repair in {
+        (6, 40): "columns of y",
+        (4, 5, 40): "axis 2 of y",
+        (5, 40, 4): "axis 1 of y",
+        (6,): "pass y[:, None]",
+        (0, 6): "y is empty",
+    }.items():
+        with refused(repsim.InputError, repair):
+            repsim.cka(x, np.ones(y))
+
+
 def test_different_n_under_jit(function):
     jax = pytest.importorskip("jax")
     with refused(repsim.InputError, "n=10", "n=9"):

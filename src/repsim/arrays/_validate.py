@@ -209,10 +209,14 @@ def require_same_n(
         return
     for name, array in (first, second):
         number_kind(operation, array, name)  # an array of cells holds the arrays that are meant
+        _require_features(operation, array, name)
     repair = "Did the last batch drop a sample? Pair rows before comparing."
     for (name, array), (_, other) in ((first, second), (second, first)):
         if array.ndim == 2 and array.shape[1] == other.shape[0]:
             repair = f"If the samples are the columns of {name}, pass its transpose."
+        elif array.ndim > 2 and other.shape[0] in array.shape[1:]:
+            axis = array.shape.index(other.shape[0], 1)
+            repair = f"If the samples are axis {axis} of {name}, move it to the front (moveaxis)."
     raise InputError(
         f"{operation}: {which} must describe the same samples.\n"
         f"  {name_x}: {tuple(x.shape)} → n={x.shape[0]}    "

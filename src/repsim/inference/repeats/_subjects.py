@@ -55,6 +55,12 @@ def named_subjects(
             f"  got {got(arrays)}\n"
             f"  Pass one array (n, p) for each subject or repeat, for example [first, second]."
         )
+    elif getattr(arrays, "ndim", 0) == 2 and settings.get("rdm") != "precomputed":
+        raise InputError(
+            f"{operation}: {argument} must be arrays of several subjects or repeats.\n"
+            f"  got {got(arrays)}, which is one (n, p)\n"
+            f"  Pass one array (n, p) for each subject or repeat, for example [first, second]."
+        )
     else:
         named = {f"{argument}[{i}]": arrays[i] for i in range(len(arrays))}
     if len(named) < least:
