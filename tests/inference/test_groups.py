@@ -66,3 +66,32 @@ def test_the_order_of_the_groups_is_that_of_first_appearance():
         rows = labels != label
         expected = repsim.cka(X[rows], Y[rows], estimator="unbiased")
         assert replicate == pytest.approx(float(expected), rel=1e-9), label
+
+
+def test_a_measure_that_holds_groups_out_is_told_them():
+    """Views of an object in another fold predict it, so the value was far too high."""
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(10), 4)
+    x, y = (rng.standard_normal((10, p))[labels] for p in (4, 3))
+    x, y = (z + 0.3 * rng.standard_normal(z.shape) for z in (x, y))
+    options = {"folds": 3, "ridge": 0.5}
+    inferred = {"measure": "predictivity", "groups": labels, "seed": 2, **options}
+
+    def value(rows_x, rows_y=None):
+        a, b = x[rows_x], y[rows_x if rows_y is None else rows_y]
+        return float(repsim.predictivity(a, b, groups=labels[rows_x], **options))
+
+    every = np.arange(40)
+    draw = np.random.default_rng(2)
+    orders = [every.reshape(4, 10)[:, draw.permutation(10)].reshape(-1) for _ in range(6)]
+    test = repsim.permutation_test(x, y, permutations=6, **inferred)
+    np.testing.assert_allclose(test.null, [value(every, order) for order in orders], rtol=1e-9)
+    mapped = repsim.max_t({"x": x}, {"y": y}, permutations=6, **inferred)
+    draw = np.random.default_rng(2)
+    kept = [np.flatnonzero(np.isin(labels, draw.permutation(10)[:5])) for _ in range(6)]
+    halves = inference.subsample(x, y, draws=6, **inferred)
+    np.testing.assert_allclose(halves.replicates, [value(rows) for rows in kept], rtol=1e-9)
+    for found in (test.value, mapped.predictivity.item(), halves.value):
+        assert found == pytest.approx(value(every))
+    apart = float(repsim.predictivity(x, y, **options))
+    assert value(every) < 0 < apart

@@ -32,6 +32,14 @@ class Groups:
         """Number of samples of each group."""
         return [len(rows) for rows in self.rows]
 
+    @property
+    def labels(self) -> Indices:
+        """The number of the group of each sample."""
+        out = np.empty(sum(self.sizes), dtype=np.int64)
+        for number, rows in enumerate(self.rows):
+            out[rows] = number
+        return out
+
     def same_size(self, operation: str) -> Indices:
         """Return the rows as a matrix (groups, samples per group); raise if group sizes differ."""
         sizes = self.sizes

@@ -149,7 +149,7 @@ def max_t(
     """
     operation = "max_t"
     chosen = resolve_measure(operation, measure, options)
-    settings = settings_for(operation, chosen, options)
+    settings = settings_for(operation, chosen, options, groups)
     m = as_count(operation, "permutations", permutations)
     models = models_of(xs, ys)
     sides = {"xs": xs} if ys is None else {"xs": xs, "ys": ys}

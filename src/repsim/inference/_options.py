@@ -11,9 +11,16 @@ from repsim.measures import Measure
 __all__ = ["settings_for"]
 
 
-def settings_for(operation: str, measure: Measure, given: Mapping[str, object]) -> dict[str, Any]:
-    """Return all options of the measure, as where several pairs are compared."""
+def settings_for(
+    operation: str, measure: Measure, given: Mapping[str, object], groups: Any = None
+) -> dict[str, Any]:
+    """Return all options of the measure, as where several pairs are compared.
+
+    The groups that an inference keeps together are also those that a measure holds out together.
+    """
     settings = measure.options_of_many(operation, given)
+    if groups is not None and "groups" in settings:
+        settings["groups"] = groups
     if settings.get("given") is not None:
         raise InputError(
             f"{operation}: there is no inference for a partial alignment.\n"

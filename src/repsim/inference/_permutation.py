@@ -129,7 +129,7 @@ def permutation_test(
         Labels of samples that are not exchangeable one by one, such as the tokens of one image.
         Groups of equal size are permuted as a whole; the k-th sample of a group takes the place of
         the k-th sample of another. Without ``groups``, dependent samples give small p-values even
-        for unrelated data.
+        for unrelated data. ``"predictivity"`` holds out whole groups too.
     stop_at : float, optional
         A level α in (0, 1): stop drawing as soon as it is certain whether p ≤ α. The decision is
         the same as with all m permutations; ``p_value`` is then a bound on the same side of α.
@@ -211,7 +211,7 @@ def run_test(
     options: Mapping[str, object],
 ) -> PermutationTest:
     """Run the test for the function of this name, which its errors begin with."""
-    settings = settings_for(operation, measure, options)
+    settings = settings_for(operation, measure, options, groups)
     m = as_count(operation, "permutations", permutations)
     _check_level(operation, stop_at, m)
     fewest, why = measure.fewest(**settings)

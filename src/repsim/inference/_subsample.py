@@ -10,7 +10,7 @@ import numpy as np
 from repsim._errors import InputError
 from repsim._options import as_count
 from repsim._typing import Array
-from repsim.arrays import Groups, paired, resolve_groups, to_numpy, without_autocast
+from repsim.arrays import Groups, Indices, paired, resolve_groups, to_numpy, without_autocast
 from repsim.inference._chance import ends_at_one
 from repsim.inference._draws import half, moments, resolve_seed
 from repsim.inference._interval import Interval, check_level, interval
@@ -64,7 +64,7 @@ def subsample(
         draws): 5 % for 200.
     groups : sequence or one-dimensional array of n labels, optional
         Labels of samples that are dependent. Half of the groups are drawn, each as a whole; their
-        sizes may differ.
+        sizes may differ. ``"predictivity"`` holds out whole groups too.
     level : float, default 0.95
         The level of the interval, in (0, 1).
     seed : int or numpy.random.Generator, default 0
@@ -113,7 +113,7 @@ def subsample(
     operation = "subsample"
     check_level(operation, level)
     chosen = resolve_measure(operation, measure, options)
-    settings = settings_for(operation, chosen, options)
+    settings = settings_for(operation, chosen, options, groups)
     count = as_count(operation, "draws", draws)
     if count < 2:
         raise InputError(f"{operation}: one draw has no spread.\n  got draws={draws}")
@@ -126,12 +126,12 @@ def subsample(
     rng = resolve_seed(operation, seed)
 
     @np.errstate(over="ignore")  # what overflows is reported below
-    def value_of(u: Array, v: Array) -> Array:
+    def value_of(u: Array, v: Array, settings: dict[str, Any]) -> Array:
         item_u = chosen.prepare(operation, u, name="x", **settings)
         item_v = chosen.prepare(operation, v, name="y", **settings)
         return chosen.compare(item_u, item_v, **settings)
 
-    found = value_of(a, b)
+    found = value_of(a, b, settings)
     value = float(held(operation, found, found.dtype))
     values: Any = np.full(0, math.nan)
     error = error_z = math.nan
@@ -139,7 +139,8 @@ def subsample(
         drawn = []
         for _ in range(count):
             rows = half(rng, n, whole)
-            drawn.append(value_of(*(chosen.taken(side, rows, settings) for side in (a, b))))
+            u, v = (chosen.taken(side, rows, settings) for side in (a, b))
+            drawn.append(value_of(u, v, of_rows(settings, whole, rows)))
         values = np.asarray(to_numpy(xp.stack(drawn)), dtype=np.float64)
         factor = factor_of_halves(n, whole)
         error = factor * float(moments(values, ddof=1)[1])
@@ -157,6 +158,13 @@ def subsample(
         n_samples=n,
         n_groups=None if whole is None else len(whole.sizes),
     )
+
+
+def of_rows(settings: dict[str, Any], groups: Groups | None, rows: Indices) -> dict[str, Any]:
+    """Return the options for some of the samples: only these have labels of groups."""
+    if groups is None or settings.get("groups") is None:
+        return settings
+    return {**settings, "groups": groups.labels[rows]}
 
 
 def factor_of_halves(n: int, groups: Groups | None) -> float:
