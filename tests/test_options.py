@@ -51,8 +51,15 @@ REFUSED = {
         lambda: repsim.compare(**models(), samples="tokens", seed=-1),
         lambda: repsim.compare(**models(), samples="tokens", seed="0"),
     ],
+    "renormalize must be True or False": [
+        lambda: repsim.attention.mean_distance(np.full((2, 4, 4), 0.25), (2, 2), renormalize="no")
+    ],
+    "scale must be True or False": [lambda: repsim.ProcrustesAlignment(scale="no")],
     "z_scores must be True or False": [lambda: repsim.compare(**models(), z_scores="yes")],
-    "progress must be True or False": [lambda: repsim.compare(**models() | {"progress": "no"})],
+    "progress must be True or False": [
+        lambda: repsim.compare(**models() | {"progress": "no"}),
+        lambda: repsim.cka_matrix({"x": X}, progress="no"),
+    ],
     "passes must be a positive integer": [lambda: repsim.compare(**models(), passes=1.5)],
     "prepare_x must be a function": [lambda: repsim.compare(**models(), prepare_x="resize")],
     "unknown cmap": [lambda: heatmap(cmap="nope")],

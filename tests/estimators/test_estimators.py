@@ -26,6 +26,7 @@ from repsim.estimators import (
     off_diagonal,
     resolve_estimator,
     u_centre,
+    within_one,
 )
 from repsim.kernels import Linear
 
@@ -173,6 +174,12 @@ def test_inner_sums_in_double():
 def test_alignment_neither_overflows_nor_shrinks(scale):
     products = Products(*(np.asarray(v * scale) for v in (-3.0, 4.0, 9.0)))
     assert float(alignment(xp, products)) == pytest.approx(-0.5, rel=1e-14)
+
+
+def test_only_rounding_beyond_one_is_taken_off():
+    values = np.array([1 + 1e-15, -1 - 1e-15, 1.0005, -1.0005, 0.5, 1.002, -1.002, np.nan])
+    out = within_one(xp, values)
+    np.testing.assert_array_equal(out, [1, -1, 1, -1, 0.5, 1.002, -1.002, np.nan])
 
 
 def test_alignment_is_not_clamped():

@@ -127,6 +127,7 @@ def test_subjects_alone():
     found = bootstrap_rsa(x, ys, resample="subjects", draws=4000)
     spread = np.std(found.by_subject, ddof=1) / math.sqrt(5)
     assert found.standard_error == pytest.approx(spread, rel=0.05)
+    assert found.error_of_subjects == found.standard_error
     assert math.isnan(found.error_of_conditions)
 
 
@@ -177,6 +178,7 @@ def test_one_subject_and_other_forms():
     x, ys = data()
     one = bootstrap_rsa(x, ys[0], draws=50)
     assert one.resampled == "conditions"
+    assert one.error_of_conditions == one.standard_error
     assert math.isnan(one.error_of_subjects)
     assert bootstrap_rsa(x, [ys[0]], draws=50).low == one.low
     expected = bootstrap_rsa(x, ys, draws=50)

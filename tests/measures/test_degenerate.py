@@ -92,17 +92,21 @@ def test_constant_gram(n, dtype, constant, estimator):
 
 @each("n", [40, 300])  # large ones are centred in place
 def test_what_counts_as_constant_follows_the_scale_and_the_sign_of_a_gram(n):
+    torch = pytest.importorskip("torch")
     x, y = related(n, 3, 4)
     k, l = x @ x.T, y @ y.T  # noqa: E741
     noise = np.sign(x @ y[:, :3].T + y[:, :3] @ x.T)
     for estimator in ESTIMATORS:
-        expected = float(repsim.cka_from_gram(k, l, estimator=estimator))
+        options = {"estimator": estimator}
+        expected = float(repsim.cka_from_gram(k, l, **options))
         for scale in (1e-20, -1e-20, -1.0, 1e20):
-            out = repsim.cka_from_gram(scale * k, l, estimator=estimator)
+            out = repsim.cka_from_gram(scale * k, l, **options)
             assert float(out) == pytest.approx(np.sign(scale) * expected, rel=1e-9)
+            tensor = repsim.cka_from_gram(torch.tensor(scale * k), torch.tensor(l), **options)
+            assert tensor.item() == pytest.approx(float(out), rel=1e-12)
             constant = scale * (1 + 2**-52 * noise)
             degenerate(
-                lambda k=constant, e=estimator: repsim.cka_from_gram(k, l, estimator=e),
+                lambda k=constant, options=options: repsim.cka_from_gram(k, l, **options),
                 ("cka_from_gram", "k"),
             )
 
@@ -153,6 +157,17 @@ def test_one_hot_features_are_not_called_constant():
     for call in (repsim.cka, lambda x, y, **o: repsim.cka_from_gram(x @ x.T, y @ y.T, **o)):
         with pytest.warns(repsim.DegenerateWarning, match="or all pairs of them are equally alike"):
             assert np.isnan(call(x, y, estimator="unbiased"))
+
+
+def test_one_distinct_sample_of_many_is_constant_to_the_unbiased_estimator():
+    """The rounding of the difference grows with the size of its terms: features, not Grams."""
+    for seed in range(3):
+        x = np.full((200, 100), 0.1)
+        x[11] = 100 * np.random.default_rng(seed).standard_normal(100)
+        layers = {"apart": x, "y": related(200, 3, 4)[1]}
+        with pytest.warns(repsim.DegenerateWarning, match=r"xs\['apart'\] is constant"):
+            found = repsim.pairwise(layers, measure="cka", estimator="unbiased")
+        np.testing.assert_allclose(found, [[np.nan] * 2, [np.nan, 1]], rtol=1e-12)
 
 
 def test_a_diagonal_gram_is_constant_to_the_unbiased_estimator():

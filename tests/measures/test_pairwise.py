@@ -170,6 +170,24 @@ def test_precision_of_each_pair_is_that_of_the_function():
     assert seen["xs['layer.0']"] == 1
 
 
+def test_cka_of_arrays_that_differ_by_a_factor_is_at_most_one():
+    for seed in range(8):
+        (x,) = layers(20, seed, widths=(3,)).values()
+        (wide,) = layers(20, seed, widths=(30,)).values()  # compared from Grams
+        arrays = {"x": x, "scaled": 3 * x, "wide": wide, "scaled wide": 0.3 * wide}
+        for estimator in ("biased", "unbiased"):
+            assert repsim.pairwise(arrays, estimator=estimator).max() <= 1
+
+
+def test_a_sample_far_from_the_others_in_float32():
+    """The terms of the unbiased estimator cancel, so features are taken in float64."""
+    x, y = (z.astype(np.float32) for z in related(200, 12, 20))
+    x[17] *= np.float32(1e4)
+    expected = repsim.cka(x.astype(np.float64), y.astype(np.float64), estimator="unbiased")
+    found = repsim.pairwise({"x": x}, {"y": y}, estimator="unbiased")
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_feature_maps_and_gradients_are_taken():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
