@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import repsim
 from repsim import InputError, RepsimWarning
@@ -135,6 +136,43 @@ def test_texts_that_only_seem_padded(llama):
     ):
         same = [{"input_ids": change(batch["input_ids"])} for batch in data]
         repsim.compare(llama, data=same, **options)
+
+
+class Longer(nn.Module):
+    """Its layers have more positions than a text: 12 for 9 and 10 tokens."""
+
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.words, self.read = kind, nn.Embedding(50, 8), nn.Linear(8, 8)
+        self.own = nn.Parameter(torch.randn(12 if kind == "queries" else 2, 8))
+
+    def forward(self, input_ids):
+        if self.kind == "padding":  # to a multiple of the window, as Longformer
+            return self.read(self.words(functional.pad(input_ids, (0, -input_ids.shape[1] % 4))))
+        words = self.words(input_ids)
+        if self.kind == "prompt":
+            return self.read(torch.cat([self.own.expand(len(words), -1, -1), words], 1))
+        return self.read(torch.softmax(self.own @ words.mT, -1) @ words)
+
+
+def test_a_model_that_pads_texts_itself_gives_a_warning():
+    """Its padding had counted without a word."""
+    for kind, length, warns in (
+        ("padding", 10, True), ("padding", 9, True), ("padding", 8, False), ("prompt", 10, False),
+        ("queries", 10, False),
+    ):  # fmt: skip
+        data = [torch.randint(1, 50, (4, length)) for _ in range(2)]
+        for form in (data, [(each, 0) for each in data], [{"input_ids": each} for each in data]):
+            with warnings.catch_warnings(record=True) as seen:
+                warnings.simplefilter("always")
+                own = compare_mean(Longer(kind), form, layers=["read"])
+            found = [f"has 12 positions for {length} tokens" in str(each.message) for each in seen]
+            assert found == [True] * warns, (kind, length)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                same = compare_mean(Longer(kind), form, layers=["read"], mask=None)
+            np.testing.assert_array_equal(own.cka, same.cka)
 
 
 def test_values_by_hand(llama):

@@ -65,7 +65,7 @@ class Masks:
                 f"of the batch, or None\n"
                 f"  got {mask!r}"
             )
-        self._operation = operation
+        self.operation = operation
         self._mask = mask
         self._batch: Any = None
         self._found: dict[object, tuple[Tensor | None, int]] = {}
@@ -155,8 +155,7 @@ class Masks:
         for pattern in self._mask if isinstance(self._mask, Mapping) else ():
             if pattern not in used:
                 raise LayerNotFoundError(
-                    f"{self._operation}: mask names {pattern!r}, and no chosen layer is called "
-                    f"that."
+                    f"{self.operation}: mask names {pattern!r}, and no chosen layer is called that."
                 )
 
     def aligned(self, layer: str, tensor: Tensor, name: str, call: int = 0) -> Tensor | None:
@@ -172,7 +171,7 @@ class Masks:
             return None
         if mask.shape != tensor.shape[:2]:
             raise UnusableOutput(
-                f"{self._operation}: the mask does not fit layer {layer!r}.\n"
+                f"{self.operation}: the mask does not fit layer {layer!r}.\n"
                 f"  it returned: {tuple(tensor.shape)}    mask: {tuple(mask.shape)}\n"
                 f"  {name} is over real positions. Pass {OF_OTHER_POSITIONS}",
                 brief=f"{tuple(tensor.shape)}: its positions are not those of the mask "
@@ -215,7 +214,7 @@ class Masks:
             self._warned = True
             padded = "labels of -100" if labels else f"{AUTO} with padding"
             warn(
-                f"{self._operation}: all positions of the decoder are taken as real, from layer "
+                f"{self.operation}: all positions of the decoder are taken as real, from layer "
                 f"{layer!r} on.\n"
                 f"  the batch has {padded}, and no {DECODER}\n"
                 f"  Add {DECODER} to the batch, or pass mask={{name or glob: key of the batch, or "
@@ -234,7 +233,7 @@ class Masks:
             if mask.ndim == 2:
                 wanted = f"lambda batch: {f'~{place}.bool()' if 'padding_mask' in place else place}"
             warn(
-                f"{self._operation}: {place} is not read, so padding counts.\n"
+                f"{self.operation}: {place} is not read, so padding counts.\n"
                 f"  {tuple(mask.shape)}, and no batch[{AUTO!r}]\n"
                 f"  Pass mask={wanted}, a tensor (samples, positions) that is true where a "
                 f"position is real.\n  mask=None says that all positions are real."
@@ -244,7 +243,7 @@ class Masks:
             return
         token, rows = found
         warn(
-            f"{self._operation}: the texts look padded, and the batch has no {AUTO}, so padding "
+            f"{self.operation}: the texts look padded, and the batch has no {AUTO}, so padding "
             f"counts.\n  {rows} texts of a batch begin or end with copies of token {token}, which "
             f"is nowhere else\n  Put {AUTO} into the batch, as the tokeniser returns it. mask=None "
             f"says that all positions are real."
@@ -254,7 +253,7 @@ class Masks:
         if not self._warned_of_pairs:
             self._warned_of_pairs = True
             warn(
-                f"{self._operation}: all positions are taken as real.\n"
+                f"{self.operation}: all positions are taken as real.\n"
                 f"  {AUTO} {shape} is of pairs of positions, and does not say which are padding\n"
                 f"  Pass mask=lambda batch: a tensor (samples, positions), or mask=None."
             )
@@ -272,7 +271,7 @@ class Masks:
             f"None, by name or glob of layers"
         )
         return UnusableOutput(
-            f"{self._operation}: the mask of layer {layer!r} is unclear.\n"
+            f"{self.operation}: the mask of layer {layer!r} is unclear.\n"
             f"  it returned: {shown}, and {why}\n  Pass {repair}.",
             brief=f"{shown}: {why}",
             repair=repair,
@@ -301,7 +300,7 @@ class Masks:
         else:
             keys = list(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
             raise InputError(
-                f"{self._operation}: mask={mask!r} is not in the batch.\n"
+                f"{self.operation}: mask={mask!r} is not in the batch.\n"
                 f"  the batch: {keys}\n"
                 f"  Pass a key of it, mask=lambda batch: ..., or mask=None."
             )
@@ -311,13 +310,13 @@ class Masks:
         if not isinstance(found, Tensor) or found.ndim != 2 or found.is_complex():
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise InputError(
-                f"{self._operation}: a mask must be a tensor (samples, positions), true or 1 where "
+                f"{self.operation}: a mask must be a tensor (samples, positions), true or 1 where "
                 f"a position is real.\n  got {got}"
             )
         values = values_of(found)
         if not bool((values >= 0).all()):  # NaN too
             raise InputError(
-                f"{self._operation}: a mask must be true or 1 where a position is real, and 0 "
+                f"{self.operation}: a mask must be true or 1 where a position is real, and 0 "
                 f"where it is padding.\n"
                 f"  got values below 0, or NaN: {tuple(found.shape)} of {found.dtype}\n"
                 f"  If the mask is added to scores, pass mask=lambda batch: "
@@ -330,7 +329,7 @@ class Masks:
         if not all(counts):
             empty = counts.index(0)
             raise InputError(
-                f"{self._operation}: every sample needs a real position.\n"
+                f"{self.operation}: every sample needs a real position.\n"
                 f"  sample {empty} of a batch has none in its mask {tuple(real.shape)}\n"
                 f"  Leave empty samples out, or check that 1 means real."
             )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from repsim.capture._near import values_of
 
-__all__ = ["padded_texts", "unread_mask"]
+__all__ = ["padded_texts", "text_of", "unread_mask"]
 
 IDS = "input_ids"
 
@@ -73,6 +73,24 @@ def _named_tensors(value: Any, place: str) -> Iterator[tuple[str, str, Tensor]]:
             yield from _named_tensors(item, inner)
 
 
+def text_of(batch: Any) -> Tensor | None:
+    """Return the tokens (B, N) of the texts of a batch; None if it has no texts.
+
+    Parameters
+    ----------
+    batch : object
+        A mapping with ``input_ids``, the tokens themselves, or a tuple or list led by them.
+    """
+    ids = batch.get(IDS) if isinstance(batch, Mapping) else batch
+    if isinstance(ids, tuple | list) and ids:
+        ids = ids[0]
+    if not isinstance(ids, Tensor) or ids.is_nested or ids.ndim != 2:
+        return None
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        return None
+    return ids
+
+
 def padded_texts(batch: Any) -> tuple[int, int] | None:
     """Return the token that pads the texts of a batch, and how many it pads; None if none does.
 
@@ -82,12 +100,8 @@ def padded_texts(batch: Any) -> tuple[int, int] | None:
     Such a token stands at one end of at least two texts, twice or more, and nowhere else. At least
     one text reaches that end, or all but one token of it.
     """
-    ids = batch.get(IDS) if isinstance(batch, Mapping) else batch
-    if isinstance(ids, tuple | list) and ids:
-        ids = ids[0]
-    if not isinstance(ids, Tensor) or ids.ndim != 2 or min(ids.shape) < 3:
-        return None
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+    ids = text_of(batch)
+    if ids is None or min(ids.shape) < 3:
         return None
     near = values_of(ids)
     for each in (near, near.flip(1)):

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from repsim.analysis.run._cut_runs import BatchRefusedError, on_accelerator, refusing
+from repsim._errors import warn
+from repsim.analysis.run._cut_runs import BatchRefusedError, input_of, on_accelerator, refusing
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._kept_state import kept_state
 from repsim.capture import (
@@ -20,8 +21,10 @@ from repsim.capture import (
     Sequences,
     are_labels_padded,
     named_layers,
+    rebuilt,
     shortened,
     tensors_in,
+    text_of,
     unwrap,
 )
 from repsim.capture.samples import cut, have_one_size, uncut_indices
@@ -44,6 +47,8 @@ def learn_sequences(
     position of the masked sequence, and without the last one of the decoder's. A layer follows the
     sequence that changes the shape of its output.
 
+    If a batch has texts and no mask, a warning says whether the model pads them itself.
+
     Parameters
     ----------
     masks : sequence of Masks
@@ -56,6 +61,8 @@ def learn_sequences(
         How it is called.
     """
     asking = [each for each in masks if each.is_auto]
+    if asking and _has_no_mask(batch.value):
+        _warn_of_own_padding(asking[0].operation, batch, model, forward)
     sequences = Sequences.of(batch.value)
     alone = not (sequences.are_several or are_labels_padded(batch.value))
     if not asking or (alone and not _may_have_queries(model, batch.value)):
@@ -122,15 +129,100 @@ def _shapes(batch: Batch, model: nn.Module, forward: Forward | None) -> _Shapes 
     found: _Shapes = {}
     calls: Counter[str] = Counter()
 
-    def noting(name: str) -> Callable[..., None]:
-        def note(_module: nn.Module, _args: Any, output: object) -> None:
-            call = calls[name]
-            calls[name] += 1
-            tensor = next(tensors_in(output), None)
-            if tensor is not None and not tensor.is_nested:
-                found[name, call] = tuple(tensor.shape)
+    def note(name: str, output: Tensor | None) -> None:
+        call = calls[name]
+        calls[name] += 1
+        if output is not None:
+            found[name, call] = tuple(output.shape)
 
-        return note
+    return found if _runs(batch, model, forward, note) else None
+
+
+def _has_no_mask(batch: Any) -> bool:
+    return not isinstance(batch, Mapping) or batch.get(AUTO) is None
+
+
+def _warn_of_own_padding(
+    operation: str, batch: Batch, model: nn.Module, forward: Forward | None
+) -> None:
+    """Warn if the model pads texts to a multiple of its window, as Longformer does."""
+    ids = text_of(input_of(batch.value, forward))
+    if ids is None or ids.shape[1] < 2:
+        return
+    n_samples, n = ids.shape
+    if on_accelerator(model) and uncut_indices(batch.value, n_samples, packed=False):
+        return
+    small = cut(batch.value, n_samples, FEW)
+
+    def without_last(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return rebuilt(value, without_last)
+        follows = not value.is_nested and value.shape[:2] == (FEW, n)
+        return value[:, :-1].contiguous() if follows else value
+
+    longer = _tokens_of(replace(batch, value=small), model, forward, longer_than=n)
+    if longer is None:
+        return
+    layer, whole = longer
+    shorter = replace(batch, value=without_last(small))
+    less = _tokens_of(shorter, model, forward, layer=layer)
+    if less is not None and _is_padded(whole, less[1], n):
+        warn(
+            f"{operation}: the model pads the texts itself, so its padding counts.\n"
+            f"  layer {layer!r} has {whole.shape[1]} positions for {n} tokens, and there is no "
+            f"{AUTO}\n"
+            f"  Let the tokeniser pad the texts to {whole.shape[1]} tokens (pad_to_multiple_of=), "
+            f"and put its {AUTO} into the batch.\n  mask=None says that all positions are real."
+        )
+
+
+def _tokens_of(
+    batch: Batch,
+    model: nn.Module,
+    forward: Forward | None,
+    *,
+    layer: str | None = None,
+    longer_than: int = 0,
+) -> tuple[str, Tensor] | None:
+    """Return the first layer, or this one, that has more than this many tokens, and its output."""
+    found: list[tuple[str, Tensor]] = []
+
+    def note(name: str, output: Tensor | None) -> None:
+        if found or output is None or output.ndim != 3 or not output.is_floating_point():
+            return
+        if layer in (None, name) and output.shape[0] == FEW and output.shape[1] > longer_than:
+            found.append((name, output.detach().clone()))
+
+    return found[0] if _runs(batch, model, forward, note) and found else None
+
+
+def _is_padded(whole: Tensor, less: Tensor, n: int) -> bool:
+    """Whether a layer that has more than n tokens pads them, by what it is without the last token.
+
+    It has then n - 1 tokens, if these fill the window, or as many as before. The last token is
+    padding in the second case, and the first layer of this length changes at its place alone. But a
+    prompt before the text becomes no longer, and learned queries mix all tokens.
+    """
+    if less.shape != whole.shape:
+        return less.shape[1] == n - 1
+    change = (whole - less).abs().amax((0, 2))
+    return (change > 1e-5 * change.max()).nonzero().flatten().tolist() == [n - 1]
+
+
+def _runs(
+    batch: Batch,
+    model: nn.Module,
+    forward: Forward | None,
+    note: Callable[[str, Tensor | None], None],
+) -> bool:
+    """Run a forward and note each output by the name of its module; False if it is refused."""
+
+    def noting(name: str) -> Callable[..., None]:
+        def look(_module: nn.Module, _args: Any, output: object) -> None:
+            tensor = next(tensors_in(output), None)
+            note(name, None if tensor is None or tensor.is_nested else tensor)
+
+        return look
 
     with ExitStack() as stack:
         stack.enter_context(kept_state(model))
@@ -140,5 +232,5 @@ def _shapes(batch: Batch, model: nn.Module, forward: Forward | None) -> _Shapes 
             with refusing("a shorter sequence, to find which layers follow it"):
                 batch.run(model, forward=forward)
         except BatchRefusedError:
-            return None
-    return found
+            return False
+    return True
