@@ -73,6 +73,9 @@ def test_chance_is_the_best_of_all_pairs_in_each_permuted_map(measure):
     models, m = arrays(), 19
     result = aligned(models, measure=measure, permutations=m, seed=5, alpha=0.1)
     sign = -1.0 if measure == "procrustes" else 1.0
+    for key in ("score", "chance", "threshold", "layer_map"):
+        kind = "similarity" if sign > 0 else "dissimilarity"
+        assert result[key].attrs["kind"] == kind
     rng = np.random.default_rng(5)
     orders = [rng.permutation(30) for _ in range(m)]
     for a, b in (("a", "b"), ("a", "c"), ("b", "b")):

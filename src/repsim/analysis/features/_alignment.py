@@ -324,6 +324,9 @@ def _dataset(
     own = described.pop("long_name")
     result["score"].attrs |= {**described, "long_name": f"{own} of the best layers"}
     result["score"].attrs["of_layers"] = own
+    for key in ("chance", "threshold", "layer_map"):
+        if key in result:
+            result[key].attrs["kind"] = described["kind"]
     return result
 
 

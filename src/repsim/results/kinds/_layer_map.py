@@ -112,6 +112,8 @@ def measured_map(
     described = variables_of(str(attrs["long_name"]), str(attrs["units"]))
     for key, array in more.items():
         result[key] = (DIMS, array, described[key].attrs)
+    if "chance" in result and "kind" in attrs:  # a value of the measure, too
+        result["chance"].attrs["kind"] = attrs["kind"]
     return result.assign_attrs(measure=name)
 
 
