@@ -373,6 +373,20 @@ def test_sums_that_look_residual_are_reported(add, what):
     assert sites.labels == ("0.mlp",)
 
 
+def test_a_skip_that_the_branch_subtracts_is_none():
+    """Quantisers write q as x + (q - x), for its gradient: those of DAC counted as blocks."""
+    for add, sites in (
+        (lambda x, f: x + (f - x).detach(), 0),
+        (lambda x, f: torch.rsub(x, f) + x, 0),
+        (lambda x, f: x + 0.5 * (f - x), 1),
+        (lambda x, f: 2 * x + (f - x), 1),
+        (lambda x, f: x + (f - 2 * x), 1),
+        (lambda x, f: x + torch.sub(f, x, alpha=2), 1),
+    ):
+        found = repsim.residual_sites(nn.Sequential(Residual(), Residual(add)), torch.ones(2, 4))
+        assert found.labels == ("0.mlp", "1.mlp")[: 1 + sites]
+
+
 def scripted(thing):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -10,6 +10,7 @@ __all__ = [
     "ADDS",
     "CHANNELS_FIRST",
     "CHANNELS_LAST",
+    "DIFFERENCES",
     "DROPOUTS",
     "INPLACE_ADDS",
     "INPLACE_OPERATORS",
@@ -32,6 +33,9 @@ INPLACE_OPERATORS = frozenset(
     {"__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__"}
     | {"__iand__", "__ior__", "__ixor__", "__setitem__"}
 )
+
+DIFFERENCES = {"sub": 1, "__sub__": 1, "sub_": 1, "__isub__": 1, "rsub": 0, "__rsub__": 0}
+"""Differences, and which of their two arguments is subtracted."""
 
 JOINS = frozenset(
     {"sub", "__sub__", "__rsub__", "rsub", "sub_", "addcmul", "addcdiv", "lerp", "stack"}

@@ -24,6 +24,7 @@ from repsim.capture.residual._ops import (
     ADDS,
     CHANNELS_FIRST,
     CHANNELS_LAST,
+    DIFFERENCES,
     DROPOUTS,
     INPLACE_ADDS,
     INPLACE_OPERATORS,
@@ -42,6 +43,7 @@ from repsim.capture.residual._rule import (
     Value,
     are_parallel,
     axis_after,
+    looks_residual,
     relation,
     union,
 )
@@ -153,7 +155,8 @@ class Provenance(TorchFunctionMode):
             name = "alias"
         inputs = list(tensors_among(args, kwargs))
         parts = self._parts(name, args, kwargs) if name in ADDS else ()
-        joins = name in JOINS and self._looks_residual(inputs)
+        values = [(tensor.shape, self._value(tensor)) for tensor in inputs]
+        joins = name in JOINS and looks_residual(name, values, self._weights)
         out = func(*args, **kwargs)
         if isinstance(out, Tensor):
             self._note(name, inputs, (out,))
@@ -161,6 +164,9 @@ class Provenance(TorchFunctionMode):
             self._note(name, inputs, (inputs[0],))
         elif isinstance(out, tuple | list) and not isinstance(out, torch.Size):
             self._note(name, inputs, tuple(tensors_in(out)))
+        if name in DIFFERENCES and len(inputs) == 2 and kwargs.get("alpha", 1) == 1:
+            less = self._value(inputs[DIFFERENCES[name]])
+            self._set(out, replace(self._value(out), minus=0 if less.scaled else less.bit))
         if parts:
             self._set(out, replace(self._value(out), parts=parts))
         elif name in DROPOUTS and (parts := self._value(inputs[0]).parts):
@@ -187,7 +193,7 @@ class Provenance(TorchFunctionMode):
                 self._set(out, value if axis == value.channels else replace(value, channels=axis))
             return
         if name in SCALES and len(inputs) == 1:
-            self._set(outs[0], values[0])
+            self._set(outs[0], replace(values[0], minus=0, scaled=True))
             return
         merged = union(values)
         if name in WEIGHTS or (name in MATRIX_PRODUCTS and len(values) < len(inputs)):
@@ -289,16 +295,6 @@ class Provenance(TorchFunctionMode):
         last = [(part.passed & new).bit_length() - 1 for part in b.parts]
         order = sorted(range(len(last)), key=last.__getitem__)
         return tuple((b.parts[i].tensor, self._made_in[last[i]]) for i in order)
-
-    def _looks_residual(self, inputs: list[Tensor]) -> bool:
-        values = [(tensor.shape, self._value(tensor)) for tensor in inputs]
-        return any(
-            shape == other_shape
-            and (related := relation(value, other, self._weights)) is not None
-            and related[0] == "identity"
-            for i, (shape, value) in enumerate(values)
-            for other_shape, other in values[:i]
-        )
 
     # -- the records -----------------------------------------------------------------------------
 

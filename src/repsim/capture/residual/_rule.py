@@ -6,14 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
-from repsim.capture.residual._ops import PERMUTES
+from repsim.capture.residual._ops import DIFFERENCES, PERMUTES
 
 if TYPE_CHECKING:
     from repsim.capture.residual._join import Part
 
-__all__ = ["CONSTANT", "Kind", "Value", "are_parallel", "axis_after", "relation", "union"]
+__all__ = [
+    "CONSTANT",
+    "Kind",
+    "Value",
+    "are_parallel",
+    "axis_after",
+    "looks_residual",
+    "relation",
+    "union",
+]
 
 Kind: TypeAlias = Literal["identity", "projection", "parallel"]
 
@@ -36,6 +46,10 @@ class Value:
         For a residual sum, the bit of its skip.
     joined : bool
         Whether it is a stack of a skip and its branch.
+    scaled : bool
+        Whether it is a multiple of these contents.
+    minus : int
+        For a difference, the bit of what is subtracted.
     source : weak reference or None
         For a residual sum, the tensor of its skip.
     parts : tuple of Part
@@ -48,6 +62,8 @@ class Value:
     channels: int | None = None
     skip: int = 0
     joined: bool = False
+    scaled: bool = False
+    minus: int = 0
     source: Callable[[], Tensor | None] | None = None
     parts: tuple[Part, ...] = ()
 
@@ -64,7 +80,8 @@ def relation(a: Value, b: Value, weights: int) -> tuple[Kind, Literal[0, 1]] | N
     - after a common ancestor both passed different weight matrices; the one with fewer of them
       passed no additional nonlinearity, the other did: projection shortcut and branch.
 
-    Anything else is not a residual connection. Position embeddings and the tokens have no common
+    Anything else is not a residual connection. x + (q - x), as quantisers write it for their
+    gradient, is q. Position embeddings and the tokens have no common
     ancestor. Rotary embeddings and gates tie. The sum of attention and MLP has a nonlinearity on
     both sides, and a low-rank adapter has none on either side.
 
@@ -80,7 +97,7 @@ def relation(a: Value, b: Value, weights: int) -> tuple[Kind, Literal[0, 1]] | N
     (kind, index), or None
         The index says which of the two is the skip.
     """
-    if not a.ancestors & b.ancestors:
+    if not a.ancestors & b.ancestors or _cancel(a, b) or _cancel(b, a):
         return None
     only_a, only_b = a.passed & ~b.passed, b.passed & ~a.passed
     weights_a, weights_b = only_a & weights, only_b & weights
@@ -101,6 +118,27 @@ def relation(a: Value, b: Value, weights: int) -> tuple[Kind, Literal[0, 1]] | N
     if skip & ~weights or not branch & ~weights:
         return None
     return ("projection", 0) if n_a < n_b else ("projection", 1)
+
+
+def _cancel(a: Value, b: Value) -> bool:
+    """Whether b is a difference that subtracts a."""
+    return bool(a.bit & b.minus) and not a.scaled
+
+
+def looks_residual(name: str, given: list[tuple[torch.Size, Value]], weights: int) -> bool:
+    """Whether an operation that is no addition may join a skip and its branch.
+
+    A difference does so only if it subtracts the branch: what it subtracts is no skip.
+    """
+    less = DIFFERENCES.get(name)
+    return any(
+        shape == other_shape
+        and (related := relation(value, other, weights)) is not None
+        and related[0] == "identity"
+        and (less is None or (i, j)[related[1]] != less)
+        for i, (shape, value) in enumerate(given)
+        for j, (other_shape, other) in enumerate(given[:i])
+    )
 
 
 def are_parallel(a: Value, b: Value, weights: int) -> bool:
