@@ -20,7 +20,8 @@ def test_file_and_folder_are_synced_around_the_renaming(tmp_path, monkeypatch):
     fsync, replace = os.fsync, os.replace
 
     def synced(handle):
-        done.append("folder" if os.path.isdir(f"/dev/fd/{handle}") else "file")
+        is_folder = os.path.isdir(f"/dev/fd/{handle}")
+        done.append("folder" if is_folder else f"file of {os.fstat(handle).st_size} bytes")
         fsync(handle)
 
     def renamed(*names):
@@ -30,7 +31,7 @@ def test_file_and_folder_are_synced_around_the_renaming(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
     write_whole(path, lambda file: file.write(b"x"))
-    assert done == ["file", "rename", "folder"]
+    assert done == ["file of 1 bytes", "rename", "folder"]
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -22,6 +22,7 @@ def made(path, operation="sums", **fingerprint):
 def test_saved_states_come_back(tmp_path):
     file = made(tmp_path / "x.npz", n=3, layers=("a", "b"))
     assert file.load() is None
+    assert not file.due  # the time counts from the start
     file.save(ARRAYS)
     file.save({**ARRAYS, "b": np.array(4)})
     back = made(tmp_path / "x.npz", n=3, layers=["a", "b"]).load()
