@@ -170,8 +170,6 @@ class ActivationStore:
                 raise damaged(self.operation, self.place, name, absent)
             kind = object if dtype == "str" else np.dtype(dtype)
             self._gathered[name] = np.zeros((self._chunk, *row), dtype=kind)
-            if dtype == "str":
-                self._gathered[name][:] = ""
 
     def _array(self, folder: str, row: tuple[int, ...], dtype: str) -> Any:
         import zarr
