@@ -98,7 +98,16 @@ def test_the_range_is_described_where_it_has_ends():
     for name, expected in ends.items():
         attrs = repsim.pairwise(xs, measure=name).attrs
         assert tuple(map(attrs.get, ("least", "greatest", "value_if_equal"))) == expected, name
-    assert repsim.pairwise(xs, estimator="biased").attrs["greatest"] == 1.0
+    for options, least, greatest in (
+        ({"estimator": "biased"}, 0.0, 1.0),
+        ({"estimator": "biased", "given": xs["layer.0"]}, -1.0, 1.0),
+        ({"estimator": "biased", "features": "sampled"}, 0.0, None),
+        ({"measure": "linear_regression_r2"}, 0.0, 1.0),
+        ({"measure": "linear_regression_r2", "ridge": 1.0, "folds": 4}, None, 1.0),
+    ):
+        arrays = {"one": xs["layer.1"], "two": xs["layer.2"]}
+        attrs = repsim.pairwise(arrays, **options).attrs
+        assert (attrs.get("least"), attrs.get("greatest")) == (least, greatest), options
 
 
 def test_labels_and_provenance():

@@ -328,6 +328,26 @@ def test_declared_invariance_to_scale_holds_at_extreme_scales(name):
         assert out == pytest.approx(expected, abs=2e-3 if not measure.differentiable else 1e-5)
 
 
+FEATURE_BY_FEATURE = {
+    *("correlation_match", "correlation_match_soft", "predictivity", "predictivity_pls"),
+    *("rsa_correlation", "soft_matching", "soft_matching_correlation"),
+}
+"""A feature that is zero everywhere has a partner, a score or a share of the mean of a row."""
+
+
+def test_a_dead_feature_changes_no_measure_of_whole_samples():
+    x, y, _ = pair(3, q=P)
+    dead_x, dead_y = (np.concatenate([z, np.zeros((N, 1))], axis=1) for z in (x, y))
+    changed = set()
+    for name, measure in MEASURES.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", repsim.DegenerateWarning)
+            before, after = value(measure, x, y), value(measure, dead_x, dead_y)
+        if not math.isclose(after, before, rel_tol=1e-9, abs_tol=1e-9):
+            changed.add(name)
+    assert changed == FEATURE_BY_FEATURE
+
+
 @pytest.mark.parametrize("name", MEASURES)
 def test_means_of_float32(name):
     """The values of the data after their rounding to float32."""
