@@ -1,4 +1,4 @@
-"""How often intervals of the difference of two models' RSA contain the true difference.
+"""How often intervals of the difference of two models, by RSA or CKA, contain the true one.
 
     pip install -e .
     python benchmarks/differences.py                              # print the table
@@ -6,14 +6,17 @@
 
 The subjects of benchmarks/subjects.py, and two pairs of models: two that are equally close to the
 subjects, each with noise of its own, and the causes of the answers beside three of them alone.
+For CKA, three representations are linear maps of common causes with noise.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,7 +28,7 @@ from scipy.stats import t as student
 
 from _output import hand_out, listed, parser_of, say
 from _simulation import Ends, cell, setting_of, tally
-from repsim.inference import RsaInterval, bootstrap_rsa
+from repsim.inference import RsaInterval, bootstrap_rsa, jackknife
 from subjects import LEVEL, Population
 
 START, END = "<!-- differences:start -->", "<!-- differences:end -->"
@@ -113,6 +116,85 @@ def ends(found: RsaInterval, error: float, units: int) -> tuple[float, float]:
     return found.value - step, found.value + step
 
 
+@dataclass(frozen=True)
+class Representations:
+    """x, y and a third one of n samples: maps of ten causes to p features, and noise."""
+
+    name: str
+    n: int
+    p: int
+    noise: float = 0.3
+    noise_of_third: float = 0.3
+    per_group: int = 1
+
+    def maps(self) -> tuple[Array, Array]:
+        rng = np.random.default_rng(7)
+        size = 1 / np.sqrt(np.arange(1, 11))[:, None] / math.sqrt(self.p)
+        a, b = size * rng.standard_normal((2, 10, self.p))
+        return a, b
+
+    def difference(self) -> float:
+        """CKA(x, y) − CKA(third, y) in the population: ‖Σ_xy‖²/(‖Σ_xx‖ ‖Σ_yy‖) each."""
+        a, b = self.maps()
+
+        def norm(m: Array, noise: float) -> float:
+            return float(np.linalg.norm(m.T @ m + noise**2 / self.p * np.eye(self.p)))
+
+        above = float(np.sum((a.T @ b) ** 2)) / norm(b, self.noise)
+        return above / norm(a, self.noise) - above / norm(a, self.noise_of_third)
+
+    def draw(self, rng: np.random.Generator) -> list[Array]:
+        """Samples of x, y and the third one, group after group."""
+        a, b = self.maps()
+        causes = rng.standard_normal((self.n, 10))
+        if self.per_group > 1:
+            shared = rng.standard_normal((self.n // self.per_group, 10))
+            causes = (causes + np.repeat(shared, self.per_group, axis=0)) / math.sqrt(2)
+        return [
+            causes @ m + s / math.sqrt(self.p) * rng.standard_normal((self.n, self.p))
+            for m, s in ((a, self.noise), (b, self.noise), (a, self.noise_of_third))
+        ]
+
+
+REPRESENTATIONS = (
+    Representations("n = 50, 20 features", 50, 20),
+    Representations("n = 50, 20 features, one closer", 50, 20, noise_of_third=1.0),
+    Representations("n = 100, 200 features", 100, 200),
+    Representations("n = 100, 200 features, one closer", 100, 200, noise_of_third=2.0),
+    Representations("40 groups of 3, 20 features, one closer", 120, 20, 0.3, 1.0, per_group=3),
+)
+
+CKA_WAYS = ("jackknife", "two intervals")
+
+
+def coverage_of_cka(each: Representations, datasets: int, seed: int) -> dict[str, Any]:
+    """As :func:`coverage`, of the jackknife of CKA and of two intervals taken as independent."""
+    truth = each.difference()
+    groups = None if each.per_group == 1 else np.repeat(np.arange(each.n // 3), 3)
+
+    def data_sets() -> Iterator[dict[str, Ends]]:
+        for number in range(datasets):
+            x, y, third = each.draw(np.random.default_rng([seed, 1 + number]))
+            found = jackknife(x, y, minus=third, groups=groups, level=LEVEL)
+            apart = [jackknife(z, y, groups=groups).standard_error for z in (x, third)]
+            step = 1.959964 * math.hypot(*apart)
+            yield {
+                "jackknife": (truth, found.low, found.high),
+                "two intervals": (truth, found.value - step, found.value + step),
+            }
+
+    return {"population": each.name, "difference": truth, **tally(data_sets())}
+
+
+def cka_table(rows: list[dict[str, Any]], datasets: int) -> str:
+    lines = ["| representations | difference | " + " | ".join(CKA_WAYS) + " |", "|---|--:|--:|--:|"]
+    for row in rows:
+        cells = [row["population"], f"{row['difference']:.3f}"]
+        cells += [cell(row, way, datasets) for way in CKA_WAYS]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def table(rows: list[dict[str, Any]], datasets: int) -> str:
     head = ["subjects", "models", "difference", *WAYS]
     lines = [f"| {' | '.join(head)} |", "|---|---|" + "--:|" * (len(WAYS) + 1)]
@@ -139,12 +221,15 @@ def main(argv: list[str] | None = None) -> str:
         for pair in PAIRS:
             rows.append(coverage(population, pair, args.datasets, args.draws, args.seed))
             say(f"{time.perf_counter() - began:6.1f} s  {population.name}, {pair}")
+    of_cka = [coverage_of_cka(each, args.datasets, args.seed) for each in REPRESENTATIONS]
     text = (
         "**Coverage of 95 % intervals of the difference of two models**, percent (mean width)\n\n"
-        f"{table(rows, args.datasets)}"
+        f"{table(rows, args.datasets)}\n\n"
+        "**The same of the difference of two CKAs**\n\n"
+        f"{cka_table(of_cka, args.datasets)}"
     )
     setting = setting_of(args, "datasets", "draws")
-    found = {"setting": setting, "coverage": rows}
+    found = {"setting": setting, "coverage": rows, "cka": of_cka}
     return hand_out(args, f"{listed(setting)}.\n\n{text}", (START, END), found)
 
 

@@ -106,6 +106,42 @@ def test_level_and_repr():
     assert ends[1] - ends[0] == pytest.approx(ends[2] - ends[1], rel=1e-9)
 
 
+def test_the_difference_of_two_representations():
+    x, y = related(16, 4, 3)
+    z = x[:, :2] + np.random.default_rng(1).standard_normal((16, 2))
+
+    def difference(rows):
+        one, other = (repsim.cka(u[rows], y[rows], estimator="unbiased") for u in (x, z))
+        return float(one - other)
+
+    uneven = np.repeat(np.arange(5), [2, 3, 4, 3, 4])
+    for groups in (None, uneven):
+        labels = np.arange(16) if groups is None else groups
+        found = jackknife(x, y, minus=z, groups=groups)
+        expected = [difference(labels != label) for label in np.unique(labels)]
+        np.testing.assert_allclose(found.replicates, expected, atol=1e-10)
+        assert found.value == pytest.approx(difference(labels >= 0))
+        assert found.measure == "cka difference"
+        turned = jackknife(z, y, minus=x, groups=groups)
+        assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+        assert found.high - found.value == pytest.approx(1.959964 * found.standard_error)
+    even = jackknife(x, y, minus=z)
+    spread = np.var(even.replicates) * 15
+    assert even.standard_error == pytest.approx(math.sqrt(spread))
+    same = jackknife(x, y, minus=2 * x)
+    assert (same.low, same.high) == pytest.approx((0, 0), abs=1e-12)
+    single = jackknife(x.astype(np.float32), y.astype(np.float32), minus=z)
+    assert single.value == pytest.approx(even.value, abs=1e-6)
+    for bad, match in (
+        (z[:9], "x and minus must describe the same samples"),
+        (np.where(z > 1, np.nan, z), "minus must be finite|minus"),
+    ):
+        with pytest.raises(InputError, match=match):
+            jackknife(x, y, minus=bad)
+    with pytest.warns(repsim.DegenerateWarning, match="minus"):
+        assert math.isnan(jackknife(x, y, minus=0 * x).value)
+
+
 def test_the_same_has_no_error():
     x, _ = related(20, 4, 4)
     found = jackknife(x, 2 * x - 1)

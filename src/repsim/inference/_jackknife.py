@@ -10,15 +10,20 @@ import numpy as np
 from array_api_compat import device
 
 from repsim._errors import DegenerateWarning, InputError, warn
-from repsim._typing import Array, KernelName
+from repsim._typing import Array, KernelName, Namespace
 from repsim.arrays import (
     Groups,
     Indices,
     accumulator_dtype,
     array_namespace,
+    as_samples,
+    check_finite,
+    namespace,
     paired,
+    require_same_n,
     resolve_groups,
     to_numpy,
+    unlabelled,
     without_autocast,
 )
 from repsim.estimators import Products, alignment, resolve_estimator
@@ -40,6 +45,7 @@ def jackknife(
     x: Array,
     y: Array,
     *,
+    minus: Array | None = None,
     kernel: KernelName | Kernel = "linear",
     groups: Any = None,
     level: float = 0.95,
@@ -54,11 +60,14 @@ def jackknife(
     (0.53, 0.034)
     >>> 0.5 in found
     True
+    >>> more = repsim.jackknife(x, x @ rng.standard_normal((4, 9)), minus=x[:, :2])
+    >>> more.measure, more.low > 0
+    ('cka difference', True)
 
     ::
 
         SE² = (k−1)/k · Σ_i (θ₍₋ᵢ₎ − θ̄)²        θ₍₋ᵢ₎ the CKA without sample (group) i, k of them
-        interval: tanh(artanh θ ± q SE(artanh θ₍₋ᵢ₎))
+        interval: tanh(artanh θ ± q SE(artanh θ₍₋ᵢ₎)),   of a difference: θ ± q SE
 
     with q the normal quantile. The Grams are computed once: with A, B the U-centred Grams and r_i =
     Σ_j A_ij B_ij, the inner product without sample i is Σ r − 2 r_i (n−2)/(n−3).
@@ -69,6 +78,10 @@ def jackknife(
         Activations of n ≥ 5 samples; trailing axes are flattened.
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device.
+    minus : array, shape (n, r) or (n, ...), optional
+        A third representation of the same samples. θ is then CKA(x, y) − CKA(minus, y), above zero
+        if x is more like y. Both lack the same sample, so what they share does not widen the
+        interval.
     kernel : str or Kernel, default "linear"
         As in :func:`repsim.cka`. A bandwidth that follows the data is computed from all samples.
     groups : sequence or one-dimensional array of n labels, optional
@@ -82,7 +95,8 @@ def jackknife(
     -------
     Interval
         ``value`` (unbiased CKA, in [−1, 1]), ``standard_error``, ``low``, ``high`` and the
-        ``replicates`` θ₍₋ᵢ₎, as floats and a NumPy array.
+        ``replicates`` θ₍₋ᵢ₎, as floats and a NumPy array. With ``minus`` all of them are
+        differences, and ``measure`` is "cka difference".
 
     Raises
     ------
@@ -132,13 +146,57 @@ def jackknife(
             f"  n={n}, the largest of {len(whole.sizes)} groups has {max(whole.sizes)} samples\n"
             f"  Bring more groups."
         )
+    c = a if minus is None else _third(operation, xp, (x, y), a, minus)
+    dtype = xp.result_type(a.dtype, c.dtype)
+    a, b, c = (xp.astype(side, dtype, copy=False) for side in (a, b, c))
+    value, without = _replicates(operation, {"x": a, "y": b}, whole, kernel)
+    if minus is not None:
+        other, without_other = _replicates(operation, {"minus": c, "y": b}, whole, kernel)
+        value, without = value - other, without - without_other
+    sizes = np.ones(n) if whole is None else np.asarray(whole.sizes)
+    error = _standard_error(value, without, sizes)
+    error_z = math.nan
+    if minus is None:
+        with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1): see `interval`
+            error_z = _standard_error(np.arctanh(value), np.arctanh(without), sizes)
+    low, high = interval(value, error, error_z, level, fisher=minus is None)
+    return Interval(
+        measure="cka" if minus is None else "cka difference",
+        value=value,
+        standard_error=error,
+        low=low,
+        high=high,
+        level=level,
+        replicates=without,
+        n_samples=n,
+        n_groups=None if whole is None else len(whole.sizes),
+    )
+
+
+def _third(
+    operation: str, xp: Namespace, pair: tuple[Array, Array], like: Array, minus: Array
+) -> Array:
+    """Return a third array of the samples of a pair, (n, p); ``like`` is one of both, checked."""
+    names = {"x": pair[0], "y": pair[1], "minus": minus}
+    *_, minus = unlabelled(operation, names)
+    namespace(operation, x=like, minus=minus)
+    require_same_n(operation, "x and minus", ("x", like), ("minus", minus))
+    why = "leaving one sample out"
+    out = as_samples(operation, xp, minus, "minus", min_samples=FEWEST, why=why)
+    check_finite(operation, xp, out, "minus")
+    return out
+
+
+def _replicates(
+    operation: str, sides: Mapping[str, Array], whole: Groups | None, kernel: Any
+) -> tuple[float, Values]:
+    """Return the CKA of two arrays, by their names, and that without each sample (group)."""
     measure = resolve_measure(operation, "cka")
     options = measure.options(operation, {"kernel": kernel, "estimator": "unbiased"})
-    items = [
-        measure.prepare(operation, side, name=name, **options)
-        for name, side in (("x", a), ("y", b))
-    ]
+    items = [measure.prepare(operation, side, name=name, **options) for name, side in sides.items()]
     value = float(measure.compare(*items, **options))
+    a, *_ = sides.values()
+    xp, n = array_namespace(a), a.shape[0]
     wide = accumulator_dtype(xp, a)
     first, second = (xp.astype(item.form(False)[0], wide, copy=False) for item in items)
     left = [
@@ -151,24 +209,9 @@ def jackknife(
     if not math.isnan(value):
         places = _dominating(products, items)
         few = [rows[int(at)] for at in places]
-        without[places], constant = _anew(operation, (a, b), few, options)
+        without[places], constant = _anew(operation, sides, few, options)
         _warn_of_constants(operation, constant, "sample" if whole is None else "group")
-    sizes = np.ones(n) if whole is None else np.asarray(whole.sizes)
-    error = _standard_error(value, without, sizes)
-    with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite: see `interval`
-        error_z = _standard_error(np.arctanh(value), np.arctanh(without), sizes)
-    low, high = interval(value, error, error_z, level, fisher=True)
-    return Interval(
-        measure="cka",
-        value=value,
-        standard_error=error,
-        low=low,
-        high=high,
-        level=level,
-        replicates=without,
-        n_samples=n,
-        n_groups=None if whole is None else len(whole.sizes),
-    )
+    return value, without
 
 
 def _without_each(a: Array, b: Array) -> Array:
@@ -216,21 +259,22 @@ def _dominating(left: Products, items: Sequence[Any]) -> Indices:
 
 
 def _anew(
-    operation: str, sides: tuple[Array, Array], few: Sequence[Any], options: Mapping[str, Any]
+    operation: str, sides: Mapping[str, Array], few: Sequence[Any], options: Mapping[str, Any]
 ) -> tuple[Values, dict[str, int]]:
     """Return the CKA without each of a few sets of rows, from the other rows alone.
 
     Also how often each side is constant without them; the CKA is NaN there.
     """
-    out, constant = np.full(len(few), math.nan), {"x": 0, "y": 0}
+    out, constant = np.full(len(few), math.nan), dict.fromkeys(sides, 0)
     if not few:
         return out, constant
-    xp, measure = array_namespace(sides[0]), resolve_measure(operation, "cka")
+    (name_x, first), (name_y, _) = sides.items()
+    xp, measure = array_namespace(first), resolve_measure(operation, "cka")
     kernel, estimator = resolve_kernel(operation, options["kernel"]), options["estimator"]
     # A bandwidth is that of all samples.
-    kernels = [kernel.fit(side) for side in sides]
+    kernels = [kernel.fit(side) for side in sides.values()]
     for at, rows in enumerate(few):
-        kept = xp.asarray(np.delete(np.arange(sides[0].shape[0]), rows), device=device(sides[0]))
+        kept = xp.asarray(np.delete(np.arange(first.shape[0]), rows), device=device(first))
         x, y = (
             KernelItem(
                 operation,
@@ -239,10 +283,10 @@ def _anew(
                 fitted,
                 resolve_estimator(operation, estimator),
             )
-            for name, side, fitted in zip("xy", sides, kernels, strict=True)
+            for (name, side), fitted in zip(sides.items(), kernels, strict=True)
         )
         features = x.from_features(y, self_products=True)
-        gone = {name: item.vanishes(features) for name, item in (("x", x), ("y", y))}
+        gone = {name: item.vanishes(features) for name, item in ((name_x, x), (name_y, y))}
         constant = {name: count + gone[name] for name, count in constant.items()}
         if not any(gone.values()):
             out[at] = float(measure.compare(x, y, **options))
