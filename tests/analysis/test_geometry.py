@@ -300,6 +300,21 @@ def test_sizes_that_strides_do_not_divide():
     assert at(measured(nextvit, 250), "grid_height", "patch_height") == (8, 32)
 
 
+def test_forwards_that_look_for_the_samples_show_no_maps():
+    """As in Depth Anything: the last map is larger, and a third of it is as wide as channels."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 2, 2), nn.Upsample(scale_factor=2), nn.Conv2d(3, 3, 1), nn.LayerNorm(12)
+    )
+    data = [torch.randn(4, 3, 8, 12) for _ in range(2)]
+    options = {"layers": ["0"], "progress": False}
+    for result in (
+        repsim.token_localization(model, data, **options),
+        repsim.effective_receptive_field(model, data, **options),
+    ):
+        assert at(result, "grid_height", "grid_width") == (4, 6)
+
+
 # -- windows: padding is neither a query nor a key -------------------------------------------------
 
 

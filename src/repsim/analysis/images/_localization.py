@@ -264,7 +264,9 @@ def _add_batches(
             if not sums.n_batches:  # before, no layer may run: a rank may have no batch
                 stack.enter_context(grids)
                 stack.enter_context(recorder)
-            grids.start(image, prepared.value)
+            grids.measure(image)
+            finder.ask(prepared, model, [recorder], forward)
+            grids.start(prepared.value)
             sums.start(image)
             recorder.clear()
             finder.run(prepared, model, [recorder], forward)

@@ -57,7 +57,7 @@ class LayerGrids:
     Attributes
     ----------
     n_images : int
-        Images, or videos, of the batch that was started last.
+        Images, or videos, of the batch that was measured last.
     """
 
     def __init__(
@@ -100,11 +100,14 @@ class LayerGrids:
         if stack is not None:
             stack.close()
 
-    def start(self, image: Tensor, batch: Any) -> None:
-        """Prepare for the forward of a batch with images (n, channels, height, width) or videos."""
+    def measure(self, image: Tensor) -> None:
+        """Take the sizes of the images (n, channels, height, width), or videos, of a batch."""
         _, (*frames, height, width) = axes_of(self._operation, image)
         self.n_images = int(image.shape[0])
         self._image, self._frames = (height, width), frames[0] if frames else None
+
+    def start(self, batch: Any) -> None:
+        """Prepare for the forward of a batch, behind those that look for its samples."""
         self._convolutions.clear()
         self._queries.clear()
         self._order.start()

@@ -284,7 +284,9 @@ def _run(
             leaf = image.detach().clone().requires_grad_()
             # Pass a copy, because the model may modify its input in place, which a leaf forbids.
             given = replace(prepared, value=with_image(prepared.value, image, leaf.clone()))
-            grids.start(leaf, prepared.value)
+            grids.measure(leaf)
+            finder.ask(given, model, [recorder], forward)
+            grids.start(prepared.value)
             recorder.clear()
             finder.run(given, model, [recorder], forward)
             units = {label: unit for label, unit in recorder.items() if unit is not None}
