@@ -58,6 +58,9 @@ def test_closed_form():
     some = block_influence(net, [plane(4, 3)], span=[3, 1], **QUIET)
     assert some.span.values.tolist() == [1, 3]
     np.testing.assert_allclose(some.angular * 180, turned[:, [0, 2]], rtol=1e-9)
+    # Of (B, prompts, tokens, D), as in SAM, the first block's output shows where the features are.
+    prompts = block_influence(net, [plane(4, 2, 3)], **QUIET)
+    np.testing.assert_allclose(prompts.influence[[0, 1, 3]], expected[[0, 1, 3]], rtol=1e-12)
     one = block_influence(net, [plane(4, 3)], blocks=["1", "3"], span=1, **QUIET)
     # Block 3 does not follow from block 1 directly, but its input is computed from its output.
     np.testing.assert_allclose(one.angular[:, 0] * 180, [30 + 1e-5, 90], rtol=1e-9)

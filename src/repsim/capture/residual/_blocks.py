@@ -45,7 +45,8 @@ class BlockCall:
         tensor of as many axes and another shape, only a constant or one that the call adds a branch
         to. None if there is none.
     channels : int or None
-        The axis of the features of its input, if the operations before show it.
+        The axis of the features of its input or, if the operations before do not show it, of its
+        output.
     chain : int
         The number of the chain. A call continues the chain of the call before it if its input has
         the same shape and was computed from the output of that call.
@@ -73,6 +74,7 @@ class _Seen:
     inputs: list[tuple[tuple[int, ...], Value]]
     shape: tuple[int, ...] | None = None
     made: int = 0
+    channels: int | None = None
     skips: int = 0  # the bits of the skips of the additions in the call
 
     @property
@@ -119,7 +121,9 @@ class BlockFinder(SiteFinder):
             while (seen := self._open.pop()).name != name:
                 pass  # it raised an error that the model caught
             for tensor in _streams(output):
-                seen.shape, seen.made = tuple(tensor.shape), self._mode.origin(tensor).bit
+                origin = self._mode.origin(tensor)
+                seen.shape, seen.made = tuple(tensor.shape), origin.bit
+                seen.channels = origin.channels
                 return
 
         _hook(self._watched, self._stack, began, ended)
@@ -142,7 +146,8 @@ class BlockFinder(SiteFinder):
             follows = before is not None and bool(before.made & origin.ancestors)
             if before is None or not follows or before.shape != seen.shape or place is None:
                 chain += 1
-            found.append(BlockCall(seen.name, seen.call, seen.shape, place, origin.channels, chain))
+            axis = seen.channels if origin.channels is None else origin.channels
+            found.append(BlockCall(seen.name, seen.call, seen.shape, place, axis, chain))
             before = seen
         return found
 
