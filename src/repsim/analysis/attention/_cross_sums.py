@@ -33,7 +33,7 @@ class CrossSums(HeadSums):
         super().__init__(2, heads, device)
         self.uniform = torch.zeros(2, dtype=self.totals.dtype, device=device)  # entropy, queries
 
-    def add(self, call: AttentionCall, mask: Tensor | None, batch: int) -> None:
+    def add(self, call: AttentionCall, mask: Tensor | None) -> Tensor:
         """Add the weights of one batch, one chunk of queries at a time.
 
         Parameters
@@ -42,8 +42,11 @@ class CrossSums(HeadSums):
             Of (batch, heads, queries, keys).
         mask : torch.Tensor, shape (batch, queries), optional
             Which queries are real; by default all.
-        batch : int
-            Its number, for errors.
+
+        Returns
+        -------
+        torch.Tensor, 0-d bool
+            Whether the weights are finite.
         """
         dtype, device = self.totals.dtype, call.output.device
         real = torch.ones(call.batch, call.queries, dtype=torch.bool, device=device)
@@ -59,7 +62,7 @@ class CrossSums(HeadSums):
             seen = (rows > 0).any(1).sum(-1).clamp_min(1).to(dtype)  # a mask is of all heads
             queries = counted.any(1).to(dtype)
             self.uniform += torch.stack([(seen.log() * queries).sum(), queries.sum()])
-        self.add_sums(sums, batch)
+        return self.add_sums(sums)
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return (5, heads), as other sums do: NaN, except for the entropy."""

@@ -40,9 +40,12 @@ class ImageSums(HeadSums):
         """Whether the sums of another rank can be added."""
         return isinstance(other, ImageSums) and self.fits(other.places, other.heads)
 
-    def add(self, call: AttentionCall, distances: Tensor, batch: int) -> None:
-        """Add the weights of one batch; distances are (patches, keys), 0 for prefix tokens."""
-        self.add_rows(call, self.rows_of(call, [distances]), batch)
+    def add(self, call: AttentionCall, distances: Tensor) -> Tensor:
+        """Add the weights of one batch; distances are (patches, keys), 0 for prefix tokens.
+
+        Return whether they are finite, a 0-d bool.
+        """
+        return self.add_rows(call, self.rows_of(call, [distances]))
 
     def rows_of(self, call: AttentionCall, tables: Sequence[Tensor]) -> Tensor:
         """Reduce the weights of one batch over their keys, while each part is in the cache.
@@ -82,14 +85,14 @@ class ImageSums(HeadSums):
                 torch.sum(torch.mul(rows, table[queries], out=logs), -1, out=far)
         return found
 
-    def add_rows(self, call: AttentionCall, rows: Tensor, batch: int) -> None:
-        """Add what :meth:`rows_of` returned, for one table of distances."""
+    def add_rows(self, call: AttentionCall, rows: Tensor) -> Tensor:
+        """Add what :meth:`rows_of` returned, for one table; return whether it is finite."""
         far, mass, patches, information = rows.to(self.totals.dtype)
         some = patches > 0
         ratio = torch.where(some, far / patches, 0.0)
         sums = torch.stack([far, ratio, mass, -information, some.to(far.dtype)]).sum((1, 3))
-        self.add_sums(sums, batch)
         self.rows += self._n_queries(call)
+        return self.add_sums(sums)
 
     def _real_rows(self, call: AttentionCall) -> Tensor | None:
         """Return (batch, keys): which positions of each window of each sample are tokens."""

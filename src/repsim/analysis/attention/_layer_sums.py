@@ -11,10 +11,7 @@ from torch import Tensor
 
 from repsim.analysis._precision import sum_dtype
 
-__all__ = ["NEVER", "HeadSums", "LayerSums"]
-
-NEVER = torch.iinfo(torch.int32).max
-"""The number of a non-finite batch if there is none."""
+__all__ = ["HeadSums", "LayerSums"]
 
 
 class LayerSums:
@@ -61,7 +58,7 @@ class LayerSums:
 
 
 class HeadSums(LayerSums):
-    """The sums of one layer in one tensor, and the first batch that is not finite.
+    """The sums of one layer in one tensor.
 
     Parameters
     ----------
@@ -76,10 +73,8 @@ class HeadSums(LayerSums):
     def __init__(self, rows: int, heads: int, device: torch.device) -> None:
         self.heads = heads
         self.totals = torch.zeros(rows, heads, dtype=sum_dtype(device), device=device)
-        self.first_bad = torch.tensor(NEVER, dtype=torch.int32, device=device)
 
-    def add_sums(self, sums: Tensor, batch: int) -> None:
-        """Add those of one batch, (rows, heads), without waiting for an accelerator."""
-        here = torch.where(torch.isfinite(sums).all(), NEVER, batch).to(torch.int32)
-        self.first_bad = torch.minimum(self.first_bad, here)
+    def add_sums(self, sums: Tensor) -> Tensor:
+        """Add those of one batch, (rows, heads); return whether they are finite, a 0-d bool."""
         self.totals += sums
+        return torch.isfinite(sums).all()

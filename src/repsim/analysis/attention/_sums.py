@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
 from repsim.analysis.attention._cross_sums import CrossSums
 from repsim.analysis.attention._image_sums import ImageSums
-from repsim.analysis.attention._layer_sums import NEVER
 from repsim.analysis.attention._places import NoDistance, PlacesFinder, n_samples
 from repsim.analysis.attention._text_sums import TextSums
 from repsim.analysis.attention._totals import AnySums, AttentionTotals, LayerTotals
 from repsim.analysis.attention._video_sums import VideoSums, in_space, in_time
 from repsim.analysis.run._drive import Batch
+from repsim.analysis.run._first_bad import FirstBad
 from repsim.capture import AttentionCall, AttentionRecorder, Masks, listing
 from repsim.capture.tokens import PatchOrder, TokenGrid, TokenOptions
 
@@ -45,6 +45,8 @@ class AttentionDistances:
         self._runs = False
         self._sizes: tuple[int, ...] = ()
         self._layers: dict[tuple[str, int], AnySums] = {}
+        self._first_bad = FirstBad(self._not_finite)
+        self._label: Callable[[str, int], str]
         self._left_out: dict[tuple[str, int], str] = {}
         self._tables: dict[tuple[TokenGrid, bool, torch.device, torch.dtype], Tensor] = {}
 
@@ -90,14 +92,15 @@ class AttentionDistances:
                 f"  Images of one size belong into one call: sort them by size."
             )
         if isinstance(sums, TextSums):
-            sums.add(call, self._mask(call), self._number)
+            finite = sums.add(call, self._mask(call))
         elif isinstance(sums, VideoSums):
             space = self._distances(call, places.grid, in_space)
             time = self._distances(call, places.grid, in_time)
-            sums.add(call, space, time, self._number)
+            finite = sums.add(call, space, time)
         else:
             self._refuse_padding(call)
-            sums.add(call, self._distances(call, places.grid, in_space), self._number)
+            finite = sums.add(call, self._distances(call, places.grid, in_space))
+        self._first_bad.add(key, finite, self._number)
 
     def _check_order(self, call: AttentionCall) -> None:
         """Raise a NoDistance if the tokens are patches in another order, or before others."""
@@ -131,24 +134,23 @@ class AttentionDistances:
             )
         self._finder.saw_cross(call)
         self._sizes = self._sizes or _sizes(call)
-        sums.add(call, self.masks.of_queries(call.name, (call.batch, call.queries)), self._number)
+        mask = self.masks.of_queries(call.name, (call.batch, call.queries))
+        self._first_bad.add(key, sums.add(call, mask), self._number)
 
     def finish(self, recorder: AttentionRecorder) -> None:
         """Count a finished batch, and check it if that need not wait for an accelerator."""
         assert self._batch is not None, "start() comes first"
         self._runs = False
         self._n_samples += self._batch.n_samples(*self._sizes) if self._sizes else 0
-        for key, sums in self._layers.items():
-            if sums.totals.device.type == "cpu":
-                self._check_finite(recorder, key, sums)
+        self._label = recorder.label
+        self._first_bad.check(wait=False)
 
     def totals(self, recorder: AttentionRecorder) -> AttentionTotals | None:
         """Return the sums of this process after checking them; None if there was no batch."""
         if self._batch is None:
             return None
         self._report(recorder)
-        for key, sums in self._layers.items():
-            self._check_finite(recorder, key, sums)
+        self._first_bad.check(wait=True)
         self._finder.options.check_used("layer with attention")
         layers = {
             key: LayerTotals(recorder.label(*key), sums.on_cpu())
@@ -184,16 +186,12 @@ class AttentionDistances:
             self._tables[key] = nn.functional.pad(distances, (grid.prefix, 0)).to(device)
         return self._tables[key]
 
-    def _check_finite(
-        self, recorder: AttentionRecorder, key: tuple[str, int], sums: AnySums
-    ) -> None:
-        batch = int(sums.first_bad)
-        if batch != NEVER:
-            raise NonFiniteError(
-                f"{self._operation}: NaN or infinity in the attention of layer "
-                f"{recorder.label(*key)!r}, batch {batch} (counted from 0).\n"
-                f"  Does the input contain it? In half precision scores overflow: try float32."
-            )
+    def _not_finite(self, key: tuple[str, int], batch: int) -> NonFiniteError:
+        return NonFiniteError(
+            f"{self._operation}: NaN or infinity in the attention of layer {self._label(*key)!r}, "
+            f"batch {batch} (counted from 0).\n"
+            f"  Does the input contain it? In half precision scores overflow: try float32."
+        )
 
     def _report(self, recorder: AttentionRecorder) -> None:
         left = {recorder.label(*key): why for key, why in self._left_out.items()}

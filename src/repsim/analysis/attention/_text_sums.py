@@ -56,7 +56,7 @@ class TextSums(HeadSums):
         total.places = max((each.places for each in (self, *others)), key=lambda p: p.grid.width)
         return total
 
-    def add(self, call: AttentionCall, mask: Tensor | None, batch: int) -> None:
+    def add(self, call: AttentionCall, mask: Tensor | None) -> Tensor:
         """Add the weights of one batch, one chunk of queries at a time.
 
         Parameters
@@ -65,8 +65,11 @@ class TextSums(HeadSums):
             Of texts (batch, heads, queries, keys).
         mask : torch.Tensor, shape (batch, keys), optional
             Which tokens are real; by default all.
-        batch : int
-            Its number, for errors.
+
+        Returns
+        -------
+        torch.Tensor, 0-d bool
+            Whether the weights are finite.
         """
         device, dtype = call.output.device, self.totals.dtype
         if mask is None:
@@ -99,9 +102,9 @@ class TextSums(HeadSums):
             # NaN times zero is NaN, so values of padding must be replaced.
             sums += torch.where(counts > 0, each, 0.0).sum((1, 3))
             self._add_uniform(rows, apart, counts)
-        self.add_sums(sums, batch)
         if self.places.grid.width < call.keys:
             self.places = self.places.of_length(call.keys)
+        return self.add_sums(sums)
 
     def _add_uniform(self, rows: Tensor, apart: Tensor, counts: Tensor) -> None:
         """Add attention that is uniform over the visible keys of each query."""

@@ -60,11 +60,6 @@ class VideoSums(LayerSums):
         """The sums in space."""
         return self._space.totals
 
-    @property
-    def first_bad(self) -> Tensor:
-        """The first batch whose attention is not finite."""
-        return self._space.first_bad
-
     def fits(self, places: Places, heads: int) -> bool:
         """Whether a call of these places can be added."""
         return self._space.fits(places, heads)
@@ -73,11 +68,14 @@ class VideoSums(LayerSums):
         """Whether the sums of another rank can be added."""
         return isinstance(other, VideoSums) and self.fits(other.places, other.heads)
 
-    def add(self, call: AttentionCall, space: Tensor, time: Tensor, batch: int) -> None:
-        """Add the weights of one batch; distances are (tokens, keys), 0 for prefix tokens."""
+    def add(self, call: AttentionCall, space: Tensor, time: Tensor) -> Tensor:
+        """Add the weights of one batch; distances are (tokens, keys), 0 for prefix tokens.
+
+        Return whether they are finite, a 0-d bool.
+        """
         rows = self._space.rows_of(call, [space, time])
-        self._space.add_rows(call, torch.cat([rows[:1], rows[2:]]), batch)
-        self._time.add_rows(call, rows[1:], batch)
+        self._time.add_rows(call, rows[1:])
+        return self._space.add_rows(call, torch.cat([rows[:1], rows[2:]]))
 
     def means(self) -> Floats:
         """Return (4, heads), as for images: distances in pixels."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +14,11 @@ NEVER = torch.iinfo(torch.int64).max
 """The number of a non-finite batch if there is none."""
 
 
-class FirstBad:
-    """The number of the first batch that was not finite, by name.
+Name = TypeVar("Name", bound=Hashable)
+
+
+class FirstBad(Generic[Name]):
+    """The number of the first batch that was not finite, by the name of a layer or another key.
 
     Reading a value of an accelerator waits for all that runs on it. Numbers there are therefore
     read once, after the last batch.
@@ -25,12 +29,12 @@ class FirstBad:
         Makes the error of a name and a number of a batch.
     """
 
-    def __init__(self, error: Callable[[str, int], Exception]) -> None:
+    def __init__(self, error: Callable[[Name, int], Exception]) -> None:
         self._error = error
-        self._batches: dict[str, Tensor] = {}
-        self._details: dict[str, Tensor] = {}
+        self._batches: dict[Name, Tensor] = {}
+        self._details: dict[Name, Tensor] = {}
 
-    def add(self, name: str, finite: Tensor, batch: int, detail: Tensor | None = None) -> None:
+    def add(self, name: Name, finite: Tensor, batch: int, detail: Tensor | None = None) -> None:
         """Add whether a batch was finite, a 0-d bool, and a 0-d whole number about what was not."""
         here = torch.where(finite, NEVER, batch)
         before = self._batches.get(name)
@@ -40,7 +44,7 @@ class FirstBad:
                 detail = torch.where(here < before, detail, self._details[name])
             self._details[name] = detail
 
-    def detail(self, name: str) -> int:
+    def detail(self, name: Name) -> int:
         """Return the number that came with the first batch that was not finite."""
         return int(self._details[name])
 
@@ -52,11 +56,11 @@ class FirstBad:
         wait : bool
             Whether to read the numbers on accelerators too, all of one device at once.
         """
-        by_device: dict[torch.device, list[str]] = {}
+        by_device: dict[torch.device, list[Name]] = {}
         for name, batch in self._batches.items():
             if wait or batch.device.type == "cpu":
                 by_device.setdefault(batch.device, []).append(name)
-        numbers: dict[str, int] = {}
+        numbers: dict[Name, int] = {}
         for names in by_device.values():
             read = torch.stack([self._batches[name] for name in names]).tolist()
             numbers.update(zip(names, read, strict=True))
