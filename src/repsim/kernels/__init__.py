@@ -1,7 +1,7 @@
 """Kernels: functions of two samples, and their Gram matrices."""
 
 from repsim.kernels._base import KERNELS, Kernel, resolve_kernel
-from repsim.kernels._centre import centre_features, double_centre
+from repsim.kernels._centre import centre_features, column_means, double_centre
 from repsim.kernels._dot import Cosine, Linear, Polynomial
 from repsim.kernels._precision import Precision, with_precision
 from repsim.kernels._products import squared_distances
@@ -17,6 +17,7 @@ __all__ = [
     "Polynomial",
     "Precision",
     "centre_features",
+    "column_means",
     "double_centre",
     "resolve_kernel",
     "squared_distances",

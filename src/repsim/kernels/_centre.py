@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from repsim._typing import Array, Namespace
 
-__all__ = ["centre_features", "double_centre"]
+__all__ = ["centre_features", "column_means", "double_centre"]
 
 
 def centre_features(xp: Namespace, x: Array) -> Array:
@@ -29,6 +29,16 @@ def centre_features(xp: Namespace, x: Array) -> Array:
     """
     shifted = x - x[:1, :]
     out: Array = shifted - xp.mean(shifted, axis=0, keepdims=True)
+    return out
+
+
+def column_means(xp: Namespace, x: Array) -> Array:
+    """Return the column means (1, p) of ``x`` (n, p), by differences from the first row.
+
+    These are exact if the spread is small. For a constant column the mean is therefore the value
+    itself.
+    """
+    out: Array = x[:1, :] + xp.mean(x - x[:1, :], axis=0, keepdims=True)
     return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from repsim.arrays import (
     row_products,
     writable_numbers,
 )
-from repsim.kernels._centre import centre_features, double_centre
+from repsim.kernels._centre import centre_features, column_means, double_centre
 
-__all__ = ["centred_products", "flat_if_constant", "squared_distances"]
+__all__ = ["centred_products", "squared_distances"]
 
 FAR = 0.5
 """FAR·√n bounds the samples' distance from the origin in units of that from their mean."""
@@ -67,7 +68,7 @@ def centred_products(xp: Namespace, x: Array, precision: str = "highest") -> Arr
         as_they_are = precision == "highest" and x.shape[0] * x.shape[1] > MANY
         if not recorded(x):  # a derivative must not depend on the answer
             tries = (None, last) if as_they_are else (last,)
-        last = _mean(xp)
+        last = partial(column_means, xp)
     entries = np.float32 if dtype == xp.float32 else np.float64
     for origin in tries:
         first, *rest = _untouched(xp, x) if origin is None else column_blocks(x)
@@ -135,15 +136,6 @@ def _median_of_three(xp: Namespace) -> Origin:
     return origin
 
 
-def _mean(xp: Namespace) -> Origin:
-    """The mean by differences from the first row, which are exact if the spread is small.
-
-    For a constant column it is therefore the value itself. A rounded mean would leave noise that
-    looks like a representation.
-    """
-    return lambda block: block[:1, :] + xp.mean(block - block[:1, :], axis=0, keepdims=True)
-
-
 def _products(
     xp: Namespace,
     x: Array,
@@ -162,17 +154,6 @@ def _products(
         total = product if total is None else total + product
     assert total is not None, "inputs without features are refused at the public edge"
     return total
-
-
-def flat_if_constant(xp: Namespace, x: Array, gram: Array) -> Array:
-    """Return a Gram whose entries are exactly equal if all rows are equal.
-
-    In a matrix product, equal rows may have products that differ in the last digit. Centring would
-    leave that digit, and it would look like a representation.
-    """
-    same = xp.all(x == x[:1, :])
-    out: Array = xp.where(same, gram[:1, :1], gram)
-    return out
 
 
 def squared_distances(xp: Namespace, x: Array, precision: str = "highest") -> Array:

@@ -24,6 +24,7 @@ from repsim.arrays import (
     unlabelled,
     without_autocast,
 )
+from repsim.kernels import column_means
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import centred_points
 from repsim.measures.parts._subspace import where_defined
@@ -63,8 +64,7 @@ class Centred:
                 f"{operation}: {name} must vary over the samples.\n"
                 f"  {describe(name, x)} is constant, so there is nothing to align"
             )
-        mean = wide[0, :] + xp.mean(wide - wide[:1, :], axis=0)
-        return cls(mean, values, scale, resolution)
+        return cls(column_means(xp, wide)[0, :], values, scale, resolution)
 
 
 class Alignment(ABC):

@@ -14,6 +14,7 @@ from repsim._typing import Array, EstimatorName
 from repsim._version import __version__
 from repsim.arrays import array_namespace, same_home, to_numpy, without_autocast
 from repsim.estimators import Products, above_rounding, alignment, resolve_estimator, warn_of_matrix
+from repsim.kernels import column_means
 from repsim.results import map_of_layers
 from repsim.streaming._checks import (
     require_alike,
@@ -23,7 +24,7 @@ from repsim.streaming._checks import (
     summary,
 )
 from repsim.streaming.covariance._batch import named_batch
-from repsim.streaming.covariance._linear_cka_sums import Cuts, Moments, column_means, column_slices
+from repsim.streaming.covariance._linear_cka_sums import Cuts, Moments, column_slices
 
 if TYPE_CHECKING:
     import xarray
@@ -142,15 +143,14 @@ class StreamingLinearCKA:
     def _add(self, x: dict[str, Array], y: dict[str, Array] | None) -> None:
         moments = []
         for index, (cuts, z, w) in enumerate(self._stacks(x, y)):
-            if self._moments:
-                before = self._moments[index]
-                if same_home(before.zw, z):
-                    shifts = before.shift_z, before.shift_w
-                else:
-                    shifts = column_means(z), column_means(w)
-                moments.append(before.plus(Moments.of(z, w, *shifts, cuts), cuts))
+            before = self._moments[index] if self._moments else None
+            if before is not None and same_home(before.zw, z):
+                shifts = before.shift_z, before.shift_w
             else:
-                moments.append(Moments.of(z, w, column_means(z), column_means(w), cuts))
+                xp = array_namespace(z)
+                shifts = column_means(xp, z)[0, :], column_means(xp, w)[0, :]
+            found = Moments.of(z, w, *shifts, cuts)
+            moments.append(found if before is None else before.plus(found, cuts))
         self._moments = moments
         self.n_batches += 1
 

@@ -12,7 +12,7 @@ from repsim._typing import Array
 from repsim.arrays import array_namespace, same_home, to_numpy
 from repsim.estimators import unbiased_product
 
-__all__ = ["Cuts", "Moments", "column_means", "column_slices"]
+__all__ = ["Cuts", "Moments", "column_slices"]
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,6 @@ class Cuts:
 
     z: tuple[slice, ...]
     w: tuple[slice, ...]
-
-
-def column_means(x: Array) -> Any:
-    """The column means of a batch; for a constant column exactly its value."""
-    xp = array_namespace(x)
-    return x[0, :] + xp.mean(x - x[:1, :], axis=0)
 
 
 def column_slices(widths: Sequence[int]) -> tuple[slice, ...]:
