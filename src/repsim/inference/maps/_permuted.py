@@ -18,7 +18,7 @@ from repsim.measures.pairs import PairItems, Rows, Values, to_host
 __all__ = ["Moved", "RearrangedMap", "chance_of_map", "errors_of_map", "orders_of"]
 
 
-Moved: TypeAlias = dict[tuple[Rows, str, bool], Any]
+Moved: TypeAlias = dict[tuple[Rows, Any, bool], Any]
 """Items in one order of the samples."""
 
 
@@ -40,7 +40,7 @@ class RearrangedMap:
 
     def __init__(self, items: PairItems, xs: Sequence[Rows], ys: Sequence[Rows]) -> None:
         self._items, self._xs, self._ys = items, xs, ys
-        self._fixed: dict[tuple[Rows, str, bool], Fixed] = {}
+        self._fixed: dict[tuple[Rows, Any, bool], Fixed] = {}
         self._with_all: Any = UNKNOWN
 
     def values(self, order: Indices, moved: Moved | None = None) -> Values:
@@ -56,7 +56,7 @@ class RearrangedMap:
     def _column(self, all_x: Any, y: Rows, order: Indices, moved: Moved) -> Values:
         """Return the values of one layer of y with all layers of x."""
         dtype = self._items.dtype_of(self._xs[0], y)
-        key = y, str(dtype), False
+        key = y, dtype, False
         if key not in moved:
             moved[key] = self._moved(y, self._items.item(y, dtype), dtype, order, False)
         found = all_x(moved[key])
@@ -67,7 +67,7 @@ class RearrangedMap:
         if self._with_all is UNKNOWN:
             self._with_all = None
             make, items = self._items.measure.compare_with_all, self._items
-            dtypes = {str(items.dtype_of(x, y)) for x in self._xs for y in self._ys}
+            dtypes = {items.dtype_of(x, y) for x in self._xs for y in self._ys}
             if make is not None and len(dtypes) == 1:
                 dtype = items.dtype_of(self._xs[0], self._ys[0])
                 self._with_all = make([items.item(x, dtype) for x in self._xs], **items.settings)
@@ -82,8 +82,8 @@ class RearrangedMap:
                 item_x, item_y, features = items.item(x, dtype), items.item(y, dtype), False
                 if isinstance(item_x, KernelItem):
                     features = uses_features(item_x, item_y)
-                    item_x = self._of_x((x, str(dtype), features), item_x)
-                key = y, str(dtype), features
+                    item_x = self._of_x((x, dtype, features), item_x)
+                key = y, dtype, features
                 if key not in moved:
                     moved[key] = self._moved(y, item_y, dtype, order, features)
                 out.append(items.measure.compare(item_x, moved[key], **items.settings))
@@ -123,7 +123,7 @@ class RearrangedMap:
             return 0.0
         return float(root_of_itself(items.measure, item, features, items.settings))
 
-    def _of_x(self, key: tuple[Rows, str, bool], item: KernelItem) -> Fixed:
+    def _of_x(self, key: tuple[Rows, Any, bool], item: KernelItem) -> Fixed:
         if key not in self._fixed:
             self._fixed[key] = Fixed(item, key[2])
         return self._fixed[key]
@@ -258,10 +258,10 @@ def errors_of_map(
 
 def _of_rows(items: PairItems, pairs: Sequence[tuple[Rows, Rows]], rows: Indices) -> Values:
     """Return the measure of each pair on some of the samples."""
-    made: dict[tuple[Rows, str], Any] = {}
+    made: dict[tuple[Rows, Any], Any] = {}
 
     def item(each: Rows, dtype: Any) -> Any:
-        key = each, str(dtype)
+        key = each, dtype
         if key not in made:
             made[key] = items.prepare(each, items.taken(each, rows), dtype)
         return made[key]

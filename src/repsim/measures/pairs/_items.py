@@ -124,7 +124,7 @@ class PairItems:
     ) -> None:
         self.operation, self.xp = operation, xp
         self.measure, self.settings = measure, settings
-        self._made: dict[tuple[Rows, str], Item] = {}
+        self._made: dict[tuple[Rows, Any], Item] = {}
         self._floors: dict[str, Array] = {}
 
     def dtype_of(self, x: Rows, y: Rows) -> Any:
@@ -133,7 +133,7 @@ class PairItems:
 
     def item(self, rows: Rows, dtype: Any) -> Item:
         """Return the item of one array in the dtype of a pair."""
-        key = rows, str(dtype)
+        key = rows, dtype
         if key not in self._made:
             self._made[key] = self.prepare(rows, rows.read(), dtype)
         return self._made[key]
