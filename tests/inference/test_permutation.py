@@ -269,6 +269,32 @@ def test_equal_values_count():
     assert found.exceedances > 0
 
 
+def test_orders_without_a_value_are_no_evidence():
+    """They counted as less similar, so p was as small as their share was large."""
+    x, y = related(12, 2, 2)
+
+    def compare(a, b):
+        return np.asarray(np.sum(a * b) if b[0, 0] >= y[6, 0] else np.nan)
+
+    options = {"seed": 0, "permutations": 60}
+    mine = dataclasses.replace(
+        MEASURES["nbs"],
+        name="mine",
+        function=lambda x, y: compare(x, y),
+        prepare=lambda operation, x, *, name: x,
+        compare=compare,
+        reorder=None,
+        compare_with_all=None,
+    )
+    start = int(np.argmax(y[:, 0]))  # the data have a value
+    x, y = np.roll(x, -start, axis=0), np.roll(y, -start, axis=0)
+    found = permutation_test(x, y, measure=mine, **options)
+    without = np.isnan(found.null)
+    assert 0 < without.sum() < 60
+    assert found.exceedances == without.sum() + np.sum(found.null[~without] >= found.value)
+    assert repsim.max_t({"x": x}, {"y": y}, measure=mine, **options).p_value.item() == found.p_value
+
+
 def test_values_that_are_zero_but_for_rounding_are_equal():
     # A cross: x is even and y odd in the second feature, so the covariance is exactly zero.
     x = np.array([[0.1], [0.1], [-0.3], [-0.3], [0.7], [0.7]])

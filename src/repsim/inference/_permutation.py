@@ -160,10 +160,10 @@ def permutation_test(
     Notes
     -----
     The test is exact at any n, for any distribution: under independence P(p ≤ α) ≤ α, for samples
-    (groups) that are exchangeable. Values that are equal up to rounding count as exceedances. The
-    test says that two representations share something, not how much. Untrained networks pass it
-    because they see the same images. The interval of :func:`repsim.jackknife` says how much they
-    share.
+    (groups) that are exchangeable. Values that are equal up to rounding count as exceedances, and
+    so do orders for which the measure is undefined. The test says that two representations share
+    something, not how much. Untrained networks pass it because they see the same images. The
+    interval of :func:`repsim.jackknife` says how much they share.
 
     ``null_mean`` and ``null_sd`` are exact for CKA and HSIC of at least 4 samples without groups
     (:func:`repsim.inference.null_moments`), otherwise estimates from the permutations. z is not
@@ -233,11 +233,11 @@ def run_test(
             orders = [random_order(rng, n, places) for _ in range(min(CHUNK, m - len(null)))]
             drawn = np.asarray(to_numpy(rearranged.values(orders)), dtype=np.float64)
             null = np.concatenate([null, drawn])
-            above = sign * null >= sign * value - slack
+            above = _reach(sign * null, sign * value - slack)
             if stop_at is not None and (end := _decided_after(above, m, stop_at)) is not None:
                 null = null[:end]
                 break
-        exceedances = int(np.sum(sign * null >= sign * value - slack))
+        exceedances = int(np.sum(_reach(sign * null, sign * value - slack)))
         p_value = _p_value_of(exceedances, len(null), m, stop_at)
     else:
         exceedances, p_value = 0, math.nan
@@ -258,6 +258,11 @@ def run_test(
         n_samples=n,
         n_groups=None if whole is None else len(whole.rows),
     )
+
+
+def _reach(null: Values, value: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which orders are as similar; one without a value is no evidence, so it counts too."""
+    return ~(null < value)
 
 
 def _check_level(operation: str, level: float | None, m: int) -> None:

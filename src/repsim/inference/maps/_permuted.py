@@ -207,7 +207,8 @@ def chance_of_map(
     counts = np.isfinite(permuted) & varies
     greatest = np.max(permuted, axis=(1, 2), where=counts, initial=-np.inf)
     more = len(null) + 1
-    p_value = (1 + (null >= observed - slack).sum(axis=0)) / more
+    # An order without a value is no evidence, so it counts as similar.
+    p_value = (1 + (~(null < observed - slack)).sum(axis=0)) / more
     p_adjusted = (1 + (greatest[:, None, None] >= z - near).sum(axis=0)) / more
     found = {
         "chance": sign * moments(null, ddof=0)[0],
