@@ -245,8 +245,8 @@ def _range_with(*, folds: object, **_: object) -> tuple[float, float]:
 
 
 def _exact(*, ridge: object, folds: int | None) -> bool:
-    """Whether x explains all of itself: a penalty leaves a part of it."""
-    return min(_penalties("linear_regression_r2", ridge, folds)) == 0
+    """Whether x explains all of itself: neither a penalty nor few samples leave a part of it."""
+    return folds is None and _penalties("linear_regression_r2", ridge, folds) == (0.0,)
 
 
 _MOVES = frozenset({"orthogonal", "permutation", "isotropic_scale", "translation"})
