@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -178,6 +179,39 @@ def test_cross_attention_is_a_kind_of_its_own():
     assert found.kind.item() == "cross"
     assert np.isnan(found.distance).all()
     assert np.isfinite(found.entropy).all()
+
+
+class Captioner(nn.Module):
+    """Its texts read an image, as those of BLIP do."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.patches = nn.Embedding(50, 8), nn.Conv2d(3, 8, 4, stride=4)
+        self.read = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, input_ids, attention_mask, pixel_values):
+        patches = self.patches(pixel_values).flatten(2).mT
+        return self.read(3 * self.words(input_ids), patches, 3 * patches)[0]
+
+
+def test_texts_that_read_an_image_are_the_queries():
+    """Their padding had counted, with a warning about a decoder."""
+    torch.manual_seed(0)
+    model = Captioner().eval()
+    data = [{"input_ids": b["input_ids"], "attention_mask": b["attention_mask"],
+             "pixel_values": torch.randn(4, 3, 8, 8)} for b in texts("right")]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = repsim.attention_distance(model, data, **QUIET)
+    entropies = []
+    for batch in data:
+        patches = model.patches(batch["pixel_values"]).flatten(2).mT
+        words = 3 * model.words(batch["input_ids"])
+        weights = model.read(words, patches, patches, average_attn_weights=False)[1].double()
+        entropy = -(weights * weights.log()).sum(-1).movedim(1, -1)
+        entropies.append(entropy[batch["attention_mask"].bool()])
+    expected = torch.cat(entropies).mean(0).detach()
+    np.testing.assert_allclose(result.entropy[0], expected, rtol=1e-6)
 
 
 def test_a_mask_of_another_length(llama):

@@ -122,12 +122,16 @@ class Masks:
             raise self._not_of_mask(layer, shape, follows)
         return self._of(layer, follows)[0]
 
-    def of_queries(self, layer: str, shape: tuple[int, int]) -> Tensor | None:
+    def of_queries(self, layer: str, shape: tuple[int, int], call: int = 0) -> Tensor | None:
         """Return the mask of the queries of a cross-attention, (B, queries); None if all are real.
 
-        "auto" takes ``decoder_attention_mask``, because ``attention_mask`` is that of the keys.
+        "auto" takes ``decoder_attention_mask``, because ``attention_mask`` is that of the keys,
+        unless evidence shows that the queries are the text, as where it reads an image.
         """
-        mask = self._of(layer, "target" if self.is_auto else "source")[0]
+        learned = self._learned(layer, call) if self.is_auto else "source"
+        if learned == "other":
+            return None
+        mask = self._of(layer, "source" if learned == "source" else "target")[0]
         return mask if mask is not None and tuple(mask.shape) == shape else None
 
     def name_of(self, layer: str, shape: tuple[int, ...], call: int = 0) -> str:
@@ -196,14 +200,17 @@ class Masks:
         """Return which sequence a layer follows: by evidence, else by its length."""
         if not self.is_auto or not isinstance(self._batch, Mapping) or len(shape) < 2:
             return "source"
-        calls = {follows for (name, _), follows in self._follows.items() if name == layer}
-        found = next(iter(calls)) if len(calls) == 1 else self._follows.get((layer, call))
+        found = self._learned(layer, call)
         if found is None:
             return by_length(self._batch, shape[1])
         # A mask that does not fit is an error that says more.
         mask = self._batch.get(AUTO)
         fits = isinstance(mask, Tensor) and tuple(mask.shape) == tuple(shape[:2])
         return "source" if found == "other" and not fits else found
+
+    def _learned(self, layer: str, call: int) -> Follows | None:
+        calls = {follows for (name, _), follows in self._follows.items() if name == layer}
+        return next(iter(calls)) if len(calls) == 1 else self._follows.get((layer, call))
 
     def _of_target(self, layer: str) -> str | None:
         """Return the key of the decoder's mask; None if it has none, with a warning."""

@@ -134,7 +134,7 @@ class AttentionDistances:
             )
         self._finder.saw_cross(call)
         self._sizes = self._sizes or _sizes(call)
-        mask = self.masks.of_queries(call.name, (call.batch, call.queries))
+        mask = self.masks.of_queries(call.name, (call.batch, call.queries), call.call)
         self._first_bad.add(key, sums.add(call, mask), self._number)
 
     def finish(self, recorder: AttentionRecorder) -> None:
