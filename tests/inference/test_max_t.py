@@ -225,6 +225,8 @@ def test_groups_and_options_of_a_measure():
         max_t(xs, ys, measure="mutual_knn", k=15)
     sampled = max_t({"embed": ys["embed"]}, features="sampled", permutations=9)
     assert sampled.cka.attrs["features"] == "sampled"
+    expected = repsim.pairwise({"embed": ys["embed"]}, features="sampled")
+    np.testing.assert_allclose(sampled.cka, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("power", [130, -145])

@@ -47,6 +47,10 @@ def test_plain_loops(n_x, n_y, seed):
     values = rng.uniform(-1, 1, (n_x, n_y))
     values[rng.uniform(size=values.shape) < 0.2] = np.nan
     match = layer_match(a_map(values))
+    # Of a dissimilarity, the least is the best.
+    least = layer_match(a_map(-values, kind="dissimilarity"))
+    np.testing.assert_array_equal(least["match"], match["match"])
+    np.testing.assert_array_equal(least.cka, -match.cka)
     lower, left_out = [], []
     for i in range(n_x):
         best = None

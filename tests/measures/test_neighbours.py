@@ -146,6 +146,12 @@ def test_ties_of_decimals_are_those_of_whole_numbers():
             assert float(function(x / 10, y / 10, **options)) == expected, (function, seed)
 
 
+def test_small_angles_between_directions_are_no_ties():
+    angles = np.random.default_rng(0).random(20)
+    x, y = (np.stack([np.cos(a), np.sin(a)], axis=1) for a in (1e-8 * angles, 0.1 * angles))
+    assert float(repsim.mutual_knn(x, y, k=3)) == pytest.approx(1, abs=1e-12)
+
+
 def test_directions_that_are_equal_but_for_the_rounding_of_float32():
     """Four samples on each ray: rounding must not decide which of the others is nearest."""
     rng = np.random.default_rng(0)

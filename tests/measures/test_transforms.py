@@ -124,6 +124,8 @@ ON_THE_HOST = {
 @pytest.mark.skipif(RELEASE < (2, 9), reason="vmap of torch 2.9 takes more operations")
 def test_other_measures_under_transforms():
     x, y = tensors(14, 5, 4)
+    rng = np.random.default_rng(0)  # duplicates, and distances that are equal
+    tied = [torch.tensor(rng.integers(0, 3, (14, p)).astype(float)) for p in (3, 2)]
     for measure in MEASURES.values():
 
         def value(a, b, measure=measure):
@@ -136,6 +138,9 @@ def test_other_measures_under_transforms():
                     run(a, y)
             continue
         near(torch.vmap(value, (0, None))(x[None], y)[0], value(x, y))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", repsim.DegenerateWarning)
+            near(torch.vmap(value, (0, None))(tied[0][None], tied[1])[0], value(*tied))
         if measure.differentiable and value(x.clone().requires_grad_(), y).requires_grad:
             near(torch.func.grad(value)(x, y), backward(value, x, y)[1])
 
