@@ -179,6 +179,11 @@ def disagreeing(rank, size):
         compared(share(rank, size), group="alone")
         repsim.trajectory({0: net()}, share(rank, size), **alone, group="alone")
         compared(share(rank, size), measure="nbs", group="alone")
+        # Every rank has the share of rank 0.
+        compared(share(0, size), group="world")
+        repsim.trajectory({0: net()}, share(0, size), **alone, group="world")
+        compared(share(0, size), group="world", sample_ids=ids_of)
+        compared(share(rank, size), group="world")
     return told, [str(each.message) for each in caught]
 
 
@@ -206,6 +211,9 @@ def test_ranks_that_disagree_are_an_error_on_each_of_them():
         assert all("torch.distributed has 3 ranks" in each for each in alone)
         assert "Pass group='world'" in alone[0]
         assert all("group='alone' says that one rank is meant" in each for each in alone)
+        same = [each for each in caught if "got the same first batch" in each]
+        assert [each.partition(":")[0] for each in same] == ["compare", "trajectory"]
+        assert "all 3 ranks got the same first batch, so each sample may count 3 times" in same[0]
 
 
 def failing(rank, size):

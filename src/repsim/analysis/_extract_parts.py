@@ -74,7 +74,9 @@ def end_together(ranks: Ranks, place: Place, n_rows: int) -> None:
     """
     if ranks.alone:
         return
-    rows = ranks.gather(n_rows)
+    everyone = ranks.gather((ranks.first_batch, n_rows))
+    ranks.warn_of_one_share([first for first, _ in everyone])
+    rows = [count for _, count in everyone]
     if not any(rows):
         raise InputError(
             f"{OPERATION}: data gave no batch on any rank.\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -11,12 +11,13 @@ import torch.distributed as dist
 from torch import nn
 
 from repsim._distributed import RankGroup
-from repsim._errors import InputError
+from repsim._errors import InputError, warn
 from repsim._options import got
 from repsim.analysis.run._drive import Batch, as_found, each_pass, warn_of_ranks
-from repsim.analysis.run._fingerprint import label_of, model_digest
+from repsim.analysis.run._fingerprint import digest, label_of, model_digest
 from repsim.analysis.run.ranks._new_samples import NewSamples
 from repsim.analysis.run.ranks._sample_ids import SampleIds, check_sample_ids, ids_of
+from repsim.capture import tensors_in
 
 __all__ = ["Ranks"]
 
@@ -50,6 +51,8 @@ class Ranks(RankGroup):
         The number of ranks, and the number of this one.
     duplicates : int
         The number of samples of all ranks that were left out because they came before.
+    first_batch : str
+        The digest of the first batch, if a group counts all samples; "" before it.
 
     Warns
     -----
@@ -72,6 +75,7 @@ class Ranks(RankGroup):
         super().__init__(operation, None if is_meant else group)
         self.duplicates = 0
         self._sample_ids: SampleIds | None = None
+        self.first_batch = ""
         if self.alone and not is_meant:
             combine = "Pass group='world' on every rank to combine their batches"
             whole = "Run it on one rank, with all of the data"
@@ -142,7 +146,9 @@ class Ranks(RankGroup):
             Merges the sums of the ranks that had one, in the order of ranks. Its errors are raised
             on all ranks, because all merge the same sums.
         """
-        parts = [each for each in self.gather(part) if each is not None]
+        everyone = self.gather((self.first_batch, part))
+        self.warn_of_one_share([first for first, _ in everyone])
+        parts = [each for _, each in everyone if each is not None]
         if not parts:
             raise self._no_batch()
         return merge(parts)
@@ -165,7 +171,7 @@ class Ranks(RankGroup):
         ) as all_passes:
             for batches in all_passes:
                 if self._sample_ids is None:
-                    yield ((batch, None) for batch in batches)
+                    yield ((batch, None) for batch in self._noted(batches))
                 else:
                     steps = self._with_new_samples(batches, self._sample_ids)
                     yield ((batch, new) for batch, new in steps if batch is not None)
@@ -223,7 +229,7 @@ class Ranks(RankGroup):
         if self._sample_ids is not None:
             yield from self._with_new_samples(batches, self._sample_ids)
             return
-        for batch in self.in_step(batches):
+        for batch in self.in_step(self._noted(batches)):
             yield batch, None
 
     def in_step(self, batches: Iterator[Batch]) -> Iterator[Batch | None]:
@@ -238,6 +244,24 @@ class Ranks(RankGroup):
             if not any(self.gather(batch is not None)):
                 return
             yield batch
+
+    def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches, and keep the digest of the first, unless its values lie elsewhere."""
+        for batch in batches:
+            if not self.alone and not self.first_batch:
+                near = all(each.device.type == "cpu" for each in tensors_in(batch.value))
+                self.first_batch = digest(batch.value) if near else "on an accelerator"
+            yield batch
+
+    def warn_of_one_share(self, firsts: Sequence[str]) -> None:
+        """Warn if all ranks of several have the same first batch, by :attr:`first_batch`."""
+        if len(firsts) > 1 and len(set(firsts)) == 1 and firsts[0] not in ("", "on an accelerator"):
+            warn(
+                f"{self.operation}: all {len(firsts)} ranks got the same first batch, so each "
+                f"sample may count {len(firsts)} times.\n"
+                f"  Give each rank its own share of the data (DistributedSampler), or pass "
+                f"sample_ids=, with which a sample counts once."
+            )
 
     def report(self) -> dict[str, int]:
         """Return the attributes of a result about ranks and repeated samples."""
