@@ -188,7 +188,10 @@ def rdm_rows(operation: str, given: Array, *, name: str) -> Array:
     """
     (d,) = unlabelled(operation, {name: given})
     xp = namespace(operation, **{name: d})
-    return given if _is_square(operation, d, name) else square_matrix(xp, d)
+    square = _is_square(operation, d, name)
+    # Dropping rows, as for activations, would leave no RDM.
+    _require_finite(operation, xp, promote(xp, d, operation, name), d, name, omit=False)
+    return given if square else square_matrix(xp, d)
 
 
 def _prepared(
@@ -262,7 +265,8 @@ def _require_finite(
         repair = (
             "Missing dissimilarities are NaN; find where infinity arises."
             if omit
-            else "If they are missing, rsa_from_rdm(nan='omit') compares the pairs that both have."
+            else "If they are missing, rsa_from_rdm(nan='omit') compares the pairs that both have. "
+            "Otherwise leave the sample out of the rows and columns of all RDMs."
         )
         raise NonFiniteError(
             f"{operation}: {name} must be finite.\n"
