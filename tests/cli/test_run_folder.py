@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -227,9 +228,27 @@ def test_weights_that_changed_behind_the_name_are_refused(
     assert "other weights of model_y" in ran.err
 
 
+def test_folders_that_cannot_be_written(repsim_command, inputs, monkeypatch):
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for patched, by, reason in (
+        (Path, "mkdir", "run: No space left on device"),
+        (os, "access", "run: no permission to write in"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(patched, by, full if by == "mkdir" else lambda *_: False)
+            ran = repsim_command(*TWO, "--out", "run")
+        assert ran.code == 2
+        assert f"--out: the folder cannot be made or written.\n  got {reason}" in ran.err
+
+
 def test_folders_that_cannot_be_a_run(repsim_command, inputs, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "must be a folder" in repsim_command(*TWO, "--out", "file").err
+    for below_a_file in ("file", "file/run"):
+        ran = repsim_command(*TWO, "--out", below_a_file)
+        assert ran.code == 2
+        assert f"must be a folder, not a file.\n  got {below_a_file}" in ran.err
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "mine.nc").write_text("")
     assert "results that no command of repsim made" in repsim_command(*TWO, "--out", "results").err

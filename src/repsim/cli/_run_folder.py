@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import time
@@ -69,8 +70,14 @@ class RunFolder:
         }
         self._session = session
         self._is_locked = False
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"--out: must be a folder, not a file.\n  got {path}")
+        nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if not nearest.is_dir():
+            raise UsageError(
+                f"--out: must be a folder, not a file.\n  got {path}\n"
+                f"  {nearest} is a file; name a folder beside it."
+            )
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise _unwritable(path, f"no permission to write in {nearest}")
         if path.exists():
             self._lock()
         if (path / RECORD).exists():
@@ -143,7 +150,10 @@ class RunFolder:
             The weights differ although the command is the same; or another command has begun to
             work in the folder.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.path, str(error.strerror)) from error
         if not self._is_locked:
             self._lock()
             if (self.path / RECORD).exists():  # another command came between
@@ -243,3 +253,10 @@ def _skipped(record: Mapping[str, Any]) -> dict[str, str]:
         for name, entry in record["analyses"].items()
         if entry["status"] == "skipped"
     }
+
+
+def _unwritable(path: Path, reason: str) -> UsageError:
+    return UsageError(
+        f"--out: the folder cannot be made or written.\n  got {path}: {reason}\n"
+        f"  Name a folder that you may write in, on a disk that takes files."
+    )
