@@ -34,6 +34,20 @@ class TestHeads:
         (line,) = dashed(attention_distance(attention()))
         np.testing.assert_allclose(line.get_ydata(), 115.90089598977764)
 
+    def test_videos_have_a_distance_in_time(self):
+        result = attention(layers=2)
+        in_time = {"units": "frames"}
+        result["time_distance"] = result["distance"] / 10
+        result["time_distance"].attrs = {"long_name": "mean attention distance in time", **in_time}
+        result["uniform_time_distance"] = ("layer", [2.5, 2.5], in_time)
+        ax = attention_distance(result, variable="time_distance")
+        for line, values in zip(curves(ax), result["time_distance"].values, strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), np.sort(values))
+        assert dashed(ax)[0].get_ydata()[0] == 2.5
+        assert ax.get_ylabel() == "mean attention distance in time (frames)"
+        with pytest.raises(InputError, match="is not of videos"):
+            attention_distance(attention(), variable="time_distance")
+
     def test_renormalised_has_the_uniform_distance_of_its_convention(self):
         result = attention()
         ax = attention_distance(result, variable="renormalised")

@@ -100,7 +100,9 @@ def _message(error: Exception) -> str:
         )
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{place}{notes}"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        repair = "\n  Free some space, then type the same command again." if full else ""
+        return f"{error.strerror}{place}{notes}{repair}"
     return f"{type(error).__name__}: {_indented(str(error))}{notes}\n  Add --debug to see where."
 
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from repsim._errors import InputError
 from repsim._options import require_choice
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._lines import (
@@ -32,7 +33,7 @@ __all__ = ["attention_distance"]
 WIDTH, HEIGHT = 3.6, 2.8
 """Inches."""
 
-VARIABLES = ("distance", "renormalised")
+VARIABLES = ("distance", "renormalised", "time_distance")
 KINDS = ("heads", "layers")
 
 
@@ -76,9 +77,10 @@ def attention_distance(
         ``"heads"``: one curve per layer over its sorted heads, as in the reference, from dark for
         the first layer to light for the last. ``"layers"``: one column of points per layer, for
         networks with too many layers to distinguish curves.
-    variable : {"distance", "renormalised"}
+    variable : {"distance", "renormalised", "time_distance"}
         The convention: ``"distance"`` counts attention to prefix tokens (CLS) as distance 0 and is
         therefore smaller for heads that attend there; ``"renormalised"`` leaves them out.
+        ``"time_distance"`` is the distance in frames, of videos.
 
     Returns
     -------
@@ -97,7 +99,19 @@ def attention_distance(
     require_axes("attention_distance", ax)
     require_choice("attention_distance", "kind", kind, KINDS)
     require_choice("attention_distance", "variable", variable, VARIABLES)
-    result = ATTENTION_DISTANCE.require(result, "attention_distance", variable, "uniform_distance")
+    in_time = variable == "time_distance"
+    uniform_name = "uniform_time_distance" if in_time else "uniform_distance"
+    if (
+        in_time
+        and isinstance(result, xr.Dataset)
+        and "distance" in result
+        and variable not in result
+    ):
+        raise InputError(
+            "attention_distance: this result is not of videos, so it has no distance in time.\n"
+            f"  got variable={variable!r}\n  Leave variable out for the distance in space."
+        )
+    result = ATTENTION_DISTANCE.require(result, "attention_distance", variable, uniform_name)
     result = select_layers(result, "attention_distance", layers)
     names = names_of(result, "layer")
     heads = [np.sort(row[~np.isnan(row)]) for row in result[variable].values]

@@ -52,6 +52,8 @@ VARIABLES = {
 
 def uniform_distances(result: xarray.Dataset, variable: str) -> Any:
     """Return the distance of uniform attention in the convention of `variable`, for each layer."""
+    if variable == "time_distance":
+        return values_of(result, "uniform_time_distance", "layer")
     uniform = values_of(result, "uniform_distance", "layer")
     if variable == "renormalised" and {"grid_height", "grid_width", "prefix"} <= set(result.coords):
         patches = np.asarray(result["grid_height"] * result["grid_width"], dtype=np.float64)
