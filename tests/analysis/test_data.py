@@ -264,6 +264,21 @@ def test_an_error_of_a_model_says_which_model_and_what_it_got():
         assert "(8, 7) of torch.float32" in note
 
 
+def test_an_error_of_a_function_of_the_caller_says_which_function_and_what_it_got():
+    def wrong(*given):
+        return given[-1]["image"]
+
+    for option, name in (
+        ({"prepare_x": wrong}, "prepare_x= and prepare_y="),
+        ({"forward": wrong}, "forward="),
+        ({"sample_ids": wrong}, "sample_ids="),
+    ):
+        with pytest.raises(TypeError) as caught:
+            compare(net(), data=[(torch.ones(8, 6), 0)], **option, **quiet)
+        (note,) = caught.value.__notes__
+        assert note == f"repsim: in {name}, given tuple of an array (8, 6) of torch.float32, 0"
+
+
 def test_names_of_models_are_no_models():
     with pytest.raises(
         InputError, match=r"model_x must be a torch.nn.Module.\n  got str\n  Load it"

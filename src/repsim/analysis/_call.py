@@ -18,7 +18,7 @@ from repsim.analysis._devices import device_of
 from repsim.capture import carried, rebuilt, refuse_meta_batch, unwrap
 from repsim.capture.samples import own_copy
 
-__all__ = ["Forward", "Prepare", "call_model", "keywords_in", "prepared_for"]
+__all__ = ["Forward", "Prepare", "call_model", "keywords_in", "naming", "prepared_for"]
 
 Forward: TypeAlias = Callable[[nn.Module, Any], object]
 """Type of ``forward=``: a function of (model, batch) whose result is ignored."""
@@ -50,12 +50,13 @@ def call_model(
     """Call a model on a batch: a tensor, keywords, or a tuple that starts with one of them."""
     batch = prepared_for(operation, model, batch, prepare)
     if forward is not None:
-        return forward(model, batch)  # what a function of the caller changes in the batch is meant
+        with naming("forward=", batch):  # what a function of the caller changes in it is meant
+            return forward(model, batch)
     batch = own_copy(keywords_in(batch))
     if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
         batch = batch[0]
     if isinstance(batch, Mapping | Tensor):
-        with _naming(model, batch):
+        with naming(f"a forward of {type(unwrap(model)).__name__}", batch):
             if isinstance(batch, Tensor):
                 return model(batch)
             return _by_keywords(operation, model, batch)
@@ -79,17 +80,24 @@ def call_model(
 
 
 @contextmanager
-def _naming(model: nn.Module, batch: Mapping[str, Any] | Tensor) -> Iterator[None]:
-    """Say beside an error of a model which model it is, and what it was given."""
+def naming(what: str, batch: Any) -> Iterator[None]:
+    """Say beside an error of a model or of a function of the caller what raised it, given what."""
     try:
         yield
     except RepsimError:  # names what it is about
         raise
     except Exception as error:
-        given = batch if isinstance(batch, Mapping) else {"": batch}
-        shown = ", ".join(f"{key} {got(value)}".strip() for key, value in given.items())
-        error.add_note(f"repsim: in a forward of {type(unwrap(model)).__name__}, given {shown}")
+        error.add_note(f"repsim: in {what}, given {_shown(batch)}")
         raise
+
+
+def _shown(batch: Any) -> str:
+    """Return the shapes and types in a batch."""
+    if isinstance(batch, Mapping):
+        return ", ".join(f"{key} {got(value)}" for key, value in batch.items())
+    if isinstance(batch, list | tuple):
+        return f"{type(batch).__name__} of {', '.join(got(each) for each in batch[:4])}"
+    return got(batch)
 
 
 def keywords_in(batch: Any) -> Any:
@@ -143,6 +151,8 @@ def _prepare(operation: str) -> str:
 
 def prepared_for(operation: str, model: nn.Module, batch: Any, prepare: Prepare | None) -> Any:
     """Return a batch as prepared for a model, on the model's device."""
-    batch = batch if prepare is None else prepare(batch)
+    if prepare is not None:
+        with naming(_prepare(operation), batch):
+            batch = prepare(batch)
     refuse_meta_batch(operation, batch)
     return to_device(batch, device_of(model))

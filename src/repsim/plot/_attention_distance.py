@@ -101,12 +101,8 @@ def attention_distance(
     require_choice("attention_distance", "variable", variable, VARIABLES)
     in_time = variable == "time_distance"
     uniform_name = "uniform_time_distance" if in_time else "uniform_distance"
-    if (
-        in_time
-        and isinstance(result, xr.Dataset)
-        and "distance" in result
-        and variable not in result
-    ):
+    has_distances = isinstance(result, xr.Dataset) and "distance" in result
+    if in_time and has_distances and variable not in result:
         raise InputError(
             "attention_distance: this result is not of videos, so it has no distance in time.\n"
             f"  got variable={variable!r}\n  Leave variable out for the distance in space."

@@ -64,9 +64,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        if (
-            isinstance(error, OSError) and error.errno is not None
-        ):  # name the file, and not the one beside it
+        if isinstance(error, OSError) and error.errno is not None:
+            # The error names the file, and not the one beside it.
             error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from repsim._errors import InputError
+from repsim.analysis._call import naming
 from repsim.arrays import to_numpy
 
 __all__ = ["SampleIds", "check_sample_ids", "ids_of"]
@@ -28,7 +29,8 @@ def check_sample_ids(operation: str, sample_ids: object) -> None:
 
 def ids_of(operation: str, sample_ids: SampleIds, batch: Any) -> list[Any]:
     """Return the ids of the samples of a batch: one number or string per sample."""
-    ids = sample_ids(batch)
+    with naming("sample_ids=", batch):
+        ids = sample_ids(batch)
     if isinstance(ids, Tensor | np.ndarray):
         ids = to_numpy(ids).tolist()
     listed = isinstance(ids, list | tuple)
