@@ -175,6 +175,32 @@ def test_a_model_that_pads_texts_itself_gives_a_warning():
             np.testing.assert_array_equal(own.cka, same.cka)
 
 
+def test_series_that_a_model_pads_give_a_warning():
+    """As in TimesFM, which takes a list of series."""
+
+    class Series(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed = nn.Linear(1, 8)
+
+        def forward(self, past_values):
+            padded = nn.utils.rnn.pad_sequence(past_values, batch_first=True)
+            return self.embed(padded[..., None])
+
+    for lengths, warns in (((9, 7, 8, 9, 5), True), ((9,) * 5, False)):
+        data = [{"past_values": [torch.randn(n) for n in lengths]} for _ in range(2)]
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            own = compare_mean(Series(), data)
+        found = ["5 to 9 values, and layer 'embed' has 9" in str(each.message) for each in seen]
+        assert found == [True] * warns
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            same = compare_mean(Series(), data, mask=None)
+        np.testing.assert_array_equal(own.cka, same.cka)
+
+
 def test_values_by_hand(llama):
     """Every reducer over real tokens, against a loop over the samples."""
     batch = texts("left", batches=1)[0]

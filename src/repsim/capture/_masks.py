@@ -19,7 +19,7 @@ from repsim.capture._sequences import (
     are_labels_padded,
     by_length,
 )
-from repsim.capture._unmasked import padded_texts, unread_mask
+from repsim.capture._unmasked import lengths_of_series, unread_padding
 from repsim.capture.layers._patterns import matching
 
 __all__ = ["MaskOption", "Masks"]
@@ -71,7 +71,7 @@ class Masks:
         self._found: dict[object, tuple[Tensor | None, int]] = {}
         self._used: set[str] = set()
         self._follows: dict[tuple[str, int], Follows] = {}
-        self._warned = self._warned_of_pairs = self._looked = False
+        self._warned = self._warned_of_pairs = self._warned_of_lengths = self._looked = False
 
     @property
     def is_auto(self) -> bool:
@@ -120,7 +120,10 @@ class Masks:
         follows = self._followed(layer, shape, call)
         if follows in ("other", "unclear"):
             raise self._not_of_mask(layer, shape, follows)
-        return self._of(layer, follows)[0]
+        mask = self._of(layer, follows)[0]
+        if mask is None and self.is_auto and len(shape) > 1:
+            self._warn_of_lengths(layer, shape)
+        return mask
 
     def of_queries(self, layer: str, shape: tuple[int, int], call: int = 0) -> Tensor | None:
         """Return the mask of the queries of a cross-attention, (B, queries); None if all are real.
@@ -232,28 +235,18 @@ class Masks:
     def _warn_of_padding(self, batch: Any) -> None:
         """Warn once if inputs are padded and have no mask; the first batch is looked at."""
         looked, self._looked = self._looked, True
-        if looked:
+        if not looked and (problem := unread_padding(batch)) is not None:
+            warn(f"{self.operation}: {problem}")
+
+    def _warn_of_lengths(self, layer: str, shape: tuple[int, ...]) -> None:
+        """Warn once if a list of series is padded: they differ in length, and layers do not."""
+        if self._warned_of_lengths or (found := lengths_of_series(self._batch, shape[0])) is None:
             return
-        if (unread := unread_mask(batch)) is not None:
-            place, mask = unread
-            wanted = "function of the batch"
-            if mask.ndim == 2:
-                wanted = f"lambda batch: {f'~{place}.bool()' if 'padding_mask' in place else place}"
-            warn(
-                f"{self.operation}: {place} is not read, so padding counts.\n"
-                f"  {tuple(mask.shape)}, and no batch[{AUTO!r}]\n"
-                f"  Pass mask={wanted}, a tensor (samples, positions) that is true where a "
-                f"position is real.\n  mask=None says that all positions are real."
-            )
-            return
-        if (found := padded_texts(batch)) is None:
-            return
-        token, rows = found
+        self._warned_of_lengths = True
         warn(
-            f"{self.operation}: the texts look padded, and the batch has no {AUTO}, so padding "
-            f"counts.\n  {rows} texts of a batch begin or end with copies of token {token}, which "
-            f"is nowhere else\n  Put {AUTO} into the batch, as the tokeniser returns it. mask=None "
-            f"says that all positions are real."
+            f"{self.operation}: the samples differ in length, so padding counts.\n"
+            f"  {found[0]} to {found[1]} values, and layer {layer!r} has {shape[1]} positions for "
+            f"each\n  Pass mask=lambda batch: a tensor (samples, positions), or mask=None."
         )
 
     def _warn_of_pairs(self, shape: tuple[int, ...]) -> None:

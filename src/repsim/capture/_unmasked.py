@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from repsim.capture._near import values_of
+from repsim.capture._sequences import AUTO
 
-__all__ = ["padded_texts", "text_of", "unread_mask"]
+__all__ = ["lengths_of_series", "padded_texts", "text_of", "unread_mask", "unread_padding"]
 
 IDS = "input_ids"
 
@@ -29,6 +30,36 @@ UNREAD = (
     "input_mask",
 )
 """How the keys of further masks of padding end, in torch and in models of transformers."""
+
+
+def unread_padding(batch: Any) -> str | None:
+    """Say where a batch without a mask that is read is padded; None if nothing shows it.
+
+    Parameters
+    ----------
+    batch : object
+        The batch of a model.
+    """
+    if (unread := unread_mask(batch)) is not None:
+        place, mask = unread
+        wanted = "function of the batch"
+        if mask.ndim == 2:
+            wanted = f"lambda batch: {f'~{place}.bool()' if 'padding_mask' in place else place}"
+        return (
+            f"{place} is not read, so padding counts.\n"
+            f"  {tuple(mask.shape)}, and no batch[{AUTO!r}]\n"
+            f"  Pass mask={wanted}, a tensor (samples, positions) that is true where a "
+            f"position is real.\n  mask=None says that all positions are real."
+        )
+    if (found := padded_texts(batch)) is None:
+        return None
+    token, rows = found
+    return (
+        f"the texts look padded, and the batch has no {AUTO}, so padding counts.\n"
+        f"  {rows} texts of a batch begin or end with copies of token {token}, which is nowhere "
+        f"else\n  Put {AUTO} into the batch, as the tokeniser returns it. mask=None says that all "
+        f"positions are real."
+    )
 
 
 def unread_mask(batch: Any) -> tuple[str, Tensor] | None:
@@ -71,6 +102,23 @@ def _named_tensors(value: Any, place: str) -> Iterator[tuple[str, str, Tensor]]:
             yield inner, str(name), item
         else:
             yield from _named_tensors(item, inner)
+
+
+def lengths_of_series(batch: Any, n: int) -> tuple[int, int] | None:
+    """Return the least and the greatest length of a list of n series; None if they are equal.
+
+    >>> lengths_of_series({"past_values": [torch.ones(9), torch.ones(7)]}, 2)
+    (7, 9)
+
+    Series are floating-point tensors of one axis, in a list that is the batch or a value of it.
+    """
+    for item in batch.values() if isinstance(batch, Mapping) else [batch]:
+        if isinstance(item, list | tuple) and len(item) == n:
+            series = [x for x in item if isinstance(x, Tensor) and x.ndim == 1]
+            lengths = {len(x) for x in series if x.is_floating_point()}
+            if len(series) == n and len(lengths) > 1:
+                return min(lengths), max(lengths)
+    return None
 
 
 def text_of(batch: Any) -> Tensor | None:
