@@ -120,6 +120,33 @@ def layer_pairs(values, name="net", **attrs):
     )
 
 
+def test_pairs_of_layers_have_the_names_of_rows_and_columns_and_their_errors():
+    dims = ("layer_x", "layer_y")
+    values, errors = [[0.2, 0.9], [0.5, 0.1]], [[0.01, 0.02], [0.03, 0.04]]
+    result = xr.Dataset(
+        {"cka": (dims, values), "standard_error": (dims, errors)},
+        coords={"layer_x": ["a", "b"], "layer_y": ["c", "d"]},
+        attrs={"model_x": "one", "model_y": "two"},
+    )
+    kind, columns = KINDS["compare"], ["layer of x", "layer of y", "CKA", "standard error"]
+    for each in (result, result.transpose()):
+        assert [(found.value, found.where) for found in kind.findings(each)] == [
+            ("0.425", "2 × 2"),
+            ("0.900 ± 0.020", "a · d"),
+            ("0.100 ± 0.040", "b · d"),
+            ("0.040", ""),
+        ]
+        assert kind.table(each) == (
+            "CKA of one with two: most similar layers",
+            columns,
+            [["a", "d", 0.9, 0.02], ["b", "c", 0.5, 0.03]],
+        )
+    tested = result.assign(z=10 * result.cka)
+    assert kind.table(tested).columns == [*columns, "z"]
+    tested = tested.assign(p_adjusted=0.1 * result.cka)  # it says more than z
+    assert kind.table(tested).columns == [*columns, "p adjusted"]
+
+
 def test_two_models_of_one_name_are_not_one_model():
     # nobody reads the steps of one model into a map of two, or leaves out its diagonal
     rng = np.random.default_rng(0)
@@ -172,6 +199,7 @@ def test_parts_of_results_have_the_numbers_of_the_whole():
     pairs = aligned()
     kind, part = KINDS["alignment"], pairs.sel(model_y=["y"])
     assert [row[:2] for row in kind.table(part).rows] == [["x", "y"], ["z", "y"]]
+    assert "samples" not in kind.table(part.drop_attrs()).title
     assert kind.findings(part)[-1].where.endswith("of 2")
 
     influence, whole = KINDS["block_influence"], made.influences()

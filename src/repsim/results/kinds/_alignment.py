@@ -94,7 +94,9 @@ def table(result: xarray.Dataset) -> Table:
             texts = [str(here[key].item()) for key in ("layer_x", "layer_y")]
             rows.append([a, b, *texts, *(float(here[key]) for key in numbers)])
     label = measure_label(result["score"], direction=True)
-    title = f"Most similar layers by {label}, {result.attrs.get('n_samples')} samples"
+    title = f"Most similar layers by {label}"
+    if "n_samples" in result.attrs:
+        title += f", {result.attrs['n_samples']} samples"
     return Table(title, ["model x", "model y", "layer x", "layer y", *numbers], rows)
 
 

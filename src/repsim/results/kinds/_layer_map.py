@@ -242,10 +242,12 @@ def table(result: xarray.Dataset) -> Table:
     model_x, model_y = (attrs.get(f"model_{side}", side) for side in "xy")
     estimator = str(attrs.get("estimator", "")).removeprefix("minibatch ")
     array = layer_map(result, "table", key)
-    name, how = "CKA", f", {estimator}"
+    name, how = "CKA", f", {estimator}" if estimator else ""
     if key != "cka":
         name, how = measure_label(array, direction=True), ""
-    title = f"{name} of {model_x} with {model_y}{how}, {attrs.get('n_samples')} samples"
+    title = f"{name} of {model_x} with {model_y}{how}"
+    if "n_samples" in attrs:
+        title += f", {attrs['n_samples']} samples"
     if "n_batches" in attrs:
         title += f" in {attrs['n_batches']} batch{'' if attrs['n_batches'] == 1 else 'es'}"
     alone = is_with_itself(array)
