@@ -361,3 +361,20 @@ class TestSequenceFirstBlocksInABatchFirstModel:
         wrong = pytest.raises(CaptureError, match="may be tokens, not samples")
         with wrong, Recorder(net, "blocks.layers.0"):
             net.blocks(torch.randn(16, n, 8))
+
+
+def test_after_clear_a_part_of_the_model_may_have_other_samples():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.rnn = nn.Linear(3, 4), nn.GRU(3, 4)
+
+        def forward(self, x):
+            return self.part(x), self.rnn(x.transpose(0, 1))
+
+    model = Model()
+    with Recorder(model, "part") as rec:
+        model(torch.randn(2, 6, 3))
+        rec.clear()
+        model.part(torch.randn(6, 2, 3))
+    assert rec["part"].shape == (6, 2, 4)
