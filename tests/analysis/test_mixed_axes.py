@@ -46,6 +46,19 @@ def test_what_is_inside_a_stage_does_not_decide_alone():
     ):
         model(torch.randn(5, 3, 8, 8))
 
+    # As in MaxViT: convolutions follow in the same block, so its linear layers show nothing.
+    attention = nn.Sequential(
+        Permute(0, 2, 3, 1), nn.Linear(4, 4), Permute(0, 3, 1, 2), Contiguous()
+    )
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 2, 2), nn.Sequential(attention, nn.Conv2d(4, 4, 1))
+    ).eval()
+    with (
+        Recorder(model, ["1.0"], transform="mean"),
+        pytest.raises(repsim.CaptureError, match="channels of layer '1.0' may be first or last"),
+    ):
+        model(torch.randn(5, 3, 8, 8))
+
 
 class Mixer(nn.Module):
     """As in MLP-Mixer: one linear layer mixes tokens, the other features."""

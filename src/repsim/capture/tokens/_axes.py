@@ -106,6 +106,8 @@ class PositionAxes:
             found = found if grid is None else grid[1]
         for name in around:
             found = self._by_widths(name, shape) if found is None else found
+        if found is False and rank == 2 and shape[1] == shape[-1]:
+            return None if self._feeds_convolutions(layer, shape[1]) else False
         if found is None and rank == 1:
             return self._sequence_of_two(layer, shape)
         if found is not None:
@@ -127,6 +129,16 @@ class PositionAxes:
             if self._widths_in(name, 1).last:
                 return self._mixers.have_made(self._modules[name], shape)
         return False
+
+    def _feeds_convolutions(self, layer: str, width: int) -> bool:
+        """Whether a module around a layer has convolutions of maps with so many channels.
+
+        Then linear layers in the layer do not show that a map as wide as its channels has them
+        last: it may be made for these convolutions, as in MaxViT.
+        """
+        around = (self._modules[name] for name in self._around(layer) if name)
+        convolutions = (each for inside in around for each in inside.modules())
+        return any(isinstance(c, nn.Conv2d) and c.in_channels == width for c in convolutions)
 
     def _is_list_of_maps(self, shape: tuple[int, ...]) -> bool:
         """Whether an output for an image may be maps (B, ..., H, W), as the masks of SAM are.
