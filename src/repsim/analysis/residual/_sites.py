@@ -78,9 +78,11 @@ def residual_sites(
     -----
     Tensors are followed through torch functions, so the result does not depend on the code or the
     class names of the model. Position embeddings, attention masks, rotary embeddings and sums of
-    low-rank adapters are not residual connections. Two kinds are not recognised: shortcuts without
-    weights that change the value (pooled, strided, zero-padded), and the first skip of a learned
-    token, which is a constant before it is combined with the input (CaiT's class token).
+    low-rank adapters are not residual connections. Three kinds are not recognised: shortcuts
+    without weight matrices that change the value (pooled, strided, zero-padded, or scaled by
+    learned numbers, as in the last stages of CAFormer of timm), branches without weight matrices
+    (the pooling of PoolFormer), and the first skip of a learned token, which is a constant before
+    it is combined with the input (CaiT's class token).
 
     Cost: one forward, and about ten microseconds for each torch function.
 
