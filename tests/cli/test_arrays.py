@@ -150,6 +150,8 @@ def test_wrong_arguments_are_reported(repsim_command, tmp_path, arrays):
     np.save(tmp_path / "short.npy", x[:-1])
     np.save(tmp_path / "few.npy", x[:2])
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object))
+    np.savez(tmp_path / "pickled.npz", x=np.array([{}], dtype=object))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:400])
     for name in ("garbage.npy", "garbage.npz"):
         (tmp_path / name).write_text("neither")
     for code, said, argv in (
@@ -158,7 +160,9 @@ def test_wrong_arguments_are_reported(repsim_command, tmp_path, arrays):
         (1, "n=39", ["x.npy", "short.npy"]),
         (1, "garbage.npy", ["x.npy", "garbage.npy"]),
         (1, "garbage.npz", ["x.npy", "garbage.npz"]),
-        (1, "Python objects", ["x.npy", "pickled.npy"]),
+        (1, "x.astype('float32')", ["x.npy", "pickled.npy"]),
+        (1, "x.astype('float32')", ["x.npy", "pickled.npz"]),
+        (1, "ends too early", ["x.npy", "cut.npy"]),
         (1, "n=2", ["x.npy", "few.npy"]),
         (2, "--layers: is an option of repsim compare", ["x.npy", "y.npy", "--layers", "a"]),
         (2, "--out: is an option of repsim compare", ["x.npy", "y.npy", "--out", "run"]),
@@ -169,6 +173,18 @@ def test_wrong_arguments_are_reported(repsim_command, tmp_path, arrays):
         (2, "cannot be read", ["x.npy", "y.npy", "--kernel", "__import__('os')"]),
         (2, "unknown options", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k=3"]),
         (2, "NAME=VALUE", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k"]),
+        (
+            2,
+            "estimator is given twice",
+            [
+                "x.npy",
+                "y.npy",
+                "--estimator",
+                "biased",
+                "--option",
+                "estimator=unbiased",
+            ],
+        ),
         (2, "'kernel'", ["x.npy", "y.npy", "--measure", "rsa", "--kernel", "rbf"]),
         (2, "Add --test", ["x.npy", "y.npy", "--permutations", "9"]),
         (2, "--test", ["x.npy", "y.npy", "--tset"]),

@@ -113,7 +113,13 @@ def read_measure(
             f"--measure: unknown measure.\n  expected one of {', '.join(MEASURES)}\n"
             f"  got {name!r}{near(name, list(MEASURES))}"
         )
-    given = {**read_options(options), **{k: v for k, v in more.items() if v is not None}}
+    given, own = read_options(options), {k: v for k, v in more.items() if v is not None}
+    if twice := sorted(set(given) & set(own)):
+        raise UsageError(
+            f"--option: {twice[0]} is given twice.\n"
+            f"  got --{twice[0]} and --option {twice[0]}=...\n  Leave one of them out."
+        )
+    given |= own
     try:
         measure = resolve_measure("measure", name, given)
     except InputError as error:

@@ -67,11 +67,20 @@ def read_layers(name: str) -> dict[str, Any]:
     except Exception as error:
         raise DataError(
             f"the file cannot be read as arrays of numbers.\n  {name}: {error}\n"
-            f"  Write it with numpy.save, or numpy.savez(path, layer1=x1, layer2=x2)."
+            f"  {_repair(str(error))}"
         ) from error
     if not layers:
         raise DataError(f"the file holds no array.\n  got {name}")
     return layers
+
+
+def _repair(said: str) -> str:
+    """Return what to do about an error of NumPy."""
+    if "objects in dtype" in said or "Object arrays" in said:
+        return "Write numbers: numpy.save(path, x.astype('float32'))."
+    if "mmap length" in said:
+        return "The file ends too early: copy it or write it again."
+    return "Write it with numpy.save, or numpy.savez(path, layer1=x1, layer2=x2)."
 
 
 def _is_store(path: Path) -> bool:
