@@ -8,7 +8,6 @@ import pytest
 import repsim
 from cases import each
 from reference.data import related
-from repsim.kernels import RBF
 
 pytestmark = pytest.mark.filterwarnings("error::repsim.ChanceWarning")
 
@@ -114,19 +113,20 @@ def test_a_gradient_of_jax():
 def test_matrices_warn_once_of_the_worst_pair():
     x, y, z = noise(50, 500, 30, 3)
 
-    def exact_rbf():
+    def exact(kernel):
         layers = {"c": z, "b": y}, {"a": x}
-        return repsim.cka_matrix(*layers, estimator="biased", kernel=RBF())
+        return lambda: repsim.cka_matrix(*layers, estimator="biased", kernel=kernel)
 
+    for kernel in ("rbf", "laplacian", "cosine", "polynomial"):
+        assert floors(exact(kernel)) == [rounded(x, y, kernel)], kernel
     for call in (
-        exact_rbf,
         lambda: repsim.pairwise({"a": x, "b": y, "c": z}, estimator="biased"),
         lambda: repsim.pairwise({"c": z, "b": y}, {"a": x, "c": z}, estimator="biased"),
         lambda: repsim.cka_matrix({"a": x, "b": y, "c": z}, estimator="biased"),
         lambda: streaming({"a": x, "b": y, "c": z}),
         lambda: streaming({"b": y, "c": z}, {"a": x + 30}),
     ):
-        assert floors(call) == [rounded(x, y, "rbf" if call is exact_rbf else "linear")]
+        assert floors(call) == [rounded(x, y)]
         with pytest.warns(repsim.ChanceWarning, match="'(a|b)'.* with .*'(a|b)'"):
             call()
     assert not floors(lambda: repsim.pairwise({"a": x, "c": z}))

@@ -15,9 +15,11 @@ __all__ = ["GramBlock", "PartSums", "largest_of"]
 
 
 class PartSums(NamedTuple):
-    """The sums of a few rows of a block of a Gram, and its largest entry before centring."""
+    """The sums of a few rows of a block of a Gram; before centring, its largest entry and trace."""
 
     largest: float
+    """The largest size of an entry of two different samples."""
+    trace: float
     rows: Floats
     columns: Floats
 
@@ -47,24 +49,19 @@ class GramBlock:
         self.layer.of_products(self.k, part, self.a, self.b, same=self.same)
         if self.scale != 1:
             some *= 1 / self.scale
-        if self.hollow:
+        diagonal = square.diagonal().astype(np.float64) if self.same else np.zeros(1)
+        if self.same:
             np.fill_diagonal(square, 0)
-        largest = 0.0 if linear else self._largest(some, square)
+        largest = 0.0 if linear else largest_of(some, self.layer.kernel)
+        if self.same and not self.hollow:
+            np.fill_diagonal(square, diagonal)
         some -= self.means[0][part, None]
         some -= self.means[1]
         if self.hollow:
             np.fill_diagonal(square, 0)
-        return None if linear else PartSums(largest, some.sum(axis=1), some.sum(axis=0))
-
-    def _largest(self, some: Floats, square: Floats) -> float:
-        """Return the largest size of an entry of two different samples."""
-        if not self.same:
-            return largest_of(some, self.layer.kernel)
-        diagonal = square.diagonal().copy()
-        np.fill_diagonal(square, 0)
-        largest = largest_of(some, self.layer.kernel)
-        np.fill_diagonal(square, diagonal)
-        return largest
+        if linear:
+            return None
+        return PartSums(largest, float(diagonal.sum()), some.sum(axis=1), some.sum(axis=0))
 
 
 def largest_of(k: Floats, kernel: Kernel) -> float:

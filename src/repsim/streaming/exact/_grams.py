@@ -11,7 +11,7 @@ import numpy as np
 from repsim._errors import NonFiniteError
 from repsim.arrays import in_threads, row_blocks
 from repsim.estimators import rounding_of
-from repsim.kernels import RBF, Cosine, Laplacian, Linear
+from repsim.kernels import Cosine, Linear
 from repsim.streaming.exact._columns import ColumnStats
 from repsim.streaming.exact._gram_block import GramBlock, largest_of
 from repsim.streaming.exact._kernels import LayerKernel, Rows
@@ -26,7 +26,7 @@ PILOT_COLUMNS = 256
 CHUNK = 1 << 13
 """Entries of all Grams multiplied at a time; more would lose digits of the sum in float32."""
 
-STATE = ("sums", "row_sums", "means", "scales", "sizes")
+STATE = ("sums", "row_sums", "diagonals", "means", "scales", "sizes")
 
 
 class Side(NamedTuple):
@@ -45,6 +45,7 @@ class GramSums(NamedTuple):
 
     products: Floats  # (L, L)
     rows: dict[int, Floats]  # by number of the block of rows, (L, b)
+    diagonals: Floats  # (L,), the sum of each diagonal before centring
     sizes: Floats  # (L,)
 
     def plus(self, other: GramSums) -> GramSums:
@@ -52,7 +53,12 @@ class GramSums(NamedTuple):
         rows = dict(self.rows)
         for number, values in other.rows.items():
             rows[number] = rows[number] + values if number in rows else values
-        return GramSums(self.products + other.products, rows, np.maximum(self.sizes, other.sizes))
+        return GramSums(
+            self.products + other.products,
+            rows,
+            self.diagonals + other.diagonals,
+            np.maximum(self.sizes, other.sizes),
+        )
 
 
 class GramBlocks:
@@ -86,6 +92,7 @@ class GramBlocks:
         self.tasks = [(i, j) for i in range(len(self.blocks)) for j in range(i, len(self.blocks))]
         self.sums = np.zeros((len(layers), len(layers)))
         self.row_sums = np.zeros((len(layers), self.n))
+        self.diagonals = np.zeros(len(layers))
         self.means = np.zeros((len(layers), self.n))
         # A power of two near the entries of each Gram, and the largest entry met, divided by it.
         self.scales = np.ones(len(layers))
@@ -153,6 +160,7 @@ class GramBlocks:
     def merge(self, gather: Callable[[Floats], list[Floats]]) -> None:
         """Add the sums of all ranks, which started alike and ran different tasks."""
         self.sums = functools.reduce(np.add, gather(self.sums))
+        self.diagonals = functools.reduce(np.add, gather(self.diagonals))
         self.sizes = functools.reduce(np.maximum, gather(self.sizes))
         for index, layer in enumerate(self.layers):
             if not isinstance(layer.kernel, Linear):  # one layer at a time, because n is large
@@ -179,20 +187,17 @@ class GramBlocks:
     def add(self, found: GramSums) -> None:
         """Add the sums of some tasks."""
         self.sums += found.products
+        self.diagonals = self.diagonals + found.diagonals
         for number, values in found.rows.items():
             self.row_sums[:, self.blocks[number]] += values
         self.sizes = np.maximum(self.sizes, found.sizes)
 
     def traces(self) -> Floats:
-        """Return tr(Kc) of every layer, (L,), in the units of ``products``; NaN if unknown."""
-        kernels = [layer.kernel for layer in self.layers]
-        linear = [isinstance(kernel, Linear) for kernel in kernels]
+        """Return tr(Kc) of every layer, (L,), in the units of ``products``, if it is biased."""
+        linear = [isinstance(layer.kernel, Linear) for layer in self.layers]
         of_features = np.array([one.squares.sum() for one in self.stats])
-        # tr(HKH) = ΣK_ii − ΣK/n; only of these kernels is the diagonal known: it is 1.
-        known = [isinstance(kernel, RBF | Laplacian | Cosine) for kernel in kernels]
         total = self.row_sums.sum(axis=1) + 2 * self.n * self.means.sum(axis=1)
-        of_grams = np.where(known, self.n / self.scales - total / self.n, np.nan)
-        return np.where(linear, of_features, of_grams)
+        return np.where(linear, of_features, self.diagonals - total / self.n)  # ΣK_ii − ΣK/n
 
     def products(self) -> Floats:
         """Return ⟨A, B⟩ of the centred Grams, (L, L); zero for pairs that were not requested."""
@@ -213,7 +218,13 @@ class GramBlocks:
 
     def rounding(self) -> Floats:
         """Return the rounding of every Gram, (L,), in the units of ``products``."""
-        return np.asarray(rounding_of(np, self.sizes, self.n, self.layers[0].dtype))
+        dtype = self.layers[0].dtype
+        found: Floats = np.asarray(rounding_of(np, self.sizes, self.n, dtype))
+        # Unit vectors of one direction differ by the rounding of their norms.
+        cosine = np.array([isinstance(layer.kernel, Cosine) for layer in self.layers])
+        size = np.maximum(self.sizes, self.diagonals / self.n) * self.scales
+        same = cosine & (size <= (8 * float(np.finfo(dtype).eps)) ** 2)
+        return np.where(same, np.inf, found)
 
 
 def gram_sums(
@@ -235,7 +246,7 @@ def gram_sums(
     entries = np.empty(count, layers[0].dtype) if entries is None else entries[:count]
     flat = entries.reshape(len(layers), -1)
     rows = {side.number: np.zeros(side.means.shape) for side in (a, b)}
-    sizes = np.zeros(len(layers))
+    sizes, diagonals = np.zeros(len(layers)), np.zeros(len(layers))
     parts = list(row_blocks(flat[0].reshape(size)))
     # Non-finite values are reported below.
     with np.errstate(all="ignore"), in_threads(len(parts)) as each:
@@ -254,6 +265,7 @@ def gram_sums(
                 if found is None:
                     continue
                 sizes[index] = max(sizes[index], found.largest)
+                diagonals[index] += found.trace
                 rows[a.number][index, part] += found.rows
                 if not same:
                     rows[b.number][index] += found.columns
@@ -262,7 +274,7 @@ def gram_sums(
     _check(layers, np.diagonal(products), a.part, b.part)
     if all(isinstance(layer.kernel, Linear) for layer in layers):
         rows = {}
-    return GramSums(products, rows, sizes)
+    return GramSums(products, rows, diagonals, sizes)
 
 
 def _products(flat: Floats, lx: int) -> Floats:

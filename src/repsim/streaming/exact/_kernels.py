@@ -75,7 +75,7 @@ class LayerKernel:
     rest: Floats
     scale: float
     """(x − shift) − rest, divided by ``scale``, is what the kernel gets; that of radial kernels is
-    divided by the bandwidth."""
+    divided by the bandwidth. Of the cosine, ``shift`` is subtracted from unit vectors."""
     power_scale: float = 1.0
     sigma: float = float("nan")
     least: float = 0.0
@@ -100,6 +100,11 @@ class LayerKernel:
                 sigma = float(to_numpy(kernel.sigma))
         elif isinstance(kernel, Polynomial):
             power = _power_scale(kernel, stats, source.p)
+        elif isinstance(kernel, Cosine):
+            # HSIC does not depend on it, and cosines far from the origin are all near 1.
+            mean = shift.astype(np.float64) + rest
+            mean /= np.abs(mean).max() or 1.0
+            shift = (mean / (np.linalg.norm(mean) or 1.0)).astype(dtype)
         return cls(kernel, source.label, source.p, dtype, shift, rest, scale, power, sigma, least)
 
     def prepared(self, raw: Floats) -> Rows:
@@ -118,6 +123,7 @@ class LayerKernel:
             largest = np.abs(x).max(axis=1, keepdims=True)
             x = x / np.where(largest > 0, largest, np.nan)  # a row of zeros has no direction
             x /= np.linalg.norm(x, axis=1, keepdims=True)
+            x -= self.shift
         return Rows(x, None)
 
     def block(self, a: Rows, b: Rows, *, same: bool) -> Floats:

@@ -131,8 +131,7 @@ def cka_matrix(
         The entries of the Gram of a layer differ in so few digits that their rounding counts, as in
         :func:`repsim.cka`.
     ChanceWarning
-        If biased CKA of independent data would be above 0.1 for two layers; once. The polynomial
-        kernel is not checked.
+        If biased CKA of independent data would be above 0.1 for two layers; once.
 
     Notes
     -----
