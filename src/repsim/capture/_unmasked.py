@@ -128,6 +128,10 @@ def text_of(batch: Any) -> Tensor | None:
     ----------
     batch : object
         A mapping with ``input_ids``, the tokens themselves, or a tuple or list led by them.
+
+    Returns
+    -------
+    torch.Tensor or None
     """
     ids = batch.get(IDS) if isinstance(batch, Mapping) else batch
     if isinstance(ids, tuple | list) and ids:

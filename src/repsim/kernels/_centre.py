@@ -37,6 +37,17 @@ def column_means(xp: Namespace, x: Array) -> Array:
 
     These are exact if the spread is small. For a constant column the mean is therefore the value
     itself.
+
+    Parameters
+    ----------
+    xp : namespace
+        The array namespace.
+    x : array, shape (n, p)
+        Of a floating dtype.
+
+    Returns
+    -------
+    array, shape (1, p)
     """
     out: Array = x[:1, :] + xp.mean(x - x[:1, :], axis=0, keepdims=True)
     return out
