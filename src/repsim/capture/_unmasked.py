@@ -132,6 +132,7 @@ def text_of(batch: Any) -> Tensor | None:
     Returns
     -------
     torch.Tensor or None
+        Of integers, on the device of the batch.
     """
     ids = batch.get(IDS) if isinstance(batch, Mapping) else batch
     if isinstance(ids, tuple | list) and ids:

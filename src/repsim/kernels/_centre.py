@@ -48,6 +48,7 @@ def column_means(xp: Namespace, x: Array) -> Array:
     Returns
     -------
     array, shape (1, p)
+        In the dtype of ``x``.
     """
     out: Array = x[:1, :] + xp.mean(x - x[:1, :], axis=0, keepdims=True)
     return out
