@@ -155,8 +155,9 @@ class Provenance(TorchFunctionMode):
             name = "alias"
         inputs = list(tensors_among(args, kwargs))
         parts = self._parts(name, args, kwargs) if name in ADDS else ()
-        values = [(tensor.shape, self._value(tensor)) for tensor in inputs]
-        joins = name in JOINS and looks_residual(name, values, self._weights)
+        joins = name in JOINS and looks_residual(
+            name, [(tensor.shape, self._value(tensor)) for tensor in inputs], self._weights
+        )
         out = func(*args, **kwargs)
         if isinstance(out, Tensor):
             self._note(name, inputs, (out,))
