@@ -112,6 +112,14 @@ def net_of(model):
     return Counting(model.inner)
 
 
+def test_a_run_that_failed_before_its_first_batch_starts_again(tmp_path):
+    for _ in range(2):
+        with pytest.raises(OSError, match="loader"):
+            repsim.extract(net(), stopping(data(), 0), out=tmp_path / "run.zarr", progress=False)
+    stored = repsim.extract(net(), data(), out=tmp_path / "run.zarr", progress=False)
+    same(stored, expected(net(), data()))
+
+
 def test_an_interrupt_keeps_the_rows_so_far(tmp_path):
     out = tmp_path / "run.zarr"
     with pytest.raises(KeyboardInterrupt):

@@ -451,6 +451,11 @@ def test_calls_without_a_product_of_weights_and_values_are_listed(spelling, unch
         taken(model, lambda m: m(X))
 
 
+def test_a_softmax_over_the_queries_is_no_attention():
+    with pytest.raises(CaptureError, match=r"0\.attn: \(2, 3, 6, 6\), not over the last axis"):
+        taken(model_of(lambda q, k, v: scores(q, k).softmax(-2) @ v), lambda m: m(X))
+
+
 def test_part_of_a_model_unmatched_is_a_warning_once_and_an_error_by_name():
     good, bad = Block(functional.scaled_dot_product_attention), Block(UNMATCHED["talking heads"])
     model = nn.Sequential(good, bad).eval()
