@@ -4,6 +4,7 @@ from repsim.capture._bound import BoundTransform
 from repsim.capture._containers import parts_of, rebuilt, tensors_in
 from repsim.capture._hooks import evaluating
 from repsim.capture._masks import MaskOption, Masks
+from repsim.capture._means import mean_of
 from repsim.capture._near import carried, real_places, values_of
 from repsim.capture._output import Select, UnusableOutput
 from repsim.capture._recorder import Recorder
@@ -70,6 +71,7 @@ __all__ = [
     "kind_of",
     "listing",
     "log_of",
+    "mean_of",
     "named_layers",
     "parts_of",
     "real_places",

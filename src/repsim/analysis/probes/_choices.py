@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from repsim._errors import CaptureError, InputError
 from repsim._options import got
 from repsim.arrays import uploaded
-from repsim.capture import Masks, UnusableOutput, unwrap, values_of
+from repsim.capture import Masks, UnusableOutput, mean_of, unwrap, values_of
 from repsim.capture.tokens import (
     Convolution,
     Declared,
@@ -236,10 +236,7 @@ def _vector(
     """Return one choice of a sequence (B, N, D); None if a sample has no such token."""
     if name in ("mean", "mean_without_cls"):
         skipped = 0 if name == "mean" else prefix
-        if mask is not None:
-            return None if skipped is None else _real_mean(sequence, skipped, mask, wide)
-        known = skipped is not None and skipped < sequence.shape[1]
-        return sequence[:, skipped:].mean(1, dtype=wide) if known else None
+        return None if skipped is None else _mean(sequence, skipped, mask)
     index = {"cls": 0, "first": 0, "last": -1}[name] if name in NAMED else int(name)
     if mask is None:
         return sequence[:, index].to(wide) if index < sequence.shape[1] else None
@@ -251,14 +248,13 @@ def _vector(
     return sequence[torch.arange(len(sequence), device=sequence.device), at].to(wide)
 
 
-def _real_mean(sequence: Tensor, skipped: int, mask: Tensor, wide: torch.dtype) -> Tensor | None:
+def _mean(sequence: Tensor, skipped: int, mask: Tensor | None) -> Tensor | None:
     """Mean over the real tokens after the first ones; None if a sample has no others."""
+    if mask is None:
+        return mean_of(sequence[:, skipped:], None)[0] if skipped < sequence.shape[1] else None
     if int(values_of(mask).sum(1).min()) <= skipped:
         return None
-    kept = mask & (mask.cumsum(1) > skipped)
-    counts = kept.sum(1)
-    # Not a product with the mask: padding may hold NaN.
-    return sequence.to(wide).masked_fill(~kept[..., None], 0.0).sum(1) / counts[:, None]
+    return mean_of(sequence, mask & (mask.cumsum(1) > skipped))[0]
 
 
 def _resolved(operation: str, tokens: Tokens) -> tuple[tuple[str, ...], bool]:
