@@ -121,6 +121,7 @@ class TestColumns:
         result["distance"][2, 1] = np.nan
         ax = attention_distance(result, kind="layers")
         (points,) = ax.collections
+        assert ax.get_xlim() == (-0.5, 4.5)
         expected = [
             (i, value)
             for i, row in enumerate(result["distance"].values)

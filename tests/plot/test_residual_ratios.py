@@ -100,7 +100,9 @@ class TestMap:
         np.testing.assert_array_equal(prefix.get_array(), result["ratio"].values[:, :2])
         assert prefix.get_extent()[1] < spatial.get_extent()[0] == -0.5
         assert spatial.get_extent()[1] == 6.5
+        assert spatial.get_extent()[2:] == prefix.get_extent()[2:] == [-0.5, 3.5]
         assert spatial.norm is prefix.norm
+        assert spatial.axes.get_xlabel() == "token (prefix tokens at the left)"
 
     def test_one_is_the_middle_of_the_scale(self):
         image = residual_ratios(ratios(), kind="map").images[0]
@@ -157,6 +159,7 @@ class TestMap:
         ax = residual_ratios(result, kind="map")
         FigureCanvasAgg(ax.figure).draw()
         assert ax.images[-1].colorbar.extend == "both"
+        assert [float(ax.images[0].norm(value)) for value in (0.0, np.inf)] == [0.0, 1.0]
         assert np.isfinite(ax.images[0].norm.vmax)
 
     @pytest.mark.parametrize("blocks", [3, 30])

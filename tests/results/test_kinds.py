@@ -78,6 +78,17 @@ def test_distances_are_given_in_the_unit_of_the_result():
         assert ATTENTION_DISTANCE.table(result).title.startswith(f"Attention distance in {long}")
 
 
+def test_the_least_and_the_largest_have_their_names():
+    kind, result = KINDS["block_influence"], made.influences()
+    values, (least, largest) = result.influence.values, kind.findings(result)[:2]
+    for found, i in ((least, np.argmin(values)), (largest, np.argmax(values))):
+        value = f"{values[i]:.3f}"
+        assert (found.value, found.where) == (value, str(result["block"].values[i]))
+    assert kind.table(result).title.endswith(", Llama, 64 samples")
+    result["influence"] = result.influence * np.nan
+    assert not any(found.what.endswith(" influence") for found in kind.findings(result))
+
+
 def test_require_converts_variables_and_leaves_out_empty_ones():
     result = made.scales().astype(np.float32)
     empty = result.isel(control=[])
