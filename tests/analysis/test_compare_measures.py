@@ -114,6 +114,9 @@ REFUSED = {
     "permutations must be an integer of at least 0": {"measure": "nbs", "permutations": -1},
     "memory must be a positive integer": {"measure": "nbs", "memory": 0},
     "k=40 needs at least 42 samples": {"measure": "mutual_knn", "k": 40},
+    "needs at least 22 samples in every half": {
+        **{"measure": "mutual_knn", "k": 20, "errors": "subsample"},
+    },
 }
 
 

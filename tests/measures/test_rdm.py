@@ -56,6 +56,15 @@ def test_rsa_of_the_rdms_is_rsa(backend, kind, comparison, dtype):
     assert float(out) == pytest.approx(expected, abs={"float32": 1e-5, "float64": 1e-12}[dtype])
 
 
+def test_only_rounding_makes_a_tie():
+    order = np.random.default_rng(0).permutation(45)
+    for dtype, spread in ((np.float32, 1e-3), (np.float64, 1e-7)):
+        near = (1 + spread * order / 45).astype(dtype)
+        for comparison in ("spearman", "rho_a", "kendall"):
+            out = repsim.rsa_from_rdm(near, order.astype(dtype), comparison=comparison)
+            assert float(out) == pytest.approx(1, abs=1e-6), (dtype, comparison)
+
+
 def test_ties_are_those_of_rsa():
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 3, (12, 5)), rng.integers(0, 3, (12, 4))
