@@ -223,6 +223,8 @@ def test_groups_and_options_of_a_measure():
         max_t(xs, ys, measure="nbs", kernel="rbf")
     with pytest.raises(InputError, match="k=15 needs at least"):
         max_t(xs, ys, measure="mutual_knn", k=15)
+    with pytest.raises(InputError, match="unknown features"):
+        max_t(xs, ys, features="some")
     sampled = max_t({"embed": ys["embed"]}, features="sampled", permutations=9)
     assert sampled.cka.attrs["features"] == "sampled"
     expected = repsim.pairwise({"embed": ys["embed"]}, features="sampled")

@@ -33,7 +33,7 @@ def centre_in_place(k: Numbers, *, unbiased: bool) -> float:
         The largest size of an entry off the diagonal, before centring.
     """
     n = len(k)
-    origin = k[0, -1].copy()
+    origin = k[0, -1]
     diagonal = np.zeros(n) if unbiased else k.diagonal() - origin
     rows, columns = np.empty((n, 1)), np.zeros(n)
     largest = 0.0
