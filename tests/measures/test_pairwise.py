@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import repsim
 from cases import each
@@ -361,3 +362,14 @@ def test_the_arrays_are_left_as_they_were():
 def test_one_array_alone():
     x, _ = related(12, 3, 4)
     assert float(repsim.pairwise({"only": x}).item()) == pytest.approx(1)
+
+
+def test_stored_activations_name_their_models():
+    x, y = (
+        xr.Dataset({"a": (("sample", "a[1]"), values)}, attrs={"model": name})
+        for name, values in zip(("ViT", "CNN"), related(12, 3, 4), strict=True)
+    )
+    for function in (repsim.pairwise, repsim.cka_matrix):
+        for given, names in (((x, y), ["ViT", "CNN"]), ((x,), ["ViT", "ViT"])):
+            attrs = function(*given).attrs
+            assert [attrs["model_x"], attrs["model_y"]] == names

@@ -34,6 +34,7 @@ def test_the_map_marks_the_best_start_of_each_length():
     least = [int(np.nanargmin(result.angular[:, j])) for j in range(6)]
     assert list(starts) == least
     assert "least distance of this length" in ax.get_xlabel()
+    assert ax.get_ylabel() == "first block of the span"
     assert not [p for p in ax.patches if isinstance(p, Rectangle)]  # beyond the last block: blank
     FigureCanvasAgg(ax.figure).draw()
 
