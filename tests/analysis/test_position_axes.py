@@ -89,6 +89,9 @@ def test_channels_that_cannot_be_recognised():
     assert list(found) == ["0", "1", "3"]
     # A permuted map shows its channels by its strides.
     torch.testing.assert_close(found["1"], whole["1"].mean((1, 2)))
+    with Recorder(model, ["1"], transform="mean") as one:  # as a last batch may be
+        model(x[:1])
+    torch.testing.assert_close(one["1"], found["1"][:1])
 
 
 def test_masks_of_an_image():

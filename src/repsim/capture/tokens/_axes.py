@@ -235,7 +235,7 @@ def _of_permuted(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> boo
     Positions keep their order, so the axis that moved from one end to the other has the features.
     """
     axes = list(range(1, len(shape)))
-    if strides is None or len(axes) < 3 or min(shape) < 2:
+    if strides is None or len(axes) < 3 or min(shape[1:]) < 2:
         return None
     stored = sorted(axes, key=lambda axis: -strides[axis])
     if stored == [*axes[1:], axes[0]]:
