@@ -38,6 +38,16 @@ def ids_of(batch):
     return batch[1]
 
 
+class Hidden:
+    """A batch that is no container."""
+
+    def __init__(self, inputs, ids):
+        self._inputs = inputs
+
+    def inputs(self):
+        return self._inputs
+
+
 def compared(data, **options):
     return repsim.compare(net(), net(1), data, progress=False, **options)
 
@@ -184,6 +194,9 @@ def disagreeing(rank, size):
         repsim.trajectory({0: net()}, share(0, size), **alone, group="world")
         compared(share(0, size), group="world", sample_ids=ids_of)
         compared(share(rank, size), group="world")
+        # Batches whose values no digest sees look alike.
+        hidden = [Hidden(*batch) for batch in share(rank, size)]
+        compared(hidden, prepare_x=Hidden.inputs, prepare_y=Hidden.inputs, group="world")
     return told, [str(each.message) for each in caught]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from repsim._errors import StateError
 from repsim.capture import parts_of, unwrap
 
-__all__ = ["BatchLog", "digest", "label_of", "model_digest"]
+__all__ = ["BatchLog", "digest", "label_of", "model_digest", "shows_values"]
 
 SAMPLED = 4096
 """Elements read of a tensor. Batches that differ in any sample differ in some of these."""
@@ -34,6 +35,17 @@ def digest(value: Any) -> str:
     state = hashlib.blake2b(digest_size=8)
     _feed(state, value)
     return state.hexdigest()
+
+
+def shows_values(value: Any) -> bool:
+    """Whether a digest depends on all values: they are on the processor, and in no other object."""
+    if isinstance(value, Tensor):
+        return value.device.type == "cpu"
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind not in "OUS"
+    if isinstance(value, Mapping | list | tuple) or is_dataclass(value):
+        return all(map(shows_values, parts_of(value)))
+    return value is None or isinstance(value, str | bytes | int | float | np.generic)
 
 
 def model_digest(model: nn.Module, *, with_shards: bool = True) -> str:

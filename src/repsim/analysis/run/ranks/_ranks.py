@@ -14,12 +14,14 @@ from repsim._distributed import RankGroup
 from repsim._errors import InputError, warn
 from repsim._options import got
 from repsim.analysis.run._drive import Batch, as_found, each_pass, warn_of_ranks
-from repsim.analysis.run._fingerprint import digest, label_of, model_digest
+from repsim.analysis.run._fingerprint import digest, label_of, model_digest, shows_values
 from repsim.analysis.run.ranks._new_samples import NewSamples
 from repsim.analysis.run.ranks._sample_ids import SampleIds, check_sample_ids, ids_of
-from repsim.capture import tensors_in
 
 __all__ = ["Ranks"]
+
+UNKNOWN = "unknown"
+"""In the place of the digest of a batch whose values are not all in it."""
 
 ALONE = "alone"
 """The value of ``group=`` with which one rank of several works on its own."""
@@ -52,7 +54,8 @@ class Ranks(RankGroup):
     duplicates : int
         The number of samples of all ranks that were left out because they came before.
     first_batch : str
-        The digest of the first batch, if a group counts all samples; "" before it.
+        The digest of the first batch, if a group counts all samples; "" before it, and "unknown"
+        if its values are on an accelerator or in objects of other classes.
 
     Warns
     -----
@@ -246,16 +249,15 @@ class Ranks(RankGroup):
             yield batch
 
     def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the batches, and keep the digest of the first, unless its values lie elsewhere."""
+        """Yield the batches, and keep the digest of the first."""
         for batch in batches:
             if not self.alone and not self.first_batch:
-                near = all(each.device.type == "cpu" for each in tensors_in(batch.value))
-                self.first_batch = digest(batch.value) if near else "on an accelerator"
+                self.first_batch = digest(batch.value) if shows_values(batch.value) else UNKNOWN
             yield batch
 
     def warn_of_one_share(self, firsts: Sequence[str]) -> None:
         """Warn if all ranks of several have the same first batch, by :attr:`first_batch`."""
-        if len(firsts) > 1 and len(set(firsts)) == 1 and firsts[0] not in ("", "on an accelerator"):
+        if len(firsts) > 1 and len(set(firsts)) == 1 and firsts[0] not in ("", UNKNOWN):
             warn(
                 f"{self.operation}: all {len(firsts)} ranks got the same first batch, so each "
                 f"sample may count {len(firsts)} times.\n"
