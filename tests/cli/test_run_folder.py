@@ -242,6 +242,15 @@ def test_folders_that_cannot_be_written(repsim_command, inputs, monkeypatch):
         assert ran.code == 2
         assert f"--out: the folder cannot be made or written.\n  got {reason}" in ran.err
 
+    def hidden(self, **_):
+        if self.name == "run":  # its folder may not be searched
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return os.stat(self)
+
+    monkeypatch.setattr(Path, "stat", hidden)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "no permission to write in" in repsim_command(*TWO, "--out", "run").err
+
 
 def test_folders_that_cannot_be_a_run(repsim_command, inputs, tmp_path):
     (tmp_path / "file").write_text("")

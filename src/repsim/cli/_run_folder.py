@@ -70,7 +70,8 @@ class RunFolder:
         }
         self._session = session
         self._is_locked = False
-        nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+        # Path.exists would raise an error below a folder that may not be searched.
+        nearest = next(each for each in (path, *path.absolute().parents) if os.path.exists(each))
         if not nearest.is_dir():
             raise UsageError(
                 f"--out: must be a folder, not a file.\n  got {path}\n"
