@@ -187,7 +187,7 @@ def test_products_are_float32_where_nothing_cancels_and_float64_where_it_does():
 
 @FEATURES
 @BOTH
-@pytest.mark.parametrize("value", [0.1, 7.7, 1e4, 0.0])
+@pytest.mark.parametrize("value", [0.1, 7.7, 1e4, 1.3e-30, 0.0])
 def test_a_constant_is_nothing_in_either_form(framework, features, estimator, value):
     x = framework(np.full((40, 6), value, np.float32))
     y = framework(related(40, 3, 4)[1].astype(np.float32))

@@ -62,9 +62,10 @@ class CentredRows:
     """Rows of x − x̄, divided by a power of two that keeps products of four in range.
 
     The data are read one block at a time: once for the mean, once for every use. If the mean is
-    large relative to the spread, they are read once more, and the first row is subtracted before
-    the mean: features far from zero keep their digits, and a constant array is exactly zero. The
-    mean is rounded to the dtype; HSIC does not depend on it, and the rest enters only squared.
+    large relative to the spread, or if squares vanish, they are read once more, and the first row
+    is subtracted before the mean: features far from zero keep their digits, and a constant array is
+    exactly zero. The mean is rounded to the dtype; HSIC does not depend on it, and the rest enters
+    only squared.
 
     Parameters
     ----------
@@ -92,7 +93,9 @@ class CentredRows:
         self._shifts: list[Array] = []
         mean, size, of_mean = self._sums()
         self._spread = size - of_mean
-        if of_mean <= NEAR * self._spread < math.inf:
+        # The squares of tiny features vanish, so these sums do not show how large the mean is.
+        vanish = size < self.n * self.p / USUAL
+        if not vanish and of_mean <= NEAR * self._spread < math.inf:
             self._shifts = [mean]
         else:
             self._shifts = [xp.astype(x[:1, :], dtype, copy=False)]
