@@ -42,9 +42,9 @@ def rounding_of(xp: Namespace, largest: Array, n: int, dtype: Any) -> Array:
 
 
 def few_digits(squares: Any, rounding: Any) -> Any:
-    """Whether ⟨A, A⟩ of a centred Gram is so near its rounding that other values are off.
+    """Whether ⟨A, A⟩ of a centred Gram is so near its rounding that a CKA from it is off.
 
-    Both may be sums over batches. ⟨A, A⟩ of a constant is zero, which another warning is about.
+    Both may be sums over batches. ⟨A, A⟩ of a constant is zero, and another warning says so.
     """
     return (squares > 0) & (squares < DIGITS**2 * rounding)
 

@@ -37,11 +37,11 @@ class ScaledGram(NamedTuple):
     square: Array
     """⟨A, A⟩ of the scaled Gram."""
     rounding: Array
-    """Its rounding, in the same units."""
+    """That of the rounding of the entries, in the same units."""
 
     @property
     def few_digits(self) -> Array:
-        """Whether other values are off by rounding."""
+        """Whether the rounding of the entries counts."""
         out: Array = few_digits(self.square, self.rounding)
         return out
 
