@@ -173,6 +173,9 @@ def test_a_model_that_pads_texts_itself_gives_a_warning():
                 warnings.simplefilter("error")
                 same = compare_mean(Longer(kind), form, layers=["read"], mask=None)
             np.testing.assert_array_equal(own.cka, same.cka)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no padding is among the first tokens
+        repsim.compare(Longer("padding"), data=data, transform=lambda x: x[:, 0], **QUIET)
 
 
 def test_series_that_a_model_pads_give_a_warning():

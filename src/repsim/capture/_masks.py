@@ -49,6 +49,11 @@ class Masks:
         several sequences; layers without a key, or with None, have no mask. A callable: it gets the
         batch of the model and returns the mask. None: all positions are real.
 
+    Attributes
+    ----------
+    padded_by_model : str or None
+        Says where the model pads the texts, for a warning where "auto" finds no mask.
+
     Raises
     ------
     InputError
@@ -65,12 +70,13 @@ class Masks:
                 f"of the batch, or None\n"
                 f"  got {mask!r}"
             )
-        self.operation = operation
+        self._operation = operation
         self._mask = mask
         self._batch: Any = None
         self._found: dict[object, tuple[Tensor | None, int]] = {}
         self._used: set[str] = set()
         self._follows: dict[tuple[str, int], Follows] = {}
+        self.padded_by_model: str | None = None
         self._warned = self._warned_of_pairs = self._warned_of_lengths = self._looked = False
 
     @property
@@ -128,8 +134,8 @@ class Masks:
     def of_queries(self, layer: str, shape: tuple[int, int], call: int = 0) -> Tensor | None:
         """Return the mask of the queries of a cross-attention, (B, queries); None if all are real.
 
-        "auto" takes ``decoder_attention_mask``, because ``attention_mask`` is that of the keys,
-        unless evidence shows that the queries are the text, as where it reads an image.
+        "auto" takes ``decoder_attention_mask``, because ``attention_mask`` is that of the keys. If
+        evidence shows that the queries are the text, as where it reads an image, it is the latter.
         """
         learned = self._learned(layer, call) if self.is_auto else "source"
         if learned == "other":
@@ -162,7 +168,8 @@ class Masks:
         for pattern in self._mask if isinstance(self._mask, Mapping) else ():
             if pattern not in used:
                 raise LayerNotFoundError(
-                    f"{self.operation}: mask names {pattern!r}, and no chosen layer is called that."
+                    f"{self._operation}: mask names {pattern!r}, and no chosen layer is called "
+                    f"that."
                 )
 
     def aligned(self, layer: str, tensor: Tensor, name: str, call: int = 0) -> Tensor | None:
@@ -178,7 +185,7 @@ class Masks:
             return None
         if mask.shape != tensor.shape[:2]:
             raise UnusableOutput(
-                f"{self.operation}: the mask does not fit layer {layer!r}.\n"
+                f"{self._operation}: the mask does not fit layer {layer!r}.\n"
                 f"  it returned: {tuple(tensor.shape)}    mask: {tuple(mask.shape)}\n"
                 f"  {name} is over real positions. Pass {OF_OTHER_POSITIONS}",
                 brief=f"{tuple(tensor.shape)}: its positions are not those of the mask "
@@ -224,7 +231,7 @@ class Masks:
             self._warned = True
             padded = "labels of -100" if labels else f"{AUTO} with padding"
             warn(
-                f"{self.operation}: all positions of the decoder are taken as real, from layer "
+                f"{self._operation}: all positions of the decoder are taken as real, from layer "
                 f"{layer!r} on.\n"
                 f"  the batch has {padded}, and no {DECODER}\n"
                 f"  Add {DECODER} to the batch, or pass mask={{name or glob: key of the batch, or "
@@ -235,16 +242,16 @@ class Masks:
     def _warn_of_padding(self, batch: Any) -> None:
         """Warn once if inputs are padded and have no mask; the first batch is looked at."""
         looked, self._looked = self._looked, True
-        if not looked and (problem := unread_padding(batch)) is not None:
-            warn(f"{self.operation}: {problem}")
+        if not looked and (problem := unread_padding(batch) or self.padded_by_model):
+            warn(f"{self._operation}: {problem}")
 
     def _warn_of_lengths(self, layer: str, shape: tuple[int, ...]) -> None:
-        """Warn once if a list of series is padded: they differ in length, and layers do not."""
+        """Warn once if the model pads a list of series: they differ in length."""
         if self._warned_of_lengths or (found := lengths_of_series(self._batch, shape[0])) is None:
             return
         self._warned_of_lengths = True
         warn(
-            f"{self.operation}: the samples differ in length, so padding counts.\n"
+            f"{self._operation}: the samples differ in length, so padding counts.\n"
             f"  {found[0]} to {found[1]} values, and layer {layer!r} has {shape[1]} positions for "
             f"each\n  Pass mask=lambda batch: a tensor (samples, positions), or mask=None."
         )
@@ -253,7 +260,7 @@ class Masks:
         if not self._warned_of_pairs:
             self._warned_of_pairs = True
             warn(
-                f"{self.operation}: all positions are taken as real.\n"
+                f"{self._operation}: all positions are taken as real.\n"
                 f"  {AUTO} {shape} is of pairs of positions, and does not say which are padding\n"
                 f"  Pass mask=lambda batch: a tensor (samples, positions), or mask=None."
             )
@@ -271,7 +278,7 @@ class Masks:
             f"None, by name or glob of layers"
         )
         return UnusableOutput(
-            f"{self.operation}: the mask of layer {layer!r} is unclear.\n"
+            f"{self._operation}: the mask of layer {layer!r} is unclear.\n"
             f"  it returned: {shown}, and {why}\n  Pass {repair}.",
             brief=f"{shown}: {why}",
             repair=repair,
@@ -300,7 +307,7 @@ class Masks:
         else:
             keys = list(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
             raise InputError(
-                f"{self.operation}: mask={mask!r} is not in the batch.\n"
+                f"{self._operation}: mask={mask!r} is not in the batch.\n"
                 f"  the batch: {keys}\n"
                 f"  Pass a key of it, mask=lambda batch: ..., or mask=None."
             )
@@ -310,13 +317,13 @@ class Masks:
         if not isinstance(found, Tensor) or found.ndim != 2 or found.is_complex():
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise InputError(
-                f"{self.operation}: a mask must be a tensor (samples, positions), true or 1 where "
+                f"{self._operation}: a mask must be a tensor (samples, positions), true or 1 where "
                 f"a position is real.\n  got {got}"
             )
         values = values_of(found)
         if not bool((values >= 0).all()):  # NaN too
             raise InputError(
-                f"{self.operation}: a mask must be true or 1 where a position is real, and 0 "
+                f"{self._operation}: a mask must be true or 1 where a position is real, and 0 "
                 f"where it is padding.\n"
                 f"  got values below 0, or NaN: {tuple(found.shape)} of {found.dtype}\n"
                 f"  If the mask is added to scores, pass mask=lambda batch: "
@@ -329,7 +336,7 @@ class Masks:
         if not all(counts):
             empty = counts.index(0)
             raise InputError(
-                f"{self.operation}: every sample needs a real position.\n"
+                f"{self._operation}: every sample needs a real position.\n"
                 f"  sample {empty} of a batch has none in its mask {tuple(real.shape)}\n"
                 f"  Leave empty samples out, or check that 1 means real."
             )

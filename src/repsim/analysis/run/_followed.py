@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from repsim._errors import warn
 from repsim.analysis.run._cut_runs import BatchRefusedError, input_of, on_accelerator, refusing
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._kept_state import kept_state
@@ -47,7 +46,8 @@ def learn_sequences(
     position of the masked sequence, and without the last one of the decoder's. A layer follows the
     sequence that changes the shape of its output.
 
-    If a batch has texts and no mask, a warning says whether the model pads them itself.
+    If a batch has texts and no mask, the masks learn whether the model pads them itself. They warn
+    where positions are read.
 
     Parameters
     ----------
@@ -62,7 +62,9 @@ def learn_sequences(
     """
     asking = [each for each in masks if each.is_auto]
     if asking and _has_no_mask(batch.value):
-        _warn_of_own_padding(asking[0].operation, batch, model, forward)
+        problem = _own_padding(batch, model, forward)
+        for each in asking:
+            each.padded_by_model = problem
     sequences = Sequences.of(batch.value)
     alone = not (sequences.are_several or are_labels_padded(batch.value))
     if not asking or (alone and not _may_have_queries(model, batch.value)):
@@ -142,16 +144,17 @@ def _has_no_mask(batch: Any) -> bool:
     return not isinstance(batch, Mapping) or batch.get(AUTO) is None
 
 
-def _warn_of_own_padding(
-    operation: str, batch: Batch, model: nn.Module, forward: Forward | None
-) -> None:
-    """Warn if the model pads texts to a multiple of its window, as Longformer does."""
+def _own_padding(batch: Batch, model: nn.Module, forward: Forward | None) -> str | None:
+    """Say where a model pads texts to a multiple of its window, as Longformer; None if it does not.
+
+    A layer has then more positions than a text. Another forward tells whether they are padding.
+    """
     ids = text_of(input_of(batch.value, forward))
     if ids is None or ids.shape[1] < 2:
-        return
+        return None
     n_samples, n = ids.shape
     if on_accelerator(model) and uncut_indices(batch.value, n_samples, packed=False):
-        return
+        return None
     small = cut(batch.value, n_samples, FEW)
 
     def without_last(value: Any) -> Any:
@@ -162,18 +165,18 @@ def _warn_of_own_padding(
 
     longer = _tokens_of(replace(batch, value=small), model, forward, longer_than=n)
     if longer is None:
-        return
+        return None
     layer, whole = longer
     shorter = replace(batch, value=without_last(small))
     less = _tokens_of(shorter, model, forward, layer=layer)
-    if less is not None and _is_padded(whole, less[1], n):
-        warn(
-            f"{operation}: the model pads the texts itself, so its padding counts.\n"
-            f"  layer {layer!r} has {whole.shape[1]} positions for {n} tokens, and there is no "
-            f"{AUTO}\n"
-            f"  Let the tokeniser pad the texts to {whole.shape[1]} tokens (pad_to_multiple_of=), "
-            f"and put its {AUTO} into the batch.\n  mask=None says that all positions are real."
-        )
+    if less is None or not _is_padded(whole, less[1], n):
+        return None
+    return (
+        f"the model pads the texts itself, so its padding counts.\n"
+        f"  layer {layer!r} has {whole.shape[1]} positions for {n} tokens, and there is no {AUTO}\n"
+        f"  Let the tokeniser pad the texts to {whole.shape[1]} tokens (pad_to_multiple_of=), and "
+        f"put its {AUTO} into the batch.\n  mask=None says that all positions are real."
+    )
 
 
 def _tokens_of(
@@ -199,9 +202,10 @@ def _tokens_of(
 def _is_padded(whole: Tensor, less: Tensor, n: int) -> bool:
     """Whether a layer that has more than n tokens pads them, by what it is without the last token.
 
-    It has then n - 1 tokens, if these fill the window, or as many as before. The last token is
-    padding in the second case, and the first layer of this length changes at its place alone. But a
-    prompt before the text becomes no longer, and learned queries mix all tokens.
+    Then n - 1 tokens either fill the window, and the layer has n - 1 positions, or they are padded
+    to as many positions as before. In the second case the first layer that is longer than the text
+    changes at the place of the last token alone. Learned queries change at all places, and a layer
+    with a prompt before the text has one position less.
     """
     if less.shape != whole.shape:
         return less.shape[1] == n - 1
