@@ -50,7 +50,7 @@ def call_model(
     """Call a model on a batch: a tensor, keywords, or a tuple that starts with one of them."""
     batch = prepared_for(operation, model, batch, prepare)
     if forward is not None:
-        with naming("forward=", batch):  # what a function of the caller changes in it is meant
+        with naming("forward=", batch):  # no copy: the function may mean to change the batch
             return forward(model, batch)
     batch = own_copy(keywords_in(batch))
     if isinstance(batch, list | tuple) and batch and isinstance(batch[0], Tensor):
@@ -81,7 +81,7 @@ def call_model(
 
 @contextmanager
 def naming(what: str, batch: Any) -> Iterator[None]:
-    """Say beside an error of a model or of a function of the caller what raised it, given what."""
+    """Add a note to an error of a model or a function of the caller: which it is, what it got."""
     try:
         yield
     except RepsimError:  # names what it is about

@@ -107,7 +107,7 @@ class LayerGrids:
         self._image, self._frames = (height, width), frames[0] if frames else None
 
     def start(self, batch: Any) -> None:
-        """Prepare for the forward of a batch, behind those that look for its samples."""
+        """Prepare for the forward of a batch, after those that look for its samples."""
         self._convolutions.clear()
         self._queries.clear()
         self._order.start()

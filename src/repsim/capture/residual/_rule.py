@@ -80,10 +80,10 @@ def relation(a: Value, b: Value, weights: int) -> tuple[Kind, Literal[0, 1]] | N
     - after a common ancestor both passed different weight matrices; the one with fewer of them
       passed no additional nonlinearity, the other did: projection shortcut and branch.
 
-    Anything else is not a residual connection. x + (q - x), as quantisers write it for their
-    gradient, is q. Position embeddings and the tokens have no common
-    ancestor. Rotary embeddings and gates tie. The sum of attention and MLP has a nonlinearity on
-    both sides, and a low-rank adapter has none on either side.
+    Anything else is not a residual connection. x + (q - x) is q; quantisers write it so, because
+    the gradient then passes to x. Position embeddings and the tokens have no common ancestor.
+    Rotary embeddings and gates tie. The sum of attention and MLP has a nonlinearity on both sides,
+    and a low-rank adapter has none on either side.
 
     Parameters
     ----------

@@ -34,9 +34,9 @@ class PositionAxes:
 
     A shape does not say it. The kind of a module does: convolutions have their features first, and
     linear layers last, unless they mix tokens. For other modules the rule is applied to the widths
-    of the modules inside.
-    If these do not decide, a map has the aspect of the image; then the modules around decide, from
-    the inside out. If widths and aspect disagree, only the strides of a permuted map can decide.
+    of the modules inside. If these do not decide, a map has the aspect of the image; then the
+    modules around decide, from the inside out. If widths and aspect disagree, or the map is as wide
+    as it has channels, the strides of a permuted map decide.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ class PositionAxes:
             of a one-dimensional convolution. If both axes have the widths of modules, the positions
             are on the axis that is as long as a text of the input. Four and five are a map of
             features first if the model has no layers of the other kind, and an image or layers of
-            this kind. Five are also not found if
-            the last two have the aspect of an image, as the masks of SAM (B, prompts, masks, H, W).
+            this kind. Five are also not found if the last two have the aspect of an image, as the
+            masks of SAM (B, prompts, masks, H, W).
         """
         rank = len(shape) - 2
         own = _of_module(self._modules.get(layer), shape)
