@@ -55,6 +55,17 @@ def test_small_directions_beside_clusters_that_are_far_apart():
         assert float(repsim.aligned_cosine(x, y)) == pytest.approx(expected, abs=1e-6), far
 
 
+def test_features_that_are_nearly_orthogonal_have_one_value_traced_or_not():
+    torch = pytest.importorskip("torch")
+    x, y = related(40, 4, 5)
+    y -= x @ np.linalg.lstsq(x, y)[0]
+    y += 1e-5 * x @ related(4, 4, 5, seed=1)[1]
+    expected = reference.aligned_cosine(x, y)
+    x, y = (torch.tensor(z, dtype=torch.float32) for z in (x, y))
+    for out in (repsim.aligned_cosine(x, y), torch.vmap(repsim.aligned_cosine)(x[None], y[None])):
+        assert out.item() == pytest.approx(expected, abs=1e-4)
+
+
 def test_half_precision():
     half(repsim.aligned_cosine, *related(12, 4, 5), reference.aligned_cosine, 1e-6)
 

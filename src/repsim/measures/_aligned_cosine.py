@@ -113,17 +113,19 @@ def _rotation(xp: Namespace, x: _Rows, y: _Rows) -> Array:
 
     The rounding of the data changes a singular value by ε(‖x‖‖yv‖ + ‖xu‖‖y‖). That is far below
     ε‖xᵀy‖ for a direction in which both sides are small, beside clusters or samples that are far
-    from the others.
+    from the others. Where x and y are nearly orthogonal it is above ε‖xᵀy‖. A direction counts if
+    its singular value is above the smaller of both.
     """
     a, b = x.points, y.points
     left, values, right = xp.linalg.svd(xp.matrix_transpose(a) @ b, full_matrices=False)
     many = 8 * math.sqrt(a.shape[0])  # no fewer than the features here
     counts = values > many * max(x.resolution, y.resolution) * values[:1]
-    if known(xp.all(counts)) is not True:
+    if known(xp.all(counts)) is not True:  # otherwise the products below change nothing
         size = xp.linalg.vector_norm
         on_x, on_y = size(a @ left, axis=0), size(b @ xp.matrix_transpose(right), axis=0)
         rounding = x.resolution * size(a) * on_y + y.resolution * size(b) * on_x
-        counts = values > many * xp.maximum(rounding, xp.finfo(a.dtype).eps * values[:1])
+        own = values > many * xp.maximum(rounding, xp.finfo(a.dtype).eps * values[:1])
+        counts = counts | own
     out: Array = (left * xp.astype(counts, left.dtype)) @ right
     return out
 
