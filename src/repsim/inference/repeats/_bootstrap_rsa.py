@@ -48,8 +48,8 @@ class RsaInterval(Interval):
     n_subjects : int
         Subjects; ``n_samples`` is the number of conditions.
     p_value : float
-        With ``minus``: two-sided, that both models have the same RSA, of Student's t with the
-        standard error; at most 1 − level if zero is outside the interval. Otherwise NaN.
+        With ``minus``: that of the hypothesis that both models have the same RSA, two-sided, from
+        Student's t. It is at most 1 − level if zero is outside the interval. Without ``minus``: NaN.
     """
 
     resampled: str
@@ -103,9 +103,9 @@ def bootstrap_rsa(
     Conditions and subjects are drawn with replacement. A condition that is drawn c_i times is in
     c_i c_j pairs with another one; the pairs of a condition with its own copies are left out. Draws
     in which all dissimilarities of a side are equal have no value and are left out too. The
-    interval is tanh(artanh(value) ± q SE/(1 − value²)) with q the quantile of Student's t, that of
-    a difference is value ± q SE. It has m − 1 degrees of freedom, with m the number of conditions
-    or of subjects that are drawn; if both are drawn, m is the smaller one.
+    interval is tanh(artanh(value) ± q SE/(1 − value²)), and that of a difference is value ± q SE,
+    with q the quantile of Student's t. It has m − 1 degrees of freedom, with m the number of
+    conditions or of subjects that are drawn; if both are drawn, m is the smaller one.
 
     Parameters
     ----------
@@ -171,9 +171,11 @@ def bootstrap_rsa(
     factor. How often 95 % intervals contain the true value (``benchmarks/subjects.py``): 88 to 100
     % over both, 93 to 99 % over conditions, 88 to 94 % over subjects. It is low where some of about
     ten subjects are far noisier than the others: their values are then skewed, and Student's t
-    assumes a normal distribution. It is high for very few subjects or conditions. Over both, those
-    of a difference contain it in 94 to 100 % (``benchmarks/differences.py``). A paired t-test of
-    subjects has 68 to 95 %, because it takes no account of the conditions.
+    assumes a normal distribution. It is high for very few subjects or conditions.
+
+    Intervals of a difference over both contain the true one in 94 to 100 %
+    (``benchmarks/differences.py``). Those of a paired t-test of subjects contain it in 68 to 95 %,
+    because the test takes no account of the conditions.
 
     Independent conditions and subjects are assumed. Frames of one film, or several sessions of one
     subject, are not: average them first. The value itself depends on noise in the subjects' RDMs;
