@@ -49,7 +49,7 @@ class RsaInterval(Interval):
         Subjects; ``n_samples`` is the number of conditions.
     p_value : float
         With ``minus``: that of the hypothesis that both models have the same RSA, two-sided, from
-        Student's t. It is at most 1 − level if zero is outside the interval. Without ``minus``: NaN.
+        Student's t. It is at most 1 − level if zero is outside the interval. NaN without ``minus``.
     """
 
     resampled: str
