@@ -72,8 +72,8 @@ class Rearranged:
     @np.errstate(over="ignore")  # what overflows is reported by its callers
     def value(self, order: Indices | None = None) -> Array:
         """Return the measure of x and y[order], 0-d; without an order, that of x and y."""
-        taken = None if order is None else self._xp.asarray(order, device=device(self._y))
         if self.kernel:
+            taken = None if order is None else self._xp.asarray(order, device=device(self._y))
             fixed = Fixed(self.item_y, self._features, taken)
             found = self._measure.compare(self._fixed_x, fixed, **self._settings)
             return self._xp.zeros_like(found) if self.nothing else found
