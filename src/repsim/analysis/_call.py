@@ -70,7 +70,7 @@ def call_model(
             )
         elif isinstance(batch[0], Mapping):
             found += ", as are others"
-            repair += ", for one mapping of each sample by torch.utils.data.default_collate"
+            repair += ", for mappings of one sample each by torch.utils.data.default_collate"
     raise InputError(
         f"{operation}: a batch must be a tensor, a mapping of keyword arguments, or a tuple or "
         f"list whose first item is one of them.\n  got {found}\n"

@@ -136,7 +136,7 @@ def from_function(name: str, *, pretrained: bool, size: int | None, scale: str |
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        # Random numbers that the module draws where it is imported are not those of the weights.
+        # The module may draw random numbers where it is imported; they must not change the weights.
         with torch.random.fork_rng(devices=[]):
             module = importlib.import_module(where)
     except ModuleNotFoundError as error:
