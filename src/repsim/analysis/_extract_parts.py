@@ -74,9 +74,7 @@ def end_together(ranks: Ranks, place: Place, n_rows: int) -> None:
     """
     if ranks.alone:
         return
-    everyone = ranks.gather((ranks.first_batch, n_rows))
-    ranks.warn_of_one_share([first for first, _ in everyone])
-    rows = [count for _, count in everyone]
+    rows = ranks.gather_at_end(n_rows)
     if not any(rows):
         raise InputError(
             f"{OPERATION}: data gave no batch on any rank.\n"

@@ -71,9 +71,7 @@ def reduced(ranks: Ranks, accumulators: list[MinibatchCKA]) -> list[MinibatchCKA
     """Return the merged accumulators of all ranks, pass by pass."""
     if ranks.alone:
         return accumulators
-    everyone = ranks.gather((ranks.first_batch, len(accumulators)))
-    ranks.warn_of_one_share([first for first, _ in everyone])
-    counts = [count for _, count in everyone]
+    counts = ranks.gather_at_end(len(accumulators))
     if len(set(counts)) > 1:
         raise StateError(f"compare: passes must be the same on all ranks.\n  got {counts}")
     return [each.all_reduce(ranks.group) for each in accumulators]

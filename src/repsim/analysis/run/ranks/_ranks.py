@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from repsim.analysis.run.ranks._sample_ids import SampleIds, check_sample_ids, i
 __all__ = ["Ranks"]
 
 UNKNOWN = "unknown"
-"""In the place of the digest of a batch whose values are not all in it."""
+"""In the place of a digest: values are on an accelerator, or in objects of other classes."""
 
 ALONE = "alone"
 """The value of ``group=`` with which one rank of several works on its own."""
@@ -53,9 +53,6 @@ class Ranks(RankGroup):
         The number of ranks, and the number of this one.
     duplicates : int
         The number of samples of all ranks that were left out because they came before.
-    first_batch : str
-        The digest of the first batch, if a group counts all samples; "" before it, and "unknown"
-        if its values are on an accelerator or in objects of other classes.
 
     Warns
     -----
@@ -78,7 +75,7 @@ class Ranks(RankGroup):
         super().__init__(operation, None if is_meant else group)
         self.duplicates = 0
         self._sample_ids: SampleIds | None = None
-        self.first_batch = ""
+        self._first_batch = ""  # its digest, if a group counts all samples
         if self.alone and not is_meant:
             combine = "Pass group='world' on every rank to combine their batches"
             whole = "Run it on one rank, with all of the data"
@@ -149,9 +146,7 @@ class Ranks(RankGroup):
             Merges the sums of the ranks that had one, in the order of ranks. Its errors are raised
             on all ranks, because all merge the same sums.
         """
-        everyone = self.gather((self.first_batch, part))
-        self.warn_of_one_share([first for first, _ in everyone])
-        parts = [each for _, each in everyone if each is not None]
+        parts = [each for each in self.gather_at_end(part) if each is not None]
         if not parts:
             raise self._no_batch()
         return merge(parts)
@@ -251,19 +246,25 @@ class Ranks(RankGroup):
     def _noted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches, and keep the digest of the first."""
         for batch in batches:
-            if not self.alone and not self.first_batch:
-                self.first_batch = digest(batch.value) if shows_values(batch.value) else UNKNOWN
+            if not self.alone and not self._first_batch:
+                self._first_batch = digest(batch.value) if shows_values(batch.value) else UNKNOWN
             yield batch
 
-    def warn_of_one_share(self, firsts: Sequence[str]) -> None:
-        """Warn if all ranks of several have the same first batch, by :attr:`first_batch`."""
-        if len(firsts) > 1 and len(set(firsts)) == 1 and firsts[0] not in ("", UNKNOWN):
+    def gather_at_end(self, value: Any) -> list[Any]:
+        """Return the value of each rank after its last batch, in the order of ranks.
+
+        It warns if all ranks of several had the same first batch.
+        """
+        everyone = self.gather((self._first_batch, value))
+        firsts = {first for first, _ in everyone}
+        if self.size > 1 and len(firsts) == 1 and not firsts & {"", UNKNOWN}:
             warn(
-                f"{self.operation}: all {len(firsts)} ranks got the same first batch, so each "
-                f"sample may count {len(firsts)} times.\n"
+                f"{self.operation}: all {self.size} ranks got the same first batch, so each "
+                f"sample may count {self.size} times.\n"
                 f"  Give each rank its own share of the data (DistributedSampler), or pass "
                 f"sample_ids=, with which a sample counts once."
             )
+        return [each for _, each in everyone]
 
     def report(self) -> dict[str, int]:
         """Return the attributes of a result about ranks and repeated samples."""
