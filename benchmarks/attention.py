@@ -5,8 +5,9 @@
     python benchmarks/attention.py --json attention.json --write benchmarks/README.md
 
 timm's vit_tiny_patch16_224 on batches of 8 images of 224×224 pixels, random weights. For each way:
-its time and its processor time as ratios to the bare forward pass of the same batches, and its peak
-memory above that. It takes about two minutes on two free cores.
+its time and its processor time as ratios to the bare forward pass of the same batches, also where
+the C library keeps freed memory, and its peak memory above that. It takes about three minutes on
+two free cores.
 benchmarks/README.md says how each is measured.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import statistics
 import subprocess
@@ -37,6 +39,8 @@ from repsim.capture import AttentionRecorder
 
 START, END = "<!-- attention:start -->", "<!-- attention:end -->"
 GRID, PATCH, PREFIX = 14, 16, 1
+KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
+"""Settings of the C library of Linux, with which it returns no memory to the system."""
 
 
 def build(way: str) -> nn.Module:
@@ -128,13 +132,28 @@ def interleaved(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
 
 def peak(name: str, args: argparse.Namespace) -> float:
     """Highest resident memory of one way in a fresh process, MiB."""
-    command = [sys.executable, __file__, "--worker", name]
-    command += ["--batches", str(args.batches), "--threads", str(args.threads)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    found = float(fresh(["--worker", name], args))
+    say(f"memory: {name}, {found} MiB")
+    return found
+
+
+def times(args: argparse.Namespace, **variables: str) -> dict[str, dict[str, list[float]]]:
+    """The times of all ways in a fresh process with these environment variables."""
+    found: dict[str, dict[str, list[float]]] = json.loads(fresh(["--times"], args, **variables))
+    return found
+
+
+def fresh(options: list[str], args: argparse.Namespace, **variables: str) -> str:
+    """What this script prints with these options in a fresh process."""
+    command = [sys.executable, __file__, *options]
+    for name in ("batches", "repeats", "threads"):
+        command += [f"--{name}", str(getattr(args, name))]
+    done = subprocess.run(
+        command, check=False, stdout=subprocess.PIPE, text=True, env=os.environ | variables
+    )
     if done.returncode:
-        raise RuntimeError(f"{name}:\n{done.stderr}")
-    say(f"memory: {name}, {done.stdout.strip()} MiB")
-    return float(done.stdout)
+        raise RuntimeError(f"{' '.join(options)} ended with {done.returncode}")
+    return done.stdout
 
 
 def worker(args: argparse.Namespace) -> None:
@@ -158,18 +177,18 @@ def check() -> float:
 
 def table(found: dict[str, dict[str, list[float]]], error: float) -> str:
     lines = [
-        "| | time ÷ forward (range) | processor time ÷ forward (range) | memory above forward, MiB "
-        "(range) |",
-        "|---|--:|--:|--:|",
+        "| | time ÷ forward (range) | processor time ÷ forward (range) | time ÷ forward, freed "
+        "memory kept (range) | memory above forward, MiB (range) |",
+        "|---|--:|--:|--:|--:|",
     ]
     bare = statistics.median(found["peaks"][FLOOR])
     for name in WAYS:
-        times = [
+        cells = [
             spread([s / f for s, f in zip(found[kind][name], found[kind][FLOOR], strict=True)])
-            for kind in ("seconds", "processor_seconds")
+            for kind in ("seconds", "processor_seconds", "seconds_keeping")
         ]
-        extra = spread([p - bare for p in found["peaks"][name]], digits=0)
-        lines.append(f"| {name} | {times[0]} | {times[1]} | {extra} |")
+        cells.append(spread([p - bare for p in found["peaks"][name]], digits=0))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(
         [*lines, "", f"Largest difference between the distances of the last two: {error:.1e} px."]
     )
@@ -182,6 +201,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory", type=int, default=3, help="processes for memory (default 3)")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores")
     parser.add_argument("--worker", choices=list(WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--times", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -191,8 +211,12 @@ def main() -> None:
     if args.worker:
         worker(args)
         return
+    if args.times:
+        print(json.dumps(interleaved(args)))
+        return
     peaks = {name: [peak(name, args) for _ in range(args.memory)] for name in WAYS}
-    found = {"peaks": peaks, **interleaved(args)}
+    keeping_memory = times(args, **KEEPING)["seconds"]
+    found = {"peaks": peaks, **times(args), "seconds_keeping": keeping_memory}
     setting = {name: getattr(args, name) for name in ("threads", "batches", "repeats")}
     setting |= versions("torch", "timm", "numpy")
     text = f"{processor()}; {listed(setting)}.\n\n{table(found, check())}"
