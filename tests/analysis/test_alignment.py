@@ -336,6 +336,10 @@ def test_stored_tokens_are_permuted_with_their_inputs(tmp_path):
     result = aligned(stores, **options)
     assert result.chance.equals(aligned(plain, groups=groups, **options).chance)
     assert not result.chance.equals(aligned(plain, **options).chance)
+    held = {"measure": "predictivity", "model": "ridge", "ridge": 1.0, "permutations": 0}
+    result = aligned(stores, **held)
+    assert result.score.equals(aligned(plain, groups=groups, **held).score)
+    assert not result.score.equals(aligned(plain, **held).score)
 
 
 # -- the result ----------------------------------------------------------------------------------

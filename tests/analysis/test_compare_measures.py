@@ -95,6 +95,27 @@ def test_tokens_are_samples_and_all_of_their_pairs_count():
         mapped(model, data=texts, samples="tokens", pairs="between", measure="nbs")
 
 
+def test_the_tokens_of_an_input_are_held_out_together():
+    model, texts = nn.Sequential(nn.Linear(6, 5), nn.Tanh()), [torch.randn(6, 3, 6)] * 2
+    texts = [texts[0], texts[1] + torch.randn(6, 1, 6)]  # 12 inputs of 3 tokens, in 5 folds
+    options = {"measure": "predictivity", "model": "ridge", "ridge": 1.0}
+    result = mapped(
+        model, data=texts, samples="tokens", permutations=9, errors="subsample", draws=5, **options
+    )
+    with torch.no_grad():
+        rows = model[0](torch.cat(texts)).flatten(0, 1)
+    pair, inputs = (rows, rows.tanh()), np.repeat(np.arange(12), 3)
+    found = result.sel(layer_x="0", layer_y="1")
+    grouped = repsim.predictivity(*pair, model="ridge", ridge=1.0, groups=inputs)
+    alone = repsim.predictivity(*pair, model="ridge", ridge=1.0)
+    assert found.predictivity.item() == pytest.approx(float(grouped))
+    assert found.predictivity.item() != pytest.approx(float(alone), abs=1e-4)
+    half = repsim.inference.subsample(*pair, draws=5, groups=inputs, **options)
+    assert found.standard_error.item() == pytest.approx(half.standard_error, rel=1e-4)
+    test = repsim.permutation_test(*pair, permutations=9, groups=inputs, **options)
+    assert found.p_value.item() == pytest.approx(test.p_value)
+
+
 # -- options -------------------------------------------------------------------------------------
 
 REFUSED = {

@@ -8,7 +8,7 @@ from typing import Any
 from repsim._errors import InputError
 from repsim.measures import Measure
 
-__all__ = ["settings_for"]
+__all__ = ["settings_for", "with_groups"]
 
 
 def settings_for(
@@ -18,9 +18,7 @@ def settings_for(
 
     The groups that an inference keeps together are also those that a measure holds out together.
     """
-    settings = measure.options_of_many(operation, given)
-    if groups is not None and "groups" in settings:
-        settings["groups"] = groups
+    settings = with_groups(measure.options_of_many(operation, given), groups)
     if settings.get("given") is not None:
         raise InputError(
             f"{operation}: there is no inference for a partial alignment.\n"
@@ -28,3 +26,18 @@ def settings_for(
             f"  Permuting y's samples would also undo what y shares with the third one."
         )
     return settings
+
+
+def with_groups(settings: Mapping[str, Any], groups: Any) -> dict[str, Any]:
+    """Return the options with these groups, if the measure takes groups and has none yet.
+
+    Parameters
+    ----------
+    settings : mapping
+        All options of a measure.
+    groups : sequence of labels, optional
+        Samples that depend on each other, such as the tokens of one input.
+    """
+    if groups is None or settings.get("groups", groups) is not None:
+        return dict(settings)
+    return {**settings, "groups": groups}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from repsim.inference._options import settings_for
 from repsim.measures import Measure, resolve_measure
 from repsim.measures.pairs import held
 
-__all__ = ["check_halves", "factor_of_halves", "subsample"]
+__all__ = ["check_halves", "factor_of_halves", "of_rows", "subsample"]
 
 
 @without_autocast
@@ -126,7 +127,7 @@ def subsample(
     rng = resolve_seed(operation, seed)
 
     @np.errstate(over="ignore")  # what overflows is reported below
-    def value_of(u: Array, v: Array, settings: dict[str, Any]) -> Array:
+    def value_of(u: Array, v: Array, settings: Mapping[str, Any]) -> Array:
         item_u = chosen.prepare(operation, u, name="x", **settings)
         item_v = chosen.prepare(operation, v, name="y", **settings)
         return chosen.compare(item_u, item_v, **settings)
@@ -160,7 +161,7 @@ def subsample(
     )
 
 
-def of_rows(settings: dict[str, Any], groups: Groups | None, rows: Indices) -> dict[str, Any]:
+def of_rows(settings: Mapping[str, Any], groups: Groups | None, rows: Indices) -> Mapping[str, Any]:
     """Return the options for some of the samples: only these have labels of groups."""
     if groups is None or settings.get("groups") is None:
         return settings

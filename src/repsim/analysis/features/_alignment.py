@@ -26,6 +26,7 @@ from repsim.inference.maps import (
     orders_of,
     rank_of,
     settings_for,
+    with_groups,
 )
 from repsim.measures import Measure, resolve_measure
 from repsim.measures.pairs import PairItems, Rows, attrs_of_measure
@@ -116,8 +117,9 @@ def alignment(
         α of the threshold, in (0, 1) with α(m+1) ≥ 1.
     groups : sequence or one-dimensional array of n labels, optional
         Groups of dependent samples, such as several captions of one image, by a label for each
-        shared sample. They are permuted as a whole and must be equally large. By default the inputs
-        of tokens that :func:`repsim.extract` stored with ``samples="tokens"``.
+        shared sample. They are permuted as a whole and must be equally large; ``"predictivity"``
+        holds out whole groups too. By default the inputs of tokens that :func:`repsim.extract`
+        stored with ``samples="tokens"``.
     seed : int, default 0
         Source of the permutations.
     memory : int, default 2**30
@@ -211,6 +213,7 @@ def alignment(
         )
     if groups is None:
         groups = _sequences(features, taken)
+    settings = with_groups(settings, groups)
     orders = orders_of(operation, n, m, groups, seed) if m else []
     rows = {
         name: prepared_layers(

@@ -21,7 +21,7 @@ from repsim.analysis.run._drive import Batch
 from repsim.analysis.run._provenance import versions
 from repsim.analysis.run._token_samples import TokenSamples
 from repsim.analysis.run.ranks import check_sample_ids
-from repsim.inference.maps import chance_of_map, errors_of_map, orders_of
+from repsim.inference.maps import chance_of_map, errors_of_map, orders_of, with_groups
 from repsim.measures.pairs import PairItems, Rows, Values, attrs_of_measure
 from repsim.results import measured_map
 
@@ -112,7 +112,7 @@ def rows_of_side(
 
 
 def _map(kept: Kept, measured: Measured, options: FeatureOptions, *, alone: bool) -> xarray.Dataset:
-    measure, settings = measured.measure, measured.settings
+    measure, settings = measured.measure, with_groups(measured.settings, kept.sequences)
     operation = f"compare({measure.name!r})"
     xs = rows_of_side(operation, kept.layers, "x", measured)
     ys = xs if alone else rows_of_side(operation, kept.layers, "y", measured)
@@ -128,7 +128,9 @@ def _map(kept: Kept, measured: Measured, options: FeatureOptions, *, alone: bool
     sides: tuple[Sequence[Rows], Sequence[Rows]] = list(xs.values()), list(ys.values())
     more: dict[str, Values] = {}
     attrs: dict[str, Any] = {}
-    n, groups, seed = kept.n_samples, kept.sequences, options.seed
+    n, groups, seed = kept.n_samples, settings.get("groups"), options.seed
+    if groups is None:
+        groups = kept.sequences
     if options.errors is not None:
         more["standard_error"] = errors_of_map(
             items, *sides, values, n, draws=options.draws, groups=groups, seed=seed

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import device
 
-from repsim.arrays import Indices, resolve_groups
+from repsim.arrays import Groups, Indices, resolve_groups
 from repsim.inference._draws import half, moments, random_order, resolve_seed
 from repsim.inference._rearranged import Fixed, root_of_itself, uses_features
-from repsim.inference._subsample import check_halves, factor_of_halves
+from repsim.inference._subsample import check_halves, factor_of_halves, of_rows
 from repsim.measures import KernelItem
 from repsim.measures.pairs import PairItems, Rows, Values, to_host
 
@@ -252,23 +252,28 @@ def errors_of_map(
     pairs = [(x, y) for i, x in enumerate(xs) for j, y in enumerate(ys) if defined[i, j]]
     out = np.full(values.shape, np.nan)
     if pairs:
-        drawn = np.stack([_of_rows(items, pairs, half(rng, n, whole)) for _ in range(draws)])
+        halves = (half(rng, n, whole) for _ in range(draws))
+        drawn = np.stack([_of_rows(items, pairs, rows, whole) for rows in halves])
         out[defined] = factor_of_halves(n, whole) * moments(drawn, ddof=1)[1]
     return out
 
 
-def _of_rows(items: PairItems, pairs: Sequence[tuple[Rows, Rows]], rows: Indices) -> Values:
+def _of_rows(
+    items: PairItems, pairs: Sequence[tuple[Rows, Rows]], rows: Indices, groups: Groups | None
+) -> Values:
     """Return the measure of each pair on some of the samples."""
+    measure, settings = items.measure, of_rows(items.settings, groups, rows)
+    some = PairItems(items.operation, items.xp, measure, settings)
     made: dict[tuple[Rows, Any], Any] = {}
 
     def item(each: Rows, dtype: Any) -> Any:
         key = each, dtype
         if key not in made:
-            made[key] = items.prepare(each, items.taken(each, rows), dtype)
+            made[key] = some.prepare(each, some.taken(each, rows), dtype)
         return made[key]
 
     out = []
     for x, y in pairs:
-        dtype = items.dtype_of(x, y)
-        out.append(items.measure.compare(item(x, dtype), item(y, dtype), **items.settings))
+        dtype = some.dtype_of(x, y)
+        out.append(measure.compare(item(x, dtype), item(y, dtype), **settings))
     return to_host(out)
