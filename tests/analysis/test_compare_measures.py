@@ -129,6 +129,7 @@ REFUSED = {
     "group is an option of measure='cka'": {"measure": "nbs", "group": "world"},
     "errors is an option of the other": {"errors": "subsample"},
     "permutations is an option of the other": {"permutations": 9},
+    "activations and no RDM": {"measure": "rsa", "rdm": "precomputed"},
     "memory is an option of the other": {"memory": 10**6},
     "draws is an option of the other": {"draws": 9},
     "unknown errors": {"measure": "nbs", "errors": "jackknife"},

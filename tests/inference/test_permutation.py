@@ -274,7 +274,8 @@ def test_orders_without_a_value_are_no_evidence():
     x, y = related(12, 2, 2)
 
     def compare(a, b):
-        return np.asarray(np.sum(a * b) if b[0, 0] >= y[6, 0] else np.nan)
+        cosine = np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
+        return np.asarray(cosine if b[0, 0] >= y[6, 0] else np.nan)
 
     options = {"seed": 0, "permutations": 60}
     mine = dataclasses.replace(
@@ -293,6 +294,8 @@ def test_orders_without_a_value_are_no_evidence():
     assert 0 < without.sum() < 60
     assert found.exceedances == without.sum() + np.sum(found.null[~without] >= found.value)
     assert repsim.max_t({"x": x}, {"y": y}, measure=mine, **options).p_value.item() == found.p_value
+    score = repsim.calibrated_score(x, y, measure=mine, alpha=0.05, **options)
+    assert (score.score, score.threshold >= score.value) == (0.0, True)
 
 
 def test_values_that_are_zero_but_for_rounding_are_equal():

@@ -249,11 +249,12 @@ def score_above(value: float, null: Values, exceedances: int, rank: int) -> tupl
     """Return τ, the value of this rank among the permuted ones and ``value``, and the score.
 
     The score is NaN if chance reaches 1. The greatest ``exceedances`` permuted values are at least
-    ``value``: those that rounding makes smaller are equal to it, as in the p-value.
+    ``value``: those that rounding makes smaller are equal to it, and so are orders without a value,
+    as in the p-value.
     """
-    ordered = np.sort(null)
+    ordered = np.sort(null)  # NaN comes last
     first = len(ordered) - exceedances
-    ordered[first:] = np.maximum(ordered[first:], value)
+    ordered[first:] = np.fmax(ordered[first:], value)
     threshold = float(np.sort([value, *ordered])[rank - 1])
     score = max(0.0, (value - threshold) / (1 - threshold)) if threshold < 1 else math.nan
     return threshold, score

@@ -147,6 +147,12 @@ def chosen_measure(
     chosen = resolve_measure(operation, measure, options)
     settings = chosen.options_of_many(operation, options)
     check_values(operation, chosen, settings)
+    if settings.get("rdm") == "precomputed":
+        raise InputError(
+            f"{operation}: layers of models have activations and no RDM.\n"
+            f"  got rdm='precomputed'\n"
+            f"  Name the dissimilarity of two samples, such as rdm='correlation'."
+        )
     found = Measured(chosen, settings)
     if found.streams:
         _check_cka(operation, options, [name for name, given in not_cka.items() if given])
