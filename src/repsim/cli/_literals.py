@@ -76,6 +76,11 @@ def read_options(texts: Sequence[str]) -> dict[str, object]:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise UsageError(f"--option: write NAME=VALUE, for example k=5.\n  got {text!r}")
+        if name in options:
+            raise UsageError(
+                f"--option: {name} is given twice.\n  got {options[name]!r} and {value}\n"
+                f"  Leave one of them out."
+            )
         try:
             options[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
