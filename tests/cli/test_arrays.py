@@ -173,7 +173,7 @@ def test_wrong_arguments_are_reported(repsim_command, tmp_path, arrays):
         (2, "cannot be read", ["x.npy", "y.npy", "--kernel", "__import__('os')"]),
         (2, "unknown options", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k=3"]),
         (2, "NAME=VALUE", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k"]),
-        (2, "k is given twice", ["x.npy", "y.npy", *"--option k=5 --option k=6".split()]),
+        (2, "k is given twice", ["x.npy", "y.npy", "--option", "k=5", "--option", "k=6"]),
         (
             2,
             "estimator is given twice",
