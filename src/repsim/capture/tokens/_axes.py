@@ -131,7 +131,7 @@ class PositionAxes:
         return False
 
     def _feeds_convolutions(self, layer: str, width: int) -> bool:
-        """Whether a module around a layer has convolutions of maps with so many channels.
+        """Whether a module around a layer has convolutions of maps with this number of channels.
 
         Then linear layers in the layer do not show that a map as wide as its channels has them
         last: it may be made for these convolutions, as in MaxViT.
