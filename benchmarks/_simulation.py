@@ -8,12 +8,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from _output import versions
+from _output import parser_of, versions
 
-__all__ = ["Ends", "cell", "setting_of", "tally", "uncertain"]
+__all__ = ["Ends", "arguments", "cell", "setting_of", "tally", "uncertain"]
 
 Ends = tuple[float, float, float]
 """A true value, and the low and the high end of an interval for it."""
+
+
+def arguments(doc: str | None, argv: list[str] | None) -> argparse.Namespace:
+    """The options of a script about the bootstrap."""
+    parser = parser_of(doc)
+    parser.add_argument("--datasets", type=int, default=300, help="for each row (default 300)")
+    parser.add_argument("--draws", type=int, default=200, help="of the bootstrap (default 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
 
 
 def tally(data_sets: Iterable[Mapping[str, Ends]]) -> dict[str, dict[str, float]]:

@@ -11,7 +11,6 @@ benchmarks/README.md says what each column is.
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import time
@@ -28,8 +27,8 @@ from scipy.spatial.distance import pdist
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from _output import hand_out, listed, parser_of, say
-from _simulation import Ends, cell, setting_of, tally
+from _output import hand_out, listed, say
+from _simulation import Ends, arguments, cell, setting_of, tally
 from repsim.inference import RsaInterval, bootstrap_rsa, noise_ceiling
 
 START, END = "<!-- subjects:start -->", "<!-- subjects:end -->"
@@ -199,16 +198,8 @@ def ceiling_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = parser_of(__doc__)
-    parser.add_argument("--datasets", type=int, default=300, help="for each row (default 300)")
-    parser.add_argument("--draws", type=int, default=200, help="of the bootstrap (default 200)")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> str:
-    args = arguments(argv)
+    args = arguments(__doc__, argv)
     began = time.perf_counter()
     rows = []
     for population in POPULATIONS:

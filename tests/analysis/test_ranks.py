@@ -39,7 +39,7 @@ def ids_of(batch):
 
 
 class Hidden:
-    """A batch that is no container."""
+    """A batch of a class whose parts repsim does not see."""
 
     def __init__(self, inputs, ids):
         self._inputs = inputs

@@ -257,7 +257,7 @@ def test_a_tower_without_the_masked_text_is_left_out(clip):
 
 
 def test_packed_patches_are_not_given_the_mask_of_the_text():
-    """As in Qwen2-VL: each image has as many patches as the text has tokens, by accident."""
+    """As in Qwen2-VL. Each image happens to have as many patches as its text has tokens."""
 
     class Described(nn.Module):
         def __init__(self):

@@ -100,7 +100,7 @@ def test_float32(kernel, estimator, p):
 
 
 def test_cosines_of_one_direction_are_constant():
-    """Their unit vectors differ by rounding alone, of which the centred Gram consists."""
+    """Their unit vectors differ by rounding alone, so the centred Gram is rounding."""
     rng = np.random.default_rng(0)
     for n, p, dtype in ((7, 1, "float32"), (120, 9, "float32"), (120, 300, "float64")):
         ray = (np.exp(rng.standard_normal((n, 1))) * rng.standard_normal(p)).astype(dtype)

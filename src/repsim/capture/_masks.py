@@ -52,7 +52,8 @@ class Masks:
     Attributes
     ----------
     padded_by_model : str or None
-        Says where the model pads the texts, for a warning where "auto" finds no mask.
+        The text of a warning, if the model pads the texts itself. It is given if "auto" finds no
+        mask.
 
     Raises
     ------

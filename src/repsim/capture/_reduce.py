@@ -172,6 +172,7 @@ REDUCERS: Mapping[str, Reducer] = MappingProxyType(
 
 A shape does not say where the channels are. The kind of the module, the widths of the modules
 around it, the aspect of the image and the strides of a permuted map do; a map whose channels these
-do not find raises CaptureError. Linear layers that mix tokens, as in MLP-Mixer, return (B, D, N)
-with their tokens last; this is not found if an image has as many patches as features (N = D).
+do not find raises CaptureError. Linear layers that mix tokens, as in MLP-Mixer, return (B, D, N),
+and "mean" is over N. If an image has as many patches as features (N = D), such a layer is not
+recognised, and "mean" is over D.
 """

@@ -120,7 +120,7 @@ class CentredRows:
         return block
 
     def trace(self) -> Array:
-        """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums of the first reading."""
+        """Return Σ ‖x_i − x̄‖²/scale² (0-d), from the sums for the mean."""
         if self.scale != 1.0:  # those sums may have overflowed
             total: Array = self.xp.sum(self.squares())
             return total

@@ -200,12 +200,12 @@ def _tokens_of(
 
 
 def _is_padded(whole: Tensor, less: Tensor, n: int) -> bool:
-    """Whether a layer that has more than n tokens pads them, by what it is without the last token.
+    """Whether a layer with more positions than the n tokens of a text pads it.
 
-    Then n - 1 tokens either fill the window, and the layer has n - 1 positions, or they are padded
-    to as many positions as before. In the second case the first layer that is longer than the text
-    changes at the place of the last token alone. Learned queries change at all places, and a layer
-    with a prompt before the text has one position less.
+    ``less`` is the layer's output without the last token. If the other n - 1 tokens fill the
+    window, it has n - 1 positions. Otherwise it has the same length as ``whole``, and differs from
+    it at the place of the last token alone. Learned queries differ at all places. A layer with a
+    prompt before the text has one position less than ``whole``.
     """
     if less.shape != whole.shape:
         return less.shape[1] == n - 1

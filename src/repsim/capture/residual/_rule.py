@@ -126,9 +126,9 @@ def _cancel(a: Value, b: Value) -> bool:
 
 
 def looks_residual(name: str, given: list[tuple[torch.Size, Value]], weights: int) -> bool:
-    """Whether an operation that is no addition may join a skip and its branch.
+    """Whether an operation other than an addition may join a skip and its branch.
 
-    A difference does so only if it subtracts the branch: what it subtracts is no skip.
+    A difference may do so if it subtracts the branch. If it subtracts the skip, it does not.
     """
     less = DIFFERENCES.get(name)
     return any(

@@ -30,7 +30,7 @@ CONDITIONS, SUBJECTS = 8, 3
 """The fewest for which coverage was measured."""
 
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
-"""A difference of values that is no difference."""
+"""Two values that differ by less are equal up to rounding."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
