@@ -87,10 +87,12 @@ class ImageSums(HeadSums):
 
     def add_rows(self, call: AttentionCall, rows: Tensor) -> Tensor:
         """Add what :meth:`rows_of` returned, for one table; return whether it is finite."""
-        far, mass, patches, information = rows.to(self.totals.dtype)
+        dtype = self.totals.dtype
+        far, _, patches, _ = rows
         some = patches > 0
-        ratio = torch.where(some, far / patches, 0.0)
-        sums = torch.stack([far, ratio, mass, -information, some.to(far.dtype)]).sum((1, 3))
+        ratio = torch.where(some, far / patches, 0.0).sum((0, 2), dtype=dtype)
+        distance, mass, _, information = rows.sum((1, 3), dtype=dtype)
+        sums = torch.stack([distance, ratio, mass, -information, some.sum((0, 2), dtype=dtype)])
         self.rows += self._n_queries(call)
         return self.add_sums(sums)
 

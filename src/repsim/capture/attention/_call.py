@@ -130,8 +130,8 @@ class AttentionCall:
         ------
         slice, slice, torch.Tensor, torch.Tensor
             Which samples of the batch, which queries, their weights P as in :meth:`weights`, and
-            log P in the same shape. Where P is 0, it is the logarithm of the least positive number,
-            so P·log P is 0 there. You may overwrite the logarithms, not the weights.
+            log P in the same shape. Where P is 0, it is a finite negative number, so P·log P is 0
+            there. You may overwrite the logarithms, not the weights.
         """
         entries = as_count("AttentionCall.weights_and_logs", "entries", entries)
         samples, chunk = self._part(entries)

@@ -104,7 +104,7 @@ class Frames:
                 if not self.stack and (module is self.root or not self.ran):
                     self.input = ModelInput.of((args, kwargs))
                 self.ran = True
-                shape, pairs = _shape((args, kwargs)), _pairs(args, kwargs)
+                shape, pairs = _shape(args, kwargs), _pairs(args, kwargs)
                 cross = _is_cross(module, args, kwargs)
                 other = self._second.shape(module, args, kwargs)
             self.stack.append(Frame(name, module, shape, pairs, cross, other))
@@ -151,8 +151,10 @@ def _is_cross(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return any(isinstance(kwargs.get(name), Tensor) for name in OTHER_SEQUENCES)
 
 
-def _shape(arguments: object) -> tuple[int, ...] | None:
-    first = next(tensors_in(arguments), None)
+def _shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...] | None:
+    first = args[0] if args and isinstance(args[0], Tensor) else None  # as a rule
+    if first is None:
+        first = next(tensors_in((args, kwargs)), None)
     return None if first is None or first.is_nested else tuple(first.shape)
 
 

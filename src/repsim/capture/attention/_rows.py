@@ -143,7 +143,8 @@ def fused_rows(
     def scores_in(part: slice, scratch: Scratch) -> Tensor:
         some = query[..., part, :]
         n = some.shape[-2]
-        asked = scratch.take("query", some.shape, dtype, query.device).copy_(some).mul_(factor)
+        asked = scratch.take("query", some.shape, dtype, query.device)
+        _scale_into(asked, some, factor)
         if n == query.shape[-2]:  # asked for once, so the copy need not last
             kept = scratch.take("keys", key.shape, dtype, query.device).copy_(key)
             across = kept.view(-1, n_keys, width).transpose(1, 2)
@@ -173,7 +174,7 @@ def fused_rows(
             torch.log_softmax(scores, -1, out=found)
             # Powers of 2 take a fourth of the time of torch.exp on a CPU.
             weights = torch.mul(found, LOG2_E, out=scores).exp2_()
-            return weights, found.clamp_min_(math.log(torch.finfo(dtype).tiny))
+            return weights, found  # finite without a mask, also where weights underflow to 0
 
         return Rows(lambda part: scores_of(part).softmax(-1), logs, cut)
 
@@ -206,6 +207,14 @@ def shared_heads(key: Tensor, lead: Sequence[int]) -> Tensor:
     if 1 < few < lead[-1]:  # grouped queries: adjacent heads share
         key = key.repeat_interleave(lead[-1] // few, dim=-3)
     return key.expand(*lead, *key.shape[-2:])
+
+
+def _scale_into(target: Tensor, source: Tensor, factor: float) -> None:
+    """Write factor · source in the precision of the target."""
+    if source.dtype == target.dtype:
+        torch.mul(source, factor, out=target)
+    else:
+        target.copy_(source).mul_(factor)
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

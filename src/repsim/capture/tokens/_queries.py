@@ -18,6 +18,8 @@ __all__ = ["OTHER_SEQUENCES", "Queries", "SecondSequence"]
 OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
 """The name in transformers of the sequence to which cross-attention attends."""
 
+_NAMES = frozenset({*OTHER_SEQUENCES, "memory"})
+
 
 class SecondSequence:
     """Finds the sequence (B, M, D) to which the tokens of a module attend, by the names above.
@@ -28,19 +30,25 @@ class SecondSequence:
 
     def __init__(self) -> None:
         self._names: dict[type[nn.Module], list[str]] = {}
+        self._may: dict[type[nn.Module], bool] = {}
 
     def may_have(self, module: nn.Module) -> bool:
         """Whether a module has an argument of such a name."""
-        return not {*OTHER_SEQUENCES, "memory"}.isdisjoint(self._arguments(module))
+        kind = type(module)
+        if kind not in self._may:
+            self._may[kind] = not _NAMES.isdisjoint(self._arguments(module))
+        return self._may[kind]
 
     def shape(
         self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[int, ...] | None:
         """Return the shape of the second sequence of one call; None without one."""
+        if not kwargs and not self.may_have(module):  # as a rule
+            return None
         names = self._arguments(module)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         others = [given[name] for name in (*OTHER_SEQUENCES, "memory") if name in given]
-        if not others:  # as a rule
+        if not others:
             return None
         own = next(tensors_in((args, kwargs)), None)
         found = (x for x in tensors_in(others) if x is not own and x.ndim == 3 and not x.is_nested)
