@@ -27,7 +27,7 @@ from scipy.stats import t as student
 
 from _output import hand_out, listed, say
 from _simulation import Ends, arguments, cell, setting_of, tally
-from repsim.inference import RsaInterval, bootstrap_rsa, jackknife
+from repsim.inference import SubjectsInterval, bootstrap_rsa, jackknife
 from subjects import LEVEL, Population
 
 START, END = "<!-- differences:start -->", "<!-- differences:end -->"
@@ -110,7 +110,7 @@ def of_one_data_set(
     }
 
 
-def ends(found: RsaInterval, error: float, units: int) -> tuple[float, float]:
+def ends(found: SubjectsInterval, error: float, units: int) -> tuple[float, float]:
     step = float(student.ppf((1 + LEVEL) / 2, units - 1)) * error
     return found.value - step, found.value + step
 

@@ -29,7 +29,7 @@ from scipy.stats import t as student
 
 from _output import hand_out, listed, say
 from _simulation import Ends, arguments, cell, setting_of, tally
-from repsim.inference import RsaInterval, bootstrap_rsa, noise_ceiling
+from repsim.inference import SubjectsInterval, bootstrap_rsa, noise_ceiling
 
 START, END = "<!-- subjects:start -->", "<!-- subjects:end -->"
 LEVEL = 0.95
@@ -160,7 +160,7 @@ def of_one_data_set(
     return ends
 
 
-def plain(found: RsaInterval, freedom: int) -> tuple[float, float]:
+def plain(found: SubjectsInterval, freedom: int) -> tuple[float, float]:
     """The ends from the variance over draws of both, without the correction."""
     q = student.ppf((1 + LEVEL) / 2, freedom)
     step = q * float(np.std(found.replicates)) / (1 - found.value**2)

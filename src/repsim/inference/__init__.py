@@ -27,7 +27,8 @@ from repsim.inference._max_t import max_t
 from repsim.inference._null_moments import NullMoments, null_moments
 from repsim.inference._permutation import PermutationTest, permutation_test
 from repsim.inference._subsample import subsample
-from repsim.inference.repeats._bootstrap_rsa import RsaInterval, bootstrap_rsa
+from repsim.inference.repeats._bootstrap_rsa import bootstrap_rsa
+from repsim.inference.repeats._interval import SubjectsInterval
 from repsim.inference.repeats._noise_ceiling import NoiseCeiling, noise_ceiling
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
     "NoiseCeiling",
     "NullMoments",
     "PermutationTest",
-    "RsaInterval",
+    "SubjectsInterval",
     "bootstrap_rsa",
     "calibrated_score",
     "chance_floor",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,50 +13,19 @@ from repsim._options import as_count, require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace, to_numpy, without_autocast
 from repsim.inference._draws import resolve_seed
-from repsim.inference._interval import Interval, check_level, interval
+from repsim.inference._interval import check_level, interval
+from repsim.inference.repeats._interval import RESAMPLED, SubjectsInterval, p_value_of_t
 from repsim.inference.repeats._subjects import named_subjects
 from repsim.inference.repeats._weighted import WEIGHTED, resampled_values
 from repsim.measures import MEASURES
 from repsim.measures.parts.rdms import samples_of
 
-__all__ = ["RsaInterval", "bootstrap_rsa"]
+__all__ = ["bootstrap_rsa"]
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
-RESAMPLED = ("conditions", "subjects", "both")
-
 CONDITIONS, SUBJECTS = 8, 3
 """The fewest for which coverage was measured."""
-
-ROUNDING = 64 * float(np.finfo(np.float64).eps)
-"""Two values that differ by less are equal up to rounding."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class RsaInterval(Interval):
-    """An interval of RSA with what its standard error consists of.
-
-    Attributes
-    ----------
-    resampled : str
-        "conditions", "subjects" or "both".
-    by_subject : array, shape (subjects,), float64
-        The value of each subject; ``value`` is their mean.
-    error_of_conditions, error_of_subjects : float
-        Standard error if only conditions, or only subjects, were drawn; NaN where they were not.
-    n_subjects : int
-        Subjects; ``n_samples`` is the number of conditions.
-    p_value : float
-        With ``minus``: that of the hypothesis that both models have the same RSA, two-sided, from
-        Student's t. It is at most 1 − level if zero is outside the interval. NaN without ``minus``.
-    """
-
-    resampled: str
-    by_subject: Values
-    error_of_conditions: float
-    error_of_subjects: float
-    n_subjects: int
-    p_value: float
 
 
 @without_autocast
@@ -75,7 +43,7 @@ def bootstrap_rsa(
     draws: int = 1000,
     level: float = 0.95,
     seed: int | np.random.Generator = 0,
-) -> RsaInterval:
+) -> SubjectsInterval:
     """Confidence interval of RSA over other conditions, other subjects, or both.
 
     >>> import numpy as np, repsim
@@ -141,7 +109,7 @@ def bootstrap_rsa(
 
     Returns
     -------
-    RsaInterval
+    SubjectsInterval
         ``value``, ``standard_error``, ``low``, ``high``, ``by_subject``, both parts of the error,
         and the ``replicates`` of what was drawn, as floats and NumPy arrays. With ``minus`` all of
         them are differences, and there is a ``p_value``; ``measure`` is "rsa difference".
@@ -229,7 +197,7 @@ def bootstrap_rsa(
         replicates, error, of_conditions, of_subjects = _spread(by_subject, conditions, subjects, n)
     freedom = {"conditions": n, "subjects": r, "both": min(n, r)}[resample] - 1
     low, high = interval(value, error, math.inf, level, fisher=not second, freedom=freedom)
-    return RsaInterval(
+    return SubjectsInterval(
         measure="rsa difference" if second else "rsa",
         value=value,
         standard_error=error,
@@ -244,18 +212,8 @@ def bootstrap_rsa(
         error_of_conditions=of_conditions,
         error_of_subjects=of_subjects,
         n_subjects=r,
-        p_value=_p_value_of(value, error, freedom) if second else math.nan,
+        p_value=p_value_of_t(value, error, freedom) if second else math.nan,
     )
-
-
-def _p_value_of(value: float, error: float, freedom: int) -> float:
-    """Return the two-sided p-value of Student's t; equal values are no evidence."""
-    from scipy.special import stdtr
-
-    if abs(value) <= ROUNDING:
-        return 1.0
-    with np.errstate(divide="ignore"):
-        return float(2 * stdtr(freedom, -np.divide(abs(value), error)))
 
 
 def _require_weighted(operation: str, comparison: str) -> None:
