@@ -94,6 +94,62 @@ def test_vectors_with_labels():
         assert error == pytest.approx((value * (1 - value) / 39) ** 0.5)
 
 
+class Token(nn.Module):
+    """Logits (n, T, 3) of tokens; they are NaN where a feature that it takes the root of is < 0."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.hidden = nn.Sequential(nn.Linear(6, 8), nn.Softplus())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.hidden(x).sqrt())
+
+
+def test_samples_without_a_label_are_no_samples_of_the_loss():
+    """However they are batched, they are not in its standard error."""
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(6, 4, 6, generator=generator)
+    labels = torch.randint(0, 3, (6, 4), generator=generator)
+    labels[[1, 3, 4]], labels[0, 2:] = -100, -100
+    fit = [(torch.randn(5, 4, 6, generator=generator), labels[:5])]
+    y = Token(0)
+    options = {"labels": lambda batch: batch[1], "forward": lambda net, batch: net(batch[0])}
+    found = [
+        repsim.stitch(
+            y, "hidden", y, "hidden", list(zip(inputs.split(n), labels.split(n), strict=True)),
+            fit=fit, controls=["identity"], **options, **quiet,
+        ).sel(stitch="identity")
+        for n in (1, 2, 6)
+    ]  # fmt: skip
+    with torch.no_grad():
+        losses = nn.functional.cross_entropy(
+            y(inputs).double().movedim(-1, 1), labels, reduction="none"
+        ).numpy()
+    some = [row for row in range(6) if (labels[row] != -100).any()]
+    sums = np.array([losses[row].sum() for row in some])
+    counts = np.array([int((labels[row] != -100).sum()) for row in some])
+    mean, n = sums.sum() / counts.sum(), len(some)
+    error = np.sqrt(n / (n - 1) * ((sums - mean * counts) ** 2).sum()) / counts.sum()
+    for result in found:
+        assert result.loss.item() == pytest.approx(mean, abs=1e-6)
+        assert result.loss_standard_error.item() == pytest.approx(error, abs=1e-6)
+
+
+def test_no_answer_counts_where_stitched_logits_are_nan():
+    x, y, data = mlp(), Token(0), vectors()
+    labels = [torch.arange(20) % 3 for _ in data]
+    with pytest.warns(repsim.DegenerateWarning, match="stitched outputs of 1 pairs of layers"):
+        result = repsim.stitch(
+            x, "1", y, "hidden", list(zip(data, labels, strict=True)), controls=["random"], **quiet
+        )
+    lost = result.sel(stitch="random").squeeze()
+    for name in ("kl", "disagreement", "loss", "accuracy"):
+        assert np.isnan([lost[name], lost[f"{name}_standard_error"]]).all(), name
+    assert 0 <= result.own_accuracy.item() <= 1
+
+
 @torch.no_grad()
 def test_maps_of_two_sizes():
     """A 1×1 convolution after a bilinear resize, from 8×8 to 16×16 and back."""

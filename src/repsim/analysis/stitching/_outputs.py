@@ -173,27 +173,42 @@ class Scores:
         step = max(1, MOST // max(1, logits[0].numel()))
         for start in range(0, len(logits), step):
             rows = slice(start, start + step)
-            labels = None
+            labels = some = None
             if own.labels is not None and own.labelled is not None and own.labelled[rows].any():
                 self._any_labels = True
                 labels = own.labels[rows]
-            self._add(own.logits[rows], logits[rows], own.counted[rows], labels)
+                some = own.labelled[rows].any(1).nonzero()[:, 0]  # the samples with a label
+            self._add(own.logits[rows], logits[rows], own.counted[rows], labels, some)
 
-    def _add(self, own: Tensor, logits: Tensor, counted: Tensor, labels: Tensor | None) -> None:
+    def _add(
+        self,
+        own: Tensor,
+        logits: Tensor,
+        counted: Tensor,
+        labels: Tensor | None,
+        some: Tensor | None,
+    ) -> None:
         wide = torch.promote_types(own.dtype, torch.float32)
         p, q = (each.to(wide).log_softmax(-1) for each in (own, logits))
         # Where p is zero nothing diverges, whatever q is.
         # Rounding may take the sum below zero.
         kl = torch.where(p > -torch.inf, p.exp() * (p - q), 0.0).sum(-1).clamp(min=0)
-        differ = (own.argmax(-1) != logits.argmax(-1)).to(wide)
-        self._pairs.add(_sums([kl, differ], counted), counted.sum(1))
-        if labels is None:
+        # Where there are no probabilities there is no answer, although NaN has an argmax.
+        answered, answer = ~q.isnan().any(-1), logits.argmax(-1)
+
+        def share(hits: Tensor) -> Tensor:
+            return torch.where(answered, hits.to(wide), torch.nan)
+
+        self._pairs.add(_sums([kl, share(own.argmax(-1) != answer)], counted), counted.sum(1))
+        if labels is None or some is None:
             return
         known = counted & (labels != IGNORED)
         chosen = labels.clamp(min=0)
         loss = -q.gather(-1, chosen[..., None])[..., 0]
-        right = (logits.argmax(-1) == chosen).to(wide)
-        self._labelled.add(_sums([loss, right], known), known.sum(1))
+        sums, counts = _sums([loss, share(answer == chosen)], known), known.sum(1)
+        # The number of samples is in the standard error, so those without a label do not count.
+        some = carried(some, counts.device)
+        self._labelled.add(sums[:, some], counts[some])
 
     @property
     def is_nan(self) -> bool:
