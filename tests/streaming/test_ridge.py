@@ -76,6 +76,22 @@ def test_dual_is_primal():
             agree((weights[:18], bias), expected, rtol=1e-7)
 
 
+@pytest.mark.parametrize(("n", "p"), [(12, 5), (12, 20)])
+def test_a_tiny_ridge_gives_no_weight_to_directions_without_samples(n, p):
+    """Its limit is the shortest solution of least squares, as of numpy.linalg.pinv."""
+    rng = np.random.default_rng(4)
+    x = rng.integers(-40, 40, (n, p)).astype(np.float64)
+    x[:, 3], x[:, 2] = x[:, 0] + 2 * x[:, 1], x[:, 0] - x[:, 4]
+    labels = np.arange(n) % 3
+    y, others = reference.targets(labels, 3), rng.standard_normal((6, p))
+    for scale in (1.0, 1e6):
+        weights = np.linalg.pinv((x - x.mean(0)) * scale, rcond=1e-10) @ (y - y.mean(0))
+        expected = (others - x.mean(0)) * scale @ weights + y.mean(0)
+        for ridge in (1e-300, 1e-30, 2.0**-50 * scale**2):
+            found = solution(statistics(x * scale, labels, (7,)), ridge, standardize=False)
+            np.testing.assert_allclose(others * scale @ found[0] + found[1], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["Ridge", "RidgeClassifier"])
 @pytest.mark.parametrize(("n", "p"), [(60, 8), (10, 25)])
 def test_scikit_learn(name, n, p):

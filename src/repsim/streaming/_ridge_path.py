@@ -76,7 +76,13 @@ class RidgePath:
         values = self.eigenvalues
         if not isinstance(ridge, float | int):
             ridge = xp.asarray(ridge, dtype=values.dtype, device=device(values))[..., None]
-        return self.coefficients / (values + ridge)[..., None]
+        # A sum below the rounding of the eigenvalues would divide rounding by almost nothing. Such
+        # directions are those that the samples do not have, so they have no weight.
+        largest = xp.max(values, axis=-1, keepdims=True)
+        rounding = xp.finfo(values.dtype).eps * values.shape[-1] * largest
+        sums = values + ridge
+        sums = xp.where(sums > rounding, sums, xp.full_like(sums, xp.inf))
+        return self.coefficients / sums[..., None]
 
 
 @dataclass(frozen=True)
