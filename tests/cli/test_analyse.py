@@ -65,7 +65,7 @@ def test_analyses_that_do_not_fit_a_model_are_skipped_with_the_reason(repsim_com
     assert "<h1>cli.tiny_models:cnn</h1>" in page  # not the folder
     for name in ("attention_distance", "residual_ratios", "block_influence"):
         assert f"<dt>{name}</dt><dd>" in page
-    assert repsim_command("report", "run").code == 0
+    assert repsim_command("report", "run", "--no-progress").code == 0
     assert Path("run/report.html").read_text("utf-8") == page
 
 

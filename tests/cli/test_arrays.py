@@ -172,6 +172,8 @@ def test_wrong_arguments_are_reported(repsim_command, tmp_path, arrays):
         (2, "fraction must be a positive", ["x.npy", "y.npy", "--kernel", "rbf(fraction=-1)"]),
         (2, "cannot be read", ["x.npy", "y.npy", "--kernel", "__import__('os')"]),
         (2, "unknown options", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k=3"]),
+        (2, "k must be a pos", ["x.npy", "y.npy", "--measure", "mutual_knn", "--option", "k=five"]),
+        (2, "unknown comp", ["x.npy", "y.npy", "--measure", "rsa", "--option", "comparison=r"]),
         (2, "NAME=VALUE", ["x.npy", "y.npy", "--measure", "rsa", "--option", "k"]),
         (2, "k is given twice", ["x.npy", "y.npy", "--option", "k=5", "--option", "k=6"]),
         (

@@ -203,6 +203,8 @@ def test_measures_and_options_that_do_not_fit_end_before_models_are_loaded(repsi
         ("--measure", "nbs", "--z-scores"): "--z-scores: not with --measure nbs",
         ("--permutations", 9): "--permutations: not with --measure cka",
         ("--measure", "nbs", "--kernel", "rbf"): "unknown options for measure 'nbs'",
+        ("--measure", "mutual_knn", "--option", "k=five"): "k must be a positive integer",
+        ("--option", "estimator=biased"): "unbiased and has no estimator",
     }.items():
         ran = repsim_command("compare", ONE, ONE, "--data", "missing.npz", *options)
         assert (ran.code, ran.out) == (2, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -190,6 +191,7 @@ def test_names_of_no_model_are_refused_with_the_near_ones(repsim_command):
         "tiny_models.py:mlp": "Write tiny_models:mlp",
         "tiny_models.py": "Write tiny_models:FUNCTION",
         "weights.pt": "--weights weights.pt",
+        "x.npy": "repsim measure takes arrays",
         "cli.tiny_models:mlp": "--data FILE.npz",
         "cli.tiny_models:vitt": "Did you mean vit",
         "cli.tiny_models:number": "got int",
@@ -200,7 +202,7 @@ def test_names_of_no_model_are_refused_with_the_near_ones(repsim_command):
         "transformers:ViTConfg": "Did you mean transformers:ViT",
         "transformers:./nowhere": "no such folder",
     }.items():
-        ran = repsim_command("layers", spec)
+        ran = repsim_command("layers", spec, "--no-progress")
         assert ran.code == 2, spec
         assert said in ran.err, spec
         assert ran.out == ""
@@ -241,19 +243,28 @@ def test_a_text_model_takes_no_images(repsim_command, few):
 
 
 def test_published_weights_without_network(repsim_command, monkeypatch):
-    """The download fails, and the message names the alternatives."""
+    """The hub is asked once, unless the weights are on the disk; the message names alternatives."""
+    asked = []
 
-    def offline(*_, **__):
+    def offline(*arguments, **_):
+        asked.append(arguments)
         raise ConnectionError("Name or service not known")
 
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", offline)
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", offline)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    monkeypatch.setattr("huggingface_hub.file_exists", offline)
     for spec in ("timm:test_vit", "torchvision:squeezenet1_1"):
         ran = repsim_command("layers", spec, "--pretrained")
         assert ran.code == 1
         for said in (f"published weights of {spec}", "ConnectionError", "--weights FILE"):
             assert said in ran.err
+    assert asked[0] == ("timm/test_vit.r160_in1k", "model.safetensors")
+
+    asked.clear()
+    state = importlib.import_module("timm").create_model("test_vit").state_dict()
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: state)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "model.safetensors")
+    assert repsim_command("layers", "timm:test_vit", "--pretrained").code == 0
+    assert not asked
 
 
 def test_unpublished_weights(repsim_command, inputs):

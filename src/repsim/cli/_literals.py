@@ -109,9 +109,9 @@ def read_measure(
     Raises
     ------
     UsageError
-        There is no such measure, or it has no such option.
+        There is no such measure, it has no such option, or no data allow the value of one.
     """
-    from repsim.measures import MEASURES, resolve_measure
+    from repsim.measures import MEASURES, check_values, resolve_measure
 
     if name not in MEASURES:
         raise UsageError(
@@ -126,7 +126,8 @@ def read_measure(
         )
     given |= own
     try:
-        measure = resolve_measure("measure", name, given)
+        measure = resolve_measure(f"--measure {name}", name, given)
+        check_values(f"--measure {name}", measure, measure.options("measure", given))
     except InputError as error:
         raise UsageError(str(error)) from error
     return measure, given

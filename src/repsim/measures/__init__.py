@@ -16,7 +16,7 @@ from repsim.measures._registry import (
     register,
     undefined,
 )
-from repsim.measures._resolve import resolve_measure
+from repsim.measures._resolve import check_values, resolve_measure
 
 if TYPE_CHECKING:
     from repsim.measures._align import align
@@ -140,6 +140,7 @@ __all__ = [
     "alignment_map",
     "angular_cka",
     "cca",
+    "check_values",
     "cka",
     "cka_from_gram",
     "cknna",

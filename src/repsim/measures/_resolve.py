@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from repsim._errors import InputError
+from repsim._options import require_choice
 from repsim._shown import did_you_mean
+from repsim.kernels import resolve_kernel
 from repsim.measures._registry import MEASURES, Measure, entries_of
 
-__all__ = ["resolve_measure"]
+__all__ = ["check_values", "resolve_measure"]
 
 NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
@@ -57,6 +60,23 @@ def resolve_measure(
         f"  expected one of {', '.join(map(repr, MEASURES))}\n"
         f"  got {measure!r}{did_you_mean(measure, MEASURES)}{_name_of(measure)}"
     )
+
+
+def check_values(operation: str, measure: Measure, settings: Mapping[str, Any]) -> None:
+    """Raise if an option has a value that no data allow, before there are any data.
+
+    The measure checks all of its options too, but only when it gets the features.
+    """
+    if "kernel" in settings:
+        resolve_kernel(operation, settings["kernel"])
+    try:
+        hints = get_type_hints(measure.function)
+    except NameError:  # types that only a type checker imports
+        hints = {}
+    for name, value in settings.items():
+        if get_origin(hints.get(name)) is Literal:
+            require_choice(operation, name, value, get_args(hints[name]))
+    measure.fewest(**settings)
 
 
 def _name_of(function: object) -> str:

@@ -14,7 +14,6 @@ from repsim._errors import InputError
 from repsim._options import as_count, as_number, as_seed, got, require_bool
 from repsim._version import __version__
 from repsim.analysis._extract_rows import Values
-from repsim.analysis.features._choice import check_values
 from repsim.analysis.features._models import ModelFeatures, features_of
 from repsim.analysis.features._pairing import paired_rows, prepared_layers
 from repsim.arrays import Indices
@@ -28,7 +27,7 @@ from repsim.inference.maps import (
     settings_for,
     with_groups,
 )
-from repsim.measures import Measure, resolve_measure
+from repsim.measures import Measure, check_values, resolve_measure
 from repsim.measures.pairs import PairItems, Rows, attrs_of_measure
 from repsim.results import ALIGNMENT
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from repsim._errors import InputError
 from repsim._options import as_count, as_seed, require_choice
 from repsim.analysis.run._token_samples import Pairs, Samples
-from repsim.kernels import resolve_kernel
-from repsim.measures import MEASURES, Measure, resolve_measure
+from repsim.measures import MEASURES, Measure, check_values, resolve_measure
 
 __all__ = [
     "DRAWS",
@@ -18,7 +17,6 @@ __all__ = [
     "Errors",
     "FeatureOptions",
     "Measured",
-    "check_values",
     "chosen_measure",
     "is_streamed",
 ]
@@ -164,23 +162,6 @@ def chosen_measure(
                 f"  got measure={chosen.name!r} and {name}=...\n  {STREAMING[name]}"
             )
     return found
-
-
-def check_values(operation: str, measure: Measure, settings: Mapping[str, Any]) -> None:
-    """Raise before any model runs if an option has a value that no data allow.
-
-    The measure checks its options too, but only when it gets the features.
-    """
-    if "kernel" in settings:
-        resolve_kernel(operation, settings["kernel"])
-    try:
-        hints = get_type_hints(measure.function)
-    except NameError:  # types that only a type checker imports
-        hints = {}
-    for name, value in settings.items():
-        if get_origin(hints.get(name)) is Literal:
-            require_choice(operation, name, value, get_args(hints[name]))
-    measure.fewest(**settings)
 
 
 def _check_cka(operation: str, options: Mapping[str, object], given: list[str]) -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from repsim.cli._session import Session
-from repsim.cli.commands._options import DataSource, Layers, ModelName, ModelOptions, RunOptions
+from repsim.cli.commands._options import (
+    DataSource,
+    Layers,
+    ModelName,
+    ModelOptions,
+    NoProgress,
+    RunOptions,
+)
 from repsim.cli.commands._signature import command
 
 __all__ = ["layers"]
@@ -18,6 +25,7 @@ def layers(
     data: DataSource = None,
     options: ModelOptions,
     run: RunOptions,
+    progress: NoProgress = True,
 ) -> None:
     """List the layers of a model: name, type and output shape, in the order in which they run.
 

@@ -30,6 +30,7 @@ __all__ = [
     "Layers",
     "ModelName",
     "ModelOptions",
+    "NoProgress",
     "OnBadImage",
     "Out",
     "Progress",
@@ -101,6 +102,8 @@ Progress = Annotated[
         help="Show progress bars on standard error.",
     ),
 ]
+NoProgress = Annotated[bool, typer.Option("--progress/--no-progress", hidden=True)]
+"""For commands without a progress bar, so that a script may pass --no-progress to every command."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import typer
 
 from repsim.cli._outcome import UsageError
 from repsim.cli._session import Session
+from repsim.cli.commands._options import NoProgress
 from repsim.cli.commands._signature import command
 
 __all__ = ["report"]
@@ -18,6 +19,8 @@ __all__ = ["report"]
 def report(
     session: Session,
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    *,
+    progress: NoProgress = True,
 ) -> None:
     """Write the page of a run folder again, report.html, from all results in it."""
     if not folder.is_dir():

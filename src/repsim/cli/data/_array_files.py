@@ -77,7 +77,10 @@ def read_layers(name: str) -> dict[str, Any]:
 def _repair(said: str) -> str:
     """Return what to do about an error of NumPy."""
     if "objects in dtype" in said or "Object arrays" in said:
-        return "Write numbers: numpy.save(path, x.astype('float32'))."
+        return (
+            "Write numbers: numpy.save(path, x.astype('float32')), or for several arrays "
+            "numpy.savez(path, layer1=x1, layer2=x2)."
+        )
     if "mmap length" in said:
         return "The file ends too early: copy it or write it again."
     return "Write it with numpy.save, or numpy.savez(path, layer1=x1, layer2=x2)."

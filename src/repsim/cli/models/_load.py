@@ -51,10 +51,12 @@ class ModelRequest:
                 own = f"the model of these weights (timm:NAME, ...) and --weights {self.spec}"
             elif self.spec.endswith(".py"):
                 own = f"{module_of(self.spec)}:FUNCTION, a function that returns the model"
+            elif self.spec.endswith((".npy", ".npz")):
+                own = "timm:NAME, torchvision:NAME, transformers:TYPE, or module:function"
             raise UsageError(
                 f"this is not the name of a model, because it does not say where it is from.\n"
                 f"  got {self.spec}\n"
-                f"  Write {own}; arrays are files .npy and .npz."
+                f"  Write {own}; repsim measure takes arrays, in files .npy and .npz."
             )
         if self.weights is not None:
             check_weights(self.weights)

@@ -22,6 +22,7 @@ from repsim.cli.models._preparation import (
     channels_of,
     plain_preparation,
 )
+from repsim.cli.models._published import reach_the_hub
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +55,8 @@ def from_timm(name: str, *, pretrained: bool, size: int | None, scale: str | Non
     if not timm.is_model(name):
         raise _unknown("timm", name, timm.list_models())
     stated = timm.get_pretrained_cfg(name)
+    if pretrained:
+        reach_the_hub(stated)
     # A model with positions for a grid of patches is built for one size; others take any size.
     fixed = bool(getattr(stated, "fixed_input_size", False))
     options = {"img_size": size} if size is not None and fixed else {}

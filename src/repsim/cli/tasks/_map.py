@@ -69,8 +69,16 @@ class MapRequest:
 
     def check(self) -> None:
         """Raise a UsageError before anything is loaded if measure and options do not fit."""
-        self.read_measure()
+        _, given = self.read_measure()
         streams = self.measure == "cka"
+        others = [each for each in given.items() if each != ("estimator", "unbiased")]
+        if streams and others:
+            name, value = others[0]
+            raise UsageError(
+                f"--option: CKA of a stream of batches is unbiased and has no {name}.\n"
+                f"  got {name}={value!r}\n"
+                f"  Store the layers by repsim.extract, and name the stores to repsim measure."
+            )
         wrong = {
             "--permutations": streams and self.permutations > 0,
             "--passes": not streams and self.passes > 1,
