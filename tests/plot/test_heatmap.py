@@ -11,6 +11,7 @@ import xarray
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from plot.results import space
 from repsim import InputError, max_t, pairwise
@@ -156,12 +157,25 @@ class TestLabels:
 
 class TestBeyondTheScale:
     @pytest.mark.parametrize(
-        ("value", "extend"), [(0.5, "neither"), (-0.01, "min"), (1.01, "max"), (np.nan, "neither")]
+        ("value", "low", "extend"),
+        [
+            (0.5, 0.0, "neither"),
+            (-0.01, -0.1, "neither"),
+            (-0.1, -0.1, "neither"),
+            (-0.11, -0.1, "min"),
+            (-np.inf, -0.1, "min"),
+            (1.01, 0.0, "max"),
+            (np.nan, 0.0, "neither"),
+        ],
     )
-    def test_colour_bar_has_an_arrow_where_values_lie_beyond(self, make_result, value, extend):
+    def test_colour_bar_shows_the_fade_and_an_arrow_beyond_it(
+        self, make_result, value, low, extend
+    ):
         result = make_result(3, 3)
         result["cka"][1, 2] = value
-        assert heatmap(result).images[0].colorbar.extend == extend
+        bar = heatmap(result).images[0].colorbar
+        assert bar.ax.get_ylim() == (low, 1.0)
+        assert bar.extend == extend
 
     def test_both_arrows(self, make_result):
         result = make_result(3, 3)
@@ -169,14 +183,42 @@ class TestBeyondTheScale:
         assert heatmap(result).images[0].colorbar.extend == "both"
 
     @pytest.mark.parametrize("cmap", ["magma", "viridis", "gray", "RdBu_r"])
-    def test_a_negative_value_does_not_look_like_zero(self, make_result, cmap):
+    def test_a_clearly_negative_value_does_not_look_like_one_on_the_scale(self, make_result, cmap):
         result = make_result(2, 2)
-        result["cka"][:] = [[0.0, -1e-3], [1.0, 1.001]]
+        result["cka"][:] = [[-0.1, -0.3], [1.0, 1.001]]
         ax = heatmap(result, cmap=cmap)
         colours = drawn_colours(ax, (0, 0), (1, 0), (0, 1), (1, 1))
         scale = matplotlib.colormaps[cmap](np.linspace(0, 1, 256))
-        for colour in (colours[1], colours[3]):
+        for colour in (colours[0], colours[1], colours[3]):
             assert np.abs(scale - colour).max(axis=1).min() > 0.1
+        np.testing.assert_allclose(colours[0], colours[1], atol=2 / 255)
+
+    @pytest.mark.parametrize("cmap", ["magma", "viridis_r"])
+    def test_noise_around_zero_looks_like_zero(self, make_result, cmap):
+        values = [0.0, -0.002, -0.02, -0.04, -0.06, -0.08, -0.1, -0.3, 0.5]
+        result = make_result(1, len(values))
+        result["cka"][:] = [values]
+        ax = heatmap(result, cmap=cmap)
+        colours = np.array(drawn_colours(ax, *((at, 0) for at in range(len(values)))))
+        scale = matplotlib.colormaps[cmap]
+        np.testing.assert_allclose(colours[[0, -1]], scale([0.0, 0.5]), atol=2 / 255)
+        away = np.abs(colours - colours[0]).max(axis=1)
+        assert away[1] < 0.01
+        assert away[2] < 0.05
+        assert (np.diff(away[1:7]) > 0.02).all()  # a fade, without a step
+        assert away[6:8].min() > 0.3
+        ends = heatmap(result, cmap=cmap, vmin=-0.5).images[0]
+        assert ends.get_clim() == (-0.5, 1.0)  # no value needs the fade
+
+    def test_the_fade_begins_at_the_end_that_the_caller_sets(self, make_result):
+        result = make_result(1, 3)
+        result["cka"][:] = [[0.39, 0.4, 0.33]]
+        ax = heatmap(result, vmin=0.4, vmax=0.9)
+        assert ax.images[0].get_clim() == pytest.approx((0.35, 0.9))
+        near, end, far = drawn_colours(ax, (0, 0), (1, 0), (2, 0))
+        np.testing.assert_allclose(end, matplotlib.colormaps["magma"](0.0), atol=2 / 255)
+        assert 0 < np.abs(near - end).max() < 0.05
+        np.testing.assert_allclose(far, ax.images[0].cmap.get_under(), atol=2 / 255)
 
     def test_rounding_is_not_beyond(self, make_result):
         result = make_result(2, 2)
@@ -189,10 +231,29 @@ class TestBeyondTheScale:
 
     def test_colours_that_the_colormap_sets_itself_are_kept(self, make_result):
         result = make_result(2, 2)
-        result["cka"][0, 0] = -0.5
+        result["cka"][0] = [-0.5, -1e-4]
         own = matplotlib.colormaps["magma"].with_extremes(under="red")
         ax = heatmap(result, cmap=own)
-        np.testing.assert_allclose(drawn_colours(ax, (0, 0))[0], to_rgba("red"), atol=2 / 255)
+        for colour in drawn_colours(ax, (0, 0), (1, 0)):  # without a fade
+            np.testing.assert_allclose(colour, to_rgba("red"), atol=2 / 255)
+        bar = ax.images[0].colorbar
+        assert (bar.ax.get_ylim(), bar.extend) == ((0.0, 1.0), "min")
+        (note,) = heatmap(result, cmap=own, colorbar=False).artists
+        assert [text.get_text() for text in note.get_texts()] == ["below 0"]
+
+    def test_the_fade_is_explained_without_a_bar(self, make_result):
+        result = make_result(3, 3)
+        result["cka"][0] = -0.05
+        ax = heatmap(result, colorbar=False)
+        (note,) = ax.artists
+        assert [text.get_text() for text in note.get_texts()] == ["0 to −0.1"]
+        draw(ax)
+        samples = note.findobj(Rectangle)
+        assert (np.diff([each.get_window_extent().x0 for each in samples]) > 0).all()
+        cmap = ax.images[0].cmap
+        ends = [samples[at].get_facecolor() for at in (0, -1)]
+        expected = [matplotlib.colormaps["magma"](0.0), cmap.get_under()]
+        np.testing.assert_allclose(ends, expected, atol=1 / 255)
 
     def test_undefined_is_hatched_and_noted(self, make_result):
         result = make_result(3, 3)
@@ -473,8 +534,7 @@ class TestOtherMeasures:
         rng = np.random.default_rng(0)
         layers = {name: rng.standard_normal((20, 4)) for name in "abc"}
         found = max_t(layers, permutations=19)
-        ax = heatmap(found.z)
-        assert ax.images[0].get_clim() == (0.0, pytest.approx(float(found.z.max())))
+        assert heatmap(found.z).images[0].norm.vmax == pytest.approx(float(found.z.max()))
         assert heatmap(found.p_adjusted).images[0].get_clim() == (0.0, 1.0)
 
 

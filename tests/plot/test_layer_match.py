@@ -138,8 +138,10 @@ class TestPicture:
 
     def test_a_negative_match_is_visible(self):
         result = known([0, 1], 3)
-        result["cka"][0] = [-0.1, -0.2, -0.3]
-        assert layer_match(result).collections[0].colorbar.extend == "min"
+        for match, extend in ((-0.05, "neither"), (-0.2, "min")):
+            result["cka"][0] = [match, -0.3, -0.4]
+            bar = layer_match(result).collections[0].colorbar
+            assert (bar.ax.get_ylim(), bar.extend) == ((-0.1, 1.0), extend)
 
     def test_note_stands_where_fewer_points_are(self):
         late = layer_match(known([9] * 10, 10)).texts[0]

@@ -7,6 +7,7 @@ import pickle
 import zlib
 from itertools import pairwise
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ class TestScale:
         maps[2]["cka"] += 0.2
         axes = panels(maps)
         assert len(axes[0].figure.axes) == 4
-        assert {ax.images[-1].get_clim() for ax in axes} == {(0.0, 1.0)}
+        assert {ax.images[-1].get_clim() for ax in axes} == {(-0.1, 1.0)}  # one map needs the fade
         bars = [ax.images[-1].colorbar for ax in axes]
         assert bars[1:] == [None, None]
         assert bars[0].extend == "both"  # of all maps
@@ -134,13 +135,14 @@ class TestScale:
         low = make_result(9, 9).cka - 0.2
         axes = panels([low, low], colorbar=False, vmax=0.5)
         (key,) = axes[0].figure.legends
-        assert [text.get_text() for text in key.get_texts()] == ["below 0", "above 0.5"]
+        said = [text.get_text() for text in key.get_texts()]
+        assert said == ["0 to −0.05", "below −0.05", "above 0.5"]
         scale = axes[0].images[-1].cmap
-        samples = [patch.get_facecolor() for patch in key.get_patches()]
+        fade, *samples = (patch.get_facecolor() for patch in key.get_patches())
+        np.testing.assert_allclose(fade, matplotlib.colormaps["magma"](0.0), atol=1 / 255)
         np.testing.assert_allclose(samples, [scale.get_under(), scale.get_over()])
-        ax = heatmap(low, colorbar=False)
-        (note,) = [child for child in ax.get_children() if hasattr(child, "legend_handles")]
-        assert [text.get_text() for text in note.get_texts()] == ["below 0"]
+        (note,) = heatmap(low, colorbar=False).artists
+        assert [text.get_text() for text in note.get_texts()] == ["0 to −0.1", "below −0.1"]
 
     def test_one_key_for_all_panels(self, make_result):
         first, second = make_result(9, 9).cka, make_result(9, 9, 1).cka

@@ -8,7 +8,6 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.colors import to_rgb
 
 from browsers import CONTRAST
 from plot import results as made
@@ -23,6 +22,7 @@ from report.pages import (
     with_itself,
 )
 from repsim.measures import layer_match
+from repsim.plot import heatmap
 
 pytestmark = pytest.mark.slow
 
@@ -96,28 +96,41 @@ def test_hovering_shows_the_pair_and_its_values_in_every_order(show, order):
     assert page.locator(".tip:not([hidden])").count() == 0
 
 
-def assert_coloured(canvas, value, i, j):
-    """Check the colour of a cell; return on which side of the scale its value lies."""
-    kind = "below" if value < 0 else "above" if value > 1 else "in"
-    beyond = {"below": to_rgb("#4f9dac"), "above": to_rgb("#5aae61")}
-    expected = beyond.get(kind, matplotlib.colormaps["magma"](value)[:3])
+def assert_coloured(canvas, image, value, i, j):
+    """Check that a cell has the colour of its value in the picture of `repsim.plot.heatmap`."""
+    expected = image.cmap(image.norm(value))[:3]
     found = np.array(colour_at(canvas, i, j))[:3] / 255
     assert np.abs(found - expected).max() < 0.02, (i, j, value)
-    return kind
 
 
 def test_colours_are_those_of_the_values(show):
     result = compared()
+    ends = [0.0, -4e-7, -0.002, -0.03, -0.06, -0.09, -0.1, -0.3, 0.5, 1.000001, 1.2]
+    result.cka[1, : len(ends)] = ends
     page = show({"map": result})
     canvas = page.locator("canvas.map")
-    values, seen = result.cka.values, set()
+    image = heatmap(result).images[0]
+    values = image.get_array()
     for i in [0, 1, *range(3, 30, 2)]:
-        for j in range(0, 24, 3):
-            seen.add(assert_coloured(canvas, values[i, j], i, j))
-    assert seen >= {"below", "in"}
-    legend = page.locator(".legend").first.inner_text()
-    assert "below 0.00" in legend
-    assert "undefined (NaN)" in legend
+        for j in range(24) if i == 1 else range(0, 24, 3):
+            assert_coloured(canvas, image, values[i, j], i, j)
+    legend = page.locator(".legend").first
+    assert legend.locator(".scale").inner_text().split() == ["−0.10", "0.00", "1.00"]
+    assert legend.locator(".swatch").count() == 3
+    for note in ("below −0.10", "above 1.00", "undefined (NaN)"):
+        assert note in legend.inner_text()
+
+
+def test_the_legend_has_the_fade_if_a_value_is_there(show):
+    noise, none = with_itself(), with_itself()
+    noise.cka[0, 1] = -0.05
+    none.cka[0, 1] = -4e-7  # rounding
+    page = show({"noise": noise, "none": none})
+    for at, ends in ((1, ["−0.10", "0.00", "1.00"]), (2, ["0.00", "1.00"])):
+        legend = page.locator(f"#result-{at} .legend").first
+        assert legend.locator(".scale").inner_text().split() == ends
+        assert legend.locator(".fade").count() == len(ends) - 2
+        assert legend.locator(".swatch").count() == 0
 
 
 def test_colours_are_those_of_the_values_when_sorted_and_zoomed(show):
@@ -132,12 +145,13 @@ def test_colours_are_those_of_the_values_when_sorted_and_zoomed(show):
     assert r1 - r0 < 15
     page.mouse.move(1, 1)
     _, (rows, columns), _ = orders(result)
+    image = heatmap(result).images[0]
     checked = 0
     for i in range(int(np.ceil(r0)), int(r1)):
         for j in range(int(np.ceil(c0)), int(c1), 2):
             value = float(result.cka[rows[i], columns[j]])
             if np.isfinite(value):
-                assert_coloured(canvas, value, i, j)
+                assert_coloured(canvas, image, value, i, j)
                 checked += 1
     assert checked > 30
 

@@ -476,6 +476,8 @@ def test_a_map_of_150_layers_is_small(tmp_path):
 
 def test_colours_are_those_of_the_pictures():
     script = (files("repsim.report") / "_page.js").read_text(encoding="utf-8")
+    low = with_itself()
+    low.cka[0, 1] = -0.01
     for name in ("magma", "viridis"):
         text = re.search(rf"{name}:\s*((?:\"[0-9a-f]+\"[\s+]*)+)", script).group(1)
         stops = re.findall("......", "".join(re.findall('"([0-9a-f]+)"', text)))
@@ -492,6 +494,8 @@ def test_colours_are_those_of_the_pictures():
         under, over = re.search(rf'{name}: \["(#\w+)", "(#\w+)"\]', script).groups()
         assert under == to_hex(cmap.get_under())
         assert over == to_hex(cmap.get_over())
+        fade = float(re.search(r"const FADE = ([\d.]+);", script).group(1))
+        assert repsim.plot.heatmap(low, cmap=name).images[0].get_clim() == (-fade, 1.0)
 
 
 def test_maps_of_many_tokens_are_thinned():

@@ -15,12 +15,14 @@
   };
   const BEYOND = { magma: ["#4f9dac", "#5aae61"], viridis: ["#b39ddb", "#f4a6c0"] };
   const SLACK = 1e-5; // part of the scale by which rounding may miss its ends
+  const FADE = 0.1; // part of the scale over which its lowest colour fades into that below it
 
   const stops = {};
+  const beyond = {};
   for (const [name, hex] of Object.entries(STOPS)) {
     stops[name] = hex.match(/.{6}/g).map(rgb);
     stops[`${name}_r`] = [...stops[name]].reverse();
-    BEYOND[`${name}_r`] = BEYOND[name];
+    beyond[name] = beyond[`${name}_r`] = BEYOND[name].map(rgb);
   }
 
   function rgb(hex) {
@@ -34,11 +36,20 @@
     return stops[name][k].map((c, i) => Math.round(c + (at - k) * (stops[name][k + 1][i] - c)));
   }
 
+  // The colour of a value that is t times the length of the scale above its lower end. Noise of an
+  // unbiased estimate lies a little below 0 too, so the colours change slowly there.
+  function colourAt(name, t) {
+    const [under, over] = beyond[name];
+    if (t > 1 + SLACK) return over;
+    if (t >= 0) return ramp(name, t);
+    const share = Math.min(1, -t / FADE) ** 2;
+    return stops[name][0].map((c, i) => Math.round(c + share * (under[i] - c)));
+  }
+
   const css = (colour) => `rgb(${colour.join(",")})`;
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const dark = () => parseInt(variable("--card").slice(1, 3), 16) < 128;
-  const gradient = (name) =>
-    `linear-gradient(to right, ${stops[name].map(css).join(", ")})`;
+  const gradient = (colours) => `linear-gradient(to right, ${colours.map(css).join(", ")})`;
 
   // Elements: text is always set as text, so that no name can be markup.
   function element(tag, attributes = {}, ...children) {
@@ -311,12 +322,10 @@
     function paint() {
       const each = current();
       const [low, high] = ends();
-      const slack = SLACK * (high - low);
       const context = image.getContext("2d");
       const pixels = context.createImageData(n, m);
       const chance = rgb(variable("--chance"));
-      const [under, over] = BEYOND[each.colours].map(rgb);
-      const found = { under: false, over: false, grey: false, undefined: false };
+      const found = { below: false, under: false, over: false, grey: false, undefined: false };
       for (let i = 0; i < m; i++) {
         for (let j = 0; j < n; j++) {
           const v = at(each, i, j);
@@ -329,13 +338,13 @@
           if (greyed(i, j)) {
             colour = chance;
             found.grey = true;
-          } else if (v < low - slack) {
-            colour = under;
-            found.under = true;
-          } else if (v > high + slack) {
-            colour = over;
-            found.over = true;
-          } else colour = ramp(each.colours, (v - low) / (high - low));
+          } else {
+            const t = (v - low) / (high - low);
+            colour = colourAt(each.colours, t);
+            found.below ||= t < -SLACK;
+            found.under ||= t < -FADE - SLACK;
+            found.over ||= t > 1 + SLACK;
+          }
           pixels.data.set([...colour, 255], k);
         }
       }
@@ -351,17 +360,26 @@
     }
 
     function explain(each, low, high, found) {
+      const least = low - FADE * (high - low);
       const bar = element("span", { class: "ramp" });
-      bar.style.background = gradient(each.colours);
-      const [least, most] = [low, high].map((v) => element("span", {}, number(v, 2)));
-      legend.replaceChildren(element("span", { class: "scale" }, least, bar, most));
+      bar.style.background = gradient(stops[each.colours]);
+      const [end, from, to] = [least, low, high].map((v) => element("span", {}, number(v, 2)));
+      const row = element("span", { class: "scale" }, from, bar, to);
+      if (found.below) {
+        const fade = element("span", { class: "ramp fade" });
+        const parts = Array.from({ length: 9 }, (_, k) => FADE * (k / 8 - 1));
+        fade.style.background = gradient(parts.map((t) => colourAt(each.colours, t)));
+        row.prepend(end, fade);
+      }
+      legend.replaceChildren(row);
       const note = (colour, text) => {
         const swatch = element("span", { class: "swatch" });
         swatch.style.background = colour;
         legend.append(element("span", {}, swatch, text));
       };
-      if (found.under) note(BEYOND[each.colours][0], `below ${number(low, 2)}`);
-      if (found.over) note(BEYOND[each.colours][1], `above ${number(high, 2)}`);
+      const [under, over] = beyond[each.colours].map(css);
+      if (found.under) note(under, `below ${number(least, 2)}`);
+      if (found.over) note(over, `above ${number(high, 2)}`);
       if (found.grey) note("var(--chance)", data.threshold[3]);
       if (found.undefined) {
         note(
@@ -1045,7 +1063,7 @@
       return data.log ? data.low * (data.high / data.low) ** t : data.low + t * (data.high - data.low);
     };
     const bar = element("span", { class: "ramp" });
-    bar.style.background = gradient("magma");
+    bar.style.background = gradient(stops.magma);
     const ends = [data.low, data.high].map((v) => number(v, 2));
     legend.append(
       element("span", {}, data.label),

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.image import AxesImage
+from matplotlib.legend_handler import HandlerBase, HandlerTuple
 from matplotlib.patches import Patch, Rectangle
 
 from repsim._shown import shown
@@ -35,8 +37,12 @@ STRIP = 0.04
 BY_CHANCE = ("#b8b8b8", "#cdb99a")
 """Grey (beige on a grey scale) for cells not above chance; NaN is lighter and hatched."""
 
-Notes = dict[str, Patch]
-"""Entries of a key: texts and samples of colour."""
+Note = Patch | tuple[Patch, ...]
+Notes = dict[str, Note]
+"""Entries of a key: texts and samples of colour, several of them for a fade."""
+
+SIDE_BY_SIDE: dict[Artist | type, HandlerBase] = {tuple: HandlerTuple(ndivide=None, pad=0.0)}
+"""How a key draws the samples of a fade."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def draw_map(
         "aspect": "equal" if of.squares else "auto",
         "extent": (-0.5, n_y - 0.5, -0.5, n_x - 0.5),
     }
-    dull = least_like(scale.cmap, BY_CHANCE)
+    dull = least_like(scale.colours, BY_CHANCE)
     if of.grey.any():  # below the map, which is transparent there
         ax.imshow(np.where(of.grey, 0.0, np.nan), cmap=ListedColormap([dull]), **place)
     image = ax.imshow(scale.values, cmap=scale.cmap, norm=scale.norm, **place)
@@ -139,16 +145,24 @@ def draw_map(
 
 
 def beyond(scale: Scale) -> Notes:
-    """Return notes of the colours beyond the scale; the arrows of a colour bar say the same."""
-    ends: dict[str, tuple[str, Any]] = {
-        "min": (f"below {scale.norm.vmin:.4g}", scale.cmap.get_under()),
-        "max": (f"above {scale.norm.vmax:.4g}", scale.cmap.get_over()),
-    }
-    wanted = [end for end in ends if scale.extend in (end, "both")]
-    return {
-        text: Patch(facecolor=to_hex(colour, keep_alpha=True), linewidth=0.0)
-        for text, colour in (ends[end] for end in wanted)
-    }
+    """Return notes of the colours beyond the scale; the ends of a colour bar say the same."""
+    low, most, least = map(_number, (*scale.ends, scale.least))
+    notes: Notes = {}
+    if scale.least < scale.ends[0]:
+        notes[f"{low} to {least}"] = tuple(map(_sample, scale.fade))
+    if scale.extend in ("min", "both"):
+        notes[f"below {least}"] = _sample(scale.cmap.get_under())
+    if scale.extend in ("max", "both"):
+        notes[f"above {most}"] = _sample(scale.cmap.get_over())
+    return notes
+
+
+def _sample(colour: Any) -> Patch:
+    return Patch(facecolor=to_hex(colour, keep_alpha=True), linewidth=0.0, antialiased=False)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")
 
 
 def name_sides(

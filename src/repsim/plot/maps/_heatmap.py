@@ -15,6 +15,7 @@ from repsim._errors import InputError
 from repsim._options import as_number, require_bool, require_choice, require_text
 from repsim.plot.maps._drawing import (
     LABELS,
+    SIDE_BY_SIDE,
     LayerMap,
     Notes,
     beyond,
@@ -65,8 +66,8 @@ def heatmap(
     >>> ax = heatmap(cka)
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('ViT-B/32 layer', 'ResNet-50 layer')
-    >>> ax.images[0].colorbar.extend  # one value lies below the scale
-    'min'
+    >>> ax.images[0].get_clim()  # one value lies below 0, so the colour bar shows the fade there
+    (-0.1, 1.0)
 
     The layers of x run upwards and those of y to the right, both from the lower left corner, as in
     the reference. Cells are not smoothed.
@@ -90,14 +91,18 @@ def heatmap(
         same names. Each group has a colour along both sides of the map, and a key lists them.
     vmin, vmax : float, optional
         The ends of the colour scale: by default 0 and the greatest value that the measure can have,
-        1 for CKA, or the largest of the map if there is none. A value beyond an end gets a colour
-        that is not on the scale, and the colour bar gets an arrow at that end, because unbiased CKA
-        can be below 0 by chance and should not look like 0. A value that is beyond by less than
-        1e-5 of the scale is rounding and is drawn as the end.
+        1 for CKA, or the largest of the map if there is none. Below `vmin`, the colour fades within
+        one tenth of the scale into a colour that is not on the scale: unbiased CKA can be below 0
+        by chance and then looks nearly as 0 does, while a clearly negative value does not. The
+        colour bar shows the fade if a value lies there, and gets an arrow if one lies beyond it.
+        The rule is the same for a `vmin` that you give, so two values with `vmin` between them look
+        alike if they are close. Values above `vmax` have one colour, and an arrow. A value that is
+        beyond by less than 1e-5 of the scale is rounding and is drawn as the end.
     cmap : str or matplotlib.colors.Colormap, optional
         The colours of the scale, by default "magma"; "viridis_r" for a dissimilarity, so that
         bright is alike in both. If the colormap sets colours for values below or above, they are
-        kept.
+        kept, and there is no fade: ``matplotlib.colormaps["magma"].with_extremes(under="white")``
+        draws all values below `vmin` in white.
     labels : {"names", "index", "none"}
         What stands along the sides. Names of layers are written in full, and as many as fit, always
         including the first and the last. Indices are round numbers, counted from 0.
@@ -205,6 +210,7 @@ def _add_notes(ax: Axes, notes: Notes) -> Legend:
         ax,
         list(notes.values()),
         list(notes),
+        handler_map=SIDE_BY_SIDE,
         loc="upper left",
         bbox_to_anchor=(1.0, 0.0),
         bbox_transform=ax.transAxes + to_the_right,

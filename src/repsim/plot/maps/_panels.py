@@ -28,7 +28,7 @@ from repsim.plot.maps._drawing import (
 from repsim.plot.maps._small_text import add_key, break_lines, characters_in, use_small_text
 from repsim.plot.parts._beside import dress_colour_bar
 from repsim.plot.parts._between import groups_of
-from repsim.plot.parts._colours import Extend, Scale, colour_scale
+from repsim.plot.parts._colours import Scale, colour_scale
 from repsim.plot.parts._figure import new_figure
 from repsim.plot.parts._layer_map import measure_label
 from repsim.plot.parts._ticks import NAME_SIZE
@@ -246,9 +246,17 @@ def _shared_scales(
         "vmin": min(of.low for of in maps.values()) if vmin is None else vmin,
         "vmax": max(of.high for of in maps.values()) if vmax is None else vmax,
     }
+    every = [of.visible for of in maps.values()]
+    shared = colour_scale(
+        np.concatenate([each.ravel() for each in every]),
+        "panels",
+        cmap=next(iter(maps.values())).cmap if cmap is None else cmap,
+        **ends,
+    )
+    parts = np.split(shared.values, np.cumsum([each.size for each in every])[:-1])
     return {
-        at: colour_scale(of.visible, "panels", cmap=of.cmap if cmap is None else cmap, **ends)
-        for at, of in maps.items()
+        at: shared._replace(values=part.reshape(each.shape))
+        for at, each, part in zip(maps, every, parts, strict=True)
     }
 
 
@@ -301,24 +309,15 @@ def _add_shared(
     """Add the one colour bar and the one key."""
     notes: Notes = {}
     for each in drawn.values():
-        notes |= {text.replace("\n", " "): patch for text, patch in each.notes.items()}
-        if not colorbar:
-            notes |= beyond(each.scale)
-    if colorbar and drawn:
+        notes |= {text.replace("\n", " "): sample for text, sample in each.notes.items()}
+    if drawn:
         first = min(drawn)
-        arrangement.bar = figure.add_axes((0.9, 0.2, 0.02, 0.5))
-        bar = figure.colorbar(
-            drawn[first].image,
-            cax=arrangement.bar,
-            extend=_both([each.scale.extend for each in drawn.values()]),
-            extendfrac=0.03,
-        )
-        dress_colour_bar(bar, measure_label(maps[first].array, direction=True))
+        image, scale = drawn[first].image, drawn[first].scale
+        if colorbar:
+            arrangement.bar = figure.add_axes((0.9, 0.2, 0.02, 0.5))
+            bar = figure.colorbar(image, cax=arrangement.bar, extend=scale.extend, extendfrac=0.03)
+            dress_colour_bar(bar, measure_label(maps[first].array, direction=True))
+        else:
+            notes |= beyond(scale)
     if notes:
         arrangement.key = add_key(figure, notes)
-
-
-def _both(ends: Sequence[Extend]) -> Extend:
-    """Return the ends at which any map has values beyond the scale."""
-    low, high = ({"both", end} & set(ends) for end in ("min", "max"))
-    return "both" if low and high else "min" if low else "max" if high else "neither"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from repsim.plot.maps._arrangement import Arrangement
-from repsim.plot.maps._drawing import LayerMap, Notes
+from repsim.plot.maps._drawing import SIDE_BY_SIDE, LayerMap, Notes
 from repsim.plot.parts._layer_map import measure_label
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE
@@ -43,10 +44,12 @@ def use_small_text(axes: Sequence[Axes]) -> None:
 
 def add_key(figure: Figure, notes: Notes) -> Legend:
     """Return a key of as few lines as fit the width."""
+    samples: Any = list(notes.values())  # the stubs do not know that a sample may be a tuple
     for columns in range(len(notes), 0, -1):
         key = figure.legend(
-            list(notes.values()),
+            samples,
             list(notes),
+            handler_map=SIDE_BY_SIDE,
             loc="lower center",
             ncols=columns,
             borderaxespad=0.0,

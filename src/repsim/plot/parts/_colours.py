@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import Colormap, Normalize, to_rgba
+from matplotlib.colors import Colormap, ListedColormap, Normalize, to_rgba
 
 from repsim._errors import InputError
 from repsim._options import as_number, got, require_choice
@@ -31,6 +31,17 @@ ROUNDING = 1e-5
 Without it, a diagonal of CKA = 1 + 1e-7 would be drawn as out of range.
 """
 
+FADE = 0.1
+"""Part of the scale over which its lowest colour fades into the colour of lower values.
+
+Unbiased estimates of 0 lie a little below 0 as often as above. A distinct colour that begins at 0
+would draw this noise as structure. Above the upper end, values lie by rounding, or because the
+caller chose the end; there the distinct colour begins at once.
+"""
+
+STEPS = 256
+"""Colours of the fade."""
+
 Extend = Literal["neither", "min", "max", "both"]
 
 
@@ -44,9 +55,25 @@ class Scale(NamedTuple):
     values: Any
     """The values to draw; values beyond an end by rounding are set to that end."""
     cmap: Colormap
+    """The colours of the scale, after those of the fade if any value lies there or lower."""
     norm: Normalize
+    """From the lower end of what `cmap` covers to the upper end of the scale."""
     extend: Extend
-    """The ends at which the colour bar has an arrow because values lie beyond."""
+    """The ends at which the colour bar has an arrow because values lie beyond `norm`."""
+    ends: tuple[float, float]
+    """The ends of the scale, without the fade."""
+    least: float
+    """Where the fade ends; the lower end of the scale if there is none."""
+
+    @property
+    def colours(self) -> Any:
+        """64 colours, from the lower end of the scale to the upper one (64, 4)."""
+        return self.cmap(self.norm(np.linspace(*self.ends, 64)))
+
+    @property
+    def fade(self) -> Any:
+        """16 colours, from the lower end of the scale to the end of the fade (16, 4)."""
+        return self.cmap(self.norm(np.linspace(self.ends[0], self.least, 16)))
 
 
 def colour_scale(
@@ -54,8 +81,9 @@ def colour_scale(
 ) -> Scale:
     """Return the colours for `values` on a scale from `vmin` to `vmax`.
 
-    If a colormap sets no colour for values below (above) the scale, a distinct colour is set. NaN
-    stays transparent.
+    If a colormap sets no colour for values below (above) the scale, a distinct colour is set. Below
+    the scale, the lowest colour fades into it; see `FADE`. A colour that the colormap sets itself
+    is used for all values below. NaN stays transparent.
     """
     vmin = as_number(operation, "vmin", vmin, least=-LARGEST, most=LARGEST)
     vmax = as_number(operation, "vmax", vmax, least=-LARGEST, most=LARGEST)
@@ -74,21 +102,41 @@ def colour_scale(
     slack = ROUNDING * (vmax - vmin)
     values = np.where((values < vmin) & (values >= vmin - slack), vmin, values)
     values = np.where((values > vmax) & (values <= vmax + slack), vmax, values)
-    below, above = bool((values < vmin).any()), bool((values > vmax).any())
+
+    colours = matplotlib.colormaps[cmap] if isinstance(cmap, str) else cmap
+    least = vmin
+    if np.array_equal(colours.get_over(), colours(1.0)):
+        colours = colours.with_extremes(over=least_like(_sampled(colours, 64), OVER))
+    if np.array_equal(colours.get_under(), colours(0.0)):
+        colours = colours.with_extremes(under=least_like(_sampled(colours, 64), UNDER))
+        if (values < vmin).any():
+            colours, least = _faded(colours), vmin - FADE * (vmax - vmin)
+    below, above = bool((values < least - slack).any()), bool((values > vmax).any())
     extend: Extend = "both" if above else "min"
     if not below:
         extend = "max" if above else "neither"
-
-    colours = matplotlib.colormaps[cmap] if isinstance(cmap, str) else cmap
-    extremes = {}
-    if np.array_equal(colours.get_under(), colours(0.0)):
-        extremes["under"] = least_like(colours, UNDER)
-    if np.array_equal(colours.get_over(), colours(1.0)):
-        extremes["over"] = least_like(colours, OVER)
-    return Scale(values, colours.with_extremes(**extremes), Normalize(vmin, vmax), extend)
+    return Scale(values, colours, Normalize(least, vmax), extend, (vmin, vmax), least)
 
 
-def least_like(cmap: Colormap, candidates: tuple[str, ...]) -> str:
-    """Return the candidate that is farthest from every colour on the scale."""
-    scale = cmap(np.linspace(0.0, 1.0, 64))
-    return max(candidates, key=lambda colour: np.abs(scale - to_rgba(colour)).sum(axis=1).min())
+def least_like(colours: Any, candidates: tuple[str, ...]) -> str:
+    """Return the candidate that is farthest from all `colours` (m, 4)."""
+    return max(candidates, key=lambda colour: np.abs(colours - to_rgba(colour)).sum(axis=1).min())
+
+
+def _sampled(cmap: Colormap, count: int) -> Any:
+    """Return `count` colours of a colormap, from its lowest to its highest (count, 4)."""
+    return cmap(np.linspace(0.0, 1.0, count))
+
+
+def _faded(cmap: Colormap) -> Colormap:
+    """Return a colormap that begins `FADE` lower, with the fade to the colour below the scale."""
+    count = round(STEPS / FADE)
+    scale = cmap((np.arange(count) + 0.5) / count)
+    # With the square, colours change little just below the end, as those of magma just above it.
+    share = ((np.arange(STEPS)[::-1, None] + 0.5) / STEPS) ** 2
+    under, over, bad = (
+        tuple(of.tolist()) for of in (cmap.get_under(), cmap.get_over(), cmap.get_bad())
+    )
+    fade = share * under + (1 - share) * cmap(0.0)
+    faded = ListedColormap(np.concatenate([fade, scale]), cmap.name)
+    return faded.with_extremes(under=under, over=over, bad=bad)
