@@ -1,6 +1,7 @@
 """RSA: the published values, ties, rows without a direction, constant RDMs."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -141,6 +142,23 @@ def test_equal_distances_have_equal_ranks(seed, n, levels):
         for factor in (1.0, 2.0**-20, *([0.1, 1e-6] if dtype == "float64" else [])):
             out = repsim.rsa((factor * x).astype(dtype), y.astype(dtype))
             assert float(out) == pytest.approx(expected, abs=1e-6)
+
+
+def test_different_distances_that_share_a_rank_give_a_warning(eager):
+    """Rows of 3e5 standard deviations leave Spearman few digits of float32; Kendall has fewer."""
+    noise = related(60, 60, 60)
+    for far, comparison in ((1e3, "spearman"), (3e5, "spearman"), (3e4, "kendall")):
+        rows = [(far * np.eye(60) + z).astype(np.float32) for z in noise]
+        exact = repsim.rsa(*(z.astype(np.float64) for z in rows), comparison=comparison)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            out = repsim.rsa(*(eager.array(z) for z in rows), comparison=comparison)
+            grid = (np.float32(0.1) * np.round(4 * z).astype(np.float32) for z in noise)
+            repsim.rsa(*grid, comparison=comparison)  # equal distances
+        few = far > 1e3
+        words = [f"rsa: the dissimilarities of {name} differ in few digits" for name in "xy"]
+        assert [str(w.message).partition(",")[0] for w in caught] == words * few
+        assert (abs(float(out) - float(exact)) > 1e-3) is few
 
 
 def test_duplicated_samples():

@@ -121,6 +121,8 @@ def rsa(
         If a representation is constant, if it has the same dissimilarity between all samples
         (except with ``comparison="cosine"``), or if it has a row without a direction: NaN is
         returned.
+    RepsimWarning
+        If so many different dissimilarities share a rank that the value may be off by 1e-3.
 
     Notes
     -----

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import device
 
+from repsim._errors import warn
 from repsim._typing import Array, Namespace
 from repsim.arrays import array_namespace, host_numbers, known, reordered_pairs
 from repsim.estimators import Products, alignment, centre_in_place, inner
@@ -16,7 +17,7 @@ from repsim.measures._registry import undefined
 from repsim.measures.parts._columns import read
 from repsim.measures.parts._subspace import where_defined
 from repsim.measures.parts.rdms._kendall import kendall
-from repsim.measures.parts.rdms._ranks import centred_ranks
+from repsim.measures.parts.rdms._ranks import centred_ranks, rank_step, share_of_ties
 
 __all__ = [
     "COMPARISONS",
@@ -41,6 +42,19 @@ KENDALL = {"kendall": "untied", "kendall_a": "all"}
 
 LARGE = 100
 """From this many samples on, the matrix of all entries is centred in place."""
+
+JOINED = 1e-3
+"""Ties of different entries are warned of if they take this share from the squares of the ranks.
+
+That of N groups of the same size is 1/N², and a rank correlation is off by it, but Kendall's tau by
+1/N.
+"""
+
+JOINED_TAU = 1e-5
+"""The same for Kendall's tau."""
+
+FINER = 8
+"""Entries that share a rank are equal if they do so on a grid that is finer by this factor."""
 
 ASYMMETRY = 1e-3
 """An RDM is symmetric with a zero diagonal up to this share of its largest entry."""
@@ -99,7 +113,7 @@ def rdm_entries(
     if comparison in RANKED:
         if comparison in KENDALL:
             read(operation, name, d, "Kendall's tau is computed on the host")
-        vector = centred_ranks(xp, d, resolution, present)
+        vector = centred_ranks(xp, d, rank_step(resolution), present)
     elif comparison in ("pearson", "whitened"):
         centred = d - xp.sum(d) / count
         left = _size(xp, centred if present is None else xp.where(present, centred, nothing))
@@ -111,6 +125,8 @@ def rdm_entries(
     if comparison == "whitened":
         vector = _whitened(xp, vector)
     square = inner(xp, vector, vector)
+    if comparison in RANKED:
+        _warn_of_joined(operation, name, d, comparison, resolution, present, square)
     undefined(operation, name, defined & (largest <= 0), zero)
     undefined(
         operation,
@@ -123,6 +139,40 @@ def rdm_entries(
         square = xp.where(square > 0, whole, square)
     square = xp.where(defined, square, xp.zeros_like(square))
     return RdmEntries(vector, square, comparison, present)
+
+
+def _warn_of_joined(
+    operation: str,
+    name: str,
+    d: Array,
+    comparison: str,
+    resolution: float,
+    present: Array | None,
+    squares: Array,
+) -> None:
+    """Warn if many entries share a rank that differ by more than rounding.
+
+    Equal entries share one on a finer grid too. Those at the edge of a cell may fill two cells
+    there, which makes their share of ties a quarter.
+    """
+    xp = array_namespace(d)
+    count = d.shape[0] if present is None else xp.sum(xp.astype(present, d.dtype))
+    most = JOINED_TAU if comparison in KENDALL else JOINED
+    tied = share_of_ties(squares, count)
+    if not known((tied > most) & (tied < 1)):
+        return
+    finer = centred_ranks(xp, d, rank_step(resolution) / FINER, present)
+    if present is not None:
+        finer = xp.where(present, finer, xp.zeros_like(finer))
+    if not known(tied > 4 * share_of_ties(inner(xp, finer, finer), count) + most):
+        return
+    repair = "Choose comparison='pearson', which needs no ranks"
+    if resolution > np.finfo(np.float64).eps:
+        repair += f", or compute {name} in float64"
+    warn(
+        f"{operation}: the dissimilarities of {name} differ in few digits, and different ones "
+        f"share a rank, so the value may be off by 1e-3 or more.\n  {repair}."
+    )
 
 
 def _size(xp: Namespace, d: Array) -> Any:

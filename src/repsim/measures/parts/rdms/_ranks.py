@@ -11,7 +11,7 @@ from array_api_compat import device
 from repsim._typing import Array, Namespace
 from repsim.arrays import detached, host_numbers
 
-__all__ = ["centred_ranks"]
+__all__ = ["centred_ranks", "rank_step", "share_of_ties"]
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
@@ -19,7 +19,21 @@ MANTISSA = 52
 """Bits after the first of a float64."""
 
 
-def centred_ranks(xp: Namespace, d: Array, resolution: float, present: Array | None) -> Array:
+def rank_step(resolution: float) -> float:
+    """Return how near two distances share a rank, relative to them, for data of this rounding."""
+    return min(2**20 * resolution, 2**-17)
+
+
+def share_of_ties(squares: Array, count: Array | int) -> Array:
+    """Return Σ(t³ − t)/(m³ − m) over groups of t equal ranks among m.
+
+    It is by what share ties make the sum of squares of centred ranks less than (m³ − m)/12.
+    """
+    out: Array = 1 - squares / ((count**3 - count) / 12)
+    return out
+
+
+def centred_ranks(xp: Namespace, d: Array, step: float, present: Array | None) -> Array:
     """Return the ranks of ``d`` (m,) minus their mean; equal entries get the mean of their ranks.
 
     Values are cut to a grid of digits above the rounding and not grouped by gaps, because among
@@ -31,12 +45,11 @@ def centred_ranks(xp: Namespace, d: Array, resolution: float, present: Array | N
         The array namespace of ``d``.
     d : array, shape (m,)
         Finite numbers.
-    resolution : float
-        Relative rounding error of the data from which ``d`` was computed.
+    step : float
+        A power of two: the grid of numbers in [1, 2).
     present : array, shape (m,), bool, optional
         The entries to use.
     """
-    step = min(2**20 * resolution, 2**-17)
     count: Array | int = d.shape[0]
     if present is not None:  # missing entries are ranked last
         d = xp.where(present, d, xp.full_like(d, float("inf")))
