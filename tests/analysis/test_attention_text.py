@@ -181,6 +181,34 @@ def test_cross_attention_is_a_kind_of_its_own():
     assert np.isfinite(found.entropy).all()
 
 
+class Reader(nn.Module):
+    """Its second sequence may be passed by position, as in Dia."""
+
+    def forward(self, hidden_states, cross_attention_states):
+        x, y = (each[:, None] for each in (hidden_states, cross_attention_states))
+        return nn.functional.scaled_dot_product_attention(x, y, y)[:, 0]
+
+
+def test_a_second_sequence_by_position_or_by_name():
+    """Of the same length, it had been given distances; a module's own tokens are no second one."""
+    model = nn.Sequential(Reader())
+    ways = {
+        "cross": [
+            lambda model, x: model[0](x, x + 1),
+            lambda model, x: model[0](cross_attention_states=x + 1, hidden_states=x),
+        ],
+        "self": [lambda model, x: model[0](x, x)],
+    }
+    data = [torch.randn(2, 5, 8)]
+    for kind, forwards in ways.items():
+        for forward in forwards:
+            found = repsim.attention_distance(
+                model, data, forward=forward, grid=(1, 5), patch_size=1, **QUIET
+            )
+            assert found.kind.item() == kind
+            assert np.isnan(found.distance).all() == (kind == "cross")
+
+
 class Captioner(nn.Module):
     """Its texts read an image, as those of BLIP do."""
 

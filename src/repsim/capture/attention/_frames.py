@@ -15,7 +15,7 @@ from repsim.capture._containers import tensors_in
 from repsim.capture._hooks import in_backward
 from repsim.capture.layers._walk import unwrap
 from repsim.capture.tokens._evidence import ModelInput
-from repsim.capture.tokens._queries import OTHER_SEQUENCES, SecondSequence
+from repsim.capture.tokens._queries import SecondSequence
 
 __all__ = ["Frame", "Frames"]
 
@@ -105,11 +105,18 @@ class Frames:
                     self.input = ModelInput.of((args, kwargs))
                 self.ran = True
                 shape, pairs = _shape(args, kwargs), _pairs(args, kwargs)
-                cross = _is_cross(module, args, kwargs)
+                cross = self._is_cross(module, args, kwargs)
                 other = self._second.shape(module, args, kwargs)
             self.stack.append(Frame(name, module, shape, pairs, cross, other))
 
         return enter
+
+    def _is_cross(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a module gets a second sequence, from which its keys come."""
+        if isinstance(module, nn.MultiheadAttention):
+            given = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
+            return given.get("key") is not given.get("query")
+        return next(self._second.tensors(module, args, kwargs), None) is not None
 
     def _leave(self, module: nn.Module, *_: object) -> None:
         # If another hook raised before ours, this module was never put on the stack.
@@ -141,14 +148,6 @@ def _first_names(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from descend(child, f"{name}.{key}" if name else key)
 
     return descend(root, "")
-
-
-def _is_cross(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a module gets a second sequence, from which its keys come."""
-    if isinstance(module, nn.MultiheadAttention):
-        given = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
-        return given.get("key") is not given.get("query")
-    return any(isinstance(kwargs.get(name), Tensor) for name in OTHER_SEQUENCES)
 
 
 def _shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, ...] | None:

@@ -43,16 +43,22 @@ class SecondSequence:
         self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[int, ...] | None:
         """Return the shape of the second sequence of one call; None without one."""
+        found = (x for x in self.tensors(module, args, kwargs) if x.ndim == 3 and not x.is_nested)
+        return next((tuple(x.shape) for x in found), None)
+
+    def tensors(
+        self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Iterator[Tensor]:
+        """Yield the second sequences of one call, passed by name or by position."""
         if not kwargs and not self.may_have(module):  # as a rule
-            return None
+            return
         names = self._arguments(module)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         others = [given[name] for name in (*OTHER_SEQUENCES, "memory") if name in given]
-        if not others:
-            return None
-        own = next(tensors_in((args, kwargs)), None)
-        found = (x for x in tensors_in(others) if x is not own and x.ndim == 3 and not x.is_nested)
-        return next((tuple(x.shape) for x in found), None)
+        if others:
+            in_order = [given[name] for name in names if name in given]
+            own = next(tensors_in((*in_order, args, kwargs)), None)
+            yield from (x for x in tensors_in(others) if x is not own)
 
     def _arguments(self, module: nn.Module) -> list[str]:
         kind = type(module)
