@@ -236,11 +236,15 @@ class TestErrors:
         for against in ("last", "first", one, "each other"):
             with pytest.raises(InputError, match="returned a model that was returned before"):
                 trajectory(loads, inputs(), against=against, **quiet)
+            wrapped = {step: lambda s=step: nn.Sequential(load(s)) for step in models}
+            with pytest.raises(InputError, match="returned a model that was returned before"):
+                trajectory(wrapped, inputs(), against=against, **quiet)
 
     def test_one_model_at_two_steps(self):
         model = net()
-        with pytest.raises(InputError, match=r"(?s)one model stands at several steps.*copy"):
-            trajectory({0: model, 1: net(seed=1), 2: model}, inputs(), **quiet)
+        for again in (model, nn.Sequential(model)):
+            with pytest.raises(InputError, match=r"(?s)one model stands at several steps.*copy"):
+                trajectory({0: model, 1: net(seed=1), 2: again}, inputs(), **quiet)
 
     @pytest.mark.parametrize(
         ("checkpoints", "message"),

@@ -42,12 +42,21 @@ def checked_steps(checkpoints: object) -> list[float]:
             )
     listed = list(checkpoints.values())
     for step, model in checkpoints.items():
-        if isinstance(model, nn.Module) and sum(model is other for other in listed) > 1:
+        if isinstance(model, nn.Module) and sum(_is_same(model, other) for other in listed) > 1:
             raise InputError(
                 f"trajectory: one model stands at several steps, for example at {step}.\n"
                 f"  Keep a copy of each step: copy.deepcopy(model)."
             )
     return sorted(checkpoints)
+
+
+def _is_same(model: nn.Module, other: object) -> bool:
+    """Whether two modules are one, or wrappers that share all parameters and buffers."""
+    if model is other or not isinstance(other, nn.Module):
+        return model is other
+    mine, theirs = ([*each.parameters(), *each.buffers()] for each in (model, other))
+    shared = len(mine) == len(theirs) and all(a is b for a, b in zip(mine, theirs, strict=True))
+    return bool(mine) and shared
 
 
 def of_steps(steps: Sequence[float]) -> np.ndarray[Any, Any]:
@@ -79,7 +88,7 @@ def loaded(
                 f"trajectory: the function at checkpoints[{step}] must return a torch.nn.Module.\n"
                 f"  got {kind_of(model)}"
             )
-        if model is not checkpoint and any(model is other for other in models.values()):
+        if model is not checkpoint and any(_is_same(model, other) for other in models.values()):
             raise InputError(
                 f"trajectory: the function at checkpoints[{step}] returned a model that was "
                 f"returned before. The model now has the weights of this step alone.\n"

@@ -97,7 +97,7 @@ def trajectory(
         The training step, epoch or number of tokens of each checkpoint, and its model; or a
         function without arguments that loads the model. All have one architecture. A model that a
         function loads is in memory only while it runs, next to the reference. Each call must return
-        a new object. Models are restored afterwards.
+        a new model with weights of its own. Models are restored afterwards.
     data : iterable
         Batches of evaluation data, as for :func:`repsim.compare`. They are iterated once for all
         models together, and once more for every function in ``checkpoints``: a ``DataLoader`` or a
