@@ -100,3 +100,27 @@ def test_one_pair_of_near_samples_is_not_few_digits():
     x[1] = x[0] + 0.5
     for estimator in ("biased", "unbiased"):
         assert not warned(repsim.cka_matrix, {"a": x}, kernel=RBF(sigma=0.5), estimator=estimator)
+
+
+@pytest.mark.filterwarnings("ignore::repsim.ChanceWarning")
+def test_digits_are_those_of_the_dtype_that_came_in():
+    """A Gram of features at 3 standard deviations from zero has enough digits of float32."""
+    x, y = (z + 3 * z.std() for z in related(60, 200, 200))
+    k, l = x @ x.T, y @ y.T  # noqa: E741
+    near = k + 1e8
+    cases = [
+        (torch.float16, k / 1e3, True),
+        (torch.bfloat16, k, True),
+        (torch.float32, k, False),
+        (torch.float16, RBF().gram(x), False),
+        (torch.float32, near, True),
+        (torch.float64, near, False),
+    ]
+    for dtype, gram, few in cases:
+        pair = torch.tensor(gram).to(dtype), torch.tensor(l)
+        told = warned(repsim.cka_from_gram, *pair)
+        assert len(told) == few, (dtype, told)
+        assert all("Gram matrix of k differ" in each for each in told)
+        acc = repsim.MinibatchCKA()
+        acc.update_grams(dict(zip("kl", pair, strict=True)))
+        assert len(warned(acc.compute)) == few, dtype

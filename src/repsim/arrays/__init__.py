@@ -5,7 +5,7 @@ framework and on one device. They do not depend on which framework that is.
 """
 
 from repsim.arrays._autocast import active_autocast, without_autocast
-from repsim.arrays._dtype import accumulator_dtype, compute_dtype, promote, scalar
+from repsim.arrays._dtype import accumulator_dtype, compute_dtype, promote, rounding_unit, scalar
 from repsim.arrays._groups import Groups, Indices, one_each, resolve_groups
 from repsim.arrays._labelled import (
     check_same_samples,
@@ -95,6 +95,7 @@ __all__ = [
     "require_square",
     "resolve_groups",
     "root",
+    "rounding_unit",
     "row_blocks",
     "row_dtype",
     "row_products",

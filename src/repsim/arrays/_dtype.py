@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ from array_api_compat import is_numpy_namespace, is_torch_array
 
 from repsim._typing import Array, Namespace
 from repsim.arrays._namespace import device_type
-from repsim.arrays._ordinary import number_kind
+from repsim.arrays._ordinary import name_of_dtype, number_kind
 
-__all__ = ["accumulator_dtype", "compute_dtype", "promote", "scalar"]
+__all__ = ["accumulator_dtype", "compute_dtype", "promote", "rounding_unit", "scalar"]
+
+UNITS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}
+"""ε of the floats of fewer than 64 bits whose names do not say it."""
 
 
 def accumulator_dtype(xp: Namespace, x: Array) -> Any:
@@ -49,6 +53,14 @@ def promote(xp: Namespace, x: Array, operation: str = "repsim", name: str = "x")
     dtype = compute_dtype(xp, x, operation, name)
     out: Array = x if x.dtype == dtype else xp.astype(x, dtype)
     return out
+
+
+def rounding_unit(x: Array) -> float:
+    """Return ε of the numbers of an array as it came in; of integers that of float64."""
+    name = name_of_dtype(x)
+    if narrow := re.search(r"e\d+m(\d+)", name):  # such as float8_e4m3fn
+        return 2.0 ** -int(narrow[1])
+    return UNITS.get(name, 2.0**-52)
 
 
 def scalar(xp: Namespace, value: Array, dtype: Any) -> Array:

@@ -19,6 +19,7 @@ __all__ = [
     "describe",
     "how_to_name",
     "integer_bits",
+    "name_of_dtype",
     "number_kind",
     "require_ordinary",
     "require_values",
@@ -93,7 +94,7 @@ def number_kind(operation: str, x: Any, name: str) -> NumberKind:
     ArrayTypeError
         Complex numbers, floats of more than 64 bits, and everything that is not a number.
     """
-    kind = _name_of_dtype(x)
+    kind = name_of_dtype(x)
     if kind == "bool" or kind.startswith(("int", "uint")):
         return "integer"
     if kind in ("float32", "float64"):
@@ -114,10 +115,10 @@ def number_kind(operation: str, x: Any, name: str) -> NumberKind:
 
 def integer_bits(x: Any) -> int:
     """Return how many bits the integers of an array have; 0 for other numbers and booleans."""
-    kind = _name_of_dtype(x)
+    kind = name_of_dtype(x)
     return int(kind.partition("int")[2]) if kind.startswith(("int", "uint")) else 0
 
 
-def _name_of_dtype(x: Any) -> str:
-    # NumPy's names leave out the byte order; those of other frameworks begin with their own name.
+def name_of_dtype(x: Any) -> str:
+    """Return the name of the dtype of an array without the framework and the byte order."""
     return str(getattr(x.dtype, "name", None) or x.dtype).rpartition(".")[2]

@@ -19,12 +19,24 @@ Measured for 60 to 500 samples in float32, with heavy tails and without: CKA is 
 above it, and by up to 0.15 below.
 """
 
+HALF = 16
+"""The same for Grams of half precision, of which fewer digits are expected.
+
+Measured for 30 to 500 samples with the linear and the RBF kernel: CKA of Grams that are rounded to
+float16 or bfloat16 is off by up to 9e-4 above it, and by up to 0.8 below.
+"""
+
+COARSE = 2**-20
+"""Half precision has an ε above it."""
+
 NAMED = 8
 """Names that the warning lists."""
 
 
-def rounding_of(xp: Namespace, largest: Array, n: int, dtype: Any) -> Array:
+def rounding_of(xp: Namespace, largest: Array, n: int, unit: float) -> Array:
     """Return (n ε max|K|)², the sum of squares of the rounding of the entries of a Gram.
+
+    For Grams of half precision it is smaller, so that :func:`few_digits` holds for fewer of them.
 
     Parameters
     ----------
@@ -34,11 +46,11 @@ def rounding_of(xp: Namespace, largest: Array, n: int, dtype: Any) -> Array:
         max|K_ij| over different samples, before centring; of one Gram or of several.
     n : int
         Samples.
-    dtype : dtype
-        That of the Gram, with ε as its rounding.
+    unit : float
+        ε of the dtype in which the Gram came in.
     """
-    unit = n * float(xp.finfo(dtype).eps)
-    return square(unit * xp.astype(largest, accumulator_dtype(xp, largest), copy=False))
+    of_all = n * (unit if unit < COARSE else unit * HALF / DIGITS)
+    return square(of_all * xp.astype(largest, accumulator_dtype(xp, largest), copy=False))
 
 
 def few_digits(squares: Any, rounding: Any) -> Any:

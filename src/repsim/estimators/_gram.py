@@ -8,7 +8,7 @@ import numpy as np
 from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, host_numbers, unit_scale
+from repsim.arrays import accumulator_dtype, host_numbers, rounding_unit, unit_scale
 from repsim.estimators._centring import off_diagonal
 from repsim.estimators._digits import few_digits, rounding_of
 from repsim.estimators._estimator import Estimator
@@ -83,9 +83,13 @@ def gram_products(
     k: Array,
     l: Array,  # noqa: E741
     estimator: Estimator,
+    units: tuple[float | None, float | None] = (None, None),
 ) -> tuple[Products, Array]:
-    """Return the scaled inner products of two Grams (n, n), and the scale s_x s_y of ``xy``."""
-    a, b = scaled_gram(xp, k, estimator), scaled_gram(xp, l, estimator)
+    """Return the scaled inner products of two Grams (n, n), and the scale s_x s_y of ``xy``.
+
+    ``units`` are the ε of the dtypes in which the Grams came in, if these are not their own.
+    """
+    a, b = scaled_gram(xp, k, estimator, units[0]), scaled_gram(xp, l, estimator, units[1])
     traces = xp.linalg.trace(a.gram), xp.linalg.trace(b.gram)
     products = Products(
         inner(xp, a.gram, b.gram), a.square, b.square, traces, (a.few_digits, b.few_digits)
@@ -93,10 +97,16 @@ def gram_products(
     return products, a.scale * b.scale
 
 
-def scaled_gram(xp: Namespace, k: Array, estimator: Estimator) -> ScaledGram:
-    """Return the centred Gram of a Gram (n, n), with size one."""
+def scaled_gram(
+    xp: Namespace, k: Array, estimator: Estimator, unit: float | None = None
+) -> ScaledGram:
+    """Return the centred Gram of a Gram (n, n), with size one.
+
+    ``unit`` is the ε of the dtype in which the Gram came in, if that is not its own.
+    """
     found = centred(xp, k, estimator)
     a, scale = unit_scale(xp, found.gram)
     scale = xp.astype(scale, accumulator_dtype(xp, scale), copy=False)
     largest = xp.astype(found.largest, scale.dtype, copy=False) / scale
-    return ScaledGram(a, scale, inner(xp, a, a), rounding_of(xp, largest, k.shape[-1], k.dtype))
+    rounding = rounding_of(xp, largest, k.shape[-1], unit or rounding_unit(k))
+    return ScaledGram(a, scale, inner(xp, a, a), rounding)

@@ -14,6 +14,7 @@ from repsim.arrays import (
     check_same_samples,
     known,
     namespace,
+    rounding_unit,
     scalar,
     unlabelled,
     without_autocast,
@@ -235,10 +236,8 @@ def cka_from_gram(k: Array, l: Array, *, estimator: EstimatorName = "biased") ->
             f"  k: {tuple(a.shape)} → n={a.shape[0]}    l: {tuple(b.shape)} → n={b.shape[0]}\n"
             f"  Compute both Grams from the same rows."
         )
-    dtype = xp.result_type(a.dtype, b.dtype)
-    products, _ = gram_products(
-        xp, xp.astype(a, dtype, copy=False), xp.astype(b, dtype, copy=False), resolved
-    )
+    # Each is centred in its own dtype, whose rounding says what is constant.
+    products, _ = gram_products(xp, a, b, resolved, (rounding_unit(k), rounding_unit(l)))
     for name, product in (("k", products.xx), ("l", products.yy)):
         undefined("cka_from_gram", name, known(product > 0) is False, why_zero(resolved))
     few = zip("kl", products.few_digits or (), strict=True)
@@ -248,7 +247,7 @@ def cka_from_gram(k: Array, l: Array, *, estimator: EstimatorName = "biased") ->
         floor = high_floor(mean_by_chance(xp, a.shape[0], products.traces, squares))
         if floor is not None:
             warn_of_chance("cka_from_gram", BIASED_CKA, floor)
-    return scalar(xp, alignment(xp, products), dtype)
+    return scalar(xp, alignment(xp, products), xp.result_type(a.dtype, b.dtype))
 
 
 def _prepare(

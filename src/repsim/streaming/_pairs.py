@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from array_api_compat import device
 
 from repsim._typing import Array, Namespace
-from repsim.arrays import accumulator_dtype, array_namespace, promote, same_home
+from repsim.arrays import accumulator_dtype, array_namespace, promote, rounding_unit, same_home
 from repsim.estimators import ESTIMATORS, centred, rounding_of
 from repsim.streaming._blocks import Sums
 
@@ -86,6 +86,7 @@ def _distinct(grams: Sequence[Array]) -> tuple[list[Array], tuple[int, ...]]:
 def _flat_centred(xp: Namespace, grams: Sequence[Array]) -> tuple[Array, Array]:
     """U-centre the Grams of L layers (n, n); return them as rows of (L, n²), and their rounding."""
     n = grams[0].shape[0]
+    units = [rounding_unit(k) for k in grams]
     grams = [promote(xp, k) for k in grams]
     dtype = xp.result_type(*grams)
     size = max(1, GROUP_BYTES // (8 * n * n))
@@ -97,7 +98,7 @@ def _flat_centred(xp: Namespace, grams: Sequence[Array]) -> tuple[Array, Array]:
         largest.append(found.largest)
     sizes = _joined(xp, largest)
     rounding, start = [], 0
-    for own, same in itertools.groupby(k.dtype for k in grams):  # most often one
+    for own, same in itertools.groupby(units):  # most often one
         stop = start + len(list(same))
         rounding.append(rounding_of(xp, sizes[start:stop], n, own))
         start = stop

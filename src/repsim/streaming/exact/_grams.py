@@ -219,7 +219,7 @@ class GramBlocks:
     def rounding(self) -> Floats:
         """Return the rounding of every Gram, (L,), in the units of ``products``."""
         dtype = self.layers[0].dtype
-        found: Floats = np.asarray(rounding_of(np, self.sizes, self.n, dtype))
+        found: Floats = np.asarray(rounding_of(np, self.sizes, self.n, float(np.finfo(dtype).eps)))
         # Unit vectors of one direction differ by the rounding of their norms.
         cosine = np.array([isinstance(layer.kernel, Cosine) for layer in self.layers])
         size = np.maximum(self.sizes, self.diagonals / self.n) * self.scales
