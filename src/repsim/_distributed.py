@@ -6,11 +6,11 @@ import glob
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 from repsim._errors import InputError, StateError, warn
-from repsim._options import got
+from repsim._options import as_path, got
 from repsim._shown import shortened
 
 __all__ = ["RankError", "RankGroup", "gather", "gather_made", "group_size", "tell_failure"]
@@ -171,7 +171,7 @@ class RankGroup:
 
     def own_path(self, path: str | PathLike[str]) -> str:
         """Return the file for the state of this rank; warn of a state of more or fewer ranks."""
-        whole = fspath(path)
+        whole = as_path(self.operation, "checkpoint", path)
         own = whole if self.alone else f"{whole}.rank{self.rank}of{self.size}"
         if self.rank == 0 and not os.path.exists(own):
             _warn_of_other_sizes(self.operation, whole, self.size)

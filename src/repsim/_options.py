@@ -176,13 +176,13 @@ def require_text(operation: str, **values: object) -> None:
 
 
 def as_path(operation: str, name: str, value: Any) -> str:
-    """Return a path as a string, or raise."""
+    """Return a path as a string, with ``~`` for the home folder written out, or raise."""
     path = value if isinstance(value, str) else None
     if isinstance(value, os.PathLike):
         path = os.fspath(value)
     if not isinstance(path, str) or not path or "\0" in path:
         raise InputError(f"{operation}: {name} must be a path.\n  got {got(value)}")
-    return path
+    return os.path.expanduser(path)
 
 
 def got(value: object) -> str:

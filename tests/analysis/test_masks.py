@@ -196,7 +196,7 @@ def test_series_that_a_model_pads_give_a_warning():
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             own = compare_mean(Series(), data)
-        found = ["5 to 9 values, and layer 'embed' has 9" in str(each.message) for each in seen]
+        found = ["5 to 9 values, first seen at layer 'embed'" in str(each.message) for each in seen]
         assert found == [True] * warns
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -21,6 +21,19 @@ def test_a_number_is_the_first_line(repsim_command, arrays):
     assert ran.err == ""
 
 
+def test_a_path_below_the_home_folder(repsim_command, arrays, tmp_path, monkeypatch):
+    """A shell leaves the ~ of a path in quotes, and of --out=~/run, as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert repsim_command("measure", "~/x.npy", "~/y.npy").code == 0
+    (tmp_path / "results").mkdir()
+    repsim.report.save_result("~/results", "map", repsim.pairwise({"x": arrays[0], "y": arrays[1]}))
+    repsim.report.write_report(repsim.report.load_results("~/results"), "~/page.html")
+    assert (
+        repsim_command("report", "~/results").out == f"the page is {tmp_path}/results/report.html\n"
+    )
+    assert {"page.html", "results"} < {each.name for each in tmp_path.iterdir()}
+
+
 def test_small_values_have_digits(repsim_command, arrays, tmp_path):
     for name, each in zip("xy", arrays, strict=True):
         np.save(tmp_path / f"{name}.npy", 1e-4 * each)

@@ -130,7 +130,7 @@ def test_damage_is_named():
         repsim.open_activations(out).load()
 
 
-def test_what_cannot_be_reached_is_an_error_of_ours():
+def test_what_cannot_be_reached_is_an_error_of_ours(tmp_path):
     import zarr
 
     class Gone(zarr.storage.WrapperStore):
@@ -159,7 +159,8 @@ def test_what_cannot_be_reached_is_an_error_of_ours():
     ):
         with pytest.raises(repsim.InputError, match=says):
             repsim.open_activations(**wrong)
-    for nothing in ("memory://none", in_memory()):
+    (tmp_path / "photo.png").touch()
+    for nothing in ("memory://none", in_memory(), tmp_path):  # a folder of photos is not damaged
         with pytest.raises(repsim.StateError, match="no store"):
             repsim.open_activations(nothing)
     zarr.create_group(memory, path="other")

@@ -47,6 +47,9 @@ def test_a_failed_write_leaves_the_file_unchanged(tmp_path, monkeypatch, call):
         with pytest.raises(OSError, match="No space") as caught:
             write_whole(path, lambda file: file.write(b"after"))
         assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+    with pytest.raises(FileNotFoundError) as caught:  # of a file that the writer reads
+        write_whole(path, lambda file: file.write((tmp_path / "other").read_bytes()))
+    assert caught.value.filename == str(tmp_path / "other")
     with pytest.raises(ZeroDivisionError):  # in the writer itself, half-way
         write_whole(path, lambda file: file.write(b"af") / 0)
     assert path.read_bytes() == b"before"

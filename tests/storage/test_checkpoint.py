@@ -47,6 +47,10 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
     with pytest.raises(StateError, match="not a saved state: another kind of file\n"):
         made(path, n=3).load()
     with path.open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(StateError, match=r"no header\n  Name another file"):  # not: delete it
+        made(path, n=3).load()
+    with path.open("wb") as file:
         np.save(file, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(StateError, match="not a saved state"):
         made(path, n=3).load()

@@ -253,8 +253,8 @@ class Masks:
         self._warned_of_lengths = True
         warn(
             f"{self._operation}: the samples differ in length, so padding counts.\n"
-            f"  {found[0]} to {found[1]} values, and layer {layer!r} has {shape[1]} positions for "
-            f"each\n  Pass mask=lambda batch: a tensor (samples, positions), or mask=None."
+            f"  series of {found[0]} to {found[1]} values, first seen at layer {layer!r}\n"
+            f"  Pass mask=lambda batch: a tensor (samples, positions), or mask=None."
         )
 
     def _warn_of_pairs(self, shape: tuple[int, ...]) -> None:

@@ -90,8 +90,8 @@ def cka(
         from :mod:`repsim.kernels`.
     estimator : {"biased", "unbiased"}, default "biased"
         The estimator of all three HSICs. Biased CKA of *independent* data is well above zero if
-        there are many features: about p/(n + p) for white noise. Prefer the unbiased estimator
-        unless n is large compared with p and q.
+        there are many features: about p/(n + p) for white noise. Prefer the unbiased one, which
+        ``pairwise``, ``compare`` and the command ``repsim measure`` take by default.
     given : array, shape (n, r) or (n, ...), optional
         A third representation of the same samples. The value then measures what x and y share
         beyond what both share with it (partial CKA).

@@ -48,7 +48,8 @@ def hsic(
     estimator : {"biased", "unbiased"}, default "biased"
         The biased estimator divides by (n−1)², as in 2005; the V-statistic of 2007 divides by n².
         It is at least zero, and about 1/n too large even for independent data. The unbiased one
-        averages to the population value and may be negative.
+        averages to the population value and may be negative. :func:`repsim.pairwise` and the
+        command ``repsim measure`` are unbiased by default.
 
     Returns
     -------

@@ -16,7 +16,7 @@ import xarray as xr
 
 from repsim._errors import InputError
 from repsim._missing import missing_package
-from repsim._options import got, require_text
+from repsim._options import as_path, got, require_text
 from repsim._shown import shown
 from repsim._version import __version__
 from repsim.report._blocks import Section
@@ -115,6 +115,7 @@ def write_report(
             f"write_report: results must map names to results.\n  results: {what}\n"
             "  Name them, as in {'ViT with CNN': result}, or read a run folder with load_results."
         )
+    page = Path(as_path("write_report", "path", path))
     datasets = {str(name): as_dataset("write_report", each) for name, each in results.items()}
     sections = [section_of(name, dataset) for name, dataset in datasets.items()]
     if title is None:
@@ -145,9 +146,8 @@ def write_report(
         cautions=_cautions(datasets, sections),
         versions=_versions(datasets),
     )
-    path = Path(path)
-    write_whole(path, lambda file: file.write(html.encode()))
-    return path
+    write_whole(page, lambda file: file.write(html.encode()))
+    return page
 
 
 def _render(sections: list[Section], **values: Any) -> str:

@@ -65,8 +65,10 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with contextlib.suppress(OSError):
             aside.unlink()
         if isinstance(error, OSError) and error.errno is not None:
-            # The error names the file, and not the one beside it.
-            error.filename, error.filename2 = str(path), None
+            # The error names the file, and not the one beside it. One of `write` may name another.
+            names = error.filename, error.filename2
+            own = names[0] in (None, str(aside))
+            error.filename, error.filename2 = (str(path), None) if own else names
         raise
     sync_folder(path.parent)
 

@@ -24,6 +24,10 @@ HEADER = "__header__"
 EVERY_SECONDS = 120.0
 """Seconds between two saves of a computation."""
 
+AGAIN = "Call with the arguments it was made with, or delete it to start afresh."
+OTHER = "Name another file, which does not exist yet."
+"""What to do about a state of another call, and about a file that was perhaps never a state."""
+
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
@@ -109,8 +113,9 @@ class Checkpoint:
             The file exists but cannot be read.
         """
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+            with open(self.path, "rb") as file:
+                stored = np.load(file, allow_pickle=False)
+                arrays = {} if isinstance(stored, np.ndarray) else dict(stored)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -136,8 +141,11 @@ class Checkpoint:
         ) as error:
             # Errors of NumPy and zipfile for a damaged archive, and for a file that is not an
             # archive. NumPy takes any other file for a pickle, and says how to load it unsafely.
-            why = "another kind of file" if "pickle" in str(error) else error
-            raise self._refused(f"damaged, or not a saved state: {why}") from error
+            is_other = "pickle" in str(error)
+            why = "another kind of file" if is_other else error
+            raise self._refused(
+                f"damaged, or not a saved state: {why}", OTHER if is_other else AGAIN
+            ) from error
         self._check(arrays)
         del arrays[HEADER]
         return arrays
@@ -148,7 +156,7 @@ class Checkpoint:
             kind, checksum = header["format"], header["checksum"]
             operation, fingerprint = header["operation"], header["fingerprint"]
         except (KeyError, ValueError, TypeError) as error:
-            raise self._refused("not a saved state: it has no header") from error
+            raise self._refused("not a saved state: it has no header", OTHER) from error
         if kind != FORMAT:
             raise self._refused(f"of format {kind!r}, expected {FORMAT!r}")
         rest = {name: x for name, x in arrays.items() if name != HEADER}
@@ -159,11 +167,10 @@ class Checkpoint:
         if other := differences(fingerprint, self.fingerprint):
             raise self._refused(f"of other inputs or options ({'; '.join(other)})")
 
-    def _refused(self, why: str) -> StateError:
+    def _refused(self, why: str, repair: str = AGAIN) -> StateError:
         return StateError(
             f"{self.operation}: the saved state does not belong to this call.\n"
-            f"  {self.path} is {why}\n"
-            f"  Call with the arguments it was made with, or delete it to start afresh."
+            f"  {self.path} is {why}\n  {repair}"
         )
 
 

@@ -33,8 +33,8 @@ def linear_probe(
     model: nn.Module,
     train: Iterable[Any],
     test: Iterable[Any],
-    *,
     layers: Layers,
+    *,
     tokens: Tokens = ("cls", "mean", "mean_without_cls"),
     n_classes: int | None = None,
     ridges: Sequence[float] = RIDGES,
@@ -64,9 +64,7 @@ def linear_probe(
     >>> inputs = torch.eye(3)[labels] + 0.1 * torch.randn(60, 3)
     >>> net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
     >>> train, test = [(inputs[:40], labels[:40])], [(inputs[40:], labels[40:])]
-    >>> result = repsim.linear_probe(
-    ...     net, train, test, layers=["1", "2"], tokens="mean", progress=False
-    ... )
+    >>> result = repsim.linear_probe(net, train, test, ["1", "2"], tokens="mean", progress=False)
     >>> result.accuracy.sel(layer="1", token="mean").item()
     1.0
     >>> bool(result.accuracy.sel(layer="2", token="mean") < 1)  # a single number is not enough

@@ -121,7 +121,7 @@ def measure(
 
     Arrays are (n, ...), with the same n samples in the same order. Two arrays give a number. More
     files, or several arrays in an .npz or a store, give a matrix. CKA and HSIC are unbiased unless
-    --estimator says otherwise.
+    --estimator says otherwise. The functions of Python, such as repsim.cka, are biased by default.
     """
     if chance.permutations is not None and not chance.test:
         raise UsageError(

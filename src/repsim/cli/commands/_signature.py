@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -45,6 +46,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(context: typer.Context, **given: Any) -> None:
         for field in fields(_Common):
             del given[field.name]  # their callbacks have set them in the session
+        # A shell leaves the ~ of --out=~/run as it is.
+        given = {k: v.expanduser() if isinstance(v, Path) else v for k, v in given.items()}
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         function(context.obj, **given)

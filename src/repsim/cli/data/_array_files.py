@@ -47,7 +47,7 @@ def read_layers(name: str) -> dict[str, Any]:
     StateError, CheckpointError
         The store is damaged, or cannot be read.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     if not path.exists():
         raise UsageError(f"there is no such file.\n  got {name}")
     if _is_store(path):

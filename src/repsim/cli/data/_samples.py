@@ -214,7 +214,7 @@ def open_samples(name: str) -> Samples:
     DataError
         It holds no samples.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_dir():
         return Images(path)
     if name == "digits":

@@ -61,8 +61,10 @@ class LocalPlace:
         return all(name.endswith(".partial") for name in remains)
 
     def is_group(self) -> bool:
-        """Whether there may be a group here."""
-        return os.path.isdir(self.path)  # unlike Path, False for a name that is too long
+        """Whether there may be a group here: a damaged one may lack its zarr.json."""
+        if not os.path.isdir(self.path):  # unlike Path, False for a name that is too long
+            return False
+        return (self.path / "zarr.json").exists() or self._journal.exists()
 
     def create(self, attributes: dict[str, Any]) -> None:
         """Create an empty group, in place of one without rows that count."""
