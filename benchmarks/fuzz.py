@@ -130,7 +130,8 @@ def cases(folder: Path) -> Iterator[Case]:
     yield case("alignment_map", repsim.alignment_map, lambda: dict(chosen))
     for name in ("null_moments", "subsample"):
         yield case(f"inference.{name}", getattr(inference, name), arrays)
-    yield case("inference.bootstrap_rsa", inference.bootstrap_rsa, subjects)
+    for name in ("bootstrap_rsa", "jackknife_subjects"):
+        yield case(f"inference.{name}", getattr(inference, name), subjects)
     yield case("noise_ceiling", repsim.noise_ceiling, lambda: {"repeats": subjects()["ys"]})
     sums = repsim.StreamingCovariance()
     sums.update(layers()["xs"])

@@ -52,6 +52,7 @@ FUNCTIONS = {  # the first word is the function's name
     "gromov_wasserstein": lambda x, y: repsim.gromov_wasserstein(x, y, starts=0),
     "noise_ceiling": lambda x, y: repsim.noise_ceiling([x, y]).lower,
     "bootstrap_rsa": lambda x, y: repsim.inference.bootstrap_rsa(x, y, draws=50).value,
+    "jackknife_subjects": lambda x, y: repsim.inference.jackknife_subjects(x, y).value,
     "max_t": lambda x, y: repsim.max_t({"a": x}, {"b": y}, permutations=9).cka.item(),
     "null_moments": lambda x, y: repsim.inference.null_moments(x, y).variance,
     "subsample": lambda x, y: repsim.inference.subsample(x, y, draws=5).value,

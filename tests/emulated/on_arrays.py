@@ -11,7 +11,14 @@ from edges import FUNCTIONS, X, Y
 from emulated.device import WAITED
 
 DRAWN = ("pairwise", "jackknife", "permutation_test", "bootstrap_rsa", "max_t", "subsample")
-ON_HOST = {*DRAWN, "pairwise given", "calibrated_score", "noise_ceiling", "cka_matrix"}
+ON_HOST = {
+    *DRAWN,
+    "jackknife_subjects",
+    "pairwise given",
+    "calibrated_score",
+    "noise_ceiling",
+    "cka_matrix",
+}
 ON_HOST |= {"MinibatchCKA", "StreamingLinearCKA", "StreamingCovariance", "probe_activations"}
 """Functions whose value is a Python number, or is in a result with labels."""
 

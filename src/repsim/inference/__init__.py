@@ -7,8 +7,9 @@
 - :func:`chance_floor`: the biased CKA of unrelated data; :func:`calibrated_score`: the similarity
   above chance.
 
-- :func:`noise_ceiling`: how high a value repeated measurements allow; :func:`bootstrap_rsa`: an
-  interval of RSA over other conditions and other subjects.
+- :func:`noise_ceiling`: how high a value repeated measurements allow;
+  :func:`jackknife_subjects` and :func:`bootstrap_rsa`: intervals of CKA and of RSA over other
+  conditions and other subjects.
 
 Samples that come in groups (tokens or positions of one image) are not independent. With
 ``groups=``, the functions permute, leave out and draw whole groups.
@@ -29,6 +30,7 @@ from repsim.inference._permutation import PermutationTest, permutation_test
 from repsim.inference._subsample import subsample
 from repsim.inference.repeats._bootstrap_rsa import bootstrap_rsa
 from repsim.inference.repeats._interval import SubjectsInterval
+from repsim.inference.repeats._jackknife_subjects import jackknife_subjects
 from repsim.inference.repeats._noise_ceiling import NoiseCeiling, noise_ceiling
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "calibrated_score",
     "chance_floor",
     "jackknife",
+    "jackknife_subjects",
     "max_t",
     "noise_ceiling",
     "null_moments",

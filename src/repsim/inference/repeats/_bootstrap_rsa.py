@@ -8,14 +8,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from repsim._errors import ArrayTypeError, InputError
+from repsim._errors import InputError
 from repsim._options import as_count, require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace, to_numpy, without_autocast
 from repsim.inference._draws import resolve_seed
 from repsim.inference._interval import check_level, interval
-from repsim.inference.repeats._interval import RESAMPLED, SubjectsInterval, p_value_of_t
-from repsim.inference.repeats._subjects import named_subjects
+from repsim.inference.repeats._interval import SubjectsInterval, p_value_of_t
+from repsim.inference.repeats._subjects import (
+    CONDITIONS,
+    named_subjects,
+    refuse_several,
+    resolve_resample,
+)
 from repsim.inference.repeats._weighted import WEIGHTED, resampled_values
 from repsim.measures import MEASURES
 from repsim.measures.parts.rdms import samples_of
@@ -23,9 +28,6 @@ from repsim.measures.parts.rdms import samples_of
 __all__ = ["bootstrap_rsa"]
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
-
-CONDITIONS, SUBJECTS = 8, 3
-"""The fewest for which coverage was measured."""
 
 
 @without_autocast
@@ -159,20 +161,13 @@ def bootstrap_rsa(
     check_level(operation, level)
     count = as_count(operation, "draws", draws, least=50)
     _require_weighted(operation, comparison)
-    members = list(x.values()) if isinstance(x, dict) else x
-    if isinstance(members, list | tuple) and all(hasattr(each, "shape") for each in members):
-        raise ArrayTypeError(
-            f"{operation}: x must be one array, that of the model.\n  got a {type(x).__name__}\n"
-            f"  Pass the subjects as ys: bootstrap_rsa(model, subjects)."
-        )
+    refuse_several(operation, x)
     dims = getattr(ys, "ndim", None)  # labelled arrays have it too
     stacked = dims == 3 and isinstance(rdm, str) and rdm == "precomputed"
     several = ys if dims is None or stacked else [ys]
-    if resample is None:
-        resample = "conditions" if getattr(several, "__len__", int)() == 1 else "both"
-    require_choice(operation, "resample", resample, RESAMPLED)
+    about, least = resolve_resample(operation, several, resample)
     models = {"x": x} if minus is None else {"x": x, "minus": minus}
-    vectors = _entries(operation, models, several, rdm, comparison, repeats, resample)
+    vectors = _entries(operation, models, several, rdm, comparison, repeats, least)
     rng = resolve_seed(operation, seed)
     first, *second, ys = vectors[0], *vectors[1 : len(models)], vectors[len(models) :]
 
@@ -187,15 +182,15 @@ def bootstrap_rsa(
     replicates, error, of_conditions, of_subjects = nan, math.nan, math.nan, math.nan
     if not math.isnan(value):
         conditions = subjects = None
-        if resample != "subjects":
+        if about != "subjects":
             conditions = values_of(_counts(rng, count, n))
             # Draws of hardly any different conditions have no correlation.
             conditions = conditions[~np.any(np.isnan(conditions), axis=1)]
-        if resample != "conditions":
+        if about != "conditions":
             size = count if conditions is None else len(conditions)
             subjects = _counts(rng, size, r) / r
         replicates, error, of_conditions, of_subjects = _spread(by_subject, conditions, subjects, n)
-    freedom = {"conditions": n, "subjects": r, "both": min(n, r)}[resample] - 1
+    freedom = {"conditions": n, "subjects": r, "both": min(n, r)}[about] - 1
     low, high = interval(value, error, math.inf, level, fisher=not second, freedom=freedom)
     return SubjectsInterval(
         measure="rsa difference" if second else "rsa",
@@ -207,7 +202,7 @@ def bootstrap_rsa(
         replicates=replicates,
         n_samples=n,
         n_groups=None,
-        resampled=resample,
+        resampled=about,
         by_subject=by_subject,
         error_of_conditions=of_conditions,
         error_of_subjects=of_subjects,
@@ -237,17 +232,11 @@ def _entries(
     rdm: str,
     comparison: str,
     repeats: int | None,
-    resample: str,
+    least: int,
 ) -> Values:
     """Return the entries of all RDMs, (models + subjects, m), those of the models first."""
     measure = MEASURES["rsa"]
     settings = {"rdm": rdm, "comparison": comparison, "repeats": repeats}
-    least = 1 if resample == "conditions" else SUBJECTS
-    if isinstance(ys, Mapping | list | tuple) and 1 < len(ys) < least:
-        raise InputError(
-            f"{operation}: an interval over other subjects needs at least {least} of them.\n"
-            f"  got {len(ys)}\n  Pass resample='conditions' for an interval about these subjects."
-        )
     arrays = named_subjects(
         operation,
         "ys",

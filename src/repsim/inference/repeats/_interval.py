@@ -9,12 +9,9 @@ import numpy as np
 
 from repsim.inference._interval import Interval
 
-__all__ = ["RESAMPLED", "ROUNDING", "SubjectsInterval", "p_value_of_t"]
+__all__ = ["SubjectsInterval", "p_value_of_t"]
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
-
-RESAMPLED = ("conditions", "subjects", "both")
-"""What an interval may be about: others of these."""
 
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
 """Two values that differ by less are equal up to rounding."""

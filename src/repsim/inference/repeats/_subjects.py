@@ -5,13 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from repsim._errors import InputError
-from repsim._options import got
+from repsim._errors import ArrayTypeError, InputError
+from repsim._options import got, require_choice
 from repsim._typing import Array
 from repsim.arrays import as_samples, check_finite, common_namespace, unlabelled
 from repsim.measures import Measure
 
-__all__ = ["named_subjects"]
+__all__ = ["CONDITIONS", "named_subjects", "refuse_several", "resolve_resample"]
+
+CONDITIONS, SUBJECTS = 8, 3
+"""The fewest for which coverage was measured."""
+
+RESAMPLED = ("conditions", "subjects", "both")
+"""What an interval may be about: others of these."""
+
+
+def refuse_several(operation: str, x: Any) -> None:
+    """Raise if the model is several arrays, as those of the subjects are."""
+    members = list(x.values()) if isinstance(x, dict) else x
+    if isinstance(members, list | tuple) and all(hasattr(each, "shape") for each in members):
+        raise ArrayTypeError(
+            f"{operation}: x must be one array, that of the model.\n  got a {type(x).__name__}\n"
+            f"  Pass the subjects as ys: {operation}(model, subjects)."
+        )
+
+
+def resolve_resample(operation: str, ys: Any, resample: Any) -> tuple[str, int]:
+    """Return what an interval is about, and the fewest subjects that it needs."""
+    n_subjects = len(ys) if isinstance(ys, Mapping | list | tuple) or hasattr(ys, "__len__") else 0
+    if resample is None:
+        resample = "conditions" if n_subjects == 1 else "both"
+    require_choice(operation, "resample", resample, RESAMPLED)
+    least = 1 if resample == "conditions" else SUBJECTS
+    if isinstance(ys, Mapping | list | tuple) and 1 < n_subjects < least:
+        raise InputError(
+            f"{operation}: an interval over other subjects needs at least {least} of them.\n"
+            f"  got {n_subjects}\n"
+            f"  Pass resample='conditions' for an interval about these subjects."
+        )
+    return resample, least
 
 
 def _is_sequence(arrays: Any) -> bool:

@@ -86,8 +86,9 @@ class KernelItem:
     def self_product(self, features: bool) -> Array:
         """Return ⟨A, A⟩, divided by the scale twice; zero with a warning for a constant."""
         if features not in self._self_products:
+            if not self._self_products:  # warn once, and not of both forms
+                self._warn_of_constant(self._square(features))
             self._self_products[features] = self._square(features)
-            self._warn_of_constant(self._self_products[features])
         return self._self_products[features]
 
     def vanishes(self, features: bool) -> bool:
