@@ -226,8 +226,16 @@ def test_samples_that_cannot_be_matched_are_refused():
         x = np.random.default_rng(0).standard_normal((n, 3))
         return {"l": xr.DataArray(x, dims=("image", "unit"), coords={"image": ids})}
 
+    def noted(order):
+        x = np.random.default_rng(0).standard_normal((15, 3))[order]
+        return {"l": xr.DataArray(x, dims=("image", "unit"), coords={"stim": ("image", order)})}
+
     plain = {"l": np.ones((15, 3))}
+    turned = np.arange(15)[::-1]
+    two_orders = {**labelled(range(15)), "m": labelled(turned)["l"]}
     for models, says in (
+        ({"a": two_orders, "b": plain}, r"15 labels of 'image' differ.*models\['a'\]\['m'\]"),
+        ({"a": noted(np.arange(15)), "b": noted(turned)}, "'stim' of row 0 is 0 in models"),
         ({"a": plain, "b": {"l": np.ones((14, 3))}}, "samples: a 15, b 14"),
         ({"a": labelled(range(15)), "b": labelled(range(15, 30))}, "no sample in common"),
         ({"a": labelled(range(15)), "b": labelled([0, *range(14)])}, "two samples of models"),
@@ -336,6 +344,17 @@ def test_stored_tokens_are_permuted_with_their_inputs(tmp_path):
     result = aligned(stores, **options)
     assert result.chance.equals(aligned(plain, groups=groups, **options).chance)
     assert not result.chance.equals(aligned(plain, **options).chance)
+    as_dicts = {name: dict(store.data_vars) for name, store in stores.items()}
+    assert result.chance.equals(aligned(as_dicts, **options).chance)
+    others = {"layers": "1", "max_samples": 7, "samples": "tokens", "progress": False}
+    drawn = {
+        f"s{seed}": repsim.extract(model, texts, out=tmp_path / f"s{seed}", seed=seed, **others)
+        for seed in (0, 1)
+    }
+    with pytest.raises(repsim.InputError, match=r"(?s)'sequence' of row .* by=\('sequence', "):
+        aligned(drawn)
+    both = repsim.align(*drawn.values(), by=("sequence", "position"))
+    assert aligned(dict(zip("ab", both, strict=True)), k=2, permutations=0).score.values[0, 1] == 1
     held = {"measure": "predictivity", "model": "ridge", "ridge": 1.0, "permutations": 0}
     result = aligned(stores, **held)
     assert result.score.equals(aligned(plain, groups=groups, **held).score)

@@ -143,8 +143,9 @@ def alignment(
     ------
     InputError
         Fewer than two models; an entry of another kind; models without common samples or with
-        different numbers of them; loaders that shuffle, each in its own order; features that do not
-        fit in ``memory``; an unknown option; too few permutations for α.
+        different numbers of them; labels that show other samples in a row; loaders that shuffle,
+        each in its own order; features that do not fit in ``memory``; an unknown option; too few
+        permutations for α.
     LayerNotFoundError, CaptureError, NonFiniteError
         As :func:`repsim.extract` raises them, or an array is not finite.
 

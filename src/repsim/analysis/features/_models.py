@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from os import PathLike
 from typing import Any
@@ -23,11 +23,14 @@ from repsim.analysis.maps._side import SideOptions
 from repsim.analysis.run._drive import Batch, Forward, Prepare, warn_of_ranks
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run.ranks import SampleIds, check_sample_ids
-from repsim.arrays import labelled_types, row_dtype
+from repsim.arrays import check_same_samples, labelled_types, row_dtype
 from repsim.capture import Layers, MaskOption, Select, Transform
 from repsim.storage import open_activations
 
-__all__ = ["ModelFeatures", "ModelOptions", "features_of"]
+__all__ = ["POSITION", "ModelFeatures", "ModelOptions", "features_of"]
+
+POSITION = "position"
+"""The coordinate of a row with the place of its token in the input."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,18 @@ class ModelFeatures:
         By layer, (n, ...).
     ids : list, optional
         The ids of the samples, if they have any.
-    sequences : array, optional
-        The input of each sample, if samples are tokens.
+    labels : dict of str to array
+        Every coordinate of the samples, by its name.
     """
 
     layers: dict[str, Any]
     ids: list[Any] | None
-    sequences: Any = None
+    labels: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sequences(self) -> Any:
+        """The input of each sample, if samples are tokens; otherwise None."""
+        return self.labels.get(SEQUENCE) if POSITION in self.labels else None
 
     @property
     def n(self) -> int:
@@ -217,24 +225,31 @@ def _stored(operation: str, name: str, arrays: Mapping[str, Any], layers: Any) -
     found = {layer: arrays[layer] for layer in chosen}
     for layer, x in found.items():
         row_dtype(operation, x, f"layer {layer!r} of {name!r}")
-    kinds = labelled_types()
-    ids = None
-    for x in found.values():
-        if isinstance(x, kinds) and getattr(x, "coords", None) is not None:
-            label = x.coords.get(x.dims[0])
-            ids = label.values.tolist() if label is not None and ids is None else ids
     sizes = {layer: x.shape[:1] for layer, x in found.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(
             f"{operation}: all layers of models[{name!r}] must describe the same samples.\n"
             f"  samples by layer: {dict(list(sizes.items())[:8])}"
         )
-    sequences = getattr(arrays, "coords", {}).get(SEQUENCE)
+    ids, labels = _labels(operation, name, found)
     return ModelFeatures(
-        {layer: getattr(x, "variable", x) for layer, x in found.items()},
-        ids,
-        None if sequences is None else sequences.values,
+        {layer: getattr(x, "variable", x) for layer, x in found.items()}, ids, labels
     )
+
+
+def _labels(
+    operation: str, name: str, layers: Mapping[str, Any]
+) -> tuple[list[Any] | None, dict[str, Any]]:
+    """Return the ids of the samples, if there are any, and every coordinate of the samples."""
+    check_same_samples(operation, {f"models[{name!r}][{k!r}]": x for k, x in layers.items()})
+    ids, labels = None, {}
+    for x in layers.values():
+        if isinstance(x, labelled_types()):
+            for label, coordinate in getattr(x, "coords", {}).items():
+                if coordinate.dims == x.dims[:1]:
+                    labels[str(label)] = coordinate.values
+                    ids = coordinate.values.tolist() if label == x.dims[0] else ids
+    return ids, labels
 
 
 def _check_order(operation: str, to_run: Mapping[str, _ToRun]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from repsim._errors import InputError, warn
 from repsim.analysis._extract_rows import Values
-from repsim.analysis.features._models import ModelFeatures
-from repsim.arrays import Indices, labelled_types, to_numpy
+from repsim.analysis.features._keepers import SEQUENCE
+from repsim.analysis.features._models import POSITION, ModelFeatures
+from repsim.arrays import Indices, labelled_types, same_labels, to_numpy
 from repsim.measures.pairs import Rows
 
 __all__ = ["paired_rows", "prepared_layers"]
@@ -36,6 +37,14 @@ def paired_rows(
     RepsimWarning
         Samples that are not in all models are left out.
     """
+    n, rows = _paired(operation, models)
+    _check_labels(operation, models, rows)
+    return n, rows
+
+
+def _paired(
+    operation: str, models: Mapping[str, ModelFeatures]
+) -> tuple[int, dict[str, Indices | None]]:
     named = {name: each.ids for name, each in models.items() if each.ids is not None}
     if all(ids == next(iter(named.values())) for ids in named.values()):
         sizes = {name: each.n for name, each in models.items()}
@@ -74,6 +83,41 @@ def paired_rows(
         for name, place in places.items()
     }
     return len(common), dict(rows)
+
+
+def _check_labels(
+    operation: str, models: Mapping[str, ModelFeatures], rows: Mapping[str, Indices | None]
+) -> None:
+    """Raise if coordinates of one name show that paired rows are of different samples.
+
+    Where all models have ids, other coordinates may differ, such as the order of presentation. The
+    ids of tokens are numbers of rows, so their inputs and positions must agree.
+    """
+    named = all(each.ids is not None for each in models.values())
+    known: dict[str, tuple[str, Values]] = {}
+    for name, each in models.items():
+        for label, values in each.labels.items():
+            if named and not (each.sequences is not None and label in (SEQUENCE, POSITION)):
+                continue
+            taken = rows[name]
+            here = values if taken is None else values[taken]
+            of, before = known.setdefault(label, (name, here))
+            if not same_labels(before, here):
+                raise _of_others(operation, label, (of, before), (name, here))
+
+
+def _of_others(
+    operation: str, label: str, one: tuple[str, Values], other: tuple[str, Values]
+) -> InputError:
+    a, b = (values.tolist() for _, values in (one, other))
+    row = next(row for row, (left, right) in enumerate(zip(a, b, strict=True)) if left != right)
+    by = (SEQUENCE, POSITION) if label in (SEQUENCE, POSITION) else label
+    return InputError(
+        f"{operation}: a row must describe the same sample in all models.\n"
+        f"  {label!r} of row {row} is {a[row]!r} in models[{one[0]!r}], and {b[row]!r} in "
+        f"models[{other[0]!r}]\n"
+        f"  Bring them into one order before: repsim.align(x, y, by={by!r})."
+    )
 
 
 def _places(operation: str, name: str, ids: list[Any]) -> dict[Any, int]:
