@@ -89,6 +89,16 @@ def test_values_that_float32_makes_unequal_are_equal():
         assert len(set(p_values)) == 1
 
 
+def test_values_that_differ_by_more_than_their_rounding_are_ordered():
+    """The rounding of 1 in float32 is more than that of the CKA of unrelated data."""
+    x, y = np.random.default_rng(22).standard_normal((2, 150, 6)).astype("float32")
+    for measure in ("cka", "hsic"):
+        options = {"measure": measure, "permutations": 299, "seed": 1}
+        wide = permutation_test(x.astype(float), y.astype(float), **options)
+        assert max_t({"x": x}, {"y": y}, **options).p_value.item() == wide.p_value
+        assert permutation_test(x, y, **options).p_value == wide.p_value
+
+
 @pytest.mark.parametrize("groups", [None, np.repeat(np.arange(8), 2)])
 @pytest.mark.parametrize("seed", range(5))
 def test_adjusted_is_never_smaller(groups, seed):

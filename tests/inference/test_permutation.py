@@ -293,7 +293,20 @@ def test_orders_without_a_value_are_no_evidence():
     without = np.isnan(found.null)
     assert 0 < without.sum() < 60
     assert found.exceedances == without.sum() + np.sum(found.null[~without] >= found.value)
-    assert repsim.max_t({"x": x}, {"y": y}, measure=mine, **options).p_value.item() == found.p_value
+    known = found.null[~without]
+    assert found.null_mean == pytest.approx(known.mean())
+    assert found.z == pytest.approx((found.value - known.mean()) / known.std(ddof=1))
+    mapped = repsim.max_t({"x": x}, {"y": y, "other": -y[:, ::-1]}, measure=mine, **options)
+    assert mapped.p_value[0, 0] == found.p_value
+    both = np.append(known, found.value)
+    assert mapped.z[0, 0] == pytest.approx((found.value - both.mean()) / both.std())
+    assert mapped.chance[0, 0] == pytest.approx(known.mean())
+    reached = (mapped.max_z >= mapped.z[0, 0] - 1e-9).values | without
+    assert mapped.p_adjusted[0, 0] == (1 + reached.sum()) / 61
+    best = repsim.alignment({"a": {"x": x}, "b": {"y": y}}, measure=mine, **options)
+    chance = best.sel(model_x="a", model_y="b")
+    assert chance.p_value.item() == found.p_value
+    assert chance.chance.item() == pytest.approx(known.mean())
     score = repsim.calibrated_score(x, y, measure=mine, alpha=0.05, **options)
     assert (score.score, score.threshold >= score.value) == (0.0, True)
 
@@ -305,6 +318,16 @@ def test_values_that_are_zero_but_for_rounding_are_equal():
     found = permutation_test(x, y, estimator="biased", permutations=50)
     assert abs(found.value) < 1e-12
     assert found.p_value == 1.0  # nothing is below
+
+
+def test_float32_tells_the_orders_of_many_samples_apart():
+    """Their deviation falls as 1/n, and below the rounding of 1 all orders counted as equal."""
+    x, y = np.random.default_rng(0).standard_normal((2, 200_000, 1)).astype("float32")
+    for measure in ("cka", "hsic"):
+        options = {"measure": measure, "estimator": "biased", "permutations": 9}
+        found = permutation_test(x, y, **options)
+        wide = permutation_test(x.astype(float), y.astype(float), **options)
+        assert found.p_value == wide.p_value < 1
 
 
 def test_seeds():

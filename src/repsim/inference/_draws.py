@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from repsim._options import as_seed
 from repsim.arrays import Groups, Indices
 
-__all__ = ["half", "moments", "random_order", "resolve_seed"]
+__all__ = ["half", "moments", "moments_of_defined", "random_order", "resolve_seed"]
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -61,4 +62,19 @@ def moments(values: Values, *, ddof: int) -> tuple[Values, Values]:
     _, exponent = np.frexp(np.max(np.abs(values), axis=0))
     scaled = np.ldexp(values, -exponent)
     mean, deviation = scaled.mean(axis=0), scaled.std(axis=0, ddof=ddof)
+    return np.ldexp(mean, exponent), np.ldexp(deviation, exponent)
+
+
+def moments_of_defined(values: Values, *, ddof: int) -> tuple[Values, Values]:
+    """Return the moments of the draws (m, ...) that have a value, NaN where they are too few."""
+    known = ~np.isnan(values)
+    if known.all():
+        return moments(values, ddof=ddof)
+    _, exponent = np.frexp(np.max(np.abs(values), axis=0, where=known, initial=0.0))
+    scaled = np.ldexp(np.where(known, values, 0.0), -exponent)
+    count = np.sum(known, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no draw has a value: NaN
+        mean = np.sum(scaled, axis=0) / count
+        squares = np.sum(np.where(known, (scaled - mean) ** 2, 0.0), axis=0)
+        deviation = np.sqrt(squares / np.where(count > ddof, count - ddof, math.nan))
     return np.ldexp(mean, exponent), np.ldexp(deviation, exponent)

@@ -28,6 +28,7 @@ from repsim.estimators import Products, ratio, resolve_estimator, within_one
 from repsim.inference._draws import random_order, resolve_seed
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.inference._options import settings_for
+from repsim.inference._rearranged import slack_of
 from repsim.inference.maps._permuted import chance_of_map, orders_of
 from repsim.kernels import resolve_kernel
 from repsim.measures import MEASURES, KernelItem, Measure, resolve_measure
@@ -183,12 +184,13 @@ def max_t(
         grams = xp.reshape(grams, (len(items_y), n * n))
         return np.asarray(to_numpy(flat_x @ xp.matrix_transpose(grams)), dtype=np.float64)
 
-    # How far the rounding of Grams and sums in another order can change a CKA.
-    rounding = 64 * float(xp.finfo(next(iter(arrays["xs"].values())).dtype).eps)
     cka = correlations()
     orders = (random_order(rng, n, places) for _ in range(m))
+    mean, sd = _exact(items_x, items_y)
+    dtypes = next(iter(arrays["xs"].values())).dtype, stack_y.dtype
+    eps, wide = (float(xp.finfo(dtype).eps) for dtype in dtypes)
+    rounding = slack_of(eps, 1.0, wide, np.abs(cka) + np.abs(mean) + sd)
     if whole is None:
-        mean, sd = _exact(items_x, items_y)
         null: Any = map(correlations, orders)
     else:  # no closed form: estimate from the permuted maps and the map itself
         null = np.stack([correlations(order) for order in orders])
@@ -246,7 +248,7 @@ def _same(x: Array) -> Array:
 
 
 def _counted(
-    cka: Values, null: Iterable[Values], m: int, moments: tuple[Values, Values], rounding: float
+    cka: Values, null: Iterable[Values], m: int, moments: tuple[Values, Values], rounding: Values
 ) -> dict[str, Values]:
     """Return z and p-values of a map, by how many of m permuted maps reach each entry."""
     mean, sd = moments

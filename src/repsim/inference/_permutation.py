@@ -13,7 +13,7 @@ from repsim._errors import InputError
 from repsim._options import as_count, as_number
 from repsim._typing import Array
 from repsim.arrays import paired, resolve_groups, to_numpy, without_autocast
-from repsim.inference._draws import moments, random_order, resolve_seed
+from repsim.inference._draws import moments_of_defined, random_order, resolve_seed
 from repsim.inference._options import settings_for
 from repsim.inference._rearranged import Rearranged, rounding_of
 from repsim.measures import Measure, resolve_measure
@@ -47,7 +47,7 @@ class PermutationTest:
         Mean and standard deviation over permutations, in the measure's unit.
     exact_moments : bool
         True if the moments are over all n! permutations, in closed form; otherwise they are over
-        the drawn permutations.
+        the drawn permutations that have a value.
     null : array, shape (performed,), float64
         The value of each drawn permutation.
     exceedances : int
@@ -161,9 +161,10 @@ def permutation_test(
     -----
     The test is exact at any n, for any distribution: under independence P(p ≤ α) ≤ α, for samples
     (groups) that are exchangeable. Values that are equal up to rounding count as exceedances, and
-    so do orders for which the measure is undefined. The test says that two representations share
-    something, not how much. Untrained networks pass it because they see the same images. The
-    interval of :func:`repsim.jackknife` says how much they share.
+    so do orders for which the measure is undefined; mean, deviation and z leave the latter out. The
+    test says that two representations share something, not how much. Untrained networks pass it
+    because they see the same images. The interval of :func:`repsim.jackknife` says how much they
+    share.
 
     ``null_mean`` and ``null_sd`` are exact for CKA and HSIC of at least 4 samples without groups
     (:func:`repsim.inference.null_moments`), otherwise estimates from the permutations. z is not
@@ -227,7 +228,7 @@ def run_test(
     value = float(held(operation, found, found.dtype))
     null, slack = np.empty(0), 0.0
     if not math.isnan(value):
-        slack = rounding_of(rearranged, measure, value, float(xp.finfo(a.dtype).eps))
+        slack = rounding_of(rearranged, measure, value, a)
         sign = 1 if measure.similarity else -1
         while len(null) < m:
             orders = [random_order(rng, n, places) for _ in range(min(CHUNK, m - len(null)))]
@@ -243,7 +244,8 @@ def run_test(
         exceedances, p_value = 0, math.nan
     mean, sd, exact = _moments(rearranged, null, grouped=whole is not None)
     # The deviation of values that differ by rounding alone is that of rounding.
-    varies = sd > 0 and (exact or np.ptp([value, *null]) > slack)
+    defined = null[~np.isnan(null)]
+    varies = sd > 0 and (exact or np.ptp([value, *defined]) > slack)
     return PermutationTest(
         measure=measure.name,
         value=value,
@@ -301,7 +303,7 @@ def _moments(rearranged: Rearranged, null: Values, *, grouped: bool) -> tuple[fl
     exact = None if grouped else rearranged.exact_moments()
     if exact is not None:
         return *exact, True
-    if len(null) < 2:
+    mean, deviation = moments_of_defined(null, ddof=1)
+    if math.isnan(deviation):
         return math.nan, math.nan, False
-    mean, deviation = moments(null, ddof=1)
     return float(mean), float(deviation), False

@@ -16,7 +16,15 @@ from repsim.estimators import feature_product, inner
 from repsim.inference._null_moments import FEWEST, item_moments
 from repsim.measures import KernelItem, Measure
 
-__all__ = ["Fixed", "Rearranged", "root_of_itself", "rounding_of", "uses_features"]
+__all__ = [
+    "Fixed",
+    "Rearranged",
+    "has_moments",
+    "root_of_itself",
+    "rounding_of",
+    "slack_of",
+    "uses_features",
+]
 
 GATHER = 16
 """Multiplications that take as long as fetching one entry of a rearranged Gram."""
@@ -51,7 +59,7 @@ class Rearranged:
         y: Array,
     ) -> None:
         self._operation, self._measure, self._settings = operation, measure, settings
-        self._xp, self._y = xp, y
+        self.xp, self._y = xp, y
         self.item_x = measure.prepare(operation, x, name="x", **settings)
         self.item_y = measure.prepare(operation, y, name="y", **settings)
         self.kernel = isinstance(self.item_x, KernelItem)
@@ -73,10 +81,10 @@ class Rearranged:
     def value(self, order: Indices | None = None) -> Array:
         """Return the measure of x and y[order], 0-d; without an order, that of x and y."""
         if self.kernel:
-            taken = None if order is None else self._xp.asarray(order, device=device(self._y))
+            taken = None if order is None else self.xp.asarray(order, device=device(self._y))
             fixed = Fixed(self.item_y, self._features, taken)
             found = self._measure.compare(self._fixed_x, fixed, **self._settings)
-            return self._xp.zeros_like(found) if self.nothing else found
+            return self.xp.zeros_like(found) if self.nothing else found
         item = self.item_y
         if order is not None:
             item = self._measure.reordered(item, order)
@@ -88,8 +96,8 @@ class Rearranged:
     def values(self, orders: list[Indices]) -> Array:
         """Return the measure for each order, (m,), in float64 where the device has it."""
         out = [self.value(order) for order in orders]
-        wide = accumulator_dtype(self._xp, out[0])
-        stacked: Array = self._xp.stack([self._xp.astype(v, wide, copy=False) for v in out])
+        wide = accumulator_dtype(self.xp, out[0])
+        stacked: Array = self.xp.stack([self.xp.astype(v, wide, copy=False) for v in out])
         return stacked
 
     def unit(self) -> Array | None:
@@ -106,13 +114,17 @@ class Rearranged:
         """Return mean and standard deviation over all n! orders if a closed form exists."""
         if self.nothing:
             return 0.0, 0.0
-        plain = type(self.item_x) is KernelItem and self._measure.name in ("cka", "hsic")
-        if not plain or self.item_x.n < FEWEST:
+        if not has_moments(self._measure, self.item_x):
             return None
         moments = item_moments(self.item_x, self.item_y, features=self._features)
         unit = self.unit() if self._measure.name == "hsic" else None
         size = 1.0 if unit is None else float(unit)
         return size * float(moments.mean), size * math.sqrt(float(moments.variance))
+
+
+def has_moments(measure: Measure, item: Any) -> bool:
+    """Whether the moments of the measure over all orders have a closed form."""
+    return type(item) is KernelItem and measure.name in ("cka", "hsic") and item.n >= FEWEST
 
 
 def root_of_itself(
@@ -178,17 +190,42 @@ class Fixed:
         return self._item.self_product(features)
 
 
-def rounding_of(rearranged: Rearranged, measure: Measure, value: float, eps: float) -> float:
+def rounding_of(rearranged: Rearranged, measure: Measure, value: float, like: Array) -> float:
     """Return the difference that the order of the sums alone can cause.
 
-    A sum of n² terms in another order differs in the last digits. The bound is relative to the
-    range, or to the value of x with itself, because a value near zero does not show the size of its
-    terms.
+    It is relative to the range, or to the value of x with itself, because a value near zero does
+    not show the size of its terms.
     """
     low, high = measure.range
     if math.isfinite(high - low):
-        return 64 * eps * (high - low)
-    if math.isfinite(high):  # R² of other samples: at most 1, and as low as may be
-        return 64 * eps * (high + abs(value))
-    unit = rearranged.unit()
-    return 64 * eps * abs(value if unit is None else float(unit))
+        size = high - low
+    elif math.isfinite(high):  # R² of other samples: at most 1, and as low as may be
+        size = high + abs(value)
+    else:
+        unit = rearranged.unit()
+        size = abs(value if unit is None else float(unit))
+    moments = rearranged.exact_moments()
+    xp, near = rearranged.xp, None
+    if moments is not None:
+        near = abs(value) + abs(moments[0]) + moments[1]
+    eps, wide = (float(xp.finfo(d).eps) for d in (like.dtype, accumulator_dtype(xp, like)))
+    return float(slack_of(eps, size, wide, near))
+
+
+def slack_of(eps: Any, size: Any, wide: float = 0.0, near: Any = None) -> Any:
+    """Return how far another order of n² terms can change the last digits of their sum.
+
+    Parameters
+    ----------
+    eps : float or array
+        That of the dtype of the terms.
+    size : float or array
+        What the terms can add up to.
+    wide : float
+        The eps of the dtype that CKA and HSIC add up in, float64 if the device has it.
+    near : float or array, optional
+        For CKA and HSIC: the value and what it is by chance, added. The rounding of float32 terms
+        is relative to this. It falls as 1/n, as the deviation by chance does; relative to ``size``
+        it would exceed that deviation for many samples.
+    """
+    return 64 * eps * size if near is None else 64 * (eps * near + wide * size)

@@ -10,6 +10,7 @@ import numpy as np
 
 from repsim.arrays import Indices
 from repsim.inference._chance import ends_at_one, score_above
+from repsim.inference._draws import moments_of_defined
 from repsim.inference.maps._permuted import Moved, RearrangedMap
 from repsim.measures import Measure
 from repsim.measures.pairs import PairItems, Rows, Values
@@ -31,7 +32,7 @@ class ChanceOfBest(NamedTuple):
     Attributes
     ----------
     mean : float
-        Mean over the permuted maps.
+        Mean over the permuted maps that have a value.
     p_value : float
         (b+1)/(m+1), b the permuted maps whose best pair is at least as alike.
     threshold : float
@@ -96,7 +97,8 @@ def chance_of_best(
         for pair, (rearranged, values) in used.items():
             permuted = sign * rearranged.values(order, moved)
             known = ~np.isnan(values) & ~np.isnan(permuted)
-            null[pair].append(float(np.max(permuted, where=known, initial=-np.inf)))
+            greatest = float(np.max(permuted, where=known, initial=-np.inf))
+            null[pair].append(greatest if known.any() else math.nan)
     found = dict.fromkeys(maps, ChanceOfBest(math.nan, math.nan, math.nan, math.nan))
     for pair, (rearranged, values) in used.items():
         all_slack = rearranged.slack(values)
@@ -110,8 +112,11 @@ def chance_of_best(
 def _chance(measure: Measure, value: float, null: Values, slack: float, rank: int) -> ChanceOfBest:
     """Return the chance of one value; value and null are signed so that larger is more alike."""
     sign = 1.0 if measure.similarity else -1.0
-    exceedances = int((null >= value - slack).sum())
+    # An order without a value is no evidence, so it counts as similar.
+    exceedances = int((~(null < value - slack)).sum())
     p_value = (1 + exceedances) / (len(null) + 1)
     threshold, score = score_above(value, null, exceedances, rank)
     score = score if ends_at_one(measure) else math.nan
-    return ChanceOfBest(sign * float(null.mean()), p_value, sign * threshold, score)
+    return ChanceOfBest(
+        sign * float(moments_of_defined(null, ddof=0)[0]), p_value, sign * threshold, score
+    )

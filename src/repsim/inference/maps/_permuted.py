@@ -8,9 +8,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from array_api_compat import device
 
-from repsim.arrays import Groups, Indices, resolve_groups
-from repsim.inference._draws import half, moments, random_order, resolve_seed
-from repsim.inference._rearranged import Fixed, root_of_itself, uses_features
+from repsim.arrays import Groups, Indices, accumulator_dtype, resolve_groups
+from repsim.inference._draws import half, moments, moments_of_defined, random_order, resolve_seed
+from repsim.inference._null_moments import item_moments
+from repsim.inference._rearranged import (
+    Fixed,
+    has_moments,
+    root_of_itself,
+    slack_of,
+    uses_features,
+)
 from repsim.inference._subsample import check_halves, factor_of_halves, of_rows
 from repsim.measures import KernelItem
 from repsim.measures.pairs import PairItems, Rows, Values, to_host
@@ -92,27 +99,49 @@ class RearrangedMap:
     def slack(self, values: Values) -> Values:
         """Return how far the order of the sums alone can change each value.
 
-        As for a single pair, it is relative to the range, or to the values of the arrays with
-        themselves, because a value near zero does not show the size of its terms. It is infinite
-        where every order has the value zero and rounding alone is left (unbiased HSIC).
+        As for a single pair, it is relative to the value and to what it is by chance, to the range,
+        or to the values of the arrays with themselves. It is infinite where every order has the
+        value zero and rounding alone is left (unbiased HSIC).
         """
         items = self._items
         low, high = items.measure.range
-        size: Values = np.full(values.shape, high - low)
-        if np.isinf(low) and np.isfinite(high):
-            size = high + np.abs(np.asarray(values))
-        elif np.isinf(high):
-            size = np.abs(np.asarray(values))
-            first = items.item(self._xs[0], items.dtype_of(self._xs[0], self._ys[0]))
-            if isinstance(first, KernelItem):
-                units = [[self._size(each) for each in side] for side in (self._xs, self._ys)]
-                size = np.outer(units[0], units[1])
-                size = np.where(size > 0, size, np.inf)
+        magnitude: Any = np.abs(np.asarray(values))
+        first = items.item(self._xs[0], items.dtype_of(self._xs[0], self._ys[0]))
+        if np.isfinite(high - low):
+            size = np.full_like(magnitude, high - low)
+        elif np.isfinite(high):
+            size = high + magnitude
+        elif isinstance(first, KernelItem):
+            units = [[self._size(each) for each in side] for side in (self._xs, self._ys)]
+            size = np.outer(units[0], units[1])
+            size = np.where(size > 0, size, np.inf)
+        else:
+            size = magnitude
+        wide, near = 0.0, None
+        if has_moments(items.measure, first):
+            sums = accumulator_dtype(items.xp, first.form(uses_features(first, first))[0])
+            wide = float(items.xp.finfo(sums).eps)
+            near = magnitude + (1.0 if np.isfinite(high) else size) * self._by_chance()
         eps = [
             [float(items.xp.finfo(items.dtype_of(x, y)).eps) for y in self._ys] for x in self._xs
         ]
-        slack: Values = 64 * np.asarray(eps) * size
+        slack: Values = slack_of(np.asarray(eps), size, wide, near)
         return slack
+
+    def _by_chance(self) -> Values:
+        """Return mean and deviation of every CKA over all orders, added; 1 for a constant."""
+        items, out = self._items, []
+        for x in self._xs:
+            for y in self._ys:
+                dtype = items.dtype_of(x, y)
+                item_x, item_y = items.item(x, dtype), items.item(y, dtype)
+                features = uses_features(item_x, item_y)
+                if item_x.vanishes(features) or item_y.vanishes(features):
+                    out.append(1.0)
+                    continue
+                moments = item_moments(item_x, item_y, features=features)
+                out.append(abs(float(moments.mean)) + float(moments.variance) ** 0.5)
+        return np.reshape(out, (len(self._xs), len(self._ys)))
 
     def _size(self, rows: Rows) -> float:
         """Return √f(x, x) of a kernel measure, exactly zero where rounding alone is left."""
@@ -182,7 +211,8 @@ def chance_of_map(
         ``chance``, ``z``, ``p_value``, ``p_adjusted``, each (len(xs), len(ys)). z counts the
         standard deviations by which a pair is more alike than by chance, also for a dissimilarity.
         Mean and deviation are over the permuted maps and the map itself, so that all of them are
-        treated alike and the test is exact.
+        treated alike and the test is exact. They leave out orders for which a pair has no value.
+        Such an order counts against this pair.
     array, shape (len(orders),)
         The greatest z of each permuted map.
     """
@@ -198,20 +228,21 @@ def chance_of_map(
     null = np.stack([sign * used.values(order) for order in orders])
     slack = used.slack(values[place])
     both = np.concatenate([observed[None], null])
-    mean, sd = moments(both, ddof=0)
+    mean, sd = moments_of_defined(both, ddof=0)
     with np.errstate(divide="ignore", invalid="ignore"):  # all permuted maps may be equal: NaN
         z, permuted = (observed - mean) / sd, (null - mean) / sd
         near = slack / sd
     # Values that differ by rounding alone have no deviation: their z would be that of rounding.
-    varies = np.isfinite(z) & (np.ptp(both, axis=0) > slack)
+    varies = np.isfinite(z) & (np.fmax.reduce(both) - np.fmin.reduce(both) > slack)
     counts = np.isfinite(permuted) & varies
     greatest = np.max(permuted, axis=(1, 2), where=counts, initial=-np.inf)
     more = len(null) + 1
     # An order without a value is no evidence, so it counts as similar.
     p_value = (1 + (~(null < observed - slack)).sum(axis=0)) / more
-    p_adjusted = (1 + (greatest[:, None, None] >= z - near).sum(axis=0)) / more
+    reached = (greatest[:, None, None] >= z - near) | np.isnan(null)
+    p_adjusted = (1 + reached.sum(axis=0)) / more
     found = {
-        "chance": sign * moments(null, ddof=0)[0],
+        "chance": sign * moments_of_defined(null, ddof=0)[0],
         "z": np.where(varies, z, np.nan),
         "p_value": p_value,
         # Without any variation every permuted value is that of the data.
