@@ -127,11 +127,13 @@ class Frames:
 def _holds_no_attention(module: nn.Module) -> bool:
     """Whether this is a layer of torch.nn without children: linear, norm, activation, softmax.
 
-    A softmax module then counts for its parent. Convolutions must be seen when called alone.
+    Subclasses count, such as the norms of timm. A softmax module then counts for its parent.
+    Convolutions must be seen when called alone.
     """
     if next(module.children(), None) is not None or isinstance(module, nn.Conv2d):
         return False
-    return type(module).__module__.startswith("torch.nn.modules.")
+    kinds = {each.__module__ for each in type(module).__mro__ if each is not nn.Module}
+    return any(kind.startswith("torch.nn.modules.") for kind in kinds - {nn.Sequential.__module__})
 
 
 def _first_names(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
