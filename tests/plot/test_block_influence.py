@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 
 from plot.results import influences
+from report.pages import section_of
 from repsim import InputError
 from repsim.plot import block_influence
 
@@ -37,6 +38,20 @@ def test_the_map_marks_the_best_start_of_each_length():
     assert ax.get_ylabel() == "first block of the span"
     assert not [p for p in ax.patches if isinstance(p, Rectangle)]  # beyond the last block: blank
     FigureCanvasAgg(ax.figure).draw()
+
+
+def test_spans_of_nearly_equal_distance_look_alike_as_on_the_page():
+    result = influences(6)
+    result["angular"] = 0.4 + 0.01 * (result.angular - result.angular.mean())
+    ax = block_influence(result, kind="map")
+    ends = 0.0, float(result.angular.max())
+    assert ax.images[0].get_clim() == ends
+    (drawn,) = section_of("blocks", result).pictures[1]["variables"]
+    assert (drawn["low"], drawn["high"]) == (0.0, None)  # up to the largest
+    colours = ax.images[0].cmap(ax.images[0].norm(result.angular.values[result.angular > 0]))
+    assert np.ptp(colours, axis=0).max() < 0.1
+    result["angular"] *= 0.0  # blocks that do nothing
+    assert block_influence(result, kind="map").images[0].get_clim() == (0.0, 1.0)
 
 
 def test_cells_that_are_undefined_are_hatched():

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from plot.results import subsets
+from report.pages import section_of
 from repsim.plot import head_subsets
 
 
@@ -105,3 +106,18 @@ def test_undefined_values_are_gaps():
     result["cka"][3] = np.nan
     (container,) = head_subsets(result).containers
     assert np.isnan(container.lines[0].get_ydata()).sum() == 1
+
+
+def test_small_differences_look_small_as_on_the_page():
+    result = subsets(kinds=("growing",))
+    for middle, begins_at_0 in ((0.4, True), (0.0, False)):
+        result["cka"] = 0.003 * result["cka"] + (middle - 0.003 * float(result["cka"].min()))
+        result["standard_error"] = 0.0 * result["cka"] + 0.002
+        low, high = head_subsets(result).get_ylim()
+        (drawn,) = section_of("heads", result).pictures
+        ends = [v for each in drawn["series"] for key in ("low", "high") for v in each[key]]
+        assert drawn["zero"]
+        assert bool(low == 0) is (min(ends) > 0) is begins_at_0
+        assert low <= min(ends)
+        assert max(ends) < high < 1.1 * max(ends)
+    FigureCanvasAgg(head_subsets(result * np.nan).figure).draw()

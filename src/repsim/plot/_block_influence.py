@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from repsim._options import require_choice
@@ -54,8 +55,9 @@ def block_influence(
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     kind : {"lines", "map"}
         ``"lines"``: influence by block, with bands of one standard error to each side. ``"map"``:
-        the angular distance, with the start of the span upwards and its length to the right. A
-        circle marks the best start of each length.
+        the angular distance, with the start of the span upwards and its length to the right. Its
+        colours begin at 0, where a span changes no direction, and end at the largest distance, so
+        spans of nearly equal distance look alike. A circle marks the best start of each length.
 
     Returns
     -------
@@ -107,10 +109,17 @@ def _draw_map(result: xr.Dataset, ax: Axes | None) -> Axes:
     sides = [float(np.clip(PER_BLOCK * n, SHORTEST, LONGEST)) for n in (len(spans), len(names))]
     if ax is None:
         ax = new_axes(*sides, beside=1.2 + text_width(names), below=0.6)
-    image = ax.imshow(
-        values, cmap="viridis", origin="lower", interpolation="nearest", aspect="auto"
-    )
     known = np.isfinite(values)
+    largest = float(values.max(where=known, initial=0.0))
+    image = ax.imshow(
+        values,
+        cmap="viridis",
+        vmin=0.0,
+        vmax=largest if largest > 0 else 1.0,
+        origin="lower",
+        interpolation="nearest",
+        aspect="auto",
+    )
     for start, column in np.argwhere(~known):
         if known[start, column:].any():  # shorter than a span that exists
             ax.add_patch(Rectangle((column - 0.5, start - 0.5), 1.0, 1.0, zorder=-1.0, **UNDEFINED))
@@ -121,6 +130,7 @@ def _draw_map(result: xr.Dataset, ax: Axes | None) -> Axes:
         "markersize": 4.0,
         "markerfacecolor": "none",
         "linestyle": "none",
+        "path_effects": [withStroke(linewidth=2.2, foreground="black")],  # seen on bright cells
     }
     ax.plot(columns, best, color="white", **circle)
     ax.set_xlim(-0.5, len(spans) - 0.5)

@@ -62,7 +62,8 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     [[40.0, 0.3], [90.0, 0.5]]
 
     One line per layer of y and kind of subset, over the mean attention distance of the heads in
-    the subset. A falling line means that the local heads are the ones that resemble y.
+    the subset. A falling line means that the local heads are the ones that resemble y. The axis of
+    CKA begins at 0, or below the least value if it is negative, so small differences look small.
 
     Parameters
     ----------
@@ -134,6 +135,8 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     # All heads of an untrained model are equally far, so numbers are written in full.
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.ticklabel_format(useOffset=False)
+    if 0 < ax.dataLim.ymin < np.inf:  # infinite if all values are NaN
+        ax.set_ylim(0.0, 1.05 * ax.dataLim.ymax)
     _add_keys(ax, names, colours, present, model_y)
     return ax
 
