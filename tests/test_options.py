@@ -70,6 +70,17 @@ REFUSED = {
         lambda: repsim.cka(X, Y, estimator=np.array(["biased", "unbiased"])),
     ],
     "unknown statistic": [lambda: repsim.cca(X, Y, statistic=["mean_rho"])],
+    "The model comes first, before the data": [
+        lambda: repsim.attention_distance([torch.ones(2, 4)], nn.Linear(4, 3)),
+    ],
+    r"Make a model of this class: Linear\(": [
+        lambda: repsim.compare(**models() | {"model_x": nn.Linear})
+    ],
+    "Load a state dict into its model": [lambda: repsim.compare(**models() | {"model_x": {}})],
+    "The data come before the layers": [
+        lambda: repsim.effective_receptive_field(nn.Linear(4, 3), "0", [torch.ones(2, 4)])
+    ],
+    "for arrays of NumPy by torch.from_numpy": [lambda: repsim.compare(**models() | {"data": [X]})],
     "must be a path": [lambda: repsim.open_activations(3), lambda: repsim.open_activations("a\0")],
 }
 

@@ -137,7 +137,9 @@ def test_cls_refuses_layers_without_tokens(tokens):
         compare(model, data=data, layers=["map"], transform="cls", **quiet)
     with (
         unchanged(model),
-        pytest.warns(repsim.RepsimWarning, match=r"map \(.*\): first takes tokens"),
+        pytest.warns(
+            repsim.RepsimWarning, match=r"map \(.*\): first takes tokens(.|\n)*second.*transform_y="
+        ),
     ):
         found = compare(model, data=data, transform="first", **quiet)
     assert "map" not in found.layer_x.values

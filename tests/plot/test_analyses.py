@@ -136,3 +136,10 @@ class TestErrors:
         }
         with pytest.raises(InputError, match=rf"as repsim\.{analyses.get(name, name)} returns"):
             draw(0)
+
+
+def test_a_map_of_another_result():
+    with pytest.raises(
+        InputError, match=r"repsim\.attention_distance returned it: repsim\.plot has"
+    ):
+        plot.heatmap(results.attention())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 
 from torch import nn
@@ -38,11 +38,9 @@ def check_arguments(
     """
     for argument, model in models.items():
         if not isinstance(model, nn.Module):
-            hint = "\n  The data go by keyword: data=batches." if argument == "model_y" else ""
-            if isinstance(model, str | PathLike):
-                hint = "\n  Load it first, as by timm.create_model or AutoModel.from_pretrained."
             raise InputError(
-                f"{operation}: {argument} must be a torch.nn.Module.\n  got {kind_of(model)}{hint}"
+                f"{operation}: {argument} must be a torch.nn.Module.\n  got {kind_of(model)}"
+                f"{_hint(argument, model)}"
             )
     require_callable(operation, **functions)
     if name is not None and "model_y" in models:
@@ -50,6 +48,19 @@ def check_arguments(
     else:
         require_text(operation, name=name)
     require_bool(operation, "progress", progress)
+
+
+def _hint(argument: str, given: object) -> str:
+    """Return a last line that says what to pass in the place of what is no model, or nothing."""
+    if isinstance(given, str | PathLike):
+        return "\n  Load it first, as by timm.create_model or AutoModel.from_pretrained."
+    if isinstance(given, type) and issubclass(given, nn.Module):
+        return f"\n  Make a model of this class: {given.__name__}(...)."
+    if isinstance(given, Mapping):
+        return "\n  Load a state dict into its model first: model.load_state_dict(state)."
+    if argument == "model_y":
+        return "\n  The data go by keyword: data=batches."
+    return "\n  The model comes first, before the data." if isinstance(given, Iterable) else ""
 
 
 def _check_names(operation: str, names: object) -> None:

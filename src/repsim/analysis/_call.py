@@ -61,6 +61,8 @@ def call_model(
                 return model(batch)
             return _by_keywords(operation, model, batch)
     repair, found = _prepare(operation), type(batch).__name__
+    if isinstance(batch, np.ndarray):
+        repair += ", for arrays of NumPy by torch.from_numpy"
     if isinstance(batch, list | tuple) and batch:
         found += f" whose first item is {type(batch[0]).__name__}"
         if isinstance(batch[0], str):

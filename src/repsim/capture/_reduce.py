@@ -71,6 +71,8 @@ class Reducer:
                 f"{self.name}: layer {layer!r} returned {shape}, and this takes {self.takes}.\n"
                 '  Select other layers, or use transform="flatten", "mean" or a callable.',
                 brief=f"{shape}: {self.name} takes {self.takes}",
+                repair='another transform=, such as "mean"; the layers of a second model may have '
+                "their own, transform_y=.",
             )
         if self.ndims and tensor.ndim > 2:
             first = tensor.ndim > 3 if features_first is None else features_first

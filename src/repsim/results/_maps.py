@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from repsim._errors import InputError
+from repsim.results._registry import kind_of
 
 if TYPE_CHECKING:
     import xarray
@@ -97,10 +98,15 @@ def layer_map(result: Any, operation: str, variable: str | None = None) -> xarra
     if isinstance(result, xarray.Dataset):
         variable = main_map(result) if variable is None else variable
         if variable not in result.data_vars:
+            kind = kind_of(result)
             raise InputError(
                 f"{operation}: result has no variable {variable!r}.\n"
                 f"  variables: {', '.join(map(str, result.data_vars)) or 'none'}\n"
-                f"  Pass the map itself, as in {operation}(result[name])."
+                + (
+                    f"  Pass the map itself, as in {operation}(result[name])."
+                    if kind is None
+                    else f"  repsim.{kind.function} returned it: repsim.plot has its picture."
+                )
             )
         array, attrs = result[variable], result.attrs
     if not isinstance(array, xarray.DataArray):

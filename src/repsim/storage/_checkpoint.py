@@ -122,10 +122,12 @@ class Checkpoint:
             # A damaged archive sends its reader to places before the file.
             if error.errno in (None, errno.EINVAL):
                 raise self._refused(f"damaged, or not a saved state: {error}") from error
+            repair = "Check the permissions of the file, or name another one."
+            if error.errno == errno.EISDIR:
+                repair = "Name a file: the state is an .npz."
             raise CheckpointError(
                 f"{self.operation}: the saved state cannot be read.\n"
-                f"  {self.path}: {error.strerror or error}\n"
-                f"  Check the permissions of the file, or name another one."
+                f"  {self.path}: {error.strerror or error}\n  {repair}"
             ) from error
         except (
             ValueError,

@@ -24,6 +24,12 @@ LayerSpec: TypeAlias = str | re.Pattern[str] | type[nn.Module] | Callable[[str, 
 Layers: TypeAlias = LayerSpec | list[LayerSpec] | tuple[LayerSpec, ...]
 """Types of every argument ``layers``."""
 
+INSTEAD: dict[type, str] = {
+    nn.Module: "Pass the module's name, or its type.",
+    torch.Tensor: "The data come before the layers.",
+}
+"""What to pass in the place of what names no layer."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -236,10 +242,9 @@ def _match(
         "select_layers: layers must be a name, a glob, a re.Pattern, a module type, a callable "
         "(name, module) -> bool, or a list of these.\n"
         f"  got {type(spec).__name__}\n  "
-        + (
-            "Pass the module's name, or its type."
-            if isinstance(spec, nn.Module)
-            else 'model.named_modules() lists the names. "blocks" takes the repeated blocks.'
+        + next(
+            (repair for kind, repair in INSTEAD.items() if isinstance(spec, kind)),
+            'model.named_modules() lists the names. "blocks" takes the repeated blocks.',
         )
     )
 
