@@ -362,6 +362,58 @@ def test_another_number_of_positions():
     assert by_layer.layer_x.values.tolist() == ["text", "image", "head"]
 
 
+class ManyAxes(nn.Module):
+    """Streams as in Gemma 3n, pairs of tokens as in ESMFold, a number for each token as in BLT."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(100, 8)
+        self.streams, self.pairs, self.one = (nn.Linear(8, 8) for _ in range(3))
+        self.weights, self.scores = nn.Softmax(-1), nn.Tanh()
+
+    def forward(self, input_ids, attention_mask):
+        x = self.embed(input_ids)
+        self.streams(torch.stack([x, 2 * x, x + 1], dim=1))
+        pairs = self.pairs(x[:, :, None] + x[:, None])
+        self.weights(pairs.sum(-1))
+        return self.scores(self.one(x)[..., 0])
+
+
+def test_positions_behind_another_axis_and_pairs_of_positions():
+    model, data = ManyAxes().eval(), texts("right", batches=2)
+    for each in data:
+        del each["position_ids"]
+    batch = data[0]
+    mask = batch["attention_mask"].bool()
+    with torch.no_grad(), Recorder(model, ["streams", "scores"]) as whole:
+        model(**batch)
+    with torch.no_grad(), Recorder(model, ["streams"], transform="mean") as found:
+        model(**batch)
+    for row, values, real in zip(found["streams"], whole["streams"], mask, strict=True):
+        torch.testing.assert_close(row, values[:, real].mean(1))
+    for layer, why in (
+        ("pairs", "axes 1 and 2 of layer 'pairs' may be its positions"),
+        ("weights", "axes 1 and 2 of layer 'weights' may be its positions"),
+        ("scores", "layer 'scores' returns a number for each token, and some tokens are padding"),
+    ):
+        with pytest.raises(repsim.CaptureError, match=why):
+            compare_mean(model, [batch], layers=[layer])
+    with pytest.raises(repsim.CaptureError, match="axes 1 and 2 of layer 'pairs' may be"):
+        repsim.compare(model, data=[batch], layers=["pairs"], samples="tokens", **QUIET)
+    with pytest.warns(RepsimWarning, match="a number for each token, padding too"):
+        left = compare_mean(model, [batch])
+    assert left.layer_x.values.tolist() == ["embed", "streams", "one"]
+    with pytest.warns(RepsimWarning, match="from layer 'scores' on"):
+        repsim.compare(model, data=data, layers=["scores"], **QUIET)
+    # Without padding these are features, and so is a vector that is as wide as the text is long.
+    whole_texts = {**batch, "attention_mask": torch.ones_like(batch["attention_mask"])}
+    compare_mean(model, [whole_texts], layers=["scores"])
+    model.embed, model.scores = nn.Embedding(100, 12), nn.Sequential(nn.Linear(12, 12), nn.Tanh())
+    forward = lambda model, batch: model.scores(model.embed(batch["input_ids"])[:, 0])  # noqa: E731
+    compare_mean(model, [batch], layers=["scores.0", "scores.1", "scores"], forward=forward)
+
+
 def test_each_side_has_its_own_options(llama):
     """The last token of a text against the mean of an image's patches."""
     data = [{**text, "patches": torch.randn(24, 4, 3)} for text in texts("left")]

@@ -180,12 +180,16 @@ def test_heads_of_a_text_are_no_channels():
             q = self.rows(self.project(self.embed(ids)).unflatten(2, (4, 3)))
             return self.columns(q.transpose(1, 2))
 
-    data = [torch.randint(0, 9, (6, 7)) for _ in range(2)]
+    for length in (7, 3):  # or as many tokens as features of a head
+        found, whole = means(Heads(), torch.randint(0, 9, (6, length)))
+        torch.testing.assert_close(found["rows"], whole["rows"].mean(1))
+        torch.testing.assert_close(found["columns"], whole["columns"].mean(2))
+    data = [torch.randint(0, 9, (6, 4)) for _ in range(2)]
     options = {"transform": "mean", "progress": False}
     for layer in ("rows", "columns"):
-        with pytest.raises(repsim.CaptureError, match=f"{layer}' may be first or last"):
+        with pytest.raises(repsim.CaptureError, match=f"axes 1 and 2 of layer '{layer}' may be"):
             repsim.compare(Heads(), Heads(), data, layers=[layer], **options)
-    with pytest.warns(repsim.RepsimWarning, match="channels may be first or last"):
+    with pytest.warns(repsim.RepsimWarning, match="axes 1 and 2 may be its positions"):
         found = repsim.compare(Heads(), Heads(), data, **options)
     assert found.layer_x.values.tolist() == ["embed", "project"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from repsim._errors import warn
@@ -119,9 +120,11 @@ class BoundTransform:
                 f"  Choose other layers.",
                 brief=f"{shape}: it has no tokens",
             )
-        mask = self.masks.of(layer, shape, call)
-        if mask is not None and tuple(mask.shape) == shape[:2]:
-            sequence = tensor.flatten(2)  # of a text, all else is features: heads, and their widths
+        found = None
+        if tensor.ndim > 3 or self.masks.of(layer, shape, call) is not None:
+            found = self._of_text(tensor, layer, call)
+        if found is not None:
+            sequence = found.flatten(2)  # of a text, all else is features: heads, and their widths
         else:
             sequence = self._features_last(tensor, layer, call).flatten(1, -2)
         return sequence, self.masks.aligned(layer, sequence, 'samples="tokens"', call)
@@ -140,15 +143,29 @@ class BoundTransform:
 
     def _reduced(self, reducer: Reducer, tensor: Tensor, layer: str, call: int) -> Tensor:
         """Apply a reducer of positions to the real positions of an output."""
-        if tensor.ndim not in reducer.ndims or tensor.ndim < 3:
-            return reducer(tensor, layer, call)
         shape = tuple(tensor.shape)
+        if tensor.ndim not in reducer.ndims or tensor.ndim < 3:
+            if self._has_numbers_of_padding(layer, shape, call):
+                raise UnusableOutput(
+                    f"{self._operation}: layer {layer!r} returns a number for each token, and some "
+                    f"tokens are padding.\n"
+                    f"  it returned {shape}, the shape of the mask\n"
+                    f"  Choose other layers, or pass a callable that leaves out padding.",
+                    brief=f"{shape}: a number for each token, padding too",
+                )
+            return reducer(tensor, layer, call)
         if max(reducer.ndims) == 3:  # it takes one token
             self._check_order(shape, layer, call)
-        sequence = tensor
-        if tensor.ndim == 3 or self.masks.of(layer, shape, call) is None:
+        sequence, found = tensor, None
+        if tensor.ndim > 3 and (found := self._of_text(tensor, layer, call)) is not None:
+            sequence = found
+        elif tensor.ndim == 3 or self.masks.of(layer, shape, call) is None:
             sequence = self._features_last(tensor, layer, call)
         mask = self.masks.aligned(layer, sequence, reducer.name, call)
+        if mask is not None and tensor.ndim == 3:
+            self._of_text(sequence, layer, call)
+        elif mask is None and found is not None:
+            mask = torch.ones(found.shape[:2], dtype=torch.bool, device=found.device)
         if reducer.name == "cls" and self._axes.lacks_cls(layer, sequence.shape[1]):
             raise UnusableOutput(
                 f"{self._operation}: layer {layer!r} has no class token.\n"
@@ -159,6 +176,52 @@ class BoundTransform:
         if reducer.name == "mean":
             return self.means(sequence, mask, layer, call)
         return reducer(sequence, layer, call, mask=mask, features_first=False)
+
+    def _of_text(self, tensor: Tensor, layer: str, call: int) -> Tensor | None:
+        """Return an output of texts with its positions on axis 1; None if it has none.
+
+        They are on the axis that is as long as the mask or, without one, as the texts. It is behind
+        others in streams (B, 3, N, D) and in heads (B, H, N, D). Pairs of positions are refused,
+        such as (B, N, N, D) and attention weights, because a mask does not say which pairs are
+        real.
+        """
+        shape = tuple(tensor.shape)
+        axes = [axis for axis in range(1, tensor.ndim) if self._fits(shape, axis, layer, call)]
+        last = tensor.ndim - 1
+        # Heads have weights as long as texts may be, so behind axis 1 the layer's own decide.
+        if last in axes and self._axes.is_width(layer, shape[last], own=axes[0] > 1):
+            axes.remove(last)
+        if not axes or axes == [last]:
+            return None
+        if len(axes) > 1:
+            shown = " and ".join(map(str, axes))
+            raise UnusableOutput(
+                f"{self._operation}: axes {shown} of layer {layer!r} may be its positions.\n"
+                f"  it returned {shape}, and each of these is as long as a text of the batch\n"
+                f"  Pass a callable, for example transform=lambda x: x.mean(1), or choose other "
+                f"layers.",
+                brief=f"{shape}: axes {shown} may be its positions",
+            )
+        return tensor.movedim(axes[0], 1)
+
+    def _fits(self, shape: tuple[int, ...], axis: int, layer: str, call: int) -> bool:
+        """Whether an axis is as long as the mask or, without one, as the texts of the batch."""
+        expected = (shape[0], shape[axis])
+        try:
+            mask = self.masks.of(layer, expected, call)
+        except UnusableOutput:  # of this length by accident, as an error says later
+            return True
+        if mask is None:
+            return self._axes.is_length_of_texts(shape[axis])
+        return tuple(mask.shape) == expected
+
+    def _has_numbers_of_padding(self, layer: str, shape: tuple[int, ...], call: int) -> bool:
+        """Whether an output (B, N) has one number for each position, of which some are padding."""
+        return (
+            len(shape) == 2
+            and self.masks.n_padding(layer, shape, call) > 0
+            and not self._axes.is_width(layer, shape[1])
+        )
 
     def _features_last(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         """Return an output with its features on the last axis.
@@ -198,9 +261,12 @@ class BoundTransform:
 
     def note_padding(self, layer: str, tensor: Tensor, call: int) -> None:
         """Warn once if padding is among the features."""
-        if self._warned or tensor.ndim < 3:
+        shape = tuple(tensor.shape)
+        if self._warned or tensor.ndim < 2:
             return
-        padding = self.masks.n_padding(layer, tuple(tensor.shape), call)
+        if tensor.ndim == 2 and not self._has_numbers_of_padding(layer, shape, call):
+            return
+        padding = self.masks.n_padding(layer, shape, call)
         if not padding:
             return
         self._warned = True

@@ -170,7 +170,8 @@ REDUCERS: Mapping[str, Reducer] = MappingProxyType(
   to have no such token.
 - ``"mean"``: tokens (B, N, D) → (B, D), with a mask over the real ones; maps of one to three
   dimensions → (B, C), whether their channels are first or last; (B, D) is returned unchanged. Means
-  of half precision are float32.
+  of half precision are float32. In texts, one axis is as long as the texts, and "mean" is over it
+  alone: (B, heads, N, d) → (B, heads, d). Pairs of tokens (B, N, N, D) raise CaptureError.
 
 A shape does not say where the channels are. The kind of the module, the widths of the modules
 around it, the aspect of the image and the strides of a permuted map do; a map whose channels these

@@ -52,11 +52,13 @@ class PositionAxes:
         self._patches: set[int] = set()
         self._mixers = TokenMixers((), frozenset())
         self._lengths: set[int] = set()
+        self._has_texts = False
 
     def start(self, batch: Any) -> None:
         """Start the next batch, in the form that the model gets."""
         given = ModelInput.of(batch)
         image, self._lengths = given.image, given.lengths
+        self._has_texts = image is None and given.video is None
         if image != self._image:
             self._image = image
             maps = [] if image is None else list(_first_maps(self._modules[""], image))
@@ -122,6 +124,21 @@ class PositionAxes:
         if (self._declared.named if around is None else around) == 0:
             return True
         return n in self._patches
+
+    def is_length_of_texts(self, n: int) -> bool:
+        """Whether n is the length of the texts of a batch that has texts alone."""
+        return self._has_texts and n > 1 and n in self._lengths
+
+    def is_width(self, layer: str, n: int, *, own: bool = False) -> bool:
+        """Whether weights of a layer have n entries along an axis, so n is a number of features.
+
+        If it has no weights, those of the next module around it count, unless `own`.
+        """
+        for name in self._around(layer):
+            shapes = {tuple(p.shape) for p in self._modules[name].parameters()}
+            if shapes or own:
+                return any(n in shape for shape in shapes)
+        return False
 
     def _is_of_mixer(self, layer: str, shape: tuple[int, ...]) -> bool:
         """Whether linear layers that mix tokens made an output: the layer, or those nearest."""
