@@ -200,6 +200,7 @@ def test_ctrl_c_waits_until_a_batch_is_counted():
     ("change", "says"),
     [
         ({"model_x": net(3)}, "weights of model_x"),
+        ({"model_x": nn.Sequential(net()[0], nn.GELU(), net()[2])}, "modules of model_x"),
         ({"model_x": net(width=7)}, "weights of model_x"),
         ({"layers": ["0"]}, "layers"),
         ({"kernel": "rbf"}, "kernel"),

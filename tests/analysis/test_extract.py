@@ -292,6 +292,7 @@ def test_a_probe_reports_wrong_arguments(change, says):
     ("change", "says"),
     [
         ({"model": net(3)}, "weights"),
+        ({"model": nn.Sequential(net()[0], nn.GELU(), net()[2])}, "modules"),
         ({"layers": ["0"]}, "layers"),
         ({"transform": "mean"}, "transform"),
         ({"dtype": "float16"}, "dtype"),

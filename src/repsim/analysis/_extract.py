@@ -15,7 +15,7 @@ from repsim.analysis._extract_parts import end_together, own_part, writers
 from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis._filling import Filling, saving, where_of
 from repsim.analysis.run._drive import Batch, Forward, Prepare
-from repsim.analysis.run._fingerprint import label_of, model_digest
+from repsim.analysis.run._fingerprint import label_of, model_digest, modules_digest
 from repsim.analysis.run._kept_state import kept_state
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
@@ -247,10 +247,11 @@ def extract(
             **({} if tokens is None else {"samples": samples, **tokens.options()}),
         }
         ranks.agree_on({"model": model}, **described)
+        of_model = {"modules": modules_digest(model), "weights": model_digest(model)}
         store = ActivationStore(
             own_part(ranks, place, named=sample_ids is not None),
             operation="extract",
-            fingerprint={**described, "weights": model_digest(model)},
+            fingerprint={**described, **of_model},
             memory=memory,
             most_rows=rows_of_chunk(ranks.size),
         )

@@ -12,7 +12,7 @@ from torch import nn
 
 from repsim.analysis.maps._side import Side, SideOptions, Sides
 from repsim.analysis.run._drive import Forward, Prepare
-from repsim.analysis.run._fingerprint import label_of, model_digest
+from repsim.analysis.run._fingerprint import label_of, model_digest, modules_digest
 from repsim.analysis.run._provenance import model_label, transform_label
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples
@@ -83,6 +83,12 @@ class Comparison:
             "batch_size": self.batch_size,
             "sample_ids": self.sample_ids,
         }
+        modules: Mapping[str, str] = {}
+        if with_shards:
+            modules = {
+                "modules of model_x": modules_digest(x.model),
+                "modules of model_y": modules_digest(sides.model_y),
+            }
         samples: Mapping[str, Any] = {}
         if self.tokens is not None:
             samples = {"samples": self.samples, "pairs": self.pairs, **self.tokens.options()}
@@ -90,6 +96,7 @@ class Comparison:
             **self.labels(sides),
             **more,
             **samples,
+            **modules,
             "weights of model_x": model_digest(x.model, with_shards=with_shards),
             "weights of model_y": model_digest(sides.model_y, with_shards=with_shards),
             "layers": x.chosen,

@@ -17,10 +17,20 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from repsim._errors import StateError
 from repsim.capture import parts_of, unwrap
 
-__all__ = ["BatchLog", "digest", "label_of", "model_digest", "shows_values"]
+__all__ = [
+    "BatchLog",
+    "digest",
+    "label_of",
+    "model_digest",
+    "modules_digest",
+    "shows_values",
+]
 
 SAMPLED = 4096
 """Elements read of a tensor. Batches that differ in any sample differ in some of these."""
+
+ADDRESS = re.compile("0x[0-9a-fA-F]+")
+"""Of an object in memory, which differs from one process to the next."""
 
 SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
 
@@ -62,6 +72,19 @@ def model_digest(model: nn.Module, *, with_shards: bool = True) -> str:
             for name, x in weights.items()
         }
     return digest(weights)
+
+
+def modules_digest(model: nn.Module) -> str:
+    """Return the digest of a model's modules: their names, classes and options as torch shows them.
+
+    Another activation, stride or epsilon changes the outputs with the same weights. An option that
+    a module does not show goes unnoticed.
+    """
+    modules = [
+        [name, type(module).__qualname__, ADDRESS.sub("", module.extra_repr())]
+        for name, module in unwrap(model).named_modules()
+    ]
+    return digest(modules)
 
 
 def label_of(value: Any) -> str:
