@@ -272,6 +272,22 @@ def test_blocks_that_change_the_shape_are_left_out():
         block_influence(model, images(1), blocks=["layer1.0", "layer2.0"], **QUIET)
 
 
+class Unhooked(nn.Sequential):
+    """It calls the forward of its blocks, as SqueezeBERT does."""
+
+    def forward(self, x):
+        for block in self:
+            x = block.forward(x)
+        return x
+
+
+def test_blocks_whose_forward_is_called():
+    """The error had said that they change the shape of their input."""
+    model = Unhooked(*(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True) for _ in range(2)))
+    with pytest.raises(CaptureError, match=r"none of these blocks ran .*: '0', '1'.\n.*forward"):
+        block_influence(model, [torch.randn(2, 5, 8)], blocks="?", **QUIET)
+
+
 class Pyramid(nn.Module):
     """As in MaskFormer: the map from above is enlarged and added to a projection."""
 

@@ -500,9 +500,14 @@ class TestNeverRan:
         net.list = nn.ModuleList()
         with (
             Recorder(net, layers),
-            pytest.raises(CaptureError, match="none of the chosen layers ran"),
+            pytest.raises(
+                CaptureError, match=r"none of the chosen layers ran.*\n.*without calling"
+            ),
         ):
             net(X)
+        with pytest.raises(CaptureError, match="Call the model inside the block"):  # noqa: SIM117
+            with Recorder(net, layers):
+                pass
 
     def test_without_a_call_of_the_root_on_access(self, net):
         with Recorder(net, ["first", "last"]) as rec:

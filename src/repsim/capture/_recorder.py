@@ -331,7 +331,8 @@ class Recorder(Mapping[str, Any]):
         ran = bool(self._calls)
         self._left_out.report(idle, anything_ran=ran, recorded=bool(self._records))
         if not self._records:
-            raise CaptureError(self._left_out.why_empty(self._layers.names, anything_ran=ran))
+            names, called = self._layers.names, self._root_called
+            raise CaptureError(self._left_out.why_empty(names, anything_ran=ran, called=called))
         self._ever_settled = True
         self._pending = False
         self._no_ops.end()

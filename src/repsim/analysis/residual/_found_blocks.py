@@ -14,7 +14,14 @@ from repsim.analysis.residual._layout import StreamAxes
 from repsim.analysis.residual._stream_samples import Shapes, sample_axes
 from repsim.analysis.run._drive import Batch, Forward
 from repsim.analysis.run._kept_state import kept_state
-from repsim.capture import BlockCall, BlockFinder, Layers, residual_blocks, select_layers
+from repsim.capture import (
+    BlockCall,
+    BlockFinder,
+    Layers,
+    listing,
+    residual_blocks,
+    select_layers,
+)
 
 __all__ = ["FOUND", "Block", "found_blocks"]
 
@@ -97,12 +104,19 @@ def found_blocks(
         calls = finder.calls(lambda name, _: name in names)
     else:
         chosen = {layer.name: layer for layer in select_layers(model, blocks)}
+        names = list(chosen)
         exact = {name for name, layer in chosen.items() if layer.required}
         with kept_state(model), BlockFinder(model, chosen) as finder:
             batch.own().run(model, forward=forward)
         calls = finder.calls(lambda name, call: chosen[name].wants(call))
         if idle := sorted(exact - {each.name for each in calls}):
             raise CaptureError(f"block_influence: these blocks did not run: {idle[:8]}.")
+    if not calls:
+        raise CaptureError(
+            f"block_influence: none of these blocks ran and returned a tensor: {listing(names)}.\n"
+            "  The model may call their forward(), which is not seen, or use their weights.\n"
+            "  Name modules that it calls, for example blocks='layers.*'."
+        )
     usable = _of_one_shape(calls, exact)
     times = Counter(each.name for each in usable)
     if not axes.is_declared:
@@ -142,7 +156,7 @@ def _of_one_shape(calls: list[BlockCall], exact: set[str]) -> list[BlockCall]:
         shown = "".join(f"  {each.name} returned {each.shape}\n" for each in (named or odd)[:8])
         raise CaptureError(
             "block_influence: a block must return the shape that it is given.\n"
-            f"{shown or '  nothing that blocks= names ran'}\n"
+            f"{shown}"
             "  Name other blocks, for example blocks='layers.*'."
         )
     if odd:

@@ -55,7 +55,7 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
                 f"{shown}{more}  {self._repairs()}",
             )
 
-    def why_empty(self, chosen: Sequence[str], *, anything_ran: bool) -> str:
+    def why_empty(self, chosen: Sequence[str], *, anything_ran: bool, called: bool) -> str:
         """Return the error that says why nothing is recorded.
 
         Parameters
@@ -64,12 +64,18 @@ class LeftOut(dict[tuple[str, int], UnusableOutput]):
             The names of the chosen layers.
         anything_ran : bool
             Whether any of them ran.
+        called : bool
+            Whether the model was called.
         """
         if not anything_ran:
-            return (
-                f"Recorder: none of the chosen layers ran: {listing(chosen)}.\n"
-                "  Call the model inside the block, or choose other layers."
-            )
+            repair = "Call the model inside the block, or choose other layers."
+            if called:
+                repair = (
+                    "The model ran without calling them: it may call their forward(), which "
+                    "cannot be\n  recorded, or use their weights. Choose modules inside or "
+                    "around them."
+                )
+            return f"Recorder: none of the chosen layers ran: {listing(chosen)}.\n  {repair}"
         left = [f"  {name}: {why.brief}\n" for (name, _), why in self.items()]
         return (
             "Recorder: nothing is left to record, no output is a batch that can be compared.\n"

@@ -74,6 +74,6 @@ def require_all_ran(layers: Selection, calls: Mapping[str, int]) -> None:
     if absent:
         raise LayerNotFoundError(
             f"Recorder: asked for by name, but did not run: {listing(absent)}.\n"
-            "  Their parents may use their weights directly, or take another path.\n"
+            "  Their parents may call their forward(), use their weights, or take another path.\n"
             f"  ran: {listing(list(calls)) or 'none of the chosen layers'}"
         )
