@@ -232,6 +232,8 @@ def test_a_row_of_zeros_has_no_cosine(argument, estimator, eager):
     assert message.startswith(f"cka: {argument} ")
     assert "constant" not in message
     assert "zero" in message
+    with pytest.warns(repsim.DegenerateWarning, match=f"hsic: {argument} .*row of zeros"):
+        assert np.isnan(repsim.hsic(*arrays.values(), kernel="cosine", estimator=estimator))
 
 
 def test_the_gradient_of_nothing_is_not_a_number_elsewhere():

@@ -282,9 +282,15 @@ def test_non_finite_values_are_named_with_their_rows(bad):
 
 def test_a_zero_row_has_no_cosine():
     xs, _ = data(30)
+    expected = cka_matrix(xs, kernel="cosine", block_size=10)
     xs["norm"][4] = 0
-    with pytest.raises(repsim.NonFiniteError, match=r"Gram of xs\['norm'\] is not finite"):
-        cka_matrix(xs, kernel="cosine", block_size=10)
+    for estimator in ("unbiased", "biased"):
+        with pytest.warns(repsim.DegenerateWarning, match=r"row of zeros.*: xs\['norm'\]\.$"):
+            out = cka_matrix(xs, kernel="cosine", block_size=10, estimator=estimator)
+        at = list(xs).index("norm")
+        assert (np.isnan(out) == (np.eye(len(xs))[at] + np.eye(len(xs))[:, [at]] > 0)).all()
+        if estimator == "unbiased":
+            np.testing.assert_array_equal(out.fillna(expected), expected)
 
 
 class Mine:

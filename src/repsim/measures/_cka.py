@@ -119,8 +119,8 @@ def cka(
     Warns
     -----
     DegenerateWarning
-        If a representation is constant, if ``given`` explains all of one, or if sampled features
-        have nothing in common: CKA is undefined and NaN is returned.
+        If a representation is constant, if a row of zeros has no cosine, if ``given`` explains all
+        of one, or if sampled features have nothing in common: CKA is undefined and NaN is returned.
     ChanceWarning
         If the biased CKA of independent data would be above 0.1, with this number.
     RepsimWarning

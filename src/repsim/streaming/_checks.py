@@ -218,7 +218,7 @@ def not_finite(operation: str, side: str, names: Sequence[str], batch: int) -> N
         f"{operation}: activations must be finite, and so must their Gram.\n"
         f"  {side}, batch {batch} (counted from 0), {len(names)} layer(s): {listed}\n"
         f"  Look at the first of them: half precision overflows at 65504, and features above "
-        f"1e17 overflow a float32 Gram. The batches before are kept."
+        f"1e17 overflow a float32 Gram; a row of zeros has no cosine. The batches before are kept."
     )
 
 

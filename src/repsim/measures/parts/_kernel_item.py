@@ -152,16 +152,8 @@ class KernelItem:
         return inner(self.xp, a, a) if features else self.xp.linalg.trace(a)
 
     def _warn_of_constant(self, product: Array) -> None:
-        if known(product > 0) is False:
-            undefined(self._operation, self._name, True, self._why(product))
-
-    def _why(self, product: Array) -> str:
-        if known(product != product):  # NaN, of any framework
-            return (
-                "has no finite Gram matrix (a row of zeros has no direction for a cosine; large "
-                "features overflow)"
-            )
-        return why_zero(self.estimator)
+        if known(product <= 0):  # NaN was warned of when the Gram was made
+            undefined(self._operation, self._name, True, why_zero(self.estimator))
 
     def _features(self) -> tuple[Array, Array]:
         a, scale = scaled_features(self.xp, self._x, self.estimator)
@@ -185,11 +177,20 @@ class KernelItem:
         # compiler does not know NumPy's setting.
         with nullcontext() if is_torch_array(x) else np.errstate(all="ignore"):
             gram = self._of_kernel(x)
-        if known(xp.any(xp.isinf(gram))):
+        finite = known(xp.all(xp.isfinite(gram)))
+        if finite is False and known(xp.any(xp.isinf(gram))):
             raise NonFiniteError(
                 f"{self._operation}: the Gram matrix of {self._name} overflows {gram.dtype}.\n"
                 f"  kernel: {kernel!r}\n"
                 f"  Standardise the features of {self._name}, or pass them as float64."
+            )
+        if finite is False:
+            undefined(
+                self._operation,
+                self._name,
+                True,
+                "has no finite Gram matrix (a row of zeros has no direction for a cosine; large "
+                "features overflow)",
             )
         found = scaled_gram(xp, gram, self.estimator)
         self._squares[False] = found.square

@@ -143,6 +143,13 @@ def _alignment(
             DegenerateWarning,
         )
     labels = [source.label for source in layers]
+    missing = [label for label, own in zip(labels, selves, strict=True) if np.isnan(own)]
+    if missing:
+        warn(
+            f"{OPERATION}: a row of zeros has no direction for a cosine, so the CKA is undefined "
+            f"(NaN): {', '.join(missing)}.",
+            DegenerateWarning,
+        )
     if isinstance(form, GramBlocks):
         few = few_digits(selves, form.rounding())
         named = [label for label, is_few in zip(labels, few, strict=True) if is_few]

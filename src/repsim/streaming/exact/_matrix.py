@@ -126,7 +126,8 @@ def cka_matrix(
     Warns
     -----
     DegenerateWarning
-        A layer is constant over the samples: its row is NaN.
+        A layer is constant over the samples, or has a row of zeros, which has no cosine: its row
+        is NaN.
     RepsimWarning
         The entries of the Gram of a layer differ in so few digits that their rounding counts, as in
         :func:`repsim.cka`.
