@@ -70,21 +70,24 @@ def test_the_value_does_not_depend_on_the_scale(dtype):
 def test_values_beyond_the_range_are_nan_with_a_warning():
     for at in (np.asarray, torch.tensor):
         x, y = at(1e160 * X), at(1e160 * Y)
-        with pytest.warns(repsim.DegenerateWarning, match="hsic: the value is larger than"):
+        with pytest.warns(repsim.DegenerateWarning, match="hsic: the value is outside the range"):
             assert math.isnan(repsim.hsic(x, y))
         assert float(repsim.cka(x, y)) == pytest.approx(float(repsim.cka(X, Y)), rel=1e-12)
         options = {"measure": "hsic", "permutations": 9}
-        with pytest.warns(repsim.DegenerateWarning, match="permutation_test: the value is larger"):
+        with pytest.warns(repsim.DegenerateWarning, match="permutation_test: the value is outside"):
             assert math.isnan(repsim.permutation_test(x, y, **options).p_value)
         expected = repsim.permutation_test(at(X), at(Y), **options)
         # Here HSIC of X and Y is in the range, and that of X with itself is not.
         found = repsim.permutation_test(at(1e80 * X), at(1e60 * Y), **options)
         assert found.p_value == expected.p_value < 1
         assert found.z == pytest.approx(expected.z, rel=1e-9)
-    small, large = X.astype("float32"), (1e12 * X).astype("float32")
-    with pytest.warns(repsim.DegenerateWarning, match=r"pairwise\('hsic'\): 1 of 4 values"):
-        found = repsim.pairwise({"small": small, "large": large}, measure="hsic")
-    assert np.isnan(found.values).tolist() == [[False, False], [False, True]]
+    for scale in (1e12, 1e-12):  # its HSIC would be infinite, or zero
+        layers = {"x": X.astype("float32"), "scaled": (scale * X).astype("float32")}
+        with pytest.warns(repsim.DegenerateWarning, match=r"pairwise\('hsic'\): 1 of 4 values"):
+            found = repsim.pairwise(layers, measure="hsic")
+        assert np.isnan(found.values).tolist() == [[False, False], [False, True]]
+        with pytest.warns(repsim.DegenerateWarning, match="hsic: the value is outside the range"):
+            assert math.isnan(repsim.hsic(layers["scaled"], layers["scaled"]))
 
 
 def test_numbers_that_cannot_be_summed_are_an_error():

@@ -251,7 +251,7 @@ def test_values_that_their_dtype_cannot_hold_are_nan_with_one_warning():
     with pytest.warns(repsim.DegenerateWarning) as caught:
         result = repsim.pairwise(xs, measure="hsic", estimator="biased")
     (warning,) = caught
-    assert "pairwise('hsic'): 3 of 4 values are larger" in str(warning.message)
+    assert "pairwise('hsic'): 3 of 4 values are outside the range" in str(warning.message)
     usual = float(repsim.hsic(xs["usual"], xs["usual"]))
     np.testing.assert_allclose(result, [[np.nan] * 2, [np.nan, usual]], rtol=1e-6)
 

@@ -69,7 +69,8 @@ def hsic(
     Warns
     -----
     DegenerateWarning
-        If a Gram is not finite, as with the cosine of a row of zeros: NaN is returned.
+        If a Gram is not finite, as with the cosine of a row of zeros, or if the value is outside
+        the range of the dtype: NaN is returned.
     RepsimWarning
         If the entries of a Gram differ in so few digits that their rounding counts, as for
         :func:`cka`.

@@ -1,4 +1,4 @@
-"""Values that are undefined or too large: NaN and a warning that says why."""
+"""Values that are undefined or outside the range: NaN and a warning that says why."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from repsim._errors import DegenerateWarning, warn
 from repsim._typing import Array
 from repsim.arrays import array_namespace, known, scalar
 
-__all__ = ["held", "undefined"]
+__all__ = ["held", "in_range", "undefined"]
 
 
 def held(operation: str, value: Array, dtype: Any) -> Array:
-    """Return a value in the dtype, or NaN and a warning if it is larger than the dtype can hold.
+    """Return a value in the dtype, or NaN and a warning if it is outside the range of the dtype.
 
     >>> import numpy as np
     >>> held("mine", np.asarray(2.0), np.float32)
@@ -28,15 +28,38 @@ def held(operation: str, value: Array, dtype: Any) -> Array:
         That of the result.
     """
     xp = array_namespace(value)
-    out = scalar(xp, value, dtype)
-    if not known(xp.isinf(out)):
+    out = in_range(value, dtype)
+    lost = xp.isinf(out)
+    if known(lost) is False:
         return out
-    warn(
-        f"{operation}: the value is larger than {dtype} can hold, so NaN is returned. Divide x or "
-        f"y by a power of two.",
-        DegenerateWarning,
-    )
-    return scalar(xp, xp.full_like(out, xp.nan), dtype)
+    if known(lost):
+        warn(
+            f"{operation}: the value is outside the range of {dtype}, so NaN is returned. Multiply "
+            f"or divide x or y by a power of two.",
+            DegenerateWarning,
+        )
+    return scalar(xp, xp.where(lost, xp.full_like(out, float("nan")), out), dtype)
+
+
+def in_range(value: Array, dtype: Any) -> Array:
+    """Return a value in the dtype, or infinity if it is too large for it or too small.
+
+    >>> import numpy as np
+    >>> in_range(np.asarray(2.0), np.float32), in_range(np.asarray(1e-60), np.float32)
+    (np.float32(2.0), np.float32(inf))
+
+    Parameters
+    ----------
+    value : array, 0-d
+        Of any floating dtype.
+    dtype : dtype
+        That of the result.
+    """
+    xp = array_namespace(value)
+    out = xp.astype(value, dtype, copy=False)
+    least = float(xp.finfo(dtype).smallest_normal)
+    vanishes = (xp.abs(out) < least) & (xp.abs(value) > 0)
+    return scalar(xp, xp.where(vanishes, xp.full_like(out, float("inf")), out), dtype)
 
 
 def undefined(operation: str, name: str, condition: Array | bool, why: str) -> None:

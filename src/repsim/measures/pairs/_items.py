@@ -18,11 +18,11 @@ from repsim.arrays import (
     as_samples,
     check_finite,
     row_dtype,
-    scalar,
     to_numpy,
 )
 from repsim.estimators import HIGH_FLOOR, warn_of_chance
 from repsim.measures._registry import Item, Measure
+from repsim.measures._undefined import in_range
 from repsim.results import attribute
 
 __all__ = [
@@ -191,8 +191,7 @@ def compared_items(
 ) -> tuple[Array, Array | None]:
     """Return the measure of two items, and its value by chance if that is known."""
     with np.errstate(over="ignore"):  # what overflows is reported where all values are read
-        value = measure.compare(x, y, **settings)
-        value = scalar(array_namespace(value), value, dtype)
+        value = in_range(measure.compare(x, y, **settings), dtype)
     floor = None
     if measure.floor is not None and x is not y:
         floor = measure.floor(x, y, **settings)
@@ -249,8 +248,9 @@ def without_infinite(operation: str, values: Values) -> Values:
     lost = np.isinf(values)
     if lost.any():
         warn(
-            f"{operation}: {int(lost.sum())} of {values.size} values are larger than their dtype "
-            f"can hold, so NaN is returned for them. Divide the arrays by a power of two.",
+            f"{operation}: {int(lost.sum())} of {values.size} values are outside the range of "
+            f"their dtype, so NaN is returned for them. Multiply or divide the arrays by a power "
+            f"of two.",
             DegenerateWarning,
         )
     return np.where(lost, np.nan, values)
