@@ -1,6 +1,7 @@
 """Neighbour measures: loops over sets, ties, and lists that carry no information."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cases import each
 from measures.checks import half, lives_with_its_inputs, refuses, same_gradient, undefined
 from reference import neighbours as reference
 from reference.data import oracle, related
+from repsim.measures import MEASURES
 
 CASES = {
     "mutual": (repsim.mutual_knn, reference.mutual, {}),
@@ -298,3 +300,23 @@ def test_pairwise():
     assert out.attrs["k"] == 4
     with refuses(repsim.InputError, "k=30 needs at least 32 samples"):
         repsim.pairwise({"a": x, "b": y}, measure="mutual_knn", k=30)
+
+
+def test_different_distances_that_share_places_give_a_warning(eager):
+    """Rows at 1e5 standard deviations from each other leave few digits of float32."""
+    x, y = related(40, 40, 40)
+    grid = (np.float32(0.1) * np.round(3 * x).astype(np.float32) for x in (x, y))
+    cases = [(list(grid), False)] + [
+        ([(far * np.eye(40) + z).astype(np.float32) for z in (x, y)], far > 1e3)
+        for far in (10.0, 1e5)
+    ]
+    family = [m for m in MEASURES.values() if m.family == "neighbours"]
+    for m in family if eager.name == "numpy" else family[:2]:
+        for rows, few in cases:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                m.function(*(eager.array(z) for z in rows), **m.preset)
+                m.function(*(z.astype(np.float64) for z in rows), **m.preset)
+            told = [str(w.message).partition(" in few")[0] for w in caught]
+            words = [f"{m.function.__name__}: the distances of {name} differ" for name in "xy"]
+            assert told == words * few, (m.name, told)

@@ -10,6 +10,7 @@ from repsim.arrays import array_namespace, reordered_pairs
 from repsim.estimators import Products, off_diagonal, ratio
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
+from repsim.measures.parts.neighbours._joined import warn_of_joined
 from repsim.measures.parts.neighbours._weights import neighbour_weights, neighbours_need
 
 __all__ = ["cknna"]
@@ -68,6 +69,9 @@ def cknna(x: Array, y: Array, *, k: int = 10) -> Array:
     DegenerateWarning
         If h(α_x K, α_x K) of a representation is not positive (all samples in one direction, too
         few mutual neighbours), or if a row of zeros has no direction: NaN is returned.
+    RepsimWarning
+        If samples at different distances share so many of the last places that the value may be
+        off by 1e-3, because the distances differ in few digits.
 
     Notes
     -----
@@ -97,7 +101,9 @@ class _Masked(NamedTuple):
 def _prepare(operation: str, x: Array, *, name: str, k: int) -> _Masked:
     xp = array_namespace(x)
     d, defined = dissimilarities(operation, name, x, "cosine")
-    weights = neighbour_weights(xp, d, int(k), float(xp.finfo(x.dtype).eps))
+    resolution = float(xp.finfo(x.dtype).eps)
+    weights = neighbour_weights(xp, d, int(k), resolution)
+    warn_of_joined(operation, name, d, weights, int(k), resolution)
     cosines = off_diagonal(xp, 1 - d)
     masked = weights * cosines
     square = _song(xp, masked, masked)

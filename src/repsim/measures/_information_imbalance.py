@@ -9,6 +9,7 @@ from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
 from repsim.measures.parts._subspace import where_defined
+from repsim.measures.parts.neighbours._joined import warn_of_joined
 from repsim.measures.parts.neighbours._ranks import neighbour_ranks
 from repsim.measures.parts.neighbours._weights import neighbour_weights, uninformative
 
@@ -62,6 +63,9 @@ def information_imbalance(x: Array, y: Array) -> Array:
     DegenerateWarning
         If a representation has all samples equally far from each other (a constant): NaN is
         returned.
+    RepsimWarning
+        If samples at different distances share so many of the last places that the value may be
+        off by 1e-3, because the distances differ in few digits.
 
     Notes
     -----
@@ -95,6 +99,7 @@ def _prepare(operation: str, x: Array, *, name: str) -> _Ranked:
     resolution = float(xp.finfo(x.dtype).eps)
     d, defined = dissimilarities(operation, name, x, "euclidean")
     nearest = neighbour_weights(xp, d, 1, resolution)
+    warn_of_joined(operation, name, d, nearest, 1, resolution)
     empty = uninformative(xp, nearest)
     undefined(operation, name, defined & empty, "has all samples equally far from each other")
     return _Ranked(nearest, neighbour_ranks(xp, d, resolution), defined & ~empty)

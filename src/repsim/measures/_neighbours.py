@@ -11,6 +11,7 @@ from repsim.estimators import within_one
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import dissimilarities
 from repsim.measures.parts._subspace import where_defined
+from repsim.measures.parts.neighbours._joined import warn_of_joined
 from repsim.measures.parts.neighbours._sets import (
     NeighbourSets,
     neighbour_sets,
@@ -78,6 +79,9 @@ def mutual_knn(
     DegenerateWarning
         If a representation has all samples equally far from each other (a constant), or a row of
         zeros, which has no cosine: NaN is returned.
+    RepsimWarning
+        If samples at different distances share so many of the last places that the value may be
+        off by 1e-3, because the distances differ in few digits.
 
     Notes
     -----
@@ -204,6 +208,9 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
     DegenerateWarning
         If all samples have the same direction, if a row of zeros has none, or if a sample is
         orthogonal to all its neighbours: NaN is returned.
+    RepsimWarning
+        If samples at different distances share so many of the last places that the value may be
+        off by 1e-3, because the distances differ in few digits.
 
     Notes
     -----
@@ -239,7 +246,9 @@ def _prepare(operation: str, x: Array, *, name: str, k: int, metric: str) -> Nei
 def _prepare_cosines(operation: str, x: Array, *, name: str, k: int) -> _Cosines:
     xp = array_namespace(x)
     d, defined = dissimilarities(operation, name, x, "cosine")
-    weights = neighbour_weights(xp, d, int(k), float(xp.finfo(x.dtype).eps))
+    resolution = float(xp.finfo(x.dtype).eps)
+    weights = neighbour_weights(xp, d, int(k), resolution)
+    warn_of_joined(operation, name, d, weights, int(k), resolution)
     constant = xp.max(d) <= 0
     undefined(operation, name, defined & constant, "has the same direction for all samples")
     cosines = 1 - d

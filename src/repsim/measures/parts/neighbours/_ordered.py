@@ -13,6 +13,7 @@ from repsim.measures._registry import undefined
 from repsim.measures.parts._columns import read
 from repsim.measures.parts._dissimilarity import near_points
 from repsim.measures.parts._subspace import where_defined
+from repsim.measures.parts.neighbours._joined import warn_of_joined_lists
 from repsim.measures.parts.neighbours._lists import (
     NeighbourLists,
     common_neighbours,
@@ -72,6 +73,7 @@ def ordered(operation: str, x: Array, *, name: str, k: int, metric: str) -> Orde
     points, least, defined = near_points(operation, name, x, metric)
     values = read(operation, name, points, "the lists of neighbours are found on the host")
     lists = neighbour_lists(values, int(k), resolution, least)
+    warn_of_joined_lists(operation, name, lists, int(k), resolution)
     undefined(operation, name, defined & lists.alike, "has all samples equally far from each other")
     group = _groups(lists, resolution)
     places = mean_places(lists.keys // lists.n, group, lists.weights)

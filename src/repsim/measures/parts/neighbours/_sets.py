@@ -11,6 +11,7 @@ from repsim._typing import Array
 from repsim.arrays import array_namespace, detached, host_numbers, reordered_pairs
 from repsim.measures._registry import undefined
 from repsim.measures.parts._dissimilarity import dissimilarities, near_points
+from repsim.measures.parts.neighbours._joined import warn_of_joined, warn_of_joined_lists
 from repsim.measures.parts.neighbours._lists import NeighbourLists, neighbour_lists, shared_weights
 from repsim.measures.parts.neighbours._weights import neighbour_weights, uninformative
 
@@ -43,10 +44,12 @@ def neighbour_sets(operation: str, name: str, x: Array, k: int, metric: str) -> 
     neighbours: NeighbourLists | Array
     if values is not None:
         neighbours = neighbour_lists(values.astype(np.float64, copy=False), k, resolution, least)
+        warn_of_joined_lists(operation, name, neighbours, k, resolution)
         alike: Array = xp.asarray(neighbours.alike, device=device(points))
     else:
         d, _ = dissimilarities(operation, name, x, metric)
         neighbours = neighbour_weights(xp, d, k, resolution)
+        warn_of_joined(operation, name, d, neighbours, k, resolution)
         alike = uninformative(xp, neighbours)
     undefined(operation, name, defined & alike, "has all samples equally far from each other")
     return NeighbourSets(neighbours, k, defined & ~alike, like)
