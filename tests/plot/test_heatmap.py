@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from plot.results import space
+from report.pages import section_of
 from repsim import InputError, max_t, pairwise
-from repsim.plot import heatmap
+from repsim.plot import heatmap, panels
 
 
 def draw(ax):
@@ -530,12 +531,43 @@ class TestOtherMeasures:
         label = heatmap(score).images[-1].colorbar.ax.get_ylabel().replace("\n", " ")
         assert label == "CKA of the best layers (linear, unbiased)"
 
-    def test_the_scale_of_z_scores_ends_at_the_largest(self):
+    def test_z_scores_of_noise_look_like_zero_here_and_on_the_page(self):
+        rng = np.random.default_rng(0)
+        first, second = ({name: rng.standard_normal((20, 4)) for name in "abc"} for _ in "xy")
+        found = max_t(first, second, permutations=19)
+        assert heatmap(found.p_adjusted).images[0].get_clim() == (0.0, 1.0)
+        for z, most, least in (
+            (found.z, 10.0, -5.0),
+            (found.z + 2.0 - found.z.min(), 10.0, 0.0),
+            (found.z + 20.0 * (found.z > 0), 20.0 + float(found.z.max()), -5.0),
+            (found.z + 80.0 * (found.z > 0), 80.0 + float(found.z.max()), None),
+        ):
+            result = found.assign(z=z.assign_attrs(found.z.attrs))
+            least = -0.1 * most if least is None else least
+            image = heatmap(result.z).images[0]
+            assert image.get_clim() == pytest.approx((least, most))
+            page = section_of("z", result).pictures[0]["variables"]
+            drawn = next(each for each in page if each["label"].startswith("z-score"))
+            assert (drawn["low"], drawn["high"]) == (0.0, pytest.approx(most))
+            assert (drawn["noise"], drawn["colours"]) == (5.0, "magma")
+            noise = image.cmap(image.norm(np.linspace(max(least, -3.0), 3.0, 13)))
+            assert (noise[:, :3] @ (0.30, 0.59, 0.11)).max() < 0.25  # dark
+        ends = heatmap(found.z, vmin=-1.0, vmax=1.0).images[0]
+        assert ends.get_clim() == (-3.0 if (found.z < -1.0).any() else -1.0, 1.0)
+        (ax,) = panels([found.z])
+        assert ax.images[0].get_clim() == (-5.0, 10.0)
+
+    def test_means_by_chance_are_on_the_scale_of_the_measure_here_and_on_the_page(self):
         rng = np.random.default_rng(0)
         layers = {name: rng.standard_normal((20, 4)) for name in "abc"}
-        found = max_t(layers, permutations=19)
-        assert heatmap(found.z).images[0].norm.vmax == pytest.approx(float(found.z.max()))
-        assert heatmap(found.p_adjusted).images[0].get_clim() == (0.0, 1.0)
+        for measure in ("rsa", "shape_distance"):
+            result = max_t(layers, measure=measure, permutations=19, seed=0)
+            images = [heatmap(result[name]).images[0] for name in (measure, "chance")]
+            page = section_of("it", result).pictures[0]["variables"]
+            main, of_chance = page[0], next(each for each in page if "by chance" in each["label"])
+            assert images[0].norm.vmax == images[1].norm.vmax == of_chance["high"]
+            assert images[0].cmap.name == images[1].cmap.name == of_chance["colours"]
+            assert all(main[key] == of_chance[key] for key in ("low", "high", "colours"))
 
 
 def test_two_models_of_one_name_are_told_apart():

@@ -133,6 +133,26 @@ def test_the_legend_has_the_fade_if_a_value_is_there(show):
         assert legend.locator(".swatch").count() == 0
 
 
+def test_z_scores_have_one_scale_and_its_colours(show):
+    result = compared(1, 9)
+    for z, ends in (
+        ([-0.1, 0.0, -3.0, 3.0, -5.0, -8.0, 0.5, 2.0, 1.0], ["−5.00", "0.00", "10.00"]),
+        ([-0.1, 0.0, -3.0, 3.0, -5.0, -8.0, 0.5, 90.0, 4.0], ["−9.00", "0.00", "90.00"]),
+    ):
+        result["z"][0] = z
+        page = show({"map": result})
+        page.get_by_role("combobox").first.select_option(label="z-score of CKA under permutation")
+        image = heatmap(result.z).images[0]
+        for j, value in enumerate(z):
+            assert_coloured(page.locator("canvas.map"), image, value, 0, j)
+        legend = page.locator(".legend").first
+        assert legend.locator(".scale").inner_text().split() == ends
+        bar, fade = (legend.locator(name).bounding_box() for name in (".ramp:not(.fade)", ".fade"))
+        low, zero, high = (float(end.replace("−", "-")) for end in ends)
+        part = (zero - low) / (high - zero)
+        assert fade["width"] == pytest.approx(part * bar["width"], abs=1.0)
+
+
 def test_colours_are_those_of_the_values_when_sorted_and_zoomed(show):
     result = shuffled(compared())
     page = show({"map": result})

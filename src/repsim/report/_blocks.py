@@ -42,6 +42,8 @@ class Variable:
     """The ends of its colour scale; None: those of the data."""
     high: float | None = None
     colours: str = "magma"
+    noise: float = 0.0
+    """How far below `low` the colours fade, if that is more than a tenth of the scale."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class LayerMap:
                     "low": each.low,
                     "high": each.high,
                     "colours": each.colours,
+                    "noise": each.noise,
                 }
                 for each in self.variables
             ],

@@ -15,7 +15,7 @@
   };
   const BEYOND = { magma: ["#4f9dac", "#5aae61"], viridis: ["#b39ddb", "#f4a6c0"] };
   const SLACK = 1e-5; // part of the scale by which rounding may miss its ends
-  const FADE = 0.1; // part of the scale over which its lowest colour fades into that below it
+  const FADE = 0.1; // part of the scale over which its lowest colour fades, at least, below it
 
   const stops = {};
   const beyond = {};
@@ -38,11 +38,11 @@
 
   // The colour of a value that is t times the length of the scale above its lower end. Noise of an
   // unbiased estimate lies a little below 0 too, so the colours change slowly there.
-  function colourAt(name, t) {
+  function colourAt(name, t, fade) {
     const [under, over] = beyond[name];
     if (t > 1 + SLACK) return over;
     if (t >= 0) return ramp(name, t);
-    const share = Math.min(1, -t / FADE) ** 2;
+    const share = Math.min(1, -t / fade) ** 2;
     return stops[name][0].map((c, i) => Math.round(c + share * (under[i] - c)));
   }
 
@@ -311,6 +311,8 @@
       ];
     }
 
+    const fadeOf = (each, low, high) => Math.min(1, Math.max(FADE, each.noise / (high - low)));
+
     function greyed(i, j) {
       if (!state.grey || !data.threshold) return false;
       const [which, side, level] = data.threshold;
@@ -322,6 +324,7 @@
     function paint() {
       const each = current();
       const [low, high] = ends();
+      const part = fadeOf(each, low, high);
       const context = image.getContext("2d");
       const pixels = context.createImageData(n, m);
       const chance = rgb(variable("--chance"));
@@ -340,9 +343,9 @@
             found.grey = true;
           } else {
             const t = (v - low) / (high - low);
-            colour = colourAt(each.colours, t);
+            colour = colourAt(each.colours, t, part);
             found.below ||= t < -SLACK;
-            found.under ||= t < -FADE - SLACK;
+            found.under ||= t < -part - SLACK;
             found.over ||= t > 1 + SLACK;
           }
           pixels.data.set([...colour, 255], k);
@@ -354,21 +357,22 @@
         each.low === null
           ? "fitted to the data"
           : `from ${short(each.low)} to ${each.high === null ? "the largest" : short(each.high)}`;
-      explain(each, low, high, found);
+      explain(each, low, high, part, found);
       fill();
       draw();
     }
 
-    function explain(each, low, high, found) {
-      const least = low - FADE * (high - low);
+    function explain(each, low, high, part, found) {
+      const least = low - part * (high - low);
       const bar = element("span", { class: "ramp" });
       bar.style.background = gradient(stops[each.colours]);
       const [end, from, to] = [least, low, high].map((v) => element("span", {}, number(v, 2)));
       const row = element("span", { class: "scale" }, from, bar, to);
       if (found.below) {
         const fade = element("span", { class: "ramp fade" });
-        const parts = Array.from({ length: 9 }, (_, k) => FADE * (k / 8 - 1));
-        fade.style.background = gradient(parts.map((t) => colourAt(each.colours, t)));
+        fade.style.setProperty("--part", part);
+        const parts = Array.from({ length: 9 }, (_, k) => part * (k / 8 - 1));
+        fade.style.background = gradient(parts.map((t) => colourAt(each.colours, t, part)));
         row.prepend(end, fade);
       }
       legend.replaceChildren(row);

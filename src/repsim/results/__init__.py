@@ -12,6 +12,7 @@ from repsim.results._maps import (
     measure_label,
     model_name,
     models_of,
+    noise_of,
     scale_of,
 )
 from repsim.results._netcdf import UnstorableError, decode, encode
@@ -126,6 +127,7 @@ __all__ = [
     "model_of",
     "models_of",
     "names_of",
+    "noise_of",
     "number",
     "optional_values",
     "ordinal",

@@ -21,6 +21,7 @@ __all__ = [
     "map_of_layers",
     "measure_label",
     "model_name",
+    "noise_of",
     "scale_of",
 ]
 
@@ -29,8 +30,17 @@ DIMS = ("layer_x", "layer_y")
 UNNAMED = "value"
 """The name of a map that does not say what it measures."""
 
-UNBOUNDED = ("z", "standard_error", UNNAMED)
+Z = "z"
+"""The name of a map of z-scores."""
+
+UNBOUNDED = ("standard_error", UNNAMED)
 """Maps that are not of a measure, and have no greatest value."""
+
+LARGE_Z, CHANCE_Z = 10.0, 5.0
+"""The least upper end of the scale of z-scores, and how far below 0 their colours fade.
+
+Chance rarely takes a z-score beyond 3. On this scale, such values stay near the colour of 0.
+"""
 
 
 def map_of_layers(
@@ -152,7 +162,8 @@ def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
 
     A scale begins at 0. It ends at the greatest value that the measure can have, or at the value
     for equal representations, so that maps can be compared with each other. If neither is known, it
-    ends at the largest value of the map.
+    ends at the largest value of the map. That of z-scores ends at 10 or more, so that those of
+    noise do not fill it.
 
     Parameters
     ----------
@@ -162,6 +173,9 @@ def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
     attrs = array.attrs
     similar = attrs.get("kind") != "dissimilarity"
     high = attrs.get("greatest")
+    if array.name == Z:  # of any measure: large is more alike than by chance
+        finite = array.values[np.isfinite(array.values)]
+        return 0.0, float(finite.max(initial=LARGE_Z)), True
     if high is None and similar and array.name not in UNBOUNDED:
         bare = "measure" not in attrs and str(attrs.get("units", "1")) == "1"
         high = attrs.get("value_if_equal", 1.0 if bare else None)
@@ -169,6 +183,17 @@ def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
         finite = array.values[np.isfinite(array.values)]
         high = float(finite.max()) if finite.size else 1.0
     return 0.0, float(high) if high > 0 else 1.0, similar
+
+
+def noise_of(array: xarray.DataArray) -> float:
+    """Return how far below 0 the colours of a map fade at least: 5 for z-scores, otherwise 0.
+
+    Parameters
+    ----------
+    array : xarray.DataArray
+        A map.
+    """
+    return CHANCE_Z if array.name == Z else 0.0
 
 
 def layer_names(array: xarray.DataArray, dim: str) -> list[str]:

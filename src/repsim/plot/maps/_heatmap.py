@@ -98,6 +98,10 @@ def heatmap(
         The rule is the same for a `vmin` that you give, so two values with `vmin` between them look
         alike if they are close. Values above `vmax` have one colour, and an arrow. A value that is
         beyond by less than 1e-5 of the scale is rounding and is drawn as the end.
+
+        The scale of z-scores, the variable "z", ends at 10 or more, and its colour fades within at
+        least 5, so noise from −3 to 3 is dark. If you set a shorter scale, the fade is as long as
+        the scale.
     cmap : str or matplotlib.colors.Colormap, optional
         The colours of the scale, by default "magma"; "viridis_r" for a dissimilarity, so that
         bright is alike in both. If the colormap sets colours for values below or above, they are
@@ -146,6 +150,7 @@ def heatmap(
         vmin=of.low if vmin is None else vmin,
         vmax=of.high if vmax is None else vmax,
         cmap=cmap if cmap is not None else of.cmap,
+        noise=of.noise,
     )
     everyone = list(dict.fromkeys([*of.names_x, *of.names_y]))
     looks = dict(zip(everyone, groups_of(groups, everyone, "heatmap"), strict=True))

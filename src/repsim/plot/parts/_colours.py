@@ -77,13 +77,20 @@ class Scale(NamedTuple):
 
 
 def colour_scale(
-    values: Any, operation: str, *, vmin: float, vmax: float, cmap: str | Colormap
+    values: Any,
+    operation: str,
+    *,
+    vmin: float,
+    vmax: float,
+    cmap: str | Colormap,
+    noise: float = 0.0,
 ) -> Scale:
     """Return the colours for `values` on a scale from `vmin` to `vmax`.
 
     If a colormap sets no colour for values below (above) the scale, a distinct colour is set. Below
-    the scale, the lowest colour fades into it; see `FADE`. A colour that the colormap sets itself
-    is used for all values below. NaN stays transparent.
+    the scale, the lowest colour fades into it, within `FADE` of the scale or, if that is more,
+    within `noise`, but not more than the length of the scale. A colour that the colormap sets
+    itself is used for all values below. NaN stays transparent.
     """
     vmin = as_number(operation, "vmin", vmin, least=-LARGEST, most=LARGEST)
     vmax = as_number(operation, "vmax", vmax, least=-LARGEST, most=LARGEST)
@@ -110,7 +117,8 @@ def colour_scale(
     if np.array_equal(colours.get_under(), colours(0.0)):
         colours = colours.with_extremes(under=least_like(_sampled(colours, 64), UNDER))
         if (values < vmin).any():
-            colours, least = _faded(colours), vmin - FADE * (vmax - vmin)
+            part = min(max(FADE, noise / (vmax - vmin)), 1.0)
+            colours, least = _faded(colours, part), vmin - part * (vmax - vmin)
     below, above = bool((values < least - slack).any()), bool((values > vmax).any())
     extend: Extend = "both" if above else "min"
     if not below:
@@ -128,9 +136,9 @@ def _sampled(cmap: Colormap, count: int) -> Any:
     return cmap(np.linspace(0.0, 1.0, count))
 
 
-def _faded(cmap: Colormap) -> Colormap:
-    """Return a colormap that begins `FADE` lower, with the fade to the colour below the scale."""
-    count = round(STEPS / FADE)
+def _faded(cmap: Colormap, part: float) -> Colormap:
+    """Return a colormap that begins lower by `part` of the scale, with the fade at its start."""
+    count = round(STEPS / part)
     scale = cmap((np.arange(count) + 0.5) / count)
     # With the square, colours change little just below the end, as those of magma just above it.
     share = ((np.arange(STEPS)[::-1, None] + 0.5) / STEPS) ** 2

@@ -24,6 +24,7 @@ from repsim.results import (
     measure_label,
     model_names,
     names_of,
+    noise_of,
     number,
     scale_of,
 )
@@ -170,7 +171,7 @@ def _variable(array: xr.DataArray, is_main: bool) -> Variable:
     described = MAX_T.variables.get(key) or LAYER_MAP.variables.get(key)
     low, high = (None, None) if described is None else (described.low, described.high)
     colours = "viridis"
-    if is_main:
+    if is_main or key in ("z", "chance"):
         low, high, similar = scale_of(array)
         colours = "magma" if similar else "viridis_r"
     own = str(array.attrs.get("long_name", "CKA" if key == "cka" else key))
@@ -180,6 +181,7 @@ def _variable(array: xr.DataArray, is_main: bool) -> Variable:
         low=low,
         high=high,
         colours=colours,
+        noise=noise_of(array),
     )
 
 

@@ -45,6 +45,9 @@ MOST_P = 0.05
 SELF = 1e-3
 """How far rounding takes a layer from itself, in float32 and as part of the largest value."""
 
+OF_VALUES = ("measure", "kind", "least", "greatest", "value_if_equal")
+"""Attributes of a measure that hold for each of its values, also for their mean by chance."""
+
 WIDEST = 10
 """Columns up to which a table shows a map whole."""
 
@@ -112,8 +115,8 @@ def measured_map(
     described = variables_of(str(attrs["long_name"]), str(attrs["units"]))
     for key, array in more.items():
         result[key] = (DIMS, array, described[key].attrs)
-    if "chance" in result and "kind" in attrs:  # a value of the measure, too
-        result["chance"].attrs["kind"] = attrs["kind"]
+    if "chance" in result:  # a value of the measure, too
+        result["chance"].attrs |= {key: attrs[key] for key in OF_VALUES if key in attrs}
     return result.assign_attrs(measure=name)
 
 
