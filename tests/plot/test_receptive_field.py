@@ -161,3 +161,30 @@ class TestErrors:
                 receptive_field(fields(), columns=columns)
         with pytest.raises(InputError, match=r"layers must name layers"):
             receptive_field(fields(), layers=["head"])
+
+
+@pytest.mark.parametrize("layers", [3, 14])
+def test_the_field_of_a_video_over_its_frames(layers):
+    result = fields(layers=layers)
+    over = np.random.default_rng(0).dirichlet(np.ones(8), layers)
+    over[1, 2] = 0.0  # beyond what the layer sees: a gap on a logarithmic scale
+    result["time_field"], result["time_sigma"] = (("layer", "frame"), over), ("layer", over[:, 0])
+    for scale in ("log", "linear"):
+        ax = receptive_field(result, variable="time_field", scale=scale)
+        draw(ax)
+        for line, values in zip(ax.lines, over, strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), values)
+        assert ax.get_yscale() == scale
+        assert (ax.get_xlabel(), ax.get_ylabel()) == (
+            "frame of the input",
+            "part of the field per frame",
+        )
+    if layers == 3:
+        first = ax.get_legend().get_texts()[0].get_text()
+        assert first == f"blocks.0, σ = {over[0, 0]:.3g} frames"
+    chosen = receptive_field(result, layers=["blocks.1"], variable="time_field")
+    assert len(chosen.lines) == 1
+    with pytest.raises(InputError, match="is not of videos"):
+        receptive_field(fields(), variable="time_field")
+    with pytest.raises(InputError, match="without columns"):
+        receptive_field(result, variable="time_field", columns=2)
