@@ -197,3 +197,34 @@ def test_result_is_a_selection():
     assert isinstance(result, xr.Dataset)
     ax = localization(result.sel(layer=["blocks.1"]))
     assert ax.get_title().startswith("blocks.1\n")
+
+
+def test_a_video_across_its_frames():
+    """Two frames of tokens on four frames of patches, two rows of tokens on four of patches."""
+    tokens, patches = np.indices((2, 2, 1)).reshape(3, -1), np.indices((4, 4, 1)).reshape(3, -1)
+    cka = np.random.default_rng(0).random((1, 5, 17))  # a prefix token, and a patch without a place
+    places = {
+        f"{side}_{axis}": (("layer", side), np.concatenate(parts)[None])
+        for side, at, none in (("token", tokens, "first"), ("patch", patches, "last"))
+        for axis, row in zip(("frame", "row", "column"), 1.0 * at, strict=True)
+        for parts in [([np.nan], row) if none == "first" else (row, [-1.0])]
+    }
+    places["is_prefix"] = (("layer", "token"), np.arange(5)[None] == 0)
+    shares = {"hit_rate": ("layer", [0.5]), "argmax_time_distance": ("layer", [1.25])}
+    result = xr.Dataset(
+        {"cka": (("layer", "token", "patch"), cka), **shares}, {"layer": ["blocks.0"], **places}
+    )
+    ax = localization(result, across="time")
+    ax.figure.draw_without_rendering()
+    # The row of tokens r lies on the row 2r + 1 of patches; frames are the outer axis of both.
+    values = cka[0, 1:, :16].reshape(2, 2, 4, 4)
+    expected = (values[:, 0, :, 1] + values[:, 1, :, 3]) / 2
+    np.testing.assert_allclose(ax.images[0].get_array(), expected)
+    framed = [each.get_xy() for each in ax.patches if each.get_gid() == "own frame"]
+    assert framed == [(1, 0), (3, 1)]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("frame of the patch", "frame of the token")
+    assert "1.25 frames of the input away" in ax.get_title()
+    with pytest.raises(InputError, match="every frame"):
+        localization(result, across="time", every=2)
+    with pytest.raises(InputError, match="not of a video"):
+        localization(localized(layers=1), across="time")

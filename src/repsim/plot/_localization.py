@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -12,13 +12,21 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from repsim._errors import InputError
-from repsim._options import as_count, as_number
+from repsim._options import as_count, as_number, got, require_choice
 from repsim.plot.parts._beside import add_colour_bar, make_room
 from repsim.plot.parts._figure import new_axes, require_axes
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE
 from repsim.plot.parts._tiles import TileName, add_tile, frame_tiles
-from repsim.results import PLACES, TOKEN_LOCALIZATION, Frame, names_of, ordinal, token_maps
+from repsim.results import (
+    PLACES,
+    TOKEN_LOCALIZATION,
+    Frame,
+    frame_map,
+    names_of,
+    ordinal,
+    token_maps,
+)
 
 __all__ = ["localization"]
 
@@ -43,6 +51,7 @@ def localization(
     ax: Axes | None = None,
     layer: str | None = None,
     *,
+    across: Literal["space", "time"] = "space",
     every: int | None = None,
     vmin: float | None = None,
     vmax: float | None = None,
@@ -76,6 +85,10 @@ def localization(
     title gives the share of all spatial tokens whose most similar patch is their own, and that
     share by chance. For a video, the tokens and patches of the middle frame are drawn.
 
+    ``across="time"`` draws one map for a video instead: the mean CKA of the tokens of each frame,
+    downwards, with the patches of each frame, to the right, at the places of the tokens. The frame
+    that a token lies in is framed.
+
     Parameters
     ----------
     result : xarray.Dataset
@@ -86,9 +99,11 @@ def localization(
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
     layer : str, optional
         The layer to draw; optional if `result` has only one.
+    across : {"space", "time"}
+        Whether to draw the places of the tokens in a frame, or the frames of a video.
     every : int, optional
         Draw the tokens of every n-th row and column; by default so that at most 8 are drawn along a
-        side.
+        side. Not with ``across="time"``.
     vmin, vmax : float, optional
         The ends of the colour scale; by default the least and the greatest value drawn. CKA is
         unbiased here, so it can be below 0 by chance.
@@ -102,8 +117,8 @@ def localization(
     Raises
     ------
     InputError
-        `result` is not such a Dataset, the layer is not in it or has no tokens, or `every` is not
-        positive.
+        `result` is not such a Dataset, the layer is not in it or has no tokens, `every` is not
+        positive or is given with ``across="time"``, or the result is not of videos.
 
     References
     ----------
@@ -115,14 +130,12 @@ def localization(
         end if end is None else as_number("localization", name, end)
         for name, end in (("vmin", vmin), ("vmax", vmax))
     )
+    require_choice("localization", "across", across, ("space", "time"))
     one = _one_layer(result, layer)
+    if across == "time":
+        return _draw_frames(one, ax, every, vmin, vmax)
     tokens = _tokens(one, every)
-    shown = np.stack([*tokens.spatial.values(), *tokens.prefix])
-    if not np.isfinite(shown).any():
-        shown = np.zeros(1)
-    low = float(np.nanmin(shown)) if vmin is None else vmin
-    high = float(np.nanmax(shown)) if vmax is None else vmax
-    norm = Normalize(low, high if high > low else low + 1.0)
+    norm = _norm(np.stack([*tokens.spatial.values(), *tokens.prefix]), vmin, vmax)
 
     rows, columns = tokens.patches
     step_x, step_y = columns * (1 + GAP), rows * (1 + GAP)
@@ -160,6 +173,59 @@ def localization(
     _title(ax, one, tokens)
     bar = add_colour_bar(ax, ax.images[first], "CKA with the patch (unbiased)", extend="neither")
     make_room(ax, [bar.ax])
+    return ax
+
+
+def _norm(shown: Any, vmin: float | None, vmax: float | None) -> Normalize:
+    """Return a scale from the least to the greatest value, where its ends are not given."""
+    if not np.isfinite(shown).any():
+        shown = np.zeros(1)
+    low = float(np.nanmin(shown)) if vmin is None else vmin
+    high = float(np.nanmax(shown)) if vmax is None else vmax
+    return Normalize(low, high if high > low else low + 1.0)
+
+
+def _draw_frames(
+    one: xr.Dataset, ax: Axes | None, every: int | None, vmin: float | None, vmax: float | None
+) -> Axes:
+    if every is not None:
+        raise InputError(
+            f"localization: across='time' draws every frame, and means over rows and columns.\n"
+            f"  got every={got(every)}\n  Leave every out."
+        )
+    values = frame_map(one)
+    if values is None:
+        raise InputError(
+            "localization: this layer is not of a video, so it has no frames.\n"
+            f"  layer: {one['layer'].item()}\n  Leave across out for the places in space."
+        )
+    frames, of_patches = values.shape
+    if ax is None:
+        side = SIDE * 0.6
+        ax = new_axes(side * min(1.0, of_patches / frames), side, beside=0.9, below=0.9)
+    image = add_tile(ax, values, 0.0, 0.0, norm=_norm(values, vmin, vmax), cmap="magma")
+    for frame in range(frames):
+        own = (2 * frame + 1) * of_patches // (2 * frames)
+        style: dict[str, Any] = {"facecolor": "none", "edgecolor": FRAME, "linewidth": 1.4}
+        ax.add_patch(Rectangle((own, frame), 1.0, 1.0, gid="own frame", **style))
+    frame_tiles(ax, of_patches, frames)
+    for axis, count in ((ax.xaxis, of_patches), (ax.yaxis, frames)):
+        numbers = range(0, count, math.ceil(count / MOST))
+        axis.set_ticks([number + 0.5 for number in numbers], labels=list(map(str, numbers)))
+    ax.tick_params(labelsize=NAME_SIZE, length=0.0)
+    ax.set_xlabel("frame of the patch", fontsize=NAME_SIZE + 1)
+    ax.set_ylabel("frame of the token", fontsize=NAME_SIZE + 1)
+    lines = [plain(str(one["layer"].item()))]
+    away, chance = (
+        float(one[name]) if name in one else math.nan
+        for name in ("argmax_time_distance", "chance_time_distance")
+    )
+    if math.isfinite(away):
+        lines.append(f"most similar patch: {away:.3g} frames of the input away")
+        lines += [f"(by chance {chance:.3g})"] if math.isfinite(chance) else []
+    ax.set_title("\n".join(lines), fontsize=NAME_SIZE + 1)
+    label = "CKA with the patch\nat the place of the token (unbiased)"
+    make_room(ax, [add_colour_bar(ax, image, label, extend="neither").ax])
     return ax
 
 

@@ -52,6 +52,7 @@ from repsim.results.kinds._token_localization import (
     PLACES,
     TOKEN_LOCALIZATION,
     Frame,
+    frame_map,
     token_maps,
 )
 from repsim.results.kinds._trajectory import (
@@ -106,6 +107,7 @@ __all__ = [
     "encode",
     "ends",
     "extreme",
+    "frame_map",
     "group_ratios",
     "has",
     "is_between",

@@ -15,7 +15,7 @@ from repsim.results._text import percent
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["PLACES", "TOKEN_LOCALIZATION", "TokenMaps", "token_maps"]
+__all__ = ["PLACES", "TOKEN_LOCALIZATION", "TokenMaps", "frame_map", "token_maps"]
 
 HITS = "tokens most similar to their own patch"
 
@@ -120,6 +120,37 @@ def _middle_frame(one: xarray.Dataset) -> Frame | None:
     n_tokens, n_patches = (int(np.nanmax(frames)) + 1 for frames in (tokens, patches))
     middle = n_tokens // 2
     return Frame(middle, (2 * middle + 1) * n_patches // (2 * n_tokens), n_tokens)
+
+
+def frame_map(one: xarray.Dataset) -> Any:
+    """Return the mean CKA of tokens and patches at one place, (frames of tokens, of patches).
+
+    The patch at the place of a token is the one in which the middle of the token lies. The result
+    is None for images.
+    """
+    if _middle_frame(one) is None:
+        return None
+    of_tokens, of_patches = (
+        [values_of(one, f"{side}_{axis}", side) for axis in ("frame", "row", "column")]
+        for side in ("token", "patch")
+    )
+    # Prefix tokens, and entries beyond the tokens and patches of this layer, have no place.
+    placed, real = (
+        np.flatnonzero(np.all(np.stack(each) >= 0, axis=0)) for each in (of_tokens, of_patches)
+    )
+    tokens = np.stack(of_tokens)[:, placed].astype(int)
+    patches = np.stack(of_patches)[:, real].astype(int)
+    sizes, extents = tokens.max(axis=1) + 1, patches.max(axis=1) + 1
+    own = (2 * tokens + 1) * extents[:, None] // (2 * sizes[:, None])
+    at = np.full(extents, -1)
+    at[tuple(patches)] = real
+    places = at[:, own[1], own[2]]  # (frames of patches, tokens)
+    cka = values_of(one, "cka", "token", "patch")[placed, places]
+    cka = np.where(places >= 0, cka, np.nan)
+    in_frame = tokens[0] == np.arange(sizes[0])[:, None]
+    total = np.nansum(np.where(in_frame[:, None], cka, 0.0), axis=-1)
+    count = np.sum(in_frame[:, None] & np.isfinite(cka), axis=-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def findings(result: xarray.Dataset) -> list[Finding]:
