@@ -139,6 +139,39 @@ def test_a_vision_transformer_without_class_token():
     assert list(found) == ["blocks.0"]
 
 
+class Stages(nn.Module):
+    """As in CvT, PVT and Swin: patches are merged, and some models add a class token at the end."""
+
+    def __init__(self, cls_token):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.early, self.late = nn.LayerNorm(8), nn.LayerNorm(32)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 32)) if cls_token else None
+
+    def forward(self, x):
+        x = self.patches(x)
+        self.early(x.flatten(2).mT)
+        x = nn.functional.pixel_unshuffle(x, 2).flatten(2).mT
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        return self.late(x)
+
+
+def test_merged_patches_are_no_class_token():
+    """The first of them had been the class token of later stages."""
+    x = torch.randn(5, 3, 32, 32)
+    with_cls, without = Stages(True), Stages(False)
+    for model, layer in ((with_cls, "early"), (without, "early"), (without, "late")):
+        with (
+            Recorder(model, layer, transform="cls"),
+            pytest.raises(repsim.CaptureError, match=f"layer '{layer}' has no class token"),
+        ):
+            model(x)
+    with Recorder(with_cls, "late", transform="cls") as found:
+        late = with_cls(x)
+    torch.testing.assert_close(found["late"], late[:, 0])
+
+
 def test_a_sequence_that_may_be_a_map_is_never_averaged_silently():
     """6 positions, 6 channels of a convolution, and 4 features of a linear layer, or 6."""
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from torch.nn.modules.pooling import (
 from repsim.capture.layers._walk import named_layers, unwrap
 from repsim.capture.tokens._evidence import Declared, ModelInput, declared_prefix
 from repsim.capture.tokens._mixers import TokenMixers
-from repsim.capture.tokens._rules import Size, grid_of_map
+from repsim.capture.tokens._rules import Size, grid_of_map, grid_of_sequence
 
 __all__ = ["PositionAxes"]
 
@@ -49,6 +49,7 @@ class PositionAxes:
         self._declared = Declared.by(model)
         self._widths: dict[tuple[str, int], _Widths] = {}
         self._image: Size | None = None
+        self._sizes: list[Size] = []
         self._patches: set[int] = set()
         self._mixers = TokenMixers((), frozenset())
         self._lengths: set[int] = set()
@@ -62,7 +63,8 @@ class PositionAxes:
         if image != self._image:
             self._image = image
             maps = [] if image is None else list(_first_maps(self._modules[""], image))
-            self._patches = {height * width for _, (height, width) in maps}
+            self._sizes = [size for _, size in maps]
+            self._patches = {height * width for height, width in self._sizes}
             self._mixers = TokenMixers(maps, self._widths_in("", 1).norms)
 
     def features_first(
@@ -119,11 +121,19 @@ class PositionAxes:
         return True if some and not self._declared.channels_last else None
 
     def lacks_cls(self, layer: str, n: int) -> bool:
-        """Whether the n tokens of a layer are known to be the patches alone."""
+        """Whether the n tokens of a layer are known to be the patches alone.
+
+        They are if they tile a map of the image, whole or merged as in later stages, and are not
+        as many as another map and the class tokens of the model.
+        """
         around = declared_prefix(self._modules[name] for name in self._around(layer))
-        if (self._declared.named if around is None else around) == 0:
+        named = self._declared.named if around is None else around
+        if named == 0 or n in self._patches:
             return True
-        return n in self._patches
+        return self._tile(n) and not (named and self._tile(n - named))
+
+    def _tile(self, n: int) -> bool:
+        return n > 0 and grid_of_sequence(n, self._sizes, prefix=0) is not None
 
     def is_length_of_texts(self, n: int) -> bool:
         """Whether n is the length of the texts of a batch that has texts alone."""
