@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm as normal
 
 import repsim
 from reference import inference as reference
@@ -125,21 +126,42 @@ def test_the_difference_of_two_representations():
         turned = jackknife(z, y, minus=x, groups=groups)
         assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
         assert found.high - found.value == pytest.approx(1.959964 * found.standard_error)
+        expected = 2 * normal.sf(abs(found.value) / found.standard_error)
+        assert found.p_value == turned.p_value == pytest.approx(expected)
+        # The interval of the level 1 − p ends at zero.
+        at = jackknife(x, y, minus=z, groups=groups, level=1 - found.p_value)
+        assert min(abs(at.low), abs(at.high)) == pytest.approx(0, abs=1e-9)
+        assert f", p_value={found.p_value:.4g})" in repr(found)
     even = jackknife(x, y, minus=z)
     spread = np.var(even.replicates) * 15
     assert even.standard_error == pytest.approx(math.sqrt(spread))
     same = jackknife(x, y, minus=2 * x)
     assert (same.low, same.high) == pytest.approx((0, 0), abs=1e-12)
+    assert (same.p_value, 0 in same) == (1, True)
+    assert math.isnan(jackknife(x, y).p_value)
+    assert "p_value" not in repr(jackknife(x, y))
     single = jackknife(x.astype(np.float32), y.astype(np.float32), minus=z)
     assert single.value == pytest.approx(even.value, abs=1e-6)
     for bad, match in (
         (z[:9], "x and minus must describe the same samples"),
-        (np.where(z > 1, np.nan, z), "minus must be finite|minus"),
+        (np.where(z > 1, np.nan, z), r"minus must be finite(.|\n)*drop those rows from all arrays"),
     ):
         with pytest.raises(InputError, match=match):
             jackknife(x, y, minus=bad)
     with pytest.warns(repsim.DegenerateWarning, match="minus"):
-        assert math.isnan(jackknife(x, y, minus=0 * x).value)
+        nothing = jackknife(x, y, minus=0 * x)
+    assert np.isnan([nothing.value, nothing.p_value]).all()
+
+
+def test_rounding_is_no_difference():
+    """A difference of 7e-16 had an error of 1e-16, so zero was outside the interval."""
+    rng = np.random.default_rng(0)
+    for n, p in ((20, 4), (1000, 300)):
+        for _ in range(2):
+            x = rng.standard_normal((n, p))
+            y, turn = x + rng.standard_normal((n, p)), rng.standard_normal((p, p))
+            found = jackknife(x, y, minus=x @ np.linalg.qr(turn)[0])
+            assert (found.value, found.p_value, 0 in found) == (0, 1, True)
 
 
 def test_the_same_has_no_error():

@@ -103,7 +103,8 @@ def test_features_by_loops(measure):
     found = noise_ceiling(arrays, measure=measure, pool="features", **options)
     np.testing.assert_allclose([found.from_others, found.from_all], expected, rtol=1e-9)
     assert found.lower < found.upper
-    distance = repsim.measures.MEASURES[measure].similarity is False
+    distance = not found.similarity
+    assert distance == (measure in ("procrustes", "gulp"))
     np.testing.assert_allclose(
         [found.lower, found.upper], np.sort(expected.mean(axis=1)), rtol=1e-9
     )

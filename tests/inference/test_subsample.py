@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm as normal
 
 import repsim
 from drawn import drawn_rows
@@ -52,6 +53,33 @@ def test_by_its_definition(n, measure):
         ends = [found.value - spread, found.value + spread]
     assert [found.low, found.high] == pytest.approx(ends, rel=1e-10)
     assert (found.measure, found.n_samples, found.n_groups) == (measure, n, None)
+
+
+@pytest.mark.parametrize("measure", ["cka", "procrustes", "linear_regression_r2"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_difference_of_two_representations(measure, grouped):
+    n, labels = 24, np.repeat(np.arange(8), 3) if grouped else None
+    x, y = related(n, 2, 3)
+    z = x[:, :1] + np.random.default_rng(1).standard_normal((n, 1))
+    options = {"measure": measure, "draws": 12, "groups": labels, "seed": 3}
+    found = subsample(x, y, minus=z, **options)
+    singles = [subsample(u, y, **options) for u in (x, z)]
+    np.testing.assert_allclose(
+        found.replicates, singles[0].replicates - singles[1].replicates, atol=1e-12
+    )
+    assert found.value == pytest.approx(singles[0].value - singles[1].value)
+    assert found.standard_error == pytest.approx(np.std(found.replicates, ddof=1))
+    q = 1.959963984540054 * found.standard_error
+    assert (found.low, found.high) == pytest.approx((found.value - q, found.value + q))
+    expected = 2 * normal.sf(abs(found.value) / found.standard_error)
+    turned = subsample(z, y, minus=x, **options)
+    assert found.p_value == turned.p_value == pytest.approx(expected)
+    assert found.measure == f"{measure} difference"
+    assert found.similarity == singles[0].similarity == (measure != "procrustes")
+    assert found.n_groups == (8 if grouped else None)
+    same = subsample(x, y, minus=x, **options)
+    assert (same.value, same.p_value, 0 in same) == (0, 1, True)
+    assert math.isnan(singles[0].p_value)
 
 
 def test_agrees_with_the_jackknife():
@@ -114,5 +142,9 @@ def test_refuses():
         subsample(x, y, draws=1)
     with pytest.raises(InputError, match="draws must be a positive integer"):
         subsample(x, y, draws=0)
+    with pytest.raises(InputError, match="x and minus must describe the same samples"):
+        subsample(x, y, minus=x[:6])
+    with pytest.raises(InputError, match=r"minus must be finite(.|\n)*from all arrays"):
+        subsample(x, y, minus=np.where(x > 0, x, np.nan))
     with pytest.raises(InputError, match="no inference for a partial"):
         subsample(x, y, given=x)

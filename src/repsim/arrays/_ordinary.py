@@ -62,7 +62,7 @@ def require_ordinary(operation: str, x: object, name: str) -> None:
 def _unusual(x: Any) -> str | None:
     # Where it is not loaded, no array is masked; loading it would cost more than most calls.
     if "numpy.ma" in sys.modules and isinstance(x, np.ma.MaskedArray):
-        return "hides some values\n  Drop the masked rows from both arrays first."
+        return "hides some values\n  Drop the masked rows from all arrays first."
     if isinstance(x, np.matrix):
         return "multiplies with *\n  Convert it first: numpy.asarray(x)."
     if getattr(x, "is_nested", False):

@@ -161,7 +161,7 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
     row = int(xp.argmax(xp.astype(xp.any(wrong, axis=1), xp.int32)))
     columns = int(xp.sum(xp.astype(xp.any(wrong, axis=0), xp.int32)))
     found = "1 entry is" if bad == 1 else f"{bad} entries are"
-    where, repair = f"the first in row {row}", "drop those rows from both arrays."
+    where, repair = f"the first in row {row}", "drop those rows from all arrays."
     if x.shape[0] > 1 and bad == columns * x.shape[0] and columns < x.shape[1]:
         # A feature without any value, such as a neuron that was not recorded.
         where = f"all values of {columns} of {x.shape[1]} features"

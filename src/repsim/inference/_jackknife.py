@@ -7,18 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from repsim._typing import Array, KernelName, Namespace
-from repsim.arrays import (
-    as_samples,
-    check_finite,
-    namespace,
-    paired,
-    require_same_n,
-    unlabelled,
-    without_autocast,
-)
-from repsim.inference._interval import Interval, check_level, interval
+from repsim._typing import Array, KernelName
+from repsim.arrays import accumulator_dtype, paired, without_autocast
+from repsim.inference._interval import Interval, check_level, difference_of, interval, p_value_of
 from repsim.inference._left_out import FEWEST, LeftOut
+from repsim.inference._options import third_of
+from repsim.inference._rearranged import slack_of
 from repsim.kernels import Kernel
 
 __all__ = ["jackknife"]
@@ -45,16 +39,18 @@ def jackknife(
     >>> 0.5 in found
     True
     >>> more = repsim.jackknife(x, x @ rng.standard_normal((4, 9)), minus=x[:, :2])
-    >>> more.measure, more.low > 0
-    ('cka difference', True)
+    >>> more.measure, more.low > 0, more.p_value < 0.001
+    ('cka difference', True, True)
 
     ::
 
         SE² = (k−1)/k · Σ_i (θ₍₋ᵢ₎ − θ̄)²        θ₍₋ᵢ₎ the CKA without sample (group) i, k of them
         interval: tanh(artanh θ ± q SE(artanh θ₍₋ᵢ₎)),   of a difference: θ ± q SE
+        p = 2 Φ(−|θ|/SE),   of a difference
 
-    with q the normal quantile. The Grams are computed once: with A, B the U-centred Grams and r_i =
-    Σ_j A_ij B_ij, the inner product without sample i is Σ r − 2 r_i (n−2)/(n−3).
+    with q the quantile of the normal distribution Φ. The Grams are computed once: with A, B the
+    U-centred Grams and r_i = Σ_j A_ij B_ij, the inner product without sample i is Σ r − 2 r_i
+    (n−2)/(n−3).
 
     Parameters
     ----------
@@ -80,7 +76,7 @@ def jackknife(
     Interval
         ``value`` (unbiased CKA, in [−1, 1]), ``standard_error``, ``low``, ``high`` and the
         ``replicates`` θ₍₋ᵢ₎, as floats and a NumPy array. With ``minus`` all of them are
-        differences, and ``measure`` is "cka difference".
+        differences, there is a ``p_value``, and ``measure`` is "cka difference".
 
     Raises
     ------
@@ -123,7 +119,8 @@ def jackknife(
     check_level(operation, level)
     xp, a, b = paired(operation, x, y, min_samples=FEWEST, why="leaving one sample out")
     n = a.shape[0]
-    c = a if minus is None else _third(operation, xp, (x, y), a, minus)
+    needs = FEWEST, "leaving one sample out"
+    c = a if minus is None else third_of(operation, xp, (x, y), a, minus, needs)
     dtype = xp.result_type(a.dtype, c.dtype)
     a, b, c = (xp.astype(side, dtype, copy=False) for side in (a, b, c))
     arrays = {"x": a, "y": b} | ({} if minus is None else {"minus": c})
@@ -131,7 +128,8 @@ def jackknife(
     value, without = left.of("x", "y")
     if minus is not None:
         other, without_other = left.of("minus", "y")
-        value, without = value - other, without - without_other
+        rounding = slack_of(float(xp.finfo(accumulator_dtype(xp, a)).eps), 1.0)
+        value, without = difference_of(value, other, rounding), without - without_other
     error, error_z = left.standard_error(value, without), math.nan
     if minus is None:
         with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1): see `interval`
@@ -139,6 +137,7 @@ def jackknife(
     low, high = interval(value, error, error_z, level, fisher=minus is None)
     return Interval(
         measure="cka" if minus is None else "cka difference",
+        similarity=True,
         value=value,
         standard_error=error,
         low=low,
@@ -147,18 +146,5 @@ def jackknife(
         replicates=without,
         n_samples=n,
         n_groups=None if left.groups is None else len(left.sizes),
+        p_value=math.nan if minus is None else p_value_of(value, error),
     )
-
-
-def _third(
-    operation: str, xp: Namespace, pair: tuple[Array, Array], like: Array, minus: Array
-) -> Array:
-    """Return a third array of the samples of a pair, (n, p); ``like`` is one of both, checked."""
-    names = {"x": pair[0], "y": pair[1], "minus": minus}
-    *_, minus = unlabelled(operation, names)
-    namespace(operation, x=like, minus=minus)
-    require_same_n(operation, "x and minus", ("x", like), ("minus", minus))
-    why = "leaving one sample out"
-    out = as_samples(operation, xp, minus, "minus", min_samples=FEWEST, why=why)
-    check_finite(operation, xp, out, "minus")
-    return out

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from repsim._errors import InputError
+from repsim._typing import Array, Namespace
+from repsim.arrays import as_samples, check_finite, namespace, require_same_n, unlabelled
 from repsim.measures import Measure
 
-__all__ = ["settings_for", "with_groups"]
+__all__ = ["settings_for", "third_of", "with_groups"]
 
 
 def settings_for(
@@ -41,3 +43,24 @@ def with_groups(settings: Mapping[str, Any], groups: Any) -> dict[str, Any]:
     if groups is None or settings.get("groups", groups) is not None:
         return dict(settings)
     return {**settings, "groups": groups}
+
+
+def third_of(
+    operation: str,
+    xp: Namespace,
+    pair: tuple[Array, Array],
+    like: Array,
+    minus: Array,
+    fewest: tuple[int, str],
+) -> Array:
+    """Return ``minus=``, a third array of the samples of a pair, as (n, p).
+
+    ``like`` is one of the pair, checked; ``fewest`` are the samples needed, and what needs them.
+    """
+    *_, minus = unlabelled(operation, {"x": pair[0], "y": pair[1], "minus": minus})
+    namespace(operation, x=like, minus=minus)
+    require_same_n(operation, "x and minus", ("x", like), ("minus", minus))
+    least, why = fewest
+    out = as_samples(operation, xp, minus, "minus", min_samples=least, why=why)
+    check_finite(operation, xp, out, "minus")
+    return out

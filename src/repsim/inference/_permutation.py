@@ -35,6 +35,8 @@ class PermutationTest:
     ----------
     measure : str
         Name of the measure.
+    similarity : bool
+        Whether large values of the measure mean alike; False for a dissimilarity.
     value : float
         The value of the data, in the measure's unit.
     p_value : float
@@ -61,6 +63,7 @@ class PermutationTest:
     """
 
     measure: str
+    similarity: bool
     value: float
     p_value: float
     z: float
@@ -248,6 +251,7 @@ def run_test(
     varies = sd > 0 and (exact or np.ptp([value, *defined]) > slack)
     return PermutationTest(
         measure=measure.name,
+        similarity=measure.similarity,
         value=value,
         p_value=p_value,
         z=(value - mean) / sd if varies else math.nan,

@@ -22,6 +22,7 @@ __all__ = [
     "has_moments",
     "root_of_itself",
     "rounding_of",
+    "size_of",
     "slack_of",
     "uses_features",
 ]
@@ -196,20 +197,23 @@ def rounding_of(rearranged: Rearranged, measure: Measure, value: float, like: Ar
     It is relative to the range, or to the value of x with itself, because a value near zero does
     not show the size of its terms.
     """
-    low, high = measure.range
-    if math.isfinite(high - low):
-        size = high - low
-    elif math.isfinite(high):  # R² of other samples: at most 1, and as low as may be
-        size = high + abs(value)
-    else:
-        unit = rearranged.unit()
-        size = abs(value if unit is None else float(unit))
+    unit = None if math.isfinite(measure.range[1]) else rearranged.unit()
+    size = size_of(measure, value if unit is None else float(unit))
     moments = rearranged.exact_moments()
     xp, near = rearranged.xp, None
     if moments is not None:
         near = abs(value) + abs(moments[0]) + moments[1]
     eps, wide = (float(xp.finfo(d).eps) for d in (like.dtype, accumulator_dtype(xp, like)))
     return float(slack_of(eps, size, wide, near))
+
+
+def size_of(measure: Measure, value: float) -> float:
+    """Return what the terms of a value can add up to: the range, if it is finite."""
+    low, high = measure.range
+    if math.isfinite(high - low):
+        return high - low
+    # R² of other samples: at most 1, and as low as may be
+    return high + abs(value) if math.isfinite(high) else abs(value)
 
 
 def slack_of(eps: Any, size: Any, wide: float = 0.0, near: Any = None) -> Any:

@@ -10,12 +10,13 @@ import numpy as np
 
 from repsim._errors import InputError
 from repsim._options import as_count
-from repsim._typing import Array
+from repsim._typing import Array, Namespace
 from repsim.arrays import Groups, Indices, paired, resolve_groups, to_numpy, without_autocast
 from repsim.inference._chance import ends_at_one
 from repsim.inference._draws import half, moments, resolve_seed
-from repsim.inference._interval import Interval, check_level, interval
-from repsim.inference._options import settings_for
+from repsim.inference._interval import Interval, check_level, difference_of, interval, p_value_of
+from repsim.inference._options import settings_for, third_of
+from repsim.inference._rearranged import size_of, slack_of
 from repsim.measures import Measure, resolve_measure
 from repsim.measures.pairs import held
 
@@ -27,6 +28,7 @@ def subsample(
     x: Array,
     y: Array,
     *,
+    minus: Array | None = None,
     measure: str | Measure = "cka",
     draws: int = 200,
     groups: Any = None,
@@ -43,13 +45,18 @@ def subsample(
     >>> found = repsim.inference.subsample(x, y, measure="mutual_knn", k=5)
     >>> 0 < found.low < found.value < found.high < 1
     True
+    >>> more = repsim.inference.subsample(x, y, minus=x[:, :1], measure="mutual_knn", k=5)
+    >>> more.measure, more.low > 0, more.p_value < 0.001
+    ('mutual_knn difference', True, True)
 
     ::
 
         SE² = b/(n−b) · Var(θ_b),   θ_b the value of b = ⌊n/2⌋ samples drawn without replacement
+        p = 2 Φ(−|value|/SE),   of a difference
 
-    The interval is value ± q SE with q the normal quantile. For a similarity of at most 1 it is on
-    Fisher's scale, tanh(artanh(value) ± q SE(artanh θ_b)).
+    The interval is value ± q SE with q the quantile of the normal distribution Φ. For a similarity
+    of at most 1 it is on Fisher's scale, tanh(artanh(value) ± q SE(artanh θ_b)); that of a
+    difference is not.
 
     Parameters
     ----------
@@ -57,8 +64,12 @@ def subsample(
         Activations of n samples; trailing axes are flattened.
     y : array, shape (n, q) or (n, ...)
         Activations of the same samples in the same order; same framework and device.
+    minus : array, shape (n, r) or (n, ...), optional
+        A third representation of the same samples. θ is then f(x, y) − f(minus, y), above zero if x
+        is more like y; for a dissimilarity it is below zero. Both have the same halves, so what
+        they share does not widen the interval.
     measure : str or Measure, default "cka"
-        A name from ``repsim.measures.MEASURES``, or your own ``Measure``. It must be defined for
+        f: a name from ``repsim.measures.MEASURES``, or your own ``Measure``. It must be defined for
         half of the samples.
     draws : int, default 200
         Number of halves, at least 2. The standard error itself has a relative error of 1/√(2
@@ -77,7 +88,8 @@ def subsample(
     -------
     Interval
         ``value`` of all samples, ``standard_error``, ``low``, ``high`` in the measure's unit, and
-        the ``replicates`` θ_b, as floats and a NumPy array.
+        the ``replicates`` θ_b, as floats and a NumPy array. With ``minus`` all of them are
+        differences, there is a ``p_value``, and ``measure`` is the name with " difference".
 
     Raises
     ------
@@ -118,38 +130,50 @@ def subsample(
     count = as_count(operation, "draws", draws)
     if count < 2:
         raise InputError(f"{operation}: one draw has no spread.\n  got draws={draws}")
-    fewest, why = chosen.fewest(**settings)
-    x, y = chosen.by_rows(operation, {"x": x, "y": y}, settings)
-    xp, a, b = paired(operation, x, y, min_samples=fewest, why=why)
-    n = a.shape[0]
+    needs = chosen.fewest(**settings)
+    sides = {"x": x, "y": y} | ({} if minus is None else {"minus": minus})
+    xp, arrays = _checked(operation, chosen, settings, sides, needs)
+    n = arrays["x"].shape[0]
     whole = resolve_groups(operation, groups, n)
-    check_halves(operation, n, whole, fewest, why)
+    check_halves(operation, n, whole, *needs)
     rng = resolve_seed(operation, seed)
 
     @np.errstate(over="ignore")  # what overflows is reported below
-    def value_of(u: Array, v: Array, settings: Mapping[str, Any]) -> Array:
-        item_u = chosen.prepare(operation, u, name="x", **settings)
-        item_v = chosen.prepare(operation, v, name="y", **settings)
-        return chosen.compare(item_u, item_v, **settings)
+    def values_of(arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> list[Array]:
+        """Return the measure of x and y, and that of minus and y."""
+        items = {
+            name: chosen.prepare(operation, side, name=name, **settings)
+            for name, side in arrays.items()
+        }
+        item_y = items.pop("y")
+        return [chosen.compare(item, item_y, **settings) for item in items.values()]
 
-    found = value_of(a, b, settings)
-    value = float(held(operation, found, found.dtype))
-    values: Any = np.full(0, math.nan)
+    found = values_of(arrays, settings)
+    singles = [float(held(operation, each, each.dtype)) for each in found]
+    value, values = _less(singles), np.full(0, math.nan)
     error = error_z = math.nan
     if not math.isnan(value):
         drawn = []
         for _ in range(count):
             rows = half(rng, n, whole)
-            u, v = (chosen.taken(side, rows, settings) for side in (a, b))
-            drawn.append(value_of(u, v, of_rows(settings, whole, rows)))
-        values = np.asarray(to_numpy(xp.stack(drawn)), dtype=np.float64)
+            some = {name: chosen.taken(side, rows, settings) for name, side in arrays.items()}
+            drawn.append(xp.stack(values_of(some, of_rows(settings, whole, rows))))
+        values = _less(np.asarray(to_numpy(xp.stack(drawn, axis=1)), dtype=np.float64))
         factor = factor_of_halves(n, whole)
         error = factor * float(moments(values, ddof=1)[1])
         with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite
-            error_z = factor * float(np.std(np.arctanh(values), ddof=1))
-    low, high = interval(value, error, error_z, level, fisher=ends_at_one(chosen))
+            error_z = (
+                factor * float(np.std(np.arctanh(values), ddof=1)) if minus is None else math.nan
+            )
+    if minus is not None:
+        size = size_of(chosen, max(map(abs, singles)))
+        rounding = slack_of(float(xp.finfo(arrays["x"].dtype).eps), size)
+        value = difference_of(singles[0], singles[1], rounding)
+    fisher = minus is None and ends_at_one(chosen)
+    low, high = interval(value, error, error_z, level, fisher=fisher)
     return Interval(
-        measure=chosen.name,
+        measure=chosen.name if minus is None else f"{chosen.name} difference",
+        similarity=chosen.similarity,
         value=value,
         standard_error=error,
         low=low,
@@ -158,7 +182,29 @@ def subsample(
         replicates=values,
         n_samples=n,
         n_groups=None if whole is None else len(whole.sizes),
+        p_value=math.nan if minus is None else p_value_of(value, error),
     )
+
+
+def _checked(
+    operation: str,
+    measure: Measure,
+    settings: Mapping[str, Any],
+    sides: Mapping[str, Array],
+    needs: tuple[int, str],
+) -> tuple[Namespace, dict[str, Array]]:
+    """Return the namespace, and x, y and minus (if it is there) as (n, p) in one dtype."""
+    x, y, *third = measure.by_rows(operation, sides, settings)
+    xp, a, b = paired(operation, x, y, min_samples=needs[0], why=needs[1])
+    third = [third_of(operation, xp, (x, y), a, minus, needs) for minus in third]
+    dtype = xp.result_type(a.dtype, *(c.dtype for c in third))
+    every = zip(sides, (a, b, *third), strict=True)
+    return xp, {name: xp.astype(side, dtype, copy=False) for name, side in every}
+
+
+def _less(values: Any) -> Any:
+    """Return the first value, less the second one if there is one."""
+    return values[0] if len(values) == 1 else values[0] - values[1]
 
 
 def of_rows(settings: Mapping[str, Any], groups: Groups | None, rows: Indices) -> Mapping[str, Any]:

@@ -13,8 +13,8 @@ from repsim._options import as_count, require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace, to_numpy, without_autocast
 from repsim.inference._draws import resolve_seed
-from repsim.inference._interval import check_level, interval
-from repsim.inference.repeats._interval import SubjectsInterval, p_value_of_t
+from repsim.inference._interval import check_level, difference_of, interval, p_value_of
+from repsim.inference.repeats._interval import SubjectsInterval
 from repsim.inference.repeats._subjects import (
     CONDITIONS,
     named_subjects,
@@ -178,6 +178,7 @@ def bootstrap_rsa(
     n, r = samples_of(vectors.shape[1]), len(ys)
     by_subject = values_of(np.ones((1, n)))[0]
     value = float(np.mean(by_subject))
+    value = difference_of(value, 0.0) if second else value
     nan = np.full(0, math.nan)
     replicates, error, of_conditions, of_subjects = nan, math.nan, math.nan, math.nan
     if not math.isnan(value):
@@ -194,6 +195,7 @@ def bootstrap_rsa(
     low, high = interval(value, error, math.inf, level, fisher=not second, freedom=freedom)
     return SubjectsInterval(
         measure="rsa difference" if second else "rsa",
+        similarity=True,
         value=value,
         standard_error=error,
         low=low,
@@ -207,7 +209,7 @@ def bootstrap_rsa(
         error_of_conditions=of_conditions,
         error_of_subjects=of_subjects,
         n_subjects=r,
-        p_value=p_value_of_t(value, error, freedom) if second else math.nan,
+        p_value=p_value_of(value, error, freedom) if second else math.nan,
     )
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from repsim._errors import InputError
 from repsim._typing import Array, KernelName
 from repsim.arrays import array_namespace, without_autocast
-from repsim.inference._interval import Values, check_level, interval
+from repsim.inference._interval import Values, check_level, difference_of, interval, p_value_of
 from repsim.inference._left_out import LeftOut
-from repsim.inference.repeats._interval import SubjectsInterval, p_value_of_t
+from repsim.inference.repeats._interval import SubjectsInterval
 from repsim.inference.repeats._subjects import (
     CONDITIONS,
     named_subjects,
@@ -153,6 +153,7 @@ def jackknife_subjects(
         others, without_others = _of_all(left, "minus", subjects)
         by_subject, without = by_subject - others, without - without_others
     value = float(np.mean(by_subject))
+    value = difference_of(value, 0.0) if minus is not None else value
     replicates, both, of_conditions, of_subjects = _spread(left, by_subject, without, about)
     error = {"both": both, "conditions": of_conditions, "subjects": of_subjects}[about]
     r = len(subjects)
@@ -160,6 +161,7 @@ def jackknife_subjects(
     low, high = interval(value, error, math.inf, level, fisher=minus is None, freedom=freedom)
     return SubjectsInterval(
         measure="cka" if minus is None else "cka difference",
+        similarity=True,
         value=value,
         standard_error=error,
         low=low,
@@ -173,7 +175,7 @@ def jackknife_subjects(
         error_of_conditions=of_conditions,
         error_of_subjects=of_subjects,
         n_subjects=r,
-        p_value=math.nan if minus is None else p_value_of_t(value, error, freedom),
+        p_value=math.nan if minus is None else p_value_of(value, error, freedom),
     )
 
 

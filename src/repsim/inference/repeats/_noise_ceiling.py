@@ -33,6 +33,8 @@ class NoiseCeiling:
     ----------
     measure : str
         Name of the measure.
+    similarity : bool
+        Whether large values of the measure mean alike; False for a dissimilarity.
     lower, upper : float
         In the measure's unit. The expected value of the true model lies between them.
     from_others, from_all : array, shape (repeats,), float64
@@ -45,6 +47,7 @@ class NoiseCeiling:
     """
 
     measure: str
+    similarity: bool
     lower: float
     upper: float
     from_others: Values
@@ -188,6 +191,7 @@ def noise_ceiling(
     lower, upper = ends if chosen.similarity else ends[::-1]
     return NoiseCeiling(
         measure=chosen.name,
+        similarity=chosen.similarity,
         lower=lower,
         upper=upper,
         from_others=others,
