@@ -73,6 +73,29 @@ class TextTransformer(nn.Module):
         return x
 
 
+class TwoStacks(TextTransformer):
+    """Beside the texts, their tokens alone: every second one of texts of 9 tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.beside = nn.ModuleList([Block(8, 2)])
+
+    def forward(self, input_ids, attention_mask, number=None):
+        x = self.embed(input_ids)
+        beside = self.beside[0](x[:, ::2] if x.shape[1] == 9 else x)
+        return super().forward(input_ids, attention_mask).mean(1) + beside.mean(1)
+
+
+class OneBlockLess(Transformer):
+    """The second block runs for images of the whole size only."""
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
+        x = x[..., [0, 1, 2, 0, 1, 2, 0, 1]]
+        x = self.blocks[0](x)
+        return self.blocks[1](x) if x.shape[1] == 64 else x
+
+
 class Convolutions(nn.Module):
     """A residual connection of maps of any size."""
 

@@ -21,6 +21,8 @@ from analysis.rank_cases import (
     OF_TEXTS,
     Convolutions,
     N,
+    OneBlockLess,
+    TwoStacks,
     batches,
     ids_of,
     images,
@@ -83,6 +85,21 @@ def told_by(run, rank, size, group):
     return told
 
 
+def made(model):
+    torch.manual_seed(0)
+    return model().double()
+
+
+def with_warnings(data, **options):
+    """The influence of two stacks, of which one has no mask in texts of 9 tokens; the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = ANALYSES["block_influence"](
+            data, model=made(TwoStacks), sample_ids=ids_of, **options
+        )
+    return summary(result), [str(each.message) for each in caught]
+
+
 def of_all_four(rank, size):
     """What is tried on 4 ranks only: texts, images of two sizes, options that differ, no group."""
     group = {"group": "world"}
@@ -100,6 +117,8 @@ def of_all_four(rank, size):
             for name in ("attention_distance", "effective_receptive_field")
         },
         "maps": refusal(ANALYSES["residual_ratios"], sizes, model=Convolutions().double(), **group),
+        "blocks": refusal(ANALYSES["block_influence"], sizes, model=made(OneBlockLess), **group),
+        "stacks": with_warnings(texts(rank, size), **group),
         "lengths": {
             name: summary(ANALYSES[name](sizes, **group))
             for name in ("block_influence", "residual_ratios")
@@ -201,6 +220,10 @@ def check_of_four(results):
             assert "the same grid and heads on all ranks" in message or (
                 "the size of the images must be the same on all ranks" in message
             )
+        assert "block_influence: the blocks must be the same on all ranks" in told["blocks"]
+        got, warned = told["stacks"]  # the texts of one rank are shorter
+        assert any("are left out, from these on:\n  beside.0 (" in each for each in warned)
+        same_within_rounding(got, with_warnings(whole)[0])
         assert "the size of the maps of site 'conv' must be the same on all ranks" in told["maps"]
         for name, message in told["options"].items():
             assert f"{name}: all ranks of a group must have the same" in message

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from repsim._errors import CaptureError, InputError, NonFiniteError, warn
+from repsim._errors import CaptureError, InputError, NonFiniteError
 from repsim.analysis._precision import sum_dtype
 from repsim.analysis.residual._found_blocks import Block
 from repsim.analysis.residual._influence_totals import (
@@ -206,12 +206,8 @@ class InfluenceSums:
     def _report(self) -> None:
         self._masks.check_used()
         self._first_bad.check(wait=True)
-        if not self._left_out:
-            return
-        problem = left_out_for_masks(self._left_out)
         if {block.chain for block in self._blocks.values()} == set(self._left_out):
-            raise CaptureError(problem)
-        warn(problem)
+            raise CaptureError(left_out_for_masks(self._left_out))
 
 
 def _angle(x: Tensor, y: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ class InfluenceTotals:
         left_out = {chain: why for part in parts for chain, why in part.left_out.items()}
         if {block.chain for block in first.blocks} == set(left_out):
             raise CaptureError(left_out_for_masks(left_out))
+        if left_out:
+            warn(left_out_for_masks(left_out))
         own = {
             block.source.key: SequenceMeans.merge([part.own[block.source.key] for part in parts])
             for block in first.blocks
