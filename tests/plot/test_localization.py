@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from plot.results import localized
+from report.pages import section_of, values_of
 from repsim import InputError
 from repsim.plot import localization
 
@@ -85,10 +86,31 @@ def test_scale():
     result = localized(layers=1, grid=(3, 4))
     ax = localization(result)
     norms = {(image.norm.vmin, image.norm.vmax) for image in ax.images}
-    assert norms == {(float(result["cka"].min()), float(result["cka"].max()))}
+    ((low, high),) = norms
+    assert low == pytest.approx(-0.1)  # the fade; the scale begins at 0
+    assert high == float(result["cka"].max())
     assert ax.images[0].colorbar.ax.get_ylabel() == "CKA with the patch (unbiased)"
     ax = localization(result, vmin=-1, vmax=1)
     assert (ax.images[3].norm.vmin, ax.images[3].norm.vmax) == (-1, 1)
+    with pytest.raises(InputError, match="localization: vmin must be less than vmax"):
+        localization(result, vmin=0.5, vmax=0.5)
+
+
+def test_noise_is_dark_here_and_on_the_page():
+    result = localized(layers=1, grid=(3, 4))
+    noise = 0.03 * np.random.default_rng(0).uniform(-1, 1, result["cka"].shape)
+    for low in (-0.03, -0.3):
+        result["cka"].values = noise
+        result["cka"][0, 3, 2] = low
+        ax = localization(result)
+        image = ax.images[0]
+        dark = [each.cmap(each.norm(each.get_array()))[..., :3] for each in ax.images]
+        assert (np.concatenate(dark).mean(axis=-1) > 0.2).sum() == (low < -0.1)
+        assert image.colorbar.extend == ("min" if low < -0.1 else "neither")
+        tiles = section_of("it", result).pictures[1]
+        assert (tiles["low"], tiles["high"], tiles["noise"]) == (0.0, 0.2, 0.1)
+        assert image.get_clim() == pytest.approx((-0.1, 0.2))
+        assert values_of(tiles, 0).min() == pytest.approx(low, abs=1e-3)  # where it points, too
 
 
 def test_layers_of_fewer_tokens():

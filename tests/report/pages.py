@@ -130,7 +130,7 @@ def values_of(picture, tile):
     tile = picture["tiles"][tile]
     steps = np.frombuffer(base64.b64decode(tile["values"]), np.uint8)
     share = (steps.reshape(tile["rows"], tile["columns"]) - 1.0) / 254
-    low, high = picture["low"], picture["high"]
+    low, high = picture["least"], picture["high"]
     if picture["log"]:
         return low * (high / low) ** share
     return low + (high - low) * share

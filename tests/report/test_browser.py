@@ -22,7 +22,7 @@ from report.pages import (
     with_itself,
 )
 from repsim.measures import layer_match
-from repsim.plot import heatmap
+from repsim.plot import heatmap, localization
 
 pytestmark = pytest.mark.slow
 
@@ -151,6 +151,23 @@ def test_z_scores_have_one_scale_and_its_colours(show):
         low, zero, high = (float(end.replace("−", "-")) for end in ends)
         part = (zero - low) / (high - zero)
         assert fade["width"] == pytest.approx(part * bar["width"], abs=1.0)
+
+
+def test_token_maps_have_the_colours_of_their_picture(show):
+    result = made.localized(layers=1, grid=(2, 2), prefix=0)
+    result["cka"][0, 0] = [-0.3, -0.05, 0.02, 0.15]
+    page = show({"tokens": result})
+    canvas = page.locator(".tile canvas")
+    found = canvas.evaluate(
+        """(canvas) => Array.from(canvas.getContext("2d").getImageData(0, 0, 2, 2).data)"""
+    )
+    image = localization(result).images[0]
+    expected = image.cmap(image.norm(image.get_array()))
+    np.testing.assert_allclose(np.reshape(found, (2, 2, 4)) / 255, expected, atol=0.02)
+    legend = page.locator(".legend").nth(1)
+    high = shown(float(result["cka"].max()), 2)
+    assert legend.locator(".scale").inner_text().split() == ["−0.10", "0.00", high]
+    assert "below −0.10" in legend.inner_text()
 
 
 def test_colours_are_those_of_the_values_when_sorted_and_zoomed(show):

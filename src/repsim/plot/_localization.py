@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from repsim._errors import InputError
 from repsim._options import as_count, as_number, got, require_choice
 from repsim.plot.parts._beside import add_colour_bar, make_room
+from repsim.plot.parts._colours import Scale, colour_scale
 from repsim.plot.parts._figure import new_axes, require_axes
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE
@@ -26,6 +26,7 @@ from repsim.results import (
     names_of,
     ordinal,
     token_maps,
+    token_scale,
 )
 
 __all__ = ["localization"]
@@ -105,8 +106,10 @@ def localization(
         Draw the tokens of every n-th row and column; by default so that at most 8 are drawn along a
         side. Not with ``across="time"``.
     vmin, vmax : float, optional
-        The ends of the colour scale; by default the least and the greatest value drawn. CKA is
-        unbiased here, so it can be below 0 by chance.
+        The ends of the colour scale; by default 0 and the greatest value drawn, but at least 0.2.
+        CKA is unbiased here, so it can be below 0 by chance: below `vmin`, the colour fades within
+        0.1, or a tenth of the scale if that is more, as in `repsim.plot.heatmap`. Noise such as
+        ±0.03 is dark. Values above `vmax` have one colour.
 
     Returns
     -------
@@ -118,7 +121,8 @@ def localization(
     ------
     InputError
         `result` is not such a Dataset, the layer is not in it or has no tokens, `every` is not
-        positive or is given with ``across="time"``, or the result is not of videos.
+        positive or is given with ``across="time"``, the result is not of videos, or `vmin` is not
+        less than `vmax`.
 
     References
     ----------
@@ -135,7 +139,9 @@ def localization(
     if across == "time":
         return _draw_frames(one, ax, every, vmin, vmax)
     tokens = _tokens(one, every)
-    norm = _norm(np.stack([*tokens.spatial.values(), *tokens.prefix]), vmin, vmax)
+    scale = _scale(np.stack([*tokens.spatial.values(), *tokens.prefix]), vmin, vmax)
+    drawn, prefix = np.split(scale.values, [len(tokens.spatial)])
+    colours: dict[str, Any] = {"norm": scale.norm, "cmap": scale.cmap}
 
     rows, columns = tokens.patches
     step_x, step_y = columns * (1 + GAP), rows * (1 + GAP)
@@ -148,10 +154,10 @@ def localization(
 
     own = tokens.grid == tokens.patches
     first = len(ax.images)
-    for (row, column), values in tokens.spatial.items():
+    for (row, column), values in zip(tokens.spatial, drawn, strict=True):
         left = beside + tokens.columns.index(column) * step_x
         top = tokens.rows.index(row) * step_y
-        add_tile(ax, values, left, top, norm=norm, cmap="magma")
+        add_tile(ax, values, left, top, **colours)
         if own:
             around = 1.0 if max(rows, columns) > FINE else 0.0
             ax.add_patch(
@@ -165,24 +171,29 @@ def localization(
                     gid="own patch",
                 )
             )
-    for index, values in enumerate(tokens.prefix):
+    for index, values in enumerate(prefix):
         top = (0.3 + index * 1.3) * step_y
-        add_tile(ax, values, 0.0, top, norm=norm, cmap="magma")
+        add_tile(ax, values, 0.0, top, **colours)
         ax.add_artist(TileName(0.0, top - 0.03 * rows, columns, 0.26 * step_y, [f"prefix {index}"]))
     frame_tiles(ax, width, height)
     _title(ax, one, tokens)
-    bar = add_colour_bar(ax, ax.images[first], "CKA with the patch (unbiased)", extend="neither")
+    label = "CKA with the patch (unbiased)"
+    bar = add_colour_bar(ax, ax.images[first], label, extend=scale.extend)
     make_room(ax, [bar.ax])
     return ax
 
 
-def _norm(shown: Any, vmin: float | None, vmax: float | None) -> Normalize:
-    """Return a scale from the least to the greatest value, where its ends are not given."""
-    if not np.isfinite(shown).any():
-        shown = np.zeros(1)
-    low = float(np.nanmin(shown)) if vmin is None else vmin
-    high = float(np.nanmax(shown)) if vmax is None else vmax
-    return Normalize(low, high if high > low else low + 1.0)
+def _scale(shown: Any, vmin: float | None, vmax: float | None) -> Scale:
+    """Return the colours for these values; the ends that are not given are those of the page."""
+    low, high, noise = token_scale(shown)
+    return colour_scale(
+        shown,
+        "localization",
+        vmin=low if vmin is None else vmin,
+        vmax=high if vmax is None else vmax,
+        cmap="magma",
+        noise=noise,
+    )
 
 
 def _draw_frames(
@@ -203,7 +214,8 @@ def _draw_frames(
     if ax is None:
         side = SIDE * 0.6
         ax = new_axes(side * min(1.0, of_patches / frames), side, beside=0.9, below=0.9)
-    image = add_tile(ax, values, 0.0, 0.0, norm=_norm(values, vmin, vmax), cmap="magma")
+    scale = _scale(values, vmin, vmax)
+    image = add_tile(ax, scale.values, 0.0, 0.0, norm=scale.norm, cmap=scale.cmap)
     for frame in range(frames):
         own = (2 * frame + 1) * of_patches // (2 * frames)
         style: dict[str, Any] = {"facecolor": "none", "edgecolor": FRAME, "linewidth": 1.4}
@@ -225,7 +237,7 @@ def _draw_frames(
         lines += [f"(by chance {chance:.3g})"] if math.isfinite(chance) else []
     ax.set_title("\n".join(lines), fontsize=NAME_SIZE + 1)
     label = "CKA with the patch\nat the place of the token (unbiased)"
-    make_room(ax, [add_colour_bar(ax, image, label, extend="neither").ax])
+    make_room(ax, [add_colour_bar(ax, image, label, extend=scale.extend).ax])
     return ax
 
 

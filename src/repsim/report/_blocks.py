@@ -190,6 +190,8 @@ class Tiles:
     low: float
     high: float
     log: bool = False
+    noise: float = 0.0
+    """How far below `low` the colours fade; values below a logarithmic scale are drawn as `low`."""
     cell: tuple[int, int] | None = None
     """For a tile that is a grid of maps: rows and columns of each map, and the names of both."""
     words: tuple[str, str] = ("row", "column")
@@ -202,7 +204,9 @@ class Tiles:
             "label": self.label,
             "low": self.low,
             "high": self.high,
+            "least": self._least,
             "log": self.log,
+            "noise": self.noise,
             "cell": self.cell,
             "words": self.words,
             "tiles": [
@@ -217,9 +221,16 @@ class Tiles:
             ],
         }
 
+    @property
+    def _least(self) -> float:
+        """The least value that the bytes can hold."""
+        if self.log:
+            return self.low
+        return float(min(np.nanmin(tile.values, initial=self.low) for tile in self.tiles))
+
     def _bytes(self, values: Floats) -> str:
-        """From 1 for `low` (and below) to 255 for `high`, linear or logarithmic; 0 is NaN."""
-        low, high, shown = self.low, self.high, np.asarray(values, dtype=np.float64)
+        """From 1 for `_least` (and below) to 255 for `high`, linear or logarithmic; 0 is NaN."""
+        low, high, shown = self._least, self.high, np.asarray(values, dtype=np.float64)
         if self.log:
             with np.errstate(divide="ignore"):
                 low, high, shown = np.log(low), np.log(high), np.log(shown)

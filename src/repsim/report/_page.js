@@ -46,6 +46,9 @@
     return stops[name][0].map((c, i) => Math.round(c + share * (under[i] - c)));
   }
 
+  // The part of the scale over which the colours fade, at most all of it.
+  const fadeOf = (noise, low, high) => Math.min(1, Math.max(FADE, noise / (high - low)));
+
   const css = (colour) => `rgb(${colour.join(",")})`;
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const dark = () => parseInt(variable("--card").slice(1, 3), 16) < 128;
@@ -68,6 +71,28 @@
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
     if (text !== null) made.textContent = text;
     return made;
+  }
+
+  // A colour bar with its ends, after the fade below it if there is one.
+  function colourBar(name, low, high, part, sign = "") {
+    const bar = element("span", { class: "ramp" });
+    bar.style.background = gradient(stops[name]);
+    const text = (v, before = "") => element("span", {}, before + number(v, 2));
+    const row = element("span", { class: "scale" }, text(low, sign), bar, text(high));
+    if (part) {
+      const fade = element("span", { class: "ramp fade" });
+      fade.style.setProperty("--part", part);
+      const parts = Array.from({ length: 9 }, (_, k) => part * (k / 8 - 1));
+      fade.style.background = gradient(parts.map((t) => colourAt(name, t, part)));
+      row.prepend(text(low - part * (high - low)), fade);
+    }
+    return row;
+  }
+
+  function sample(colour, text) {
+    const swatch = element("span", { class: "swatch" });
+    swatch.style.background = colour;
+    return element("span", {}, swatch, text);
   }
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -311,8 +336,6 @@
       ];
     }
 
-    const fadeOf = (each, low, high) => Math.min(1, Math.max(FADE, each.noise / (high - low)));
-
     function greyed(i, j) {
       if (!state.grey || !data.threshold) return false;
       const [which, side, level] = data.threshold;
@@ -324,7 +347,7 @@
     function paint() {
       const each = current();
       const [low, high] = ends();
-      const part = fadeOf(each, low, high);
+      const part = fadeOf(each.noise, low, high);
       const context = image.getContext("2d");
       const pixels = context.createImageData(n, m);
       const chance = rgb(variable("--chance"));
@@ -364,23 +387,8 @@
 
     function explain(each, low, high, part, found) {
       const least = low - part * (high - low);
-      const bar = element("span", { class: "ramp" });
-      bar.style.background = gradient(stops[each.colours]);
-      const [end, from, to] = [least, low, high].map((v) => element("span", {}, number(v, 2)));
-      const row = element("span", { class: "scale" }, from, bar, to);
-      if (found.below) {
-        const fade = element("span", { class: "ramp fade" });
-        fade.style.setProperty("--part", part);
-        const parts = Array.from({ length: 9 }, (_, k) => part * (k / 8 - 1));
-        fade.style.background = gradient(parts.map((t) => colourAt(each.colours, t, part)));
-        row.prepend(end, fade);
-      }
-      legend.replaceChildren(row);
-      const note = (colour, text) => {
-        const swatch = element("span", { class: "swatch" });
-        swatch.style.background = colour;
-        legend.append(element("span", {}, swatch, text));
-      };
+      legend.replaceChildren(colourBar(each.colours, low, high, found.below ? part : 0));
+      const note = (colour, text) => legend.append(sample(colour, text));
       const [under, over] = beyond[each.colours].map(css);
       if (found.under) note(under, `below ${number(least, 2)}`);
       if (found.over) note(over, `above ${number(high, 2)}`);
@@ -1064,18 +1072,23 @@
     const value = (level) => {
       if (!level) return NaN;
       const t = (level - 1) / 254;
-      return data.log ? data.low * (data.high / data.low) ** t : data.low + t * (data.high - data.low);
+      return data.log ? data.low * (data.high / data.low) ** t : data.least + t * (data.high - data.least);
     };
-    const bar = element("span", { class: "ramp" });
-    bar.style.background = gradient(stops.magma);
-    const ends = [data.low, data.high].map((v) => number(v, 2));
+    const { low, high, least } = data;
+    const part = fadeOf(data.noise, low, high);
+    const placed = (v) => (v - low) / (high - low);
     legend.append(
       element("span", {}, data.label),
-      element("span", { class: "scale" }, `${data.log ? "≤ " : ""}${ends[0]}`, bar, ends[1]),
+      colourBar("magma", low, high, placed(least) < -SLACK ? part : 0, data.log ? "≤ " : ""),
     );
+    if (placed(least) < -part - SLACK) {
+      legend.append(sample(css(beyond.magma[0]), `below ${number(low - part * (high - low), 2)}`));
+    }
 
     const loaded = data.tiles.map((tile) => ({ ...tile, levels: bytes(tile.values) }));
-    const table = Array.from({ length: 256 }, (_, level) => ramp("magma", (level - 1) / 254));
+    const table = Array.from({ length: 256 }, (_, level) =>
+      data.log ? ramp("magma", (level - 1) / 254) : colourAt("magma", placed(value(level || 1)), part),
+    );
     for (const tile of loaded) {
       // Between the maps of a grid runs a line one cell wide.
       const [h, w] = data.cell ?? [tile.rows, tile.columns];

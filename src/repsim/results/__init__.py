@@ -54,6 +54,7 @@ from repsim.results.kinds._token_localization import (
     Frame,
     frame_map,
     token_maps,
+    token_scale,
 )
 from repsim.results.kinds._trajectory import (
     BETWEEN_STEPS,
@@ -143,6 +144,7 @@ __all__ = [
     "step_label",
     "subset_order",
     "token_maps",
+    "token_scale",
     "trajectory_label",
     "trajectory_scale",
     "trajectory_variable",

@@ -16,6 +16,7 @@ from repsim.results import (
     ordinal,
     percent,
     token_maps,
+    token_scale,
 )
 
 __all__ = ["localization_section"]
@@ -80,20 +81,18 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
         tiles.append(Tile(f"{layer}{at}", whole.reshape(len(grid) * height, -1)))
     if not tiles or len(cells) != 1:
         return []  # if grids differ between layers, there is no common picture
-    known = np.concatenate([tile.values[np.isfinite(tile.values)] for tile in tiles])
-    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    if not low < high:
-        return []
+    low, high, noise = token_scale(np.concatenate([tile.values.ravel() for tile in tiles]))
     (cell,) = cells
     return [
         Tiles(
             "Each token as a map of the patches",
             f"Each of {len(tiles)} layers is a grid of tokens. The place of a token shows the "
-            f"map of its CKA with all patches, from {number(low)} to {number(high)}.",
+            f"map of its CKA with all patches, on a scale from {number(low)} to {number(high)}.",
             tiles,
             "CKA of token and patch",
             low,
             high,
+            noise=noise,
             cell=cell,
             words=("token", "patch"),
             note=f"Shown: every {ordinal(every)} token of a row and column." if every > 1 else "",

@@ -15,7 +15,14 @@ from repsim.results._text import percent
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["PLACES", "TOKEN_LOCALIZATION", "TokenMaps", "frame_map", "token_maps"]
+__all__ = [
+    "PLACES",
+    "TOKEN_LOCALIZATION",
+    "TokenMaps",
+    "frame_map",
+    "token_maps",
+    "token_scale",
+]
 
 HITS = "tokens most similar to their own patch"
 
@@ -48,6 +55,13 @@ VARIABLES = {
 
 PLACES = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
 """The coordinates of the places of tokens and patches."""
+
+
+LEAST_HIGH, NOISE = 0.2, 0.1
+"""The least upper end of the scale of token maps, and how far below 0 their colours fade.
+
+On this scale, noise of unbiased CKA, such as ±0.03, stays near the colour of 0.
+"""
 
 
 class Frame(NamedTuple):
@@ -109,6 +123,15 @@ def token_maps(one: xarray.Dataset) -> TokenMaps:
         placed &= values_of(one, "token_frame", "token") == frame.of_tokens
     at = [np.where(placed, each, -1).astype(int) for each in (rows, columns)]
     return TokenMaps(maps, is_prefix, placed, at[0], at[1], frame)
+
+
+def token_scale(values: Any) -> tuple[float, float, float]:
+    """Return the ends of the colour scale of token maps, and how far below it the colours fade.
+
+    The ends are 0 and the largest value, but at least 0.2.
+    """
+    known = np.isfinite(values)
+    return 0.0, float(np.max(values, where=known, initial=LEAST_HIGH)), NOISE
 
 
 def _middle_frame(one: xarray.Dataset) -> Frame | None:
