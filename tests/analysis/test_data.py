@@ -210,6 +210,8 @@ def test_batches_of_different_sizes():
         ([["a.png", "b.png"]], "a batch must be a tensor"),
         ([["one text", "another"]], r"Convert it with prepare_x= .* tokenizer\(list\(texts\)"),
         ([[{"input": torch.zeros(6)}] * 8], "is dict, as are .*\n.*utils.data.default_collate"),
+        ([({"input": torch.zeros(8, 6)},) * 2], "one mapping for each model by lambda two"),
+        (["a text", "another"], "got a text in the place of a batch of texts"),
         ([{"id": 1, "image": torch.zeros(8, 6)}], r"holds 'id', 'image'\n.*\n.*batch\['image'\]"),
         ([{7: torch.zeros(8, 6)}], r"Sequential does not take these.\n  the batch holds 7\n"),
         ([[]], "a batch must be a tensor"),

@@ -63,6 +63,8 @@ def call_model(
     repair, found = _prepare(operation), type(batch).__name__
     if isinstance(batch, np.ndarray):
         repair += ", for arrays of NumPy by torch.from_numpy"
+    elif isinstance(batch, str):
+        found, repair = "a text in the place of a batch of texts", f"{repair} by a tokeniser"
     if isinstance(batch, list | tuple) and batch:
         found += f" whose first item is {type(batch[0]).__name__}"
         if isinstance(batch[0], str):
@@ -73,6 +75,8 @@ def call_model(
         elif isinstance(batch[0], Mapping):
             found += ", as are others"
             repair += ", for mappings of one sample each by torch.utils.data.default_collate"
+            if len(batch) == 2 and operation in OF_TWO_MODELS:
+                repair += ", for one mapping for each model by lambda two: two[0] and two[1]"
     raise InputError(
         f"{operation}: a batch must be a tensor, a mapping of keyword arguments, or a tuple or "
         f"list whose first item is one of them.\n  got {found}\n"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from repsim._errors import InputError, LayerNotFoundError, warn
+from repsim._options import got
 from repsim.capture._near import carried, remember, values_of
 from repsim.capture._output import UnusableOutput
 from repsim.capture._sequences import (
@@ -69,7 +70,7 @@ class Masks:
                 f"{operation}: mask must say which positions are real.\n"
                 f"  expected 'auto', a key of the batch, a mapping from layer to key, a function "
                 f"of the batch, or None\n"
-                f"  got {mask!r}"
+                f"  got {got(mask)}"
             )
         self._operation = operation
         self._mask = mask
