@@ -18,8 +18,9 @@ def test_samples_along_the_columns():
     ):
         with pytest.raises(repsim.InputError, match=f"the columns of {name}, pass its transpose"):
             call()
-    with pytest.raises(repsim.InputError, match="Did the last batch drop a sample"):
+    with pytest.raises(repsim.InputError, match="Did the last batch drop a sample") as caught:
         repsim.cka(MODEL, MODEL[:10])
+    assert "If the 30 columns of both are the samples, transpose both." in str(caught.value)
 
 
 def test_cells_of_arrays():

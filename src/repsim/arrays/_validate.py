@@ -211,6 +211,8 @@ def require_same_n(
         number_kind(operation, array, name)  # an array of cells holds the arrays that are meant
         _require_features(operation, array, name)
     repair = "Did the last batch drop a sample? Pair rows before comparing."
+    if x.ndim == y.ndim == 2 and x.shape[1] == y.shape[1]:
+        repair += f"\n  If the {x.shape[1]} columns of both are the samples, transpose both."
     for (name, array), (_, other) in ((first, second), (second, first)):
         if array.ndim == 2 and array.shape[1] == other.shape[0]:
             repair = f"If the samples are the columns of {name}, pass its transpose."
