@@ -336,6 +336,8 @@ def test_another_batch_in_place_of_one_that_is_there_in_part_is_refused(tmp_path
     other[1] = other[1] + 1
     with pytest.raises(repsim.StateError, match="batch 1"):
         repsim.extract(net(), other, out=out, **options)
+    with pytest.raises(repsim.StateError, match="ended after 1 batches; of one more, some rows"):
+        repsim.extract(net(), data()[:1], out=out, **options)
     same(repsim.extract(net(), data(), out=out, **options), expected(net(), data()))
 
 

@@ -116,6 +116,11 @@ class Filling:
     def end(self) -> None:
         """Check that the data had all batches of the store, and write the rest."""
         self._log.end_pass()
+        if self._part is not None:
+            raise self._log.refusal(
+                f"the data ended after {self._n_batches} batches; of one more, some rows had been "
+                f"stored"
+            )
         self._store.save()
 
 
