@@ -189,15 +189,23 @@ class Reader(nn.Module):
         return nn.functional.scaled_dot_product_attention(x, y, y)[:, 0]
 
 
+class Block(nn.Module):
+    """Its own tokens attend to one another beside a memory, which another part reads."""
+
+    def forward(self, x, memory):
+        x = x[:, None]
+        return nn.functional.scaled_dot_product_attention(x, x, x)[:, 0] + memory.mean(1)[:, None]
+
+
 def test_a_second_sequence_by_position_or_by_name():
     """Of the same length, it had been given distances; a module's own tokens are no second one."""
-    model = nn.Sequential(Reader())
+    model = nn.Sequential(Reader(), Block())
     ways = {
         "cross": [
             lambda model, x: model[0](x, x + 1),
             lambda model, x: model[0](cross_attention_states=x + 1, hidden_states=x),
         ],
-        "self": [lambda model, x: model[0](x, x)],
+        "self": [lambda model, x: model[0](x, x), lambda model, x: model[1](x, memory=x + 1)],
     }
     data = [torch.randn(2, 5, 8)]
     for kind, forwards in ways.items():

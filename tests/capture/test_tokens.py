@@ -42,6 +42,7 @@ SEQUENCES = {
     "four registers and CLS": ((201, [(14, 14)], None, None), ((14, 14), 5)),
     "sixteen are the most": ((32, [(4, 4)], None, None), ((4, 4), 16)),
     "seventeen are too many": ((33, [(4, 4)], None, None), None),
+    "prompts of SAM, more than patches": ((15, [(4, 4), (2, 2)], None, None), None),
     "not what the model says": ((7, [(2, 2)], None, 1), None),
     "the caller knows": ((36, [(6, 6), (5, 5)], 11, None), ((5, 5), 11)),
     "of two equal areas the latest": ((36, [(4, 9), (6, 6)], None, None), ((6, 6), 0)),

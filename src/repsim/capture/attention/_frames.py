@@ -116,7 +116,7 @@ class Frames:
         if isinstance(module, nn.MultiheadAttention):
             given = {**dict(zip(("query", "key"), args, strict=False)), **kwargs}
             return given.get("key") is not given.get("query")
-        return next(self._second.tensors(module, args, kwargs), None) is not None
+        return self._second.is_given(module, args, kwargs)
 
     def _leave(self, module: nn.Module, *_: object) -> None:
         # If another hook raised before ours, this module was never put on the stack.

@@ -43,18 +43,30 @@ class SecondSequence:
         self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[int, ...] | None:
         """Return the shape of the second sequence of one call; None without one."""
-        found = (x for x in self.tensors(module, args, kwargs) if x.ndim == 3 and not x.is_nested)
-        return next((tuple(x.shape) for x in found), None)
+        names = (*OTHER_SEQUENCES, "memory")
+        found = self._given(names, module, args, kwargs)
+        return next((tuple(x.shape) for x in found if x.ndim == 3 and not x.is_nested), None)
 
-    def tensors(
-        self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+    def is_given(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether the keys of an attention module come from a second sequence of one call.
+
+        A ``memory`` is of a block, whose own tokens may attend to one another too.
+        """
+        return next(self._given(OTHER_SEQUENCES, module, args, kwargs), None) is not None
+
+    def _given(
+        self,
+        of: Sequence[str],
+        module: nn.Module,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
     ) -> Iterator[Tensor]:
-        """Yield the second sequences of one call, passed by name or by position."""
+        """Yield the second sequences of one call of these names, also if passed by position."""
         if not kwargs and not self.may_have(module):  # as a rule
             return
         names = self._arguments(module)
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        others = [given[name] for name in (*OTHER_SEQUENCES, "memory") if name in given]
+        others = [given[name] for name in of if name in given]
         if others:
             in_order = [given[name] for name in names if name in given]
             own = next(tensors_in((*in_order, args, kwargs)), None)

@@ -74,7 +74,8 @@ def grid_of_sequence(
 
     The patches come from the map that leaves the fewest other tokens; if several leave equally few,
     from the latest of these. The latest map of all may be wrong, because convolutions inside
-    attention reduce keys, and later stages are smaller.
+    attention reduce keys, and later stages are smaller. Unless somebody says how many other tokens
+    there are, they are no more than the patches.
 
     Parameters
     ----------
@@ -97,6 +98,8 @@ def grid_of_sequence(
         allowed = set(range(MOST_PREFIX + 1))
     latest_first = list(dict.fromkeys(reversed(maps)))
     fitting = [(n - h * w, (h, w)) for h, w in latest_first if n - h * w in allowed]
+    if prefix is None and declared is None:  # more other tokens than patches are another sequence
+        fitting = [(over, (h, w)) for over, (h, w) in fitting if over <= h * w]
     if fitting:
         over, size = min(fitting, key=lambda each: each[0])
         return size, over
