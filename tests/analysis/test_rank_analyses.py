@@ -90,6 +90,11 @@ def made(model):
     return model().double()
 
 
+def some_sites(data, **options):
+    """The ratios of a model whose second block runs for images of the whole size only."""
+    return ANALYSES["residual_ratios"](data, model=made(OneBlockLess), prefix=0, **options)
+
+
 def with_warnings(data, **options):
     """The influence of two stacks, of which one has no mask in texts of 9 tokens; the warnings."""
     with warnings.catch_warnings(record=True) as caught:
@@ -119,6 +124,7 @@ def of_all_four(rank, size):
         "maps": refusal(ANALYSES["residual_ratios"], sizes, model=Convolutions().double(), **group),
         "blocks": refusal(ANALYSES["block_influence"], sizes, model=made(OneBlockLess), **group),
         "stacks": with_warnings(texts(rank, size), **group),
+        "sites": summary(some_sites(sizes, **group)),
         "lengths": {
             name: summary(ANALYSES[name](sizes, **group))
             for name in ("block_influence", "residual_ratios")
@@ -224,6 +230,7 @@ def check_of_four(results):
         got, warned = told["stacks"]  # the texts of one rank are shorter
         assert any("are left out, from these on:\n  beside.0 (" in each for each in warned)
         same_within_rounding(got, with_warnings(whole)[0])
+        same_within_rounding(told["sites"], summary(some_sites(mixed)))
         assert "the size of the maps of site 'conv' must be the same on all ranks" in told["maps"]
         for name, message in told["options"].items():
             assert f"{name}: all ranks of a group must have the same" in message
