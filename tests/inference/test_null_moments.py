@@ -9,6 +9,8 @@ import repsim
 from reference import inference as reference
 from reference import kernels as grams
 from reference.data import oracle, related
+from repsim.estimators import ESTIMATORS as BOTH
+from repsim.estimators import unbiased_product
 from repsim.inference import null_moments
 from repsim.kernels import RBF
 
@@ -113,6 +115,35 @@ def test_nothing_varies_if_every_sample_has_a_feature_of_its_own(dtype):
         found = repsim.max_t({"x": x}, {"y": y}, estimator="biased", permutations=9)
         assert np.isnan(found.z.item())
         assert (found.p_value.item(), found.p_adjusted.item()) == (1, 1)
+
+
+def test_products_of_many_samples_are_no_integers_of_a_framework():
+    """n(n − 1)(n − 2)(n − 3)(n + 1) does not fit into 64 bits here, and n⁴ not into 32."""
+    torch = pytest.importorskip("torch")
+    x, y = np.random.default_rng(0).standard_normal((2, 7000, 2))
+    expected = null_moments(x, y, estimator="biased")
+    moments = null_moments(torch.tensor(x), torch.tensor(y), estimator="biased")
+    assert moments.variance.item() == pytest.approx(expected.variance, rel=1e-9)
+    jax = pytest.importorskip("jax")
+    one = jax.numpy.ones((), "float32")
+    for estimator in BOTH.values():
+        assert (one / estimator.divisor(50_000)).dtype == one.dtype
+    assert float(unbiased_product(50_000, one, one, one, one)) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_cca_and_moments_of_jax_without_float64():
+    jax = pytest.importorskip("jax")
+    x, y = np.random.default_rng(0).standard_normal((2, 260, 30)).astype(np.float32)
+    a, b = jax.numpy.asarray(x), jax.numpy.asarray(y)
+    expected = null_moments(x, y, estimator="biased").variance
+    assert float(null_moments(a, b, estimator="biased").variance) == pytest.approx(
+        float(expected), rel=1e-3
+    )
+    with pytest.warns(repsim.ChanceWarning):
+        out = repsim.cca(a, b)
+    with pytest.warns(repsim.ChanceWarning):
+        assert float(out) == pytest.approx(float(repsim.cca(x, y)), rel=1e-4)
 
 
 def test_fewer_than_four_samples():

@@ -320,7 +320,7 @@ def _offsets(side: CentredRows) -> Array:
     """u_i, which U-centring adds to row i and column i of a Gram of centred features."""
     xp, n = side.xp, side.n
     a = side.squares()
-    u = a / (n - 2) - xp.sum(a) / (2 * (n - 1) * (n - 2))
+    u = a / (n - 2) - xp.sum(a) / (2.0 * (n - 1) * (n - 2))
     out: Array = xp.astype(u, side.dtype, copy=False)
     return out
 

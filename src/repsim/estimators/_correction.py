@@ -25,7 +25,7 @@ def unbiased_product(n: int, total: Any, crossed: Any, sum_a: Any, sum_b: Any) -
     total, crossed, sum_a, sum_b : array
         ‖XᵀY‖²_F, Σ a_i b_i, Σ a_i and Σ b_i; 0-d for one pair, (Lx, Ly) for all pairs of layers.
     """
-    return total - n / (n - 2) * crossed + sum_a * sum_b / ((n - 1) * (n - 2))
+    return total - n / (n - 2) * crossed + sum_a * sum_b / float((n - 1) * (n - 2))
 
 
 def above_rounding(xp: Namespace, product: Array, size: Array | float, dtype: Any) -> Any:

@@ -22,13 +22,14 @@ class Estimator:
     min_samples: int
 
 
-# Functions with names, because accumulators hold an estimator and must be pickled.
+# Functions with names, because accumulators hold an estimator and must be pickled. A float, because
+# jax takes no integer of more than 32 bits beside its float32.
 def _biased_divisor(n: int) -> float:
-    return (n - 1) ** 2
+    return float((n - 1) ** 2)
 
 
 def _unbiased_divisor(n: int) -> float:
-    return n * (n - 3)
+    return float(n * (n - 3))
 
 
 ESTIMATORS: dict[str, Estimator] = {

@@ -141,8 +141,9 @@ def item_moments(x: KernelItem, y: KernelItem, features: bool | None = None) -> 
         return NullMoments(nothing, nothing + permutation_variance(n))
     (r_x, u_x, v_x), (r_y, u_y, v_y) = (_terms(xp, item, features) for item in (x, y))
     mean = xp.sqrt(r_x) * xp.sqrt(r_y) / (n - 1)
-    u = 2 * u_x * u_y / ((n - 1) ** 2 * (n + 1) * (n - 2))
-    v = v_x * v_y / ((n + 1) * n * (n - 1) * (n - 2) * (n - 3))
+    # Floats, because these are too large for an integer of a framework.
+    u = 2 * u_x * u_y / float((n - 1) ** 2 * (n + 1) * (n - 2))
+    v = v_x * v_y / float((n + 1) * n * (n - 1) * (n - 2) * (n - 3))
     return NullMoments(mean, _unless_rounding(xp, u + v, u + xp.abs(v), x, features))
 
 
@@ -184,7 +185,7 @@ def _terms(xp: Namespace, item: KernelItem, features: bool) -> tuple[Array, Arra
     """R, u and v of the formula above; u and v are zero where no order changes CKA."""
     n, diagonal = item.n, _trace(xp, item, features)
     r = _effective(xp, diagonal)
-    left, right = n * (n + 1) * diagonal.squares / diagonal.norm, (n - 1) * (r + 2)
+    left, right = float(n * (n + 1)) * diagonal.squares / diagonal.norm, (n - 1) * (r + 2)
     u = _unless_rounding(xp, n - 1 - r, n - 1 + r, item, features)
     return r, u, _unless_rounding(xp, left - right, left + right, item, features)
 

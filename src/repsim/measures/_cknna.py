@@ -109,7 +109,7 @@ def _prepare(operation: str, x: Array, *, name: str, k: int) -> _Masked:
     square = _song(xp, masked, masked)
     # A sum of terms of this size: a value below their rounding is zero.
     n = x.shape[0]
-    size = xp.sum(masked * masked) + xp.sum(xp.abs(masked)) ** 2 / (n * n)
+    size = xp.sum(masked * masked) + xp.sum(xp.abs(masked)) ** 2 / float(n * n)
     rounding = 64 * n * float(xp.finfo(d.dtype).eps) * size
     usable = defined & (square > rounding)
     undefined(
@@ -142,7 +142,7 @@ def _song(xp: Namespace, a: Array, b: Array) -> Array:
     joint = xp.sum(xp.sum(a, axis=0) * xp.sum(b, axis=1))
     out: Array = (
         xp.sum(a * xp.matrix_transpose(b))
-        + xp.sum(a) * xp.sum(b) / ((n - 1) * (n - 2))
+        + xp.sum(a) * xp.sum(b) / float((n - 1) * (n - 2))
         - 2 / (n - 2) * joint
     )
     return out

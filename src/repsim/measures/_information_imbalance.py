@@ -107,7 +107,7 @@ def _prepare(operation: str, x: Array, *, name: str) -> _Ranked:
 
 def _compare(x: _Ranked, y: _Ranked) -> Array:
     xp, n = array_namespace(x.ranks), x.ranks.shape[0]
-    value = 2 * xp.sum(x.nearest * y.ranks) / (n * n)
+    value = 2 * xp.sum(x.nearest * y.ranks) / float(n * n)
     return where_defined(xp, value, x.defined & y.defined)
 
 

@@ -128,7 +128,7 @@ def floor_by_chance(x: Subspace | Weighted, y: Subspace | Weighted, **_: Any) ->
         return None
     product = a.rank * b.rank
     free = (dimensions - a.rank) * (dimensions - b.rank)
-    below = dimensions**2 * (dimensions - 1) * (dimensions + 2)
+    below = float(dimensions**2 * (dimensions - 1) * (dimensions + 2))  # too large for an int32
     most = product / dimensions + SIGMAS * xp.sqrt(2 * product * free / below)
     cross = xp.matrix_transpose(a.basis) @ b.basis
     low: Array = (mean > HALF) | (xp.sum(cross * cross) < most)
