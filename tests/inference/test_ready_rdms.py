@@ -108,7 +108,7 @@ def test_refuses():
             ("symmetric", np.triu(a)),
             ("similarities", 1 + a),
             ("same samples", moved(a, range(8))),
-            ("out of the rows and columns", np.where(a > 4, np.nan, a)),
+            (r"other RDM(.|\n)*out of the rows and columns", np.where(a > 4, np.nan, a)),
         ):
             with pytest.raises(InputError, match=match):
                 ask(bad, b, **READY)

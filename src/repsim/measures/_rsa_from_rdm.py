@@ -268,7 +268,8 @@ def _require_finite(
             "Missing dissimilarities are NaN; find where infinity arises."
             if omit
             else "If they are missing, rsa_from_rdm(nan='omit') compares the pairs that both have. "
-            "Otherwise leave the sample out of the rows and columns of all RDMs."
+            "A test then permutes the other RDM, which must be complete (see 'Ready RDMs' in the "
+            "documentation). Otherwise leave the sample out of the rows and columns of all RDMs."
         )
         raise NonFiniteError(
             f"{operation}: {name} must be finite.\n"
