@@ -307,7 +307,7 @@ def _moments(rearranged: Rearranged, null: Values, *, grouped: bool) -> tuple[fl
     exact = None if grouped else rearranged.exact_moments()
     if exact is not None:
         return *exact, True
-    mean, deviation = moments_of_defined(null, ddof=1)
-    if math.isnan(deviation):
+    if np.sum(~np.isnan(null)) < 2:
         return math.nan, math.nan, False
+    mean, deviation = moments_of_defined(null, ddof=1)
     return float(mean), float(deviation), False
