@@ -180,3 +180,25 @@ def test_the_picture_shows_the_numbers():
 def test_errors(result, message):
     with pytest.raises(InputError, match=f"^layer_match: .*{message}"):
         layer_match(result)
+
+
+def test_matches_above_chance_are_those_that_pass_the_test():
+    cka = known([0, 2, 1, 4], 5)
+    z = xr.full_like(cka, 9.0)
+    z[1, 2], z[3, 4] = 2.9, np.nan
+    p = xr.full_like(cka, 0.05)
+    p[0, 0], p[3, 4] = 0.051, np.nan
+    for tests, expected, said in (
+        ({"z": z}, [True, False, True, False], "z ≥ 3, each tested alone"),
+        ({"z": z.T}, [True, False, True, False], "z ≥ 3"),
+        ({"z": z, "p_adjusted": p}, [False, True, True, False], "p ≤ 0.05, adjusted"),
+    ):
+        match = layer_match(cka.to_dataset().assign(tests))
+        assert match.above_chance.values.tolist() == expected
+        assert match.above_chance.attrs["description"].startswith(said)
+        assert repsim.results.similarity_of(match) == "cka"
+    assert "above_chance" not in layer_match(cka)
+    assert "above_chance" not in layer_match(cka.to_dataset())
+    cka[1] = np.nan  # a layer that is left out
+    match = layer_match(cka.to_dataset().assign(z=z))
+    assert match.above_chance.values.tolist() == [True, True, False]

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 import repsim
+from report.pages import section_of
 from repsim import InputError
 from repsim.plot import layer_match
 
@@ -142,6 +143,34 @@ class TestPicture:
             result["cka"][0] = [match, -0.3, -0.4]
             bar = layer_match(result).collections[0].colorbar
             assert (bar.ax.get_ylim(), bar.extend) == ((-0.1, 1.0), extend)
+
+    def test_matches_by_chance_are_grey_here_and_on_the_page(self):
+        result = known([0, 2, 1, 4], 5)
+        for passed in ([True] * 4, [True, False, True, False], [False] * 4):
+            z = xr.where(xr.DataArray(passed, dims="layer_x"), 4.0, 2.0)
+            result["z"] = z * xr.ones_like(result.cka)
+            ax = layer_match(result)
+            draw(ax)
+            (points,) = ax.collections
+            colours = points.get_facecolors()[:, :3]
+            assert (np.ptp(colours, axis=1) > 0.1).tolist() == passed  # others are grey
+            shaded = any(isinstance(patch, Rectangle) for patch in ax.patches)
+            by_chance = passed.count(False)
+            said = f"not above chance: {by_chance} of 4 matches (grey)"
+            assert (said in note_of(ax)) is (by_chance > 0)
+            assert ("median match" in note_of(ax)) is shaded is any(passed)
+            for section in (section_of("it", result), section_of("it", repsim.layer_match(result))):
+                chart = section.pictures[-1]
+                assert sum(len(each["x"]) for each in chart["series"] if each["reference"]) == (
+                    by_chance
+                )
+                cautions = [each for each in section.cautions if "test against chance" in each]
+                assert [each[:6] for each in cautions] == [f"{by_chance} of 4"] * (by_chance > 0)
+                where = {each.what: each.where for each in section.findings}
+                assert where["best matches above chance, z ≥ 3, each tested alone"] == (
+                    f"{4 - by_chance} of 4"
+                )
+                assert any("median depth" in what for what in where) is any(passed)
 
     def test_note_stands_where_fewer_points_are(self):
         late = layer_match(known([9] * 10, 10)).texts[0]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from repsim.measures._gulp import gulp
     from repsim.measures._hsic import hsic
     from repsim.measures._information_imbalance import information_imbalance
-    from repsim.measures._layer_match import LOWER_HALF, layer_match
+    from repsim.measures._layer_match import layer_match
     from repsim.measures._magnitude import magnitude_difference
     from repsim.measures._map_of_pairs import map_of_pairs
     from repsim.measures._neighbour_order import cycle_knn, edit_knn, lcs_knn
@@ -67,7 +67,6 @@ _HOMES = {
     "CCAAlignment": "measures.fitted._cca",
     "Contrasts": "measures.parts._geometry",
     "KernelItem": "measures.parts._kernel_item",
-    "LOWER_HALF": "measures._layer_match",
     "PermutationAlignment": "measures.fitted._permutation",
     "ProcrustesAlignment": "measures.fitted._procrustes",
     "RegressionAlignment": "measures.fitted._regression",
@@ -126,7 +125,6 @@ _HOMES = {
 
 __all__ = [
     "INVARIANCES",
-    "LOWER_HALF",
     "MEASURES",
     "CCAAlignment",
     "Contrasts",

@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from repsim.results import LAYER_MATCH, layer_map, layer_names
+from repsim.results import LAYER_MATCH, LOWER_HALF, chance_threshold, layer_map, layer_names
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["LOWER_HALF", "layer_match"]
-
-LOWER_HALF = 0.5
-"""The greatest depth, from 0 to 1, of the layers in the lower half of a network."""
+__all__ = ["layer_match"]
 
 MOST = 0.9
 
@@ -60,7 +57,9 @@ def layer_match(
         Dim "layer_x": ``match``, the name of the layer of y; the similarity with it, under the
         name of the map (``cka``); ``depth_x`` and ``depth_y`` in [0, 1]. If several layers of y are
         equally similar, the lowest is the match. NaN is ignored. A layer of x that has only NaN is
-        left out of ``layer_x`` but counts in the depths. ``attrs``: lower_half_reach and
+        left out of ``layer_x`` but counts in the depths. If `result` has a test against chance,
+        ``above_chance`` says which matches pass it: p_adjusted ≤ 0.05 of :func:`repsim.max_t`, or
+        else z ≥ 3 of ``repsim.compare(..., z_scores=True)``. ``attrs``: lower_half_reach and
         lower_half_median (depths; NaN where the lower half has no match), left_out (the names of
         the layers without a match, as one text), and those of ``result``, such as model_x and
         model_y.
@@ -73,8 +72,9 @@ def layer_match(
     Notes
     -----
     Invariant to increasing functions of the similarity, except ``cka`` itself. The best match may
-    be a poor match, so look at its value. Layers of one residual stream resemble each other, so
-    small differences decide which layer matches best.
+    be a poor match, so look at its value: one of many independent layers is the most similar, too,
+    at an accidental depth. The two numbers in ``attrs`` count all matches. Layers of one residual
+    stream resemble each other, so small differences decide which layer matches best.
 
     References
     ----------
@@ -94,12 +94,18 @@ def layer_match(
     )
     depth_x, depth_y = _depths(len(names_x))[kept], _depths(len(names_y))[best]
     lower = depth_y[depth_x <= LOWER_HALF]
+    more = {}
+    if isinstance(result, xarray.Dataset) and (test := chance_threshold(result)) is not None:
+        above = test.above(result)[kept][np.arange(len(best)), best]
+        dims, above, attrs = LAYER_MATCH.labelled("above_chance", above)
+        more["above_chance"] = (dims, above, {**attrs, "description": f"{test.sign}, {test.scope}"})
     return xarray.Dataset(
         {
             "match": LAYER_MATCH.labelled("match", names_y[best]),
             name: ("layer_x", values[kept][np.arange(len(best)), best], own.attrs),
             "depth_x": LAYER_MATCH.labelled("depth_x", depth_x),
             "depth_y": LAYER_MATCH.labelled("depth_y", depth_y),
+            **more,
         },
         coords={"layer_x": names_x[kept]},
         attrs={

@@ -43,7 +43,7 @@ from repsim.results.kinds._layer_map import (
     measured_map,
     model_names,
 )
-from repsim.results.kinds._layer_match import LAYER_MATCH, similarity_of
+from repsim.results.kinds._layer_match import LAYER_MATCH, LOWER_HALF, above_chance, similarity_of
 from repsim.results.kinds._linear_probe import LINEAR_PROBE, chosen_tokens, single_tokens
 from repsim.results.kinds._receptive_field import DECADES, RECEPTIVE_FIELD
 from repsim.results.kinds._residual_ratios import GROUPS, RATIO, RESIDUAL_RATIOS, group_ratios
@@ -85,6 +85,7 @@ __all__ = [
     "LAYER_MAP",
     "LAYER_MATCH",
     "LINEAR_PROBE",
+    "LOWER_HALF",
     "MAX_T",
     "PLACES",
     "RATIO",
@@ -99,6 +100,7 @@ __all__ = [
     "Table",
     "UnstorableError",
     "Variable",
+    "above_chance",
     "against",
     "attribute",
     "chance_threshold",

@@ -11,15 +11,15 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
-from repsim.measures import LOWER_HALF
 from repsim.measures import layer_match as best_match
+from repsim.plot.maps._drawing import BY_CHANCE
 from repsim.plot.parts._beside import add_colour_bar, make_room
-from repsim.plot.parts._colours import colour_scale
+from repsim.plot.parts._colours import colour_scale, least_like
 from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_names
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
-from repsim.results import noise_of, scale_of
+from repsim.results import LOWER_HALF, above_chance, noise_of, scale_of
 
 __all__ = ["layer_match"]
 
@@ -64,6 +64,10 @@ def layer_match(
     90th percentile because one stray layer would decide a maximum). The line inside is the median
     of their matched depths. The note states both if the picture has room for it.
 
+    If `result` is a Dataset with a test against chance, matches that are not above chance are grey,
+    as in `repsim.plot.heatmap`, and the note counts them. If none in the lower half of x is above
+    chance, nothing is shaded.
+
     Parameters
     ----------
     result : xarray.Dataset or xarray.DataArray
@@ -93,10 +97,10 @@ def layer_match(
     """
     require_axes("layer_match", ax)
     array = layer_map(result, "layer_match", variable)
-    matches = best_match(array)
+    matches = best_match(result, variable)
     low, high, similar = scale_of(array)
     scale = colour_scale(
-        matches[array.name].values,
+        np.where(above_chance(matches), matches[array.name].values, np.nan),
         "layer_match",
         vmin=low,
         vmax=high,
@@ -122,8 +126,9 @@ def layer_match(
         matches["depth_y"],
         c=scale.values,
         s=26.0 if matches.sizes["layer_x"] <= 100 else 16.0,
-        cmap=scale.cmap,
+        cmap=scale.cmap.with_extremes(bad=least_like(scale.colours, BY_CHANCE)),
         norm=scale.norm,
+        plotnonfinite=True,  # those by chance
         edgecolors="0.2",
         linewidths=0.5,
         zorder=3.0,
@@ -154,8 +159,10 @@ def _draw_frame(ax: Axes, model_x: str, model_y: str) -> None:
 def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, model_y: str) -> None:
     """Shade the matches of the lower half of x, and describe them in words if there is room."""
     lines = []
+    above = above_chance(matches)
+    lower = above[matches["depth_x"].values <= LOWER_HALF]
     top, median = matches.attrs["lower_half_reach"], matches.attrs["lower_half_median"]
-    if not np.isnan(top):
+    if lower.any():
         ax.add_patch(
             Rectangle(
                 (0, 0), LOWER_HALF, top, facecolor=ACCENT, edgecolor="none", alpha=0.13, zorder=1.0
@@ -168,6 +175,8 @@ def _sum_up(ax: Axes, matches: xr.Dataset, names_x: list[str], model_x: str, mod
             f"→ {reach} of {model_y}",
             f"median match at {median:.0%} (line)",
         ]
+    if not above.all():
+        lines.append(f"not above chance: {(~above).sum()} of {above.size} matches (grey)")
     left_out = [name for name in names_x if name not in set(matches["layer_x"].values)]
     if left_out:
         shown = ", ".join(left_out[:2]) + (", …" if len(left_out) > 2 else "")

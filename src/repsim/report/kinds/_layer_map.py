@@ -7,7 +7,7 @@ import xarray as xr
 
 from repsim.measures import layer_match
 from repsim.report._blocks import Chart, LayerMap, Section, Series, Variable
-from repsim.report.kinds._layer_match import match_chart
+from repsim.report.kinds._layer_match import match_cautions, match_chart
 from repsim.report.kinds._order import axis_order, cluster_order
 from repsim.results import (
     ALIGNMENT,
@@ -58,8 +58,9 @@ def map_section(name: str, result: xr.Dataset) -> Section:
     if itself and len(array) > 2:
         section.pictures.append(_profiles(array, label))
     elif similar and not itself:
-        match = layer_match(array)
+        match = layer_match(result.assign_attrs(array.attrs), first)
         section.findings = LAYER_MATCH.findings(match)
+        section.cautions += match_cautions(match)
         section.pictures.append(match_chart(match))
     return section
 

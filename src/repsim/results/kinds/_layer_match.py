@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +14,20 @@ from repsim.results._registry import register
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["LAYER_MATCH", "similarity_of"]
+__all__ = ["LAYER_MATCH", "LOWER_HALF", "above_chance", "similarity_of"]
+
+LOWER_HALF = 0.5
+"""The greatest depth, from 0 to 1, of the layers in the lower half of a network."""
 
 VARIABLES = {
     "match": Variable(("layer_x",), "most similar layer of y", is_text=True),
     "depth_x": Variable(("layer_x",), "depth of the layer in x"),
     "depth_y": Variable(("layer_x",), "depth of its best match in y"),
+    "above_chance": Variable(("layer_x",), "whether the match is above chance"),
 }
+
+
+REQUIRED = ("match", "depth_x", "depth_y")
 
 
 def similarity_of(result: xarray.Dataset) -> str | None:
@@ -28,8 +35,26 @@ def similarity_of(result: xarray.Dataset) -> str | None:
     return next((str(key) for key in result.data_vars if key not in VARIABLES), None)
 
 
+def above_chance(result: xarray.Dataset) -> Any:
+    """Return the mask of the matches above chance; all count as such if there was no test."""
+    if "above_chance" in result:
+        return result["above_chance"].values.astype(bool)
+    return np.ones(result.sizes["layer_x"], dtype=np.bool_)
+
+
 def findings(result: xarray.Dataset) -> list[Finding]:
-    """Return how deep in y the lower half of x finds its matches."""
+    """Return how many matches are above chance, and how deep in y those of the lower half lie.
+
+    The depths of the lower half are left out if none of its matches is above chance.
+    """
+    above, found = above_chance(result), []
+    if "above_chance" in result:
+        test = result["above_chance"].attrs.get("description", "")
+        counted = "best matches above chance" + (f", {test}" if test else "")
+        share = f"{above.mean():.1%}" if above.size else "none"
+        found.append(Finding(counted, share, f"{above.sum():,} of {above.size:,}"))
+    if not above[result["depth_x"].values <= LOWER_HALF].any():
+        return found
     model_x, model_y = model_of(result, "x"), model_of(result, "y")
     what = {
         "lower_half_reach": f"depth of {model_y} that contains the best matches of 90% of the "
@@ -38,7 +63,7 @@ def findings(result: xarray.Dataset) -> list[Finding]:
         f"{model_x}",
     }
     depths = {key: float(result.attrs.get(key, np.nan)) for key in what}
-    return [
+    return found + [
         Finding(what[key], f"{depth:.0%}", "0% first layer, 100% last")
         for key, depth in depths.items()
         if np.isfinite(depth)
@@ -53,10 +78,12 @@ def table(result: xarray.Dataset) -> Table:
         [name, str(result["match"].values[i]), *(float(result[c].values[i]) for c in columns[1:])]
         for i, name in enumerate(names_of(result, "layer_x"))
     ]
+    if "above_chance" in result:
+        columns.append("above chance")
+        for row, above in zip(rows, above_chance(result), strict=True):
+            row.append("yes" if above else "no")
     title = f"Layers of {model_of(result, 'y')} most similar to those of {model_of(result, 'x')}"
     return Table(title, ["layer_x", *columns], rows)
 
 
-LAYER_MATCH = register(
-    Kind("layer_match", "Layer match", VARIABLES, tuple(VARIABLES), findings, table)
-)
+LAYER_MATCH = register(Kind("layer_match", "Layer match", VARIABLES, REQUIRED, findings, table))
