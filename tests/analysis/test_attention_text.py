@@ -189,6 +189,13 @@ class Reader(nn.Module):
         return nn.functional.scaled_dot_product_attention(x, y, y)[:, 0]
 
 
+class Perceiver(Reader):
+    """The name in LXMERT; the context of its self-attention is its own tokens."""
+
+    def forward(self, hidden_states, context):
+        return super().forward(hidden_states, context)
+
+
 class Block(nn.Module):
     """Its own tokens attend to one another beside a memory, which another part reads."""
 
@@ -199,13 +206,18 @@ class Block(nn.Module):
 
 def test_a_second_sequence_by_position_or_by_name():
     """Of the same length, it had been given distances; a module's own tokens are no second one."""
-    model = nn.Sequential(Reader(), Block())
+    model = nn.Sequential(Reader(), Block(), Perceiver())
     ways = {
         "cross": [
             lambda model, x: model[0](x, x + 1),
             lambda model, x: model[0](cross_attention_states=x + 1, hidden_states=x),
+            lambda model, x: model[2](x, x + 1),
         ],
-        "self": [lambda model, x: model[0](x, x), lambda model, x: model[1](x, memory=x + 1)],
+        "self": [
+            lambda model, x: model[0](x, x),
+            lambda model, x: model[1](x, memory=x + 1),
+            lambda model, x: model[2](x, x),
+        ],
     }
     data = [torch.randn(2, 5, 8)]
     for kind, forwards in ways.items():

@@ -277,6 +277,35 @@ def test_packed_patches_are_not_given_the_mask_of_the_text():
     assert found.layer_x.values.tolist() == ["words"]
 
 
+class Regions(nn.Module):
+    """Texts beside regions of an image, as in LXMERT; or each token has features of its own."""
+
+    def __init__(self, joined):
+        super().__init__()
+        torch.manual_seed(0)
+        self.joined = joined
+        self.words, self.regions = nn.Embedding(50, 8), nn.Linear(4, 8)
+
+    def forward(self, input_ids, attention_mask, visual_feats, visual_attention_mask=None):
+        words, regions = self.words(input_ids), self.regions(visual_feats)
+        return words + regions if self.joined else torch.cat([words, regions], 1).mean(1)
+
+
+def test_regions_are_not_given_the_mask_of_a_text_of_the_same_length():
+    """They had been, if regions are as many as tokens; and so had their own mask."""
+    ids, mask = padded(8, 9, 0)
+    batch = {"input_ids": ids, "attention_mask": mask, "visual_feats": torch.randn(8, 9, 4)}
+    options = {"transform": "mean", **QUIET}
+    with pytest.warns(repsim.RepsimWarning, match=r"regions \(8, 9, 8\).* its length by accident"):
+        found = repsim.compare(Regions(False), data=[batch, batch], layers="*", **options)
+    assert found.layer_x.values.tolist() == ["words"]
+    with pytest.raises(repsim.CaptureError, match="Pass mask={name of a text layer"):
+        given = {**batch, "visual_attention_mask": torch.ones(8, 9)}
+        repsim.compare(Regions(False), data=[given], layers=["regions"], **options)
+    of_tokens = repsim.compare(Regions(True), data=[batch, batch], layers="*", **options)
+    assert of_tokens.layer_x.values.tolist() == ["words", "regions"]
+
+
 def test_learned_queries_are_not_padded():
     """As in Perceiver: here they are as many as the tokens, by accident."""
 

@@ -275,10 +275,9 @@ class Masks:
             if follows == "other"
             else f"has the length of both sequences, that of {source} and that of the decoder"
         )
-        repair = (
-            f'mask={{"...encoder*": {key}, "...decoder*": "{DECODER}"}}: a key of the batch, or '
-            f"None, by name or glob of layers"
-        )
+        names = f'"...encoder*": {key}, "...decoder*": "{DECODER}"'
+        names = f"name of a text layer: {key}" if follows == "other" else names
+        repair = f"mask={{{names}}}: a key of the batch, or None, by name or glob of layers"
         return UnusableOutput(
             f"{self._operation}: the mask of layer {layer!r} is unclear.\n"
             f"  it returned: {shown}, and {why}\n  Pass {repair}.",

@@ -50,6 +50,9 @@ class Sequences:
         Tensors (B, N, ...) of the sequence of ``attention_mask`` (B, N).
     target : tuple of str
         Tensors (B, M, ...) whose keys begin with ``decoder_``.
+    beside : tuple of str
+        Those of the source that may be another input of the same length, beside a text: features
+        (B, N, D) and their masks, as the regions of images in LXMERT.
     labels : tuple of str
         ``labels`` (B, M). A decoder may shift them to its input; or they label the source.
     has_images : bool
@@ -60,6 +63,7 @@ class Sequences:
     target: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     has_images: bool = False
+    beside: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, batch: Any) -> Sequences:
@@ -82,13 +86,22 @@ class Sequences:
             for key in rest
             if key not in source
         )
-        return cls(source, target, labels, images)
+        is_text = "input_ids" in source
+        beside = tuple(key for key in source if is_text and _may_be_beside(key, tensors[key]))
+        return cls(source, target, labels, images, beside)
 
     @property
     def are_several(self) -> bool:
         """Whether layers may follow different inputs, one of which has a mask."""
         masked = AUTO in self.source or DECODER in self.target
-        return masked and bool(self.target or self.labels or self.has_images)
+        return masked and bool(self.target or self.labels or self.has_images or self.beside)
+
+
+def _may_be_beside(key: str, value: Tensor) -> bool:
+    """Whether an input may belong to another sequence than a text of the same length."""
+    if value.ndim > 2:
+        return value.is_floating_point() and key != "inputs_embeds"
+    return key != AUTO and key.endswith(AUTO)
 
 
 def are_labels_padded(batch: Any) -> bool:

@@ -42,7 +42,7 @@ def learn_sequences(
     """Tell masks that are found automatically which sequence each layer of a model follows.
 
     If a batch has several inputs, or the model may have as many learned queries as the batch has
-    tokens, the model runs up to three times on two of its samples: as they are, without the last
+    tokens, the model runs up to four times on two of its samples: as they are, without the last
     position of the masked sequence, and without the last one of the decoder's. A layer follows the
     sequence that changes the shape of its output.
 
@@ -104,12 +104,16 @@ def _followed(
     whole, source = shapes(), None
     target_keys = sequences.target if sequences.source else sequences.target + sequences.labels
     if sequences.source:
-        source = shapes(sequences.source)
+        if sequences.beside:
+            source = shapes(tuple(k for k in sequences.source if k not in sequences.beside))
+        if source is None:  # the model needs all of them in one length
+            source = shapes(sequences.source)
         if source is not None:
             target_keys += sequences.labels
         elif sequences.labels:  # the labels may be those of the source
             source = shapes(sequences.source + sequences.labels)
-    if whole is None or not (target_keys or sequences.has_images or alone):
+    others = sequences.has_images or sequences.beside
+    if whole is None or not (target_keys or others or alone):
         return {}
     target = shapes(target_keys) if target_keys else None
     all_known = (source is not None or not sequences.source) and (

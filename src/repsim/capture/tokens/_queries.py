@@ -15,8 +15,13 @@ from repsim.capture.tokens._evidence import ModelInput
 
 __all__ = ["OTHER_SEQUENCES", "Queries", "SecondSequence"]
 
-OTHER_SEQUENCES = ("key_value_states", "encoder_hidden_states", "cross_attention_states")
-"""The name in transformers of the sequence to which cross-attention attends."""
+OTHER_SEQUENCES = (
+    "key_value_states",
+    "encoder_hidden_states",
+    "cross_attention_states",
+    "context",
+)
+"""The names in transformers of the sequence to which cross-attention attends."""
 
 _NAMES = frozenset({*OTHER_SEQUENCES, "memory"})
 
@@ -52,7 +57,7 @@ class SecondSequence:
 
         A ``memory`` is of a block, whose own tokens may attend to one another too.
         """
-        return next(self._given(OTHER_SEQUENCES, module, args, kwargs), None) is not None
+        return any(x.ndim > 2 for x in self._given(OTHER_SEQUENCES, module, args, kwargs))
 
     def _given(
         self,
