@@ -374,7 +374,7 @@ def test_constant():
     assert math.isnan(found.value)
     assert math.isnan(found.z)
     assert len(found.null) == 0
-    with pytest.warns(DegenerateWarning, match="permutation_test: y is constant"):
+    with pytest.warns(DegenerateWarning, match="permutation_test: y is the same"):
         found = permutation_test(x, np.ones((8, 2)), measure="rsa")  # without a closed form
     assert np.isnan([found.p_value, found.null_mean, found.null_sd, found.z]).all()
     single = permutation_test(x, x[:, :2], measure="rsa", permutations=1)
