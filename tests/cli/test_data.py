@@ -164,6 +164,9 @@ def test_texts_with_a_mask_are_compared_without_their_padding(repsim_command):
     for argv in (compare, ("attention", bert)):
         assert values(*argv, of="a") == values(*argv, of="b"), argv
     assert values(*compare, of="a") != values(*compare, of="all")
+    np.savez("maskless.npz", inputs=np.where(mask, texts, 0))
+    ran = repsim_command(*compare, "--data", "maskless.npz", "--no-progress")
+    assert ran.err.count("the texts look padded") == 1, "once for both models"
     for name in "ab":
         words = ("--data", f"{name}.npz", "--only", "layer_map", "--out", name, "--no-progress")
         assert repsim_command("analyse", bert, *words).code == 0

@@ -47,7 +47,15 @@ def reporting(session: Session) -> Iterator[None]:
         # Deprecations of other libraries do not help the user of a command; --debug shows them.
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", RepsimWarning)
-        warnings.showwarning = lambda message, *_, **__: session.note(f"warning: {message}")
+        told: set[str] = set()
+
+        def tell(message: Warning | str, *_: object, **__: object) -> None:
+            text = f"warning: {message}"
+            if text not in told:  # one model may say the same as the other
+                told.add(text)
+                session.note(text)
+
+        warnings.showwarning = tell
         try:
             yield
         except (typer.Exit, typer.Abort):

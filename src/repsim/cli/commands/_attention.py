@@ -31,7 +31,10 @@ def attention(
     out: Out = None,
     progress: Progress = True,
 ) -> None:
-    """Measure how far each attention head of a model looks: mean distance in pixels, by layer."""
+    """Measure how far each attention head of a model looks, by layer: the mean distance.
+
+    It is in pixels for images, and in tokens for texts.
+    """
     from repsim.cli.tasks._one_model import measure_one
 
     request = options.request(model, run)

@@ -136,6 +136,13 @@ def from_function(name: str, *, pretrained: bool, size: int | None, scale: str |
     """Call ``package.module:function`` without arguments; the current folder is importable."""
     torch = need("torch", name)
     where, _, what = name.partition(":")
+    if os.sep in where or where.startswith("."):
+        inside = not where.startswith((os.sep, ".."))
+        written = module_of(os.path.normpath(where)) if inside else "package.module"
+        raise UsageError(
+            f"a module is named with dots, and not as a path.\n  got {name}\n"
+            f"  Write {written}:{what}; modules in the current folder can be imported."
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
