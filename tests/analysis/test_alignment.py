@@ -9,7 +9,13 @@ import pytest
 import torch
 import xarray as xr
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 import repsim
 from repsim import plot
@@ -195,6 +201,10 @@ def test_loaders_that_shuffle_are_refused_and_matched_by_ids():
     a, b = net(), net()
     with pytest.raises(repsim.InputError, match=r"the loader of models\['b'\] shuffles"):
         aligned({"a": (a, loader(False)), "b": (b, loader(True))})
+    for sampler in (RandomSampler(samples), SubsetRandomSampler(range(30))):
+        of_batches = DataLoader(samples, batch_sampler=BatchSampler(sampler, 10, drop_last=False))
+        with pytest.raises(repsim.InputError, match=r"the loader of models\['b'\] shuffles"):
+            aligned({"a": (a, loader(False)), "b": (b, of_batches)})
     ids = {"sample_ids": lambda batch: batch[1]}
     options = {"permutations": 0, "k": 3}
     expected = aligned({"a": (a, loader(False)), "b": (b, loader(False))}, **options)
