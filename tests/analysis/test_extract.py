@@ -6,11 +6,13 @@ import itertools
 import json
 import os
 import time
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, TensorDataset
 
 import repsim
 
@@ -598,6 +600,27 @@ def test_memory_bounds_the_chunk(tmp_path):
     repsim.extract(net(), data(), out=tmp_path / "run.zarr", memory=120 * 11, progress=False)
     plan = json.loads((tmp_path / "run.zarr.journal").read_text().splitlines()[1][9:])
     assert plan["chunk"] == 8
+
+
+def test_a_loader_that_shuffles_gives_a_warning(tmp_path):
+    """Stores of two models would have other samples in their rows."""
+    samples = TensorDataset(torch.cat(data()))
+    seed = torch.Generator().manual_seed(0)
+    for at, (options, ids, warns) in enumerate(
+        (
+            ({"shuffle": True}, None, True),
+            ({"sampler": SubsetRandomSampler(range(16))}, None, True),
+            ({"shuffle": True, "generator": seed}, None, False),
+            ({"sampler": RandomSampler(samples, generator=seed)}, None, False),
+            ({"shuffle": True}, lambda batch: list(map(str, batch[0])), False),
+            ({}, None, False),
+        )
+    ):
+        loader = DataLoader(samples, batch_size=8, **options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            repsim.extract(net(), loader, out=tmp_path / f"{at}", sample_ids=ids, progress=False)
+        assert ["the loader shuffles" in str(each.message) for each in caught] == [True] * warns
 
 
 def test_the_model_comes_back_unchanged(tmp_path):

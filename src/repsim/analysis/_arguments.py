@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
+from typing import Any
 
 from torch import nn
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from repsim._errors import InputError
 from repsim._options import got, require_bool, require_callable, require_text
 from repsim.capture import kind_of
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "seeded", "shuffles"]
 
 
 def check_arguments(
@@ -48,6 +55,23 @@ def check_arguments(
     else:
         require_text(operation, name=name)
     require_bool(operation, "progress", progress)
+
+
+def shuffles(data: object) -> bool:
+    """Whether a loader draws its samples at random, by a sampler of samples or of batches."""
+    if not isinstance(data, DataLoader):
+        return False
+    of_batches = getattr(data.batch_sampler, "sampler", None)
+    return any(
+        isinstance(sampler, RandomSampler | SubsetRandomSampler | WeightedRandomSampler)
+        for sampler in (data.sampler, of_batches)
+    )
+
+
+def seeded(loader: Any) -> bool:
+    """Whether a loader that shuffles has a random generator of its own."""
+    drawing = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
+    return any(getattr(each, "generator", None) is not None for each in drawing)
 
 
 def _hint(argument: str, given: object) -> str:

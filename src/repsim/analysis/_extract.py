@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from torch import nn
 
+from repsim._errors import warn
 from repsim._options import as_count, require_choice
-from repsim.analysis._arguments import check_arguments
+from repsim.analysis._arguments import check_arguments, seeded, shuffles
 from repsim.analysis._extract_parts import end_together, own_part, writers
 from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis._filling import Filling, saving, where_of
@@ -178,6 +179,12 @@ def extract(
     ModuleNotFoundError
         zarr is not installed, or what fsspec needs for the address (s3fs for "s3://").
 
+    Warns
+    -----
+    RepsimWarning
+        The loader shuffles without a seed and ``sample_ids`` is not given, so stores of two models
+        cannot be compared; or as :class:`repsim.Recorder`.
+
     Notes
     -----
     Space on disk: n Σp itemsize bytes, with p numbers per sample and layer. A vit_base_patch16_224
@@ -218,6 +225,11 @@ def extract(
         if dtype is not None:
             require_choice("extract", "dtype", dtype, DTYPES)
         check_sample_ids("extract", sample_ids)
+        if sample_ids is None and shuffles(data) and not seeded(data):
+            warn(
+                "extract: the loader shuffles, so a row of another store is another sample.\n"
+                "  Pass shuffle=False, or sample_ids=, by which stores are compared."
+            )
         masks = Masks("extract", mask)
         tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
         to_host = ToHost(BoundTransform("extract", transform, model, masks), dtype, tokens)

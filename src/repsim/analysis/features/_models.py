@@ -10,16 +10,11 @@ from os import PathLike
 from typing import Any
 
 from torch import nn
-from torch.utils.data import (
-    DataLoader,
-    RandomSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
 
 from repsim._errors import InputError, LayerNotFoundError
 from repsim._options import got, require_callable
 from repsim._shown import did_you_mean
+from repsim.analysis._arguments import shuffles
 from repsim.analysis._extract_rows import Seen
 from repsim.analysis.features._keepers import SEQUENCE, InMemory
 from repsim.analysis.features._record import Outputs, record
@@ -262,23 +257,12 @@ def _check_order(operation: str, to_run: Mapping[str, _ToRun]) -> None:
     if len({id(each.data) for each in to_run.values()}) < 2:
         return
     for name, each in to_run.items():
-        if _shuffles(each.data) and each.options.sample_ids is None:
+        if shuffles(each.data) and each.options.sample_ids is None:
             raise InputError(
                 f"{operation}: samples must be paired, and the loader of models[{name!r}] "
                 f"shuffles them.\n"
                 f"  Pass shuffle=False, one loader for all models, or sample_ids=."
             )
-
-
-def _shuffles(data: object) -> bool:
-    """Whether a loader draws its samples at random, by a sampler of samples or of batches."""
-    if not isinstance(data, DataLoader):
-        return False
-    of_batches = getattr(data.batch_sampler, "sampler", None)
-    return any(
-        isinstance(sampler, RandomSampler | SubsetRandomSampler | WeightedRandomSampler)
-        for sampler in (data.sampler, of_batches)
-    )
 
 
 def _recorded(
