@@ -343,6 +343,25 @@ def test_another_batch_in_place_of_one_that_is_there_in_part_is_refused(tmp_path
     same(repsim.extract(net(), data(), out=out, **options), expected(net(), data()))
 
 
+def test_a_disk_that_is_full_inside_a_line_of_the_journal_leaves_the_lines_before(tmp_path):
+    resource = pytest.importorskip("resource")
+    out, options = tmp_path / "run.zarr", chunks_of(8)
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full_after_two():
+        yield from data()[:2]
+        written = os.path.getsize(f"{out}.journal")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (written + 7, most))
+        yield data()[2]
+
+    try:
+        with pytest.raises(repsim.CheckpointError, match=r"run\.zarr\.journal: File too large"):
+            repsim.extract(net(), full_after_two(), out=out, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    same(repsim.extract(net(), data(), out=out, **options), expected(net(), data()))
+
+
 def test_a_place_that_is_taken_is_refused(tmp_path):
     (tmp_path / "run.zarr").mkdir()
     (tmp_path / "file").write_text("mine")

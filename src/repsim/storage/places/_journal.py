@@ -8,7 +8,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from repsim._errors import CheckpointError, StateError
 from repsim.storage._atomic import how_to_write
@@ -57,7 +57,8 @@ class Journal:
         self.entries: list[dict[str, Any]] = []
         self._size = 0
         try:
-            self._file: IO[bytes] = open(path, "a+b")  # noqa: SIM115 - closed in close()
+            # Without a buffer, which would write the rest of a failed line when the file is closed.
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed in close()
         except OSError as error:
             raise self._unwritable(error) from error
         try:
@@ -87,8 +88,9 @@ class Journal:
         """
         line = line_of(entry)
         try:
-            self._file.write(line)
-            self._file.flush()
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
