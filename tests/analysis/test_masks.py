@@ -204,6 +204,32 @@ def test_series_that_a_model_pads_give_a_warning():
         np.testing.assert_array_equal(own.cka, same.cka)
 
 
+class Context(nn.Module):
+    """Series as TimesFM takes them: zeros before each fill its context, and then it is scaled."""
+
+    def __init__(self, length):
+        super().__init__()
+        torch.manual_seed(0)
+        self.length, self.decoder = length, nn.Sequential(nn.Unflatten(1, (-1, 4)), nn.Linear(4, 8))
+
+    def forward(self, past_values):
+        padded = [functional.pad(x, (self.length - len(x), 0)) for x in past_values]
+        return self.decoder((torch.stack(padded) - 1) / 2)
+
+
+def test_series_of_one_length_that_a_model_pads_give_a_warning():
+    data = [{"past_values": [torch.randn(8) for _ in range(5)]} for _ in range(2)]
+    for length, warns in ((12, True), (8, False)):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            compare_mean(Context(length), data, layers=["decoder"])
+        found = ["'decoder' is given 12 values for 8" in str(each.message) for each in seen]
+        assert found == [True] * warns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare_mean(Context(12), data, layers=["decoder"], mask=None)
+
+
 def test_values_by_hand(llama):
     """Every reducer over real tokens, against a loop over the samples."""
     batch = texts("left", batches=1)[0]

@@ -11,7 +11,7 @@ from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._sequences import AUTO, Follows, Sequences, are_labels_padded, shortened
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
-from repsim.capture._unmasked import text_of
+from repsim.capture._unmasked import series_of, text_of
 from repsim.capture._without_values import refuse_meta, refuse_meta_batch
 from repsim.capture.attention._call import AttentionCall
 from repsim.capture.attention._recorder import AttentionRecorder
@@ -81,6 +81,7 @@ __all__ = [
     "residual_blocks",
     "resolve_transform",
     "select_layers",
+    "series_of",
     "shortened",
     "spliced",
     "tensors_in",

@@ -53,8 +53,8 @@ class Masks:
     Attributes
     ----------
     padded_by_model : str or None
-        The text of a warning, if the model pads the texts itself. It is given if "auto" finds no
-        mask.
+        The text of a warning, if the model pads texts or series itself. It is given if "auto" finds
+        no mask.
 
     Raises
     ------

@@ -12,7 +12,14 @@ from torch import Tensor
 from repsim.capture._near import values_of
 from repsim.capture._sequences import AUTO
 
-__all__ = ["lengths_of_series", "padded_texts", "text_of", "unread_mask", "unread_padding"]
+__all__ = [
+    "lengths_of_series",
+    "padded_texts",
+    "series_of",
+    "text_of",
+    "unread_mask",
+    "unread_padding",
+]
 
 IDS = "input_ids"
 
@@ -104,21 +111,28 @@ def _named_tensors(value: Any, place: str) -> Iterator[tuple[str, str, Tensor]]:
             yield from _named_tensors(item, inner)
 
 
+def series_of(batch: Any) -> list[Tensor] | None:
+    """Return the series of a batch, floating-point tensors of one axis; None if it has none.
+
+    They are in a list that is the batch or a value of it.
+    """
+    for item in batch.values() if isinstance(batch, Mapping) else [batch]:
+        if isinstance(item, list | tuple) and item:
+            series = [x for x in item if isinstance(x, Tensor) and x.ndim == 1]
+            if len(series) == len(item) and all(x.is_floating_point() for x in series):
+                return series
+    return None
+
+
 def lengths_of_series(batch: Any, n: int) -> tuple[int, int] | None:
     """Return the least and the greatest length of a list of n series; None if they are equal.
 
     >>> lengths_of_series({"past_values": [torch.ones(9), torch.ones(7)]}, 2)
     (7, 9)
-
-    Series are floating-point tensors of one axis, in a list that is the batch or a value of it.
     """
-    for item in batch.values() if isinstance(batch, Mapping) else [batch]:
-        if isinstance(item, list | tuple) and len(item) == n:
-            series = [x for x in item if isinstance(x, Tensor) and x.ndim == 1]
-            lengths = {len(x) for x in series if x.is_floating_point()}
-            if len(series) == n and len(lengths) > 1:
-                return min(lengths), max(lengths)
-    return None
+    series = series_of(batch)
+    lengths = set() if series is None or len(series) != n else {len(x) for x in series}
+    return (min(lengths), max(lengths)) if len(lengths) > 1 else None
 
 
 def text_of(batch: Any) -> Tensor | None:

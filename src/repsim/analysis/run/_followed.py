@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from repsim.analysis.run._cut_runs import BatchRefusedError, input_of, on_accelerator, refusing
@@ -21,6 +23,7 @@ from repsim.capture import (
     are_labels_padded,
     named_layers,
     rebuilt,
+    series_of,
     shortened,
     tensors_in,
     text_of,
@@ -46,8 +49,8 @@ def learn_sequences(
     position of the masked sequence, and without the last one of the decoder's. A layer follows the
     sequence that changes the shape of its output.
 
-    If a batch has texts and no mask, the masks learn whether the model pads them itself. They warn
-    where positions are read.
+    If a batch has texts or series and no mask, the masks learn whether the model pads them itself.
+    They warn where positions are read.
 
     Parameters
     ----------
@@ -154,7 +157,9 @@ def _own_padding(batch: Batch, model: nn.Module, forward: Forward | None) -> str
     A layer has then more positions than a text. Another forward tells whether they are padding.
     """
     ids = text_of(input_of(batch.value, forward))
-    if ids is None or ids.shape[1] < 2:
+    if ids is None:
+        return _padding_of_series(batch, model, forward)
+    if ids.shape[1] < 2:
         return None
     n_samples, n = ids.shape
     if on_accelerator(model) and uncut_indices(batch.value, n_samples, packed=False):
@@ -181,6 +186,61 @@ def _own_padding(batch: Batch, model: nn.Module, forward: Forward | None) -> str
         f"  Let the tokeniser pad the texts to {whole.shape[1]} tokens (pad_to_multiple_of=), and "
         f"put its {AUTO} into the batch.\n  mask=None says that all positions are real."
     )
+
+
+def _padding_of_series(batch: Batch, model: nn.Module, forward: Forward | None) -> str | None:
+    """Say where a model pads series of one length, as TimesFM; None if it does not.
+
+    A module of the model is then given the series with a constant before or after them.
+    """
+    series = series_of(input_of(batch.value, forward))
+    if series is None or len(series) < FEW or len({len(x) for x in series}) > 1:
+        return None  # series of other lengths give a warning of their own
+    if on_accelerator(model) and uncut_indices(batch.value, len(series), packed=False):
+        return None
+    n, given = len(series[0]), torch.stack(series[:FEW])
+    found: list[tuple[str, int]] = []
+
+    def look(name: str, arguments: object) -> None:
+        for x in tensors_in(arguments):
+            if not found and not x.is_nested and x.ndim == 2 and _is_longer(x, given):
+                found.append((name or "the model", int(x.shape[1])))
+
+    small = replace(batch, value=cut(batch.value, len(series), FEW))
+    with ExitStack() as stack:
+        for name, module in {"": unwrap(model), **named_layers(model)}.items():
+            hook = partial(_on_arguments, partial(look, name))
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        _runs(small, model, forward, lambda _name, _output: None)
+    if not found:
+        return None
+    return (
+        f"the model pads the series itself, so its padding counts.\n"
+        f"  {found[0][0]!r} is given {found[0][1]} values for {n}, and there is no {AUTO}\n"
+        f"  Pass series of {found[0][1]} values, mask=lambda batch: a tensor (samples, positions) "
+        f"that is true where\n  a position is real, or mask=None."
+    )
+
+
+def _on_arguments(look: Callable[[object], None], _module: nn.Module, *given: object) -> None:
+    look(given)
+
+
+def _is_longer(x: Tensor, series: Tensor) -> bool:
+    """Whether rows are series, scaled and shifted maybe, beside a constant."""
+    more, n = x.shape[1] - series.shape[1], series.shape[1]
+    if more < 2 or len(x) != len(series) or not x.is_floating_point() or n < 3:
+        return False
+    known = _standard(series.to(x))
+    for part, rest in ((x[:, more:], x[:, :more]), (x[:, :n], x[:, n:])):
+        if bool((rest == rest[:, :1]).all()) and torch.allclose(_standard(part), known, atol=1e-3):
+            return True
+    return False
+
+
+def _standard(x: Tensor) -> Tensor:
+    x = x - x.mean(1, keepdim=True)
+    return x / x.square().mean(1, keepdim=True).sqrt()
 
 
 def _tokens_of(
