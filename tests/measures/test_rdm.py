@@ -292,3 +292,16 @@ def test_labels_travel_with_the_rdm():
     levels = labelled.assign_coords(run=("image", [0, 0, 0, 1, 1, 1]))
     levels = levels.set_index(image=["stimulus_id", "run"])
     assert repsim.rdm(levels).indexes["image"].equals(levels.indexes["image"])
+
+
+def test_small_distances_beside_large_ones_in_jax_without_float64():
+    """Two clusters at 1e4 standard deviations; products of float32 leave no digit within them."""
+    jax = pytest.importorskip("jax")
+    far = 1e4 * (np.arange(30)[:, None] % 2)
+    x, y = ((z + far).astype(np.float32) for z in related(30, 6, 7))
+    a, b = jax.numpy.asarray(x), jax.numpy.asarray(y)
+    out = repsim.rdm(a)
+    assert out.dtype == a.dtype
+    np.testing.assert_allclose(out, repsim.rdm(x), rtol=1e-5)
+    for function in (repsim.rsa, repsim.information_imbalance):
+        assert float(function(a, b)) == pytest.approx(float(function(x, y)), abs=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 from array_api_compat import device
 
 from repsim._errors import DegenerateWarning, InputError, warn
@@ -22,7 +23,13 @@ from repsim.arrays import (
     without_autocast,
 )
 from repsim.kernels import squared_distances
-from repsim.measures.parts._dissimilarity import NO_DIRECTION, angular, wide
+from repsim.measures.parts._dissimilarity import (
+    NO_DIRECTION,
+    angular,
+    placed,
+    wide,
+    without_float64,
+)
 from repsim.measures.parts.rdms._crossnobis import (
     as_repeats,
     crossvalidated,
@@ -217,7 +224,11 @@ def _distances(xp: Namespace, a: Array, kind: str, repeats: int, noise: Array | 
     if kind == "crossnobis":
         d = crossvalidated(xp, z) / (r * (r - 1) * p)
     else:
-        d = squared_distances(xp, z[0, ...])
+        values = without_float64(z[0, ...])
+        if values is None:
+            d = squared_distances(xp, z[0, ...])
+        else:
+            d = placed(squared_distances(np, values.astype(np.float64)), z)
     if kind not in SQUARED:
         return root(xp, d) * scale
     there = xp.abs(d) > 0

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from array_api_compat import device
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import (
     accumulator_dtype,
     array_namespace,
+    detached,
+    host_numbers,
     row_blocks,
     unit_scale,
     writable_numbers,
@@ -21,9 +26,13 @@ __all__ = [
     "directions",
     "dissimilarities",
     "near_points",
+    "placed",
     "squared_euclidean",
     "wide",
+    "without_float64",
 ]
+
+Numbers = np.ndarray[Any, np.dtype[Any]]
 
 NO_DIRECTION = {
     "cosine": "has a row of zeros, which has no direction for a cosine",
@@ -70,6 +79,10 @@ def dissimilarities(operation: str, name: str, x: Array, kind: str) -> tuple[Arr
 
 def squared_euclidean(x: Array) -> tuple[Array, Array]:
     """Return ‖a − b‖²/s² of all rows of ``x`` (n, p), (n, n), and the power of two s (0-d)."""
+    values = without_float64(x)
+    if values is not None:
+        d, s = squared_euclidean(values)
+        return placed(d, x), placed(s, x)
     scaled, scale = _spread(x)
     return squared_distances(array_namespace(x), scaled), scale
 
@@ -85,6 +98,10 @@ def _spread(x: Array) -> tuple[Array, Array]:
 
 def angular(x: Array, kind: str) -> tuple[Array, Array]:
     """Return 1 − cos or 1 − r of all rows, (n, n), and which rows have no direction, (n, 1)."""
+    values = without_float64(x)
+    if values is not None:
+        found, rows = angular(values, kind)
+        return placed(found, x), array_namespace(x).asarray(rows, device=device(x))
     xp = array_namespace(x)
     resolution = float(xp.finfo(x.dtype).eps)
     rows, missing = directions(x, kind)
@@ -142,6 +159,22 @@ def directions(x: Array, kind: str) -> tuple[Array, Array]:
     missing = ~xp.any(xp.abs(x) > 0, axis=1, keepdims=True)
     norm = xp.linalg.vector_norm(xp.where(missing, xp.ones_like(x), x), axis=1, keepdims=True)
     return x / norm, missing
+
+
+def without_float64(x: Array) -> Numbers | None:
+    """Return the values of an array in main memory whose framework has no float64 beside it.
+
+    Small distances between samples far from the others need its digits, so NumPy computes them.
+    """
+    xp = array_namespace(x)
+    return None if accumulator_dtype(xp, x) == xp.float64 else host_numbers(detached(x))
+
+
+def placed(found: Array, beside: Array) -> Array:
+    """Return numbers of NumPy in the framework, dtype and place of another array."""
+    xp = array_namespace(beside)
+    out: Array = xp.asarray(found, dtype=beside.dtype, device=device(beside))
+    return out
 
 
 def wide(xp: Namespace, x: Array) -> Array:

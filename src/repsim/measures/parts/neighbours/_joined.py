@@ -40,16 +40,16 @@ def warn_of_joined(
         The rounding unit of the data.
     """
     xp, n = array_namespace(d), d.shape[0]
-    rounding = own_rounding(xp, d)
-    values = [host_numbers(detached(z)) for z in (d, weights, rounding)]
-    distances, shares, unit = values
-    if distances is not None and shares is not None and unit is not None:
+    distances, shares = (host_numbers(detached(z)) for z in (d, weights))
+    if distances is not None and shares is not None:
         tied = np.flatnonzero((shares > 0) & (shares < 1))
         taken = distances.take(tied), shares.take(tied)
-        joined = _share(n, k, tied // n, *taken, unit[:, 0], resolution)
+        own: np.ndarray = np.asarray(own_rounding(np, distances))
+        joined = _share(n, k, tied // n, *taken, own[:, 0], resolution)
         if joined > max(JOINED, 1 / (n * k)):
             _warn(operation, name, joined, resolution)
         return
+    rounding = own_rounding(xp, d)
     last = (weights > 0) & (weights < 1)
     nothing = xp.zeros_like(d)
     far = xp.max(xp.where(last, d, nothing), axis=1)

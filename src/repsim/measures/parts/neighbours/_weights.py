@@ -92,10 +92,11 @@ def own_rounding(xp: Namespace, d: Array) -> Array:
     """Return by how much the rounding of products may change the distances of each sample, (n, 1).
 
     Squared distances ‖a‖² + ‖b‖² − 2a·b follow from products about the sample that is nearest to
-    the mean. It has the smallest sum of distances.
+    the mean. It has the smallest sum of distances. In main memory they were summed in float64.
     """
     origin = xp.reshape(xp.argmin(xp.sum(d, axis=1)), (1,))
-    out: Array = OWN * float(xp.finfo(d.dtype).eps) * xp.take(d, origin, axis=1)
+    unit = float(xp.finfo(np.float64 if xp is np else d.dtype).eps)
+    out: Array = OWN * unit * xp.take(d, origin, axis=1)
     return out
 
 
