@@ -46,13 +46,23 @@ def test_directions_that_no_rotation_is_known_for_add_nothing():
 
 
 def test_small_directions_beside_clusters_that_are_far_apart():
-    """In xᵀy their singular values are squares: 1e-6 of the largest, and yet not rounding."""
-    for far in (1e2, 1e3):
+    """In xᵀy their singular values are squares: 1e-10 of the largest, and yet not rounding."""
+    for far in (1e2, 1e3, 1e5):
         x, y = related(40, 4, 5)
         shift = far * (np.arange(40)[:, None] % 2)
         x, y = ((z + shift * z[:1]).astype(np.float32) for z in (x, y))
         expected = reference.aligned_cosine(x.astype(np.float64), y.astype(np.float64))
         assert float(repsim.aligned_cosine(x, y)) == pytest.approx(expected, abs=1e-6), far
+
+
+def test_directions_that_are_left_out_give_a_warning_if_they_matter():
+    x, y = related(40, 4, 5)
+    shift = 1e6 * (np.arange(40)[:, None] % 2)
+    x, y = (z + shift * z[:1] for z in (x, y))
+    exact = repsim.aligned_cosine(x, y)
+    with pytest.warns(repsim.RepsimWarning, match="x and y vary in some directions by so little"):
+        out = repsim.aligned_cosine(x.astype(np.float32), y.astype(np.float32))
+    assert abs(float(out) - float(exact)) > 1e-2
 
 
 def test_features_that_are_nearly_orthogonal_have_one_value_traced_or_not():

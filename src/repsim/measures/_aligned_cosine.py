@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+
+from repsim._errors import warn
 from repsim._typing import Array, Namespace
 from repsim.arrays import accumulator_dtype, array_namespace, known, unit_scale
 from repsim.estimators import within_one
@@ -14,6 +17,15 @@ from repsim.measures.parts._dissimilarity import NO_DIRECTION, directions
 from repsim.measures.parts._subspace import where_defined
 
 __all__ = ["aligned_cosine"]
+
+ALIKE = 0.01
+"""A direction is that of both sides if their values in it have at least this cosine.
+
+Directions of one side that are orthogonal to the other fix no rotation, and they have none.
+"""
+
+MOST = 1e-3
+"""The largest change of the value by directions that are left out without a warning."""
 
 
 def aligned_cosine(x: Array, y: Array) -> Array:
@@ -60,6 +72,9 @@ def aligned_cosine(x: Array, y: Array) -> Array:
     -----
     DegenerateWarning
         If a row of zeros has no direction: NaN is returned.
+    RepsimWarning
+        If directions that both sides share are left out as rounding and may change the value by
+        more than 1e-3.
 
     Notes
     -----
@@ -69,10 +84,10 @@ def aligned_cosine(x: Array, y: Array) -> Array:
 
     Singular values of xᵀy below the rounding of the data fix no rotation, so their directions add
     nothing to the products of rows. This happens if some direction of x is orthogonal to all of y,
-    or if the data vary by far less in it than in others: by 1e-4 in float32 (1e-7 in float64).
-    Differentiable where the other singular values are distinct. Computed in float64 where the
-    device has it. Cost: O(n² p) once for each p > n, then O(n p q + p q min(p, q)) with p and q at
-    most n.
+    or if the data vary by far less in it than in others: by 1e-6 in float32 (1e-7 in float64, and
+    2e-3 if the device has no float64). Differentiable where the other singular values are distinct.
+    Computed in float64 where the device has it. Cost: O(n² p) once for each p > n, then O(n p q +
+    p q min(p, q)) with p and q at most n.
 
     References
     ----------
@@ -89,6 +104,8 @@ class _Rows(NamedTuple):
     directions: Array
     defined: Array
     resolution: float
+    operation: str
+    name: str
 
 
 def _prepare(operation: str, x: Array, *, name: str) -> _Rows:
@@ -98,7 +115,7 @@ def _prepare(operation: str, x: Array, *, name: str) -> _Rows:
     rows, missing = directions(points, "cosine")
     none = xp.any(missing)
     undefined(operation, name, none, NO_DIRECTION["cosine"])
-    return _Rows(points, rows, ~none, float(xp.finfo(x.dtype).eps))
+    return _Rows(points, rows, ~none, float(xp.finfo(x.dtype).eps), operation, name)
 
 
 def _compare(x: _Rows, y: _Rows) -> Array:
@@ -111,10 +128,10 @@ def _compare(x: _Rows, y: _Rows) -> Array:
 def _rotation(xp: Namespace, x: _Rows, y: _Rows) -> Array:
     """Return UVᵀ (p, q) of xᵀy = U S Vᵀ, without directions that are only rounding.
 
-    The rounding of the data changes a singular value by ε(‖x‖‖yv‖ + ‖xu‖‖y‖). That is far below
-    ε‖xᵀy‖ for a direction in which both sides are small, beside clusters or samples that are far
-    from the others. Where x and y are nearly orthogonal it is above ε‖xᵀy‖. A direction counts if
-    its singular value is above the smaller of both.
+    The rounding of the data changes a singular value by at most ε(‖x‖‖yv‖ + ‖xu‖‖y‖)/2. That is
+    far below ε‖xᵀy‖ for a direction in which both sides are small, beside clusters or samples that
+    are far from the others. Where x and y are nearly orthogonal it is above ε‖xᵀy‖. A direction
+    counts if its singular value is above the smaller of both.
     """
     a, b = x.points, y.points
     left, values, right = xp.linalg.svd(xp.matrix_transpose(a) @ b, full_matrices=False)
@@ -124,10 +141,32 @@ def _rotation(xp: Namespace, x: _Rows, y: _Rows) -> Array:
         size = xp.linalg.vector_norm
         on_x, on_y = size(a @ left, axis=0), size(b @ xp.matrix_transpose(right), axis=0)
         rounding = x.resolution * size(a) * on_y + y.resolution * size(b) * on_x
-        own = values > many * xp.maximum(rounding, xp.finfo(a.dtype).eps * values[:1])
+        own = values > xp.maximum(rounding, many * xp.finfo(a.dtype).eps * values[:1])
         counts = counts | own
+        alike = (values > ALIKE * on_x * on_y) & (on_x > 0) & (on_y > 0)
+        _warn_of_left_out(xp, x, y, left, right, alike & ~counts)
     out: Array = (left * xp.astype(counts, left.dtype)) @ right
     return out
+
+
+def _warn_of_left_out(
+    xp: Namespace, x: _Rows, y: _Rows, left: Array, right: Array, lost: Array
+) -> None:
+    """Warn if directions that both sides share are left out and could change the value."""
+    shared = xp.abs((x.directions @ left) * (y.directions @ xp.matrix_transpose(right)))
+    most = xp.mean(xp.sum(shared * xp.astype(lost, shared.dtype), axis=1))
+    if not known(x.defined & y.defined & (most > MOST)):
+        return
+    repair = (
+        f"  Compute {x.name} and {y.name} in float64."
+        if max(x.resolution, y.resolution) > np.finfo(np.float64).eps
+        else "  Compare the samples of one cluster at a time."
+    )
+    warn(
+        f"{x.operation}: {x.name} and {y.name} vary in some directions by so little beside others "
+        f"that these are left out as rounding, and the value may be off by up to "
+        f"{float(most):.1g}.\n{repair}"
+    )
 
 
 register(
