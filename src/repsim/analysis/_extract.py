@@ -225,11 +225,7 @@ def extract(
         if dtype is not None:
             require_choice("extract", "dtype", dtype, DTYPES)
         check_sample_ids("extract", sample_ids)
-        if sample_ids is None and shuffles(data) and not seeded(data):
-            warn(
-                "extract: the loader shuffles, so a row of another store is another sample.\n"
-                "  Pass shuffle=False, or sample_ids=, by which stores are compared."
-            )
+        _warn_of_order(data, sample_ids)
         masks = Masks("extract", mask)
         tokens = token_samples("extract", samples, max_samples, skip_first, seed, transform)
         to_host = ToHost(BoundTransform("extract", transform, model, masks), dtype, tokens)
@@ -279,6 +275,14 @@ def extract(
             store.finish({**labels, "n_batches": len(store.batches), **counts, **versions()})
         end_together(ranks, place, store.n_rows)
     return open_activations(out, storage_options=storage_options)
+
+
+def _warn_of_order(data: object, sample_ids: SampleIds | None) -> None:
+    if sample_ids is None and shuffles(data) and not seeded(data):
+        warn(
+            "extract: the loader shuffles, so a row of another store is another sample.\n"
+            "  Pass shuffle=False, or sample_ids=, by which stores are compared."
+        )
 
 
 class Calls(NamedTuple):
