@@ -66,6 +66,20 @@ def check_values(operation: str, measure: Measure, settings: Mapping[str, Any]) 
     """Raise if an option has a value that no data allow, before there are any data.
 
     The measure checks all of its options too, but only when it gets the features.
+
+    Parameters
+    ----------
+    operation : str
+        For errors.
+    measure : Measure
+        The measure.
+    settings : mapping
+        All of its options.
+
+    Raises
+    ------
+    InputError
+        An unknown choice or kernel, or a number that is out of range for any n.
     """
     if "kernel" in settings:
         resolve_kernel(operation, settings["kernel"])
