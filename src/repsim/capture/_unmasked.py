@@ -114,7 +114,16 @@ def _named_tensors(value: Any, place: str) -> Iterator[tuple[str, str, Tensor]]:
 def series_of(batch: Any) -> list[Tensor] | None:
     """Return the series of a batch, floating-point tensors of one axis; None if it has none.
 
-    They are in a list that is the batch or a value of it.
+    Parameters
+    ----------
+    batch : object
+        A batch in the form that the model gets. Series are in a list that is the batch or a value
+        of it.
+
+    Returns
+    -------
+    list of torch.Tensor, or None
+        The series.
     """
     for item in batch.values() if isinstance(batch, Mapping) else [batch]:
         if isinstance(item, list | tuple) and item:
