@@ -58,9 +58,9 @@ def texts():
     return x, torch.arange(3) < 1 + torch.arange(N)[:, None] % 3
 
 
-def share(rank, size, *, shuffle=False):
+def share(rank, size, *, n=N, shuffle=False):
     """The batches (inputs, ids) of one rank; with 4 ranks, 2 of 44 samples are repeated."""
-    sampler = DistributedSampler(range(N), size, rank, shuffle=shuffle, seed=3)
+    sampler = DistributedSampler(range(n), size, rank, shuffle=shuffle, seed=3)
     return [(inputs()[part], part) for part in torch.tensor(list(sampler)).split(BATCH)]
 
 
@@ -187,6 +187,7 @@ def scenarios(rank, size):
     dist.barrier()
     if rank < 2:
         found["two"] = extracted(share(rank, 2), f"{folder}/two", group=pair)
+        extracted(share(rank, 2, n=N - 1), f"{folder}/odd", group=pair)
         found["after the kill"] = extracted(share(rank, 2), f"{folder}/killed", group=pair)
         found["other number"] = refusal(extracted, share(rank, 2), f"{folder}/four", group=pair)
     if rank == 0:
@@ -250,6 +251,9 @@ def test_ranks_make_the_store_of_one_process(run, whole, tmp_path):
     rows = [i for each in range(4) for _, ids in share(each, 4, shuffle=True) for i in ids.tolist()]
     assert stored.sample.values.tolist() == list(dict.fromkeys(rows))
     same(values(stored.sortby("sample")), values(whole))
+    odd = repsim.open_activations(folder / "odd", order="rank")  # the last row is repeated
+    np.testing.assert_array_equal(odd.sample, [*range(0, N - 1, 2), *range(1, N - 1, 2)])
+    np.testing.assert_array_equal(odd["last"], whole["last"].sel(sample=odd.sample))
 
 
 @pytest.mark.slow

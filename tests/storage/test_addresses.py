@@ -107,6 +107,16 @@ def test_a_second_writer_is_found():
     same(stored, repsim.extract(net(), data(), out=in_memory(), **SMALL))
 
 
+def test_a_journal_that_is_left_without_its_group_begins_anew():
+    out = in_memory()
+    repsim.extract(net(), data(), out=out, **SMALL)
+    sync(out.delete("zarr.json"))
+    other = [x + 1 for x in data()]
+    for _ in range(2):  # the second finds all batches
+        stored = repsim.extract(net(), other, out=out, **SMALL)
+        same(stored, repsim.extract(net(), other, out=in_memory(), **SMALL))
+
+
 def test_damage_is_named():
     def damaged(change):
         out = in_memory()
