@@ -103,7 +103,7 @@ def test_undefined_stays_undefined(result):
 
 def test_grey_cells_need_no_colour_below_the_scale(result):
     cka = result.cka.values.copy()
-    cka[0, 0] = -0.2
+    cka[0, 0] = -0.7
     z = result.z.values.copy()
     z[0, 0] = -1.5
     result = result.assign(cka=(result.cka.dims, cka), z=(result.cka.dims, z))

@@ -161,10 +161,11 @@ class TestBeyondTheScale:
         ("value", "low", "extend"),
         [
             (0.5, 0.0, "neither"),
-            (-0.01, -0.1, "neither"),
-            (-0.1, -0.1, "neither"),
-            (-0.11, -0.1, "min"),
-            (-np.inf, -0.1, "min"),
+            (-0.01, -0.01, "neither"),
+            (-0.0123, -0.013, "neither"),
+            (-0.5, -0.5, "neither"),
+            (-0.51, -0.5, "min"),
+            (-np.inf, -0.5, "min"),
             (1.01, 0.0, "max"),
             (np.nan, 0.0, "neither"),
         ],
@@ -175,18 +176,18 @@ class TestBeyondTheScale:
         result = make_result(3, 3)
         result["cka"][1, 2] = value
         bar = heatmap(result).images[0].colorbar
-        assert bar.ax.get_ylim() == (low, 1.0)
+        assert bar.ax.get_ylim() == pytest.approx((low, 1.0))
         assert bar.extend == extend
 
     def test_both_arrows(self, make_result):
         result = make_result(3, 3)
-        result["cka"][0, 0], result["cka"][1, 1] = -0.2, 1.2
+        result["cka"][0, 0], result["cka"][1, 1] = -0.6, 1.2
         assert heatmap(result).images[0].colorbar.extend == "both"
 
     @pytest.mark.parametrize("cmap", ["magma", "viridis", "gray", "RdBu_r"])
     def test_a_clearly_negative_value_does_not_look_like_one_on_the_scale(self, make_result, cmap):
         result = make_result(2, 2)
-        result["cka"][:] = [[-0.1, -0.3], [1.0, 1.001]]
+        result["cka"][:] = [[-0.5, -0.7], [1.0, 1.001]]
         ax = heatmap(result, cmap=cmap)
         colours = drawn_colours(ax, (0, 0), (1, 0), (0, 1), (1, 1))
         scale = matplotlib.colormaps[cmap](np.linspace(0, 1, 256))
@@ -196,7 +197,7 @@ class TestBeyondTheScale:
 
     @pytest.mark.parametrize("cmap", ["magma", "viridis_r"])
     def test_noise_around_zero_looks_like_zero(self, make_result, cmap):
-        values = [0.0, -0.002, -0.02, -0.04, -0.06, -0.08, -0.1, -0.3, 0.5]
+        values = [0.0, -0.01, -0.1, -0.2, -0.3, -0.4, -0.5, -0.9, 0.5]
         result = make_result(1, len(values))
         result["cka"][:] = [values]
         ax = heatmap(result, cmap=cmap)
@@ -208,14 +209,22 @@ class TestBeyondTheScale:
         assert away[2] < 0.05
         assert (np.diff(away[1:7]) > 0.02).all()  # a fade, without a step
         assert away[6:8].min() > 0.3
-        ends = heatmap(result, cmap=cmap, vmin=-0.5).images[0]
-        assert ends.get_clim() == (-0.5, 1.0)  # no value needs the fade
+        ends = heatmap(result, cmap=cmap, vmin=-0.9).images[0]
+        assert ends.get_clim() == (-0.9, 1.0)  # no value needs the fade
+
+    def test_a_colour_of_the_fade_does_not_depend_on_the_least_value(self, make_result):
+        found = []
+        for least in (-0.0871, -0.0999, -0.3, -2.0):
+            result = make_result(1, 3)
+            result["cka"][:] = [[-0.0871, 0.0, least]]
+            found.append(drawn_colours(heatmap(result), (0, 0), (1, 0)))
+        np.testing.assert_allclose(found, [found[0]] * 4, atol=2 / 255)
 
     def test_the_fade_begins_at_the_end_that_the_caller_sets(self, make_result):
         result = make_result(1, 3)
-        result["cka"][:] = [[0.39, 0.4, 0.33]]
+        result["cka"][:] = [[0.37, 0.4, 0.13]]
         ax = heatmap(result, vmin=0.4, vmax=0.9)
-        assert ax.images[0].get_clim() == pytest.approx((0.35, 0.9))
+        assert ax.images[0].get_clim() == pytest.approx((0.15, 0.9))
         near, end, far = drawn_colours(ax, (0, 0), (1, 0), (2, 0))
         np.testing.assert_allclose(end, matplotlib.colormaps["magma"](0.0), atol=2 / 255)
         assert 0 < np.abs(near - end).max() < 0.05
@@ -244,10 +253,10 @@ class TestBeyondTheScale:
 
     def test_the_fade_is_explained_without_a_bar(self, make_result):
         result = make_result(3, 3)
-        result["cka"][0] = -0.05
+        result["cka"][0] = -0.5
         ax = heatmap(result, colorbar=False)
         (note,) = ax.artists
-        assert [text.get_text() for text in note.get_texts()] == ["0 to −0.1"]
+        assert [text.get_text() for text in note.get_texts()] == ["0 to −0.5"]
         draw(ax)
         samples = note.findobj(Rectangle)
         assert (np.diff([each.get_window_extent().x0 for each in samples]) > 0).all()
@@ -536,26 +545,24 @@ class TestOtherMeasures:
         first, second = ({name: rng.standard_normal((20, 4)) for name in "abc"} for _ in "xy")
         found = max_t(first, second, permutations=19)
         assert heatmap(found.p_adjusted).images[0].get_clim() == (0.0, 1.0)
-        for z, most, least in (
-            (found.z, 10.0, -5.0),
-            (found.z + 2.0 - found.z.min(), 10.0, 0.0),
-            (found.z + 20.0 * (found.z > 0), 20.0 + float(found.z.max()), -5.0),
-            (found.z + 80.0 * (found.z > 0), 80.0 + float(found.z.max()), None),
+        for z, most in (
+            (found.z, 10.0),
+            (found.z + 2.0 - found.z.min(), 10.0),
+            (found.z + 20.0 * (found.z > 0), 20.0 + float(found.z.max())),
         ):
             result = found.assign(z=z.assign_attrs(found.z.attrs))
-            least = -0.1 * most if least is None else least
             image = heatmap(result.z).images[0]
-            assert image.get_clim() == pytest.approx((least, most))
+            least = min(0.0, float(z.min()))
+            assert image.get_clim() == pytest.approx((least, most), abs=1e-3 * most)
             page = section_of("z", result).pictures[0]["variables"]
             drawn = next(each for each in page if each["label"].startswith("z-score"))
             assert (drawn["low"], drawn["high"]) == (0.0, pytest.approx(most))
-            assert (drawn["noise"], drawn["colours"]) == (5.0, "magma")
-            noise = image.cmap(image.norm(np.linspace(max(least, -3.0), 3.0, 13)))
+            assert drawn["colours"] == "magma"
+            noise = image.cmap(image.norm(np.linspace(least, 3.0, 13)))
             assert (noise[:, :3] @ (0.30, 0.59, 0.11)).max() < 0.25  # dark
-        ends = heatmap(found.z, vmin=-1.0, vmax=1.0).images[0]
-        assert ends.get_clim() == (-3.0 if (found.z < -1.0).any() else -1.0, 1.0)
+        assert heatmap(found.z, vmin=-3.0, vmax=3.0).images[0].get_clim() == (-3.0, 3.0)
         (ax,) = panels([found.z])
-        assert ax.images[0].get_clim() == (-5.0, 10.0)
+        assert ax.images[0].get_clim() == heatmap(found.z).images[0].get_clim()
 
     def test_means_by_chance_are_on_the_scale_of_the_measure_here_and_on_the_page(self):
         rng = np.random.default_rng(0)

@@ -139,10 +139,11 @@ class TestPicture:
 
     def test_a_negative_match_is_visible(self):
         result = known([0, 1], 3)
-        for match, extend in ((-0.05, "neither"), (-0.2, "min")):
-            result["cka"][0] = [match, -0.3, -0.4]
+        for match, low, extend in ((-0.05, -0.05, "neither"), (-0.6, -0.5, "min")):
+            result["cka"][0] = [match, -0.7, -0.8]
             bar = layer_match(result).collections[0].colorbar
-            assert (bar.ax.get_ylim(), bar.extend) == ((-0.1, 1.0), extend)
+            assert bar.ax.get_ylim() == pytest.approx((low, 1.0))
+            assert bar.extend == extend
 
     def test_matches_by_chance_are_grey_here_and_on_the_page(self):
         result = known([0, 2, 1, 4], 5)

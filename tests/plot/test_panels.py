@@ -108,11 +108,11 @@ class TestWidth:
 class TestScale:
     def test_one_scale_and_one_bar(self, make_result):
         maps = [make_result(9, 9, seed) for seed in range(3)]
-        maps[1]["cka"] -= 0.2
+        maps[1]["cka"] -= 0.8
         maps[2]["cka"] += 0.2
         axes = panels(maps)
         assert len(axes[0].figure.axes) == 4
-        assert {ax.images[-1].get_clim() for ax in axes} == {(-0.1, 1.0)}  # one map needs the fade
+        assert {ax.images[-1].get_clim() for ax in axes} == {(-0.5, 1.0)}  # one map needs the fade
         bars = [ax.images[-1].colorbar for ax in axes]
         assert bars[1:] == [None, None]
         assert bars[0].extend == "both"  # of all maps
@@ -132,17 +132,17 @@ class TestScale:
             panels([first, first.assign_attrs(estimator="biased")])
 
     def test_colours_beyond_the_scale_are_explained_without_a_bar(self, make_result):
-        low = make_result(9, 9).cka - 0.2
-        axes = panels([low, low], colorbar=False, vmax=0.5)
+        low = make_result(9, 9).cka - 0.8
+        axes = panels([low, low], colorbar=False, vmax=0.1)
         (key,) = axes[0].figure.legends
         said = [text.get_text() for text in key.get_texts()]
-        assert said == ["0 to −0.05", "below −0.05", "above 0.5"]
+        assert said == ["0 to −0.05", "below −0.05", "above 0.1"]
         scale = axes[0].images[-1].cmap
         fade, *samples = (patch.get_facecolor() for patch in key.get_patches())
         np.testing.assert_allclose(fade, matplotlib.colormaps["magma"](0.0), atol=1 / 255)
         np.testing.assert_allclose(samples, [scale.get_under(), scale.get_over()])
         (note,) = heatmap(low, colorbar=False).artists
-        assert [text.get_text() for text in note.get_texts()] == ["0 to −0.1", "below −0.1"]
+        assert [text.get_text() for text in note.get_texts()] == ["0 to −0.5", "below −0.5"]
 
     def test_one_key_for_all_panels(self, make_result):
         first, second = make_result(9, 9).cka, make_result(9, 9, 1).cka

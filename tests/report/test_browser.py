@@ -105,7 +105,7 @@ def assert_coloured(canvas, image, value, i, j):
 
 def test_colours_are_those_of_the_values(show):
     result = compared()
-    ends = [0.0, -4e-7, -0.002, -0.03, -0.06, -0.09, -0.1, -0.3, 0.5, 1.000001, 1.2]
+    ends = [0.0, -4e-7, -0.002, -0.03, -0.06, -0.2, -0.5, -0.7, 0.5, 1.000001, 1.2]
     result.cka[1, : len(ends)] = ends
     page = show({"map": result})
     canvas = page.locator("canvas.map")
@@ -115,18 +115,18 @@ def test_colours_are_those_of_the_values(show):
         for j in range(24) if i == 1 else range(0, 24, 3):
             assert_coloured(canvas, image, values[i, j], i, j)
     legend = page.locator(".legend").first
-    assert legend.locator(".scale").inner_text().split() == ["−0.10", "0.00", "1.00"]
+    assert legend.locator(".scale").inner_text().split() == ["−0.50", "0.00", "1.00"]
     assert legend.locator(".swatch").count() == 3
-    for note in ("below −0.10", "above 1.00", "undefined (NaN)"):
+    for note in ("below −0.50", "above 1.00", "undefined (NaN)"):
         assert note in legend.inner_text()
 
 
 def test_the_legend_has_the_fade_if_a_value_is_there(show):
     noise, none = with_itself(), with_itself()
-    noise.cka[0, 1] = -0.05
+    noise.cka[0, 1] = -0.25
     none.cka[0, 1] = -4e-7  # rounding
     page = show({"noise": noise, "none": none})
-    for at, ends in ((1, ["−0.10", "0.00", "1.00"]), (2, ["0.00", "1.00"])):
+    for at, ends in ((1, ["−0.25", "0.00", "1.00"]), (2, ["0.00", "1.00"])):
         legend = page.locator(f"#result-{at} .legend").first
         assert legend.locator(".scale").inner_text().split() == ends
         assert legend.locator(".fade").count() == len(ends) - 2
@@ -136,8 +136,9 @@ def test_the_legend_has_the_fade_if_a_value_is_there(show):
 def test_z_scores_have_one_scale_and_its_colours(show):
     result = compared(1, 9)
     for z, ends in (
-        ([-0.1, 0.0, -3.0, 3.0, -5.0, -8.0, 0.5, 2.0, 1.0], ["−5.00", "0.00", "10.00"]),
-        ([-0.1, 0.0, -3.0, 3.0, -5.0, -8.0, 0.5, 90.0, 4.0], ["−9.00", "0.00", "90.00"]),
+        ([-0.1, 0.0, -1.5, 3.0, -2.5, -3.0, 0.5, 2.0, 1.0], ["−3.00", "0.00", "10.00"]),
+        ([-0.1, 0.0, -3.0, 3.0, -5.0, -8.0, 0.5, 90.0, 4.0], ["−8.00", "0.00", "90.00"]),
+        ([-0.1, 0.0, -3.0, 3.0, -5.0, -8.0, 0.5, 2.0, 4.0], ["−5.00", "0.00", "10.00"]),
     ):
         result["z"][0] = z
         page = show({"map": result})
@@ -155,7 +156,7 @@ def test_z_scores_have_one_scale_and_its_colours(show):
 
 def test_token_maps_have_the_colours_of_their_picture(show):
     result = made.localized(layers=1, grid=(2, 2), prefix=0)
-    result["cka"][0, 0] = [-0.3, -0.05, 0.02, 0.15]
+    result["cka"][0, 0] = [-0.5, -0.15, 0.02, 0.15]
     page = show({"tokens": result})
     canvas = page.locator(".tile canvas")
     found = canvas.evaluate(
@@ -165,9 +166,10 @@ def test_token_maps_have_the_colours_of_their_picture(show):
     expected = image.cmap(image.norm(image.get_array()))
     np.testing.assert_allclose(np.reshape(found, (2, 2, 4)) / 255, expected, atol=0.02)
     legend = page.locator(".legend").nth(1)
-    high = shown(float(result["cka"].max()), 2)
-    assert legend.locator(".scale").inner_text().split() == ["−0.10", "0.00", high]
-    assert "below −0.10" in legend.inner_text()
+    high = float(result["cka"].max())
+    least = shown(-high / 2, 2)
+    assert legend.locator(".scale").inner_text().split() == [least, "0.00", shown(high, 2)]
+    assert f"below {least}" in legend.inner_text()
 
 
 def test_colours_are_those_of_the_values_when_sorted_and_zoomed(show):

@@ -477,7 +477,7 @@ def test_a_map_of_150_layers_is_small(tmp_path):
 def test_colours_are_those_of_the_pictures():
     script = (files("repsim.report") / "_page.js").read_text(encoding="utf-8")
     low = with_itself()
-    low.cka[0, 1] = -0.01
+    low.cka[0, 1] = -0.9
     for name in ("magma", "viridis"):
         text = re.search(rf"{name}:\s*((?:\"[0-9a-f]+\"[\s+]*)+)", script).group(1)
         stops = re.findall("......", "".join(re.findall('"([0-9a-f]+)"', text)))

@@ -108,8 +108,8 @@ def localization(
     vmin, vmax : float, optional
         The ends of the colour scale; by default 0 and the greatest value drawn, but at least 0.2.
         CKA is unbiased here, so it can be below 0 by chance: below `vmin`, the colour fades within
-        0.1, or a tenth of the scale if that is more, as in `repsim.plot.heatmap`. Noise such as
-        ±0.03 is dark. Values above `vmax` have one colour.
+        half of the scale, as in `repsim.plot.heatmap`. Noise such as ±0.03 is dark. Values above
+        `vmax` have one colour.
 
     Returns
     -------
@@ -185,14 +185,13 @@ def localization(
 
 def _scale(shown: Any, vmin: float | None, vmax: float | None) -> Scale:
     """Return the colours for these values; the ends that are not given are those of the page."""
-    low, high, noise = token_scale(shown)
+    low, high = token_scale(shown)
     return colour_scale(
         shown,
         "localization",
         vmin=low if vmin is None else vmin,
         vmax=high if vmax is None else vmax,
         cmap="magma",
-        noise=noise,
     )
 
 

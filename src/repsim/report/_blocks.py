@@ -42,8 +42,6 @@ class Variable:
     """The ends of its colour scale; None: those of the data."""
     high: float | None = None
     colours: str = "magma"
-    noise: float = 0.0
-    """How far below `low` the colours fade, if that is more than a tenth of the scale."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,6 @@ class LayerMap:
                     "low": each.low,
                     "high": each.high,
                     "colours": each.colours,
-                    "noise": each.noise,
                 }
                 for each in self.variables
             ],
@@ -190,8 +187,6 @@ class Tiles:
     low: float
     high: float
     log: bool = False
-    noise: float = 0.0
-    """How far below `low` the colours fade; values below a logarithmic scale are drawn as `low`."""
     cell: tuple[int, int] | None = None
     """For a tile that is a grid of maps: rows and columns of each map, and the names of both."""
     words: tuple[str, str] = ("row", "column")
@@ -206,7 +201,6 @@ class Tiles:
             "high": self.high,
             "least": self._least,
             "log": self.log,
-            "noise": self.noise,
             "cell": self.cell,
             "words": self.words,
             "tiles": [

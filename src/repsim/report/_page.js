@@ -15,7 +15,7 @@
   };
   const BEYOND = { magma: ["#4f9dac", "#5aae61"], viridis: ["#b39ddb", "#f4a6c0"] };
   const SLACK = 1e-5; // part of the scale by which rounding may miss its ends
-  const FADE = 0.1; // part of the scale over which its lowest colour fades, at least, below it
+  const FADE = 0.5; // part of the scale over which its lowest colour fades into that below it
 
   const stops = {};
   const beyond = {};
@@ -38,16 +38,13 @@
 
   // The colour of a value that is t times the length of the scale above its lower end. Noise of an
   // unbiased estimate lies a little below 0 too, so the colours change slowly there.
-  function colourAt(name, t, fade) {
+  function colourAt(name, t) {
     const [under, over] = beyond[name];
     if (t > 1 + SLACK) return over;
     if (t >= 0) return ramp(name, t);
-    const share = Math.min(1, -t / fade) ** 2;
+    const share = Math.min(1, -t / FADE) ** 2;
     return stops[name][0].map((c, i) => Math.round(c + share * (under[i] - c)));
   }
-
-  // The part of the scale over which the colours fade, at most all of it.
-  const fadeOf = (noise, low, high) => Math.min(1, Math.max(FADE, noise / (high - low)));
 
   const css = (colour) => `rgb(${colour.join(",")})`;
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -73,17 +70,18 @@
     return made;
   }
 
-  // A colour bar with its ends, after the fade below it if there is one.
-  function colourBar(name, low, high, part, sign = "") {
+  // A colour bar with its ends, after the fade down to the least value if that lies below.
+  function colourBar(name, low, high, least, sign = "") {
+    const part = Math.min(FADE, -least);
     const bar = element("span", { class: "ramp" });
     bar.style.background = gradient(stops[name]);
     const text = (v, before = "") => element("span", {}, before + number(v, 2));
     const row = element("span", { class: "scale" }, text(low, sign), bar, text(high));
-    if (part) {
+    if (part > SLACK) {
       const fade = element("span", { class: "ramp fade" });
       fade.style.setProperty("--part", part);
       const parts = Array.from({ length: 9 }, (_, k) => part * (k / 8 - 1));
-      fade.style.background = gradient(parts.map((t) => colourAt(name, t, part)));
+      fade.style.background = gradient(parts.map((t) => colourAt(name, t)));
       row.prepend(text(low - part * (high - low)), fade);
     }
     return row;
@@ -347,11 +345,10 @@
     function paint() {
       const each = current();
       const [low, high] = ends();
-      const part = fadeOf(each.noise, low, high);
       const context = image.getContext("2d");
       const pixels = context.createImageData(n, m);
       const chance = rgb(variable("--chance"));
-      const found = { below: false, under: false, over: false, grey: false, undefined: false };
+      const found = { least: 0, over: false, grey: false, undefined: false };
       for (let i = 0; i < m; i++) {
         for (let j = 0; j < n; j++) {
           const v = at(each, i, j);
@@ -366,9 +363,8 @@
             found.grey = true;
           } else {
             const t = (v - low) / (high - low);
-            colour = colourAt(each.colours, t, part);
-            found.below ||= t < -SLACK;
-            found.under ||= t < -part - SLACK;
+            colour = colourAt(each.colours, t);
+            found.least = Math.min(found.least, t);
             found.over ||= t > 1 + SLACK;
           }
           pixels.data.set([...colour, 255], k);
@@ -380,17 +376,17 @@
         each.low === null
           ? "fitted to the data"
           : `from ${short(each.low)} to ${each.high === null ? "the largest" : short(each.high)}`;
-      explain(each, low, high, part, found);
+      explain(each, low, high, found);
       fill();
       draw();
     }
 
-    function explain(each, low, high, part, found) {
-      const least = low - part * (high - low);
-      legend.replaceChildren(colourBar(each.colours, low, high, found.below ? part : 0));
+    function explain(each, low, high, found) {
+      const least = low - FADE * (high - low);
+      legend.replaceChildren(colourBar(each.colours, low, high, found.least));
       const note = (colour, text) => legend.append(sample(colour, text));
       const [under, over] = beyond[each.colours].map(css);
-      if (found.under) note(under, `below ${number(least, 2)}`);
+      if (found.least < -FADE - SLACK) note(under, `below ${number(least, 2)}`);
       if (found.over) note(over, `above ${number(high, 2)}`);
       if (found.grey) note("var(--chance)", data.threshold[3]);
       if (found.undefined) {
@@ -1075,19 +1071,18 @@
       return data.log ? data.low * (data.high / data.low) ** t : data.least + t * (data.high - data.least);
     };
     const { low, high, least } = data;
-    const part = fadeOf(data.noise, low, high);
     const placed = (v) => (v - low) / (high - low);
     legend.append(
       element("span", {}, data.label),
-      colourBar("magma", low, high, placed(least) < -SLACK ? part : 0, data.log ? "≤ " : ""),
+      colourBar("magma", low, high, placed(least), data.log ? "≤ " : ""),
     );
-    if (placed(least) < -part - SLACK) {
-      legend.append(sample(css(beyond.magma[0]), `below ${number(low - part * (high - low), 2)}`));
+    if (placed(least) < -FADE - SLACK) {
+      legend.append(sample(css(beyond.magma[0]), `below ${number(low - FADE * (high - low), 2)}`));
     }
 
     const loaded = data.tiles.map((tile) => ({ ...tile, levels: bytes(tile.values) }));
     const table = Array.from({ length: 256 }, (_, level) =>
-      data.log ? ramp("magma", (level - 1) / 254) : colourAt("magma", placed(value(level || 1)), part),
+      data.log ? ramp("magma", (level - 1) / 254) : colourAt("magma", placed(value(level || 1))),
     );
     for (const tile of loaded) {
       // Between the maps of a grid runs a line one cell wide.

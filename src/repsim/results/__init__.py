@@ -12,7 +12,6 @@ from repsim.results._maps import (
     measure_label,
     model_name,
     models_of,
-    noise_of,
     scale_of,
 )
 from repsim.results._netcdf import UnstorableError, decode, encode
@@ -132,7 +131,6 @@ __all__ = [
     "model_of",
     "models_of",
     "names_of",
-    "noise_of",
     "number",
     "optional_values",
     "ordinal",

@@ -21,7 +21,6 @@ __all__ = [
     "map_of_layers",
     "measure_label",
     "model_name",
-    "noise_of",
     "scale_of",
 ]
 
@@ -36,8 +35,8 @@ Z = "z"
 UNBOUNDED = ("standard_error", UNNAMED)
 """Maps that are not of a measure, and have no greatest value."""
 
-LARGE_Z, CHANCE_Z = 10.0, 5.0
-"""The least upper end of the scale of z-scores, and how far below 0 their colours fade.
+LARGE_Z = 10.0
+"""The least upper end of the scale of z-scores.
 
 Chance rarely takes a z-score beyond 3. On this scale, such values stay near the colour of 0.
 """
@@ -183,17 +182,6 @@ def scale_of(array: xarray.DataArray) -> tuple[float, float, bool]:
         finite = array.values[np.isfinite(array.values)]
         high = float(finite.max()) if finite.size else 1.0
     return 0.0, float(high) if high > 0 else 1.0, similar
-
-
-def noise_of(array: xarray.DataArray) -> float:
-    """Return how far below 0 the colours of a map fade at least: 5 for z-scores, otherwise 0.
-
-    Parameters
-    ----------
-    array : xarray.DataArray
-        A map.
-    """
-    return CHANCE_Z if array.name == Z else 0.0
 
 
 def layer_names(array: xarray.DataArray, dim: str) -> list[str]:

@@ -22,7 +22,7 @@ from repsim.plot.parts._colours import UNDEFINED, Scale, least_like
 from repsim.plot.parts._layer_map import as_layers, layer_map, layer_names, model_names
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import name_layers, number_layers
-from repsim.results import noise_of, scale_of
+from repsim.results import scale_of
 
 __all__ = ["LABELS", "DrawnMap", "LayerMap", "beyond", "draw_map", "name_sides", "read_map"]
 
@@ -59,7 +59,6 @@ class LayerMap:
     low: float
     high: float
     similar: bool
-    noise: float
 
     @property
     def undefined(self) -> Mask:
@@ -113,7 +112,6 @@ def read_map(result: Any, above_chance: Any, operation: str) -> LayerMap:
         low,
         high,
         similar,
-        noise_of(array),
     )
 
 

@@ -66,8 +66,8 @@ def heatmap(
     >>> ax = heatmap(cka)
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('ViT-B/32 layer', 'ResNet-50 layer')
-    >>> ax.images[0].get_clim()  # one value lies below 0, so the colour bar shows the fade there
-    (-0.1, 1.0)
+    >>> ax.images[0].get_clim()  # the least value lies below 0, so the colour bar begins there
+    (-0.01, 1.0)
 
     The layers of x run upwards and those of y to the right, both from the lower left corner, as in
     the reference. Cells are not smoothed.
@@ -91,17 +91,14 @@ def heatmap(
         same names. Each group has a colour along both sides of the map, and a key lists them.
     vmin, vmax : float, optional
         The ends of the colour scale: by default 0 and the greatest value that the measure can have,
-        1 for CKA, or the largest of the map if there is none. Below `vmin`, the colour fades within
-        one tenth of the scale into a colour that is not on the scale: unbiased CKA can be below 0
-        by chance and then looks nearly as 0 does, while a clearly negative value does not. The
-        colour bar shows the fade if a value lies there, and gets an arrow if one lies beyond it.
-        The rule is the same for a `vmin` that you give, so two values with `vmin` between them look
-        alike if they are close. Values above `vmax` have one colour, and an arrow. A value that is
-        beyond by less than 1e-5 of the scale is rounding and is drawn as the end.
-
-        The scale of z-scores, the variable "z", ends at 10 or more, and its colour fades within at
-        least 5, so noise from −3 to 3 is dark. If you set a shorter scale, the fade is as long as
-        the scale.
+        1 for CKA, or the largest of the map if there is none, but at least 10 for z-scores. Below
+        `vmin`, the colour fades within half of the scale into a colour that is not on the scale.
+        It brightens about as it does above `vmin`: noise around 0, such as that of unbiased CKA, is
+        dark on both sides, and clearly negative values are not. If a value lies there, the colour
+        bar reaches down to the least one, and gets an arrow if that lies beyond the fade. The rule
+        is the same for a `vmin` that you give, so two values with `vmin` between them look alike if
+        they are close. Values above `vmax` have one colour, and an arrow. A value that is beyond by
+        less than 1e-5 of the scale is rounding and is drawn as the end.
     cmap : str or matplotlib.colors.Colormap, optional
         The colours of the scale, by default "magma"; "viridis_r" for a dissimilarity, so that
         bright is alike in both. If the colormap sets colours for values below or above, they are
@@ -150,7 +147,6 @@ def heatmap(
         vmin=of.low if vmin is None else vmin,
         vmax=of.high if vmax is None else vmax,
         cmap=cmap if cmap is not None else of.cmap,
-        noise=of.noise,
     )
     everyone = list(dict.fromkeys([*of.names_x, *of.names_y]))
     looks = dict(zip(everyone, groups_of(groups, everyone, "heatmap"), strict=True))

@@ -19,7 +19,7 @@ from repsim.plot.parts._figure import new_axes, require_axes, text_width
 from repsim.plot.parts._layer_map import layer_map, layer_names, measure_label, model_names
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import NAME_SIZE, name_layers
-from repsim.results import LOWER_HALF, above_chance, noise_of, scale_of
+from repsim.results import LOWER_HALF, above_chance, scale_of
 
 __all__ = ["layer_match"]
 
@@ -105,7 +105,6 @@ def layer_match(
         vmin=low,
         vmax=high,
         cmap="magma" if similar else "viridis_r",
-        noise=noise_of(array),
     )
     names_x, names_y = layer_names(array, "layer_x"), layer_names(array, "layer_y")
     if ax is None:

@@ -251,7 +251,6 @@ def _shared_scales(
         np.concatenate([each.ravel() for each in every]),
         "panels",
         cmap=next(iter(maps.values())).cmap if cmap is None else cmap,
-        noise=next(iter(maps.values())).noise,
         **ends,
     )
     parts = np.split(shared.values, np.cumsum([each.size for each in every])[:-1])

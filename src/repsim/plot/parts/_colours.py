@@ -31,16 +31,17 @@ ROUNDING = 1e-5
 Without it, a diagonal of CKA = 1 + 1e-7 would be drawn as out of range.
 """
 
-FADE = 0.1
+FADE = 0.5
 """Part of the scale over which its lowest colour fades into the colour of lower values.
 
-Unbiased estimates of 0 lie a little below 0 as often as above. A distinct colour that begins at 0
-would draw this noise as structure. Above the upper end, values lie by rounding, or because the
-caller chose the end; there the distinct colour begins at once.
+Unbiased estimates of 0 lie below 0 as often as above. A distinct colour that begins at 0 would draw
+this noise as structure. Over half of the scale, the fade brightens about as magma does above 0, so
+noise looks alike on both sides, and −0.3 does not look like −0.9. Above the upper end, values lie
+by rounding, or because the caller chose the end; there the distinct colour begins at once.
 """
 
-STEPS = 256
-"""Colours of the fade."""
+STEPS = 1000
+"""Colours of the scale, if there is a fade below it."""
 
 Extend = Literal["neither", "min", "max", "both"]
 
@@ -63,7 +64,7 @@ class Scale(NamedTuple):
     ends: tuple[float, float]
     """The ends of the scale, without the fade."""
     least: float
-    """Where the fade ends; the lower end of the scale if there is none."""
+    """Where the colours end: below the least value, but not below the fade."""
 
     @property
     def colours(self) -> Any:
@@ -83,14 +84,12 @@ def colour_scale(
     vmin: float,
     vmax: float,
     cmap: str | Colormap,
-    noise: float = 0.0,
 ) -> Scale:
     """Return the colours for `values` on a scale from `vmin` to `vmax`.
 
     If a colormap sets no colour for values below (above) the scale, a distinct colour is set. Below
-    the scale, the lowest colour fades into it, within `FADE` of the scale or, if that is more,
-    within `noise`, but not more than the length of the scale. A colour that the colormap sets
-    itself is used for all values below. NaN stays transparent.
+    the scale, the lowest colour fades into it; see `FADE`. A colour that the colormap sets itself
+    is used for all values below. NaN stays transparent.
     """
     vmin = as_number(operation, "vmin", vmin, least=-LARGEST, most=LARGEST)
     vmax = as_number(operation, "vmax", vmax, least=-LARGEST, most=LARGEST)
@@ -116,9 +115,11 @@ def colour_scale(
         colours = colours.with_extremes(over=least_like(_sampled(colours, 64), OVER))
     if np.array_equal(colours.get_under(), colours(0.0)):
         colours = colours.with_extremes(under=least_like(_sampled(colours, 64), UNDER))
-        if (values < vmin).any():
-            part = min(max(FADE, noise / (vmax - vmin)), 1.0)
-            colours, least = _faded(colours, part), vmin - part * (vmax - vmin)
+        lowest = float(values.min(where=values < vmin, initial=vmin))
+        part = min((vmin - lowest) / (vmax - vmin), FADE)
+        if part > 0:
+            count = int(np.ceil(part * STEPS - ROUNDING))
+            colours, least = _faded(colours, count), vmin - count / STEPS * (vmax - vmin)
     below, above = bool((values < least - slack).any()), bool((values > vmax).any())
     extend: Extend = "both" if above else "min"
     if not below:
@@ -136,12 +137,11 @@ def _sampled(cmap: Colormap, count: int) -> Any:
     return cmap(np.linspace(0.0, 1.0, count))
 
 
-def _faded(cmap: Colormap, part: float) -> Colormap:
-    """Return a colormap that begins lower by `part` of the scale, with the fade at its start."""
-    count = round(STEPS / part)
-    scale = cmap((np.arange(count) + 0.5) / count)
+def _faded(cmap: Colormap, count: int) -> Colormap:
+    """Return a colormap of `STEPS` colours, after the `count` highest colours of the fade."""
+    scale = cmap((np.arange(STEPS) + 0.5) / STEPS)
     # With the square, colours change little just below the end, as those of magma just above it.
-    share = ((np.arange(STEPS)[::-1, None] + 0.5) / STEPS) ** 2
+    share = ((np.arange(count)[::-1, None] + 0.5) / (FADE * STEPS)) ** 2
     under, over, bad = (
         tuple(of.tolist()) for of in (cmap.get_under(), cmap.get_over(), cmap.get_bad())
     )

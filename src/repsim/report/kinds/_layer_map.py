@@ -24,7 +24,6 @@ from repsim.results import (
     measure_label,
     model_names,
     names_of,
-    noise_of,
     number,
     scale_of,
 )
@@ -182,7 +181,6 @@ def _variable(array: xr.DataArray, is_main: bool) -> Variable:
         low=low,
         high=high,
         colours=colours,
-        noise=noise_of(array),
     )
 
 

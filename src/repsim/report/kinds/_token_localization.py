@@ -81,7 +81,7 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
         tiles.append(Tile(f"{layer}{at}", whole.reshape(len(grid) * height, -1)))
     if not tiles or len(cells) != 1:
         return []  # if grids differ between layers, there is no common picture
-    low, high, noise = token_scale(np.concatenate([tile.values.ravel() for tile in tiles]))
+    low, high = token_scale(np.concatenate([tile.values.ravel() for tile in tiles]))
     (cell,) = cells
     return [
         Tiles(
@@ -92,7 +92,6 @@ def _token_maps(result: xr.Dataset, layers: list[str]) -> list[Tiles]:
             "CKA of token and patch",
             low,
             high,
-            noise=noise,
             cell=cell,
             words=("token", "patch"),
             note=f"Shown: every {ordinal(every)} token of a row and column." if every > 1 else "",

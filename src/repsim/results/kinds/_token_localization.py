@@ -57,8 +57,8 @@ PLACES = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
 """The coordinates of the places of tokens and patches."""
 
 
-LEAST_HIGH, NOISE = 0.2, 0.1
-"""The least upper end of the scale of token maps, and how far below 0 their colours fade.
+LEAST_HIGH = 0.2
+"""The least upper end of the scale of token maps.
 
 On this scale, noise of unbiased CKA, such as ±0.03, stays near the colour of 0.
 """
@@ -125,13 +125,10 @@ def token_maps(one: xarray.Dataset) -> TokenMaps:
     return TokenMaps(maps, is_prefix, placed, at[0], at[1], frame)
 
 
-def token_scale(values: Any) -> tuple[float, float, float]:
-    """Return the ends of the colour scale of token maps, and how far below it the colours fade.
-
-    The ends are 0 and the largest value, but at least 0.2.
-    """
+def token_scale(values: Any) -> tuple[float, float]:
+    """Return the ends of the colour scale of token maps: 0 and the largest value, 0.2 or more."""
     known = np.isfinite(values)
-    return 0.0, float(np.max(values, where=known, initial=LEAST_HIGH)), NOISE
+    return 0.0, float(np.max(values, where=known, initial=LEAST_HIGH))
 
 
 def _middle_frame(one: xarray.Dataset) -> Frame | None:
