@@ -16,12 +16,17 @@ Ends = tuple[float, float, float]
 """A true value, and the low and the high end of an interval for it."""
 
 
-def arguments(doc: str | None, argv: list[str] | None, *, draws: bool = True) -> argparse.Namespace:
+def arguments(
+    doc: str | None, argv: list[str] | None, *, draws: bool = True, nulls: int | None = None
+) -> argparse.Namespace:
     """The options of a script about intervals, with those of the bootstrap."""
     parser = parser_of(doc)
     parser.add_argument("--datasets", type=int, default=300, help="for each row (default 300)")
     if draws:
         parser.add_argument("--draws", type=int, default=200, help="of the bootstrap (default 200)")
+    if nulls is not None:
+        text = f"data sets for each test (default {nulls})"
+        parser.add_argument("--nulls", type=int, default=nulls, help=text)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""How often intervals of the difference of two models, by RSA or CKA, contain the true one.
+"""How often intervals of the difference of two models contain the true one, and tests reject.
 
     pip install -e .
     python benchmarks/differences.py                              # print the table
@@ -6,7 +6,8 @@
 
 The subjects of benchmarks/subjects.py, and two pairs of models: two that are equally close to the
 subjects, each with noise of its own, and the causes of the answers beside three of them alone.
-For CKA, three representations are linear maps of common causes with noise.
+For other measures, three representations are linear maps of common causes with noise. Tests reject
+that two of them are equally similar to the third one, which is true.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +28,13 @@ import numpy as np
 from scipy.stats import t as student
 
 from _output import hand_out, listed, say
-from _simulation import Ends, arguments, cell, setting_of, tally
-from repsim.inference import SubjectsInterval, bootstrap_rsa, jackknife
+from _simulation import Ends, arguments, cell, setting_of, tally, uncertain
+from repsim.inference import SubjectsInterval, bootstrap_rsa, jackknife, subsample
 from subjects import LEVEL, Population
 
 START, END = "<!-- differences:start -->", "<!-- differences:end -->"
 FEW = 3
+ALPHA = 0.05
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 POPULATIONS = (
@@ -185,6 +188,43 @@ def coverage_of_cka(each: Representations, datasets: int, seed: int) -> dict[str
     return {"population": each.name, "difference": truth, **tally(data_sets())}
 
 
+EQUAL = (
+    Representations("n = 50, 20 features", 50, 20),
+    Representations("n = 200, 20 features", 200, 20),
+)
+
+TESTS = {
+    "jackknife, cka": lambda x, y, third, rng: jackknife(x, y, minus=third),
+    **{
+        f"halves, {measure}": lambda x, y, third, rng, measure=measure: subsample(
+            x, y, minus=third, measure=measure, draws=100, seed=rng
+        )
+        for measure in ("cka", "procrustes", "mutual_knn")
+    },
+}
+"""How the difference of two similarities is tested. Halves are drawn 100 times."""
+
+
+def rejections(each: Representations, datasets: int, seed: int) -> dict[str, float]:
+    """Share of data sets in which two equally similar representations differ with p ≤ .05."""
+    assert each.difference() == 0
+    rejected: Counter[str] = Counter()
+    for number in range(datasets):
+        rng = np.random.default_rng([seed, 1 + number])
+        x, y, third = each.draw(rng)
+        for way, test in TESTS.items():
+            rejected[way] += test(x, y, third, rng).p_value <= ALPHA
+    return {way: rejected[way] / datasets for way in TESTS}
+
+
+def level_table(rows: dict[str, dict[str, float]], datasets: int) -> str:
+    lines = [f"| representations | {' | '.join(TESTS)} |", "|---|" + "--:|" * len(TESTS)]
+    for name, row in rows.items():
+        cells = " | ".join(uncertain(row[way], datasets) for way in TESTS)
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join(lines)
+
+
 def cka_table(rows: list[dict[str, Any]], datasets: int) -> str:
     lines = ["| representations | difference | " + " | ".join(CKA_WAYS) + " |", "|---|--:|--:|--:|"]
     for row in rows:
@@ -205,7 +245,7 @@ def table(rows: list[dict[str, Any]], datasets: int) -> str:
 
 
 def main(argv: list[str] | None = None) -> str:
-    args = arguments(__doc__, argv)
+    args = arguments(__doc__, argv, nulls=2000)
     began = time.perf_counter()
     rows = []
     for population in POPULATIONS:
@@ -213,14 +253,20 @@ def main(argv: list[str] | None = None) -> str:
             rows.append(coverage(population, pair, args.datasets, args.draws, args.seed))
             say(f"{time.perf_counter() - began:6.1f} s  {population.name}, {pair}")
     of_cka = [coverage_of_cka(each, args.datasets, args.seed) for each in REPRESENTATIONS]
+    of_tests = {}
+    for each in EQUAL:
+        of_tests[each.name] = rejections(each, args.nulls, args.seed)
+        say(f"{time.perf_counter() - began:6.1f} s  {each.name}, tests")
     text = (
         "**Coverage of 95 % intervals of the difference of two models**, percent (mean width)\n\n"
         f"{table(rows, args.datasets)}\n\n"
         "**The same of the difference of two CKAs**\n\n"
-        f"{cka_table(of_cka, args.datasets)}"
+        f"{cka_table(of_cka, args.datasets)}\n\n"
+        "**Rejections of equal similarity at level .05**, percent\n\n"
+        f"{level_table(of_tests, args.nulls)}"
     )
-    setting = setting_of(args, "datasets", "draws")
-    found = {"setting": setting, "coverage": rows, "cka": of_cka}
+    setting = setting_of(args, "datasets", "draws", "nulls")
+    found = {"setting": setting, "coverage": rows, "cka": of_cka, "tests": of_tests}
     return hand_out(args, f"{listed(setting)}.\n\n{text}", (START, END), found)
 
 

@@ -96,9 +96,9 @@ def jackknife(
     -----
     The interval is for the CKA of the population: the value that the same two networks would have
     on more images of the same kind. ``benchmarks/inference.py`` measures how often the interval
-    contains it. With few samples or groups it is somewhat too short because it uses the normal
-    quantile. If the CKA of the population is zero, its error is not normal; use
-    :func:`repsim.permutation_test`.
+    contains it, and ``benchmarks/differences.py`` how often two equal CKAs differ with p ≤ .05.
+    With few samples or groups it is somewhat too short because it uses the normal quantile. If the
+    CKA of the population is zero, its error is not normal; use :func:`repsim.permutation_test`.
 
     There is no bootstrap of CKA. If a sample is drawn twice, the pair of its copies stands off the
     diagonal of the Gram but is as large as a diagonal entry, which the unbiased estimator leaves

@@ -114,8 +114,14 @@ def subsample(
 
     The interval is for the value of the measure *at this n*, around the value of all samples. If
     the mean of the measure depends on n (biased CKA, CCA, neighbours), this is not the population
-    value, and the standard error is that of half as many samples. Cost: ``draws`` evaluations on
-    n/2 samples, including the bandwidth of a kernel that follows the data.
+    value, and the standard error is that of half as many samples. For a sum over samples, which
+    grows with n (``"procrustes"``, ``"permutation_procrustes"``, ``"soft_matching"``,
+    ``"rsm_norm_difference"``), it is too small and the interval too short: use ``"nbs"`` or
+    ``"shape_distance"``. ``benchmarks/differences.py`` measures how often two equal similarities
+    differ with p ≤ .05.
+
+    Cost: ``draws`` evaluations on n/2 samples, including the bandwidth of a kernel that follows the
+    data.
 
     References
     ----------
