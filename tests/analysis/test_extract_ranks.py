@@ -251,6 +251,7 @@ def test_ranks_make_the_store_of_one_process(run, whole, tmp_path):
     rows = [i for each in range(4) for _, ids in share(each, 4, shuffle=True) for i in ids.tolist()]
     assert stored.sample.values.tolist() == list(dict.fromkeys(rows))
     same(values(stored.sortby("sample")), values(whole))
+    assert repsim.open_activations(folder / "two", order="rank").attrs["n_duplicates"] == 0
     odd = repsim.open_activations(folder / "odd", order="rank")  # the last row is repeated
     np.testing.assert_array_equal(odd.sample, [*range(0, N - 1, 2), *range(1, N - 1, 2)])
     np.testing.assert_array_equal(odd["last"], whole["last"].sel(sample=odd.sample))
@@ -314,6 +315,14 @@ def test_parts_that_are_missing_or_changed_are_refused_by_name(run, whole, tmp_p
     assert "rank1of4, layer 'act': act/c.1.0 is missing" in said
     said = after(lambda out: group_of(out, lambda attrs: attrs["parts"].pop()))
     assert "the checksum of zarr.json does not fit" in said
+
+    def of_another(out):  # a part of a store of two ranks
+        for end in ("", ".journal"):
+            there = out / f"rank1of4{end}"
+            shutil.rmtree(there) if there.is_dir() else there.unlink()
+        shutil.copytree(folder / "killed" / "rank1of2", out / "rank1of4")
+
+    assert "rank1of4 has 21 rows, and had 11 when all were finished" in after(of_another)
     # A part without its journal, as after a copy of the groups alone, is read by its attributes.
     assert after(lambda out: (out / "rank1of4.journal").unlink()) == "nothing was raised"
     said = refusal(extracted, share(0, 1), folder / "four")

@@ -109,6 +109,15 @@ def test_masks_are_stored_and_used(tmp_path):
         assert abs(repsim.cka_matrix(pooled) - flat).max() > 0.01
         labels = np.arange(24) % 2
         assert repsim.probe_activations(pooled, labels, pooled, labels).accuracy.size == 3
+    right = texts("right", 8)
+    rows = extract(model, right, tmp_path / "right", layers="2")["2"].values
+    real = [row for batch in right for row in batch["attention_mask"].bool().numpy()]
+    last = repsim.open_activations(tmp_path / "right", transform="last")["2"]
+    np.testing.assert_array_equal(last, [x[m][-1] for x, m in zip(rows, real, strict=True)])
+    extract(model, data, tmp_path / "half", layers="2", dtype="float16")
+    for transform, dtype in (("mean", "float32"), ("first", "float16")):
+        half = repsim.open_activations(tmp_path / "half", transform=transform)["2"]
+        assert half.dtype == half.values.dtype == dtype
     with pytest.warns(repsim.RepsimWarning, match="probe_activations: padding is compared"):
         repsim.probe_activations(stored, labels, stored, labels)
     with pytest.raises(repsim.InputError, match="unknown transform"):
