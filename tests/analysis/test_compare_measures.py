@@ -264,7 +264,12 @@ def test_features_that_are_not_finite_name_the_layer_and_the_batch(tmp_path):
 def test_the_standard_error_is_that_of_random_halves(tmp_path):
     model, other, data = net(), net(7), batches(n=12)
     xs, ys = (extracted(m, data, tmp_path / f"{i}") for i, m in enumerate((model, other)))
-    for name, options in {"mutual_knn": {"k": 3}, "pwcca": {}, "hsic": {"kernel": "rbf"}}.items():
+    for name, options in {
+        "mutual_knn": {"k": 3},
+        "procrustes": {},
+        "pwcca": {},
+        "hsic": {"kernel": "rbf"},
+    }.items():
         asked = {"errors": "subsample", "draws": 9, "seed": 3}
         result = mapped(model, other, data=data, measure=name, **asked, **options)
         for a, b in (("0", "2"), ("2", "1")):

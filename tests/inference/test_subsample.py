@@ -40,6 +40,8 @@ def test_by_its_definition(n, measure):
     for _ in range(12):
         rows = np.sort(rng.permutation(n)[: n // 2])
         values.append(float(getattr(repsim, measure)(x[rows], y[rows], **options)))
+    if measure == "procrustes":  # the root of a sum over samples
+        values = [math.sqrt(n / (n // 2)) * value for value in values]
     np.testing.assert_allclose(found.replicates, values, rtol=1e-12)
     factor = math.sqrt((n // 2) / (n - n // 2))
     assert found.standard_error == pytest.approx(factor * np.std(values, ddof=1), rel=1e-10)
@@ -80,6 +82,33 @@ def test_the_difference_of_two_representations(measure, grouped):
     same = subsample(x, y, minus=x, **options)
     assert (same.value, same.p_value, 0 in same) == (0, 1, True)
     assert math.isnan(singles[0].p_value)
+
+
+@pytest.mark.parametrize(
+    ("measure", "options"),
+    [
+        ("procrustes", {}),
+        ("permutation_procrustes", {}),
+        ("soft_matching", {}),
+        ("rsm_norm_difference", {"norm": "frobenius"}),
+        ("procrustes", {"norm": "unit"}),  # does not grow
+    ],
+)
+def test_the_error_of_what_grows_with_n_is_that_of_new_samples(measure, options):
+    """It was too small by √2, and that of the norm of RSMs by 2."""
+    mix = np.random.default_rng(5).standard_normal((3, 4))
+
+    def sampled(seed, n=80):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((n, 3))
+        return x, x @ mix + rng.standard_normal((n, 4))
+
+    spread = np.std([getattr(repsim, measure)(*sampled(seed), **options) for seed in range(400)])
+    errors = [
+        subsample(*sampled(seed), measure=measure, draws=40, seed=seed, **options).standard_error
+        for seed in range(12)
+    ]
+    assert np.median(errors) / spread == pytest.approx(1, abs=0.25)
 
 
 def test_agrees_with_the_jackknife():

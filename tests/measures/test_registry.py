@@ -28,6 +28,13 @@ def value(measure, x, y):
     return float(measure.function(x, y, **measure.preset))
 
 
+@pytest.mark.parametrize("name", [name for name, each in MEASURES.items() if each.growth])
+def test_a_sum_over_samples_grows_with_their_number(name):
+    measure, (x, y, _) = MEASURES[name], pair(0)
+    more = value(measure, *(np.repeat(z, 4, axis=0) for z in (x, y)))
+    assert more == pytest.approx(4**measure.growth * value(measure, x, y))
+
+
 def pair(seed, n=N, p=P, q=Q):
     """Two representations with something in common, means, and columns of different scale."""
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,20 @@ from repsim._typing import Array, Namespace
 from repsim.arrays import Groups, Indices, paired, resolve_groups, to_numpy, without_autocast
 from repsim.inference._chance import ends_at_one
 from repsim.inference._draws import half, moments, resolve_seed
-from repsim.inference._interval import Interval, check_level, difference_of, interval, p_value_of
+from repsim.inference._interval import (
+    Interval,
+    Values,
+    check_level,
+    difference_of,
+    interval,
+    p_value_of,
+)
 from repsim.inference._options import settings_for, third_of
 from repsim.inference._rearranged import size_of, slack_of
 from repsim.measures import Measure, resolve_measure
 from repsim.measures.pairs import held
 
-__all__ = ["check_halves", "factor_of_halves", "of_rows", "subsample"]
+__all__ = ["check_halves", "factor_of_halves", "of_rows", "scale_of_halves", "subsample"]
 
 
 @without_autocast
@@ -51,12 +58,13 @@ def subsample(
 
     ::
 
-        SE² = b/(n−b) · Var(θ_b),   θ_b the value of b = ⌊n/2⌋ samples drawn without replacement
+        SE² = b/(n−b) · Var((n/b)^g θ_b),   θ_b of b = ⌊n/2⌋ samples drawn without replacement
         p = 2 Φ(−|value|/SE),   of a difference
 
-    The interval is value ± q SE with q the quantile of the normal distribution Φ. For a similarity
-    of at most 1 it is on Fisher's scale, tanh(artanh(value) ± q SE(artanh θ_b)); that of a
-    difference is not.
+    g is 0, or the power of n with which the measure grows (``Measure.growth``), such as 1/2 for the
+    Procrustes distance. The interval is value ± q SE with q the quantile of the normal distribution
+    Φ. For a similarity of at most 1 it is on Fisher's scale, tanh(artanh(value) ± q SE(artanh
+    θ_b)); that of a difference is not.
 
     Parameters
     ----------
@@ -88,7 +96,7 @@ def subsample(
     -------
     Interval
         ``value`` of all samples, ``standard_error``, ``low``, ``high`` in the measure's unit, and
-        the ``replicates`` θ_b, as floats and a NumPy array. With ``minus`` all of them are
+        the ``replicates`` (n/b)^g θ_b, as floats and a NumPy array. With ``minus`` all of them are
         differences, there is a ``p_value``, and ``measure`` is the name with " difference".
 
     Raises
@@ -114,11 +122,8 @@ def subsample(
 
     The interval is for the value of the measure *at this n*, around the value of all samples. If
     the mean of the measure depends on n (biased CKA, CCA, neighbours), this is not the population
-    value, and the standard error is that of half as many samples. For a sum over samples, which
-    grows with n (``"procrustes"``, ``"permutation_procrustes"``, ``"soft_matching"``,
-    ``"rsm_norm_difference"``), it is too small and the interval too short: use ``"nbs"`` or
-    ``"shape_distance"``. ``benchmarks/differences.py`` measures how often two equal similarities
-    differ with p ≤ .05.
+    value, and the standard error is that of half as many samples. ``benchmarks/differences.py``
+    measures how often two equal similarities differ with p ≤ .05.
 
     Cost: ``draws`` evaluations on n/2 samples, including the bandwidth of a kernel that follows the
     data.
@@ -159,12 +164,12 @@ def subsample(
     value, values = _less(singles), np.full(0, math.nan)
     error = error_z = math.nan
     if not math.isnan(value):
-        drawn = []
-        for _ in range(count):
-            rows = half(rng, n, whole)
+        halves, drawn = [half(rng, n, whole) for _ in range(count)], []
+        for rows in halves:
             some = {name: chosen.taken(side, rows, settings) for name, side in arrays.items()}
             drawn.append(xp.stack(values_of(some, of_rows(settings, whole, rows))))
         values = _less(np.asarray(to_numpy(xp.stack(drawn, axis=1)), dtype=np.float64))
+        values = values * scale_of_halves(chosen, n, halves)
         factor = factor_of_halves(n, whole)
         error = factor * float(moments(values, ddof=1)[1])
         with np.errstate(divide="ignore", invalid="ignore"):  # artanh(±1) is infinite
@@ -218,6 +223,11 @@ def of_rows(settings: Mapping[str, Any], groups: Groups | None, rows: Indices) -
     if groups is None or settings.get("groups") is None:
         return settings
     return {**settings, "groups": groups.labels[rows]}
+
+
+def scale_of_halves(measure: Measure, n: int, halves: Sequence[Indices]) -> Values:
+    """Return (n/b)^g for halves of b samples: what the value of each one is multiplied by."""
+    return (n / np.array([len(rows) for rows in halves])) ** measure.growth
 
 
 def factor_of_halves(n: int, groups: Groups | None) -> float:

@@ -148,6 +148,7 @@ for _name, _score, _more in (
             defined_for_constant=_score == "distance",
             differentiable=False,
             units="of the features" if _score == "distance" else "rad",
+            growth=0.5 if _score == "distance" else 0.0,
             preset={"score": _score},
         )
     )

@@ -239,6 +239,7 @@ register(
         compare=_compare,
         defined_for_constant=True,
         units="of the features",
+        growth=0.5,
     )
 )
 register(

@@ -108,6 +108,9 @@ class Measure:
         In frameworks that differentiate.
     units : str, default "1"
         Unit of the value; "rad" for angles.
+    growth : float, default 0
+        The power of n with which the value grows, as a sum over samples does: 1/2 for a distance
+        whose square is such a sum.
     preset : mapping, optional
         The options of ``function`` in this row.
     needs : callable, optional
@@ -148,6 +151,7 @@ class Measure:
     defined_for_constant: bool = False
     differentiable: bool = True
     units: str = "1"
+    growth: float = 0.0
     preset: Mapping[str, object] = field(default_factory=dict)
     needs: Callable[..., tuple[int, str]] | None = None
     range_with: Callable[..., tuple[float, float]] | None = None

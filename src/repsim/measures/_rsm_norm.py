@@ -133,6 +133,7 @@ for _name, _norm, _pair in (
             compare=_compare,
             defined_for_constant=True,
             units="of the features",
+            growth=1.0,
             preset={"norm": _norm},
         )
     )

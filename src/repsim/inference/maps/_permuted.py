@@ -18,7 +18,7 @@ from repsim.inference._rearranged import (
     slack_of,
     uses_features,
 )
-from repsim.inference._subsample import check_halves, factor_of_halves, of_rows
+from repsim.inference._subsample import check_halves, factor_of_halves, of_rows, scale_of_halves
 from repsim.measures import KernelItem
 from repsim.measures.pairs import PairItems, Rows, Values, to_host
 
@@ -283,8 +283,9 @@ def errors_of_map(
     pairs = [(x, y) for i, x in enumerate(xs) for j, y in enumerate(ys) if defined[i, j]]
     out = np.full(values.shape, np.nan)
     if pairs:
-        halves = (half(rng, n, whole) for _ in range(draws))
+        halves = [half(rng, n, whole) for _ in range(draws)]
         drawn = np.stack([_of_rows(items, pairs, rows, whole) for rows in halves])
+        drawn *= scale_of_halves(items.measure, n, halves)[:, None]
         out[defined] = factor_of_halves(n, whole) * moments(drawn, ddof=1)[1]
     return out
 
