@@ -46,6 +46,7 @@ def test_of_the_store_of_activations(tmp_path, monkeypatch):
     repsim.open_activations  # noqa: B018 - loads the module
     monkeypatch.setitem(sys.modules, "zarr", None)
     (tmp_path / "run.zarr").mkdir()
+    (tmp_path / "run.zarr" / "zarr.json").write_text("{}")
     with pytest.raises(ModuleNotFoundError, match="(?s)open_activations needs zarr.*'zarr>=3"):
         repsim.open_activations(tmp_path / "run.zarr")
 

@@ -21,9 +21,9 @@ from repsim.measures.parts._ridge_folds import (
 )
 from repsim.measures.parts._subspace import (
     contrast_spectrum,
-    unit_columns,
     where_defined,
     whole_span,
+    with_unit_columns,
 )
 
 __all__ = ["linear_regression_r2"]
@@ -141,9 +141,7 @@ class _Item:
         if plain not in self._spectra:
             z = self.contrasts
             spectrum = (
-                whole_span(xp, z._replace(points=unit_columns(xp, z.points)))
-                if plain
-                else contrast_spectrum(xp, z)
+                whole_span(xp, with_unit_columns(xp, z)) if plain else contrast_spectrum(xp, z)
             )
             if plain:
                 undefined(

@@ -39,6 +39,8 @@ class Contrasts(NamedTuple):
     """The rounding unit of the data, which may be coarser than that of the points."""
     norms: Array | None = None
     """The same of the squared norms ‖x_i‖² of the centred samples, (d,), by scale²."""
+    mean: Array | None = None
+    """The means of the features, (p,), by scale; zero if they are not subtracted."""
 
 
 def of_samples(prepare: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,13 +85,15 @@ def contrasts(xp: Namespace, x: Array) -> Contrasts:
     """
     centred, scale = centred_points(xp, x)
     points = centred[1:, :] + centred[:1, :] / (math.sqrt(x.shape[0]) - 1)
-    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps))
+    mean = xp.astype(x[0, :], points.dtype, copy=False) / scale - centred[0, :]
+    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps), mean=mean)
 
 
 def uncentred(xp: Namespace, x: Array) -> Contrasts:
     """Return the samples themselves (n, p) in the same form, for measures of raw features."""
     points, scale = unit_scale(xp, xp.astype(x, accumulator_dtype(xp, x), copy=False))
-    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps))
+    mean = xp.zeros_like(points[0, :])
+    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps), mean=mean)
 
 
 def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:

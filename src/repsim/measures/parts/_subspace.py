@@ -22,6 +22,7 @@ __all__ = [
     "unit_columns",
     "where_defined",
     "whole_span",
+    "with_unit_columns",
 ]
 
 EQUAL = 2.0**-40
@@ -29,6 +30,11 @@ EQUAL = 2.0**-40
 
 NEAR = 2.0**-20
 """If they differ by less, the derivative of single vectors has few digits."""
+
+
+ERRORS = 32
+"""Units of rounding that the entries of a representation may be off, after a layer computed them.
+"""
 
 
 class Spectrum(NamedTuple):
@@ -59,8 +65,8 @@ def contrast_spectrum(xp: Namespace, z: Contrasts) -> Spectrum:
     The rounding is that of the data, which may be coarser than that of ``z``. For example, a
     feature that is the sum of two others in float32 must not become a third direction in float64.
     """
-    vectors, values, _ = xp.linalg.svd(z.points, full_matrices=False)
-    counts = _above_rounding(values, z)
+    vectors, values, right = xp.linalg.svd(z.points, full_matrices=False)
+    counts = _above_rounding(xp, values, right, z)
     # The vectors of equal values are fixed only up to a rotation.
     one = one_without_derivative(xp, values, tied(xp, values, counts))
     return Spectrum(vectors * one, values, counts)
@@ -75,7 +81,7 @@ def whole_span(xp: Namespace, z: Contrasts) -> Spectrum:
     moving = z.points
     fixed = detached(moving)
     vectors, values, right = xp.linalg.svd(fixed, full_matrices=False)
-    counts = _above_rounding(values, z)
+    counts = _above_rounding(xp, values, right, z)
     if fixed is moving:  # no derivatives
         return Spectrum(vectors, values, counts)
     # Q = Z A is orthonormal, and with the same A it is a basis of the span of any Z nearby.
@@ -146,10 +152,21 @@ def _moved(xp: Namespace, vectors: Array, q: Array, which: Array) -> Array:
     return out
 
 
-def _above_rounding(values: Array, z: Contrasts) -> Array:
-    # Rounding errors of the entries sum like a random walk along the longer side.
-    longer = max(z.dimensions, z.points.shape[1])
+def _above_rounding(xp: Namespace, values: Array, right: Array, z: Contrasts) -> Array:
+    """Mark the singular values (r,) that the rounding of the data cannot explain.
+
+    Rounding errors of the entries sum like a random walk along the longer side. That gives a bound
+    relative to the largest value. In a direction v the errors have a size of about ε √(Σ v_j²
+    ‖x_j‖²), with the uncentred features x_j, which is far below it where few samples or one common
+    direction have most of the variance. The smaller bound counts.
+    """
+    longer, p = max(z.dimensions, z.points.shape[1]), z.points.shape[1]
     floor = 8 * z.resolution * math.sqrt(longer) * values[:1]
+    if z.mean is not None:
+        squares = xp.sum(z.points * z.points, axis=0) + (z.dimensions + 1) * z.mean**2
+        sizes = xp.sqrt(right * right @ squares)
+        own = ERRORS * z.resolution * (1 + math.sqrt(p / z.dimensions)) * sizes
+        floor = xp.where(own < floor, own, floor)
     return (values > floor) & (values > 0)
 
 
@@ -186,10 +203,10 @@ def subspace(
     dimensions = z.dimensions
     whole = variance is None and directions is None
     if whole:
-        vectors, values, keep = whole_span(xp, z._replace(points=unit_columns(xp, z.points)))
+        vectors, values, keep = whole_span(xp, with_unit_columns(xp, z))
     else:
         vectors, values, right = xp.linalg.svd(z.points, full_matrices=False)
-        keep = _above_rounding(values, z)
+        keep = _above_rounding(xp, values, right, z)
         distinct = known(tied(xp, values, keep, NEAR)) is False
     power = xp.where(keep, values * values, xp.zeros_like(values))
     if variance is not None and variance < 1:
@@ -228,10 +245,20 @@ def _leading(xp: Namespace, power: Array, share: float) -> Array:
 
 def unit_columns(xp: Namespace, z: Array) -> Array:
     """Scale each column to norm one; a column of zeros stays."""
-    z, _ = unit_scale(xp, z, axis=0)  # because the square of 1e-30 is zero in float32
+    return _unit_columns(xp, z)[0]
+
+
+def with_unit_columns(xp: Namespace, z: Contrasts) -> Contrasts:
+    """Scale each column of contrasts to norm one, and its mean with it."""
+    points, norms = _unit_columns(xp, z.points)
+    return z._replace(points=points, mean=None if z.mean is None else z.mean / norms)
+
+
+def _unit_columns(xp: Namespace, z: Array) -> tuple[Array, Array]:
+    z, scale = unit_scale(xp, z, axis=0)  # because the square of 1e-30 is zero in float32
     norm = xp.linalg.vector_norm(z, axis=0)
-    out: Array = z / xp.where(norm > 0, norm, xp.ones_like(norm))
-    return out
+    norm = xp.where(norm > 0, norm, xp.ones_like(norm))
+    return z / norm, norm * xp.reshape(scale, norm.shape)
 
 
 def where_defined(xp: Namespace, value: Array, defined: Array) -> Array:
