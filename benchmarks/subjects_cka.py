@@ -30,6 +30,7 @@ from _output import hand_out, listed, say
 from _simulation import Ends, arguments, cell, setting_of, tally
 from repsim.inference import SubjectsInterval, jackknife_subjects
 from subjects import LEVEL, MANY_SUBJECTS, Population
+from subjects import POPULATIONS as OF_RSA
 
 START, END = "<!-- subjects-cka:start -->", "<!-- subjects-cka:end -->"
 FEW, PEOPLE = 3, 20_000
@@ -68,16 +69,7 @@ class Seen(Population):
 
 
 POPULATIONS = (
-    Seen("8 conditions, 5 subjects", 8, 5),
-    Seen("20 conditions, 3 subjects", 20, 3),
-    Seen("20 conditions, 10 subjects", 20, 10),
-    Seen("the same, all alike", 20, 10, spread=0.0),
-    Seen("50 conditions, 10 subjects", 50, 10),
-    Seen("100 conditions, 5 subjects", 100, 5),
-    Seen("30 conditions, 1 subject", 30, 1),
-    Seen("30 conditions, 10 noisy subjects", 30, 10, private=0.3, noise=5),
-    Seen("30 conditions, 8 subjects, little explained", 30, 8, private=6, noise=6),
-    Seen("30 conditions, 8 subjects, nearly all explained", 30, 8, private=0.05, noise=0.1),
+    *(Seen(**vars(each)) for each in OF_RSA if each.comparison == "spearman"),
     Seen("80 conditions in groups of 4, 8 subjects", 80, 8, per_group=4),
 )
 

@@ -136,3 +136,13 @@ def test_what_it_refuses():
     ):
         with pytest.raises((InputError, TypeError), match=f"(?s){message}"):
             jackknife_subjects(*arguments, **options)
+
+
+def test_an_interval_about_the_same_conditions_leaves_none_out():
+    """A model that is constant without one condition has such an interval."""
+    x, ys = data()
+    x[2:] = x[2]
+    found = jackknife_subjects(x, ys, resample="subjects", groups=[0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+    assert found.low < found.value < found.high
+    with pytest.warns(DegenerateWarning, match="constant without one of its samples"):
+        assert math.isnan(jackknife_subjects(x, ys).standard_error)

@@ -216,7 +216,7 @@ class BoundTransform:
         return tuple(mask.shape) == expected
 
     def _has_numbers_of_padding(self, layer: str, shape: tuple[int, ...], call: int) -> bool:
-        """Whether an output (B, N) has one number for each position, of which some are padding."""
+        """Whether an output (B, N) has one number for each position, and some are padding."""
         return (
             len(shape) == 2
             and self.masks.n_padding(layer, shape, call) > 0

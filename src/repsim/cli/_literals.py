@@ -109,7 +109,7 @@ def read_measure(
     Raises
     ------
     UsageError
-        There is no such measure, it has no such option, or no data allow the value of one.
+        There is no such measure or option, or the value of an option is wrong for any data.
     """
     from repsim.measures import MEASURES, check_values, resolve_measure
 

@@ -71,28 +71,46 @@ class LeftOut:
             name: self._measure.prepare(operation, array, name=name, **self._options)
             for name, array in arrays.items()
         }
+        self._own: dict[tuple[str, str], Array] = {}
         self._warned: set[str] = set()
+
+    def value(self, first: str, second: str) -> float:
+        """Return the CKA of two arrays, by their names."""
+        items = self._items[first], self._items[second]
+        return float(self._measure.compare(*items, **self._options))
 
     def of(self, first: str, second: str) -> tuple[float, Values]:
         """Return the CKA of two arrays, by their names, and that without each sample (group)."""
         items = [self._items[first], self._items[second]]
-        value = float(self._measure.compare(*items, **self._options))
+        value = self.value(first, second)
         array = self._arrays[first]
-        xp, n = array_namespace(array), array.shape[0]
-        wide = accumulator_dtype(xp, array)
-        a, b = (xp.astype(item.form(False)[0], wide, copy=False) for item in items)
-        whole = self.groups
-        left = [
-            _without_each(u, v) if whole is None else _without_groups(u, v, whole)
-            for u, v in ((a, b), (a, a), (b, b))
-        ]
-        products = Products(left[0], left[1], left[2])
+        xp, n, whole = array_namespace(array), array.shape[0], self.groups
+        products = Products(
+            self._product(first, second),
+            self._product(first, first),
+            self._product(second, second),
+        )
         rows = [np.array([i]) for i in range(n)] if whole is None else list(whole.rows)
         without = np.array(to_numpy(alignment(xp, products)))
         if not math.isnan(value):
             places = _dominating(products, items)
             without[places] = self._anew((first, second), [rows[int(at)] for at in places])
         return value, without
+
+    def _product(self, first: str, second: str) -> Array:
+        """Return ⟨A, B⟩ without each sample (group); that of an array with itself is kept."""
+        if (first, second) not in self._own:
+            array = self._arrays[first]
+            xp = array_namespace(array)
+            wide = accumulator_dtype(xp, array)
+            forms = (self._items[name].form(False)[0] for name in (first, second))
+            a, b = (xp.astype(form, wide, copy=False) for form in forms)
+            whole = self.groups
+            found = _without_each(a, b) if whole is None else _without_groups(a, b, whole)
+            if first != second:
+                return found
+            self._own[first, second] = found
+        return self._own[first, second]
 
     def standard_error(self, value: float, without: Values) -> float:
         """Delete-m jackknife (Busing et al. 1999, Eq. 4).

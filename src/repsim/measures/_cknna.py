@@ -70,8 +70,8 @@ def cknna(x: Array, y: Array, *, k: int = 10) -> Array:
         If h(α_x K, α_x K) of a representation is not positive (all samples in one direction, too
         few mutual neighbours), or if a row of zeros has no direction: NaN is returned.
     RepsimWarning
-        If samples at different distances share so many of the last places that the value may be
-        off by 1e-3, because the distances differ in few digits.
+        If samples at different distances share many of the last places, because the distances
+        differ in few digits. The value may then be off by 1e-3.
 
     Notes
     -----

@@ -64,8 +64,8 @@ def information_imbalance(x: Array, y: Array) -> Array:
         If a representation has all samples equally far from each other (a constant): NaN is
         returned.
     RepsimWarning
-        If samples at different distances share so many of the last places that the value may be
-        off by 1e-3, because the distances differ in few digits.
+        If samples at different distances share many of the last places, because the distances
+        differ in few digits. The value may then be off by 1e-3.
 
     Notes
     -----

@@ -80,8 +80,8 @@ def mutual_knn(
         If a representation has all samples equally far from each other (a constant), or a row of
         zeros, which has no cosine: NaN is returned.
     RepsimWarning
-        If samples at different distances share so many of the last places that the value may be
-        off by 1e-3, because the distances differ in few digits.
+        If samples at different distances share many of the last places, because the distances
+        differ in few digits. The value may then be off by 1e-3.
 
     Notes
     -----
@@ -209,8 +209,8 @@ def second_order_cosine(x: Array, y: Array, *, k: int = 10) -> Array:
         If all samples have the same direction, if a row of zeros has none, or if a sample is
         orthogonal to all its neighbours: NaN is returned.
     RepsimWarning
-        If samples at different distances share so many of the last places that the value may be
-        off by 1e-3, because the distances differ in few digits.
+        If samples at different distances share many of the last places, because the distances
+        differ in few digits. The value may then be off by 1e-3.
 
     Notes
     -----

@@ -63,7 +63,7 @@ def resolve_measure(
 
 
 def check_values(operation: str, measure: Measure, settings: Mapping[str, Any]) -> None:
-    """Raise if an option has a value that no data allow, before there are any data.
+    """Raise if an option has a value that is wrong for any data, before there are data.
 
     The measure checks all of its options too, but only when it gets the features.
 

@@ -122,7 +122,7 @@ def rsa(
         (except with ``comparison="cosine"``), or if it has a row without a direction: NaN is
         returned.
     RepsimWarning
-        If so many different dissimilarities share a rank that the value may be off by 1e-3.
+        If many different dissimilarities share a rank. The value may then be off by 1e-3.
 
     Notes
     -----

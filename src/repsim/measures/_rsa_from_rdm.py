@@ -100,7 +100,7 @@ def rsa_from_rdm(
     DegenerateWarning
         If all dissimilarities of a side are equal ("cosine": zero): NaN is returned.
     RepsimWarning
-        If so many different dissimilarities share a rank that the value may be off by 1e-3.
+        If many different dissimilarities share a rank. The value may then be off by 1e-3.
 
     Notes
     -----

@@ -81,7 +81,8 @@ def jackknife_subjects(
         As in :func:`repsim.cka`. A bandwidth that follows the data is computed from all conditions.
     groups : sequence or one-dimensional array of n labels, optional
         Labels of conditions that are dependent, such as the frames of one film. Whole groups are
-        left out.
+        left out. An interval about the same conditions (``"subjects"``) leaves none out, so it does
+        not depend on them.
     resample : {"both", "conditions", "subjects"}, optional
         What the interval is about. ``"conditions"``: other conditions of the same kind and these
         subjects. ``"subjects"``: these conditions and other subjects, at least 3. ``"both"``: other
@@ -142,15 +143,15 @@ def jackknife_subjects(
     arrays = _arrays(operation, models, several, kernel, least)
     left = LeftOut(operation, arrays, kernel, groups)
     k = len(left.sizes)
-    if k < CONDITIONS:
+    if about != "subjects" and k < CONDITIONS:
         raise InputError(
             f"{operation}: at least {CONDITIONS} groups are needed, because no coverage was "
             f"measured for fewer.\n  got {k}\n  Bring more groups."
         )
     subjects = list(arrays)[len(models) :]
-    by_subject, without = _of_all(left, "x", subjects)
+    by_subject, without = _of_all(left, "x", subjects, about)
     if minus is not None:
-        others, without_others = _of_all(left, "minus", subjects)
+        others, without_others = _of_all(left, "minus", subjects, about)
         by_subject, without = by_subject - others, without - without_others
     value = float(np.mean(by_subject))
     value = difference_of(value, 0.0) if minus is not None else value
@@ -199,8 +200,16 @@ def _arrays(
     return {name: xp.astype(each, dtype, copy=False) for name, each in named.items()}
 
 
-def _of_all(left: LeftOut, model: str, subjects: Sequence[str]) -> tuple[Values, Values]:
-    """Return the CKA of a model with each subject (R,), and that without each condition (R, k)."""
+def _of_all(
+    left: LeftOut, model: str, subjects: Sequence[str], about: str
+) -> tuple[Values, Values]:
+    """Return the CKA of a model with each subject (R,), and that without each condition (R, k).
+
+    An interval about the same conditions leaves none out, so the latter is (R, 0).
+    """
+    if about == "subjects":
+        values = [left.value(model, subject) for subject in subjects]
+        return np.array(values), np.zeros((len(values), 0))
     found = [left.of(model, subject) for subject in subjects]
     return np.array([value for value, _ in found]), np.stack([without for _, without in found])
 
@@ -210,14 +219,14 @@ def _spread(
 ) -> tuple[Values, float, float, float]:
     """Return replicates, and the standard errors of both factors, of conditions, of subjects."""
     r, value = len(by_subject), float(np.mean(by_subject))
+    of_subjects = float(np.std(by_subject, ddof=1)) / math.sqrt(r) if r > 1 else math.nan
+    if about == "subjects":
+        others = (r * value - by_subject) / (r - 1)
+        return others, math.nan, math.nan, of_subjects
     means = np.mean(without, axis=0)
     of_conditions = left.standard_error(value, means)
     if about == "conditions":
         return means, math.nan, of_conditions, math.nan
-    of_subjects = float(np.std(by_subject, ddof=1)) / math.sqrt(r)
-    if about == "subjects":
-        others = (r * value - by_subject) / (r - 1)
-        return others, math.nan, math.nan, of_subjects
     own = zip(by_subject - value, without - means, strict=True)
     shared = sum(left.standard_error(*each) ** 2 for each in own) / (r * (r - 1))
     variance = of_conditions**2 + of_subjects**2 - shared

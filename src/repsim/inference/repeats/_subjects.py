@@ -32,7 +32,7 @@ def refuse_several(operation: str, x: Any) -> None:
 
 def resolve_resample(operation: str, ys: Any, resample: Any) -> tuple[str, int]:
     """Return what an interval is about, and the fewest subjects that it needs."""
-    n_subjects = len(ys) if isinstance(ys, Mapping | list | tuple) or hasattr(ys, "__len__") else 0
+    n_subjects = len(ys) if hasattr(ys, "__len__") else 0
     if resample is None:
         resample = "conditions" if n_subjects == 1 else "both"
     require_choice(operation, "resample", resample, RESAMPLED)
