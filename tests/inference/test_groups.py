@@ -35,6 +35,10 @@ class TestRefuses:
         with pytest.raises(InputError, match="a label for every sample.\n  got .* in row 3"):
             function(X, Y, groups=[1, 1, 1, missing, *[2] * 8])
 
+    def test_labels_that_cannot_be_compared(self, function):
+        with pytest.raises(InputError, match=r"can be compared: .*\n  got \[1\] in row 0"):
+            function(X, Y, groups=[[1], [2]] * 6)
+
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_labels_of_any_kind_say_the_same(function):

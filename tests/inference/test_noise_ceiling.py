@@ -136,6 +136,16 @@ def test_a_constant_repeat():
         assert np.isnan(found.upper)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "correlation"])
+def test_a_repeat_with_a_row_that_has_no_direction(kind):
+    arrays = subjects()
+    arrays[2][3] = 0
+    for comparison in ("spearman", "rho_a", "kendall", "pearson", "cosine", "whitened"):
+        with pytest.warns(repsim.DegenerateWarning, match=r"repeats\[2\] has a row"):
+            found = noise_ceiling(arrays, rdm=kind, comparison=comparison)
+        assert np.isnan([found.lower, found.upper, *found.from_all]).all()
+
+
 def test_what_has_no_ceiling():
     arrays = subjects()
     refused = [

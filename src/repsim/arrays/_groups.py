@@ -113,7 +113,13 @@ def resolve_groups(operation: str, groups: Any, n: int) -> Groups | None:
                 f"{operation}: groups must have a label for every sample.\n"
                 f"  got {label!r} in row {row}"
             )
-        members.setdefault(label, []).append(row)
+        try:
+            members.setdefault(label, []).append(row)
+        except TypeError as error:
+            raise InputError(
+                f"{operation}: groups must hold labels that can be compared: numbers, strings or "
+                f"tuples of them.\n  got {label!r} in row {row}"
+            ) from error
     if len(members) < 2:
         raise InputError(
             f"{operation}: groups must name at least two groups.\n"

@@ -214,6 +214,13 @@ def _compare(x: RdmEntries, y: RdmEntries, **_: object) -> Array:
     return compare_entries(x, y)
 
 
+def _entries(item: RdmEntries) -> Array:
+    """Return the entries whose cosine is compared; NaN for an RDM that is undefined."""
+    xp, vector = array_namespace(item.vector), item.vector
+    out: Array = xp.where(item.square > 0, vector, xp.full_like(vector, float("nan")))
+    return out
+
+
 _RIGID = frozenset({"orthogonal", "permutation", "isotropic_scale"})
 for _name, _preset, _invariances in (
     ("rsa", {"rdm": "euclidean"}, _RIGID | {"translation"}),
@@ -238,7 +245,7 @@ for _name, _preset, _invariances in (
             prepare=_prepare,
             reorder=reordered_entries,
             compare=_compare,
-            entries=lambda item: item.vector,
+            entries=_entries,
             as_rows=_as_rows,
             take=_take,
             # 1 only if no two dissimilarities are equal.

@@ -257,9 +257,7 @@ def _entries(
     for name, v in arrays.items():
         v = xp.astype(v, dtype, copy=False)
         item = measure.prepare(operation, v, name=name, **settings)
-        entries = to_numpy(measure.entries(item)).astype(np.float64)
-        # An undefined RDM has no value; a warning has named it.
-        out.append(entries if float(item.square) > 0 else np.full_like(entries, math.nan))
+        out.append(to_numpy(measure.entries(item)).astype(np.float64))
     return np.stack(out)
 
 

@@ -234,7 +234,7 @@ def _of_matrices(
         vectors.append(np.reshape(to_numpy(measure.entries(item)), (-1,)).astype(np.float64))
     u = np.stack(vectors)
     norms = np.sqrt(np.sum(u * u, axis=1, keepdims=True))
-    if np.any(norms <= 0):  # a warning has named it
+    if not np.all(norms > 0):  # a constant or NaN; a warning has named the repeat
         nothing = np.full(len(u), math.nan)
         return nothing, nothing
     count = range(len(u))
