@@ -200,6 +200,22 @@ def test_nothing_in_the_layer():
         head_subset_cka(cnn(), cnn(), images(), layer="0", layers_y="*", **quiet)
 
 
+def test_attention_to_another_sequence_has_no_order_of_heads():
+    class Pooling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patches = nn.Conv2d(3, 8, 8, stride=8)
+            self.queries = nn.Parameter(torch.randn(5, 8))
+            self.attention = nn.MultiheadAttention(8, num_heads=2, batch_first=True)
+
+        def forward(self, x):
+            tokens = self.patches(x).flatten(2).mT
+            return self.attention(self.queries.expand(len(x), -1, -1), tokens, tokens)[0]
+
+    with pytest.raises(CaptureError, match="'attention' has none.\n  it attends to another"):
+        head_subset_cka(Pooling(), cnn(), images(), layer="attention", layers_y="*", **quiet)
+
+
 def test_labels_stay_with_their_values_where_the_order_changes():
     """A model may run its layers in another order in a later batch."""
 

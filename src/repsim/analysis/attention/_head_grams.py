@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from repsim._errors import InputError
+from repsim._errors import CaptureError, InputError
 from repsim.analysis.attention._distance import AttentionDistances
 from repsim.analysis.attention._places import n_samples
+from repsim.analysis.attention._sums import is_cross
 from repsim.analysis.run._drive import Batch
 from repsim.capture import AttentionCall, BoundTransform
 from repsim.capture.tokens import TokenOptions
@@ -46,6 +47,12 @@ class HeadGrams:
             raise InputError(
                 f"head_subset_cka: layer must hold one attention call.\n"
                 f"  {call.name!r} holds several\n  Choose one of them: layer={call.name + ':0'!r}."
+            )
+        if is_cross(call):
+            raise CaptureError(
+                f"head_subset_cka: heads are ordered by distance, and layer {call.label!r} has "
+                f"none.\n"
+                f"  it attends to another sequence\n  Choose a layer of self-attention."
             )
         if self._width is not None and self._width > call.heads:
             raise InputError(

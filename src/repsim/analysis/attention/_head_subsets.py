@@ -169,7 +169,8 @@ def head_subset_cka(
         differ; a batch with samples that came before cannot be cut, or has another number of ids
         than samples.
     LayerNotFoundError, CaptureError
-        A layer does not exist, has no attention or did not run.
+        A layer does not exist, has no attention or did not run; ``layer`` attends to another
+        sequence, so that its heads have no distance.
     NonFiniteError
         NaN or infinity in a head or a layer; the message names it and the batch.
     StateError

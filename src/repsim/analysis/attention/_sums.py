@@ -21,7 +21,7 @@ from repsim.analysis.run._first_bad import FirstBad
 from repsim.capture import AttentionCall, AttentionRecorder, Masks, listing
 from repsim.capture.tokens import PatchOrder, TokenGrid, TokenOptions
 
-__all__ = ["AttentionDistances"]
+__all__ = ["AttentionDistances", "is_cross"]
 
 
 class AttentionDistances:
@@ -70,7 +70,7 @@ class AttentionDistances:
         if not self._runs:  # data and functions of the caller may use the model
             return
         key = (call.name, call.call)
-        if _is_cross(call):
+        if is_cross(call):
             self._add_cross(key, call)
             return
         try:
@@ -209,7 +209,7 @@ class AttentionDistances:
             warn(text.rstrip())
 
 
-def _is_cross(call: AttentionCall) -> bool:
+def is_cross(call: AttentionCall) -> bool:
     """Whether a call attends to another sequence, and does not pool by one learned query."""
     pools = isinstance(call.module, nn.MultiheadAttention) and call.queries == 1
     return call.frames[-1].cross and not pools
