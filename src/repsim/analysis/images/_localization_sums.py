@@ -122,7 +122,7 @@ class TokenPatchSums:
         return layer, call
 
     def finish(self, labels: Mapping[str, tuple[str, int]]) -> None:
-        """End a batch. ``kept`` maps the labels of the layers to keep to their keys."""
+        """End a batch. ``labels`` maps the labels of the layers to keep to their keys."""
         assert self._image is not None, "start() comes first"
         before, now = self._labels.keys(), labels.keys()
         if self.n_batches and before != now:
