@@ -120,6 +120,27 @@ def test_directions_that_were_not_seen_are_left_out():
     np.testing.assert_allclose(other.transform(torch.tensor(x)), alignment.transform(x), atol=1e-9)
 
 
+def test_directions_that_are_small_beside_clusters_are_not_left_out():
+    """In float32 a rotation left out all but one of 20, a regression too."""
+    rng = np.random.default_rng(0)
+    x, turn = rng.standard_normal((200, 20)), np.linalg.qr(rng.standard_normal((20, 20)))[0]
+    far = 1e5 * (np.arange(200) % 3 == 0)[:, None]
+    x, y = ((z + far * rng.standard_normal(20)).astype(np.float32) for z in (x, x @ turn + x / 2))
+    for alignment in (
+        ProcrustesAlignment(),
+        ProcrustesAlignment(scale=True),
+        RegressionAlignment(),
+        CCAAlignment(),
+        CCAAlignment(variance=1.0),
+    ):
+        alignment.fit(x, y)
+        narrow = getattr(alignment, "correlations_", None)
+        narrow = alignment.weights_ if narrow is None else narrow
+        alignment.fit(x.astype(float), y.astype(float))
+        wide = alignment.correlations_ if narrow.ndim == 1 else alignment.weights_
+        np.testing.assert_allclose(narrow, wide, atol=1e-4, err_msg=repr(alignment))
+
+
 @each("ridge", [0.0, 0.3])
 def test_regression(ridge):
     (x, y), (new_x, new_y) = halves(p=5, q=3)

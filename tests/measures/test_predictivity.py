@@ -123,6 +123,30 @@ def test_components_after_one_that_is_far_larger():
         assert float(narrow) == pytest.approx(float(wide), abs=2e-7), score
 
 
+def test_features_that_are_small_beside_another_count():
+    """In float32 they were taken for rounding: the value was .33 for .85, by PLS .10."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.standard_normal((200, 20)), rng.standard_normal((200, 4))
+    y = (x @ rng.standard_normal((20, 4)) / 4 + noise / 2).astype(np.float32)
+    first = (x * [1e5, *[1.0] * 19]).astype(np.float32)
+    clusters = (x + 1e5 * (np.arange(200) % 3 == 0)[:, None] * noise[0, 0]).astype(np.float32)
+    for given in (first, clusters):
+        for options in ({}, {"ridge": (0.1, 10.0)}, {"model": "ols"}, {"model": "pls"}):
+            if given is clusters and options == {"model": "pls"}:
+                continue  # its last components are as small as the rounding may be
+            wide = repsim.predictivity(given.astype(float), y.astype(float), **options)
+            narrow = repsim.predictivity(given, y, **options)
+            assert float(narrow) == pytest.approx(float(wide), abs=1e-6), options
+        for ridge in (0.0, 1e-12):
+            options = {"folds": 5, "ridge": ridge}
+            wide = repsim.linear_regression_r2(y.astype(float), given.astype(float), **options)
+            narrow = repsim.linear_regression_r2(y, given, **options)
+            assert float(narrow) == pytest.approx(float(wide), abs=1e-6), options
+    sums = np.concatenate([x, x[:, :9] + x[:, 9:18]], axis=1).astype(np.float32)
+    alone = repsim.predictivity(x.astype(np.float32), y, model="ols")
+    assert repsim.predictivity(sums, y, model="ols") == pytest.approx(alone, abs=1e-6)
+
+
 def test_groups_are_held_out_together():
     """Copies of a sample on both sides would be predicted perfectly."""
     rng = np.random.default_rng(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from repsim.estimators import within_one
 from repsim.measures._procrustes import configuration
 from repsim.measures._registry import Measure, evaluate, register, undefined
 from repsim.measures.parts._dissimilarity import NO_DIRECTION, directions
+from repsim.measures.parts._rounding import pairs_beyond_rounding
 from repsim.measures.parts._subspace import where_defined
 
 __all__ = ["aligned_cosine"]
@@ -126,23 +126,14 @@ def _compare(x: _Rows, y: _Rows) -> Array:
 
 
 def _rotation(xp: Namespace, x: _Rows, y: _Rows) -> Array:
-    """Return UVᵀ (p, q) of xᵀy = U S Vᵀ, without directions that are only rounding.
-
-    The rounding of the data changes a singular value by at most ε(‖x‖‖yv‖ + ‖xu‖‖y‖)/2. That is
-    far below ε‖xᵀy‖ for a direction in which both sides are small, beside clusters or samples that
-    are far from the others. Where x and y are nearly orthogonal it is above ε‖xᵀy‖. A direction
-    counts if its singular value is above the smaller of both.
-    """
+    """Return UVᵀ (p, q) of xᵀy = U S Vᵀ, without directions that are only rounding."""
     a, b = x.points, y.points
     left, values, right = xp.linalg.svd(xp.matrix_transpose(a) @ b, full_matrices=False)
-    many = 8 * math.sqrt(a.shape[0])  # no fewer than the features here
-    counts = values > many * max(x.resolution, y.resolution) * values[:1]
-    if known(xp.all(counts)) is not True:  # otherwise the products below change nothing
-        size = xp.linalg.vector_norm
-        on_x, on_y = size(a @ left, axis=0), size(b @ xp.matrix_transpose(right), axis=0)
-        rounding = x.resolution * size(a) * on_y + y.resolution * size(b) * on_x
-        own = values > xp.maximum(rounding, many * xp.finfo(a.dtype).eps * values[:1])
-        counts = counts | own
+    counts, lengths = pairs_beyond_rounding(
+        xp, (a, b), (left, values, right), (x.resolution, y.resolution)
+    )
+    if lengths is not None:
+        on_x, on_y = lengths
         alike = (values > ALIKE * on_x * on_y) & (on_x > 0) & (on_y > 0)
         _warn_of_left_out(xp, x, y, left, right, alike & ~counts)
     out: Array = (left * xp.astype(counts, left.dtype)) @ right

@@ -14,12 +14,13 @@ from repsim._options import as_count, require_choice
 from repsim._typing import Array
 from repsim.arrays import array_namespace
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import centred_points
+from repsim.measures.parts._geometry import centred_samples
 from repsim.measures.parts._ridge_folds import (
     Fold,
     as_penalties,
     predict,
     split,
+    training_samples,
     training_spectrum,
 )
 from repsim.measures.parts._subspace import where_defined
@@ -191,8 +192,8 @@ class _Item:
     def __init__(self, operation: str, name: str, x: Array, held: tuple[Any, ...]) -> None:
         xp = array_namespace(x)
         self.xp, self.name, self.operation, self.held = xp, name, operation, held
-        self.resolution = float(xp.finfo(x.dtype).eps)
-        self.centred, self.scale = centred_points(xp, x)
+        self.samples = centred_samples(xp, x)
+        self.centred, self.scale = self.samples.points, self.samples.scale
         spread = xp.max(xp.abs(self.centred), axis=0)
         self.varies = xp.any(spread > 0)
         self.all_vary = xp.all(spread > 0)
@@ -203,7 +204,7 @@ class _Item:
     def spectrum(self, fold: int) -> Fold:
         """Return the decomposition of the samples outside a fold; penalties are in units of x."""
         if fold not in self._spectra:
-            found = training_spectrum(self.xp, self.centred, self.held[fold], self.resolution)
+            found = training_spectrum(self.xp, self.samples, self.held[fold])
             unit = self.xp.ones_like(self.scale) / self.scale / self.scale
             self._spectra[fold] = found._replace(size=unit)
         return self._spectra[fold]
@@ -262,9 +263,8 @@ def _pooled(x: _Item, y: _Item, options: dict[str, Any]) -> Array:
         if model == "pls":
             seen, new = split(xp, x.centred, mask)
             middle = xp.mean(seen, axis=0, keepdims=True)
-            found = pls_predictions(
-                xp, seen - middle, train - mean, new - middle, components, x.resolution
-            )
+            samples = training_samples(x.samples, seen, middle)
+            found = pls_predictions(xp, samples, train - mean, new - middle, components)
         else:
             found = x.predictions(fold, train - mean, penalties)
         predicted.append(found + mean)

@@ -11,7 +11,7 @@ from repsim._typing import Array
 from repsim.arrays import array_namespace
 from repsim.estimators import within_one
 from repsim.measures._registry import Measure, evaluate, register, undefined
-from repsim.measures.parts._geometry import Contrasts, centred_points, contrasts
+from repsim.measures.parts._geometry import Contrasts, centred_samples, contrasts
 from repsim.measures.parts._ridge_folds import (
     Fold,
     as_penalties,
@@ -158,10 +158,7 @@ class _Item:
         """Return the decomposition of the samples outside a fold."""
         if fold not in self._folds:
             self._folds[fold] = training_spectrum(
-                self.xp,
-                self.centred,
-                interleaved(self.n, fold, folds),
-                self.contrasts.resolution,
+                self.xp, self.contrasts, interleaved(self.n, fold, folds)
             )
         return self._folds[fold]
 
@@ -172,10 +169,7 @@ def _prepare(operation: str, x: Array, *, name: str, ridge: object, folds: int |
     if folds is None:
         return _Item(operation, name, contrasts(xp, x))
     # Folds are of samples, so all n of them, centred.
-    points, scale = centred_points(xp, x)
-    return _Item(
-        operation, name, Contrasts(points, scale, x.shape[0] - 1, float(xp.finfo(x.dtype).eps))
-    )
+    return _Item(operation, name, centred_samples(xp, x))
 
 
 def _prepare_contrasts(

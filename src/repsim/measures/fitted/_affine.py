@@ -26,7 +26,7 @@ from repsim.arrays import (
 )
 from repsim.kernels import column_means
 from repsim.measures._registry import undefined
-from repsim.measures.parts._geometry import centred_points
+from repsim.measures.parts._geometry import Contrasts, centred_points
 from repsim.measures.parts._subspace import where_defined
 
 __all__ = ["AffineAlignment", "Alignment", "Centred", "r2"]
@@ -65,6 +65,16 @@ class Centred:
                 f"  {describe(name, x)} is constant, so there is nothing to align"
             )
         return cls(column_means(xp, wide)[0, :], values, scale, resolution)
+
+    def samples(self) -> Contrasts:
+        """Return the centred samples as what :mod:`repsim.measures.parts` works with."""
+        return Contrasts(
+            self.values,
+            self.scale,
+            self.values.shape[0] - 1,
+            self.resolution,
+            self.mean / self.scale,
+        )
 
 
 class Alignment(ABC):

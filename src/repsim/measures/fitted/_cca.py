@@ -12,6 +12,7 @@ from repsim.arrays import known, paired, scalar, unit_scale, without_autocast
 from repsim.kernels import centre_features
 from repsim.measures._registry import undefined
 from repsim.measures.fitted._affine import Alignment, Centred
+from repsim.measures.parts._rounding import beyond_rounding
 from repsim.measures.parts._subspace import where_defined
 
 __all__ = ["CCAAlignment"]
@@ -220,14 +221,15 @@ class CCAAlignment(Alignment):
 
 def _whitened(xp: Namespace, side: Centred, name: str, variance: float | None) -> _Whitened:
     """Return the basis of one side, of all its directions or of the leading ones."""
-    z = side.values
-    lengths = xp.linalg.vector_norm(z, axis=0)
+    z = side.samples()
+    lengths = xp.linalg.vector_norm(z.points, axis=0)
     # If all directions count, a small feature must not be mistaken for rounding.
     free = variance is None
     units = xp.where((lengths > 0) & free, lengths, xp.ones_like(lengths))
-    basis, values, right = xp.linalg.svd(z / units[None, :], full_matrices=False)
-    n = z.shape[0]
-    keep = values > 8 * side.resolution * math.sqrt(max(z.shape)) * values[:1]
+    z = z._replace(points=z.points / units[None, :], mean=z.mean / units)
+    basis, values, right = xp.linalg.svd(z.points, full_matrices=False)
+    n = z.dimensions + 1
+    keep = beyond_rounding(xp, values, right, z)
     if variance is not None:
         power = values * values
         before = xp.cumulative_sum(power) - power

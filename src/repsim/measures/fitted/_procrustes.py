@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from repsim._options import require_bool
 from repsim._typing import Array, Namespace
 from repsim.measures.fitted._affine import AffineAlignment, Centred
+from repsim.measures.parts._rounding import pairs_beyond_rounding
 
 __all__ = ["ProcrustesAlignment"]
 
@@ -69,9 +68,10 @@ class ProcrustesAlignment(AffineAlignment):
     def _solve(self, xp: Namespace, x: Centred, y: Centred) -> tuple[Array, Array]:
         (a, of_a), (b, of_b) = (_narrow(xp, side.values) for side in (x, y))
         left, values, right = xp.linalg.svd(xp.matrix_transpose(a) @ b, full_matrices=False)
-        resolution = max(x.resolution, y.resolution)
-        floor = 8 * resolution * math.sqrt(max(a.shape)) * values[:1]
-        counts = xp.astype((values > floor) & (values > 0), values.dtype)
+        counts, _ = pairs_beyond_rounding(
+            xp, (a, b), (left, values, right), (x.resolution, y.resolution)
+        )
+        counts = xp.astype(counts, values.dtype)
         turn = (left * counts) @ right
         if of_a is not None:
             turn = of_a @ turn

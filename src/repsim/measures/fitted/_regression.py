@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from repsim._options import as_number
 from repsim._typing import Array, Namespace
 from repsim.measures.fitted._affine import AffineAlignment, Centred
+from repsim.measures.parts._rounding import beyond_rounding
 
 __all__ = ["RegressionAlignment"]
 
@@ -63,8 +62,7 @@ class RegressionAlignment(AffineAlignment):
 
     def _solve(self, xp: Namespace, x: Centred, y: Centred) -> tuple[Array, Array]:
         left, values, right = xp.linalg.svd(x.values, full_matrices=False)
-        floor = 8 * x.resolution * math.sqrt(max(x.values.shape)) * values[:1]
-        counts = (values > floor) & (values > 0)
+        counts = beyond_rounding(xp, values, right, x.samples())
         penalty = self.ridge * xp.sum(values * values) / x.values.shape[0]
         below = xp.where(counts, values * values + penalty, xp.ones_like(values))
         shrunk = xp.where(counts, values / below, xp.zeros_like(values))

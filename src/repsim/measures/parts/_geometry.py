@@ -15,6 +15,7 @@ __all__ = [
     "Contrasts",
     "angle",
     "centred_points",
+    "centred_samples",
     "chord",
     "contrasts",
     "matched_distance",
@@ -37,10 +38,10 @@ class Contrasts(NamedTuple):
     """n − 1: the dimensions of centred samples."""
     resolution: float
     """The rounding unit of the data, which may be coarser than that of the points."""
+    mean: Array
+    """The means of the features, (p,), by scale; zero if they are not subtracted."""
     norms: Array | None = None
     """The same of the squared norms ‖x_i‖² of the centred samples, (d,), by scale²."""
-    mean: Array | None = None
-    """The means of the features, (p,), by scale; zero if they are not subtracted."""
 
 
 def of_samples(prepare: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,6 +61,13 @@ def centred_points(xp: Namespace, x: Array) -> tuple[Array, Array]:
     """
     wide = xp.astype(x, accumulator_dtype(xp, x), copy=False)
     return unit_scale(xp, centre_features(xp, wide))
+
+
+def centred_samples(xp: Namespace, x: Array) -> Contrasts:
+    """Return all n centred samples (n, p) in the same form, for measures that hold some out."""
+    points, scale = centred_points(xp, x)
+    mean = xp.astype(x[0, :], points.dtype, copy=False) / scale - points[0, :]
+    return Contrasts(points, scale, x.shape[0] - 1, float(xp.finfo(x.dtype).eps), mean)
 
 
 def contrasts(xp: Namespace, x: Array) -> Contrasts:
@@ -83,17 +91,16 @@ def contrasts(xp: Namespace, x: Array) -> Contrasts:
         In float64 where the device has it; the largest entry of the centred features is in [1, 2).
         Constant columns are exactly zero.
     """
-    centred, scale = centred_points(xp, x)
-    points = centred[1:, :] + centred[:1, :] / (math.sqrt(x.shape[0]) - 1)
-    mean = xp.astype(x[0, :], points.dtype, copy=False) / scale - centred[0, :]
-    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps), mean=mean)
+    z = centred_samples(xp, x)
+    points = z.points[1:, :] + z.points[:1, :] / (math.sqrt(x.shape[0]) - 1)
+    return z._replace(points=points)
 
 
 def uncentred(xp: Namespace, x: Array) -> Contrasts:
     """Return the samples themselves (n, p) in the same form, for measures of raw features."""
     points, scale = unit_scale(xp, xp.astype(x, accumulator_dtype(xp, x), copy=False))
     mean = xp.zeros_like(points[0, :])
-    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps), mean=mean)
+    return Contrasts(points, scale, points.shape[0], float(xp.finfo(x.dtype).eps), mean)
 
 
 def nonnegative(xp: Namespace, difference: Array, size: Array | float) -> Array:

@@ -10,6 +10,8 @@ from array_api_compat import device
 
 from repsim._options import as_number, as_numbers
 from repsim._typing import Array, Namespace
+from repsim.measures.parts._geometry import Contrasts
+from repsim.measures.parts._rounding import beyond_rounding
 
 __all__ = [
     "Fold",
@@ -19,6 +21,7 @@ __all__ = [
     "interleaved",
     "predict",
     "split",
+    "training_samples",
     "training_spectrum",
 ]
 
@@ -60,17 +63,23 @@ def split(xp: Namespace, x: Array, held: Mask) -> tuple[Array, Array]:
     )
 
 
-def training_spectrum(xp: Namespace, x: Array, mask: Mask, resolution: float) -> Fold:
-    """Decompose the training predictors of a fold of ``x`` (n, p)."""
-    train, held = split(xp, x, mask)
+def training_samples(x: Contrasts, train: Array, mean: Array) -> Contrasts:
+    """Return the training rows (m, p) of samples x minus their mean (1, p), in the same form."""
+    dimensions = max(1, train.shape[0] - 1)
+    return x._replace(points=train - mean, dimensions=dimensions, mean=x.mean + mean[0, :])
+
+
+def training_spectrum(xp: Namespace, x: Contrasts, mask: Mask) -> Fold:
+    """Decompose the training predictors of a fold of all samples ``x`` (n, p)."""
+    train, held = split(xp, x.points, mask)
     mean = xp.mean(train, axis=0, keepdims=True)
-    left, values, right = xp.linalg.svd(train - mean, full_matrices=False)
-    floor = 8 * resolution * max(train.shape) ** 0.5 * values[:1]
+    seen = training_samples(x, train, mean)
+    left, values, right = xp.linalg.svd(seen.points, full_matrices=False)
     return Fold(
         left,
         values,
         (held - mean) @ xp.matrix_transpose(right),
-        (values > floor) & (values > 0),
+        beyond_rounding(xp, values, right, seen),
         xp.sum(values * values) / train.shape[0],
     )
 

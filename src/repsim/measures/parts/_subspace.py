@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from array_api_compat import device
@@ -11,6 +10,7 @@ from repsim._typing import Array, Namespace
 from repsim.arrays import array_namespace, detached, known, unit_scale
 from repsim.measures._registry import undefined
 from repsim.measures.parts._geometry import Contrasts
+from repsim.measures.parts._rounding import beyond_rounding
 
 __all__ = [
     "Spectrum",
@@ -30,11 +30,6 @@ EQUAL = 2.0**-40
 
 NEAR = 2.0**-20
 """If they differ by less, the derivative of single vectors has few digits."""
-
-
-ERRORS = 32
-"""Units of rounding that the entries of a representation may be off, after a layer computed them.
-"""
 
 
 class Spectrum(NamedTuple):
@@ -66,7 +61,7 @@ def contrast_spectrum(xp: Namespace, z: Contrasts) -> Spectrum:
     feature that is the sum of two others in float32 must not become a third direction in float64.
     """
     vectors, values, right = xp.linalg.svd(z.points, full_matrices=False)
-    counts = _above_rounding(xp, values, right, z)
+    counts = beyond_rounding(xp, values, right, z)
     # The vectors of equal values are fixed only up to a rotation.
     one = one_without_derivative(xp, values, tied(xp, values, counts))
     return Spectrum(vectors * one, values, counts)
@@ -81,7 +76,7 @@ def whole_span(xp: Namespace, z: Contrasts) -> Spectrum:
     moving = z.points
     fixed = detached(moving)
     vectors, values, right = xp.linalg.svd(fixed, full_matrices=False)
-    counts = _above_rounding(xp, values, right, z)
+    counts = beyond_rounding(xp, values, right, z)
     if fixed is moving:  # no derivatives
         return Spectrum(vectors, values, counts)
     # Q = Z A is orthonormal, and with the same A it is a basis of the span of any Z nearby.
@@ -152,24 +147,6 @@ def _moved(xp: Namespace, vectors: Array, q: Array, which: Array) -> Array:
     return out
 
 
-def _above_rounding(xp: Namespace, values: Array, right: Array, z: Contrasts) -> Array:
-    """Mark the singular values (r,) that the rounding of the data cannot explain.
-
-    Rounding errors of the entries sum like a random walk along the longer side. That gives a bound
-    relative to the largest value. In a direction v the errors have a size of about ε √(Σ v_j²
-    ‖x_j‖²), with the uncentred features x_j, which is far below it where few samples or one common
-    direction have most of the variance. The smaller bound counts.
-    """
-    longer, p = max(z.dimensions, z.points.shape[1]), z.points.shape[1]
-    floor = 8 * z.resolution * math.sqrt(longer) * values[:1]
-    if z.mean is not None:
-        squares = xp.sum(z.points * z.points, axis=0) + (z.dimensions + 1) * z.mean**2
-        sizes = xp.sqrt(right * right @ squares)
-        own = ERRORS * z.resolution * (1 + math.sqrt(p / z.dimensions)) * sizes
-        floor = xp.where(own < floor, own, floor)
-    return (values > floor) & (values > 0)
-
-
 def tied(xp: Namespace, values: Array, counts: Array, within: float = EQUAL) -> Array:
     """Whether any two adjacent ``values`` (r,), in descending order, are equal and both count."""
     out: Array = xp.any((values[:-1] - values[1:] <= within * values[:1]) & counts[1:])
@@ -206,7 +183,7 @@ def subspace(
         vectors, values, keep = whole_span(xp, with_unit_columns(xp, z))
     else:
         vectors, values, right = xp.linalg.svd(z.points, full_matrices=False)
-        keep = _above_rounding(xp, values, right, z)
+        keep = beyond_rounding(xp, values, right, z)
         distinct = known(tied(xp, values, keep, NEAR)) is False
     power = xp.where(keep, values * values, xp.zeros_like(values))
     if variance is not None and variance < 1:
@@ -251,7 +228,7 @@ def unit_columns(xp: Namespace, z: Array) -> Array:
 def with_unit_columns(xp: Namespace, z: Contrasts) -> Contrasts:
     """Scale each column of contrasts to norm one, and its mean with it."""
     points, norms = _unit_columns(xp, z.points)
-    return z._replace(points=points, mean=None if z.mean is None else z.mean / norms)
+    return z._replace(points=points, mean=z.mean / norms)
 
 
 def _unit_columns(xp: Namespace, z: Array) -> tuple[Array, Array]:

@@ -65,8 +65,8 @@ class Triangle:
             ),
             self.n - 1,
             float(np.finfo(np.float64 if double else np.float32).eps),
-            self.root[:, self.mean.shape[0] + layer],
             self.mean[cuts[layer]] / unit,
+            self.root[:, self.mean.shape[0] + layer],
         )
 
     def _with(self, other: Triangle, cuts: Slices) -> Triangle:

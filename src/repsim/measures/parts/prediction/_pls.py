@@ -6,12 +6,14 @@ from array_api_compat import device
 
 from repsim._typing import Array, Namespace
 from repsim.arrays import unit_scale
+from repsim.measures.parts._geometry import Contrasts
+from repsim.measures.parts._rounding import rounding_along, squared_sizes
 
 __all__ = ["pls_predictions"]
 
 
 def pls_predictions(
-    xp: Namespace, train: Array, target: Array, held: Array, components: int, resolution: float
+    xp: Namespace, samples: Contrasts, target: Array, held: Array, components: int
 ) -> Array:
     """Predict held-out targets from at most this number of components (NIPALS, not rescaled).
 
@@ -19,36 +21,45 @@ def pls_predictions(
     ----------
     xp : namespace
         Of all arrays.
-    train, target : array, shapes (m, p) and (m, q)
-        Predictors and targets of the training samples; columns sum to zero.
+    samples : Contrasts, shape (m, p)
+        Predictors of the training samples.
+    target : array, shape (m, q)
+        Their targets; columns sum to zero.
     held : array, shape (h, p)
         Predictors of the held-out samples, minus the training mean.
     components : int
         Fewer are used if nothing that the predictors could explain is left.
-    resolution : float
-        Rounding unit of the data.
 
     Returns
     -------
     array, shape (h, q)
         Predictions minus the training mean.
     """
-    train, held = _narrowed(xp, train, held)
+    train, held, turn = _narrowed(xp, samples.points, held)
     # Weights depend on the targets through their inner products alone, so a basis of their rows
     # is enough, and the predictions are brought back at the end.
     basis = None
     if target.shape[1] > target.shape[0]:
         basis, triangle = xp.linalg.qr(xp.matrix_transpose(target))
         target = xp.matrix_transpose(triangle)
-    size = xp.linalg.vector_norm
-    whole, unit = (size(train), size(target)), 8 * resolution * max(train.shape) ** 0.5
+    size, sizes = xp.linalg.vector_norm, squared_sizes(xp, samples)
+    whole, many = (size(train), size(target)), 8 * max(train.shape) ** 0.5
+    fine = float(xp.finfo(train.dtype).eps)
     shape = held.shape[0], target.shape[1]
     out: Array = xp.zeros(shape, dtype=train.dtype, device=device(train))
     for _ in range(min(components, *train.shape)):
-        # That of the data changes the products of what is left by this much.
-        rounding = unit * (whole[0] * size(target) + size(train) * whole[1])
-        weights = _covarying(xp, xp.matrix_transpose(train) @ target, rounding)
+        weights, strength = _covarying(xp, xp.matrix_transpose(train) @ target)
         scores = train @ weights
+        # Rounding changes the products of what is left by this much, and those of these weights by
+        # less if they are of small features. The errors of the computation are those of all.
+        in_x, in_y = whole[0] * size(target), size(train) * whole[1]
+        along = rounding_along(
+            xp, xp.matrix_transpose(weights if turn is None else turn @ weights), samples, sizes
+        )[0]
+        own = along * size(target) + many * samples.resolution * size(scores) * whole[1]
+        own = xp.maximum(own, many * fine * (in_x + in_y))
+        counts = strength > xp.minimum(own, many * samples.resolution * (in_x + in_y))
+        scores = xp.where(counts, scores, xp.zeros_like(scores))
         square = xp.sum(scores * scores)
         safe = xp.where(square > 0, square, xp.ones_like(square))
         loadings = xp.matrix_transpose(train) @ scores / safe
@@ -61,16 +72,16 @@ def pls_predictions(
     return out if basis is None else out @ xp.matrix_transpose(basis)
 
 
-def _narrowed(xp: Namespace, train: Array, held: Array) -> tuple[Array, Array]:
-    """Rotate the features to a basis of the training samples if they are fewer."""
+def _narrowed(xp: Namespace, train: Array, held: Array) -> tuple[Array, Array, Array | None]:
+    """Rotate the features to a basis of the training samples if they are fewer; the basis too."""
     if train.shape[1] <= train.shape[0]:
-        return train, held
+        return train, held, None
     basis, triangle = xp.linalg.qr(xp.matrix_transpose(train))
-    return xp.matrix_transpose(triangle), held @ basis
+    return xp.matrix_transpose(triangle), held @ basis, basis
 
 
-def _covarying(xp: Namespace, cross: Array, floor: Array) -> Array:
-    """Return the left singular vector of the largest singular value, (p, 1); zeros if below."""
+def _covarying(xp: Namespace, cross: Array) -> tuple[Array, Array]:
+    """Return the left singular vector of the largest singular value, (p, 1), and this value."""
     cross, scale = unit_scale(xp, cross)
     flip = cross.shape[0] < cross.shape[1]
     narrow = xp.matrix_transpose(cross) if flip else cross
@@ -78,8 +89,6 @@ def _covarying(xp: Namespace, cross: Array, floor: Array) -> Array:
     top = vectors[:, -1:]
     weights = top if flip else cross @ top
     strength = xp.linalg.vector_norm(narrow @ top)
-    enough = strength * scale > floor
     norm = xp.linalg.vector_norm(weights)
-    unit = weights / xp.where(enough, norm, xp.ones_like(norm))
-    out: Array = xp.where(enough, unit, xp.zeros_like(unit))
-    return out
+    unit = weights / xp.where(norm > 0, norm, xp.ones_like(norm))
+    return unit, strength * scale
