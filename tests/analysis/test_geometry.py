@@ -256,8 +256,9 @@ def test_tokens_behind_the_patches_are_no_prefix():
     for analysis in (repsim.token_localization, repsim.effective_receptive_field):
         with pytest.raises(repsim.CaptureError, match="3 of its tokens follow the patches"):
             analysis(model, data, ["block"], **QUIET)
-    with pytest.raises(repsim.CaptureError, match="3 of its tokens follow the patches"):
-        repsim.attention_distance(model, data, layers="block.self_attn", **QUIET)
+    for grid in (None, 4):  # a grid puts patches in order, and other tokens before them
+        with pytest.raises(repsim.CaptureError, match="3 of its tokens follow the patches"):
+            repsim.attention_distance(model, data, layers="block.self_attn", grid=grid, **QUIET)
     with pytest.raises(repsim.InputError, match="19 tokens of .*\n.* follow the patches"):
         repsim.residual_ratios(model, data, **QUIET)
     labelled = [(images(12), torch.arange(12) % 2)]
@@ -267,6 +268,37 @@ def test_tokens_behind_the_patches_are_no_prefix():
             ridges=[1.0], holdout=0.0, **QUIET,
         )  # fmt: skip
     assert np.isnan(probe.accuracy.values).ravel().tolist() == [False, True]
+
+
+class ClassTokenLast(nn.Module):
+    """4×4 patches without a convolution, and a class token behind them, as in Llama 4."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.class_embedding = nn.Linear(48, 8), nn.Parameter(torch.randn(8))
+        self.block = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+
+    def forward(self, x):
+        patches = self.embed(nn.functional.unfold(x, 4, stride=4).mT)
+        return self.block(torch.cat([patches, self.class_embedding.expand(len(x), 1, -1)], 1))
+
+
+def test_class_token_behind_the_patches():
+    model, data = ClassTokenLast().eval(), [images(24)]
+    follows = "its last token follows the patches"
+    with pytest.raises(repsim.CaptureError, match=rf"{follows}\n.*transform=\"last\""):
+        repsim.compare(model, model, data, layers=["block"], transform="cls", **QUIET)
+    recorder = repsim.capture.Recorder(model, ["block"], transform="cls")
+    with torch.no_grad(), pytest.raises(repsim.CaptureError, match=follows), recorder:
+        model(data[0])
+    for analysis in (repsim.token_localization, repsim.effective_receptive_field):
+        with pytest.raises(repsim.CaptureError, match=follows):
+            analysis(model, data, ["block"], grid=4, **QUIET)
+    with pytest.raises(repsim.CaptureError, match=follows):
+        repsim.attention_distance(model, data, grid=4, **QUIET)
+    # A grid of all tokens gives the class token a place too.
+    line = repsim.attention_distance(model, data, grid=(1, 17), patch_size=4, **QUIET)
+    assert line.prefix.item() == 0
 
 
 # -- steps are strides -----------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from repsim.capture._reduce import Reducer
 from repsim.capture._transform import Transform, resolve_transform
 from repsim.capture.samples._axes import BatchAxis
 from repsim.capture.tokens._axes import PositionAxes
+from repsim.capture.tokens._order import PatchOrder
 
-__all__ = ["BoundTransform"]
+__all__ = ["BoundTransform", "bound_in"]
 
 
 class BoundTransform:
@@ -46,6 +48,7 @@ class BoundTransform:
         self.masks = masks
         self.means = RunMeans()
         self._axes = PositionAxes(model)
+        self._order = PatchOrder(model)
         self._wants_layer = getattr(self.function, "wants_layer", False)
         self._wants_batch = getattr(self.function, "wants_batch", False)
         self._batch: Any = None
@@ -68,6 +71,15 @@ class BoundTransform:
         known = self.function is None or isinstance(self.function, Reducer)
         return self.masks.by_layer or (not known and (self._wants_layer or self._wants_batch))
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Let the first forward show where a class token is, if one is asked for."""
+        if not (isinstance(self.function, Reducer) and self.function.name == "cls"):
+            yield
+            return
+        with self._order.watching():
+            yield
+
     def follow(self, samples: BatchAxis) -> None:
         """Learn from the recorder of these outputs which rows were folded into samples."""
         self._samples = samples
@@ -84,6 +96,7 @@ class BoundTransform:
         """
         self._batch = batch
         self.masks.start(batch)
+        self._order.start()
         self._axes.start(batch if given is None else given)
 
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Any:
@@ -166,16 +179,32 @@ class BoundTransform:
             self._of_text(sequence, layer, call)
         elif mask is None and found is not None:
             mask = torch.ones(found.shape[:2], dtype=torch.bool, device=found.device)
-        if reducer.name == "cls" and self._axes.lacks_cls(layer, sequence.shape[1]):
-            raise UnusableOutput(
-                f"{self._operation}: layer {layer!r} has no class token.\n"
-                f"  it returned {shape}: its {sequence.shape[1]} tokens are patches\n"
-                f'  Pass transform="mean" for their mean, or "first" for the first of them.',
-                brief=f"{shape} has no class token",
-            )
+        if reducer.name == "cls":
+            self._check_cls(layer, shape, sequence.shape[1])
         if reducer.name == "mean":
             return self.means(sequence, mask, layer, call)
         return reducer(sequence, layer, call, mask=mask, features_first=False)
+
+    def _check_cls(self, layer: str, shape: tuple[int, ...], n: int) -> None:
+        """Raise if the first of n tokens is known to be a patch and no class token."""
+        order = None if self._axes.may_be_text(n) else self._order.of(layer, n)
+        if order is not None and order.after and order.before == 0:
+            last = order.after == 1
+            repair = 'transform="last" for the last token' if last else "a callable as transform="
+            raise UnusableOutput(
+                f"{self._operation}: the class token of layer {layer!r} is not its first token.\n"
+                f"  it returned {shape}, and {order.problem}\n"
+                f"  Pass {repair}.",
+                brief=f"{shape}: {order.problem}",
+                repair=f"{repair}.",
+            )
+        if self._axes.lacks_cls(layer, n):
+            raise UnusableOutput(
+                f"{self._operation}: layer {layer!r} has no class token.\n"
+                f"  it returned {shape}: its {n} tokens are patches\n"
+                f'  Pass transform="mean" for their mean, or "first" for the first of them.',
+                brief=f"{shape} has no class token",
+            )
 
     def _of_text(self, tensor: Tensor, layer: str, call: int) -> Tensor | None:
         """Return an output of texts with its positions on axis 1; None if it has none.
@@ -276,3 +305,9 @@ class BoundTransform:
             '  Take the real ones: transform="mean", "last", "first" or repsim.capture.token(i). '
             f"mask=None says that all positions are real."
         )
+
+
+def bound_in(transform: object) -> BoundTransform | None:
+    """Return the bound transform that a reduction applies; None if this is no reduction."""
+    found = getattr(transform, "transform", None)
+    return found if isinstance(found, BoundTransform) else None

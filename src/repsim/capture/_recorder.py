@@ -12,7 +12,7 @@ from torch import nn
 
 from repsim._errors import CaptureError, MissingLabelError
 from repsim._options import require_bool
-from repsim.capture._bound import BoundTransform
+from repsim.capture._bound import BoundTransform, bound_in
 from repsim.capture._hooks import OneThread, eagerly, in_backward, refuse_replica
 from repsim.capture._masks import MaskOption, Masks
 from repsim.capture._output import Select, UnusableOutput, pick
@@ -127,6 +127,7 @@ class Recorder(Mapping[str, Any]):
         self._model = model
         self._layers = select_layers(model, layers)
         self._bound = BoundTransform("Recorder", transform, model, Masks("Recorder", mask))
+        self._watched = bound_in(transform) or self._bound
         self._apply = Applied(self._bound if self._bound.needs_batch else transform, detach=detach)
         self._select = select
         self._axis = BatchAxis(batch_dim, self._layers, select)
@@ -144,9 +145,7 @@ class Recorder(Mapping[str, Any]):
         self._calls: Counter[str] = Counter()
         self._settled_labels: dict[str, tuple[str, int]] | None = None
         self._root_called = False
-        self._succeeded = False
-        self._failed = False
-        self._pending = False
+        self._succeeded = self._failed = self._pending = False
 
     def __enter__(self) -> Recorder:
         if self._stack is not None:
@@ -156,6 +155,7 @@ class Recorder(Mapping[str, Any]):
         self.clear()
         with ExitStack() as stack:
             stack.enter_context(eagerly())
+            stack.enter_context(self._watched.watching())
             for handle in self._register():
                 stack.callback(handle.remove)
             # Not earlier: if registering a hook raises, the `with` removes the previous hooks.

@@ -106,11 +106,11 @@ class AttentionDistances:
         """Raise a NoDistance if the tokens are patches in another order, or before others."""
         options, labels = self._finder.options, (call.label, f"{call.name}:{call.call}", call.name)
         given = options.grid_of(*labels) or options.video_grid_of(*labels)
-        if self._order is None or given or call.keys in call.input.lengths:
+        if self._order is None or call.keys in call.input.lengths:
             return
         n = call.keys * call.batch // n_samples(call)  # those of all windows
         order = self._order.of(call.label, n)
-        if order is not None and order.problem:
+        if order is not None and order.forbids(given, n):
             raise NoDistance(f"attends among {call.keys} tokens: {order.problem}")
 
     def _refuse_padding(self, call: AttentionCall) -> None:

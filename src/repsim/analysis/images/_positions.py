@@ -225,7 +225,7 @@ class LayerGrids:
         if grid is None and self._queries.hold(layer, n, self._given):
             return f"its {n} tokens are queries that the model learned, and not patches"
         order = self._order.of(f"{layer}:{call}", n)
-        if grid is None and order is not None and order.problem:
+        if order is not None and order.forbids(grid, n):
             return order.problem
         maps = self._maps() if grid is None else [grid]
         found = grid_of_sequence(n, maps, prefix=prefix, declared=declared)

@@ -53,7 +53,7 @@ class LayerGrams:
     ) -> None:
         self._operation = operation
         self._kernels = kernels
-        self._transform = transform
+        self.transform = transform
         self._tokens = tokens
         self._reduce = None if transform.function is None and tokens is None else transform
         self._sharing = not transform.depends_on_layer
@@ -69,7 +69,7 @@ class LayerGrams:
     def __call__(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         """Return the Gram (n, n) of an output (n, ...)."""
         if self._tokens is not None and self._tokens.surveying:
-            return self._tokens.rows(self._transform, tensor, layer, call)
+            return self._tokens.rows(self.transform, tensor, layer, call)
         inner = tensor if self._reduce or not self._any_order else _as_in_memory(tensor)
         if not self._sharing or not inner.is_contiguous() or not _knows_versions(tensor):
             return self._gram(tensor, layer, call)
@@ -87,11 +87,11 @@ class LayerGrams:
 
     def _gram(self, tensor: Tensor, layer: str, call: int) -> Tensor:
         if self._tokens is not None:
-            values = self._tokens.rows(self._transform, tensor, layer, call)
+            values = self._tokens.rows(self.transform, tensor, layer, call)
             self._tokens.warn_of_many(values.shape[0])
         else:
             if self._reduce is None:
-                self._transform.note_padding(layer, tensor, call)
+                self.transform.note_padding(layer, tensor, call)
             values = reduced(self._operation, self._reduce, tensor, layer, call)
         if values.shape[0] < MIN_BATCH:
             # The batch will be skipped and reported, so it must not fix the bandwidth.

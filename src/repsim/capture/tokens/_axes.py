@@ -139,6 +139,10 @@ class PositionAxes:
         """Whether n is the length of the texts of a batch that has texts alone."""
         return self._has_texts and n > 1 and n in self._lengths
 
+    def may_be_text(self, n: int) -> bool:
+        """Whether n is the length of a text of the batch, maybe beside images."""
+        return n in self._lengths
+
     def is_width(self, layer: str, n: int, *, own: bool = False) -> bool:
         """Whether weights of a layer have n entries along an axis, so n is a number of features.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from repsim.capture._containers import tensors_in
 from repsim.capture.layers._walk import unwrap
+from repsim.capture.tokens._evidence import Declared
 
 __all__ = ["Order", "PatchOrder"]
 
@@ -47,7 +49,19 @@ class Order:
         """Why only the caller can give these tokens a grid; empty if the patches come last."""
         if self.before is None:
             return "its patches are not in the order of rows; grid= says that they are"
+        if self.after == 1:
+            return "its last token follows the patches"
         return f"{self.after} of its tokens follow the patches" if self.after else ""
+
+    def forbids(self, grid: tuple[int, ...] | None, n: int) -> bool:
+        """Whether n tokens have no places, also with the caller's grid.
+
+        A grid says in which order patches are, and not that other tokens follow them. One of all n
+        tokens gives these places too.
+        """
+        if grid is None or self.before is None:
+            return bool(self.problem) and grid is None
+        return self.after > 0 and math.prod(grid) < n
 
 
 class PatchOrder:
@@ -56,8 +70,9 @@ class PatchOrder:
     A model may put the patches in another order (Hiera puts windows one after the other) or other
     tokens behind them (GroupViT). Position embeddings are alike for all samples, so the difference
     of two samples has the same rows before and after them. The first forward shows where each row
-    is. It follows the patches through modules that change each token alone. Nothing is found if
-    there is only one sample.
+    is. It follows the patches through modules that change each token alone. If no convolution makes
+    patches, a class token behind them shows itself (Llama 4): it is alike for all samples, and the
+    tokens before it are not. Nothing is found if there is only one sample.
 
     Parameters
     ----------
@@ -67,8 +82,10 @@ class PatchOrder:
 
     def __init__(self, model: nn.Module) -> None:
         self._root = unwrap(model)
+        self._declared = Declared.by(model)
         self._map: Tensor | None = None  # (patches, channels), the difference of two samples
         self._changing: nn.Module | None = None  # it got the patches row by row
+        self._has_maps = False
         self._misses = 0
         self._now: dict[int, Order] = {}
         self._known: dict[tuple[str, int], Order | None] = {}
@@ -115,6 +132,7 @@ class PatchOrder:
     def _saw_map(self, _module: nn.Module, _args: object, output: object) -> None:
         if self._forwards != 1 or not isinstance(output, Tensor) or output.ndim != 4:
             return
+        self._has_maps = True
         if len(output) > 1 and output.shape[2:].numel() > 1 and output.is_floating_point():
             self._map = _difference(output).flatten(1).mT
             self._misses = 0
@@ -126,13 +144,17 @@ class PatchOrder:
         self._changing = None
 
     def _saw_tokens(self, module: nn.Module, args: object, kwargs: object) -> None:
-        if self._forwards != 1 or self._map is None:
+        if self._forwards != 1 or (self._map is None and not self._declared.has_cls):
             return
         x = next(tensors_in((args, kwargs)), None)
         if x is None or x.is_nested or x.ndim != 3 or len(x) < 2 or not x.is_floating_point():
             return
-        patches, channels = self._map.shape
         n = int(x.shape[1])
+        if self._map is None:
+            if not self._has_maps and (after := _alike_at_end(x)) == self._declared.named:
+                self._now.setdefault(n, Order(0, after))
+            return
+        patches, channels = self._map.shape
         if x.shape[2] != channels or not patches <= n <= patches + MOST_OTHERS:
             return
         if order := _order_of(self._map, _difference(x)):
@@ -148,6 +170,12 @@ class PatchOrder:
 def _difference(x: Tensor) -> Tensor:
     with torch.no_grad():
         return x[1].detach().float() - x[0].detach().float()
+
+
+def _alike_at_end(x: Tensor) -> int:
+    """Return how many of the last tokens are alike for all samples; 0 if the first one is too."""
+    alike = (x == x[:1]).all(2).all(0).tolist()
+    return 0 if all(alike) or alike[0] else alike[::-1].index(False)
 
 
 def _order_of(patches: Tensor, tokens: Tensor) -> Order | None:
