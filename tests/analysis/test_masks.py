@@ -86,6 +86,11 @@ def test_padded_texts_without_a_mask_give_a_warning(llama, side):
         for options in ({"transform": "mean"}, {"samples": "tokens"}, {}):
             with pytest.warns(RepsimWarning, match="has no attention_mask, so padding counts"):
                 repsim.compare(llama, data=forms, layers=["norm"], **options, **QUIET)
+    # A tokeniser that pads to a fixed length, or a short batch of one array: no text is whole.
+    more = (0, 3) if side == "right" else (3, 0)
+    fixed = [functional.pad(batch["input_ids"], more) for batch in data]
+    with pytest.warns(RepsimWarning, match="has no attention_mask, so padding counts"):
+        repsim.compare(llama, data=fixed, layers=["norm"], **QUIET)
 
 
 class Padded(nn.Module):

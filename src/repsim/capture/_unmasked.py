@@ -173,8 +173,8 @@ def padded_texts(batch: Any) -> tuple[int, int] | None:
     >>> padded_texts({"input_ids": torch.tensor([[5, 6, 7], [5, 0, 0], [8, 0, 0]])})
     (0, 2)
 
-    Such a token stands at one end of at least two texts, twice or more, and nowhere else. At least
-    one text reaches that end, or all but one token of it.
+    Such a token stands at one end of at least two texts, twice or more, and nowhere else. Not all
+    texts end with the same number of it, which may be a fixed end of every text.
     """
     ids = text_of(batch)
     if ids is None or min(ids.shape) < 3:
@@ -187,6 +187,7 @@ def padded_texts(batch: Any) -> tuple[int, int] | None:
             here = last == token
             padded = int((runs[here] > 1).sum())
             nowhere_else = int((each == token).sum()) == int(runs[here].sum())
-            if padded > 1 and nowhere_else and int((runs * here).min()) < 2:
+            fewest = int((runs * here).min())
+            if padded > 1 and nowhere_else and (fewest < 2 or int(runs.max()) > fewest):
                 return int(token), padded
     return None
