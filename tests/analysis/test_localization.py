@@ -557,6 +557,8 @@ def test_wrong_arguments():
         localize("resnet18", data, "0")
     with pytest.raises(repsim.InputError, match="must hold images"):
         localize(net, [torch.randn(8, 3)], "0")
+    with pytest.raises(repsim.InputError, match="Texts have no pixels"):
+        localize(net, [{"input_ids": torch.ones(8, 3, dtype=torch.long)}], "0")
     with pytest.raises(repsim.InputError, match="images and grids must stay the same"):
         localize(net, [*data, torch.randn(8, 3, 20, 20)], "0")
 

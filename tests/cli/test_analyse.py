@@ -89,7 +89,8 @@ def test_data_without_labels_have_no_probe(repsim_command, folder):
     assert ran.json["analyses"] == {
         "linear_probe": {
             "status": "skipped",
-            "reason": "linear_probe: the data have no labels.",
+            "reason": "linear_probe: the data have no labels.\n"
+            "  Put the images of each class into a sub-folder, or labels into the .npz.",
         }
     }
     assert ran.json["files"]["report"] is None

@@ -273,5 +273,5 @@ def test_a_folder_is_no_file(repsim_command, arrays, tmp_path):
     (tmp_path / "layers").mkdir()
     for part in ("layers", "."):
         ran = repsim_command("measure", part, "y.npy")
-        assert ran.code == 1
+        assert ran.code == 2
         assert "Name its files, for example" in ran.err

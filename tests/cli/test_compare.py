@@ -96,8 +96,16 @@ def test_a_map_of_a_model_with_itself_is_shown_for_a_person(repsim_command, inpu
     assert ran.code == 0
     assert f"CKA of {ONE} with {ONE}" in ran.out
     assert ran.out.count("1.0000") == 3
-    ran = repsim_command("compare", "cli.tiny_models:vit", "--data", "photos", "--no-progress")
-    assert "next layer" in ran.out
+    assert "On the command line: --batch-size." in ran.err, "one batch has no standard error"
+    words = ("--measure", "mutual_knn", "--option", "k=3", "--permutations", 9)
+    for options, title in ((("--z-scores",), "z-scores"), (words, "p-values, adjusted for all")):
+        out = repsim_command("compare", ONE, "--data", "inputs.npz", *options).out
+        assert out.count("1.0000") >= 3
+        assert title in out
+    words = ("cli.tiny_models:vit", "--data", "photos", "--batch-size", 6, "--no-progress")
+    ran = repsim_command("compare", *words)
+    header = next(line for line in ran.out.splitlines() if "next layer" in line)
+    assert "standard error" in header
 
 
 def test_models_cannot_print_into_the_json(repsim_command, inputs):
@@ -108,7 +116,7 @@ def test_models_cannot_print_into_the_json(repsim_command, inputs):
     assert "a line on standard output" in repsim_command(*argv).out
 
 
-def test_wrong_arguments_are_reported(repsim_command, inputs):
+def test_wrong_arguments_are_reported(repsim_command, inputs, arrays, folder):
     for code, said, argv in (
         (2, "--data FOLDER", TWO[:3]),
         (2, "no such folder or file", (*TWO[:4], "missing")),
@@ -123,7 +131,10 @@ def test_wrong_arguments_are_reported(repsim_command, inputs):
         (2, "--on-bad-image", (*TWO, "--on-bad-image", "maybe")),
         (2, "--seed-y: is for two models only", (*TWO[:2], *TWO[3:], "--seed-y", 3)),
         (2, "--normalise is for the pixels of images", (*TWO, "--normalise", "imagenet")),
-        (1, "at least 4 samples", (*TWO, "--batch-size", 3)),
+        (1, "On the command line: --batch-size.", (*TWO, "--batch-size", 3)),
+        (1, "--transform, --transform-y.", (*TWO, "--transform", "cls")),
+        (2, "--out: the folder holds the data", (*TWO[:3], "--data", "photos", "--out", "photos")),
+        (2, "numpy.savez('x.npz', inputs=x)", (*TWO[:4], "x.npy")),
         (1, "must be finite", ("compare", "cli.tiny_models:broken", "--data", "inputs.npz")),
     ):
         ran = repsim_command(*argv)

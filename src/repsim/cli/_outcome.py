@@ -13,6 +13,7 @@ import typer
 from repsim._errors import RepsimError, RepsimWarning
 from repsim._shown import shown_lines
 from repsim.cli._session import Session
+from repsim.cli._wording import on_the_command_line
 
 __all__ = [
     "FAILED",
@@ -51,6 +52,7 @@ def reporting(session: Session) -> Iterator[None]:
 
         def tell(message: Warning | str, *_: object, **__: object) -> None:
             text = f"warning: {message}"
+            text += on_the_command_line(text, session.command)
             if text not in told:  # one model may say the same as the other
                 told.add(text)
                 session.note(text)
@@ -78,7 +80,7 @@ def reporting(session: Session) -> Iterator[None]:
                 raise
             if session.debug:
                 session.note(_indented("".join(traceback.format_exception(error)).rstrip()))
-            session.note(f"error: {_message(error)}")
+            session.note(f"error: {_message(error, session.command)}")
             raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED) from error
 
 
@@ -97,10 +99,12 @@ def _interrupted(session: Session, what: str) -> str:
     )
 
 
-def _message(error: Exception) -> str:
+def _message(error: Exception, command: str) -> str:
     notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
-    if isinstance(error, RepsimError):
+    if isinstance(error, UsageError | DataError):
         return f"{error}{notes}"
+    if isinstance(error, RepsimError):
+        return f"{error}{notes}{on_the_command_line(str(error), command)}"
     if isinstance(error, ModuleNotFoundError):
         return (
             f"{error}.{notes}\n"

@@ -44,18 +44,26 @@ class RunFolder:
         Its name.
     arguments : mapping of str to JSON values
         All values that determine the results. A folder with other arguments raises.
+    data : str
+        What ``--data`` names.
 
     Raises
     ------
     UsageError
-        The folder belongs to another command or other arguments, and the message says which; or
-        another command is at work in it.
+        The folder belongs to another command or other arguments, and the message says which;
+        another command is at work in it; or it is the folder of the data.
     DataError
         Its record is damaged.
     """
 
     def __init__(
-        self, session: Session, path: Path, command: str, arguments: Mapping[str, Any]
+        self,
+        session: Session,
+        path: Path,
+        command: str,
+        arguments: Mapping[str, Any],
+        *,
+        data: str,
     ) -> None:
         self.path = path
         self._record: dict[str, Any] = {
@@ -79,6 +87,11 @@ class RunFolder:
             )
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise _unwritable(path, f"no permission to write in {nearest}")
+        if path.exists() and os.path.exists(data) and os.path.samefile(path, data):
+            raise UsageError(
+                f"--out: the folder holds the data.\n  got {path}\n"
+                f"  Name another folder, such as {path.absolute().name}-run."
+            )
         if path.exists():
             self._lock()
         if (path / RECORD).exists():

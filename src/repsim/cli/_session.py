@@ -49,6 +49,11 @@ class Session:
     _json_to: TextIO | None = None
 
     @property
+    def command(self) -> str:
+        """The name of the command."""
+        return next((word for word in self.argv if not word.startswith("-")), "")
+
+    @property
     def command_line(self) -> list[str]:
         """The typed command without the path of the program."""
         return ["repsim", *self.argv]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from repsim.cli._session import Session
-from repsim.results import kind_of, map_table
+from repsim.results import LAYER_MAP, chance_table, kind_of, map_table
 
 __all__ = ["dataset_json", "show_matrix", "show_result"]
 
@@ -38,3 +38,5 @@ def show_result(session: Session, dataset: Any) -> None:
             session.line(line)
         return
     session.table(*kind.table(dataset))
+    if kind is LAYER_MAP and (tested := chance_table(dataset)) is not None:
+        session.table(*tested)

@@ -32,8 +32,10 @@ from repsim.results.kinds._block_influence import BLOCK_INFLUENCE, closest_spans
 from repsim.results.kinds._data_scale import DATA_SCALE, part_label
 from repsim.results.kinds._head_subset_cka import ALONG_DISTANCE, HEAD_SUBSET_CKA, subset_order
 from repsim.results.kinds._layer_map import (
+    ADJUSTED,
     LAYER_MAP,
     MAX_T,
+    chance_table,
     chance_threshold,
     is_with_itself,
     main_variable,
@@ -69,6 +71,7 @@ from repsim.results.kinds._trajectory import (
 )
 
 __all__ = [
+    "ADJUSTED",
     "ALIGNMENT",
     "ALONG_DISTANCE",
     "ATTENTION_DISTANCE",
@@ -102,6 +105,7 @@ __all__ = [
     "above_chance",
     "against",
     "attribute",
+    "chance_table",
     "chance_threshold",
     "chosen_tokens",
     "closest_spans",

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from repsim._errors import InputError
-from repsim.capture import rebuilt, tensors_in
+from repsim.capture import rebuilt, tensors_in, text_of
 from repsim.capture.tokens import channels_of_video
 
 __all__ = ["axes_of", "image_of", "with_image"]
@@ -35,10 +35,13 @@ def image_of(operation: str, batch: Any, *, floating: bool = False, videos: bool
     five = not videos and any(t.ndim == 5 and t.is_floating_point() for t in tensors)
     of_video = ": videos and volumes have no patches here" if five else ""
     or_videos = ", or videos" if videos else ""
+    repair = "Make a tensor, a tuple or a mapping of tensors of it with prepare=."
+    if text_of(batch) is not None:
+        repair = "Texts have no pixels: this is for models that see images."
     raise InputError(
         f"{operation}: a batch must hold images (n, channels, height, width){or_videos}.\n"
         f"  got {[tuple(t.shape) for t in tensors[:4]] or type(batch).__name__}{of_video}\n"
-        f"  Make a tensor, a tuple or a mapping of tensors of it with prepare=."
+        f"  {repair}"
     )
 
 

@@ -91,14 +91,16 @@ class MapOptions:
     transform: Annotated[
         Transform,
         typer.Option(
+            metavar="PART",
             rich_help_panel=MEASURE,
-            help="Compare the whole output (flatten), the class token (cls), the first or the "
-            "last token, or the mean over tokens.",
+            help="Compare the whole output (flatten), the class token (cls), the first token "
+            "(first), the last (last), or the mean over tokens (mean).",
         ),
     ] = Transform.FLATTEN
     transform_y: Annotated[
         Transform | None,
         typer.Option(
+            metavar="PART",
             rich_help_panel=MEASURE,
             show_default="as --transform",
             help="What to compare of the layers of the second model: the class token of a ViT "

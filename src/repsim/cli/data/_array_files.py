@@ -41,7 +41,7 @@ def read_layers(name: str) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        There is no such file.
+        There is no such file, or it is a folder of other things.
     DataError
         It is not a file of numbers.
     StateError, CheckpointError
@@ -61,7 +61,7 @@ def read_layers(name: str) -> dict[str, Any]:
             return {path.stem: found}
         with found:
             layers = {key: found[key] for key in found.files}
-    except (MemoryError, DataError):
+    except (MemoryError, DataError, UsageError):
         raise
     # Errors of reading, and of NumPy and zipfile for damaged files and files of another kind.
     except Exception as error:
@@ -105,7 +105,7 @@ def _require_arrays(path: Path, name: str) -> None:
     """
     kind = "a folder" if path.is_dir() else "another kind of file"
     if path.is_dir() and path.suffix != ".zarr":
-        raise DataError(
+        raise UsageError(
             f"measure takes files, not folders.\n  {name}: a folder\n"
             f"  Name its files, for example {path / '*.npy'}, or a store of repsim.extract."
         )

@@ -226,7 +226,9 @@ def open_samples(name: str) -> Samples:
         )
     if path.suffix != ".npz":
         raise UsageError(
-            f"--data: must be a folder of images, an .npz, or digits.\n  got the file {name}"
+            f"--data: must be a folder of images, an .npz, or digits.\n  got the file {name}\n"
+            "  Write an array as numpy.savez('x.npz', inputs=x), which models get unchanged, or "
+            "8-bit images as\n  numpy.savez('x.npz', images=x). Name the folder of an image."
         )
     return _archive(path)
 

@@ -193,7 +193,10 @@ def _linear_probe(task: Task) -> Any:
 
     labels = task.inputs.samples.labels
     if labels is None:
-        raise InputError("linear_probe: the data have no labels.")
+        raise InputError(
+            "linear_probe: the data have no labels.\n"
+            "  Put the images of each class into a sub-folder, or labels into the .npz."
+        )
     order = task.inputs.order
     test = order[::HELD_OUT]
     train = [at for k, at in enumerate(order) if k % HELD_OUT]

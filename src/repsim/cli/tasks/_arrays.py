@@ -13,6 +13,7 @@ from repsim.cli._session import Session, decimal
 from repsim.cli._tables import dataset_json, show_matrix
 from repsim.cli.data._array_files import read_each, read_layers
 from repsim.measures import Measure
+from repsim.results import ADJUSTED
 
 if TYPE_CHECKING:
     from repsim.cli.commands._measure import MeasureOptions, TestOptions
@@ -208,7 +209,7 @@ def _show_matrix_of(
     how = name if estimator is None else f"{name}, {estimator}"
     show_matrix(session, f"{how}, n={n}", values)
     if chance.test:
-        show_matrix(session, "p-values, adjusted for all pairs (max-T)", dataset["p_adjusted"])
+        show_matrix(session, ADJUSTED, dataset["p_adjusted"])
 
 
 def _plain(value: object) -> object:

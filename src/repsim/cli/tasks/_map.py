@@ -115,7 +115,7 @@ def compare_models(
             **inputs.arguments(),
             **options.arguments(),
         }
-        folder = RunFolder(session, out, "compare", arguments)
+        folder = RunFolder(session, out, "compare", arguments, data=inputs.data)
     if folder is not None and folder.has(NAME):
         session.note(f"note: {folder.path} is finished; nothing is computed again.")
         result = folder.load(NAME)

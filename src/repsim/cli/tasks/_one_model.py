@@ -14,6 +14,7 @@ from repsim.cli._outcome import FAILED, Interrupted, UsageError
 from repsim.cli._run_folder import RunFolder
 from repsim.cli._session import Session
 from repsim.cli._tables import dataset_json, show_result
+from repsim.cli._wording import on_the_command_line
 from repsim.cli.data._inputs import Inputs
 from repsim.cli.models._load import ModelRequest, chosen_layers, load_model
 from repsim.cli.tasks._analyses import ANALYSES, Task, Tokens
@@ -62,7 +63,8 @@ def analyse_model(
     """Run the analyses that are not finished yet; return the exit code."""
     request.check()
     # Without the list of analyses, because later calls may add analyses to a folder.
-    folder = RunFolder(session, out, "analyse", _arguments(request, inputs, layers, tokens))
+    arguments = _arguments(request, inputs, layers, tokens)
+    folder = RunFolder(session, out, "analyse", arguments, data=inputs.data)
     waiting = [name for name in names if not folder.has(name) and name not in folder.skipped]
     endings = {name: Ending(name, "done") for name in names if folder.has(name)}
     endings |= {
@@ -104,7 +106,8 @@ def measure_one(
     request.check()
     folder = None
     if out is not None:
-        folder = RunFolder(session, out, command, _arguments(request, inputs, layers, tokens))
+        arguments = _arguments(request, inputs, layers, tokens)
+        folder = RunFolder(session, out, command, arguments, data=inputs.data)
     if folder is not None and folder.has(name):
         session.note(f"note: {folder.path} is finished; nothing is computed again.")
         result = folder.load(name)
@@ -113,12 +116,7 @@ def measure_one(
         if folder is not None:
             folder.begin({"model": task.model.digest()})
         task.attention = task.wanted
-        try:
-            result = ANALYSES[name](task)
-        except InputError as error:
-            if hint := _options_for(error):
-                error.add_note(hint.strip())
-            raise
+        result = ANALYSES[name](task)
         result = with_provenance(session, result, inputs, model_provenance(request, task.model))
         inputs.bad.tell(session)
         if folder is not None:
@@ -171,7 +169,7 @@ def _one(
         if isinstance(error, NonFiniteError):
             return Ending(name, "failed", str(error))
         # The model has no attention, grid or skips, or the data have no labels.
-        reason = f"{error}{_options_for(error)}"
+        reason = f"{error}{on_the_command_line(str(error), 'analyse')}"
         folder.skip(name, reason)
         return Ending(name, "skipped", reason)
     except RepsimError as error:
@@ -180,12 +178,6 @@ def _one(
     if name == "layer_map":
         folder.state.unlink(missing_ok=True)
     return Ending(name, "done")
-
-
-def _options_for(error: Exception) -> str:
-    """Return a line that names the options of the command for the arguments in a message."""
-    asked = any(f"{name}=" in str(error) for name in ("grid", "prefix", "patch_size"))
-    return "\n  On the command line: --grid, --prefix, --patch-size." if asked else ""
 
 
 def _show(

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = [
+    "ADJUSTED",
     "LAYER_MAP",
     "MAX_T",
     "Threshold",
+    "chance_table",
     "chance_threshold",
     "is_with_itself",
     "main_variable",
@@ -53,6 +55,9 @@ WIDEST = 10
 
 BESIDE = ("standard_error", "z", "p_adjusted")
 """Maps whose values are shown beside the most similar layers."""
+
+ADJUSTED = "p-values, adjusted for all pairs (max-T)"
+"""The title of a table of p-values."""
 
 CKA, STANDARD_ERROR, Z = "CKA", "standard error of CKA", "z-score of CKA under permutation"
 
@@ -256,19 +261,31 @@ def table(result: xarray.Dataset) -> Table:
     alone = is_with_itself(array)
     if len(array.layer_x) < 2 or (alone and len(array.layer_y) <= WIDEST):
         return map_table(title, array)
+    beside = [name for name in BESIDE if name in map_variables(result)]
+    if "p_adjusted" in beside and "z" in beside:
+        beside.remove("z")  # the p-value says it
+    more = {name.replace("_", " "): result[name] for name in beside}
     if not alone:
-        beside = [name for name in BESIDE if name in map_variables(result)]
-        if "p_adjusted" in beside and "z" in beside:
-            beside.remove("z")  # the p-value says it
-        more = {name.replace("_", " "): result[name] for name in beside}
         return _matches(title, array, more)
     # In one model every layer is most similar to itself, so show the next layer.
     rows: list[list[object]] = [
-        [a, b, float(array.sel(layer_x=a, layer_y=b))]
+        [a, b, *(float(each.sel(layer_x=a, layer_y=b)) for each in (array, *more.values()))]
         for a, b in pairwise(layer_names(array, "layer_x"))
         if b in array.layer_y.values
     ]
-    return Table(f"{title}: from layer to layer", ["layer", "next layer", _short(array)], rows)
+    columns = ["layer", "next layer", _short(array), *more]
+    return Table(f"{title}: from layer to layer", columns, rows)
+
+
+def chance_table(result: xarray.Dataset) -> Table | None:
+    """Return the p-values or z-scores of a map that `table` shows whole; None if it shows them."""
+    array = layer_map(result, "table", main_variable(result))
+    if not (is_with_itself(array) and 1 < array.sizes["layer_y"] <= WIDEST):
+        return None
+    known = map_variables(result)
+    if "p_adjusted" in known:
+        return map_table(ADJUSTED, result["p_adjusted"].transpose(*DIMS))
+    return map_table("z-scores", result["z"].transpose(*DIMS)) if "z" in known else None
 
 
 def map_table(title: str, array: xarray.DataArray) -> Table:
