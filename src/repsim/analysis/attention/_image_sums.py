@@ -16,16 +16,20 @@ from repsim.analysis.attention._places import Places
 from repsim.attention import grid_distances, uniform_distance
 from repsim.capture import AttentionCall, log_of
 
-__all__ = ["ImageSums"]
+__all__ = ["ImageSums", "add_rows"]
 
 
 class ImageSums(HeadSums):
-    """Sums over images and patches of one layer: (distance, renormalised, mass, entropy, rows)."""
+    """Sums over images and patches of one layer.
+
+    For each head: the distances, the attention to the prefix and to the patches, Σ P log P, the
+    renormalised distances, and the number of patches that attend to any.
+    """
 
     added = ("totals", "rows")
 
     def __init__(self, places: Places, heads: int, device: torch.device) -> None:
-        super().__init__(5, heads, device)
+        super().__init__(6, heads, device)
         self.places = places
         self.rows = 0
         self._real: Tensor | None = None
@@ -39,13 +43,6 @@ class ImageSums(HeadSums):
     def fits_sums(self, other: LayerSums) -> bool:
         """Whether the sums of another rank can be added."""
         return isinstance(other, ImageSums) and self.fits(other.places, other.heads)
-
-    def add(self, call: AttentionCall, distances: Tensor) -> Tensor:
-        """Add the weights of one batch; distances are (patches, keys), 0 for prefix tokens.
-
-        Return whether they are finite, a 0-d bool.
-        """
-        return self.add_rows(call, self.rows_of(call, [distances]))
 
     def rows_of(self, call: AttentionCall, tables: Sequence[Tensor]) -> Tensor:
         """Reduce the weights of one batch over their keys, while each part is in the cache.
@@ -85,29 +82,19 @@ class ImageSums(HeadSums):
                 torch.sum(torch.mul(rows, table[queries], out=logs), -1, out=far)
         return found
 
-    def add_rows(self, call: AttentionCall, rows: Tensor) -> Tensor:
-        """Add what :meth:`rows_of` returned, for one table; return whether it is finite."""
-        dtype = self.totals.dtype
-        far, _, patches, _ = rows
-        some = patches > 0
-        ratio = torch.where(some, far / patches, 0.0).sum((0, 2), dtype=dtype)
-        distance, mass, _, information = rows.sum((1, 3), dtype=dtype)
-        sums = torch.stack([distance, ratio, mass, -information, some.sum((0, 2), dtype=dtype)])
-        self.rows += self._n_queries(call)
-        return self.add_sums(sums)
+    def count(self, call: AttentionCall) -> None:
+        """Count the patches of a batch that attend, without padding."""
+        real = self.places.real
+        if real is None:
+            self.rows += call.batch * (call.keys - self.places.grid.prefix)
+        else:
+            self.rows += call.batch // len(real) * sum(map(sum, real))
 
     def _real_rows(self, call: AttentionCall) -> Tensor | None:
         """Return (batch, keys): which positions of each window of each sample are tokens."""
         if self._real is None:
             return None
         return self._real.repeat(call.batch // len(self._real), 1)
-
-    def _n_queries(self, call: AttentionCall) -> int:
-        """Return the number of patches of a batch that attend, without padding."""
-        real = self.places.real
-        if real is None:
-            return call.batch * (call.keys - self.places.grid.prefix)
-        return call.batch // len(real) * sum(map(sum, real))
 
     def uniform_distance(self) -> float:
         """Return the mean distance of a head that attends equally to all tokens, in pixels."""
@@ -122,10 +109,39 @@ class ImageSums(HeadSums):
 
     def means(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return (4, heads)."""
-        far, ratio, mass, entropy, some = self.totals.cpu().to(torch.float64).numpy()
+        far, mass, _, information, ratio, some = self.totals.cpu().to(torch.float64).numpy()
         with np.errstate(invalid="ignore"):
             renormalised = ratio / some  # NaN if no patch of the head attends to any patch
-        return np.stack([far / self.rows, renormalised, mass / self.rows, entropy / self.rows])
+        return np.stack([far / self.rows, renormalised, mass / self.rows, -information / self.rows])
+
+
+def add_rows(layers: Sequence[tuple[ImageSums, Tensor]]) -> Tensor:
+    """Add the rows of one batch to the sums of layers of one shape, all layers at once.
+
+    Short operations between the layers of a model cost several times what they cost together,
+    because the processor has to fetch their instructions again.
+
+    Parameters
+    ----------
+    layers : sequence of (ImageSums, torch.Tensor)
+        The sums of each layer, and what :meth:`ImageSums.rows_of` returns for one table: (4,
+        batch, heads, patches).
+
+    Returns
+    -------
+    torch.Tensor, shape (layers,)
+        Whether the rows of each layer are finite.
+    """
+    each = torch.stack([rows for _, rows in layers], dim=1)
+    far, _, patches, _ = each
+    ratios = torch.empty((2, *far.shape), dtype=far.dtype, device=far.device)
+    # The distance is 0 where the attention to patches is.
+    torch.div(far, patches.clamp_min(torch.finfo(far.dtype).tiny), out=ratios[0])
+    torch.gt(patches, 0, out=ratios[1])
+    sums = torch.cat([each, ratios]).sum((2, 4), dtype=layers[0][0].totals.dtype)
+    for (layer, _), added in zip(layers, sums.unbind(1), strict=True):
+        layer.totals += added
+    return torch.isfinite(sums).all(0).all(-1)
 
 
 def uniform_attention(places: Places) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from repsim._errors import CaptureError, InputError, NonFiniteError, warn
 from repsim.analysis.attention._cross_sums import CrossSums
-from repsim.analysis.attention._image_sums import ImageSums
+from repsim.analysis.attention._image_sums import ImageSums, add_rows
 from repsim.analysis.attention._places import NoDistance, PlacesFinder, n_samples
 from repsim.analysis.attention._text_sums import TextSums
 from repsim.analysis.attention._totals import AnySums, AttentionTotals, LayerTotals
@@ -43,6 +43,7 @@ class AttentionDistances:
         self._n_samples = 0
         self._batch: Batch | None = None
         self._runs = False
+        self._rows: list[tuple[tuple[str, int], ImageSums, Tensor]] = []
         self._sizes: tuple[int, ...] = ()
         self._layers: dict[tuple[str, int], AnySums] = {}
         self._first_bad = FirstBad(self._not_finite)
@@ -63,6 +64,7 @@ class AttentionDistances:
             self._order.start()
         self._batch, self._runs = batch, True
         self._sizes = ()
+        self._rows.clear()
         self.masks.start(batch.value)
 
     def add(self, call: AttentionCall) -> None:
@@ -92,15 +94,17 @@ class AttentionDistances:
                 f"  Images of one size belong into one call: sort them by size."
             )
         if isinstance(sums, TextSums):
-            finite = sums.add(call, self._mask(call))
-        elif isinstance(sums, VideoSums):
-            space = self._distances(call, places.grid, in_space)
+            self._first_bad.add(key, sums.add(call, self._mask(call)), self._number)
+            return
+        space = self._distances(call, places.grid, in_space)
+        if isinstance(sums, VideoSums):
             time = self._distances(call, places.grid, in_time)
-            finite = sums.add(call, space, time)
+            rows = sums.rows_of(call, space, time)
         else:
             self._refuse_padding(call)
-            finite = sums.add(call, self._distances(call, places.grid, in_space))
-        self._first_bad.add(key, finite, self._number)
+            rows = [(sums, sums.rows_of(call, [space]))]
+        sums.count(call)
+        self._rows += [(key, *each) for each in rows]
 
     def _check_order(self, call: AttentionCall) -> None:
         """Raise a NoDistance if the tokens are patches in another order, or before others."""
@@ -143,7 +147,21 @@ class AttentionDistances:
         self._runs = False
         self._n_samples += self._batch.n_samples(*self._sizes) if self._sizes else 0
         self._label = recorder.label
+        self._add_rows()
         self._first_bad.check(wait=False)
+
+    def _add_rows(self) -> None:
+        """Add the rows of the batch to the sums of their layers."""
+        groups: dict[tuple[torch.Size, torch.device, torch.dtype], list[int]] = {}
+        for i, (_, _, rows) in enumerate(self._rows):
+            groups.setdefault((rows.shape, rows.device, rows.dtype), []).append(i)
+        finite: dict[int, Tensor] = {}
+        for members in groups.values():
+            added = add_rows([self._rows[i][1:] for i in members])
+            finite.update(zip(members, added.unbind(), strict=True))
+        for i in sorted(finite):  # in execution order
+            self._first_bad.add(self._rows[i][0], finite[i], self._number)
+        self._rows.clear()
 
     def totals(self, recorder: AttentionRecorder) -> AttentionTotals | None:
         """Return the sums of this process after checking them; None if there was no batch."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from repsim.attention import grid_distances
 from repsim.capture import AttentionCall
 from repsim.capture.tokens import TokenGrid
 
-__all__ = ["VideoSums", "in_space", "in_time"]
+__all__ = ["SumsAndRows", "VideoSums", "in_space", "in_time"]
 
+SumsAndRows: TypeAlias = tuple[ImageSums, Tensor]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -68,14 +69,18 @@ class VideoSums(LayerSums):
         """Whether the sums of another rank can be added."""
         return isinstance(other, VideoSums) and self.fits(other.places, other.heads)
 
-    def add(self, call: AttentionCall, space: Tensor, time: Tensor) -> Tensor:
-        """Add the weights of one batch; distances are (tokens, keys), 0 for prefix tokens.
+    def rows_of(self, call: AttentionCall, space: Tensor, time: Tensor) -> list[SumsAndRows]:
+        """Reduce the weights of one batch; distances are (tokens, keys), 0 for prefix tokens.
 
-        Return whether they are finite, a 0-d bool.
+        Return the sums in space and those in time, each with the rows that belong to it.
         """
         rows = self._space.rows_of(call, [space, time])
-        self._time.add_rows(call, rows[1:])
-        return self._space.add_rows(call, torch.cat([rows[:1], rows[2:]]))
+        return [(self._space, torch.cat([rows[:1], rows[2:]])), (self._time, rows[1:])]
+
+    def count(self, call: AttentionCall) -> None:
+        """Count the tokens of a batch that attend."""
+        self._space.count(call)
+        self._time.count(call)
 
     def means(self) -> Floats:
         """Return (4, heads), as for images: distances in pixels."""

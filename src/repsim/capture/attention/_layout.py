@@ -48,6 +48,8 @@ class HeadAxis:
 
     def arrange(self, tensor: Tensor) -> Tensor:
         """(*lead, a, b) → (batch, heads, a, b), without a copy if the heads come last."""
+        if self.axis == 1 and tensor.shape[:-2] == self.lead and len(self.lead) == 2:
+            return tensor  # as a rule
         tensor = tensor.reshape(*self.lead, *tensor.shape[-2:])
         return tensor.movedim(self.axis, -3).reshape(self.batch, self.heads, *tensor.shape[-2:])
 
