@@ -133,6 +133,15 @@ def test_scales_do_not_matter():
     np.testing.assert_allclose(tiny.values, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", ["rbf", "laplacian"])
+@pytest.mark.parametrize(("dtype", "factor", "atol"), [("f4", 1e-25, 1e-6), ("f8", 1e-200, 1e-12)])
+def test_a_bandwidth_whose_square_is_zero(kernel, dtype, factor, atol):
+    xs = {name: x.astype(dtype) for name, x in data(40)[0].items()}
+    scaled = {name: (factor * x).astype(dtype) for name, x in xs.items()}
+    expected = cka_matrix(xs, kernel=kernel).values
+    np.testing.assert_allclose(cka_matrix(scaled, kernel=kernel).values, expected, atol=atol)
+
+
 def test_a_gram_that_is_all_diagonal_but_for_1e_33():
     xs = {"a": 20 * data(40)[0]["norm"], "b": 20 * data(40, seed=1)[0]["norm"]}
     got = cka_matrix(xs, kernel=RBF(sigma=4.0), block_size=9)

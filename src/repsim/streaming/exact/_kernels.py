@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from repsim._errors import BandwidthError, InputError
-from repsim.arrays import row_blocks, to_numpy
+from repsim.arrays import row_blocks, to_numpy, unit_scale
 from repsim.kernels import RBF, Cosine, Kernel, Laplacian, Linear, Polynomial
 from repsim.streaming.exact._columns import ColumnStats, scaled_about
 from repsim.streaming.exact._sources import Floats, Source
@@ -184,11 +184,13 @@ class LayerKernel:
 
 def bandwidth(rows: Floats, kernel: Kernel, dtype: np.dtype[Any], label: str) -> float:
     """Compute the bandwidth from these rows (m, p), as ``repsim.cka`` does from all rows."""
+    # The square of 1e-23 is 0 in float32.
+    scaled, scale = unit_scale(np, rows.astype(dtype, copy=False))
     try:
-        fitted: Any = kernel.fit(rows.astype(dtype, copy=False))
+        fitted: Any = kernel.fit(scaled)
     except BandwidthError as error:
         raise error.named("cka_matrix", label) from None
-    return float(to_numpy(fitted.sigma))
+    return float(to_numpy(fitted.sigma)) * float(scale)
 
 
 def _power_scale(kernel: Polynomial, stats: ColumnStats, p: int) -> float:
