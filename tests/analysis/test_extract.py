@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import time
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -84,6 +86,10 @@ def test_stored_values_are_the_outputs_of_the_layers(tmp_path, chunks):
     assert stored.attrs["n_samples"] == 32
     assert stored.attrs["n_batches"] == 5
     assert stored.attrs["model"] == "Sequential"
+    assert sorted(stored.attrs) == [
+        *("format", "layers", "model", "n_batches", "n_samples"),
+        *("repsim_version", "torch_version", "transform"),
+    ]
     assert (stored["0"].values.min() < 0).all()  # before the ReLU that works in place
     again = repsim.open_activations(tmp_path / "run.zarr")
     same(again, {layer: x.values for layer, x in stored.items()})
@@ -118,6 +124,8 @@ def test_a_run_that_failed_before_its_first_batch_starts_again(tmp_path):
     for _ in range(2):
         with pytest.raises(OSError, match="loader"):
             repsim.extract(net(), stopping(data(), 0), out=tmp_path / "run.zarr", progress=False)
+        with pytest.raises(repsim.StateError, match="or it has no batch"):
+            repsim.open_activations(tmp_path / "run.zarr")
     stored = repsim.extract(net(), data(), out=tmp_path / "run.zarr", progress=False)
     same(stored, expected(net(), data()))
 
@@ -126,8 +134,11 @@ def test_an_interrupt_keeps_the_rows_so_far(tmp_path):
     out = tmp_path / "run.zarr"
     with pytest.raises(KeyboardInterrupt):
         repsim.extract(net(), stopping(data(), 3, KeyboardInterrupt()), out=out, progress=False)
+    with open(f"{out}.journal", "ab") as journal:  # a kill inside a line
+        journal.write(b'01234567 {"rows": 2')
     assert rows_so_far(out) == 21
-    same(repsim.extract(net(), data(), out=out, progress=False), expected(net(), data()))
+    for _ in range(2):  # the second reads what the first wrote
+        same(repsim.extract(net(), data(), out=out, progress=False), expected(net(), data()))
 
 
 def test_rows_go_to_disk_every_two_minutes(tmp_path, monkeypatch):
@@ -303,6 +314,7 @@ def test_a_probe_reports_wrong_arguments(change, says):
         ({"data": data(seed=2)}, "batch 0 of pass 0"),
         ({"data": [*data()[:3], *data()[:2:-1]]}, "batch 3 of pass 0"),
         ({"data": data()[:3]}, "ended after 3 batches; 5"),
+        ({"data": [*data(), torch.ones(3, 2, 5)]}, r"other outputs \(0: was \[\[6\], .*\[\[2, 6\]"),
     ],
 )
 def test_a_store_of_something_else_is_refused_and_left_alone(tmp_path, change, says):
@@ -404,6 +416,8 @@ def test_a_deleted_store_starts_again(tmp_path):
         ("flipped", "checksum"),
         ("metadata", "damaged"),
         ("layer", "damaged"),
+        ("shape", r"its row is \(3,\), not \(6,\)"),
+        ("attributes", "checksum of zarr.json does not fit"),
         ("journal", "line 3"),
     ],
 )
@@ -422,6 +436,11 @@ def test_damage_is_found(tmp_path, damage, says):
         (out / "0" / "zarr.json").write_text("{")
     elif damage == "layer":
         (out / "0" / "zarr.json").unlink()
+    elif damage == "shape":
+        shutil.copy(out / "2" / "zarr.json", out / "0" / "zarr.json")
+    elif damage == "attributes":
+        file = out / "zarr.json"
+        file.write_text(file.read_text().replace('"n_samples": 14', '"n_samples": 13'))
     else:
         journal = tmp_path / "run.zarr.journal"
         journal.write_bytes(journal.read_bytes().replace(b'"rows": 8', b'"rows": 9'))
@@ -429,7 +448,7 @@ def test_damage_is_found(tmp_path, damage, says):
         repsim.extract(net(), data(), out=out, **chunks_of(8))
     with pytest.raises(repsim.StateError, match=says):
         repsim.open_activations(out).load()
-    if damage != "journal":
+    if damage not in ("attributes", "journal"):
         with pytest.raises(repsim.StateError, match=r"run\.zarr, layer '0'"):
             repsim.open_activations(out).load()
 
@@ -450,6 +469,46 @@ def test_too_little_memory_is_not_taken_for_damage(tmp_path, monkeypatch):
     with pytest.raises(repsim.StateError, match="layer '0': no room\n  Read fewer rows") as raised:
         _ = stored["0"].values
     assert "delete" not in str(raised.value)
+
+
+def test_a_store_that_cannot_be_read_is_not_taken_for_damage(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    out = tmp_path / "run.zarr"
+    stored = repsim.extract(net(), data(), out=out, progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr("zarr.Array.__getitem__", refuse)
+        patched.setattr("zarr.open_group", refuse)
+        for read, label in (
+            (lambda: stored["0"].values, ", layer '0'"),
+            (lambda: repsim.open_activations(out), ""),
+            (lambda: repsim.extract(net(), data(), out=out, progress=False), ""),
+        ):
+            with pytest.raises(repsim.CheckpointError, match="store cannot be read") as caught:
+                read()
+            assert f"run.zarr{label}: Permission denied\n" in str(caught.value)
+    journal = tmp_path / "run.zarr.journal"
+    journal.unlink()
+    journal.mkdir()
+    with pytest.raises(repsim.CheckpointError, match=r"journal cannot be read.*\n.*Is a directory"):
+        repsim.open_activations(out)
+    with pytest.raises(repsim.CheckpointError, match="journal cannot be written"):
+        repsim.extract(net(), data(), out=out, progress=False)
+
+
+def test_a_store_of_another_version_is_refused(tmp_path):
+    out, journal = tmp_path / "run.zarr", tmp_path / "run.zarr.journal"
+    repsim.extract(net(), data(), out=out, progress=False)
+    first, *others = journal.read_bytes().splitlines(keepends=True)
+    older = first[9:].replace(b"activations/2", b"activations/1")
+    journal.write_bytes(b"".join([b"%08x " % zlib.crc32(older[:-1]), older, *others]))
+    for call in (
+        lambda: repsim.open_activations(out),
+        lambda: repsim.extract(net(), data(), out=out, progress=False),
+    ):
+        with pytest.raises(repsim.StateError, match="format 'repsim.activations/1', expected"):
+            call()
 
 
 def test_there_is_nothing_to_open(tmp_path):

@@ -160,6 +160,35 @@ def test_what_cannot_be_reached_is_an_error_of_ours(tmp_path):
     assert "call again with the same arguments" in str(caught.value)
     stored = repsim.extract(net(), data(), out=memory, **SMALL)
     same(stored, repsim.extract(net(), data(), out=in_memory(), **SMALL))
+
+    def away(method, error, end=""):
+        """A store of which one method fails, if its first argument has this end."""
+
+        class Away(zarr.storage.WrapperStore):
+            pass
+
+        def fails(self, key, *arguments, **options):
+            if key.endswith(end):
+                raise error
+            return getattr(self._store, method)(key, *arguments, **options)
+
+        setattr(Away, method, fails)
+        return Away
+
+    refused, missing = PermissionError(13, "Access denied"), FileNotFoundError("no bucket")
+    for method, end, says in (
+        ("exists", "zarr.json", r"store cannot be read.*\n.*: Access denied"),
+        ("get", ".journal", r"journal cannot be read.*\n.*/\.journal: Access denied"),
+    ):
+        with pytest.raises(repsim.CheckpointError, match=says):
+            repsim.open_activations(away(method, refused, end)(memory))
+    with pytest.raises(repsim.CheckpointError, match="journal cannot be written") as caught:
+        repsim.extract(net(), data(), out=away("set", refused, ".journal")(in_memory()), **SMALL)
+    assert "Access denied" in str(caught.value)
+    with pytest.raises(repsim.StateError, match="no store"):
+        repsim.open_activations(away("exists", missing)(in_memory()))
+    stored = repsim.extract(net(), data(), out=away("is_empty", missing)(in_memory()), **SMALL)
+    same(stored, repsim.open_activations(memory))
     for wrong, says in (
         ({"path": "nope://x"}, "an address that fsspec opens"),
         ({"path": "run.zarr", "storage_options": {}}, "for an address like 's3://...'"),

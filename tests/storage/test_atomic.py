@@ -1,10 +1,11 @@
 """A file is replaced completely and durably, or stays unchanged."""
 
 import os
+import signal
 
 import pytest
 
-from repsim.storage import differences, write_whole
+from repsim.storage import differences, uninterrupted, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
@@ -77,3 +78,17 @@ def test_differences_name_the_place_and_both_values():
     assert new.startswith('new: was not given, now "é')
     assert len(new) < 100
     assert differences(before, dict(reversed(before.items()))) == []
+    assert differences({"a": 3, "b": {"c": 1}}, {"a": {"c": 1}, "b": 3}) == [
+        'a: was 3, now {"c": 1}',
+        'b: was {"c": 1}, now 3',
+    ]
+
+
+def test_an_ignored_ctrl_c_remains_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -40,6 +40,12 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
         made(path, n=4, kernel="rbf").load()
     with pytest.raises(StateError, match="another operation, sums"):
         made(path, "other", n=3, kernel="rbf").load()
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    older = arrays["__header__"].tobytes().replace(b"checkpoint/1", b"checkpoint/0")
+    np.savez(path, **{**arrays, "__header__": np.frombuffer(older, np.uint8)})
+    with pytest.raises(StateError, match="of format 'repsim.checkpoint/0', expected"):
+        made(path, n=3, kernel="rbf").load()
     np.savez(path, **ARRAYS)
     with pytest.raises(StateError, match="no header"):
         made(path, n=3).load()

@@ -38,9 +38,6 @@ class Place(Protocol):
     zarr: tuple[Any, str]
 
     @property
-    def name(self) -> str: ...
-
-    @property
     def parts_to_delete(self) -> str: ...
 
     def part(self, name: str) -> Place: ...

@@ -38,11 +38,6 @@ class LocalPlace:
         return str(self.path)
 
     @property
-    def name(self) -> str:
-        """The name of the folder."""
-        return self.path.name
-
-    @property
     def parts_to_delete(self) -> str:
         """What must be deleted to begin anew, for messages."""
         return f"it and {self._journal.name}"

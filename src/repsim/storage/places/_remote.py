@@ -49,11 +49,6 @@ class RemotePlace:
         return f"{self._label}/{self._prefix}" if self._prefix else self._label
 
     @property
-    def name(self) -> str:
-        """The last part of the address."""
-        return str(self).rstrip("/").rpartition("/")[2]
-
-    @property
     def parts_to_delete(self) -> str:
         """What must be deleted to begin anew, for messages."""
         return f"it and {self._prefix}.journal" if self._prefix else "it"
