@@ -154,15 +154,18 @@ def disagreeing(rank, size):
     """Only rank 1 has another model or option; return the error of each rank."""
     odd = rank == 1
     here = net(7 if odd else 0)
-    moved = net()
+    moved, mine = net(), share(rank, size)
     if odd:
         moved[2].bias.data[1] += 1e-9
+    bent = nn.Sequential(net()[0], nn.ELU(1.0 + odd), net()[2])
+    other = {"progress": False, "group": "world"}
 
-    def refused(model=None, **options):
+    def compare(model=None, **options):
+        repsim.compare(model or net(), net(1), mine, **other, **options)
+
+    def refused(model=None, call=compare, **options):
         try:
-            repsim.compare(
-                model or net(), net(1), share(rank, size), progress=False, group="world", **options
-            )
+            call(model, **options)
         except repsim.RepsimError as error:
             return f"{type(error).__name__}: {error}"
         return "nothing was raised"
@@ -170,6 +173,13 @@ def disagreeing(rank, size):
     told = {
         "weights of model_x": refused(here),
         "weights of model_x, by one bias": refused(moved),
+        "modules of model_x": refused(bent),
+        "modules of full": refused(
+            call=lambda _: repsim.data_scale({1.0: net()}, bent, mine, layers="0", **other)
+        ),
+        "modules of step 1": refused(
+            call=lambda _: repsim.trajectory({0: net(), 1: bent}, mine, layers="0", **other)
+        ),
         "kernel": refused(kernel="cosine" if odd else "linear"),
         "z_scores": refused(z_scores=odd),
         "transform": refused(transform="mean" if odd else None),

@@ -16,12 +16,13 @@ from repsim.analysis._extract_parts import end_together, own_part, writers
 from repsim.analysis._extract_rows import DTYPES, Seen, ToHost, rows_of
 from repsim.analysis._filling import Filling, saving, where_of
 from repsim.analysis.run._drive import Batch, Forward, Prepare
-from repsim.analysis.run._fingerprint import label_of, model_digest, modules_digest
+from repsim.analysis.run._fingerprint import label_of
 from repsim.analysis.run._kept_state import kept_state
 from repsim.analysis.run._provenance import model_label, transform_label, versions
 from repsim.analysis.run._sample_finder import BatchSize, SampleFinder
 from repsim.analysis.run._token_samples import Samples, token_samples
 from repsim.analysis.run.ranks import Ranks, SampleIds, check_sample_ids
+from repsim.analysis.run.settings import of_process
 from repsim.capture import (
     BoundTransform,
     Layers,
@@ -168,11 +169,11 @@ def extract(
         NaN or infinity in a layer, or a value that ``dtype`` cannot hold; the message names layer
         and batch. Earlier batches are in the store.
     StateError
-        ``out`` was made with another model (including weights), other layers, options or data (the
-        message says what differs); it is not a store; it is damaged; or another process is writing
-        it. With ``group``: the store was begun with another number of ranks; a rank failed, died,
-        has other weights or options, or did not answer within the time limit of its group. Each
-        rank that failed raises its own error.
+        ``out`` was made with another model (including weights), other layers, options, functions or
+        data (the message says what differs); it is not a store; it is damaged; or another process
+        is writing it. With ``group``: the store was begun with another number of ranks; a rank
+        failed, died, has other modules, weights or options, or did not answer within the time limit
+        of its group. Each rank that failed raises its own error.
     CheckpointError
         ``out`` cannot be written: a full disk, a read-only or missing folder, no network. Earlier
         rows are intact.
@@ -239,27 +240,24 @@ def extract(
         )
         to_host.transform.follow(recorder.axes)
         recorder.enabled = False  # SampleFinder enables it
+        functions: dict[str, Any] = {"prepare": prepare, "forward": forward, "select": select}
+        functions |= {"transform": transform, "mask": mask}
+        functions |= {"batch_size": batch_size, "sample_ids": sample_ids}
         described = {
+            **{option: label_of(value) for option, value in functions.items()},
             "model": model_label(model, name),
             "layers": list(select_layers(model, layers).names),
             "transform": transform_label(transform, nothing="none"),
-            "mask": label_of(mask),
             "dtype": dtype,
-            "select": label_of(select),
             "batch_dim": label_of(batch_dim),
             "all_modules": bool(all_modules),
-            "prepare": label_of(prepare),
-            "forward": label_of(forward),
-            "batch_size": label_of(batch_size),
-            "sample_ids": label_of(sample_ids),
             **({} if tokens is None else {"samples": samples, **tokens.options()}),
         }
         ranks.agree_on({"model": model}, **described)
-        of_model = {"modules": modules_digest(model), "weights": model_digest(model)}
         store = ActivationStore(
             own_part(ranks, place, named=sample_ids is not None),
             operation="extract",
-            fingerprint={**described, **of_model},
+            fingerprint={**described, **of_process(model, **functions)},
             memory=memory,
             most_rows=rows_of_chunk(ranks.size),
         )

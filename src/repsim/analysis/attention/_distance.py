@@ -149,8 +149,8 @@ def attention_distance(
     NonFiniteError
         NaN or infinity in a layer's attention, naming layer and batch.
     StateError
-        A rank died, failed, has other weights or options than the others (the message says which
-        ranks differ in what), or did not answer within the time limit of its group.
+        A rank died, failed, has other modules, weights or options than the others (the message says
+        which ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----

@@ -174,8 +174,8 @@ def head_subset_cka(
     NonFiniteError
         NaN or infinity in a head or a layer; the message names it and the batch.
     StateError
-        A rank died, failed, has other weights or options than the others (the message says which
-        ranks differ in what), or did not answer within the time limit of its group.
+        A rank died, failed, has other modules, weights or options than the others (the message says
+        which ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----

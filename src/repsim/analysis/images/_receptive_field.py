@@ -170,8 +170,8 @@ def effective_receptive_field(
         NaN or infinity in a unit or its gradient; the message names layer and batch. For a model on
         an accelerator, the error comes after the last batch.
     StateError
-        A rank died, failed, has other weights or options than the others (the message says which
-        ranks differ in what), or did not answer within the time limit of its group.
+        A rank died, failed, has other modules, weights or options than the others (the message says
+        which ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----

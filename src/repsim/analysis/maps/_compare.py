@@ -254,8 +254,8 @@ def compare(
         result before it.
     StateError
         The saved state is damaged, cannot be written, or belongs to other models, options or data;
-        a rank died, failed, has other weights or options than the others (the message says which
-        ranks differ in what), or did not answer within the time limit of its group.
+        a rank died, failed, has other modules, weights or options than the others (the message says
+        which ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----

@@ -17,6 +17,7 @@ from repsim.analysis.run._provenance import model_label, transform_label
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples
 from repsim.analysis.run.ranks import SampleIds
+from repsim.analysis.run.settings import codes_of, settings_digest
 from repsim.capture import Layers
 
 __all__ = ["Comparison", "label_of_side"]
@@ -83,11 +84,14 @@ class Comparison:
             "batch_size": self.batch_size,
             "sample_ids": self.sample_ids,
         }
-        modules: Mapping[str, str] = {}
+        of_process: Mapping[str, str] = {}
         if with_shards:
-            modules = {
-                "modules of model_x": modules_digest(x.model),
-                "modules of model_y": modules_digest(sides.model_y),
+            of_process = {
+                "attributes and code of model_x": settings_digest(x.model),
+                "attributes and code of model_y": settings_digest(sides.model_y),
+                **codes_of(functions),
+                **codes_of(_functions_of(x.options, "x")),
+                **codes_of(_functions_of(sides.options_y, "y")),
             }
         samples: Mapping[str, Any] = {}
         if self.tokens is not None:
@@ -96,7 +100,9 @@ class Comparison:
             **self.labels(sides),
             **more,
             **samples,
-            **modules,
+            **of_process,
+            "modules of model_x": modules_digest(x.model),
+            "modules of model_y": modules_digest(sides.model_y),
             "weights of model_x": model_digest(x.model, with_shards=with_shards),
             "weights of model_y": model_digest(sides.model_y, with_shards=with_shards),
             "layers": x.chosen,
@@ -105,6 +111,12 @@ class Comparison:
             "options of y": label_of_side(sides.options_y),
             **{name: label_of(value) for name, value in functions.items()},
         }
+
+
+def _functions_of(options: SideOptions, side: str) -> dict[str, Any]:
+    """Return the options of a side that may hold functions, by name."""
+    named = {"transform": options.transform, "mask": options.mask, "select": options.select}
+    return {f"{name}_{side}": each for name, each in named.items()}
 
 
 def label_of_side(options: SideOptions) -> str:

@@ -171,8 +171,8 @@ def linear_probe(
         NaN or infinity in a layer; the message names it and the batch. For a model on an
         accelerator, the error comes after the last batch of train or of test.
     StateError
-        A rank died, failed, has other weights or options than the others (the message says which
-        ranks differ in what), or did not answer within the time limit of its group.
+        A rank died, failed, has other modules, weights or options than the others (the message says
+        which ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----

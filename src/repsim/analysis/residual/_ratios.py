@@ -135,8 +135,8 @@ def residual_ratios(
     NonFiniteError
         NaN or infinity in a summand; the message names site and batch.
     StateError
-        A rank died, failed, has other weights or options than the others (the message says which
-        ranks differ in what), or did not answer within the time limit of its group.
+        A rank died, failed, has other modules, weights or options than the others (the message says
+        which ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----

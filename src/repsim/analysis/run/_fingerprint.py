@@ -78,7 +78,7 @@ def modules_digest(model: nn.Module) -> str:
     """Return the digest of a model's modules: their names, classes and options as torch shows them.
 
     Another activation, stride or epsilon changes the outputs with the same weights. An option that
-    a module does not show goes unnoticed.
+    a module does not show goes unnoticed here; `settings_digest` sees it.
     """
     modules = [
         [name, type(module).__qualname__, ADDRESS.sub("", module.extra_repr())]

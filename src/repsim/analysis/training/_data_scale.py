@@ -145,8 +145,8 @@ def data_scale(
     NonFiniteError
         NaN or infinity in a layer; the message names model, layer and batch.
     StateError
-        A rank died, failed, has other weights or options than the others (the message says which
-        ranks differ in what), or did not answer within the time limit of its group.
+        A rank died, failed, has other modules, weights or options than the others (the message says
+        which ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----

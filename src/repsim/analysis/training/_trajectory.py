@@ -163,8 +163,8 @@ def trajectory(
     NonFiniteError
         NaN or infinity in a layer; the message names layer, step and batch.
     StateError
-        A rank died, failed, has other weights or options than the others (the message says which
-        ranks differ in what), or did not answer within the time limit of its group.
+        A rank died, failed, has other modules, weights or options than the others (the message says
+        which ranks differ in what), or did not answer within the time limit of its group.
 
     Warns
     -----

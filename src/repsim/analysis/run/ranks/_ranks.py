@@ -14,7 +14,13 @@ from repsim._distributed import RankGroup
 from repsim._errors import InputError, warn
 from repsim._options import got
 from repsim.analysis.run._drive import Batch, as_found, each_pass, warn_of_ranks
-from repsim.analysis.run._fingerprint import digest, label_of, model_digest, shows_values
+from repsim.analysis.run._fingerprint import (
+    digest,
+    label_of,
+    model_digest,
+    modules_digest,
+    shows_values,
+)
 from repsim.analysis.run.ranks._new_samples import NewSamples
 from repsim.analysis.run.ranks._sample_ids import SampleIds, check_sample_ids, ids_of
 
@@ -109,7 +115,7 @@ class Ranks(RankGroup):
         )
 
     def agree_on(self, models: Mapping[str, nn.Module], **options: Any) -> None:
-        """Raise on every rank if the ranks differ in the weights of models or in options.
+        """Raise on every rank if the ranks differ in modules or weights of models, or in options.
 
         Parameters
         ----------
@@ -120,13 +126,13 @@ class Ranks(RankGroup):
         """
 
         def described() -> dict[str, str]:
-            weights = {
-                f"weights of {name}": model_digest(model, with_shards=False)
-                for name, model in models.items()
-            }
+            of_models: dict[str, str] = {}
+            for name, model in models.items():
+                of_models[f"modules of {name}"] = modules_digest(model)
+                of_models[f"weights of {name}"] = model_digest(model, with_shards=False)
             ids = {"sample_ids": self._sample_ids}
             return {
-                **weights,
+                **of_models,
                 **{name: label_of(value) for name, value in {**ids, **options}.items()},
             }
 
