@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import repsim
-from analysis.text_models import language_model, texts
+from analysis.text_models import VOCABULARY, Streams, language_model, texts
 from reference import ridge as reference
 from reference.residual import by_sequence
 from repsim import CaptureError, InputError, linear_probe
@@ -291,3 +291,17 @@ def test_layers_that_do_not_fit():
         with pytest.warns(repsim.RepsimWarning, match=r"pool \(.*, 3, 8\): its"):
             result = linear_probe(model, data, data, layers="*", tokens=choice, **pooled)
         assert result.layer.values.tolist() == ["embed"]
+
+
+def test_streams_of_a_text_are_features():
+    """(B, N, streams, D): the mean is over tokens, as of (B, N, streams · D)."""
+    ids = torch.randint(0, VOCABULARY, (60, 5), generator=torch.Generator().manual_seed(0))
+    data = [(ids, ids[:, 0] % 2)]
+    given = {"layers": "layers.?", "tokens": ["mean", "last"], "ridges": [1.0], "holdout": 0, **QUIET}
+    found = linear_probe(Streams(), data, data, **given)
+    flat = linear_probe(Streams(), data, data, select=lambda x: x.flatten(2), **given)
+    assert (found.accuracy.values == flat.accuracy.values).all()
+    # Pairs of tokens are no positions.
+    pairs = nn.Sequential(nn.Embedding(VOCABULARY, 15), nn.Unflatten(2, (5, 3)))
+    with pytest.raises(CaptureError, match="axes 1 and 2 .* may be its positions"):
+        linear_probe(pairs, data, data, **{**given, "layers": ["1"]})

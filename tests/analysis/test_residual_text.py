@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import repsim
-from analysis.text_models import language_model, one_by_one, texts
+from analysis.text_models import VOCABULARY, Streams, language_model, one_by_one, texts
 from packages import transformers
 from reference import residual
 from repsim import CaptureError, InputError, LayerNotFoundError, NonFiniteError, residual_ratios
@@ -173,3 +173,19 @@ def test_tokens_of_all_texts_along_one_axis():
         results.append(residual_ratios(Flat(flat), data, **QUIET))
     same(*results)
     assert results[1].attrs["n_samples"] == 8
+
+
+def test_streams_of_a_text_are_positions():
+    """As in models with hyper-connections: each vector of 8 features is one token of a stream."""
+    model, ids = Streams(), torch.randint(0, VOCABULARY, (4, 5))
+    ratios = residual_ratios(model, [ids], **QUIET)
+    influence = repsim.block_influence(model, [ids], **QUIET).influence
+    x = model.embed(ids).unflatten(2, (3, 8)).detach()
+    for at, layer in enumerate(model.layers):
+        y = layer(x).detach()
+        skips, branches = (z.double().numpy().reshape(-1, 8) for z in (x, y - x))
+        by_hand = [residual.ratio(z, f) for z, f in zip(skips, branches, strict=True)]
+        np.testing.assert_allclose(ratios.ratio[at].mean(), np.mean(by_hand), rtol=1e-4)
+        turned = [1 - residual.cosine(z, z + f) for z, f in zip(skips, branches, strict=True)]
+        np.testing.assert_allclose(influence[at], np.mean(turned), rtol=1e-4)
+        x = y

@@ -82,3 +82,27 @@ def language_model(kind: str, layers: int = 2, **options) -> nn.Module:
     torch.manual_seed(0)
     made = getattr(transformers, config)(**{**given, **options})
     return transformers.AutoModel.from_config(made).eval()
+
+
+class Streams(nn.Module):
+    """Texts with three streams of 8 features for each token, (B, N, 3, 8), without a LayerNorm."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp, self.weights = nn.Linear(8, 8), nn.Parameter(torch.randn(3, 1))
+
+        def forward(self, x):
+            return x + self.weights * self.mlp(x.mean(2))[:, :, None]
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(VOCABULARY, 24)
+        self.layers = nn.ModuleList([self.Block(), self.Block()])
+
+    def forward(self, ids):
+        x = self.embed(ids).unflatten(2, (3, 8))
+        for layer in self.layers:
+            x = layer(x)
+        return x

@@ -10,6 +10,7 @@ from repsim.capture._output import Select, UnusableOutput
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._sequences import AUTO, Follows, Sequences, are_labels_padded, shortened
+from repsim.capture._text_positions import TextPositions
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
 from repsim.capture._unmasked import series_of, text_of
 from repsim.capture._without_values import refuse_meta, refuse_meta_batch
@@ -62,6 +63,7 @@ __all__ = [
     "Selection",
     "Sequences",
     "SiteFinder",
+    "TextPositions",
     "Transform",
     "UnusableOutput",
     "are_labels_padded",

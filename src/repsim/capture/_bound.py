@@ -14,6 +14,7 @@ from repsim.capture._masks import Masks
 from repsim.capture._means import RunMeans
 from repsim.capture._output import UnusableOutput
 from repsim.capture._reduce import Reducer
+from repsim.capture._text_positions import TextPositions
 from repsim.capture._transform import Transform, resolve_transform
 from repsim.capture.samples._axes import BatchAxis
 from repsim.capture.tokens._axes import PositionAxes
@@ -48,6 +49,7 @@ class BoundTransform:
         self.masks = masks
         self.means = RunMeans()
         self._axes = PositionAxes(model)
+        self._texts = TextPositions(operation, masks, self._axes)
         self._order = PatchOrder(model)
         self._wants_layer = getattr(self.function, "wants_layer", False)
         self._wants_batch = getattr(self.function, "wants_batch", False)
@@ -135,7 +137,7 @@ class BoundTransform:
             )
         found = None
         if tensor.ndim > 3 or self.masks.of(layer, shape, call) is not None:
-            found = self._of_text(tensor, layer, call)
+            found = self._texts.found(tensor, layer, call)
         if found is not None:
             sequence = found.flatten(2)  # of a text, all else is features: heads, and their widths
         else:
@@ -170,13 +172,13 @@ class BoundTransform:
         if max(reducer.ndims) == 3:  # it takes one token
             self._check_order(shape, layer, call)
         sequence, found = tensor, None
-        if tensor.ndim > 3 and (found := self._of_text(tensor, layer, call)) is not None:
+        if tensor.ndim > 3 and (found := self._texts.found(tensor, layer, call)) is not None:
             sequence = found
         elif tensor.ndim == 3 or self.masks.of(layer, shape, call) is None:
             sequence = self._features_last(tensor, layer, call)
         mask = self.masks.aligned(layer, sequence, reducer.name, call)
         if mask is not None and tensor.ndim == 3:
-            self._of_text(sequence, layer, call)
+            self._texts.found(sequence, layer, call)
         elif mask is None and found is not None:
             mask = torch.ones(found.shape[:2], dtype=torch.bool, device=found.device)
         if reducer.name == "cls":
@@ -205,44 +207,6 @@ class BoundTransform:
                 f'  Pass transform="mean" for their mean, or "first" for the first of them.',
                 brief=f"{shape} has no class token",
             )
-
-    def _of_text(self, tensor: Tensor, layer: str, call: int) -> Tensor | None:
-        """Return an output of texts with its positions on axis 1; None if it has none.
-
-        They are on the axis that is as long as the mask or, without one, as the texts. It is behind
-        others in streams (B, 3, N, D) and in heads (B, H, N, D). Pairs of positions are refused,
-        such as (B, N, N, D) and attention weights, because a mask does not say which pairs are
-        real.
-        """
-        shape = tuple(tensor.shape)
-        axes = [axis for axis in range(1, tensor.ndim) if self._fits(shape, axis, layer, call)]
-        last = tensor.ndim - 1
-        # Heads have weights as long as texts may be, so behind axis 1 the layer's own decide.
-        if last in axes and self._axes.is_width(layer, shape[last], own=axes[0] > 1):
-            axes.remove(last)
-        if not axes or axes == [last]:
-            return None
-        if len(axes) > 1:
-            shown = " and ".join(map(str, axes))
-            raise UnusableOutput(
-                f"{self._operation}: axes {shown} of layer {layer!r} may be its positions.\n"
-                f"  it returned {shape}, and each of these is as long as a text of the batch\n"
-                f"  Pass a callable, for example transform=lambda x: x.mean(1), or choose other "
-                f"layers.",
-                brief=f"{shape}: axes {shown} may be its positions",
-            )
-        return tensor.movedim(axes[0], 1)
-
-    def _fits(self, shape: tuple[int, ...], axis: int, layer: str, call: int) -> bool:
-        """Whether an axis is as long as the mask or, without one, as the texts of the batch."""
-        expected = (shape[0], shape[axis])
-        try:
-            mask = self.masks.of(layer, expected, call)
-        except UnusableOutput:  # of this length by accident, as an error says later
-            return True
-        if mask is None:
-            return self._axes.is_length_of_texts(shape[axis])
-        return tuple(mask.shape) == expected
 
     def _has_numbers_of_padding(self, layer: str, shape: tuple[int, ...], call: int) -> bool:
         """Whether an output (B, N) has one number for each position, and some are padding."""

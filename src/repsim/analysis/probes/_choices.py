@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from repsim._errors import CaptureError, InputError
+from repsim._errors import InputError
 from repsim._options import got
 from repsim.arrays import uploaded
-from repsim.capture import Masks, UnusableOutput, mean_of, unwrap, values_of
+from repsim.capture import Masks, TextPositions, UnusableOutput, mean_of, unwrap, values_of
 from repsim.capture.tokens import (
     Convolution,
     Declared,
@@ -78,6 +78,7 @@ class TokenChoices:
         self._declared = Declared.by(model)
         self.named, self.each = _resolved(options.operation, tokens)
         self._axes = PositionAxes(model)
+        self._texts = TextPositions(options.operation, masks, self._axes)
         self.are_samples = self.named == (ALL,)
         self.masks = masks
         self._labelled: np.ndarray[Any, np.dtype[np.bool_]] | None = None
@@ -103,6 +104,7 @@ class TokenChoices:
 
     def _began(self, _module: nn.Module, args: object, kwargs: object) -> None:
         self._input = ModelInput.of((args, kwargs))
+        self._axes.start((args, kwargs))
 
     def start(self, labelled: np.ndarray[Any, np.dtype[np.bool_]] | None = None) -> None:
         """Prepare for the next forward; `labelled` (B, N) says which tokens are samples."""
@@ -124,14 +126,14 @@ class TokenChoices:
             )
         wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
         if self._labelled is not None:
-            return self._samples(tensor, layer, self._labelled, wide)
+            return self._samples(tensor, layer, call, self._labelled, wide)
         chosen: dict[str, Tensor] = {}
         if tensor.ndim == 2:
             if "mean" in self.named:
                 chosen["mean"] = tensor.to(wide)
         else:
             # (B, N, D) in both cases, because the positions of a map are its tokens.
-            sequence = tensor if tensor.ndim == 3 else self._of_map(tensor, layer)
+            sequence = tensor if tensor.ndim == 3 else self._of_map(tensor, layer, call)
             given = self._options.prefix_of(f"{layer}:{call}", layer)
             known = 0 if tensor.ndim > 3 else self._prefix_in(tensor, layer, given)
             has_cls = bool(known) and (given is not None or self._declared.has_cls)
@@ -154,11 +156,12 @@ class TokenChoices:
         self,
         tensor: Tensor,
         layer: str,
+        call: int,
         labelled: np.ndarray[Any, np.dtype[np.bool_]],
         wide: torch.dtype,
     ) -> ChosenTokens:
         """Return every labelled token as a sample of one choice."""
-        sequence = self._of_map(tensor, layer) if tensor.ndim > 3 else tensor
+        sequence = self._of_map(tensor, layer, call) if tensor.ndim > 3 else tensor
         if sequence.ndim != 3 or tuple(sequence.shape[:2]) != labelled.shape:
             shape = tuple(tensor.shape)
             raise UnusableOutput(
@@ -183,26 +186,32 @@ class TokenChoices:
             )
         return mask
 
-    def _of_map(self, tensor: Tensor, layer: str) -> Tensor:
-        """Return a map as (B, N, D); the maps of convolutions show which axis holds channels."""
-        first: bool | None
+    def _of_map(self, tensor: Tensor, layer: str, call: int) -> Tensor:
+        """Return a map as (B, N, D); the maps of convolutions show which axis holds channels.
+
+        Of a text, all axes beside its positions are features: streams, heads, and their widths.
+        """
+        first: bool | None = None
+        if (found := self._texts.found(tensor, layer, call)) is not None:
+            return found.flatten(2)
         if tensor.ndim == 5:
             first = self._axes.features_first(layer, tuple(tensor.shape))
-        else:
-            found = grid_of_map(
+        elif self._input.image is not None or not self._input.lengths:
+            size = grid_of_map(
                 (int(tensor.shape[1]), int(tensor.shape[2]), int(tensor.shape[3])),
                 self._input.image,
                 self._maps(),
                 mixed=self._declared.channels_last,
             )
-            first = None if found is None else found[1]
+            first = None if size is None else size[1]
         if first is None:
-            raise CaptureError(
+            raise UnusableOutput(
                 f"{self._operation}: layer {layer!r} returned {tuple(tensor.shape)}.\n"
                 "  Neither the image nor the maps of the model's convolutions show which of its "
                 "axes are positions.\n"
                 "  Leave the layer out, or make (B, N, D) of it by select=: x.flatten(1, -2) if "
-                "its channels are last,\n  x.flatten(2).transpose(1, 2) if they are first."
+                "its channels are last,\n  x.flatten(2).transpose(1, 2) if they are first.",
+                brief=f"{tuple(tensor.shape)}: which of its axes are positions is unknown",
             )
         return tensor.flatten(2).transpose(1, 2) if first else tensor.flatten(1, -2)
 

@@ -103,7 +103,9 @@ class StreamAxes:
             What the forward showed.
         """
         batch = self._batch(label, module, shape, finder)
-        return batch, self._channels(label, shape, channels, batch)
+        # A text may have several streams, (B, N, streams, D) or (B, streams, N, D).
+        is_text = not finder.has_images and not finder.text_lengths.isdisjoint(shape[1:-1])
+        return batch, self._channels(label, shape, channels, batch, is_text=is_text)
 
     def _batch(self, label: str, module: str, shape: tuple[int, ...], finder: SiteFinder) -> int:
         if self._batch_dim is not None:
@@ -126,7 +128,13 @@ class StreamAxes:
         return 0
 
     def _channels(
-        self, label: str, shape: tuple[int, ...], channels: int | None, batch: int
+        self,
+        label: str,
+        shape: tuple[int, ...],
+        channels: int | None,
+        batch: int,
+        *,
+        is_text: bool,
     ) -> int:
         ndim = len(shape)
         if ndim < 2:
@@ -139,7 +147,7 @@ class StreamAxes:
         elif channels is not None and channels != batch:
             axis = channels
         else:
-            axis = 1 if ndim > 3 and batch == 0 else ndim - 1
+            axis = 1 if ndim > 3 and batch == 0 and not is_text else ndim - 1
         if axis == batch:
             raise InputError(
                 f"{self._operation}: axis {axis} of {self._what} {label!r} {shape} cannot hold "

@@ -95,6 +95,8 @@ class SiteFinder:
         Size of axis 0 of the first tensor argument of the model, or of its first module.
     text_lengths : set of int
         Second axes of the integer tensors among these arguments: numbers of tokens of texts.
+    has_images : bool
+        Whether there are images or videos among these arguments.
     sequence_first : bool
         Whether a module that declares ``batch_first=False`` ran.
     """
@@ -110,6 +112,7 @@ class SiteFinder:
         self._suspects: dict[str, str] = {}
         self.batch_size: int | None = None
         self.text_lengths: set[int] = set()
+        self.has_images = False
         self.sequence_first = False
 
     def __enter__(self) -> SiteFinder:
@@ -139,6 +142,7 @@ class SiteFinder:
         self._first.clear()
         self.batch_size = None
         self.text_lengths = set()
+        self.has_images = False
 
     def sites(self) -> ResidualSites:
         """Return the sites of the forwards since the last restart."""
@@ -191,7 +195,9 @@ class SiteFinder:
 
     def _outermost(self, inputs: object) -> None:
         self._mode.begin(inputs)
-        self.text_lengths |= ModelInput.of(inputs).lengths
+        given = ModelInput.of(inputs)
+        self.text_lengths |= given.lengths
+        self.has_images |= given.image is not None or given.video is not None
         if self.batch_size is None:
             sizes = (t.size(0) for t in tensors_in(inputs) if t.dim())
             self.batch_size = next(sizes, None)
