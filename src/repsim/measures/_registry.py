@@ -92,6 +92,9 @@ class Measure:
     compare_with_all : callable, optional
         ``compare_with_all(items_x, **options)`` → a function from an item of y to its values with
         all of them, as a NumPy array. Both may return None. Tests by permutation use it.
+    entries : callable, optional
+        ``entries(item)`` → the numbers of an item, of any shape, if the measure is the cosine of
+        those of two items. Noise ceilings and bootstraps average and combine them.
     as_rows : callable, optional
         ``as_rows(operation, x, *, name, **options)`` → ``x`` with its samples along axis 0, if
         options allow another form: the entries of an RDM. ``x`` is what the user passed.
