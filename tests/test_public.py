@@ -1,6 +1,8 @@
 """The public names."""
 
 import inspect
+import subprocess
+import sys
 import types
 
 import pytest
@@ -46,6 +48,13 @@ def test_the_picture_of_a_result_is_found_from_its_function():
         assert callable(getattr(plot, picture))
     with pytest.raises(AttributeError, match=r"'repsim.plot' has no attribute 'show'$"):
         plot.show  # noqa: B018
+
+
+def test_packages_are_found_without_an_import_of_their_own():
+    pytest.importorskip("torch")
+    code = "import repsim; repsim.capture.Recorder, repsim.measures.MEASURES"
+    code += "; repsim.storage.open_activations"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_names():
