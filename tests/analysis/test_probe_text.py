@@ -297,7 +297,13 @@ def test_streams_of_a_text_are_features():
     """(B, N, streams, D): the mean is over tokens, as of (B, N, streams · D)."""
     ids = torch.randint(0, VOCABULARY, (60, 5), generator=torch.Generator().manual_seed(0))
     data = [(ids, ids[:, 0] % 2)]
-    given = {"layers": "layers.?", "tokens": ["mean", "last"], "ridges": [1.0], "holdout": 0, **QUIET}
+    given = {
+        "layers": "layers.?",
+        "tokens": ["mean", "last"],
+        "ridges": [1.0],
+        "holdout": 0,
+        **QUIET,
+    }
     found = linear_probe(Streams(), data, data, **given)
     flat = linear_probe(Streams(), data, data, select=lambda x: x.flatten(2), **given)
     assert (found.accuracy.values == flat.accuracy.values).all()

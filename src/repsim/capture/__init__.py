@@ -10,7 +10,6 @@ from repsim.capture._output import Select, UnusableOutput
 from repsim.capture._recorder import Recorder
 from repsim.capture._reduce import REDUCERS, Reducer, token
 from repsim.capture._sequences import AUTO, Follows, Sequences, are_labels_padded, shortened
-from repsim.capture._text_positions import TextPositions
 from repsim.capture._transform import LayerTransform, Transform, resolve_transform
 from repsim.capture._unmasked import series_of, text_of
 from repsim.capture._without_values import refuse_meta, refuse_meta_batch
@@ -37,6 +36,7 @@ from repsim.capture.residual._blocks import (
 from repsim.capture.residual._join import Join
 from repsim.capture.residual._removal import Removal, without_residual
 from repsim.capture.residual._sites import ResidualSite, ResidualSites, SiteFinder
+from repsim.capture.tokens._texts import TextPositions
 
 __all__ = [
     "AUTO",

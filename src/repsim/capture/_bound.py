@@ -14,11 +14,11 @@ from repsim.capture._masks import Masks
 from repsim.capture._means import RunMeans
 from repsim.capture._output import UnusableOutput
 from repsim.capture._reduce import Reducer
-from repsim.capture._text_positions import TextPositions
 from repsim.capture._transform import Transform, resolve_transform
 from repsim.capture.samples._axes import BatchAxis
 from repsim.capture.tokens._axes import PositionAxes
 from repsim.capture.tokens._order import PatchOrder
+from repsim.capture.tokens._texts import TextPositions
 
 __all__ = ["BoundTransform", "bound_in"]
 
