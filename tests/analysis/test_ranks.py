@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler
 
 import repsim
@@ -204,6 +205,13 @@ def disagreeing(rank, size):
         repsim.trajectory({0: net()}, share(0, size), **alone, group="world")
         compared(share(0, size), group="world", sample_ids=ids_of)
         compared(share(rank, size), group="world")
+        # It is told once for both passes, and a wrapper exchanges nothing in its forwards.
+        inputs = [x for x, _ in mine]
+        stitched = [
+            repsim.stitch(wrap(net()), "0", wrap(net(1)), "0", inputs, fit=inputs, progress=False)
+            for wrap in (DistributedDataParallel, lambda model: model)
+        ]
+        np.testing.assert_array_equal(stitched[0].kl, stitched[1].kl)
         # Batches whose values no digest sees look alike.
         hidden = [Hidden(*batch) for batch in share(rank, size)]
         compared(hidden, prepare_x=Hidden.inputs, prepare_y=Hidden.inputs, group="world")
@@ -229,11 +237,12 @@ def test_ranks_that_disagree_are_an_error_on_each_of_them():
             assert " on rank 1\n" in message, message
         alone = [each for each in caught if "of the data of this rank alone" in each]
         assert [each.partition(":")[0] for each in alone] == [
-            "compare", "trajectory", "compare",
+            "compare", "trajectory", "compare", "stitch", "stitch",
         ]  # fmt: skip
         assert all("torch.distributed has 3 ranks" in each for each in alone)
         assert "Pass group='world'" in alone[0]
-        assert all("group='alone' says that one rank is meant" in each for each in alone)
+        assert all("group='alone' says that one rank is meant" in each for each in alone[:3])
+        assert all("Run it on one rank, with all of the data" in each for each in alone[3:])
         same = [each for each in caught if "got the same first batch" in each]
         assert [each.partition(":")[0] for each in same] == ["compare", "trajectory"]
         assert "all 3 ranks got the same first batch, so each sample may count 3 times" in same[0]

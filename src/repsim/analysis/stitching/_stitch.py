@@ -259,7 +259,8 @@ def _fit_and_measure(
             for batch in batches:
                 run.fit(batch)
         solve()
-    with each_batch("stitch", data, progress=progress) as batches:
+    # The pass before has warned of other ranks.
+    with each_batch("stitch", data, progress=progress, warn_of_others=fit is None) as batches:
         for batch in batches:
             if half is not None and batch.number < half:
                 run.fit(batch)
