@@ -126,13 +126,24 @@ def test_several_files_are_a_matrix(repsim_command, tmp_path, arrays, layers):
         np.testing.assert_allclose(ran.json["variables"]["cka"]["data"], expected.values)
     assert "other/x" in repsim_command("measure", *files, "--measure", "nbs").out
 
-    for repair, third in {
-        "Write all arrays to one .npz": "layers.npz",
-        "Name each file once": "x.npy",
+    for third, repair in {
+        "layers.npz": "Write all arrays to one .npz",
+        "x.npy": "Name each file once",
+        "other/../x.npy": "Name each file once",
     }.items():
         refused = repsim_command("measure", "x.npy", "y.npy", third)
         assert refused.code == 2
         assert repair in refused.err
+
+
+def test_files_of_one_name_and_two_kinds_are_both_in_the_matrix(repsim_command, arrays, layers):
+    np.savez("x.npz", late=layers["late"])
+    files = ["x.npy", "x.npz", "y.npy"]
+    ran = repsim_command("measure", *files, "--json")
+    assert ran.json["coords"]["layer_x"]["data"] == files
+    x, y = np.load("x.npy"), np.load("y.npy")
+    expected = repsim.cka_matrix({"x.npy": x, "x.npz": layers["late"], "y.npy": y})
+    np.testing.assert_allclose(ran.json["variables"]["cka"]["data"], expected.values)
 
 
 def test_a_matrix_is_tested_under_one_error_rate(repsim_command, layers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ def _require_arrays(path: Path, name: str) -> None:
 
 
 def read_each(files: Sequence[str]) -> dict[str, Any]:
-    """Return the one array of each file, named as the file, or by its path if names repeat.
+    """Return the one array of each file, named as the file, or by its path where names repeat.
 
     Raises
     ------
@@ -147,12 +148,14 @@ def read_each(files: Sequence[str]) -> dict[str, Any]:
                 f"{', ...' if len(layers) > 4 else ''}\n"
                 "  Write all arrays to one .npz, or each to an .npy."
             )
-        if name in arrays:
+        if os.path.abspath(name) in map(os.path.abspath, arrays):
             raise UsageError(
                 f"measure: a file is named twice.\n  got {name}\n  Name each file once."
             )
         (arrays[name],) = layers.values()
-    stems = [Path(name).stem for name in files]
-    if len(set(stems)) < len(stems):
-        stems = [str(Path(name).with_suffix("")) for name in files]
-    return dict(zip(stems, arrays.values(), strict=True))
+    labels = [Path(name).stem for name in files]
+    if len(set(labels)) < len(labels):
+        labels = [str(Path(name).with_suffix("")) for name in files]
+    if len(set(labels)) < len(labels):  # x.npy and x.npz
+        labels = list(files)
+    return dict(zip(labels, arrays.values(), strict=True))
