@@ -206,8 +206,12 @@ class RankGroup:
     def own_tasks(self, costs: Sequence[float]) -> list[int]:
         """Return the numbers of the tasks of this rank, so that the costs of ranks are alike.
 
-        >>> RankGroup("sums", None).own_tasks([3.0, 1.0])
-        [0, 1]
+        >>> ranks = RankGroup("sums", None)
+        >>> ranks.own_tasks([1.0, 1.0, 3.0, 1.0])
+        [0, 1, 2, 3]
+        >>> ranks.size = 2
+        >>> ranks.own_tasks([1.0, 1.0, 3.0, 1.0])
+        [2]
         """
         loads = [0.0] * self.size
         mine = []
@@ -222,8 +226,12 @@ class RankGroup:
     def stretch(self, costs: Sequence[float]) -> range:
         """Return the numbers of the tasks of this rank, which follow each other.
 
-        >>> RankGroup("sums", None).stretch([3.0, 1.0])
-        range(0, 2)
+        >>> ranks = RankGroup("sums", None)
+        >>> ranks.stretch([1.0, 1.0, 3.0, 1.0])
+        range(0, 4)
+        >>> ranks.size, ranks.rank = 2, 1
+        >>> ranks.stretch([1.0, 1.0, 3.0, 1.0])
+        range(2, 4)
         """
         total, before, owners = sum(costs), 0.0, []
         for cost in costs:

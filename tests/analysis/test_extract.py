@@ -178,6 +178,7 @@ def test_samples_go_by_their_ids_and_are_stored_once(tmp_path, chunks, kind):
         repsim.extract(net(), stopping(repeated, 3), out=out, **options)
     stored = repsim.extract(net(), repeated, out=out, **options)
     assert stored.sample.values.tolist() == [i for _, ids in batches for i in ids]
+    assert stored.sample.values.dtype == (object if kind is str else np.int64)
     assert stored.attrs["n_duplicates"] == 9
     whole = expected(net(), [x for x, _ in batches])
     for layer, values in whole.items():
@@ -416,6 +417,7 @@ def test_a_deleted_store_starts_again(tmp_path):
         ("flipped", "checksum"),
         ("metadata", "damaged"),
         ("layer", "damaged"),
+        ("group", "damaged"),
         ("shape", r"its row is \(3,\), not \(6,\)"),
         ("attributes", "checksum of zarr.json does not fit"),
         ("journal", "line 3"),
@@ -436,6 +438,8 @@ def test_damage_is_found(tmp_path, damage, says):
         (out / "0" / "zarr.json").write_text("{")
     elif damage == "layer":
         (out / "0" / "zarr.json").unlink()
+    elif damage == "group":
+        (out / "zarr.json").unlink()
     elif damage == "shape":
         shutil.copy(out / "2" / "zarr.json", out / "0" / "zarr.json")
     elif damage == "attributes":
@@ -448,7 +452,7 @@ def test_damage_is_found(tmp_path, damage, says):
         repsim.extract(net(), data(), out=out, **chunks_of(8))
     with pytest.raises(repsim.StateError, match=says):
         repsim.open_activations(out).load()
-    if damage not in ("attributes", "journal"):
+    if damage not in ("attributes", "group", "journal"):
         with pytest.raises(repsim.StateError, match=r"run\.zarr, layer '0'"):
             repsim.open_activations(out).load()
 
@@ -495,6 +499,17 @@ def test_a_store_that_cannot_be_read_is_not_taken_for_damage(tmp_path, monkeypat
         repsim.open_activations(out)
     with pytest.raises(repsim.CheckpointError, match="journal cannot be written"):
         repsim.extract(net(), data(), out=out, progress=False)
+
+
+def test_the_settings_of_zarr_do_not_matter(tmp_path):
+    import zarr
+
+    batches, options = [torch.zeros(9, 5), *data()], {"all_modules": True, "progress": False}
+    with zarr.config.set({"default_zarr_format": 2, "array.write_empty_chunks": False}):
+        stored = repsim.extract(
+            nn.Sequential(nn.ReLU()), batches, out=tmp_path / "run.zarr", memory=160, **options
+        )
+    np.testing.assert_array_equal(stored["0"], torch.cat(batches).relu())
 
 
 def test_a_store_of_another_version_is_refused(tmp_path):

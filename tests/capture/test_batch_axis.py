@@ -232,6 +232,11 @@ class TestBatchDim:
         with pytest.raises(InputError, match="batch_dim must be an axis"):
             Recorder(Shapes(a=(1,)), batch_dim=batch_dim)
 
+    @pytest.mark.parametrize("batch_dim", [{3: 1}, {"a": "1"}, {"a": True}])
+    def test_of_another_type_in_the_mapping(self, batch_dim):
+        with pytest.raises(InputError, match="batch_dim must map names or globs of layers to axes"):
+            Recorder(Shapes(a=(1,)), batch_dim=batch_dim)
+
     def test_misspelt_name_in_the_mapping(self):
         with pytest.raises(LayerNotFoundError, match="batch_dim names 'b'"):
             Recorder(Shapes(a=(1,)), batch_dim={"b": 1})

@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from torch import nn
 
 from repsim.capture.tokens import (
     Convolution,
     Move,
     between_frames,
+    declared_prefix,
     divided,
     grid_of_map,
     grid_of_sequence,
@@ -60,6 +62,13 @@ def test_grid_and_prefix_of_a_sequence():
         assert found == expected, name
 
 
+def test_prefix_that_a_module_around_declares():
+    plain, declaring, outer, odd = (nn.Identity() for _ in range(4))
+    declaring.num_prefix_tokens, outer.num_prefix_tokens, odd.num_prefix_tokens = 5, 1, True
+    assert declared_prefix([plain, odd, declaring, outer]) == 5
+    assert declared_prefix([plain, odd]) is None
+
+
 def test_prefix_where_the_grid_is_unknown():
     table = {
         "the caller knows": ((9, [(2, 2)], 3, None, None), 3),
@@ -104,6 +113,10 @@ STEPS = {
         ((4, 4), None, chain((16, 16), ((4, 4), 4))), 4,
     ),
     "no integer leads there": (((5, 7), (48, 48), chain((48, 48), ((12, 12), 4))), None),
+    "another input has a convolution too": (
+        ((8, 8), (32, 32), [Convolution((9, 70), (8, 8), (2, 2)), *chain((32, 32), ((8, 8), 4))]),
+        4,
+    ),
     "no image": (((4, 4), None, []), None),
 }  # fmt: skip
 
@@ -168,7 +181,7 @@ def test_tiles_and_windows():
     assert tiles(15, (32, 32)) is None
     assert tiles(0, (32, 32)) is None
     assert divided((32, 64), (4, 4)) == (8, 16)
-    assert divided((33, 64), (4, 4)) is None
+    assert divided((33, 64), (4, 4)) is divided((32, 65), (4, 4)) is None
     assert window_of(49, [(8, 8), (7, 7)]) == (7, 7)
     assert window_of(50, [(7, 7)]) is None
 

@@ -129,8 +129,9 @@ def test_damage_is_named():
 
     out, stored = damaged(lambda out: sync(out.delete("1/c.2.0")))
     for attempt in (lambda: repsim.open_activations(out), lambda: stored["1"].values):
-        with pytest.raises(repsim.StateError, match=r"layer '1': .*1/c\.2\.0 is missing"):
+        with pytest.raises(repsim.StateError, match=r"layer '1': .*1/c\.2\.0 is missing") as said:
             attempt()
+        assert "or delete it, and extract again" in str(said.value)
     for key, says in (("1/c.2.0", "layer '1'"), ("zarr.json", "damaged"), (".journal", "line 1")):
         out, _ = damaged(lambda out, key=key: changed(out, key, bit))
         with pytest.raises(repsim.StateError, match=says):

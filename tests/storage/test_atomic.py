@@ -84,11 +84,17 @@ def test_differences_name_the_place_and_both_values():
     ]
 
 
-def test_an_ignored_ctrl_c_remains_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def test_ctrl_c_does_afterwards_what_it_did_before():
+    before = signal.getsignal(signal.SIGINT)
+    arrived = []
     try:
-        with uninterrupted():
-            signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        for handler, count in ((signal.SIG_IGN, 0), (lambda *_: arrived.append(len(done)), 1)):
+            signal.signal(signal.SIGINT, handler)
+            done = []
+            with uninterrupted():
+                signal.raise_signal(signal.SIGINT)
+                done.append("all of the block")
+            assert arrived == [1] * count
+            assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)

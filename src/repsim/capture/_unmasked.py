@@ -172,6 +172,8 @@ def padded_texts(batch: Any) -> tuple[int, int] | None:
 
     >>> padded_texts({"input_ids": torch.tensor([[5, 6, 7], [5, 0, 0], [8, 0, 0]])})
     (0, 2)
+    >>> padded_texts({"input_ids": torch.tensor([[5, 6, 7], [5, 0, 0], [8, 9, 0]])}) is None
+    True
 
     Such a token stands at one end of at least two texts, twice or more, and nowhere else. Not all
     texts end with the same number of it, which may be a fixed end of every text.

@@ -111,7 +111,7 @@ def interval(
         from scipy.special import stdtrit
 
         q = float(stdtrit(freedom, (1 + level) / 2))
-    if math.isnan(value) or not fisher:
+    if not fisher:
         return value - q * error, value + q * error
     left = 1 - value * value
     if left <= 1e-12:  # all replicates are equal up to rounding too

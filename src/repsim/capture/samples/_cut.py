@@ -76,6 +76,13 @@ def length_of_items(batch: Any, n: int) -> int | None:
     They may be n samples, such as videos (frames, channels, height, width), or n crops of each
     sample; the length is then the number of samples. It is None for other lists, and if the length
     is 1 or n.
+
+    >>> frames = torch.zeros(3, 2, 8, 8)
+    >>> length_of_items({"pixels": [frames, frames]}, n=2)
+    3
+    >>> others = [frames, "name"], [frames, frames[:1]], [frames[0], frames[0]], [frames[:2]] * 2
+    >>> [length_of_items(each, n=2) for each in others]
+    [None, None, None, None]
     """
     if isinstance(batch, list) and len(batch) == n:
         shapes = [tuple(x.shape) for x in batch if isinstance(x, Tensor) and not x.is_nested]
@@ -87,7 +94,16 @@ def length_of_items(batch: Any, n: int) -> int | None:
 
 
 def uncut_indices(batch: Any, n: int, *, packed: bool) -> bool:
-    """Whether integers remain whole where others are cut: they may count what is cut away."""
+    """Whether integers remain whole where others are cut: they may count what is cut away.
+
+    >>> counts = torch.tensor([3, 1, 2, 2])
+    >>> uncut_indices({"counts": counts}, n=2, packed=False)
+    True
+    >>> [uncut_indices(each, n=2, packed=False) for each in (counts[:2], counts > 1, counts / 2)]
+    [False, False, False]
+    >>> [uncut_indices(each, n=2, packed=True) for each in (counts, counts[:3], counts[0])]
+    [False, True, False]
+    """
     if isinstance(batch, Tensor):
         whole = batch.size(0) != n and not (packed and batch.size(0) % n == 0) if batch.ndim else 0
         return bool(whole) and not batch.is_floating_point() and batch.dtype != torch.bool

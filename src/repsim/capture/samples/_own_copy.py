@@ -22,6 +22,9 @@ def own_copy(value: Any) -> Any:
     >>> batch = {"x": torch.ones(2), "scale": 3.0}
     >>> own_copy(batch)["x"].mul_(0), batch["x"]
     (tensor([0., 0.]), tensor([1., 1.]))
+    >>> layer = torch.nn.Identity()
+    >>> own_copy([layer])[0] is layer
+    True
 
     A model may normalise its images in place, or append to a cache of keys and values. The next
     forward on the batch, of this model or of another one, must not meet the changes.

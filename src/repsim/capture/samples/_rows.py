@@ -15,6 +15,15 @@ def may_be_rows(rows: int, shapes: Shapes, before: int, shapes_before: Shapes) -
 
     Images of another size are padded to whole windows, so any number may be right. Where texts of
     another length come with packed images of the same size, the rows are those of the images.
+
+    >>> [may_be_rows(rows, ((1, 30),), 2, ((1, 20),)) for rows in (2, 3, 4)]  # texts
+    [False, True, False]
+    >>> may_be_rows(4, ((1, 3, 64, 64),), 3, ((1, 3, 48, 48),))  # images
+    True
+    >>> [may_be_rows(rows, ((6, 12),), 4, ((4, 12),)) for rows in (4, 6)]  # packed patches
+    [False, True]
+    >>> [may_be_rows(rows, ((4, 12), (1, 30)), 2, ((4, 12), (1, 20))) for rows in (2, 4, 3)]
+    [True, False, True]
     """
     pairs = list(zip(shapes, shapes_before, strict=False))
     changed = [(now, old) for now, old in pairs if now != old]

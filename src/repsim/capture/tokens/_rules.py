@@ -168,7 +168,7 @@ def grid_of_map(
         return (last, False) if channels_last else (first, True)
     both = [(first, True), (last, False)]
     shaped = both if image is None else [each for each in both if _has_aspect(each[0], image)]
-    derived = [each for each in shaped or both if any(reduction(m, each[0]) for m in maps)]
+    derived = [each for each in both if any(reduction(m, each[0]) for m in maps)]
     if len(shaped) == 1:
         return shaped[0]
     if len(derived) == 1:
