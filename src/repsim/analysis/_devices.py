@@ -26,7 +26,7 @@ def device_of(model: nn.Module) -> torch.device | None:
 
 
 def kept_random_state(*models: nn.Module) -> AbstractContextManager[None]:
-    """Return a block after which the random state is as before, on all devices of the models.
+    """Return a block after which the random state of the CPU and the CUDA devices is as before.
 
     >>> model, before = nn.Dropout(), torch.get_rng_state()
     >>> with kept_random_state(model):

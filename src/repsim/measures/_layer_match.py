@@ -121,5 +121,5 @@ def layer_match(
 
 
 def _depths(layers: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Depth of each of ``count`` layers: 0 for the first, 1 for the last."""
+    """Return the depth of each layer: 0 for the first, 1 for the last."""
     return np.linspace(0.0, 1.0, layers)
