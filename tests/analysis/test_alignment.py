@@ -294,6 +294,35 @@ def test_a_constant_layer_is_left_out_of_the_choice():
     assert np.isnan([here.score.item(), here.p_value.item()]).all()
 
 
+def test_pairs_that_have_a_value_in_some_orders_only():
+    """The best of a map is that of the pairs it has, in the data and in every order alike.
+
+    Independent data had p ≤ .1 in 19 % of runs, because pairs without a value in the data did not
+    count in the orders either.
+    """
+
+    def compare(x, y):
+        known = np.sin(1e4 * x[:5, 0] @ y[:5, 0]) > 0
+        return np.asarray(np.corrcoef(x[:, 0], y[:, 0])[0, 1] if known else np.nan)
+
+    measure = repsim.measures.Measure(
+        name="at_times", family="test", function=compare, range=(-1.0, 1.0), similarity=True,
+        metric=False, symmetric=True, invariances=frozenset(), minimum_samples=5, cost="O(n)",
+        reference="none", prepare=lambda operation, x, *, name: x, compare=compare,
+    )  # fmt: skip
+    x, y = np.random.default_rng(0).standard_normal((2, 4, 20, 1))
+    models = {name: {str(i): a for i, a in enumerate(z)} for name, z in (("a", x), ("b", y))}
+    result = aligned(models, measure=measure, permutations=39, seed=3)
+    here = result.sel(model_x="a", model_y="b")
+    assert 0 < int(here.layer_map.isnull().sum()) < 16
+    rng = np.random.default_rng(3)
+    orders = [rng.permutation(20) for _ in range(39)]
+    null = [np.nanmax([[compare(a, b[order]) for b in y] for a in x]) for order in orders]
+    expected = (1 + (np.array(null) >= here.score.item()).sum()) / 40
+    assert here.p_value.item() == expected
+    assert here.chance.item() == pytest.approx(np.mean(null), rel=1e-12)
+
+
 ONE = {"l": np.ones((15, 3))}
 
 

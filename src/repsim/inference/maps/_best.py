@@ -74,7 +74,8 @@ def chance_of_best(
     items : PairItems
         The measure and its items.
     maps : mapping of (str, str) to array
-        The map of layers of every two models; pairs of layers that are NaN do not count.
+        The map of layers of every two models. Pairs of layers that are NaN do not count, in the
+        data and in each order alike; pairs that are NaN in the data may have a value in an order.
     layers : mapping of str to sequence of Rows
         The layers of each model.
     orders : iterable of arrays
@@ -94,9 +95,9 @@ def chance_of_best(
     null: dict[tuple[str, str], list[float]] = {pair: [] for pair in used}
     for order in orders:
         moved: Moved = {}  # a layer is moved once, for all models that it is compared with
-        for pair, (rearranged, values) in used.items():
+        for pair, (rearranged, _) in used.items():
             permuted = sign * rearranged.values(order, moved)
-            known = ~np.isnan(values) & ~np.isnan(permuted)
+            known = ~np.isnan(permuted)
             greatest = float(np.max(permuted, where=known, initial=-np.inf))
             null[pair].append(greatest if known.any() else math.nan)
     found = dict.fromkeys(maps, ChanceOfBest(math.nan, math.nan, math.nan, math.nan))
