@@ -8,7 +8,7 @@ from repsim._typing import Array, Namespace
 from repsim.arrays import known
 from repsim.measures.parts._geometry import Contrasts
 
-__all__ = ["beyond_rounding", "pairs_beyond_rounding", "rounding_along", "squared_sizes"]
+__all__ = ["ERRORS", "beyond_rounding", "pairs_beyond_rounding", "rounding_along", "squared_sizes"]
 
 ERRORS = 32
 """Units of rounding that the entries of a representation may be off, after a layer computed them.
@@ -20,14 +20,15 @@ def beyond_rounding(xp: Namespace, values: Array, right: Array, z: Contrasts) ->
 
     Rounding errors of the entries sum like a random walk along the longer side. That gives a bound
     relative to the largest value. The errors in the direction itself are far below it where few
-    samples, features or one common direction have most of the variance. The smaller bound counts,
-    but the errors of the decomposition have the size of the largest value.
+    samples, features or one common direction have most of the variance, and above it where means
+    are large. The smaller bound counts, but never less than a single rounding of the entries, or
+    the errors of the decomposition, which have the size of the largest value.
     """
     longer = max(z.dimensions, z.points.shape[1])
     most = 8 * math.sqrt(longer) * values[:1]
     own = rounding_along(xp, right, z, squared_sizes(xp, z))
-    own = xp.maximum(own, float(xp.finfo(values.dtype).eps) * most)
-    out: Array = (values > xp.minimum(own, z.resolution * most)) & (values > 0)
+    least = xp.maximum(own / ERRORS, float(xp.finfo(values.dtype).eps) * most)
+    out: Array = (values > xp.maximum(xp.minimum(own, z.resolution * most), least)) & (values > 0)
     return out
 
 

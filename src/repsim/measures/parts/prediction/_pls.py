@@ -7,7 +7,7 @@ from array_api_compat import device
 from repsim._typing import Array, Namespace
 from repsim.arrays import unit_scale
 from repsim.measures.parts._geometry import Contrasts
-from repsim.measures.parts._rounding import rounding_along, squared_sizes
+from repsim.measures.parts._rounding import ERRORS, rounding_along, squared_sizes
 
 __all__ = ["pls_predictions"]
 
@@ -51,14 +51,16 @@ def pls_predictions(
         weights, strength = _covarying(xp, xp.matrix_transpose(train) @ target)
         scores = train @ weights
         # Rounding changes the products of what is left by this much, and those of these weights by
-        # less if they are of small features. The errors of the computation are those of all.
+        # less if they are of small features, by more if means are large. It is never less than a
+        # single rounding, or the errors of the computation, which are those of all features.
         in_x, in_y = whole[0] * size(target), size(train) * whole[1]
         along = rounding_along(
             xp, xp.matrix_transpose(weights if turn is None else turn @ weights), samples, sizes
         )[0]
         own = along * size(target) + many * samples.resolution * size(scores) * whole[1]
-        own = xp.maximum(own, many * fine * (in_x + in_y))
-        counts = strength > xp.minimum(own, many * samples.resolution * (in_x + in_y))
+        least = xp.maximum(along * size(target) / ERRORS, many * fine * (in_x + in_y))
+        floor = xp.minimum(own, many * samples.resolution * (in_x + in_y))
+        counts = strength > xp.maximum(floor, least)
         scores = xp.where(counts, scores, xp.zeros_like(scores))
         square = xp.sum(scores * scores)
         safe = xp.where(square > 0, square, xp.ones_like(square))
