@@ -147,8 +147,9 @@ class AttentionDistances:
         self._runs = False
         self._n_samples += self._batch.n_samples(*self._sizes) if self._sizes else 0
         self._label = recorder.label
-        self._add_rows()
-        self._first_bad.check(wait=False)
+        with torch._C.DisableTorchFunction():  # the mode of the recorder may be on
+            self._add_rows()
+            self._first_bad.check(wait=False)
 
     def _add_rows(self) -> None:
         """Add the rows of the batch to the sums of their layers."""

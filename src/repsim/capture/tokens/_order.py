@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,16 +97,18 @@ class PatchOrder:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch the convolutions and the inputs of all modules in the first forward."""
+        hooks = (self._saw_map, self._saw_tokens, self._saw_changed)
+        saw_map, saw_tokens, saw_changed = map(_unseen, hooks)
         with self._hooks as stack:
             for module in self._root.modules():
                 if isinstance(module, torch.jit.ScriptModule):
                     continue  # takes no hooks
                 if isinstance(module, nn.Conv2d):
-                    stack.callback(module.register_forward_hook(self._saw_map).remove)
-                hook = module.register_forward_pre_hook(self._saw_tokens, with_kwargs=True)
+                    stack.callback(module.register_forward_hook(saw_map).remove)
+                hook = module.register_forward_pre_hook(saw_tokens, with_kwargs=True)
                 stack.callback(hook.remove)
                 if isinstance(module, BY_TOKEN):
-                    stack.callback(module.register_forward_hook(self._saw_changed).remove)
+                    stack.callback(module.register_forward_hook(saw_changed).remove)
             yield
 
     def start(self) -> None:
@@ -165,6 +169,17 @@ class PatchOrder:
         self._misses += 1
         if self._misses == MOST_MISSES:
             self._map = None
+
+
+def _unseen(hook: Callable[..., None]) -> Callable[..., None]:
+    """Return a hook whose operations reach no function mode, which would take longer than they."""
+
+    @wraps(hook)
+    def run(*args: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            hook(*args)
+
+    return run
 
 
 def _difference(x: Tensor) -> Tensor:
