@@ -35,3 +35,11 @@ def test_one_bad_entry_is_one():
     bad[3, 4] = np.nan
     with pytest.raises(repsim.NonFiniteError, match="1 entry is NaN or infinite"):
         repsim.cka(bad, MODEL)
+
+
+def test_a_bad_entry_of_half_precision_is_not_said_to_be_of_float32():
+    bad = MODEL.astype(np.float16)
+    bad[3, 4] = np.inf
+    with pytest.raises(repsim.NonFiniteError, match="half precision overflows") as caught:
+        repsim.cka(bad, MODEL)
+    assert "float32" not in str(caught.value)

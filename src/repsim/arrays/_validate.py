@@ -168,7 +168,8 @@ def check_finite(operation: str, xp: Namespace, x: Array, name: str) -> None:
         repair = f"leave those features out of {name}."
     raise NonFiniteError(
         f"{operation}: {name} must be finite.\n"
-        f"  {describe(name, x)}: {found} NaN or infinite, {where}\n"
+        # Not its dtype, which is another one if the caller's is half precision.
+        f"  {name} {tuple(x.shape)}: {found} NaN or infinite, {where}\n"
         f"  Find where they arise (half precision overflows at 65504) or {repair}"
     )
 
