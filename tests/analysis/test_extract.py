@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, SubsetRandomSampler, TensorDataset
 
 import repsim
+from repsim.storage import locked
 
 
 def net(seed=0, width=6):
@@ -398,6 +399,28 @@ def test_one_writer_at_a_time(tmp_path):
     stored = repsim.extract(net(), while_another_begins(), out=out, progress=False)
     same(stored, expected(net(), first))
     repsim.extract(net(), data(), out=out, progress=False)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_that_outlive_a_call_keep_no_lock(tmp_path):
+    loader = DataLoader(
+        torch.cat(data()), batch_size=7, num_workers=1, persistent_workers=True,
+        multiprocessing_context="fork",
+    )  # fmt: skip
+    out, folder = tmp_path / "run.zarr", tmp_path / "folder"
+    folder.mkdir()
+
+    def failing():
+        for number, batch in enumerate(loader):
+            if number == 2:
+                raise OSError("disk")
+            yield batch
+
+    with pytest.raises(OSError, match="disk"), locked(folder):
+        repsim.extract(net(), failing(), out=out, **chunks_of(4))
+    same(repsim.extract(net(), loader, out=out, **chunks_of(4)), expected(net(), data()))
+    with locked(folder):
+        assert loader._iterator._workers[0].is_alive()
 
 
 def test_a_deleted_store_starts_again(tmp_path):

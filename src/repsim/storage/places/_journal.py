@@ -12,6 +12,7 @@ from typing import Any
 
 from repsim._errors import CheckpointError, StateError
 from repsim.storage._atomic import how_to_write
+from repsim.storage._lock import not_in_children
 
 __all__ = ["Journal", "entries_of", "line_of", "read_journal"]
 
@@ -61,6 +62,7 @@ class Journal:
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed in close()
         except OSError as error:
             raise self._unwritable(error) from error
+        not_in_children(self._file)
         try:
             self._lock()
             self._read()
