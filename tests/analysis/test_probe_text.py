@@ -311,3 +311,16 @@ def test_streams_of_a_text_are_features():
     pairs = nn.Sequential(nn.Embedding(VOCABULARY, 15), nn.Unflatten(2, (5, 3)))
     with pytest.raises(CaptureError, match="axes 1 and 2 .* may be its positions"):
         linear_probe(pairs, data, data, **{**given, "layers": ["1"]})
+
+
+def test_several_series_have_their_features_last():
+    """As in PatchTST: (B, series, patches, D) of a model with batch norms and no LayerNorm."""
+    series = torch.randn(60, 3, 20, generator=torch.Generator().manual_seed(0))
+    data = [(series, (series.mean((1, 2)) > 0).long())]
+    torch.manual_seed(0)
+    patches = nn.Sequential(nn.Unflatten(2, (5, 4)), nn.Linear(4, 16), nn.BatchNorm2d(3))
+    model = nn.Sequential(patches, nn.Sequential(nn.Linear(16, 16), nn.GELU())).eval()
+    given = {"tokens": "mean", "ridges": [1.0], "holdout": 0, **QUIET}
+    found = linear_probe(model, data, data, layers=["1"], **given)
+    flat = linear_probe(model, data, data, layers=["1"], select=lambda x: x.flatten(1, 2), **given)
+    assert found.accuracy.item() == flat.accuracy.item() > 0.8

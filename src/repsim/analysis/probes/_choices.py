@@ -194,9 +194,10 @@ class TokenChoices:
         first: bool | None = None
         if (found := self._texts.found(tensor, layer, call)) is not None:
             return found.flatten(2)
-        if tensor.ndim == 5:
-            first = self._axes.features_first(layer, tuple(tensor.shape))
-        elif self._input.image is not None or not self._input.lengths:
+        if tensor.ndim == 5 or self._input.image is None:
+            first = self._axes.features_first(layer, tuple(tensor.shape), tensor.stride())
+        has_image = self._input.image is not None
+        if first is None and tensor.ndim == 4 and (has_image or not self._input.lengths):
             size = grid_of_map(
                 (int(tensor.shape[1]), int(tensor.shape[2]), int(tensor.shape[3])),
                 self._input.image,
