@@ -16,6 +16,18 @@ HIDDEN = re.compile(
 )
 
 
+SYNONYMS = (
+    {"correlation", "pearson", "corr"},
+    {"euclidean", "l2"},
+    {"kendall", "tau", "tau-b", "tau_b"},
+    {"kendall_a", "tau-a", "tau_a"},
+    {"whitened", "corr_cov", "cosine_cov"},
+    {"mean", "avg", "average"},
+    {"unbiased", "debiased"},
+)
+"""Names of one thing: ours, and those of other packages and papers."""
+
+
 def shown(text: str) -> str:
     r"""Return a text in one line, with each character escaped that would not be seen.
 
@@ -58,6 +70,8 @@ def did_you_mean(
 
     >>> did_you_mean("CKNN", ["cka", "cknna", "rsa"])
     "\n  Did you mean 'cknna'?"
+    >>> did_you_mean("pearson", ["euclidean", "correlation"])
+    "\n  Did you mean 'correlation'?"
 
     Parameters
     ----------
@@ -77,8 +91,9 @@ def did_you_mean(
     folded: dict[str, list[str]] = {}
     for each in names:
         folded.setdefault(each.lower(), []).append(each)
-    close = difflib.get_close_matches(name.lower(), list(folded), n=most, cutoff=likeness)
-    found = [each for key in close for each in folded[key]][:most]
+    close = [key for same in SYNONYMS if name.lower() in same for key in folded if key in same]
+    close += difflib.get_close_matches(name.lower(), list(folded), n=most, cutoff=likeness)
+    found = [each for key in dict.fromkeys(close) for each in folded[key]][:most]
     return f"\n  Did you mean {' or '.join(map(show, found))}?" if found else ""
 
 

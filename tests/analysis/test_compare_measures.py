@@ -122,6 +122,13 @@ REFUSED = {
     "unknown measure": {"measure": "cca2"},
     "unknown options for measure 'mutual_knn'": {"measure": "mutual_knn", "kernel": "rbf"},
     "unknown options for measure 'cka'": {"k": 10},
+    "no argument 'layers_x'.*\n.*\n.*Did you mean 'layers": {"layers_x": "0"},
+    "no argument 'device'.*\n.*\n.*on the device that holds it": {"device": "cpu"},
+    "no argument 'transfrom'.*\n.*\n.*'transform'": {"measure": "rsa", "transfrom": "mean"},
+    "unknown options for measure 'rsa'(.*\n){3}.*Did you mean 'comparison'": {
+        **{"measure": "rsa", "comparision": "pearson"},
+    },
+    "no transform 'avg'.*\n.*\n.*Did you mean 'mean'": {"transform": "avg"},
     "CKA of a stream of batches is unbiased": {"estimator": "biased"},
     "precision is an option of measure='cka'": {"measure": "hsic", "precision": "tf32"},
     "passes is an option of measure='cka'": {"measure": "nbs", "passes": 2},

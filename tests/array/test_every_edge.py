@@ -65,6 +65,7 @@ REFUSED = {  # kind: a function of x, and words of the refusal
     "complex": (lambda x: x + 1j, "must be real"),
     "list": (lambda x: x.tolist(), "must be an array"),
     "dataset": (lambda x: xarray.Dataset({"a": (("s", "f"), x)}), "must be an array"),
+    "arrays by name": (lambda x: {"__header__": b"", "a": x}, r"such as .*\['a'\], or all of them"),
     "one axis": (lambda x: x[:, 0], "samples by features"),
     "no features": (lambda x: x[:, :0], "is empty"),
     "fewer samples": (lambda x: x[:-1], "same samples"),

@@ -88,6 +88,10 @@ def test_score_by_its_definition():
     assert found.score == pytest.approx((test.value - tau) / (1 - tau), abs=1e-12)
     assert 0 < found.score < found.value < 1
     assert (found.measure, found.alpha, found.permutations, found.n_samples) == ("cka", 0.1, 99, 20)
+    assert repr(found) == (
+        f"CalibratedScore(cka={found.value:.4f}, score={found.score:.4f}, "
+        f"threshold={found.threshold:.4f} at alpha=0.1)"
+    )
 
 
 def test_score_is_above_zero_only_if_the_test_rejects():

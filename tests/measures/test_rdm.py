@@ -180,6 +180,8 @@ def test_arrays_that_are_not_rdms_are_refused():
         repsim.rsa_from_rdm(a, b, comparison="whitened", nan="omit")
     with refuses(repsim.InputError, "unknown nan", "'omit'", "'propagate'"):
         repsim.rsa_from_rdm(a, b, nan="propagate")
+    with refuses(repsim.InputError, "rdm: unknown kind", "Did you mean 'correlation'"):
+        repsim.rdm(np.eye(4), "pearson")
     with refuses(repsim.InputError, "rdm: unknown kind", "'cosine'", "'l1'"):
         repsim.rdm(x, "l1")
     with refuses(repsim.InputError, "rdm: a dissimilarity matrix needs at least 2"):

@@ -450,6 +450,7 @@ def test_an_entry_is_checked():
     mine = dataclasses.replace(MEASURES["nbs"], name="mine")
     assert resolve_measure("test", mine) is mine
     assert "mine" not in MEASURES
+    assert repr(mine) == "<Measure 'mine': shape, a similarity from 0 to 1>"
     with pytest.raises(
         repsim.InputError, match="unknown invariances of 'mine'.*\n.*\n.*'rotation'"
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from array_api_compat import array_namespace as namespace_of_any
 from array_api_compat import device, is_array_api_obj, is_dask_array, is_torch_array
@@ -48,8 +50,7 @@ def namespace(operation: str, **arrays: object) -> Namespace:
             raise ArrayTypeError(
                 f"{operation}: {name} must be an array (numpy, torch, jax, cupy or any other that "
                 f"follows the array API standard).\n  {describe(name, x)}\n"
-                f"  Convert it first: numpy.asarray({name}) for lists, {name}.to_numpy() for data "
-                f"frames, numpy.load({name}) for files."
+                f"  {_repair(name, x)}"
             )
     try:
         xp = array_namespace(*arrays.values())
@@ -60,6 +61,19 @@ def namespace(operation: str, **arrays: object) -> Namespace:
     for name, x in arrays.items():
         require_values(operation, x, name)
     return xp
+
+
+def _repair(name: str, x: object) -> str:
+    """Return what to do with an argument that is not an array."""
+    if isinstance(x, Mapping):
+        some = next((each for each in x if not str(each).startswith("_")), "name")
+        return (
+            f"Pass one of its arrays, such as {name}[{some!r}], or all of them to repsim.pairwise."
+        )
+    return (
+        f"Convert it first: numpy.asarray({name}) for lists, {name}.to_numpy() for data frames, "
+        f"numpy.load({name}) for files."
+    )
 
 
 def _disagree(operation: str, what: str, arrays: dict[str, object]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from repsim._errors import InputError
 from repsim._options import require_bool
+from repsim._shown import did_you_mean
 from repsim.arrays import active_autocast
 from repsim.capture._output import owned
 from repsim.capture._reduce import REDUCERS
@@ -134,7 +135,7 @@ def resolve_transform(
             raise InputError(
                 f"{operation}: there is no transform {transform!r}.\n"
                 f"  one of: {', '.join(map(repr, REDUCERS))}, repsim.capture.token(i), or a "
-                f"function"
+                f"function{did_you_mean(transform, REDUCERS)}"
             )
         return REDUCERS[transform]
     if transform is not None and not callable(transform):

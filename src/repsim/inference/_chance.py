@@ -126,6 +126,12 @@ class CalibratedScore:
     permutations: int
     n_samples: int
 
+    def __repr__(self) -> str:
+        return (
+            f"CalibratedScore({self.measure}={self.value:.4f}, score={self.score:.4f}, "
+            f"threshold={self.threshold:.4f} at alpha={self.alpha:g})"
+        )
+
 
 @without_autocast
 def calibrated_score(

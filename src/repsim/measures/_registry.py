@@ -172,6 +172,11 @@ class Measure:
                 )
         self.options("Measure", self.preset)
 
+    def __repr__(self) -> str:
+        low, high = self.range
+        kind = "similarity" if self.similarity else "dissimilarity"
+        return f"<Measure {self.name!r}: {self.family}, a {kind} from {low:g} to {high:g}>"
+
     def options(self, operation: str, given: Mapping[str, object]) -> dict[str, object]:
         """Return all options of the function: given, preset and default ones."""
         parameters = inspect.signature(self.function).parameters.values()

@@ -295,18 +295,13 @@ def compare(
         functions = {"prepare_x": prepare_x, "prepare_y": prepare_y, "forward": forward}
         check_arguments("compare", models, names, progress, **functions)
         require_bool("compare", "z_scores", z_scores)
-        keeping = FeatureOptions.checked(
-            "compare",
-            memory=memory,
-            errors=errors,
-            draws=draws,
-            permutations=permutations,
-            seed=seed,
-        )
+        drawn = {"errors": errors, "draws": draws, "permutations": permutations, "seed": seed}
+        keeping = FeatureOptions.checked("compare", memory=memory, **drawn)
         chosen = chosen_measure(
             "compare",
             measure,
             options,
+            function=compare,
             kernel=kernel,
             only_cka={
                 "precision": precision is not None,

@@ -198,7 +198,13 @@ def trajectory(
         ranks.share(sample_ids)
         only_cka = {"group": not ranks.alone}
         measured = chosen_measure(
-            "trajectory", measure, options, kernel=kernel, only_cka=only_cka, not_cka={}
+            "trajectory",
+            measure,
+            options,
+            function=trajectory,
+            kernel=kernel,
+            only_cka=only_cka,
+            not_cka={},
         )
         memory = as_count("trajectory", "memory", memory)
         pairs = measured.pairs("trajectory", pairs, samples)
