@@ -152,6 +152,8 @@ class TestLabels:
         ax = heatmap(bare)
         draw(ax)
         assert ax.get_ylabel() == "x layer"
+        alike = heatmap(bare[:, :3].copy(data=np.eye(3)))
+        assert alike.get_xlabel() == alike.get_ylabel() == "layer", "one set of layers with itself"
         assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "2", "3"]
         assert ax.images[0].colorbar.ax.get_ylabel() == "CKA"
 

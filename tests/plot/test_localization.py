@@ -45,6 +45,9 @@ def test_order_of_tokens_and_patches_does_not_matter():
 def test_own_patch_is_framed():
     ax = localization(localized(layers=1, grid=(3, 4)))
     frames = own(ax)
+    colours = ax.images[0].cmap
+    others = np.array([colours.get_under(), *colours(np.linspace(0, 1, 64))])
+    assert np.abs(others - frames[0].get_edgecolor()).sum(axis=1).min() > 0.5, "seen beside a map"
     assert len(frames) == 12
     for index, (frame, image) in enumerate(zip(frames, ax.images, strict=False)):
         row, column = divmod(index, 4)
@@ -75,7 +78,7 @@ def test_title():
     result = localized(grid=(4, 4))
     assert localization(result, layer="blocks.1").get_title().splitlines() == [
         "blocks.1",
-        "own patch most similar: 50.0% of tokens",
+        "own patch (framed) most similar: 50.0% of tokens",
         "(by chance 6.2%)",
     ]
     result["hit_rate"][1] = np.nan

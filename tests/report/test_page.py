@@ -124,7 +124,7 @@ def test_a_map_says_what_its_measure_is():
     for measure, label, note in (
         ("mutual_knn", "mutual knn (k=10)", "Larger is more alike; 1 for equal representations"),
         ("shape_distance", "shape distance (in rad, smaller", "range 0 to 1.571."),
-        ("hsic", "hsic (linear, unbiased)", "Larger is more alike."),
+        ("hsic", "HSIC (linear, unbiased)", "Larger is more alike."),
         ("procrustes", "in units of the features", "0 for equal representations."),
     ):
         section = section_of("it", repsim.pairwise(xs, ys, measure=measure).to_dataset())

@@ -25,6 +25,7 @@ from repsim.plot.parts._plain import plain
 from repsim.results import (
     ALONG_DISTANCE,
     HEAD_SUBSET_CKA,
+    LEAST_HIGH,
     model_of,
     names_of,
     subset_order,
@@ -63,7 +64,8 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
 
     One line per layer of y and kind of subset, over the mean attention distance of the heads in
     the subset. A falling line means that the local heads are the ones that resemble y. The axis of
-    CKA begins at 0, or below the least value if it is negative, so small differences look small.
+    CKA begins at 0, or below the least value if it is negative, and reaches 0.2 or more, so small
+    differences and noise look small.
 
     Parameters
     ----------
@@ -135,8 +137,9 @@ def head_subsets(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     # All heads of an untrained model are equally far, so numbers are written in full.
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.ticklabel_format(useOffset=False)
-    if 0 < ax.dataLim.ymin < np.inf:  # infinite if all values are NaN
-        ax.set_ylim(0.0, 1.05 * ax.dataLim.ymax)
+    if np.isfinite(ax.dataLim.ymin):  # infinite if all values are NaN
+        low = ax.get_ylim()[0] if ax.dataLim.ymin < 0 else 0.0
+        ax.set_ylim(low, max(1.05 * ax.dataLim.ymax, LEAST_HIGH))
     _add_keys(ax, names, colours, present, model_y)
     return ax
 

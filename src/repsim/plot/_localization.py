@@ -40,7 +40,7 @@ SIDE = 4.8
 FINE = 5
 """With more patches per side, the frame leaves a margin of one patch around the own patch."""
 
-FRAME = "#56B4E9"
+FRAME = "#2ee86b"
 """A colour that is not on the scale."""
 
 GAP = 0.12
@@ -315,7 +315,8 @@ def _title(ax: Axes, one: xr.Dataset, tokens: _Tokens) -> None:
     hit = float(one["hit_rate"])
     lines = [plain(str(one["layer"].item())), "no token has a patch of its own"]
     if np.isfinite(hit):
-        lines[1] = f"own patch most similar: {hit:.1%} of tokens"
+        framed = " (framed)" if tokens.grid == tokens.patches else ""
+        lines[1] = f"own patch{framed} most similar: {hit:.1%} of tokens"
         if "chance" in one:
             lines.append(f"(by chance {float(one['chance']):.1%})")
     if tokens.frame is not None:

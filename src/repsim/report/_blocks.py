@@ -124,6 +124,8 @@ class Chart:
     """Reference levels of the curves."""
     zero: bool = True
     """Whether the axis of y begins at zero, unless there are negative values."""
+    reach: float | None = None
+    """A value that the axis of y reaches at least, so that noise does not fill it."""
     percent: bool = False
     diagonal: bool = False
     log: bool = False
@@ -142,6 +144,7 @@ class Chart:
             "categories": self.categories,
             "references": [[_short(y), label] for y, label in self.references],
             "zero": self.zero,
+            "reach": self.reach,
             "percent": self.percent,
             "diagonal": self.diagonal,
             "log": self.log,

@@ -824,6 +824,7 @@
       let high = Math.max(...values);
       if (!values.length) [low, high] = [0, 1];
       if (data.zero && !log && low > 0) low = 0;
+      if (data.reach !== null) high = Math.max(high, data.reach);
       if (data.diagonal) [low, high] = [0, 1];
       if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - 0.5, high + 0.5];
       if (log) [low, high] = [low / 1.12, high * 1.12];

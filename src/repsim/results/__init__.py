@@ -43,6 +43,7 @@ from repsim.results.kinds._layer_map import (
     map_variables,
     measured_map,
     model_names,
+    side_titles,
 )
 from repsim.results.kinds._layer_match import LAYER_MATCH, LOWER_HALF, above_chance, similarity_of
 from repsim.results.kinds._linear_probe import LINEAR_PROBE, chosen_tokens, single_tokens
@@ -50,6 +51,7 @@ from repsim.results.kinds._receptive_field import DECADES, RECEPTIVE_FIELD
 from repsim.results.kinds._residual_ratios import GROUPS, RATIO, RESIDUAL_RATIOS, group_ratios
 from repsim.results.kinds._stitching import STITCHING
 from repsim.results.kinds._token_localization import (
+    LEAST_HIGH,
     PLACES,
     TOKEN_LOCALIZATION,
     Frame,
@@ -86,6 +88,7 @@ __all__ = [
     "KINDS",
     "LAYER_MAP",
     "LAYER_MATCH",
+    "LEAST_HIGH",
     "LINEAR_PROBE",
     "LOWER_HALF",
     "MAX_T",
@@ -143,6 +146,7 @@ __all__ = [
     "plus_minus",
     "register",
     "scale_of",
+    "side_titles",
     "similarity_of",
     "single_tokens",
     "step_label",

@@ -29,6 +29,9 @@ DIMS = ("layer_x", "layer_y")
 UNNAMED = "value"
 """The name of a map that does not say what it measures."""
 
+ACRONYMS = ("cca", "cka", "cknna", "hsic", "pwcca", "rsa", "svcca")
+"""Measures whose names are written in capitals."""
+
 Z = "z"
 """The name of a map of z-scores."""
 
@@ -239,8 +242,10 @@ def measure_label(array: xarray.DataArray, *, direction: bool = False) -> str:
     """
     attrs = array.attrs
     name = str(attrs.get("long_name", array.name))
-    name = f"CKA{name[3:]}" if name == "cka" or name.startswith("cka ") else name.replace("_", " ")
-    options = [str(attrs[key]) for key in ("kernel", "estimator") if attrs.get(key)]
+    first, *rest = name.replace("_", " ").split(" ")
+    name = " ".join([first.upper() if first in ACRONYMS else first, *rest])
+    stated = ("kernel", "estimator", "rdm", "comparison")
+    options = [str(attrs[key]) for key in stated if attrs.get(key)]
     # A kernel is written as the call that makes it, Linear(); drop empty parentheses.
     options = [option.lower() if option.endswith("()") else option for option in options]
     options = [option.removesuffix("()") for option in options]

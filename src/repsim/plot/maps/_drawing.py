@@ -19,7 +19,7 @@ from repsim._shown import shown
 from repsim.plot.parts._between import Group
 from repsim.plot.parts._chance import Mask, by_chance
 from repsim.plot.parts._colours import UNDEFINED, Scale, least_like
-from repsim.plot.parts._layer_map import as_layers, layer_map, layer_names, model_names
+from repsim.plot.parts._layer_map import as_layers, layer_map, layer_names, side_titles
 from repsim.plot.parts._plain import plain
 from repsim.plot.parts._ticks import name_layers, number_layers
 from repsim.results import scale_of
@@ -100,13 +100,13 @@ def read_map(result: Any, above_chance: Any, operation: str) -> LayerMap:
     grey = by_chance(result, array, above_chance, operation) & ~np.isnan(array.values)
     low, high, similar = scale_of(array)
     # Names of models need no title.
-    titles = ["" if of_models else f"{name} layer" for name in model_names(array)]
+    titles = ("", "") if of_models else side_titles(array)
     by_mask = above_chance is None or isinstance(above_chance, xr.DataArray)
     return LayerMap(
         array,
         layer_names(array, "layer_x"),
         layer_names(array, "layer_y"),
-        (titles[0], titles[1]),
+        titles,
         grey,
         "" if by_mask else f" (z < {above_chance:g})",
         low,

@@ -98,7 +98,8 @@ def heatmap(
         bar reaches down to the least one, and gets an arrow if that lies beyond the fade. The rule
         is the same for a `vmin` that you give, so two values with `vmin` between them look alike if
         they are close. Values above `vmax` have one colour, and an arrow. A value that is beyond by
-        less than 1e-5 of the scale is rounding and is drawn as the end.
+        less than 1e-5 of the scale is rounding and is drawn as the end. Pass the ends here, because
+        ``ax.images[-1].set_clim`` would stretch the colours of lower values with the scale.
     cmap : str or matplotlib.colors.Colormap, optional
         The colours of the scale, by default "magma"; "viridis_r" for a dissimilarity, so that
         bright is alike in both. If the colormap sets colours for values below or above, they are

@@ -8,10 +8,10 @@ from typing import Any
 import xarray as xr
 
 from repsim.plot.parts._plain import plain
-from repsim.results import layer_map, layer_names, model_names
+from repsim.results import layer_map, layer_names, model_names, side_titles
 from repsim.results import measure_label as _on_one_line
 
-__all__ = ["as_layers", "layer_map", "layer_names", "measure_label", "model_names"]
+__all__ = ["as_layers", "layer_map", "layer_names", "measure_label", "model_names", "side_titles"]
 
 SCORE = "score"
 """The variable of a map of models by models."""

@@ -9,6 +9,7 @@ from repsim.report._blocks import Chart, Section, Series, note_of_bands, with_ba
 from repsim.results import (
     ALONG_DISTANCE,
     HEAD_SUBSET_CKA,
+    LEAST_HIGH,
     model_of,
     names_of,
     number,
@@ -63,6 +64,7 @@ def subset_section(name: str, result: xr.Dataset) -> Section:
             f"{ALONG_DISTANCE} ({unit})",
             f"CKA with layers of {model_y}",
             series,
+            reach=LEAST_HIGH,
             ordered="layer",
             note=" ".join(filter(None, [note_of_bands(series), *dashes])),
         )

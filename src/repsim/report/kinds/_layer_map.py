@@ -26,6 +26,7 @@ from repsim.results import (
     names_of,
     number,
     scale_of,
+    side_titles,
 )
 
 __all__ = ["alignment_section", "map_section"]
@@ -131,14 +132,15 @@ def _picture(result: xr.Dataset, array: xr.DataArray, label: str) -> LayerMap:
     )
     own_order = ("execution order", range(m), range(n))
     model_x, model_y = model_names(array)
+    title_x, title_y = side_titles(array)
     return LayerMap(
         title=label,
         alt=f"Map of {label}. Upwards: {m} layers of {model_x}. To the right: {n} layers of "
         f"{model_y}. Here: {spread}.",
         rows=names[0],
         columns=names[1],
-        row_title=f"{model_x} layer",
-        column_title=f"{model_y} layer",
+        row_title=title_x,
+        column_title=title_y,
         variables=[_variable(result[key], key == array.name) for key in keys],
         orders=[
             own_order,

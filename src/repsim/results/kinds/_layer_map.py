@@ -38,6 +38,7 @@ __all__ = [
     "map_variables",
     "measured_map",
     "model_names",
+    "side_titles",
 ]
 
 LEAST_Z = 3.0
@@ -167,6 +168,14 @@ def model_names(array: xarray.DataArray) -> tuple[str, str]:
     if names[0] != names[1] or not same_layers or is_with_itself(array):
         return names
     return f"{names[0]} (x)", f"{names[1]} (y)"
+
+
+def side_titles(array: xarray.DataArray) -> tuple[str, str]:
+    """Return what stands beside the names of layers; without models, x and y tell sides apart."""
+    if is_with_itself(array) and not {"model_x", "model_y"} & set(array.attrs):
+        return "layer", "layer"
+    x, y = model_names(array)
+    return f"{x} layer", f"{y} layer"
 
 
 class Threshold(NamedTuple):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = [
+    "LEAST_HIGH",
     "PLACES",
     "TOKEN_LOCALIZATION",
     "TokenMaps",
@@ -58,7 +59,7 @@ PLACES = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
 
 
 LEAST_HIGH = 0.2
-"""The least upper end of the scale of token maps.
+"""The least upper end of the scale of token maps, and of the axis of CKA of heads.
 
 On this scale, noise of unbiased CKA, such as ±0.03, stays near the colour of 0.
 """
