@@ -247,6 +247,17 @@ def test_modules_that_run_twice_are_labelled_as_in_results(repsim_command, input
     )
     found = repsim_command("layers", "own_models_here:twice", "--data", "inputs.npz", "--json").json
     assert [each["name"] for each in found["layers"]] == ["0", "1:0", "2", "1:1"]
+    (tmp_path / "of_two_inputs.py").write_text(
+        "from torch import nn\n"
+        "class Both(nn.Sequential):\n"
+        "    def forward(self, image, text):\n"
+        "        return super().forward(image + text)\n"
+        "def both():\n"
+        "    return Both(nn.Linear(6, 4))\n"
+    )
+    ran = repsim_command("layers", "of_two_inputs:both", "--data", "inputs.npz")
+    assert ran.code == 1
+    assert "If the model needs more, name a" in ran.err
 
 
 def test_wrong_arguments_are_reported(repsim_command, folder):

@@ -256,6 +256,13 @@ def test_a_file_of_another_kind_is_named_with_a_way_to_write_it(repsim_command, 
         assert "unsafely" not in ran.err
 
 
+def test_a_mat_of_version_73_is_written_with_h5py(repsim_command, arrays, tmp_path):
+    (tmp_path / "x.mat").write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512))
+    ran = repsim_command("measure", "x.mat", "y.npy")
+    assert ran.code == 1
+    assert "h5py.File('x.mat')['x'][:].T" in ran.err
+
+
 def test_the_layers_of_a_store(repsim_command, tmp_path):
     import torch
     from torch import nn

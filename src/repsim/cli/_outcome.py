@@ -28,6 +28,12 @@ __all__ = [
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
+ONE_INPUT = (
+    "\n  The command passes one input: images, or texts with their mask. If the model needs more, "
+    "name a\n  function that returns a module which adds it: package.module:function."
+)
+"""What to do if a model fails on the data, such as one of images and texts together."""
+
 
 class UsageError(RepsimError):
     """The typed command is invalid: exit code 2."""
@@ -115,7 +121,11 @@ def _message(error: Exception, command: str) -> str:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         repair = "\n  Free some space, then type the same command again." if full else ""
         return f"{error.strerror}{place}{notes}{repair}"
-    return f"{type(error).__name__}: {_indented(str(error))}{notes}\n  Add --debug to see where."
+    inputs = ONE_INPUT if "in a forward of" in notes else ""
+    return (
+        f"{type(error).__name__}: {_indented(str(error))}{notes}{inputs}\n"
+        "  Add --debug to see where."
+    )
 
 
 def escape_usage(error: Exception) -> None:

@@ -18,6 +18,9 @@ __all__ = ["read_each", "read_layers"]
 NPY, ZIP = b"\x93NUMPY", b"PK"
 """How the two kinds of files begin."""
 
+MATLAB_73 = b"MATLAB 7.3"
+"""How a ``.mat`` of HDF5 begins, which SciPy does not read; h5py has its axes reversed."""
+
 REPAIRS = {
     ".csv": "numpy.save('x.npy', numpy.loadtxt('x.csv', delimiter=','))",
     ".tsv": "numpy.save('x.npy', numpy.loadtxt('x.tsv', delimiter='\\t'))",
@@ -110,18 +113,20 @@ def _require_arrays(path: Path, name: str) -> None:
             f"measure takes files, not folders.\n  {name}: a folder\n"
             f"  Name its files, for example {path / '*.npy'}, or a store of repsim.extract."
         )
+    repair = REPAIRS.get(path.suffix.lower(), "numpy.save('x.npy', x)")
     if path.is_file():
         with path.open("rb") as file:
-            begin = file.read(len(NPY))
-        if begin == NPY:
+            begin = file.read(len(MATLAB_73))
+        if begin.startswith(NPY):
             return
+        if begin == MATLAB_73:
+            repair = "numpy.save('x.npy', h5py.File('x.mat')['x'][:].T)"
         if begin.startswith(ZIP) and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
                 others = [each for each in file.namelist() if not each.endswith(".npy")]
             if not others:
                 return
             kind = f"an archive with {others[0]!r}"
-    repair = REPAIRS.get(path.suffix.lower(), "numpy.save('x.npy', x)")
     raise DataError(
         f"the file must be an .npy or .npz of NumPy.\n  {name}: {kind}\n"
         f"  Write its arrays with NumPy first, for example {repair}."
