@@ -143,7 +143,7 @@ def read_each(files: Sequence[str]) -> dict[str, Any]:
     DataError
         It is not a file of numbers.
     """
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name in files:
         layers = read_layers(name)
         if len(layers) > 1:
