@@ -436,6 +436,9 @@ UNMATCHED = {
     "summed over queries by einsum": lambda q, k, v: torch.einsum(
         "bhij,bhid->bhjd", softmax_of(q, k), v
     ),
+    "deformable, at sampled places": lambda q, k, v: (
+        softmax_of(q, k)[..., None] * v[:, :, None].roll(1, 3)
+    ).sum(3),
     "multiplied out": lambda q, k, v: torch.einsum("bhij,bhjd->bhijd", softmax_of(q, k), v).sum(3),
     "never used": lambda q, k, v: (softmax_of(q, k), v)[1],
 }
@@ -446,7 +449,9 @@ def test_calls_without_a_product_of_weights_and_values_are_listed(spelling, unch
     model = model_of(UNMATCHED[spelling])
     with (
         unchanged(model),
-        pytest.raises(CaptureError, match=r"(?s)followed.*softmax in 0\.attn: \(2, 3, 6, 6\)"),
+        pytest.raises(
+            CaptureError, match=r"(?s)followed.*softmax in 0\.attn: \(2, 3, 6, 6\)\n.*deformable"
+        ),
     ):
         taken(model, lambda m: m(X))
 

@@ -13,8 +13,9 @@ Problem = tuple[str, str]
 """A module, and the softmaxes in it that resemble attention."""
 
 WHY_UNMATCHED = (
-    "  Weights that are changed between the softmax and the values (talking heads) are no longer "
-    "a softmax.\n"
+    "  Attention is seen where a softmax multiplies the values in a matrix product. Talking heads "
+    "change the weights\n  before it. Deformable attention (Deformable DETR, RT-DETRv2, D-FINE) "
+    "multiplies values that it samples.\n"
     "  Leave such layers out of layers=."
 )
 

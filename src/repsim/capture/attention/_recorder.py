@@ -75,8 +75,9 @@ class AttentionRecorder:
     Warns
     -----
     RepsimWarning
-        A softmax looks like attention, but its weights do not multiply values (talking heads change
-        them first). Issued once per layer.
+        A softmax looks like attention, but its weights do not multiply the values in a matrix
+        product: talking heads change them first, and deformable attention samples values. Issued
+        once per layer.
 
     Notes
     -----
