@@ -450,7 +450,7 @@ def test_calls_without_a_product_of_weights_and_values_are_listed(spelling, unch
     with (
         unchanged(model),
         pytest.raises(
-            CaptureError, match=r"(?s)followed.*softmax in 0\.attn: \(2, 3, 6, 6\)\n.*deformable"
+            CaptureError, match=r"(?s)followed.*softmax in 0\.attn: \(2, 3, 6, 6\)\n.*Deformable"
         ),
     ):
         taken(model, lambda m: m(X))
