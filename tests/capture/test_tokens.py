@@ -180,6 +180,7 @@ def test_tiles_and_windows():
     assert tiles(8, (16, 32)) == (2, 4)
     assert tiles(15, (32, 32)) is None
     assert tiles(0, (32, 32)) is None
+    assert tiles(9, (3, 12)) is tiles(9, (12, 3)) is None
     assert divided((32, 64), (4, 4)) == (8, 16)
     assert divided((33, 64), (4, 4)) is divided((32, 65), (4, 4)) is None
     assert window_of(49, [(8, 8), (7, 7)]) == (7, 7)

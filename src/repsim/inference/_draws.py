@@ -66,7 +66,13 @@ def moments(values: Values, *, ddof: int) -> tuple[Values, Values]:
 
 
 def moments_of_defined(values: Values, *, ddof: int) -> tuple[Values, Values]:
-    """Return the moments of the draws (m, ...) that have a value, NaN where they are too few."""
+    """Return the moments of the draws (m, ...) that have a value, NaN where they are too few.
+
+    >>> draws = np.array([[1.0, np.nan, np.nan], [3.0, np.nan, np.nan], [np.nan, 5.0, np.nan]])
+    >>> mean, deviation = moments_of_defined(draws, ddof=1)
+    >>> mean, deviation.round(6)
+    (array([ 2.,  5., nan]), array([1.414214,      nan,      nan]))
+    """
     known = ~np.isnan(values)
     if known.all():
         return moments(values, ddof=ddof)
