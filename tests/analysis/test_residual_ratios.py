@@ -55,6 +55,13 @@ def test_closed_form():
     close(left.ratio, [[0.25, 0.25]])
 
 
+def test_a_block_that_runs_twice_has_a_row_for_each_run():
+    block, other = Scale(0.5), Scale(2.0)
+    result = residual_ratios(nn.Sequential(block, other, block), [3 * U[None]], prefix=1, **quiet)
+    assert result.site.values.tolist() == ["0.mlp:0", "1.mlp", "0.mlp:1"]
+    close(result.ratio, [[6, 6], [1.75, 1.75], [11, 11]])
+
+
 @given(
     st.lists(st.floats(0.25, 8), min_size=1, max_size=4),
     st.lists(st.lists(st.floats(0.5, 16), min_size=2, max_size=2), min_size=1, max_size=5),
