@@ -208,6 +208,8 @@ def test_any_measure_equals_the_plain_loop(measure):
     )
     similar = found[measure].attrs["kind"] == "similarity"
     assert found.chance.attrs["kind"] == found[measure].attrs["kind"]
+    counted = [found.attrs[f"n_{name}"] for name in ("samples", "permutations", "groups")]
+    assert counted == [16, 19, 0]
     z = (maps - maps.mean(axis=0)) / maps.std(axis=0) * (1 if similar else -1)
     np.testing.assert_allclose(found[measure], maps[0], rtol=1e-12)
     np.testing.assert_allclose(found.chance, maps[1:].mean(axis=0), rtol=1e-9)

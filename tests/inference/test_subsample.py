@@ -169,6 +169,8 @@ def test_refuses():
         subsample(x, y, groups=[0, 1, 1, 2, 2, 3, 3, 3])
     with pytest.raises(InputError, match="one draw has no spread"):
         subsample(x, y, draws=1)
+    with pytest.raises(InputError, match="level must be a finite number above 0 and below 1"):
+        subsample(x, y, level=95)
     with pytest.raises(InputError, match="draws must be a positive integer"):
         subsample(x, y, draws=0)
     with pytest.raises(InputError, match="x and minus must describe the same samples"):
