@@ -247,3 +247,6 @@ def test_refuses():
         jackknife(x * np.nan, y)
     with pytest.raises(InputError, match="jackknife: unknown kernel"):
         jackknife(x, y, kernel="quadratic")
+    strict = pytest.importorskip("array_api_strict")
+    with pytest.raises(repsim.ArrayTypeError, match="x and minus must belong to one framework"):
+        jackknife(x, y, minus=strict.asarray(y))
