@@ -153,6 +153,7 @@ def test_a_run_does_not_go_on_with_other_code_or_attributes(tmp_path):
     changes = [
         ("attributes and code", {}, {}, 3.0),
         ("code and values of prepare", {"prepare": lambda x: x + 1}, {"prepare": lambda x: x}, 2.0),
+        ("autocast", {}, {}, 2.0),
         ("of transform", {"transform": lambda x: x + 1}, {"transform": lambda x: x}, 2.0),
     ]
     for call, place in {repsim.extract: "out", repsim.compare: "checkpoint"}.items():
@@ -165,6 +166,7 @@ def test_a_run_does_not_go_on_with_other_code_or_attributes(tmp_path):
             options = {place: tmp_path / f"{call.__name__}{number}", "progress": False}
             with pytest.raises(OSError, match="disk"):
                 call(model_of(2.0), data=until(2), **options, **first)
-            with pytest.raises(repsim.StateError, match=says):
+            half = torch.autocast("cpu", torch.bfloat16, enabled=says == "autocast")
+            with half, pytest.raises(repsim.StateError, match=says):
                 call(model_of(factor), data=until(4), **options, **second)
             assert call(model_of(2.0), data=until(4), **options, **first).attrs["n_batches"] == 4

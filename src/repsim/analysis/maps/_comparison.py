@@ -17,7 +17,7 @@ from repsim.analysis.run._provenance import model_label, transform_label
 from repsim.analysis.run._sample_finder import BatchSize
 from repsim.analysis.run._token_samples import Pairs, Samples, TokenSamples
 from repsim.analysis.run.ranks import SampleIds
-from repsim.analysis.run.settings import codes_of, settings_digest
+from repsim.analysis.run.settings import autocast_of, codes_of, settings_digest
 from repsim.capture import Layers
 
 __all__ = ["Comparison", "label_of_side"]
@@ -84,11 +84,13 @@ class Comparison:
             "batch_size": self.batch_size,
             "sample_ids": self.sample_ids,
         }
-        of_process: Mapping[str, str] = {}
+        of_process: Mapping[str, str | None] = {}
         if with_shards:
             of_process = {
                 "attributes and code of model_x": settings_digest(x.model),
                 "attributes and code of model_y": settings_digest(sides.model_y),
+                "autocast of model_x": autocast_of(x.model),
+                "autocast of model_y": autocast_of(sides.model_y),
                 **codes_of(functions),
                 **codes_of(_functions_of(x.options, "x")),
                 **codes_of(_functions_of(sides.options_y, "y")),

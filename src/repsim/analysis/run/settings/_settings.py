@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from repsim.analysis.run._fingerprint import digest, model_digest, modules_digest
 from repsim.analysis.run.settings._code import Uses, is_own, steps_of
 from repsim.analysis.run.settings._reach import Reach
+from repsim.arrays import active_autocast
 from repsim.capture import unwrap
 
-__all__ = ["code_digest", "codes_of", "of_process", "settings_digest"]
+__all__ = ["autocast_of", "code_digest", "codes_of", "of_process", "settings_digest"]
 
 _OF_MODULE = frozenset(vars(nn.Module()))
 """Attributes that torch keeps of every module."""
@@ -195,7 +196,14 @@ def _is_of_the_run(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value) and DATES[0] < value < DATES[1]
 
 
-def of_process(model: nn.Module, **functions: Any) -> dict[str, str]:
+def autocast_of(model: nn.Module) -> str | None:
+    """Return the dtype of ``torch.autocast`` on the devices of a model; None without it."""
+    kinds = {each.device.type for each in (*model.parameters(), *model.buffers())}
+    active = [kind for kind in active_autocast(torch) if kind in kinds]
+    return ", ".join(str(torch.get_autocast_dtype(kind)) for kind in active) or None
+
+
+def of_process(model: nn.Module, **functions: Any) -> dict[str, str | None]:
     """Return the digests of a model and of the functions of a call, under names for messages.
 
     They must be equal when a run goes on, but the ranks of a group may differ in them.
@@ -204,5 +212,6 @@ def of_process(model: nn.Module, **functions: Any) -> dict[str, str]:
         "modules": modules_digest(model),
         "attributes and code": settings_digest(model),
         "weights": model_digest(model),
+        "autocast": autocast_of(model),
         **codes_of(functions),
     }
