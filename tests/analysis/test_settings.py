@@ -126,6 +126,14 @@ def test_the_digest_of_modules_follows_the_attributes_that_their_forwards_read()
         lambda: Scaled(act=lambda x: x + 1), lambda: Scaled(act=lambda x: x + 2), Doubled,
         lambda: heads(2), lambda: heads(4), lambda: heads(2, first=True),
     ]  # fmt: skip
+    for factor in (2, 3):
+
+        def hooked(factor=factor):
+            model = Scaled()
+            model.register_forward_hook(lambda _module, _inputs, output: factor * output)
+            return model
+
+        made.append(hooked)
     found = []
     for make in made:
         model = nn.Sequential(make())

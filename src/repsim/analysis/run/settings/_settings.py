@@ -60,8 +60,7 @@ def code_digest(value: Any) -> str | None:
     if isinstance(value, Mapping):
         found = {str(key): code for key, each in value.items() if (code := code_digest(each))}
         return digest(found) if found else None
-    reach = Reach()
-    reach.follow(value)
+    reach = _reach_of(value)
     described = [
         *_codes(reach),
         *([name, _described(each, name, reach.uses, modules=True)] for name, each in reach.values),
@@ -79,8 +78,8 @@ def settings_digest(model: nn.Module, *, codes: bool = True) -> str:
     """Return the digest of the attributes that the forwards of a model's modules read.
 
     Of these, numbers, texts, tensors, functions and containers of them count, unless a forward
-    changes them. The code of forwards that the caller wrote counts, too. Without `codes`, functions
-    in attributes do not count.
+    changes them. The code of forwards and hooks that the caller wrote counts, too. Without `codes`,
+    functions in attributes and hooks do not count.
     """
     modules = list(unwrap(model).named_modules())
     reaches: dict[type, Reach] = {}
@@ -99,8 +98,9 @@ def settings_digest(model: nn.Module, *, codes: bool = True) -> str:
     for name, module in modules:
         used = reaches[type(module)].uses
         found = _attributes(module, Uses(everywhere, used.writes, used.changes), codes)
-        if found:
-            described.append([name, found])
+        hooks = _hooks(module) if codes else []
+        if found or hooks:
+            described.append([name, found, hooks])
     return digest(described)
 
 
@@ -114,6 +114,18 @@ def _attributes(module: nn.Module, uses: Uses, codes: bool) -> dict[str, Any]:
         if name in uses.reads and name not in uses.writes and name not in _OF_MODULE
     }
     return {name: value for name, value in held.items() if value is not IGNORED}
+
+
+def _hooks(module: nn.Module) -> list[str | None]:
+    """Return the digests of the caller's hooks of a module, which may change outputs."""
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    return [code_digest(each) for each in hooks if any(map(is_own, _reach_of(each).functions))]
+
+
+def _reach_of(function: Any) -> Reach:
+    reach = Reach()
+    reach.follow(function)
+    return reach
 
 
 def _codes(reach: Reach) -> list[Any]:
