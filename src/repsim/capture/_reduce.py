@@ -167,7 +167,7 @@ REDUCERS: Mapping[str, Reducer] = MappingProxyType(
 - ``"flatten"``: (B, ...) → (B, p), every value a feature, as in the papers.
 - ``"cls"``, ``"first"``, ``"last"``: (B, N, D) → (B, D), one token; with a mask, the first or last
   real one of each sample. Any other shape raises CaptureError. So does "cls" if the model is known
-  to have no such token.
+  to have no such token, or to have it behind the patches.
 - ``"mean"``: tokens (B, N, D) → (B, D), with a mask over the real ones; maps of one to three
   dimensions → (B, C), whether their channels are first or last; (B, D) is returned unchanged. Means
   of half precision are float32. In texts, one axis is as long as the texts, and "mean" is over it

@@ -16,6 +16,7 @@ __all__ = [
     "INPLACE_OPERATORS",
     "JOINS",
     "MATRIX_PRODUCTS",
+    "MAXIMA",
     "NONLINEAR",
     "PERMUTES",
     "READS",
@@ -41,6 +42,9 @@ JOINS = frozenset(
     {"sub", "__sub__", "__rsub__", "rsub", "sub_", "addcmul", "addcdiv", "lerp", "stack"}
 )
 """Functions that may be a residual connection but are not followed; they are reported."""
+
+MAXIMA = frozenset({"maximum", "max", "amax", "cummax", "fmax"})
+"""Exponents are stable if a maximum is subtracted first, which is no residual connection."""
 
 CHANNELS_FIRST = frozenset(
     {f"conv{d}d" for d in (1, 2, 3)}

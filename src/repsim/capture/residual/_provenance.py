@@ -30,6 +30,7 @@ from repsim.capture.residual._ops import (
     INPLACE_OPERATORS,
     JOINS,
     MATRIX_PRODUCTS,
+    MAXIMA,
     NONLINEAR,
     READS,
     SAME,
@@ -212,6 +213,7 @@ class Provenance(TorchFunctionMode):
             bit = self._bit()
             axis = self._feature_axis(name, inputs, out)
             value = Value(bit, merged.ancestors | bit, merged.passed, axis)
+            value.is_maximum = name in MAXIMA
             self._set(out, value)
             self.out_of_sight.saw(out, value)
             if in_place and (base := out._base) is not None:

@@ -48,6 +48,8 @@ class Value:
         Whether it is a stack of a skip and its branch.
     scaled : bool
         Whether it is a multiple of these contents.
+    is_maximum : bool
+        Whether it is a maximum of values.
     minus : int
         For a difference, the bit of what is subtracted.
     source : weak reference or None
@@ -63,6 +65,7 @@ class Value:
     skip: int = 0
     joined: bool = False
     scaled: bool = False
+    is_maximum: bool = False
     minus: int = 0
     source: Callable[[], Tensor | None] | None = None
     parts: tuple[Part, ...] = ()
@@ -128,9 +131,12 @@ def _cancel(a: Value, b: Value) -> bool:
 def looks_residual(name: str, given: list[tuple[torch.Size, Value]], weights: int) -> bool:
     """Whether an operation other than an addition may join a skip and its branch.
 
-    A difference may do so if it subtracts the branch. If it subtracts the skip, it does not.
+    A difference may do so if it subtracts the branch. If it subtracts the skip, it does not, nor if
+    it subtracts a maximum, which keeps exponents finite (RWKV, xLSTM).
     """
     less = DIFFERENCES.get(name)
+    if less is not None and less < len(given) and given[less][1].is_maximum:
+        return False
     return any(
         shape == other_shape
         and (related := relation(value, other, weights)) is not None
