@@ -147,6 +147,18 @@ def test_features_that_are_small_beside_another_count():
     assert repsim.predictivity(sums, y, model="ols") == pytest.approx(alone, abs=1e-6)
 
 
+@each("model", ["ols", "pls", "ridge"])
+@each("p", [2, 7])
+def test_predictors_that_are_constant_in_training_predict_the_mean(model, p):
+    """ "ols" was an error of NumPy about a singular matrix."""
+    x = np.repeat([[0.0], [1.0]], 5, axis=0) * np.arange(1.0, p + 1)
+    y = np.random.default_rng(0).standard_normal((10, 3))
+    means = np.repeat([y[5:].mean(0), y[:5].mean(0)], 5, axis=0)
+    expected = np.mean([np.corrcoef(means[:, j], y[:, j])[0, 1] for j in range(3)])
+    found = repsim.predictivity(x, y, model=model, folds=2)
+    assert float(found) == pytest.approx(expected, abs=1e-12)
+
+
 def test_groups_are_held_out_together():
     """Copies of a sample on both sides would be predicted perfectly."""
     rng = np.random.default_rng(0)

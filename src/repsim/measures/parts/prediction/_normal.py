@@ -45,10 +45,11 @@ def normally(xp: Namespace, x: Array, mask: Mask, penalty: Array) -> Normal | No
         # has, so any number may stand there.
         products = products + size / m**2
     rounding = float(xp.finfo(x.dtype).eps) * size
-    # Without a large penalty, features whose variances are of one size will do.
-    if known(rounding <= DIGITS * penalty) is not True:
+    # Without a large penalty, features whose variances are of one size will do. Constant ones have
+    # only zeros here, which cannot be solved for.
+    if known(rounding < DIGITS * penalty) is not True:
         least = xp.min(xp.linalg.eigvalsh(detached(products)))
-        if known(rounding <= DIGITS * least) is not True:
+        if known(rounding < DIGITS * least) is not True:
             return None
     if m > p:
         return Normal(xp.linalg.inv(products), None)
