@@ -103,3 +103,17 @@ def test_partial_and_sampled_cka_have_other_ends():
 def test_unknown_options_are_an_error_of_the_function_that_was_called():
     with pytest.raises(repsim.InputError, match="permutation_test: unknown options"):
         repsim.permutation_test(X, FAR, measure="procrustes", normalise=True)
+
+
+def test_an_argument_that_is_misspelt_is_suggested():
+    for test, given in (
+        (repsim.permutation_test, {"n_permutations": 9}),
+        (repsim.calibrated_score, {"permutation": 9}),
+        (repsim.inference.subsample, {"n_draws": 9}),
+        (repsim.inference.subsample, {"group": np.arange(60)}),
+    ):
+        with pytest.raises(repsim.InputError, match=r"there is no argument(.*\n)+.*Did you mean"):
+            test(X, FAR, measure="rsa", **given)
+    for test, given in ((repsim.max_t, {"permutation": 9}), (repsim.pairwise, {"sample_x": None})):
+        with pytest.raises(repsim.InputError, match=r"there is no argument(.*\n)+.*Did you mean"):
+            test({"a": X}, {"b": FAR}, measure="rsa", **given)

@@ -202,7 +202,7 @@ def calibrated_score(
     Gröger et al. 2026, arXiv:2602.14486.
     """
     operation = "calibrated_score"
-    chosen = resolve_measure(operation, measure, options)
+    chosen = resolve_measure(operation, measure, options, function=calibrated_score)
     if not ends_at_one(chosen):
         raise InputError(
             f"{operation}: measure must be a similarity whose greatest value is 1.\n"

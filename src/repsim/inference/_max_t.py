@@ -149,7 +149,7 @@ def max_t(
     "Nonparametric permutation tests for functional neuroimaging".
     """
     operation = "max_t"
-    chosen = resolve_measure(operation, measure, options)
+    chosen = resolve_measure(operation, measure, options, function=max_t)
     settings = settings_for(operation, chosen, options, groups)
     m = as_count(operation, "permutations", permutations)
     models = models_of(xs, ys)

@@ -193,7 +193,7 @@ def permutation_test(
         "permutation_test",
         x,
         y,
-        measure=resolve_measure("permutation_test", measure, options),
+        measure=resolve_measure("permutation_test", measure, options, function=permutation_test),
         permutations=permutations,
         groups=groups,
         stop_at=stop_at,

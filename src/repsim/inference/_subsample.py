@@ -136,7 +136,7 @@ def subsample(
     """
     operation = "subsample"
     check_level(operation, level)
-    chosen = resolve_measure(operation, measure, options)
+    chosen = resolve_measure(operation, measure, options, function=subsample)
     settings = settings_for(operation, chosen, options, groups)
     count = as_count(operation, "draws", draws)
     if count < 2:

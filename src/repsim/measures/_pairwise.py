@@ -136,7 +136,7 @@ def pairwise(
     """
     ranks = RankGroup("pairwise", group)
     with ranks.raise_on_all_ranks():
-        chosen = resolve_measure("pairwise", measure, options)
+        chosen = resolve_measure("pairwise", measure, options, function=pairwise)
         models = models_of(xs, ys)
         xs, ys, plain = unlabelled_sides("pairwise", xs=xs, ys=ys, options=options)
         settings = chosen.options_of_many("pairwise", plain)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from repsim._errors import InputError
-from repsim._options import require_choice
+from repsim._options import got, require_choice
 from repsim._shown import did_you_mean
 from repsim.kernels import resolve_kernel
 from repsim.measures._registry import MEASURES, Measure, entries_of
@@ -18,8 +19,16 @@ __all__ = ["check_values", "resolve_measure"]
 NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
+HELD = "device", "devices"
+"""Arguments of other packages that say where models run."""
+
+
 def resolve_measure(
-    operation: str, measure: str | Measure, options: Mapping[str, object] = NO_OPTIONS
+    operation: str,
+    measure: str | Measure,
+    options: Mapping[str, object] = NO_OPTIONS,
+    *,
+    function: Callable[..., Any] | None = None,
 ) -> Measure:
     """Return the entry of a measure with the properties that its options give it.
 
@@ -40,6 +49,9 @@ def resolve_measure(
         A key of :data:`MEASURES`, or an entry.
     options : mapping, optional
         Options of its function, as the user gave them.
+    function : callable, optional
+        The caller itself, if its ``**options`` are those of the measure. Its arguments are
+        suggested for an option that resembles one.
 
     Returns
     -------
@@ -51,10 +63,12 @@ def resolve_measure(
     InputError
         It is neither, and the message lists the names; or the function has no such option.
     """
+    if isinstance(measure, str):
+        measure = MEASURES.get(measure, measure)
     if isinstance(measure, Measure):
+        if function is not None:
+            _require_known(operation, function, measure, options)
         return _with_options(operation, measure, options)
-    if isinstance(measure, str) and measure in MEASURES:
-        return _with_options(operation, MEASURES[measure], options)
     raise InputError(
         f"{operation}: unknown measure.\n"
         f"  expected one of {', '.join(map(repr, MEASURES))}\n"
@@ -91,6 +105,31 @@ def check_values(operation: str, measure: Measure, settings: Mapping[str, Any]) 
         if get_origin(hints.get(name)) is Literal:
             require_choice(operation, name, value, get_args(hints[name]))
     measure.fewest(**settings)
+
+
+def _require_known(
+    operation: str,
+    function: Callable[..., Any],
+    measure: Measure,
+    options: Mapping[str, object],
+) -> None:
+    """Raise on an option that resembles an argument of the function, and none of the measure.
+
+    Both are keywords of one call, so an error about options of the measure alone would not help
+    those who misspelt an argument. Other unknown options are left to the measure.
+    """
+    own = measure.options(operation, {})
+    arguments = [name for name in inspect.signature(function).parameters if name != "options"]
+    for name, value in options.items():
+        if name in own or name in arguments or did_you_mean(name, own):
+            continue
+        repair = did_you_mean(name, arguments)
+        if name in HELD and "data" in arguments:
+            repair = "\n  A model runs on the device that holds it: model.to('cuda')."
+        if repair:
+            raise InputError(
+                f"{operation}: there is no argument {name!r}.\n  got {name}={got(value)}{repair}"
+            )
 
 
 def _name_of(function: object) -> str:

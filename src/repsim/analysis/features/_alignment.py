@@ -14,7 +14,6 @@ from repsim._errors import InputError
 from repsim._options import as_count, as_number, as_seed, got, require_bool
 from repsim._version import __version__
 from repsim.analysis._extract_rows import Values
-from repsim.analysis.features._choice import require_known
 from repsim.analysis.features._models import ModelFeatures, features_of
 from repsim.analysis.features._pairing import paired_rows, prepared_layers
 from repsim.arrays import Indices
@@ -182,8 +181,7 @@ def alignment(
     "Resampling-based multiple testing".
     """
     operation = "alignment"
-    require_known(operation, alignment, resolve_measure(operation, measure), options)
-    chosen = resolve_measure(operation, measure, options)
+    chosen = resolve_measure(operation, measure, options, function=alignment)
     m = as_count(operation, "permutations", permutations, least=0)
     settings = (
         settings_for(operation, chosen, options)

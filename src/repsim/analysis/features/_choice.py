@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from repsim._errors import InputError
-from repsim._options import as_count, as_seed, got, require_choice
-from repsim._shown import did_you_mean
+from repsim._options import as_count, as_seed, require_choice
 from repsim.analysis.run._token_samples import Pairs, Samples
 from repsim.measures import MEASURES, Measure, check_values, resolve_measure
 
@@ -21,7 +19,6 @@ __all__ = [
     "Measured",
     "chosen_measure",
     "is_streamed",
-    "require_known",
 ]
 
 MEMORY, DRAWS = 1 << 30, 200
@@ -116,35 +113,6 @@ KEEPING = {
 """Options that CKA does not have, and why."""
 
 
-HELD = "device", "devices"
-"""Arguments of other packages that say where models run."""
-
-
-def require_known(
-    operation: str,
-    function: Callable[..., Any],
-    measure: Measure,
-    options: Mapping[str, object],
-) -> None:
-    """Raise on an option that resembles an argument of the function, and none of the measure.
-
-    Both are keywords of one call, so an error about options of the measure alone would not help
-    those who misspelt an argument. Other unknown options are left to the measure.
-    """
-    own = measure.options(operation, {})
-    arguments = [name for name in inspect.signature(function).parameters if name != "options"]
-    for name, value in options.items():
-        if name in own or name in arguments or did_you_mean(name, own):
-            continue
-        repair = did_you_mean(name, arguments)
-        if name in HELD:
-            repair = "\n  A model runs on the device that holds it: model.to('cuda')."
-        if repair:
-            raise InputError(
-                f"{operation}: there is no argument {name!r}.\n  got {name}={got(value)}{repair}"
-            )
-
-
 def is_streamed(measure: object) -> bool:
     """Whether this is CKA, by its name or its entry."""
     return measure is MEASURES["cka"] or (isinstance(measure, str) and measure == "cka")
@@ -177,8 +145,7 @@ def chosen_measure(
     """
     if kernel is not None:
         options = {**options, "kernel": kernel}
-    require_known(operation, function, resolve_measure(operation, measure), options)
-    chosen = resolve_measure(operation, measure, options)
+    chosen = resolve_measure(operation, measure, options, function=function)
     settings = chosen.options_of_many(operation, options)
     check_values(operation, chosen, settings)
     if settings.get("rdm") == "precomputed":

@@ -160,7 +160,7 @@ def noise_ceiling(
     2023, "Statistical inference on representational geometries", eLife 12:e82566.
     """
     operation = "noise_ceiling"
-    chosen = resolve_measure(operation, measure, options)
+    chosen = resolve_measure(operation, measure, options, function=noise_ceiling)
     require_choice(operation, "pool", pool, POOLS)
     settings = settings_for(operation, chosen, options)
     ready = settings.get("rdm") == "precomputed"
