@@ -58,8 +58,20 @@ def test_packages_are_found_without_an_import_of_their_own():
 
 
 def test_unknown_names():
-    with pytest.raises(AttributeError, match=r"'repsim' has no attribute 'ckaa'"):
+    with pytest.raises(AttributeError, match=r"'repsim' has no attribute 'ckaa'$"):
         repsim.ckaa  # noqa: B018
+    for place, names in {
+        "inference": ("subsample", "bootstrap_rsa", "jackknife_subjects", "null_moments"),
+        "plot": ("heatmap",),
+        "kernels": ("RBF",),
+        "measures": ("MEASURES",),
+        "report": ("write_report", "load_results"),
+        "capture": ("token",),
+    }.items():
+        for name in names:
+            with pytest.raises(AttributeError, match=f"Did you mean: 'repsim.{place}.{name}'"):
+                getattr(repsim, name)
+            assert hasattr(getattr(repsim, place), name)
     assert not hasattr(repsim, "torch")
     with pytest.raises(ImportError):
         from repsim import nothing_of_the_kind  # noqa: F401

@@ -302,9 +302,26 @@ __all__ = [
 ]
 
 
+_ELSEWHERE = {
+    "MEASURES": "measures",
+    "RBF": "kernels",
+    "bootstrap_rsa": "inference",
+    "heatmap": "plot",
+    "jackknife_subjects": "inference",
+    "load_results": "report",
+    "null_moments": "inference",
+    "subsample": "inference",
+    "token": "capture",
+    "write_report": "report",
+}
+"""Names that are looked for here, and the module that has them."""
+
+
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
-        raise AttributeError(f"module 'repsim' has no attribute {name!r}")
+        place = _ELSEWHERE.get(name)
+        hint = "" if place is None else f". Did you mean: 'repsim.{place}.{name}'?"
+        raise AttributeError(f"module 'repsim' has no attribute {name!r}{hint}")
     home = f"repsim.{name}" if _LAZY[name] == "repsim" else _LAZY[name]
     try:
         module = importlib.import_module(home)
