@@ -24,6 +24,7 @@ SYNONYMS = (
     {"whitened", "corr_cov", "cosine_cov"},
     {"mean", "avg", "average"},
     {"unbiased", "debiased"},
+    {"rbf", "gaussian"},
 )
 """Names of one thing: ours, and those of other packages and papers."""
 
