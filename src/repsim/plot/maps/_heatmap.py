@@ -80,7 +80,8 @@ def heatmap(
         `repsim.alignment` returns.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default the current Axes of pyplot if they are empty, or a new figure.
-        A new figure grows with the number of layers, up to 9 inches a side.
+        A new figure grows with the number of layers, up to 9 inches a side. Beside other Axes use
+        ``plt.subplots(..., layout="constrained")``, so that no label lies over them.
     above_chance : float or xarray.DataArray, optional
         Which cells to show in colour; other cells are grey, with a note. A number is the smallest
         z-score in colour; `result` must then be a Dataset with the variable `z`, from
