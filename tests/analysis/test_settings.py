@@ -28,6 +28,13 @@ CHANGES = [
     ("import torch, functools\nprepare = functools.partial(torch.clamp, max=2)", "2", "3"),
     ("import torch\nfrom functools import partial\nprepare = partial(torch.sin)", "sin", "cos"),
     ("class A:\n  k = 1\n  def __call__(self, x): return 2 * x\nprepare = A()", "2", "3"),
+    ("import operator\nprepare = operator.itemgetter(0)", "0", "1"),
+    (
+        "from dataclasses import dataclass\n@dataclass(slots=True)\nclass A:\n  k: int\n"
+        "  def __call__(self, x): return self.k * x\nprepare = A(2)",
+        "(2)",
+        "(3)",
+    ),
     (
         "class A:\n  def __init__(self, k): self.k = k\n"
         "  def of(self, x): return self.k * x\nprepare = A(2).of",

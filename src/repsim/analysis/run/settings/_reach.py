@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from inspect import getattr_static
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -101,7 +102,7 @@ class Reach:
                 self._name(name, function.__globals__[name])
 
     def _name(self, name: str, value: Any) -> None:
-        wrapped = getattr(value, "__wrapped__", None)
+        wrapped = getattr_static(value, "__wrapped__", None)
         if isinstance(wrapped, FunctionType):  # by a decorator, perhaps of a package
             self._name(name, wrapped)
         if isinstance(value, FunctionType):

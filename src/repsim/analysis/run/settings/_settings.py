@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import operator
 import os
 import re
 import sys
@@ -172,14 +173,24 @@ def _described(
     if isinstance(value, nn.Module):
         kind = type(value).__qualname__
         return [kind, settings_digest(value, codes=False), model_digest(value)] if modules else kind
-    if isinstance(value, type) or not hasattr(value, "__dict__"):
+    if isinstance(value, operator.itemgetter | operator.attrgetter | operator.methodcaller):
+        return repr(value)
+    held = {} if isinstance(value, type) else _held(value)
+    if not held:
         return getattr(value, "__qualname__", type(value).__qualname__)
     read = {
         key: inside(each, key)
-        for key, each in sorted(vars(value).items())
+        for key, each in sorted(held.items())
         if key in uses.reads and key not in uses.writes
     }
     return [type(value).__qualname__, read]
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """Return the attributes that an object holds itself, also in slots."""
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    in_slots = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return in_slots | getattr(value, "__dict__", {})
 
 
 def _items(value: Any, inside: Any, uses: Uses) -> Any:
