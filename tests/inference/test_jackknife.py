@@ -107,6 +107,20 @@ def test_level_and_repr():
     assert ends[1] - ends[0] == pytest.approx(ends[2] - ends[1], rel=1e-9)
 
 
+def test_nearly_alike():
+    """The interval is as wide as that of artanh where 1 − value is 1e-2, and where it is 1e-6."""
+    x, other = np.random.default_rng(0).standard_normal((2, 40, 4))
+    for noise in (0.1, 1e-3):
+        found = jackknife(x, x + noise * other)
+        left = 1 - found.value
+        assert 0.1 * noise**2 < left < 10 * noise**2
+        assert found.low < found.value < found.high < 1
+        ratio = np.exp(normal.ppf(0.975) * found.standard_error / left)
+        np.testing.assert_allclose(
+            [1 - found.low, 1 - found.high], [left * ratio, left / ratio], rtol=0.2
+        )
+
+
 def test_the_difference_of_two_representations():
     x, y = related(16, 4, 3)
     z = x[:, :2] + np.random.default_rng(1).standard_normal((16, 2))
