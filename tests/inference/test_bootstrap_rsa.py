@@ -57,6 +57,18 @@ def test_the_pairs_of_copies_are_left_out(comparison, kind):
     assert found.standard_error == pytest.approx(math.sqrt(9 / 8 * np.var(found.replicates)))
 
 
+def test_many_draws_begin_as_few_do():
+    """They are computed in parts: 1500 draws of 1770 pairs are more than one part holds."""
+    x, ys = data(60, 2)
+    options = {"comparison": "pearson", "resample": "conditions", "seed": 3}
+    many = bootstrap_rsa(x, ys, draws=1500, **options)
+    few = bootstrap_rsa(x, ys, draws=300, **options)
+    assert len(many.replicates) == 1500
+    np.testing.assert_allclose(many.replicates[:300], few.replicates, rtol=1e-12)
+    last = by_loops(x, ys, draws_of(3, 1500, 60)[0][-1:], "pearson")
+    np.testing.assert_allclose(many.replicates[-1:], last.mean(axis=1), rtol=1e-9)
+
+
 def test_ranks_of_equal_dissimilarities():
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 2, (2, 10, 4)).astype(float)

@@ -86,7 +86,7 @@ def test_a_file_of_an_address_lies_on_the_disk(tmp_path):
     same(repsim.open_activations(tmp_path / "run.zarr"), disk)
     assert (tmp_path / "run.zarr.journal").exists()
     options = {"auto_mkdir": True}  # by fsspec, without the guarantees of a disk
-    address = f"file://{tmp_path}/other.zarr"
+    address = f"file://{tmp_path}/a new folder/other.zarr"
     stored = repsim.extract(net(), data(), out=address, storage_options=options, **SMALL)
     same(stored, disk)
     same(repsim.open_activations(address, storage_options=options), disk)

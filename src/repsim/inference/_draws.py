@@ -58,6 +58,10 @@ def moments(values: Values, *, ddof: int) -> tuple[Values, Values]:
 
     The squares of values above 1e154 are infinite, and those below 1e-162 are zero. HSIC of
     features of 1e40 has such values.
+
+    >>> mean, deviation = moments(np.array([[1e200, 1e-200], [3e200, 3e-200]]), ddof=0)
+    >>> mean / [1e200, 1e-200], deviation / [1e200, 1e-200]
+    (array([2., 2.]), array([1., 1.]))
     """
     _, exponent = np.frexp(np.max(np.abs(values), axis=0))
     scaled = np.ldexp(values, -exponent)
