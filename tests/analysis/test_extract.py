@@ -92,6 +92,8 @@ def test_stored_values_are_the_outputs_of_the_layers(tmp_path, chunks):
         *("repsim_version", "torch_version", "transform"),
     ]
     assert (stored["0"].values.min() < 0).all()  # before the ReLU that works in place
+    part = stored["0"].isel({"sample": [30, 2, 9], "0[1]": [4, 1]})
+    np.testing.assert_array_equal(part, stored["0"].values[[30, 2, 9]][:, [4, 1]])
     again = repsim.open_activations(tmp_path / "run.zarr")
     same(again, {layer: x.values for layer, x in stored.items()})
 
@@ -184,6 +186,16 @@ def test_samples_go_by_their_ids_and_are_stored_once(tmp_path, chunks, kind):
     whole = expected(net(), [x for x, _ in batches])
     for layer, values in whole.items():
         np.testing.assert_allclose(stored[layer].values, values, rtol=1e-6, atol=1e-7)
+
+
+def test_a_last_batch_of_known_samples_is_run_once(tmp_path):
+    model, batches = Counting(net()), [*numbered(), numbered()[0]]
+    for _ in range(2):
+        stored = repsim.extract(
+            model, batches, "inner.0", out=tmp_path / "run.zarr", sample_ids=lambda b: b[1],
+            forward=lambda model, batch: model(batch[0]), memory=2 * 4 * 6, progress=False,
+        )  # fmt: skip
+        assert (stored.sizes["sample"], model.calls) == (21, 4)
 
 
 @pytest.mark.parametrize(
@@ -713,9 +725,11 @@ def test_a_layer_with_the_name_of_the_ids_is_refused(tmp_path):
 
 
 def test_memory_bounds_the_chunk(tmp_path):
-    repsim.extract(net(), data(), out=tmp_path / "run.zarr", memory=120 * 11, progress=False)
-    plan = json.loads((tmp_path / "run.zarr.journal").read_text().splitlines()[1][9:])
-    assert plan["chunk"] == 8
+    for rows, chunk in ((11, 8), (1, 1)):
+        out = tmp_path / f"{rows}.zarr"
+        repsim.extract(net(), data((3,)), out=out, memory=120 * rows, progress=False)
+        plan = json.loads((tmp_path / f"{rows}.zarr.journal").read_text().splitlines()[1][9:])
+        assert plan["chunk"] == chunk
 
 
 def test_a_loader_that_shuffles_gives_a_warning(tmp_path):

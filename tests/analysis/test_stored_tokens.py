@@ -104,6 +104,7 @@ def test_masks_are_stored_and_used(tmp_path):
         np.testing.assert_allclose(pooled["2"][-1], expected[-1], atol=1e-6)
         np.testing.assert_allclose(pooled["2"][[7, 2]], expected[[7, 2]], atol=1e-6)
         assert pooled["2"].dims == ("sample", "2[2]")
+        assert pooled.attrs["transform"] == transform
         direct = extract(model, data, tmp_path / transform, transform=transform)
         np.testing.assert_allclose(pooled["2"], direct["2"], atol=1e-6)
         assert abs(repsim.cka_matrix(pooled) - flat).max() > 0.01

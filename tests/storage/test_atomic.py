@@ -31,8 +31,10 @@ def test_file_and_folder_are_synced_around_the_renaming(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
+    before = os.listdir("/dev/fd")
     write_whole(path, lambda file: file.write(b"x"))
     assert done == ["file of 1 bytes", "rename", "folder"]
+    assert len(os.listdir("/dev/fd")) == len(before)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
