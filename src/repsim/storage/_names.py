@@ -33,6 +33,8 @@ def folders_of(names: Iterable[str]) -> dict[str, str]:
 
     >>> folders_of(["blocks.0", "Blocks.0", "a/b", "zarr.json"])
     {'blocks.0': 'blocks.0', 'Blocks.0': 'Blocks.0%1', 'a/b': 'a%2Fb', 'zarr.json': '%7Aarr.json'}
+    >>> folders_of(["__init__", "end.", ""])
+    {'__init__': '%5F_init__', 'end.': 'end%2E', '': '%'}
 
     The same names in the same order have the same folders. A long name is cut and ends in a digest.
     Of two names that differ only in case, the second has a suffix that no other name has.
