@@ -594,6 +594,23 @@ class Disk:
             raise OSError(28, "No space left on device")
 
 
+def test_chunks_and_their_folders_are_synced_before_the_journal_counts_them(tmp_path, monkeypatch):
+    fsync, synced = os.fsync, []
+
+    def noted(handle):
+        synced.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    repsim.extract(net(), data(), out=tmp_path / "run", progress=False)
+    names = {path.stat().st_ino: str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    *before, last = [names[each] for each in synced]
+    assert last == "run.journal"
+    chunks = [f"run/{layer}/c.0{'.0' * (layer != 'sample')}" for layer in ("0", "1", "2", "sample")]
+    for chunk in chunks:
+        assert before.index(chunk) < before.index(os.path.dirname(chunk))
+
+
 @pytest.mark.parametrize("where", ["chunk", "journal"])
 def test_a_full_disk_is_an_error_and_saved_rows_stay(tmp_path, monkeypatch, where):
     out, journal = tmp_path / "run.zarr", tmp_path / "run.zarr.journal"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -100,3 +101,13 @@ def test_ctrl_c_does_afterwards_what_it_did_before():
             assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
+    done = []
+
+    def elsewhere():  # Ctrl-C never arrives there
+        with uninterrupted():
+            done.append("all of the block")
+
+    other = threading.Thread(target=elsewhere)
+    other.start()
+    other.join()
+    assert done
