@@ -223,6 +223,7 @@ def test_a_store_gives_the_same_map_and_serves_other_measures(tmp_path):
 
 def test_an_interrupted_run_goes_on_from_its_store(tmp_path):
     model, data, ran = net(), batches(count=4), []
+    model.register_forward_hook(lambda _model, _args, out: ran.append(len(out)))
     path = tmp_path / "features.zarr"
 
     def broken():
@@ -232,7 +233,7 @@ def test_an_interrupted_run_goes_on_from_its_store(tmp_path):
     with pytest.raises(KeyboardInterrupt) as caught:
         mapped(model, data=broken(), measure="nbs", checkpoint=path)
     assert "the same call goes on from there" in caught.value.__notes__[0]
-    model.register_forward_hook(lambda _model, _args, out: ran.append(len(out)))
+    ran.clear()
     result = mapped(model, data=data, measure="nbs", checkpoint=path)
     assert ran.count(8) == 2
     assert result.equals(mapped(model, data=data, measure="nbs"))

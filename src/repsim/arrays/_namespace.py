@@ -16,6 +16,7 @@ __all__ = [
     "array_namespace",
     "device_type",
     "host_resident",
+    "how_to_convert",
     "namespace",
     "same_home",
 ]
@@ -50,7 +51,7 @@ def namespace(operation: str, **arrays: object) -> Namespace:
             raise ArrayTypeError(
                 f"{operation}: {name} must be an array (numpy, torch, jax, cupy or any other that "
                 f"follows the array API standard).\n  {describe(name, x)}\n"
-                f"  {_repair(name, x)}"
+                f"  {how_to_convert(name, x)}"
             )
     try:
         xp = array_namespace(*arrays.values())
@@ -63,7 +64,7 @@ def namespace(operation: str, **arrays: object) -> Namespace:
     return xp
 
 
-def _repair(name: str, x: object) -> str:
+def how_to_convert(name: str, x: object) -> str:
     """Return what to do with an argument that is not an array."""
     if isinstance(x, Mapping):
         some = next((each for each in x if not str(each).startswith("_")), "name")

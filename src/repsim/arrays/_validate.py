@@ -12,7 +12,7 @@ from repsim._typing import Array, Namespace
 from repsim.arrays._dtype import compute_dtype, promote
 from repsim.arrays._labelled import unlabelled
 from repsim.arrays._layout import flatten_features
-from repsim.arrays._namespace import array_namespace, namespace
+from repsim.arrays._namespace import array_namespace, how_to_convert, namespace
 from repsim.arrays._ordinary import (
     describe,
     integer_bits,
@@ -98,7 +98,7 @@ def row_dtype(operation: str, x: Any, name: str) -> np.dtype[Any]:
         raise ArrayTypeError(
             f"{operation}: {name} must be an array that can be sliced by rows (NumPy, a memory "
             f"map, Zarr, h5py, torch).\n  {describe(name, x)}\n"
-            f"  Convert it first, for example numpy.asarray({name})."
+            f"  {how_to_convert(name, x)}"
         )
     require_values(operation, x, name)
     wide = number_kind(operation, x, name) in ("double", "integer")
