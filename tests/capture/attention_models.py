@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -169,11 +170,14 @@ def taken(
 
 
 def check_parts(call: AttentionCall, whole: torch.Tensor, entries: int) -> None:
-    """Weights and logarithms, a part of the batch at a time, are those of the whole."""
+    """Powers and logarithms, a part of the batch at a time, are those of the weights."""
     weights, logs = torch.full_like(whole, torch.nan), torch.full_like(whole, torch.nan)
-    for samples, queries, p, log_p in call.weights_and_logs(entries):
-        weights[samples, :, queries], logs[samples, :, queries] = p, log_p
-        log_p.zero_()  # the memory is the caller's until the next part
+    for samples, queries, powers, log_2 in call.powers(entries):
+        total = powers.sum(-1, keepdim=True) if call.unscaled else torch.ones(())
+        weights[samples, :, queries] = powers / total
+        logs[samples, :, queries] = (log_2 - total.log2()) * math.log(2)
+        assert not call.unscaled or powers.amax(-1).eq(1).all()
+        log_2.zero_()  # the memory is the caller's until the next part
     torch.testing.assert_close(weights, whole, rtol=1e-4, atol=1e-7)
     assert logs.isfinite().all()
     torch.testing.assert_close(weights * logs, torch.special.xlogy(whole, whole))

@@ -117,7 +117,7 @@ def test_fused_weights_are_the_plain_loops(kind, queries, keys, groups, scale, s
     consistent(found)
 
 
-def test_logarithms_are_those_of_the_weights_and_finite():
+def test_powers_are_those_of_the_weights_and_their_logarithms_finite():
     q = torch.randn(3, 2, 20, 4, generator=torch.Generator().manual_seed(0))
     far = q.clone()
     far[0, :, 2] *= 1e4  # weights that underflow
@@ -127,7 +127,7 @@ def test_logarithms_are_those_of_the_weights_and_finite():
         whole = torch.cat([weights for _, weights in call.weights()], -2)
         for entries in (1, 2 * 20 * 20, 1 << 20):
             check_parts(call, whole, entries)
-        parts[:] = [each[:2] for each in call.weights_and_logs(1)]
+        parts[:] = [each[:2] for each in call.powers(1)]
 
     some = torch.rand(3, 1, 20, 20, generator=torch.Generator().manual_seed(1)) < 0.5
     some[:, :, 1] = False
@@ -146,8 +146,7 @@ def test_parts_use_the_same_memory():
     places = []
 
     def handle(call):
-        for *_, p, log_p in call.weights_and_logs(1):
-            places.append((p.data_ptr(), log_p.data_ptr()))
+        places.extend((e.data_ptr(), log_2.data_ptr()) for *_, e, log_2 in call.powers(1))
 
     q = torch.randn(3, 2, 20, 4)
     with AttentionRecorder(model := Bare(), handle=handle), torch.no_grad():
@@ -750,7 +749,7 @@ def bad_chunk(call: AttentionCall) -> None:
         with pytest.raises(InputError, match="chunk must be a positive integer"):
             next(call.weights(chunk))
         with pytest.raises(InputError, match="entries must be a positive integer"):
-            next(call.weights_and_logs(chunk))
+            next(call.powers(chunk))
 
 
 # -- memory ---------------------------------------------------------------------------------------

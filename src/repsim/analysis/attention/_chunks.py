@@ -9,7 +9,7 @@ __all__ = ["entries_at_a_time", "queries_at_a_time"]
 
 def entries_at_a_time(call: AttentionCall) -> int:
     """Return weights at a time: few enough for the cache of a CPU, enough for an accelerator."""
-    return 1 << 19 if call.output.device.type == "cpu" else 1 << 24
+    return 1 << 20 if call.output.device.type == "cpu" else 1 << 24
 
 
 def queries_at_a_time(call: AttentionCall) -> int:

@@ -58,21 +58,21 @@ class ImageSums(HeadSums):
         -------
         torch.Tensor, shape (tables + 3, batch, heads, patches)
             For each patch its distance by each table, its attention to the prefix and to the
-            patches, and Σ P log P.
+            patches, and Σ P log₂ P; with E in place of P where the call is :meth:`unscaled`.
         """
         p = self.places.grid.prefix
         real = self._real_rows(call)
         shape = (len(tables) + 3, call.batch, call.heads, call.queries - p)
         found = torch.empty(shape, dtype=tables[0].dtype, device=call.output.device)
-        for samples, part, weights, logs in call.weights_and_logs(entries_at_a_time(call)):
+        for samples, part, rows, logs in call.powers(entries_at_a_time(call)):
             first = max(part.start, p)
             if first >= part.stop:
                 continue  # without prefix tokens as queries
             queries = slice(first - p, part.stop - p)
-            rows, logs = weights[:, :, first - part.start :], logs[:, :, first - part.start :]
+            rows, logs = rows[:, :, first - part.start :], logs[:, :, first - part.start :]
             if real is not None:
                 rows = _among_real(rows, real[samples], slice(first, part.stop))
-                logs = log_of(rows)
+                logs = log_of(rows).mul_(1 / math.log(2))
             # Sums in one precision, and further sums in the other.
             sums = found[:, samples, :, queries]
             torch.sum(rows[..., :p], -1, out=sums[-3])
@@ -81,6 +81,10 @@ class ImageSums(HeadSums):
             for table, far in zip(tables, sums, strict=False):
                 torch.sum(torch.mul(rows, table[queries], out=logs), -1, out=far)
         return found
+
+    def unscaled(self, call: AttentionCall) -> bool:
+        """Whether the rows of a call are those of weights before the division by their sums."""
+        return call.unscaled and self._real is None
 
     def count(self, call: AttentionCall) -> None:
         """Count the patches of a batch that attend, without padding."""
@@ -115,7 +119,7 @@ class ImageSums(HeadSums):
         return np.stack([far / self.rows, renormalised, mass / self.rows, -information / self.rows])
 
 
-def add_rows(layers: Sequence[tuple[ImageSums, Tensor]]) -> Tensor:
+def add_rows(layers: Sequence[tuple[ImageSums, Tensor]], *, unscaled: bool) -> Tensor:
     """Add the rows of one batch to the sums of layers of one shape, all layers at once.
 
     Short operations between the layers of a model cost several times what they cost together,
@@ -126,6 +130,8 @@ def add_rows(layers: Sequence[tuple[ImageSums, Tensor]]) -> Tensor:
     layers : sequence of (ImageSums, torch.Tensor)
         The sums of each layer, and what :meth:`ImageSums.rows_of` returns for one table: (4,
         batch, heads, patches).
+    unscaled : bool
+        Whether the rows are those of weights before the division by their sums.
 
     Returns
     -------
@@ -133,12 +139,17 @@ def add_rows(layers: Sequence[tuple[ImageSums, Tensor]]) -> Tensor:
         Whether the rows of each layer are finite.
     """
     each = torch.stack([rows for _, rows in layers], dim=1)
+    if unscaled:
+        total = each[1] + each[2]
+        each /= total
+        each[3] -= total.log2()
     far, _, patches, _ = each
     ratios = torch.empty((2, *far.shape), dtype=far.dtype, device=far.device)
     # The distance is 0 where the attention to patches is.
     torch.div(far, patches.clamp_min(torch.finfo(far.dtype).tiny), out=ratios[0])
     torch.gt(patches, 0, out=ratios[1])
     sums = torch.cat([each, ratios]).sum((2, 4), dtype=layers[0][0].totals.dtype)
+    sums[3] *= math.log(2)
     for (layer, _), added in zip(layers, sums.unbind(1), strict=True):
         layer.totals += added
     return torch.isfinite(sums).all(0).all(-1)

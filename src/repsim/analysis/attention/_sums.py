@@ -43,7 +43,7 @@ class AttentionDistances:
         self._n_samples = 0
         self._batch: Batch | None = None
         self._runs = False
-        self._rows: list[tuple[tuple[str, int], ImageSums, Tensor]] = []
+        self._rows: list[tuple[tuple[str, int], ImageSums, Tensor, bool]] = []
         self._sizes: tuple[int, ...] = ()
         self._layers: dict[tuple[str, int], AnySums] = {}
         self._first_bad = FirstBad(self._not_finite)
@@ -104,7 +104,7 @@ class AttentionDistances:
             self._refuse_padding(call)
             rows = [(sums, sums.rows_of(call, [space]))]
         sums.count(call)
-        self._rows += [(key, *each) for each in rows]
+        self._rows += [(key, *each, sums.unscaled(call)) for each in rows]
 
     def _check_order(self, call: AttentionCall) -> None:
         """Raise a NoDistance if the tokens are patches in another order, or before others."""
@@ -153,12 +153,13 @@ class AttentionDistances:
 
     def _add_rows(self) -> None:
         """Add the rows of the batch to the sums of their layers."""
-        groups: dict[tuple[torch.Size, torch.device, torch.dtype], list[int]] = {}
-        for i, (_, _, rows) in enumerate(self._rows):
-            groups.setdefault((rows.shape, rows.device, rows.dtype), []).append(i)
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i, (_, _, rows, unscaled) in enumerate(self._rows):
+            key = (rows.shape, rows.device, rows.dtype, unscaled)
+            groups.setdefault(key, []).append(i)
         finite: dict[int, Tensor] = {}
-        for members in groups.values():
-            added = add_rows([self._rows[i][1:] for i in members])
+        for (*_, unscaled), members in groups.items():
+            added = add_rows([self._rows[i][1:3] for i in members], unscaled=unscaled)
             finite.update(zip(members, added.unbind(), strict=True))
         for i in sorted(finite):  # in execution order
             self._first_bad.add(self._rows[i][0], finite[i], self._number)

@@ -77,6 +77,10 @@ class VideoSums(LayerSums):
         rows = self._space.rows_of(call, [space, time])
         return [(self._space, torch.cat([rows[:1], rows[2:]])), (self._time, rows[1:])]
 
+    def unscaled(self, call: AttentionCall) -> bool:
+        """Whether the rows of a call are those of weights before the division by their sums."""
+        return self._space.unscaled(call)
+
     def count(self, call: AttentionCall) -> None:
         """Count the tokens of a batch that attend."""
         self._space.count(call)

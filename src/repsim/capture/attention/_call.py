@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from repsim._options import as_count
 from repsim.capture.attention._frames import Frame
-from repsim.capture.attention._rows import Rows, Scratch, logs_in
+from repsim.capture.attention._rows import Rows, Scratch, powers_in
 from repsim.capture.tokens._evidence import ModelInput
 from repsim.capture.tokens._rules import Convolution, Move
 
@@ -87,6 +87,11 @@ class AttentionCall:
         """The name of the module, with ``:k`` if it is known to hold several calls."""
         return f"{self.name}:{self.call}" if self.call or self._repeated else self.name
 
+    @property
+    def unscaled(self) -> bool:
+        """Whether :meth:`powers` gives rows that are not divided by their sums yet."""
+        return self._rows.powers is not None
+
     def weights(self, chunk: int = 16) -> Iterator[tuple[slice, Tensor]]:
         """Yield the attention weights, one chunk of queries at a time.
 
@@ -112,34 +117,38 @@ class AttentionCall:
         for part in self._parts("weights", chunk):
             yield part, self._rows.weights(part)
 
-    def weights_and_logs(
-        self, entries: int = 1 << 19
-    ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-        """Yield the attention weights and their logarithms, a part of the batch at a time.
+    def powers(self, entries: int = 1 << 20) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """Yield the attention weights as powers of 2, a part of the batch at a time.
 
-        Parts are whole samples, or some queries of one sample if that is larger. The tensors are
-        memory that the next part overwrites, so clone those that you keep.
+        ::
+
+            E = 2^L     P_ij = E_ij / Σ_j E_ij if unscaled, else E_ij
+
+        They cost less than :meth:`weights`, because sums over the keys can be divided in place of
+        the rows. Parts are whole samples, or some queries of one sample if that is larger. The
+        tensors are memory that the next part overwrites, so clone those that you keep. You may
+        overwrite L, but not E, which may be memory of the model.
 
         Parameters
         ----------
-        entries : int, default 2**19
-            About the most weights at a time. On a CPU the default is fast because parts stay in the
-            cache; a part has at least 16 queries.
+        entries : int, default 2**20
+            About the most weights at a time; a part has at least 16 queries. On a CPU the default
+            is fast because parts stay in the cache.
 
         Yields
         ------
         slice, slice, torch.Tensor, torch.Tensor
-            Which samples of the batch, which queries, their weights P as in :meth:`weights`, and
-            log P in the same shape. Where P is 0, it is a finite negative number, so P·log P is 0
-            there. You may overwrite the logarithms, not the weights.
+            Which samples of the batch, which queries, E and L, both (samples, heads, queries,
+            keys). Where E is 0, L is a finite negative number, so E·L is 0 there.
         """
-        entries = as_count("AttentionCall.weights_and_logs", "entries", entries)
+        entries = as_count("AttentionCall.powers", "entries", entries)
         samples, chunk = self._part(entries)
         for start in range(0, self.batch, samples):
-            some = slice(start, min(start + samples, self.batch))
-            rows = self._rows if self._rows.cut is None else self._rows.cut(some)
-            for part in self._parts("weights_and_logs", chunk):
-                yield some, part, *logs_in(rows, part, self._scratch)
+            some, rows = slice(start, min(start + samples, self.batch)), self._rows
+            if rows.cut is not None and samples < self.batch:
+                rows = rows.cut(some)
+            for part in self._parts("powers", chunk):
+                yield some, part, *powers_in(rows, part, self._scratch)
 
     def _part(self, entries: int) -> tuple[int, int]:
         """Return the samples and the queries at a time."""

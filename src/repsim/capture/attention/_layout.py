@@ -55,12 +55,12 @@ class HeadAxis:
 
     def arranged(self, rows: Rows) -> Rows:
         """The same rows, (batch, heads, chunk, keys)."""
-        logs, cut = rows.logs, rows.cut
+        powers, cut = rows.powers, rows.cut
 
-        def arranged_logs(part: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
-            assert logs is not None, "only where there are logarithms"
-            weights, found = logs(part, scratch)
-            return self.arrange(weights), self.arrange(found)
+        def arranged_powers(part: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
+            assert powers is not None, "only where there are powers"
+            found, logs = powers(part, scratch)
+            return self.arrange(found), self.arrange(logs)
 
         together = self.batch // self.lead[0] if self.axis and self.lead[0] else 0
 
@@ -73,7 +73,7 @@ class HeadAxis:
 
         return Rows(
             lambda part: self.arrange(rows.weights(part)),
-            None if logs is None else arranged_logs,
+            None if powers is None else arranged_powers,
             None if cut is None or not together else of_samples,
             together or 1,
         )

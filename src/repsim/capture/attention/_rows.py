@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "Scratch", "eager_rows", "fused_rows", "log_of", "logs_in", "shared_heads"]
+__all__ = [
+    "Rows",
+    "Scratch",
+    "eager_rows",
+    "fused_rows",
+    "log_of",
+    "powers_in",
+    "shared_heads",
+]
 
 LOG2_E = math.log2(math.e)
 
@@ -47,9 +55,10 @@ class Rows:
     ----------
     weights : callable
         A slice of queries → their weights (*lead, queries, keys), at least float32.
-    logs : callable, optional
-        A slice of queries and scratch memory → their weights and the logarithms of these, both in
-        the scratch memory, where they cost less than the logarithms of the weights.
+    powers : callable, optional
+        A slice of queries and scratch memory → their weights before these are divided by the sums
+        of their rows, as powers of 2, and the exponents, both in the scratch memory. They cost less
+        than the weights.
     cut : callable, optional
         A slice of the first axis → its rows. None if that axis cannot be cut.
     together : int
@@ -57,19 +66,19 @@ class Rows:
     """
 
     weights: Callable[[slice], Tensor]
-    logs: Callable[[slice, Scratch], tuple[Tensor, Tensor]] | None = None
+    powers: Callable[[slice, Scratch], tuple[Tensor, Tensor]] | None = None
     cut: Callable[[slice], Rows] | None = None
     together: int = 1
 
 
-def logs_in(rows: Rows, part: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
-    """Return the weights of some queries, and their logarithms in scratch memory."""
-    if rows.logs is not None:
-        return rows.logs(part, scratch)
+def powers_in(rows: Rows, part: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
+    """Return the powers of some queries, and their exponents in scratch memory."""
+    if rows.powers is not None:
+        return rows.powers(part, scratch)
     weights = rows.weights(part)
     logs = scratch.take("logs", weights.shape, weights.dtype, weights.device)
     torch.clamp_min(weights, torch.finfo(weights.dtype).tiny, out=logs)
-    return weights, logs.log_()
+    return weights, logs.log2_()
 
 
 def log_of(weights: Tensor) -> Tensor:
@@ -140,11 +149,12 @@ def fused_rows(
         n = some.shape[-2]
         return torch.bmm(some.reshape(-1, n, width), keys[0]).view(*lead, n, n_keys)
 
-    def scores_in(part: slice, scratch: Scratch) -> Tensor:
+    def exponents_in(part: slice, scratch: Scratch) -> Tensor:
+        """The scores in base 2: exp(score) is 2 to their power."""
         some = query[..., part, :]
         n = some.shape[-2]
         asked = scratch.take("query", some.shape, dtype, query.device)
-        _scale_into(asked, some, factor)
+        _scale_into(asked, some, factor * LOG2_E)
         if n == query.shape[-2]:  # asked for once, so the copy need not last
             kept = scratch.take("keys", key.shape, dtype, query.device).copy_(key)
             across = kept.view(-1, n_keys, width).transpose(1, 2)
@@ -152,9 +162,9 @@ def fused_rows(
             if not keys:
                 keys.append(key.to(dtype).reshape(-1, n_keys, width).transpose(1, 2))
             across = keys[0]
-        scores = scratch.take("weights", (len(across), n, n_keys), dtype, query.device)
-        torch.bmm(asked.view(-1, n, width), across, out=scores)
-        return scores.view(*lead, n, n_keys)
+        logs = scratch.take("logs", (len(across), n, n_keys), dtype, query.device)
+        torch.bmm(asked.view(-1, n, width), across, out=logs)
+        return logs.view(*lead, n, n_keys)
 
     def of_samples(some: slice) -> Rows:
         here = mask
@@ -168,15 +178,15 @@ def fused_rows(
 
     if mask is None and modified is None and not is_causal:
 
-        def logs(part: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
-            scores = scores_in(part, scratch)
-            found = scratch.take("logs", scores.shape, dtype, scores.device)
-            torch.log_softmax(scores, -1, out=found)
-            # Powers of 2 take a fourth of the time of torch.exp on a CPU.
-            weights = torch.mul(found, LOG2_E, out=scores).exp2_()
-            return weights, found  # finite without a mask, also where weights underflow to 0
+        def powers(part: slice, scratch: Scratch) -> tuple[Tensor, Tensor]:
+            logs = exponents_in(part, scratch)
+            # The largest power of a row is 1. On a CPU powers of 2 take a fourth of the time of
+            # torch.exp, and rows are divided by their sums after other sums are taken.
+            logs.sub_(logs.amax(-1, keepdim=True))
+            found = scratch.take("powers", logs.shape, dtype, logs.device)
+            return torch.exp2(logs, out=found), logs
 
-        return Rows(lambda part: scores_of(part).softmax(-1), logs, cut)
+        return Rows(lambda part: scores_of(part).softmax(-1), powers, cut)
 
     def rows(part: slice) -> Tensor:
         scores = scores_of(part)
