@@ -148,7 +148,8 @@ def add_rows(layers: Sequence[tuple[ImageSums, Tensor]], *, unscaled: bool) -> T
     # The distance is 0 where the attention to patches is.
     torch.div(far, patches.clamp_min(torch.finfo(far.dtype).tiny), out=ratios[0])
     torch.gt(patches, 0, out=ratios[1])
-    sums = torch.cat([each, ratios]).sum((2, 4), dtype=layers[0][0].totals.dtype)
+    dtype = layers[0][0].totals.dtype
+    sums = torch.cat([part.sum((2, 4), dtype=dtype) for part in (each, ratios)])
     sums[3] *= math.log(2)
     for (layer, _), added in zip(layers, sums.unbind(1), strict=True):
         layer.totals += added
