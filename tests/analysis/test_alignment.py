@@ -317,8 +317,12 @@ def test_pairs_that_have_a_value_in_some_orders_only():
     assert 0 < int(here.layer_map.isnull().sum()) < 16
     rng = np.random.default_rng(3)
     orders = [rng.permutation(20) for _ in range(39)]
-    null = [np.nanmax([[compare(a, b[order]) for b in y] for a in x]) for order in orders]
-    expected = (1 + (np.array(null) >= here.score.item()).sum()) / 40
+    best, *null = [
+        np.nanmax([[compare(a, b[order]) for b in y] for a in x])
+        for order in (np.arange(20), *orders)
+    ]
+    assert here.score.item() == pytest.approx(best, rel=1e-12)
+    expected = (1 + (np.array(null) >= best).sum()) / 40
     assert here.p_value.item() == expected
     assert here.chance.item() == pytest.approx(np.mean(null), rel=1e-12)
 

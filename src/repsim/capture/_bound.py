@@ -272,6 +272,6 @@ class BoundTransform:
 
 
 def bound_in(transform: object) -> BoundTransform | None:
-    """Return the bound transform that a reduction applies; None if this is no reduction."""
+    """Return the bound transform inside a reduction; None if there is none inside."""
     found = getattr(transform, "transform", None)
     return found if isinstance(found, BoundTransform) else None

@@ -109,7 +109,7 @@ def read_measure(
     Raises
     ------
     UsageError
-        There is no such measure or option, or the value of an option is wrong for any data.
+        The measure or an option is unknown, or an option has a value that no data allow.
     """
     from repsim.measures import MEASURES, check_values, resolve_measure
 

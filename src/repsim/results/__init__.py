@@ -5,6 +5,7 @@ from repsim.results._findings import Finding, Table, ends, extreme
 from repsim.results._kind import Kind, Variable
 from repsim.results._maps import (
     DIMS,
+    LEAST_HIGH,
     layer_map,
     layer_names,
     main_map,
@@ -51,7 +52,6 @@ from repsim.results.kinds._receptive_field import DECADES, RECEPTIVE_FIELD
 from repsim.results.kinds._residual_ratios import GROUPS, RATIO, RESIDUAL_RATIOS, group_ratios
 from repsim.results.kinds._stitching import STITCHING
 from repsim.results.kinds._token_localization import (
-    LEAST_HIGH,
     PLACES,
     TOKEN_LOCALIZATION,
     Frame,

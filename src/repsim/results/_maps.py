@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIMS",
+    "LEAST_HIGH",
     "layer_map",
     "layer_names",
     "main_map",
@@ -42,6 +43,12 @@ LARGE_Z = 10.0
 """The least upper end of the scale of z-scores.
 
 Chance rarely takes a z-score beyond 3. On this scale, such values stay near the colour of 0.
+"""
+
+LEAST_HIGH = 0.2
+"""The least upper end of the scale of token maps, and of the axis of CKA of heads.
+
+On this scale, noise of unbiased CKA, such as ±0.03, stays near the colour of 0.
 """
 
 

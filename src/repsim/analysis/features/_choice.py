@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from repsim._errors import InputError
@@ -126,7 +127,7 @@ def chosen_measure(
     function: Callable[..., Any],
     kernel: object,
     only_cka: Mapping[str, bool],
-    not_cka: Mapping[str, bool],
+    not_cka: Mapping[str, bool] = MappingProxyType({}),
 ) -> Measured:
     """Return the measure of a comparison, or raise on options that it does not have.
 
@@ -141,7 +142,8 @@ def chosen_measure(
     kernel : object
         The kernel, or None if none is given.
     only_cka, not_cka : mapping of str to bool
-        Which of the options that only CKA has, or only the others have, are given.
+        Which of the options that only CKA has, or only the others have, are given. A caller may
+        have none of the latter.
     """
     if kernel is not None:
         options = {**options, "kernel": kernel}

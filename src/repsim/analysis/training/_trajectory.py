@@ -196,9 +196,9 @@ def trajectory(
         named = {"against": against} if isinstance(against, nn.Module) else {}
         check_arguments("trajectory", named, name, progress, prepare=prepare, forward=forward)
         ranks.share(sample_ids)
-        of_one: dict[str, Any] = {"only_cka": {"group": not ranks.alone}, "not_cka": {}}
+        only_cka = {"group": not ranks.alone}
         measured = chosen_measure(
-            "trajectory", measure, options, function=trajectory, kernel=kernel, **of_one
+            "trajectory", measure, options, function=trajectory, kernel=kernel, only_cka=only_cka
         )
         memory = as_count("trajectory", "memory", memory)
         pairs = measured.pairs("trajectory", pairs, samples)

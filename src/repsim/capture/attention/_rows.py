@@ -1,4 +1,4 @@
-"""Rows of attention weights, and their logarithms, computed for the queries that are asked for."""
+"""Rows of attention weights, and of their powers of 2, for the queries that are asked for."""
 
 from __future__ import annotations
 

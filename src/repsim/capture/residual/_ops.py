@@ -44,7 +44,7 @@ JOINS = frozenset(
 """Functions that may be a residual connection but are not followed; they are reported."""
 
 MAXIMA = frozenset({"maximum", "max", "amax", "cummax", "fmax"})
-"""Exponents are stable if a maximum is subtracted first, which is no residual connection."""
+"""A maximum is subtracted from scores so that exponents stay finite: no residual connection."""
 
 CHANNELS_FIRST = frozenset(
     {f"conv{d}d" for d in (1, 2, 3)}

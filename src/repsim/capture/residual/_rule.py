@@ -131,8 +131,8 @@ def _cancel(a: Value, b: Value) -> bool:
 def looks_residual(name: str, given: list[tuple[torch.Size, Value]], weights: int) -> bool:
     """Whether an operation other than an addition may join a skip and its branch.
 
-    A difference may do so if it subtracts the branch. If it subtracts the skip, it does not, nor if
-    it subtracts a maximum, which keeps exponents finite (RWKV, xLSTM).
+    A difference may do so if it subtracts the branch. It does not if it subtracts the skip, or a
+    maximum that keeps exponents finite (RWKV, xLSTM).
     """
     less = DIFFERENCES.get(name)
     if less is not None and less < len(given) and given[less][1].is_maximum:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 import torch
@@ -84,7 +84,6 @@ class PatchOrder:
 
     def __init__(self, model: nn.Module) -> None:
         self._root = unwrap(model)
-        self._declared = Declared.by(model)
         self._map: Tensor | None = None  # (patches, channels), the difference of two samples
         self._changing: nn.Module | None = None  # it got the patches row by row
         self._has_maps = False
@@ -93,6 +92,10 @@ class PatchOrder:
         self._known: dict[tuple[str, int], Order | None] = {}
         self._forwards = 0
         self._hooks = ExitStack()
+
+    @cached_property
+    def _declared(self) -> Declared:
+        return Declared.by(self._root)  # looks at all modules, and few transforms ask for it
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -172,7 +175,7 @@ class PatchOrder:
 
 
 def _unseen(hook: Callable[..., None]) -> Callable[..., None]:
-    """Return a hook whose operations reach no function mode, which would take longer than they."""
+    """Return a hook whose operations skip function modes, because these take longer than they."""
 
     @wraps(hook)
     def run(*args: Any) -> None:

@@ -45,7 +45,7 @@ def read_layers(name: str) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        There is no such file, or it is a folder of other things.
+        The file does not exist, or the folder is no store.
     DataError
         It is not a file of numbers.
     StateError, CheckpointError

@@ -8,6 +8,7 @@ import numpy as np
 
 from repsim.results._findings import Finding, Table, ends, table_along
 from repsim.results._kind import Kind, Variable
+from repsim.results._maps import LEAST_HIGH
 from repsim.results._reading import names_of, optional_values, values_of
 from repsim.results._registry import register
 from repsim.results._text import percent
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import xarray
 
 __all__ = [
-    "LEAST_HIGH",
     "PLACES",
     "TOKEN_LOCALIZATION",
     "TokenMaps",
@@ -56,13 +56,6 @@ VARIABLES = {
 
 PLACES = ("token_row", "token_column", "is_prefix", "patch_row", "patch_column")
 """The coordinates of the places of tokens and patches."""
-
-
-LEAST_HIGH = 0.2
-"""The least upper end of the scale of token maps, and of the axis of CKA of heads.
-
-On this scale, noise of unbiased CKA, such as ±0.03, stays near the colour of 0.
-"""
 
 
 class Frame(NamedTuple):
